@@ -1,0 +1,259 @@
+"""Every error that fedjob raises, as one tree.
+
+    FedjobError
+      SpecError                 a wrong argument; also a ValueError
+        NoDatasets              nothing at any node matches `data=`
+        PlanError               a training plan can't be found, extracted, compiled or built
+      ConfigError               a home, its config.toml or a FEDJOB_* variable is wrong
+      WireError
+        EncodeError             ours: this can't be put into a message
+        DecodeError             the peer's: these bytes are not what they should be
+          MessageError          a message lacks a field or has one of the wrong type
+      TransportError
+        BrokerUnreachable
+        ConnectionLost
+        NoReply                 a party did not answer in time
+      RepositoryError
+        RepositoryUnreachable
+        ObjectMissing
+        ObjectCorrupt           bytes do not have the hash they are named by
+        ObjectTooLarge
+        NoSpace                 the disk is full
+      PolicyError
+        NotPermitted            unknown or revoked party, missing or foreign token, not a reader
+        PlanNotApproved
+      RoundError
+        NodeFailure             one node: who, and the reason
+        QuorumNotReached
+      JobError
+        JobFailed               carries the machine-readable reason
+        IllegalTransition
+        NotReady                asked for a result before the end
+      BreakpointError
+        BreakpointMissing
+        BreakpointCorrupt
+        BreakpointIncompatible
+
+A message says what was expected, what was found and what to do. Library code
+raises; only the `cli` modules print and exit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class FedjobError(Exception):
+    """Base of everything that fedjob raises on purpose."""
+
+    reason: str = "error"
+    """Machine-readable, one lower-case word per kind of trouble."""
+
+
+class SpecError(FedjobError, ValueError):
+    """A wrong argument; nothing was started."""
+
+    reason = "spec"
+
+
+class NoDatasets(SpecError):
+    """No dataset at any node matches what the job asks for."""
+
+    reason = "no_datasets"
+
+
+class PlanError(SpecError):
+    """A training plan can't be found, extracted, compiled or built."""
+
+    reason = "plan"
+
+    def __init__(self, message: str, *, path: str | Path | None = None, name: str | None = None) -> None:
+        super().__init__(message)
+        self.path = None if path is None else str(path)
+        self.name = name
+
+
+class ConfigError(FedjobError, ValueError):
+    """A home, its config.toml or a FEDJOB_* variable is wrong."""
+
+    reason = "config"
+
+
+class WireError(FedjobError):
+    """Something can't cross the wire."""
+
+    reason = "wire"
+
+
+class EncodeError(WireError):
+    """This side tried to send something that the wire does not carry."""
+
+    reason = "encode"
+
+
+class DecodeError(WireError):
+    """The peer's bytes are not what they should be."""
+
+    reason = "decode"
+
+
+class MessageError(DecodeError):
+    """A message lacks a field or has one of the wrong type."""
+
+    reason = "message"
+
+
+class TransportError(FedjobError):
+    """Messages can't travel."""
+
+    reason = "transport"
+
+
+class BrokerUnreachable(TransportError):
+    """No MQTT broker answers there, or it refuses this party."""
+
+    reason = "broker_unreachable"
+
+
+class ConnectionLost(TransportError):
+    """The connection broke and did not come back in time."""
+
+    reason = "connection_lost"
+
+
+class NoReply(TransportError):
+    """A party did not answer in time."""
+
+    reason = "no_reply"
+
+
+class RepositoryError(FedjobError):
+    """Objects can't be stored or fetched."""
+
+    reason = "repository"
+
+
+class RepositoryUnreachable(RepositoryError):
+    """The repository does not answer."""
+
+    reason = "repository_unreachable"
+
+
+class ObjectMissing(RepositoryError):
+    """The repository holds no object of that name."""
+
+    reason = "object_missing"
+
+
+class ObjectCorrupt(RepositoryError):
+    """Bytes do not have the hash that names them, however often they are fetched."""
+
+    reason = "object_corrupt"
+
+
+class ObjectTooLarge(RepositoryError):
+    """An object is larger than its limit."""
+
+    reason = "object_too_large"
+
+
+class NoSpace(RepositoryError):
+    """A disk is full."""
+
+    reason = "no_space"
+
+
+class PolicyError(FedjobError):
+    """Somebody may not do that."""
+
+    reason = "policy"
+
+
+class NotPermitted(PolicyError):
+    """Unknown or revoked party, missing or foreign token, or no right to read."""
+
+    reason = "not_permitted"
+
+
+class PlanNotApproved(PolicyError):
+    """The node's owner has not approved this plan's text, or has rejected it."""
+
+    reason = "plan_not_approved"
+
+
+class RoundError(FedjobError):
+    """A round can't go on."""
+
+    reason = "round"
+
+
+class NodeFailure(RoundError):
+    """One node can't contribute to a round."""
+
+    def __init__(self, node: str, reason: str, detail: str = "") -> None:
+        super().__init__(f"node {node}: {reason}" + (f": {detail}" if detail else ""))
+        self.node = node
+        self.reason = reason
+        self.detail = detail
+
+
+class QuorumNotReached(RoundError):
+    """Too few nodes are left for the round to count."""
+
+    reason = "quorum_lost"
+
+    def __init__(self, message: str, *, received: Iterable[str] = (), left_out: dict[str, str] | None = None):
+        super().__init__(message)
+        self.received = tuple(received)
+        self.left_out = dict(left_out or {})
+
+
+class JobError(FedjobError):
+    """A job can't do that, or ended badly."""
+
+    reason = "job"
+
+
+class JobFailed(JobError):
+    """The job ended without a result; `reason` says why and `__cause__` what raised."""
+
+    def __init__(self, message: str, *, reason: str = "exception") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class IllegalTransition(JobError):
+    """The life-cycle table has no such step."""
+
+    reason = "illegal_transition"
+
+
+class NotReady(JobError):
+    """The job has no result yet."""
+
+    reason = "not_ready"
+
+
+class BreakpointError(FedjobError):
+    """A breakpoint can't be used."""
+
+    reason = "breakpoint"
+
+
+class BreakpointMissing(BreakpointError):
+    """There is no breakpoint there."""
+
+    reason = "breakpoint_missing"
+
+
+class BreakpointCorrupt(BreakpointError):
+    """A breakpoint's files are not the ones that its manifest names."""
+
+    reason = "breakpoint_corrupt"
+
+
+class BreakpointIncompatible(BreakpointError):
+    """A breakpoint was written by a version, or for a job, that does not fit."""
+
+    reason = "breakpoint_incompatible"

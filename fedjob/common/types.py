@@ -1,0 +1,79 @@
+"""The small value types that every room shares."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+
+from fedjob.common.errors import SpecError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PARTY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The name of immutable bytes in the repository.
+
+    Args:
+        sha256: 64 hex digits, of the bytes themselves or, where `parts` is
+            set, of the manifest that names the parts.
+        size_bytes: of the whole content, never of the manifest.
+        parts: the content is larger than one object and travels as parts.
+    """
+
+    sha256: str
+    size_bytes: int
+    parts: bool = False
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise SpecError(f"a ref is named by 64 lower-case hex digits, not by {self.sha256[:80]!r}")
+        if self.size_bytes < 0:
+            raise SpecError(f"a ref has a size of 0 or more bytes, not {self.size_bytes}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a direct message goes: a party, and one of its sessions.
+
+    A node daemon's session is `main`; researchers use random ones.
+    """
+
+    party: str
+    session: str = "main"
+
+    def __str__(self) -> str:
+        return f"{self.party}/{self.session}"
+
+
+def check_party(name: str) -> str:
+    """Return `name` if it may name a party.
+
+    Raises:
+        SpecError: it may not; the message says what may.
+    """
+    if not _PARTY.fullmatch(name):
+        raise SpecError(
+            f"a party is named by 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit; "
+            f"found {name[:80]!r}"
+        )
+    return name
+
+
+def new_job_id() -> str:
+    """Return a fresh job id, `job_` and a random UUID."""
+    return f"job_{uuid.uuid4()}"
+
+
+def check_job_id(job_id: str) -> str:
+    """Return `job_id` if it has the form of one.
+
+    Raises:
+        SpecError: it has not.
+    """
+    if not _JOB_ID.fullmatch(job_id):
+        raise SpecError(f"a job id reads job_<uuid4>; found {job_id[:80]!r}")
+    return job_id
