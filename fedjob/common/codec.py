@@ -1,0 +1,124 @@
+"""The one door to msgpack, and from plain data to frozen dataclasses and back.
+
+Plain data is None, bool, int, float, str, bytes, lists and string-keyed maps of
+these. Nothing else crosses: no classes, no extension types, no code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import cattrs
+import msgpack
+
+from fedjob.common.errors import DecodeError, EncodeError, MessageError
+
+T = TypeVar("T")
+
+MAX_ITEMS = 100_000
+"""Entries that one list or map from a peer may have."""
+
+
+def pack(value: Any) -> bytes:
+    """Return `value` as msgpack; equal values give equal bytes if their maps have equal order.
+
+    Raises:
+        EncodeError: something in it is not plain data.
+    """
+    try:
+        packed: bytes = msgpack.packb(value, use_bin_type=True, strict_types=False, default=_refuse)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EncodeError(
+            f"expected plain data (None, bool, int, float, str, bytes, list, map): {error}"
+        ) from error
+    return packed
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"found a {type(value).__module__}.{type(value).__qualname__}")
+
+
+def unpack(data: bytes, *, limit_bytes: int | None = None) -> Any:
+    """Return the plain data in `data`.
+
+    Args:
+        limit_bytes: longer input is refused before anything is parsed.
+
+    Raises:
+        DecodeError: too long, truncated, trailing bytes, or not plain data.
+    """
+    if limit_bytes is not None and len(data) > limit_bytes:
+        raise DecodeError(f"expected at most {limit_bytes} bytes, found {len(data)}")
+    try:
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            ext_hook=_refuse_extension,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
+        )
+    except Exception as error:  # msgpack raises many kinds, all of which mean the same here
+        raise DecodeError(f"not valid msgpack: {type(error).__name__}: {error}") from error
+
+
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise ValueError(f"extension type {code} is not plain data")
+
+
+def to_plain(value: Any) -> Any:
+    """Return a frozen dataclass (or a container of them) as plain data."""
+    return _CONVERTER.unstructure(value)
+
+
+def from_plain(kind: type[T], plain: Any) -> T:
+    """Build `kind` from plain data, checking every field's presence and type.
+
+    Fields that `kind` does not have are ignored, so that a newer peer may say
+    more; fields without a default must be there.
+
+    Raises:
+        MessageError: names each field that is missing or of the wrong type.
+    """
+    try:
+        return _CONVERTER.structure(plain, kind)
+    except Exception as error:  # cattrs groups whatever the hooks and __post_init__ raise
+        try:
+            found = "; ".join(cattrs.transform_error(error, path=kind.__name__))
+        except Exception:
+            found = str(error)
+        raise MessageError(f"not a {kind.__name__}: {found}") from error
+
+
+def _strict(kind: type[T]) -> Any:
+    def hook(value: Any, _: Any) -> T:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+        return value
+
+    return hook
+
+
+def _float(value: Any, _: Any) -> float:
+    if type(value) not in (float, int):
+        raise TypeError(f"expected float, found {type(value).__name__}")
+    return float(value)
+
+
+def _mapping(value: Any, _: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f"expected a map with string keys, found {type(value).__name__}")
+    return dict(value)
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=True)
+    for kind in (int, str, bytes, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+    converter.register_structure_hook(float, _float)
+    converter.register_structure_hook_func(lambda t: t == dict[str, Any], _mapping)
+    return converter
+
+
+_CONVERTER = _make_converter()

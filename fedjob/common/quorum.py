@@ -1,0 +1,70 @@
+"""The one rule of participation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from fedjob.common.errors import SpecError
+
+
+class Verdict(Enum):
+    """What a quorum says of the answers so far."""
+
+    MET = "met"
+    OPEN = "open"
+    IMPOSSIBLE = "impossible"
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """Who must answer for an ask to count, and how long to wait for the others.
+
+    Args:
+        required: nodes without which nothing counts.
+        min_nodes: at least so many nodes must answer, 1 or more.
+        deadline_s: seconds after which an ask goes on with those who answered,
+            if they are enough; None waits as long as nodes give signs of life.
+    """
+
+    required: tuple[str, ...] = ()
+    min_nodes: int = 1
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "required", tuple(self.required))
+        if isinstance(self.min_nodes, bool) or not isinstance(self.min_nodes, int) or self.min_nodes < 1:
+            raise SpecError(
+                f"Quorum(min_nodes=...) takes a whole number of 1 or more, not {self.min_nodes!r}"
+            )
+        if self.deadline_s is not None and not self.deadline_s > 0:
+            raise SpecError(f"Quorum(deadline_s=...) takes seconds above 0 or None, not {self.deadline_s!r}")
+
+    def decide(
+        self,
+        selected: Collection[str],
+        replied: Collection[str],
+        failed: Collection[str],
+        *,
+        closed: bool = False,
+    ) -> Verdict:
+        """Judge an ask.
+
+        Args:
+            selected: the nodes that were asked.
+            replied: those whose answer counts.
+            failed: those that can't answer any more.
+            closed: the deadline has passed; nobody else is waited for.
+
+        Returns:
+            MET when nothing more is to be waited for and the rule holds; OPEN
+            while it may still hold; IMPOSSIBLE when it can't.
+        """
+        answered = set(selected) & set(replied)
+        lost = set(failed) - answered
+        pending = set() if closed else set(selected) - answered - lost
+        possible = answered | pending
+        if len(possible) < self.min_nodes or not set(self.required) <= possible:
+            return Verdict.IMPOSSIBLE
+        return Verdict.OPEN if pending else Verdict.MET
