@@ -1,0 +1,23 @@
+"""The plain sum, for statistics that add."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, ClassVar
+
+from fedjob.common.folds.base import Fold
+
+if TYPE_CHECKING:
+    from fedjob.common.contribution import Contribution
+
+
+@dataclass(frozen=True, slots=True)
+class Sum(Fold):
+    """`sum(value_k)`, in the order of node ids."""
+
+    name: ClassVar[str] = "sum"
+
+    def fold(self, contributions: Sequence[Contribution]) -> Contribution:
+        return reduce(lambda a, b: a + b, contributions)

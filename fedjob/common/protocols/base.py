@@ -1,0 +1,201 @@
+"""What a protocol is: both halves of a federated computation in one object.
+
+The researcher's half says what to ask next and uses the answers; the node's half
+answers. A protocol is a frozen dataclass: its fields are its configuration, its
+state is a tree (see `common/tree.py`) that goes in and comes out, so that a
+breakpoint is data.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from fedjob.common.folds.base import Fold
+from fedjob.common.folds.mean import WeightedMean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fedjob.common.contribution import Contribution
+    from fedjob.common.params import Schema
+    from fedjob.common.plans.base import TrainingPlan
+
+State = dict[str, Any]
+"""A protocol's state on the researcher: a map of plain data and named tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffered:
+    """Go on as soon as `k` nodes have answered."""
+
+    k: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a protocol wants from nodes next.
+
+    Args:
+        step: what to do: `train`, `validate`, or a name of the protocol's own.
+        shared: values and named tensors for every node.
+        each: node -> values and named tensors for it alone, over those of `shared`.
+        to: the nodes, None for the selector's choice.
+        fold: how contributions become one total.
+        until: None for the quorum; `Buffered(k)` to stop early.
+        commit: this ask completes a round.
+        late: what becomes of a contribution that comes after the ask was closed.
+        schema: names, dtypes and shapes that a contribution must have; None for
+            those of `shared["params"]`, where there are any.
+    """
+
+    step: str = "train"
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    to: tuple[str, ...] | None = None
+    fold: Fold = WeightedMean()
+    until: Buffered | None = None
+    commit: bool = True
+    late: Literal["drop", "keep"] = "drop"
+    schema: Schema | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing more to ask; `value` is the job's result."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the researcher's half may know of one node's contribution, without its value.
+
+    Args:
+        num_examples: that it was computed from.
+        weight: in a weighted mean.
+        metrics: `{phase: {name: state}}`, see `common/metrics.py`.
+        timing: seconds by stage.
+        state: id of the node state that the contribution proposes.
+        threads: torch threads that computed it.
+        params_hash: sha256 of the file of named tensors; empty when there was none.
+    """
+
+    node: str
+    num_examples: int = 0
+    weight: float = 0.0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, float] = field(default_factory=dict)
+    state: str | None = None
+    threads: int = 0
+    params_hash: str = ""
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """The outcome of an ask.
+
+    Args:
+        total: the fold of the contributions that count.
+        replies: node -> facts, for those.
+        left_out: node -> reason, for the others that were asked.
+    """
+
+    total: Contribution
+    replies: Mapping[str, Reply]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a protocol may look at when it decides.
+
+    Args:
+        rounds: how many committed rounds the job is for.
+        nodes: those that can be asked, sorted.
+        last: outcome of the ask before, None at the start (also after a resume).
+        seed: the job's seed.
+        validate_at_end: the job wants a last validation of the result.
+    """
+
+    rounds: int
+    nodes: tuple[str, ...]
+    last: Gathered | None = None
+    seed: int = 0
+    validate_at_end: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruction:
+    """A node's part of an ask: `shared` and its own `each`, merged."""
+
+    step: str
+    round: int
+    values: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+@dataclass(slots=True, kw_only=True)
+class Local:
+    """What a node gives a protocol's second half.
+
+    Args:
+        node: this node's id.
+        plan: the training plan, built, its data loaded; None for a protocol without one.
+        data: the dataset.
+        params: the instruction's parameters, where there are any.
+        state: what the protocol keeps here between rounds; write to it to propose the next.
+        seed: derived for (job, round, node).
+        emit: `emit(type, data)` sends an event to the researcher.
+        progress: `progress(done, total)`.
+        scratch: a folder that lives as long as the warm worker.
+    """
+
+    node: str
+    round: int
+    seed: int
+    plan: TrainingPlan
+    data: Any
+    args: Any
+    state: dict[str, Any]
+    emit: Callable[[str, dict[str, Any]], None]
+    progress: Callable[[int, int], None]
+    scratch: Path
+
+
+class FederatedProtocol(ABC):
+    """A federated computation, both halves."""
+
+    name: ClassVar[str]
+
+    needs_plan: ClassVar[bool] = True
+    """Whether the node's half uses a training plan."""
+
+    @abstractmethod
+    def start(self, params: Mapping[str, Any]) -> State:
+        """Return the researcher's first state. `params`: the initial parameters."""
+
+    @abstractmethod
+    def instruct(self, state: State, view: View) -> Ask | Done:
+        """Decide what to ask next."""
+
+    def setup(self, local: Local) -> None:
+        """Prepare on a node, once per warm worker, before the first contribution."""
+        return None
+
+    @abstractmethod
+    def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        """Compute a node's answer."""
+
+    def reduce(self, total: Contribution, local: Local) -> Contribution:
+        """Turn the sum of a node's batches into its answer."""
+        return total
+
+    @abstractmethod
+    def finish(self, state: State, gathered: Gathered) -> State:
+        """Use the answers; return the next state."""

@@ -1,0 +1,56 @@
+"""What every training protocol shares: rounds of `train`, and `validate` without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedjob.common.contribution import Contribution
+from fedjob.common.protocols.base import (
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Instruction,
+    Local,
+    State,
+    View,
+)
+
+
+class TrainingProtocol(FederatedProtocol):
+    """Rounds of local training from shared parameters.
+
+    A round asks every selected node to start from the same parameters, to
+    validate them if it is told to, to train, to validate again if it is told
+    to, and to answer its parameters, weighted by the number of its examples.
+    """
+
+    def start(self, params: Mapping[str, Any]) -> State:
+        return {"params": params, "round": 0, "validated": False}
+
+    def instruct(self, state: State, view: View) -> Ask | Done:
+        if state["round"] < view.rounds:
+            return Ask(step="train", shared={"params": state["params"]})
+        if view.validate_at_end and not state["validated"]:
+            return Ask(step="validate", shared={"params": state["params"]}, commit=False)
+        return Done(state["params"])
+
+    def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        plan, args = local.plan, local.args
+        plan.set_params(instruction["params"])
+        if instruction.step == "validate":
+            return Contribution(None, float(plan.num_train), {"validate": plan.validate()})
+        metrics: dict[str, Any] = {}
+        if args.test_on_global_updates:
+            metrics["before"] = plan.validate()
+        outcome = plan.train()
+        metrics["train"] = outcome.metrics
+        if args.test_on_local_updates:
+            metrics["after"] = plan.validate()
+        return Contribution(plan.get_params(), float(outcome.num_examples), metrics)
+
+    def finish(self, state: State, gathered: Gathered) -> State:
+        if gathered.total.value is None:  # a round that only validated
+            return {**state, "validated": True}
+        return {**state, "params": gathered.total.value, "round": state["round"] + 1, "validated": False}

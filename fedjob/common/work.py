@@ -1,0 +1,275 @@
+"""One node's share of one ask, from plain data to files: what a worker process does.
+
+A daemon writes a work order and reads a work result; both are plain data and
+paths, so that the process between them needs no network and no database. Local
+jobs call `perform` in their own process and get the same bytes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import to_plain
+from fedjob.common.errors import FedjobError, NodeFailure
+from fedjob.common.seeds import seed_for
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkOrder:
+    """What to compute, as plain data.
+
+    Args:
+        key: the work's name, see `messages.work_key`.
+        plan_text: the approved bytes, decoded; empty for a protocol without a plan.
+        entry: the plan's class.
+        dataset: `{name, path, reader, tags, options}` for the reader.
+        values: the instruction's plain values.
+        params: name -> path of a safetensors file.
+        state_path: the node state to start from; empty for a fresh one.
+        output_path: an existing, empty folder for what comes out.
+        scratch_path: a folder that lives as long as the warm worker.
+    """
+
+    key: str
+    job: str
+    round: int
+    step: str
+    node: str
+    protocol: str
+    config: dict[str, Any] = field(default_factory=dict)
+    plan_text: str = ""
+    entry: str = ""
+    dataset: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
+    training_args: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    state_path: str = ""
+    output_path: str = ""
+    scratch_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkResult:
+    """What came of it.
+
+    Args:
+        reason: empty when `ok`; else one word.
+        detail: what a researcher may see by default: the class of the error and
+            the line numbers inside the plan's own text.
+        message: the error's own words; for the node's log, or where the owner allows more.
+        trace: the full traceback, for the node's log only.
+        params_path, state_path: files in the order's output folder; empty when there are none.
+        timing: seconds: setup, train, validate, total.
+    """
+
+    key: str
+    ok: bool
+    reason: str = ""
+    detail: str = ""
+    message: str = ""
+    trace: str = ""
+    value: Any = None
+    params_path: str = ""
+    state_path: str = ""
+    weight: float = 0.0
+    num_examples: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=dict)
+    threads: int = 0
+
+
+class Workbench:
+    """What stays warm between the steps of one job on one dataset: the plan, built, with its data.
+
+    Every step sets parameters, node state and all seeds anew, so a warm bench and
+    a fresh one compute the same bytes.
+    """
+
+    def __init__(self) -> None:
+        self._plan: Any = None
+        self._made_of: tuple[Any, ...] = ()
+
+    def perform(self, order: WorkOrder, emit: Emit) -> WorkResult:
+        """Do the work; whatever user code raises becomes a result that says so."""
+        started = time.perf_counter()
+        try:
+            return self._perform(order, emit, started)
+        except NodeFailure as failure:
+            return _failed(order, failure, failure.reason, failure.detail)
+        except MemoryError as error:
+            return _failed(order, error, "out_of_memory", "MemoryError")
+        except FedjobError as error:
+            return _failed(order, error, error.reason, _where(error))
+        except Exception as error:  # user code may raise anything; the node must answer
+            return _failed(order, error, "exception", _where(error))
+
+    def _perform(self, order: WorkOrder, emit: Emit, started: float) -> WorkResult:
+        import torch
+
+        from fedjob.common.params import FileParams, save_params
+        from fedjob.common.protocols import PROTOCOLS
+        from fedjob.common.protocols.base import Instruction, Local
+        from fedjob.common.protocols.run import run_step
+        from fedjob.common.tree import load_tree, save_tree
+
+        protocol = PROTOCOLS.build(order.protocol, order.config)
+        plan, first = self._bench(order, emit)
+        ready = time.perf_counter()
+
+        state = load_tree(Path(order.state_path)) if order.state_path else {}
+        seed = seed_for(order.seed, order.round, order.node)
+        if plan is not None:
+            plan.ctx.round, plan.ctx.seed, plan.ctx.emit = order.round, seed, emit
+            plan.start_step(order.training_args)
+            plan.set_state(state.get("plan"))
+        local = Local(
+            node=order.node,
+            round=order.round,
+            seed=seed,
+            plan=plan,
+            data=None if plan is None else plan.dataset,
+            args=None if plan is None else plan.training_args,
+            state=dict(state.get("protocol") or {}),
+            emit=emit,
+            progress=lambda done, total: emit("progress", {"done": done, "total": total}),
+            scratch=Path(order.scratch_path),
+        )
+        values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
+        instruction = Instruction(step=order.step, round=order.round, values=values)
+        seed_everything(seed)
+        contribution = run_step(protocol, instruction, local, first=first)
+
+        output = Path(order.output_path)
+        params_path = state_path = ""
+        value = contribution.value
+        if is_params(value):
+            check_finite(order.node, value)
+            params_path = str(output / "params.safetensors")
+            save_params(value, Path(params_path))
+            value = None
+        kept = {"plan": None if plan is None else plan.get_state(), "protocol": local.state}
+        if order.step != "validate" and (kept["plan"] or kept["protocol"]):
+            state_path = str(output / "state.safetensors")
+            save_tree(kept, Path(state_path))
+        timing = {"setup": ready - started, **({} if plan is None else plan.timing)}
+        return WorkResult(
+            key=order.key,
+            ok=True,
+            value=to_plain(value),
+            params_path=params_path,
+            state_path=state_path,
+            weight=float(contribution.weight),
+            num_examples=int(contribution.weight),
+            metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
+            timing={**timing, "total": time.perf_counter() - started},
+            threads=torch.get_num_threads(),
+        )
+
+    def _bench(self, order: WorkOrder, emit: Emit) -> tuple[Any, bool]:
+        """Return the built plan with its data, and whether it is new."""
+        from fedjob.common.plans.base import Context
+        from fedjob.common.plans.source import compile_plan
+        from fedjob.common.readers import open_dataset
+
+        made_of = (order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node)
+        if self._made_of == made_of and self._plan is not None:
+            return self._plan, False
+        self._plan, self._made_of = None, ()
+        if not order.plan_text:
+            return None, True
+        plan = compile_plan(order.plan_text, order.entry)()
+        plan.ctx = Context(
+            node=order.node, round=order.round, job_seed=order.seed, seed=order.seed, emit=emit
+        )
+        seed_everything(seed_for(order.seed, 0, "", "init"))
+        plan.build(order.model_args, order.training_args)
+        seed_everything(seed_for(order.seed, 0, order.node, "data"))
+        plan.load_data(open_dataset(order.dataset))
+        self._plan, self._made_of = plan, made_of
+        return plan, True
+
+
+def initial_params(
+    plan_text: str, entry: str, model_args: dict[str, Any], training_args: dict[str, Any], seed: int
+) -> Any:
+    """Build the plan on the researcher's side and return its first parameters."""
+    from fedjob.common.plans.base import Context
+    from fedjob.common.plans.source import compile_plan
+
+    plan = compile_plan(plan_text, entry)()
+    plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed, emit=lambda type_, data: None)
+    seed_everything(seed_for(seed, 0, "", "init"))
+    plan.build(model_args, training_args)
+    return plan.get_params()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators, which user code draws from."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def is_params(value: Any) -> bool:
+    """Whether a value is a map of named tensors."""
+    import torch
+
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(t, torch.Tensor) for t in value.values())
+    )
+
+
+def check_finite(node: str, params: Mapping[str, Any]) -> None:
+    """Refuse parameters with NaN or infinity.
+
+    Raises:
+        NodeFailure: reason `not_finite`, naming the tensor.
+    """
+    import torch
+
+    for name, tensor in params.items():
+        if tensor.is_floating_point() and tensor.numel():
+            low, high = torch.aminmax(tensor)
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise NodeFailure(
+                    node, "not_finite", f"parameter {name} holds NaN or infinity after training"
+                )
+
+
+def _where(error: BaseException) -> str:
+    """Name the class of an error and the lines inside the plan's own text, and no values."""
+    from fedjob.common.plans.source import PLAN_FILENAME
+
+    lines = [
+        str(frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(PLAN_FILENAME)
+    ]
+    place = f" at plan line {', '.join(lines)}" if lines else ""
+    return f"{type(error).__name__}{place}"
+
+
+def _failed(order: WorkOrder, error: BaseException, reason: str, detail: str) -> WorkResult:
+    return WorkResult(
+        key=order.key,
+        ok=False,
+        reason=reason,
+        detail=detail,
+        message=f"{type(error).__name__}: {error}"[:4000],
+        trace="".join(traceback.format_exception(error))[-20_000:],
+    )
