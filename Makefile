@@ -1,0 +1,81 @@
+# The one list of commands of this project. Only make and a POSIX shell are assumed,
+# and some Python >= 3.11; everything else is installed into .venv.
+
+PYTHON =
+DEMO =
+PYTEST =
+SCHEDULES = 100000
+
+BIN = .venv/bin
+STAMP_DEMO = .venv/.installed-demo
+STAMP_DEV = .venv/.installed-dev
+PINS = setup.cfg pyproject.toml envs/constraints.txt
+
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt
+
+help:
+	@echo 'make demo      install, then a federated training of four nodes on this machine   (DEMO="--nodes 2 --rounds 5")'
+	@echo 'make test      install, then the whole test suite                                 (PYTEST="tests/unit -x")'
+	@echo 'make check     ruff, ruff format, mypy --strict, import-linter'
+	@echo 'make soak      many seeded schedules of losses and crashes                        (SCHEDULES=100000)'
+	@echo 'make features  which rows of the feature list a test shows, and which not'
+	@echo 'make bench     every script in benchmarks/, one after the other'
+	@echo 'make format    rewrite the sources as make check wants them'
+	@echo 'make venv      only the install: .venv with everything for development            (PYTHON=python3.12)'
+	@echo 'make clean     remove caches and outputs; make distclean removes .venv too'
+
+demo: $(STAMP_DEMO)
+	@$(BIN)/fedjob demo $(DEMO)
+
+test: $(STAMP_DEV)
+	@sh envs/mosquitto/get.sh
+	@$(BIN)/python -m pytest $(PYTEST)
+
+check: $(STAMP_DEV)
+	@failed=; \
+	run() { echo "$$*"; $(BIN)/"$$@" || failed="$$failed $$1"; }; \
+	run ruff check --quiet .; \
+	run ruff format --check --quiet .; \
+	run mypy --no-error-summary; \
+	run lint-imports --no-logo; \
+	if [ -n "$$failed" ]; then echo "make check: failed:$$failed" >&2; exit 1; fi; \
+	echo 'make check: all good'
+
+format: $(STAMP_DEV)
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+
+soak: $(STAMP_DEV)
+	@$(BIN)/python -m tests.simulator --schedules $(SCHEDULES)
+
+features: $(STAMP_DEV)
+	@$(BIN)/python -m tests.features
+
+bench: $(STAMP_DEV)
+	@sh envs/mosquitto/get.sh
+	@for script in benchmarks/[a-z]*.py; do \
+	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+venv: $(STAMP_DEV)
+
+$(STAMP_DEMO): $(PINS)
+	@PYTHON='$(PYTHON)' sh envs/venv.sh .venv
+	@echo 'installing the pinned packages into .venv (minutes the first time) ...'
+	@$(PIP_INSTALL) --editable '.[hub,node,researcher]'
+	@touch $@
+
+$(STAMP_DEV): $(PINS)
+	@PYTHON='$(PYTHON)' sh envs/venv.sh .venv
+	@echo 'installing the pinned packages for development into .venv (minutes the first time) ...'
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(STAMP_DEMO) $@
+
+clean:
+	@rm -rf build dist demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	@rm -rf .venv
+
+.PHONY: help demo test check format soak features bench venv clean distclean
