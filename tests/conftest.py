@@ -1,0 +1,135 @@
+"""What every test may use: free ports, a real Mosquitto, real processes, homes of its own.
+
+With CI=true in the environment nothing that a machine could have is skipped: a missing Mosquitto fails.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.features import claims, rows
+from tests.processes import Processes, wait_until
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse claims of rows that do not exist."""
+    known = rows()
+    unknown = sorted(f"{test} claims {row}" for row, test in claims(items) if row not in known)
+    if unknown:
+        raise pytest.UsageError("not in tests/features.txt: " + "; ".join(unknown))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show, with a test that failed, the end of what its processes said."""
+    report = yield
+    if report.failed:
+        for value in list(getattr(item, "funcargs", {}).values()):
+            if isinstance(value, Processes):
+                for running in value.started:
+                    report.sections.append((f"log of {running.name}", running.log()[-4000:]))
+    return report
+
+
+def in_ci() -> bool:
+    """Whether this is a run in which nothing may be skipped for want of a tool."""
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def absent(what: str) -> None:
+    """Skip a test for want of a tool; in CI, fail it."""
+    if in_ci():
+        pytest.fail(f"{what} is missing, and CI must have it", pytrace=False)
+    pytest.skip(f"{what} is not installed here")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the settings and the homes of whoever runs the tests out of them."""
+    for name in [name for name in os.environ if name.startswith("FEDJOB_")]:
+        del os.environ[name]
+    os.environ["FEDJOB_HOME"] = str(tmp_path_factory.mktemp("default-home"))
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return a function that names a free TCP port of 127.0.0.1, another one at each call."""
+    given: set[int] = set()
+
+    def pick() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            if port not in given:
+                given.add(port)
+                return port
+
+    return pick
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that gives each name a home folder of its own, not yet made."""
+    return lambda name: tmp_path / "homes" / name
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Start console commands; they are ended after the test, their logs shown if it failed."""
+    with Processes(tmp_path / "logs") as started:
+        yield started
+
+
+@dataclass(frozen=True)
+class Mosquitto:
+    """A Mosquitto of this test's own, open to everybody on 127.0.0.1."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://{self.host}:{self.port}"
+
+
+def find_mosquitto() -> str:
+    """Return the path of the Mosquitto program, or skip (in CI: fail) the test."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    found = shutil.which("mosquitto", path=path)
+    if found is None:
+        absent("Mosquitto")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def mosquitto(processes: Processes, free_port: Callable[[], int], tmp_path: Path) -> Mosquitto:
+    """Start a real Mosquitto on a free port."""
+    broker = Mosquitto("127.0.0.1", free_port())
+    settings = tmp_path / "mosquitto.conf"
+    settings.write_text(
+        f"listener {broker.port} {broker.host}\n"
+        "allow_anonymous true\n"
+        "set_tcp_nodelay true\n"
+        "persistence false\n"
+        "max_queued_messages 100000\n"
+        f"user {getpass.getuser()}\n"  # started by root it would change to a user who can't read this folder
+    )
+    processes.start(find_mosquitto(), "-c", settings, ready="mosquitto version .* running", name="mosquitto")
+    wait_until(lambda: _answers(broker.port), timeout_s=10, what=f"Mosquitto on port {broker.port}")
+    return broker
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,52 @@
+"""The shared fixtures do what they promise."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import Mosquitto
+from tests.processes import Processes, wait_until
+
+
+def test_mosquitto_answers_where_its_url_says(mosquitto: Mosquitto) -> None:
+    with socket.create_connection((mosquitto.host, mosquitto.port), timeout=5):
+        assert mosquitto.url == f"mqtt://127.0.0.1:{mosquitto.port}"
+
+
+def test_each_free_port_is_another_one(free_port: Callable[[], int]) -> None:
+    assert len({free_port() for _ in range(20)}) == 20
+
+
+def test_a_process_is_ready_when_it_says_so(processes: Processes) -> None:
+    running = processes.start("python", "-c", "print('ready: 42')", ready=r"^ready: (\d+)$")
+    assert running.wait_for(r"ready: (\d+)")[1] == "42"
+
+
+def test_a_process_that_ends_before_it_is_ready_fails_with_what_it_said(processes: Processes) -> None:
+    with pytest.raises(AssertionError, match="no such room"):
+        processes.start("python", "-c", "raise SystemExit('no such room')", ready="never")
+
+
+def test_a_process_that_never_says_so_fails_at_its_deadline(processes: Processes) -> None:
+    with pytest.raises(AssertionError, match=r"in 0\.3 s"):
+        processes.start("python", "-c", "import time; time.sleep(60)", ready="never", timeout_s=0.3)
+    assert processes.started[0].alive
+
+
+def test_neither_a_process_nor_its_child_outlives_its_owner(tmp_path: Path) -> None:
+    program = "import subprocess; print('child', subprocess.Popen(['sleep', '60']).pid); input()"
+    with Processes(tmp_path) as own:
+        parent = own.start("python", "-c", program, ready=r"child \d+")
+        child = int(parent.wait_for(r"child (\d+)")[1])
+        assert _runs(child)
+    assert not parent.alive
+    wait_until(lambda: not _runs(child), timeout_s=5, what="the end of the child")
+
+
+def _runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

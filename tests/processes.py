@@ -1,0 +1,197 @@
+"""Real processes for tests: started with a deadline for a ready line, ended by their own id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+
+
+def wait_until(condition: Callable[[], object], *, timeout_s: float, what: str) -> None:
+    """Return once `condition()` is true.
+
+    Raises:
+        AssertionError: it was not within `timeout_s`; the message says `what` was awaited.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
+        time.sleep(0.02)
+
+
+class Running:
+    """A process that was started, and the file that holds all it says."""
+
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], log_path: Path) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._popen = popen
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def log(self) -> str:
+        """Return what it has said so far, stdout and stderr together."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, pattern: str, *, timeout_s: float = READY_TIMEOUT_S) -> re.Match[str]:
+        """Return the first match of the regular expression `pattern` in what it says, a line at a time.
+
+        Raises:
+            AssertionError: it ended, or the time was up, without saying so.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            ended = not self.alive
+            found = re.search(pattern, self.log(), re.MULTILINE)
+            if found:
+                return found
+            said = f"/{pattern}/:\n{self.log()}"
+            assert not ended, f"{self.name} ended with {self._popen.returncode} before {said}"
+            assert time.monotonic() < deadline, f"{self.name} did not say in {timeout_s:g} s {said}"
+            time.sleep(0.02)
+
+    def wait(self, *, timeout_s: float) -> int:
+        """Return its exit status once it has ended by itself."""
+        try:
+            return self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} still runs after {timeout_s:g} s:\n{self.log()}") from None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to this process alone."""
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """End it with -9, as a power cut would, and wait until it is gone. Its children get no signal."""
+        self._popen.kill()
+        self._popen.wait(STOP_TIMEOUT_S)
+
+    def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """End it in the polite way; return its exit status."""
+        if self.alive:
+            self._popen.terminate()
+        return self.wait(timeout_s=timeout_s)
+
+    def clean_up(self) -> None:
+        """End it, and whatever it left behind in its process group."""
+        if self.alive:
+            self._popen.terminate()
+            try:
+                self._popen.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait(STOP_TIMEOUT_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)  # a group of its own: see start_new_session
+
+
+class Processes:
+    """Starts console commands of this virtual environment; ends them all at the end.
+
+    Args:
+        folder: where the logs go, one file per process.
+        env: added to the environment of each.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._env = dict(env or {})
+        self.started: list[Running] = []
+
+    def start(
+        self,
+        *command: str | Path,
+        ready: str | None = None,
+        name: str | None = None,
+        timeout_s: float = READY_TIMEOUT_S,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Running:
+        """Start a command and return once it has said its `ready` pattern.
+
+        Args:
+            command: `fedjob` and `python` mean those of this virtual environment.
+            ready: a regular expression, see `Running.wait_for`; None returns at once.
+            name: of the log file; by default made from the command.
+        """
+        words = _words(command)
+        name = name or "-".join([Path(words[0]).name, *(w for w in words[1:3] if w.isalpha())])
+        log_path = self._folder / f"{len(self.started):02d}-{name}.log"
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("wb") as log:
+            popen = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        running = Running(name, popen, log_path)
+        self.started.append(running)
+        if ready is not None:
+            running.wait_for(ready, timeout_s=timeout_s)
+        return running
+
+    def run(
+        self,
+        *command: str | Path,
+        timeout_s: float = READY_TIMEOUT_S,
+        expect: int | None = 0,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and return what it said.
+
+        Args:
+            expect: the exit status it must have; None for any.
+        """
+        done = subprocess.run(
+            _words(command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=self._environment(env),
+            cwd=cwd,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert expect is None or done.returncode == expect, (
+            f"{' '.join(done.args)} ended with {done.returncode}, not {expect}:\n{done.stdout}{done.stderr}"
+        )
+        return done
+
+    def _environment(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        return {**os.environ, "PYTHONUNBUFFERED": "1", **self._env, **(more or {})}
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for running in reversed(self.started):
+            running.clean_up()
+
+
+def _words(command: tuple[str | Path, ...]) -> list[str]:
+    words = [str(word) for word in command]
+    here = {"fedjob": str(Path(sys.executable).with_name("fedjob")), "python": sys.executable}
+    return [here.get(words[0], words[0]), *words[1:]]
