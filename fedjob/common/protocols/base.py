@@ -55,7 +55,7 @@ class Ask:
     shared: Mapping[str, Any] = field(default_factory=dict)
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     to: tuple[str, ...] | None = None
-    fold: Fold = WeightedMean()
+    fold: Fold = field(default_factory=WeightedMean)
     until: Buffered | None = None
     commit: bool = True
     late: Literal["drop", "keep"] = "drop"
@@ -186,7 +186,7 @@ class FederatedProtocol(ABC):
 
     def setup(self, local: Local) -> None:
         """Prepare on a node, once per warm worker, before the first contribution."""
-        return None
+        return
 
     @abstractmethod
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
