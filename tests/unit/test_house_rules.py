@@ -1,0 +1,284 @@
+"""The rules of the house that a reader of one file can't see: checked over the syntax trees of all of them.
+
+Who may import whom is import-linter's part of `make check`.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(ROOT.glob("fedjob/**/*.py"))
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
+
+PURE = ("common/protocols/", "common/folds/", "common/privacy/", "common/secagg/")
+PURE_FILES = (
+    "common/courier.py",
+    "common/lifecycle.py",
+    "common/quorum.py",
+    "node/taskkeeping.py",
+    "researcher/roundkeeping.py",
+)
+
+UNSAFE_IMPORTS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+UNSAFE_CALLS = {"torch.load", "torch.save", "torch.jit.load", "yaml.load", "numpy.load", "np.load"}
+
+ALLOWED_ERRORS = {
+    "AttributeError",  # what a module's or an object's __getattr__ must raise
+    "KeyError",  # what a mapping must raise
+    "IndexError",  # what a sequence must raise
+    "StopIteration",  # what an iterator must raise
+    "TypeError",  # what a wrong call must raise
+    "ValueError",  # a broken promise between functions of one module; users get a SpecError
+}
+ALLOWED_IN_COMMAND_LINES = {"ClickException", "UsageError", "BadParameter", "Exit", "Abort", "SystemExit"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def at(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
+
+
+def is_command_line(path: Path) -> bool:
+    """Whether this module talks to a person: only these print and set an exit status."""
+    parts = path.relative_to(ROOT / "fedjob").parts
+    return parts[-1] in ("cli.py", "__main__.py", "demo.py") or "cli" in parts or "demo" in parts
+
+
+def is_pure(path: Path) -> bool:
+    room = path.relative_to(ROOT / "fedjob").as_posix()
+    return room.startswith(PURE) or room in PURE_FILES
+
+
+def dotted(node: ast.AST) -> str:
+    """Return `a.b.c` for a chain of attributes, else the empty string."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        left = dotted(node.value)
+        return f"{left}.{node.attr}" if left else ""
+    return ""
+
+
+def calls(path: Path) -> Iterator[tuple[ast.Call, str]]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield node, dotted(node.func)
+
+
+def imports(path: Path) -> Iterator[tuple[ast.AST, str]]:
+    """Yield every absolute module name that a file imports, wherever in the file."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node, node.module
+
+
+def test_only_command_lines_print_and_exit() -> None:
+    banned = {"print", "exit", "quit", "sys.exit", "os._exit", "os.abort"}
+    found = [
+        f"{at(path, call)} calls {name}"
+        for path in SOURCES
+        if not is_command_line(path)
+        for call, name in calls(path)
+        if name in banned
+    ]
+    assert found == []
+
+
+def test_nothing_unpickles_or_evaluates() -> None:
+    found = []
+    for path in SOURCES:
+        found += [
+            f"{at(path, node)} imports {name}"
+            for node, name in imports(path)
+            if name.split(".")[0] in UNSAFE_IMPORTS
+        ]
+        for call, name in calls(path):
+            if name in ("eval", "__import__", "input") or name in UNSAFE_CALLS - {"numpy.load", "np.load"}:
+                found.append(f"{at(path, call)} calls {name}")
+            if name in ("numpy.load", "np.load") and not _says(call, "allow_pickle", False):
+                found.append(f"{at(path, call)} calls {name} without allow_pickle=False")
+            if _says(call, "allow_pickle", True) or _says(call, "shell", True):
+                found.append(f"{at(path, call)} allows pickle or a shell")
+    assert found == []
+
+
+def _says(call: ast.Call, keyword: str, value: bool) -> bool:
+    return any(
+        k.arg == keyword and isinstance(k.value, ast.Constant) and k.value.value is value
+        for k in call.keywords
+    )
+
+
+@pytest.mark.feature("FB-85")
+def test_code_is_compiled_and_executed_in_one_module() -> None:
+    found = [
+        f"{at(path, call)} calls {name}"
+        for path in SOURCES
+        if path != ROOT / "fedjob/common/plans/source.py"
+        for call, name in calls(path)
+        if name in ("exec", "compile", "builtins.exec", "builtins.compile")
+    ]
+    assert found == []
+
+
+def test_pure_rooms_open_no_files() -> None:
+    methods = {"read_bytes", "read_text", "write_bytes", "write_text", "mkdir", "unlink", "touch", "stat"}
+    found = [
+        f"{at(path, call)} calls {ast.unparse(call.func)}"
+        for path in SOURCES
+        if is_pure(path)
+        for call, name in calls(path)
+        if name == "open" or (isinstance(call.func, ast.Attribute) and call.func.attr in methods)
+    ]
+    assert found == []
+
+
+@cache
+def _errors_of_fedjob() -> frozenset[str]:
+    """Return the names of all classes under FedjobError, wherever they are written."""
+    bases = {
+        node.name: {dotted(base).split(".")[-1] for base in node.bases}
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef)
+    }
+    known = {"FedjobError"}
+    while more := {name for name, above in bases.items() if above & known} - known:
+        known |= more
+    return frozenset(known)
+
+
+@cache
+def _functions_that_return_errors() -> frozenset[str]:
+    return frozenset(
+        node.name
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef)
+        and node.returns is not None
+        and dotted(node.returns).split(".")[-1] in _errors_of_fedjob()
+    )
+
+
+def _is_an_error_of_ours(raised: ast.expr, path: Path) -> bool:
+    if isinstance(raised, ast.Name) and raised.id.islower():
+        return True  # an error that was caught or handed over: raised anew as it is
+    name = dotted(raised.func if isinstance(raised, ast.Call) else raised).split(".")[-1]
+    if is_command_line(path) and name in ALLOWED_IN_COMMAND_LINES:
+        return True
+    return name in _errors_of_fedjob() | ALLOWED_ERRORS | _functions_that_return_errors()
+
+
+@pytest.mark.feature("FB-89")
+def test_every_error_raised_is_of_the_one_tree() -> None:
+    found = [
+        f"{at(path, node)} raises {ast.unparse(node.exc)}"
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Raise) and node.exc is not None and not _is_an_error_of_ours(node.exc, path)
+    ]
+    assert found == []
+
+
+def test_no_error_is_swallowed_unseen() -> None:
+    """`except:` and `except BaseException` catch the interrupt too; they must raise again."""
+    found = [
+        at(path, node)
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or dotted(node.type) == "BaseException")
+        and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+    ]
+    assert found == []
+
+
+def test_no_argument_defaults_to_something_that_changes() -> None:
+    found = [
+        at(path, node)
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        and any(
+            isinstance(default, (ast.List, ast.Dict, ast.Set))
+            for default in (*node.args.defaults, *node.args.kw_defaults)
+        )
+    ]
+    assert found == []
+
+
+def test_nothing_rewrites_global_names() -> None:
+    found = [
+        f"{at(path, node)} global {', '.join(node.names)}"
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Global)
+    ]
+    assert found == []
+
+
+def test_no_name_says_nothing() -> None:
+    """A class named so has no one idea."""
+    vague = re.compile(r"(Manager|Helper|Util|Utils)$|^(Base|I)[A-Z][a-z]")
+    found = [
+        f"{at(path, node)} {node.name}"
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef) and vague.search(node.name)
+    ]
+    assert found == []
+
+
+def test_every_file_says_what_it_is() -> None:
+    found = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if tree(path).body and ast.get_docstring(tree(path)) is None
+    ]
+    assert found == []
+
+
+def test_tests_patch_nothing() -> None:
+    found = []
+    for path in TESTS:
+        found += [f"{at(path, node)} imports {name}" for node, name in imports(path) if "mock" in name]
+        found += [
+            f"{at(path, call)} calls {name}"
+            for call, name in calls(path)
+            if name.endswith(("monkeypatch.setattr", "monkeypatch.setitem", "mock.patch"))
+        ]
+    assert found == []
+
+
+def test_unit_tests_use_no_network_no_process_and_no_sleep() -> None:
+    away = {"socket", "subprocess", "requests", "multiprocessing", "paho", "http", "urllib", "psutil"}
+    found = []
+    for path in TESTS:
+        if "unit" not in path.relative_to(ROOT / "tests").parts:
+            continue
+        found += [
+            f"{at(path, node)} imports {name}"
+            for node, name in imports(path)
+            if name.split(".")[0] in away and name != "urllib.parse"
+        ]
+        found += [f"{at(path, call)} calls {name}" for call, name in calls(path) if name.endswith("sleep")]
+    assert found == []
+
+
+def test_the_allowed_errors_are_real_ones() -> None:
+    assert all(issubclass(getattr(builtins, name), Exception) for name in ALLOWED_ERRORS)
