@@ -116,6 +116,7 @@ class Workbench:
     def _perform(self, order: WorkOrder, emit: Emit, started: float) -> WorkResult:
         import torch
 
+        from fedjob.common.guard import not_finite
         from fedjob.common.params import FileParams, save_params
         from fedjob.common.protocols import PROTOCOLS
         from fedjob.common.protocols.base import Instruction, Local
@@ -153,7 +154,8 @@ class Workbench:
         params_path = state_path = ""
         value = contribution.value
         if is_params(value):
-            check_finite(order.node, value)
+            if problem := not_finite(value):
+                raise NodeFailure(order.node, *problem.split(": ", 1))
             params_path = str(output / "params.safetensors")
             save_params(value, Path(params_path))
             value = None
@@ -232,23 +234,6 @@ def is_params(value: Any) -> bool:
         and bool(value)
         and all(isinstance(t, torch.Tensor) for t in value.values())
     )
-
-
-def check_finite(node: str, params: Mapping[str, Any]) -> None:
-    """Refuse parameters with NaN or infinity.
-
-    Raises:
-        NodeFailure: reason `not_finite`, naming the tensor.
-    """
-    import torch
-
-    for name, tensor in params.items():
-        if tensor.is_floating_point() and tensor.numel():
-            low, high = torch.aminmax(tensor)
-            if not (torch.isfinite(low) and torch.isfinite(high)):
-                raise NodeFailure(
-                    node, "not_finite", f"parameter {name} holds NaN or infinity after training"
-                )
 
 
 def _where(error: BaseException) -> str:

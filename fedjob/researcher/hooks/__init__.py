@@ -1,0 +1,15 @@
+"""Hooks, by name."""
+
+from __future__ import annotations
+
+from fedjob.common.registry import Registry
+from fedjob.researcher.hooks.base import Hook
+
+HOOKS: Registry[Hook] = Registry(
+    "hook",
+    {
+        "early_stopping": "fedjob.researcher.hooks.early_stopping:EarlyStopping",
+        "keep_best": "fedjob.researcher.hooks.best_round:KeepBest",
+        "tensorboard": "fedjob.researcher.hooks.tensorboard:TensorBoard",
+    },
+)

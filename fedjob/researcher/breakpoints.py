@@ -1,0 +1,260 @@
+"""Committed rounds on disk: one folder each, whole or not there at all.
+
+    round_0007/
+        manifest.mpk            version, and each file's size and sha256
+        record.mpk              the job's position, but for its tensors
+        params.safetensors      one file per set of named tensors in the protocol's state
+        spec.mpk  plan.py
+
+A folder is written under a temporary name, large files hard-linked, every new
+file fsynced, then renamed, then its parent fsynced. It holds no absolute path
+and no secret; it alone is enough to resume, wherever it is moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.durable import fsync_dir, fsync_file, replace_durably
+from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, BreakpointMissing, DecodeError
+from fedjob.common.params import FileParams, save_params
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.history import Measurement
+from fedjob.researcher.position import Fold, Position
+
+VERSION = 1
+_TENSORS = "\0tensors"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breakpoint:
+    """A breakpoint that was read and checked: every file has the hash that the manifest names."""
+
+    path: Path
+    position: Position
+    spec: dict[str, Any]
+    plan_text: str
+    extras: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    round: int
+    node_states: dict[str, str]
+    state: dict[str, Any]
+    rows: list[Measurement]
+    ledger: list[Fold]
+    extras: list[str]
+    stop: str = ""
+
+
+def save_breakpoint(
+    folder: JobFolder, position: Position, path: Path | None = None, extras: Mapping[str, Path] | None = None
+) -> Path:
+    """Write a breakpoint of `position` and return its folder.
+
+    Args:
+        path: where; None for `breakpoints/round_NNNN` in the job's folder.
+        extras: name -> file of a hook's, to travel along.
+
+    Raises:
+        NoSpace: the disk is full; breakpoints before are untouched.
+    """
+    final = folder.breakpoint(position.round) if path is None else path
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        files: dict[str, list[Any]] = {}
+        skeleton = _store_state(position.state, temporary, files)
+        for name, source in (extras or {}).items():
+            _link(source, temporary / f"extra_{name}", files)
+        _link(folder.spec, temporary / "spec.mpk", files)
+        if folder.plan.exists():
+            _link(folder.plan, temporary / "plan.py", files)
+        record = _Record(
+            round=position.round,
+            node_states=dict(position.node_states),
+            state=skeleton,
+            rows=list(position.rows),
+            ledger=list(position.ledger),
+            extras=sorted(extras or {}),
+            stop=position.stop,
+        )
+        _write(temporary / "record.mpk", pack(to_plain(record)), files)
+        manifest = pack({"version": VERSION, "round": position.round, "files": files})
+        _write(temporary / "manifest.mpk", manifest + hashlib.sha256(manifest).digest(), {})
+        fsync_dir(temporary)
+        if final.exists():  # the same round again, after a resume from an older one
+            shutil.rmtree(final)
+        replace_durably(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def load_breakpoint(path: Path) -> Breakpoint:
+    """Read a breakpoint, every byte checked before any is used.
+
+    Raises:
+        BreakpointMissing: nothing there.
+        BreakpointCorrupt: names the file that is not as its manifest says, and
+            the newest valid breakpoint beside it, if there is one.
+        BreakpointIncompatible: another version of fedjob wrote it.
+    """
+    if not path.is_dir():
+        raise BreakpointMissing(f"there is no breakpoint at {path}: expected a folder such as round_0007")
+    try:
+        return _load(path)
+    except BreakpointCorrupt as error:
+        newest = newest_valid(path.parent, but=path)
+        offer = (
+            f"; the newest valid one beside it is {newest}: Job.resume({str(newest)!r})"
+            if newest is not None
+            else "; no valid breakpoint lies beside it"
+        )
+        raise BreakpointCorrupt(f"{error}{offer}") from error
+
+
+def newest_valid(breakpoints: Path, *, but: Path | None = None) -> Path | None:
+    """Return the newest breakpoint of a folder that is whole, None if there is none."""
+    for path in sorted(list_breakpoints(breakpoints), reverse=True):
+        if path != but:
+            try:
+                _load(path)
+            except (BreakpointCorrupt, BreakpointIncompatible):
+                continue
+            return path
+    return None
+
+
+def list_breakpoints(breakpoints: Path) -> list[Path]:
+    """Return the folders that look like breakpoints, oldest first."""
+    return sorted(path for path in breakpoints.glob("round_*") if path.is_dir())
+
+
+def drop_breakpoints(folder: JobFolder, keep: int) -> None:
+    """Remove all but the newest `keep` breakpoints of a job."""
+    for path in list_breakpoints(folder.breakpoints)[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes, 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _load(path: Path) -> Breakpoint:
+    files = _read_manifest(path)
+    for name, (size, sha256) in files.items():
+        file = path / name
+        if not file.is_file():
+            raise BreakpointCorrupt(f"breakpoint {path.name}: its file {name} is missing")
+        if file.stat().st_size != size:
+            raise BreakpointCorrupt(
+                f"breakpoint {path.name}: its file {name} has {file.stat().st_size} bytes, expected {size}"
+            )
+        if hash_file(file) != sha256:
+            raise BreakpointCorrupt(f"breakpoint {path.name}: the bytes of its file {name} have been changed")
+    try:
+        record = from_plain(_Record, unpack((path / "record.mpk").read_bytes()))
+        spec = unpack((path / "spec.mpk").read_bytes())
+        plan = path / "plan.py"
+        return Breakpoint(
+            path=path,
+            position=Position(
+                round=record.round,
+                state=_load_state(record.state, path),
+                node_states=record.node_states,
+                rows=tuple(record.rows),
+                ledger=tuple(record.ledger),
+                stop=record.stop,
+            ),
+            spec=spec,
+            plan_text=plan.read_bytes().decode() if plan.exists() else "",
+            extras={name: path / f"extra_{name}" for name in record.extras},
+        )
+    except (DecodeError, UnicodeDecodeError, OSError) as error:
+        raise BreakpointCorrupt(f"breakpoint {path.name} can't be read: {error}") from error
+
+
+def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
+    try:
+        raw = (path / "manifest.mpk").read_bytes()
+    except OSError as error:
+        raise BreakpointCorrupt(f"breakpoint {path.name}: its manifest.mpk can't be read: {error.strerror}") from error
+    body, digest = raw[:-32], raw[-32:]
+    if hashlib.sha256(body).digest() != digest:
+        raise BreakpointCorrupt(f"breakpoint {path.name}: its manifest.mpk has been changed or cut short")
+    manifest = unpack(body)
+    if manifest.get("version") != VERSION:
+        raise BreakpointIncompatible(
+            f"breakpoint {path.name} is of version {manifest.get('version')}, this fedjob reads version {VERSION}"
+        )
+    return {name: (size, sha256) for name, (size, sha256) in manifest["files"].items()}
+
+
+def _write(path: Path, data: bytes, files: dict[str, list[Any]]) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    files[path.name] = [len(data), hashlib.sha256(data).hexdigest()]
+
+
+def _link(source: Path, target: Path, files: dict[str, list[Any]]) -> None:
+    """Hard-link a file that is never rewritten in place; copy where the file system can't."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        fsync_file(target)
+    files[target.name] = [target.stat().st_size, hash_file(target)]
+
+
+def _store_state(state: Mapping[str, Any], folder: Path, files: dict[str, list[Any]]) -> dict[str, Any]:
+    """Store each set of named tensors as a file of its own; return the rest, their places marked."""
+    skeleton: dict[str, Any] = {}
+    for key, value in state.items():
+        if isinstance(value, FileParams):
+            _link(value.path, folder / f"{key}.safetensors", files)
+            skeleton[key] = {_TENSORS: key}
+        elif isinstance(value, Mapping) and any(isinstance(item, torch.Tensor) for item in value.values()):
+            save_params(value, folder / f"{key}.safetensors")
+            target = folder / f"{key}.safetensors"
+            files[target.name] = [target.stat().st_size, hash_file(target)]
+            skeleton[key] = {_TENSORS: key}
+        else:
+            skeleton[key] = value
+    return skeleton
+
+
+def _load_state(skeleton: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        key: FileParams(folder / f"{value[_TENSORS]}.safetensors")
+        if isinstance(value, dict) and value.keys() == {_TENSORS}
+        else value
+        for key, value in skeleton.items()
+    }
+
+
+def chain(ledger: tuple[Fold, ...], fold: Fold) -> tuple[Fold, ...]:
+    """Append a fold to the ledger, bound to the record before it."""
+    previous = hashlib.sha256(pack(to_plain(ledger[-1]))).hexdigest() if ledger else ""
+    return (*ledger, replace(fold, previous_hash=previous))

@@ -1,0 +1,119 @@
+"""A job's folder on disk: the one place that knows a file name.
+
+    <home>/jobs/<job id>/
+        spec.mpk  plan.py  record.mpk  events.jsonl  lock
+        breakpoints/round_0007/
+        spool/round_0007/         contributions, totals and the journal of replies
+        result/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedjob.common.durable import fsync_dir
+from fedjob.common.errors import ConfigError, JobError
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """Names of everything that a job keeps.
+
+    Args:
+        path: `<home>/jobs/<job id>`.
+    """
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.mpk"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.py"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record.mpk"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def initial_params(self) -> Path:
+        return self.path / "initial.safetensors"
+
+    @property
+    def breakpoints(self) -> Path:
+        return self.path / "breakpoints"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result"
+
+    @property
+    def local(self) -> Path:
+        """Where a local job keeps what a node would keep."""
+        return self.path / "local"
+
+    def breakpoint(self, round_: int) -> Path:
+        return self.breakpoints / f"round_{round_:04d}"
+
+    def spool(self, round_: int) -> Path:
+        return self.path / "spool" / f"round_{round_:04d}"
+
+    def create(self) -> None:
+        """Make the folder, durably.
+
+        Raises:
+            ConfigError: it can't be made.
+        """
+        try:
+            for folder in (self.path, self.breakpoints, self.result, self.path / "spool"):
+                folder.mkdir(parents=True, exist_ok=True)
+            fsync_dir(self.path)
+            fsync_dir(self.path.parent)
+        except OSError as error:
+            raise ConfigError(f"can't make the job's folder {self.path}: {error.strerror or error}") from error
+
+    def make_spool(self, round_: int) -> Path:
+        """Return the spool folder of a round, made if need be."""
+        folder = self.spool(round_)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def drop_spool(self, before_round: int) -> None:
+        """Remove the spools of rounds before that one."""
+        for folder in (self.path / "spool").glob("round_*"):
+            if int(folder.name.removeprefix("round_")) < before_round:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the right to write this job's record; a killed holder loses it at once.
+
+        Raises:
+            JobError: another process holds it.
+        """
+        descriptor = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
+                raise JobError(
+                    f"job {self.path.name} is being run by process {holder}: wait for it or end it first"
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,73 @@
+"""Keep the parameters of the round that measured best."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from fedjob.common.durable import replace_durably
+from fedjob.common.params import FileParams, save_params
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.history import lower_is_better, series
+from fedjob.researcher.hooks.base import Hook, RoundReport
+from fedjob.researcher.position import Position
+
+_FILE = "best.safetensors"
+
+
+@dataclass
+class KeepBest(Hook):
+    """Keep `result/best.safetensors`: the shared parameters with the best value so far.
+
+    A metric of phase `before` (see `test_on_global_updates`) was measured on the
+    parameters that the round began with, so it is those that are kept; any
+    other phase judges the parameters that the round ended with.
+
+    Args:
+        metric: a name in the history, combined over all nodes.
+        mode: `min` or `max`; None decides by the metric.
+        phase: as in the history.
+    """
+
+    metric: str = "loss"
+    mode: str | None = None
+    phase: str = "after"
+    name: ClassVar[str] = "keep_best"
+    _target: Path | None = field(default=None, init=False, repr=False)
+    _previous: FileParams | Mapping[str, object] | None = field(default=None, init=False, repr=False)
+
+    def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
+        self._target = folder.result / _FILE
+        self._previous = position.state.get("params")
+        if _FILE in extras and not self._target.exists():
+            _put(extras[_FILE], self._target)
+
+    def round_done(self, report: RoundReport) -> str | None:
+        params = report.position.state.get("params")
+        judged, self._previous = (self._previous if self.phase == "before" else params), params
+        values = series(report.position.rows, self.metric, self.phase)
+        if report.round not in values or judged is None or self._target is None:
+            return None
+        down = self.mode == "min" or (self.mode is None and lower_is_better(self.metric))
+        best = min(values.values()) if down else max(values.values())
+        if values[report.round] == best:
+            if isinstance(judged, FileParams):
+                _put(judged.path, self._target)
+            else:
+                temporary = self._target.with_suffix(".tmp")
+                save_params(judged, temporary)  # type: ignore[arg-type]
+                replace_durably(temporary, self._target)
+        return None
+
+    def files(self) -> Mapping[str, Path]:
+        return {} if self._target is None or not self._target.exists() else {_FILE: self._target}
+
+
+def _put(source: Path, target: Path) -> None:
+    temporary = target.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    os.link(source, temporary)
+    replace_durably(temporary, target)

@@ -1,0 +1,52 @@
+"""Where a job stands between two asks: everything that a breakpoint must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedjob.common.protocols.base import State
+from fedjob.researcher.history import Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """One committed fold, so that anybody can compute it again.
+
+    Args:
+        inputs: `[node, sha256 of its file, weight]` in the order folded.
+        output_hash: sha256 of the file of the total; empty when it held no tensors.
+        left_out: node -> reason, for the others that were asked.
+        previous_hash: sha256 of the record before, so that none can be exchanged.
+    """
+
+    round: int
+    step: str
+    fold: str
+    fold_config: dict[str, Any] = field(default_factory=dict)
+    inputs: list[list[Any]] = field(default_factory=list)
+    output_hash: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
+    previous_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a job stands.
+
+    Args:
+        round: the last committed round, 0 before the first.
+        state: the protocol's.
+        node_states: node -> id of the node state to load next.
+        rows: everything measured so far.
+        ledger: every committed fold so far.
+        stop: why a hook asked to end before the last round; empty if none did.
+    """
+
+    round: int = 0
+    state: State
+    node_states: Mapping[str, str] = field(default_factory=dict)
+    rows: tuple[Measurement, ...] = ()
+    ledger: tuple[Fold, ...] = ()
+    stop: str = ""
