@@ -50,9 +50,9 @@ class Identity:
         stored = party_path.read_text(encoding="utf-8").strip() if party_path.exists() else None
         name = stored or party
         if name is None:
-            raise ConfigError(f"no identity in {folder}: run `fedjob init` or `fedjob node init` with --id first")
+            raise ConfigError(f"no identity in {folder}: run `fedjob init` or `fedjob node init` with --id")
         if party is not None and party != name:
-            raise ConfigError(f"{folder} holds the identity of {name!r}, not of {party!r}: use another --home")
+            raise ConfigError(f"{folder} holds the identity of {name!r}, not {party!r}: use another --home")
         check_party(name)
         if not key_path.exists():
             if stored is not None:
@@ -90,4 +90,4 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
     try:
         return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii").strip()))
     except ValueError as error:
-        raise ConfigError(f"{path} should hold 64 hex digits, a private key: restore it from a backup") from error
+        raise ConfigError(f"{path} should hold 64 hex digits: restore it from a backup") from error

@@ -53,7 +53,7 @@ class CourierStore(ABC):
 
     @abstractmethod
     def mark_seen(self, entries: Mapping[str, float]) -> None:
-        """Remember `{seen_key: expires}`; see `seen_key`. Expired ones may go, and the oldest beyond a limit."""
+        """Remember `{seen_key: expires}`. Expired ones may go, and the oldest beyond a limit."""
 
     @abstractmethod
     def seen(self, key: str) -> bool:

@@ -23,9 +23,7 @@ class Transport(ABC):
     address: Address
 
     @abstractmethod
-    def open(
-        self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None
-    ) -> None:
+    def open(self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None) -> None:
         """Connect and subscribe; return when the broker has confirmed both.
 
         Args:

@@ -79,9 +79,7 @@ class MemoryTransport(Transport):
         self._on_frame: OnFrame | None = None
         self._on_connection: OnConnection | None = None
 
-    def open(
-        self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None
-    ) -> None:
+    def open(self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None) -> None:
         if not self._broker.up:
             raise BrokerUnreachable("the broker in memory is stopped: start it")
         self._on_frame, self._on_connection = on_frame, on_connection
