@@ -1,0 +1,228 @@
+"""A node's SQLite file: opening it, its tables, and transactions.
+
+The daemon and the command line write it, each in `BEGIN IMMEDIATE` transactions;
+`changed` tells one that another wrote. WAL with synchronous=FULL: a commit that
+returned survives a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.errors import ConfigError
+
+SCHEMA_VERSION = 1
+BUSY_S = 10.0
+
+_SCHEMA = """
+CREATE TABLE datasets (
+    name TEXT PRIMARY KEY,
+    path TEXT NOT NULL,
+    reader TEXT NOT NULL,
+    tags BLOB NOT NULL,
+    options BLOB NOT NULL,
+    mock TEXT NOT NULL,
+    min_rows INTEGER NOT NULL,
+    num_rows INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    columns BLOB NOT NULL,
+    added REAL NOT NULL
+) STRICT;
+
+CREATE TABLE plans (
+    sha256 TEXT PRIMARY KEY,
+    text BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE grants (
+    id TEXT PRIMARY KEY,
+    researcher TEXT NOT NULL,
+    key_hex TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    entry TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    use TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'approved', 'rejected')),
+    job_name TEXT NOT NULL,
+    request_note TEXT NOT NULL,
+    note TEXT NOT NULL DEFAULT '',
+    requested REAL NOT NULL,
+    decided REAL,
+    decided_by TEXT NOT NULL DEFAULT '',
+    announced INTEGER NOT NULL DEFAULT 1,
+    UNIQUE (researcher, key_hex, plan, entry, protocol, dataset, use)
+) STRICT;
+
+CREATE TABLE waiting (
+    offer TEXT PRIMARY KEY,
+    grant_id TEXT NOT NULL REFERENCES grants (id) ON DELETE CASCADE,
+    reply_to TEXT NOT NULL,
+    job TEXT NOT NULL
+) STRICT;
+CREATE INDEX waiting_by_grant ON waiting (grant_id);
+
+CREATE TABLE jobs (
+    job TEXT PRIMARY KEY,
+    researcher TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    round INTEGER NOT NULL DEFAULT 0,
+    outcome TEXT NOT NULL DEFAULT '',
+    changed REAL NOT NULL
+) STRICT;
+
+CREATE TABLE tasks (
+    seq INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    job TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    researcher TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    task TEXT NOT NULL,
+    of TEXT NOT NULL,
+    reply_to TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    result BLOB,
+    accepted REAL NOT NULL,
+    started REAL,
+    ended REAL
+) STRICT;
+CREATE INDEX tasks_by_job ON tasks (job, round);
+CREATE INDEX tasks_by_state ON tasks (state);
+
+CREATE TABLE states (
+    id TEXT NOT NULL,
+    job TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    PRIMARY KEY (job, id)
+) STRICT;
+
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    party TEXT,
+    session TEXT,
+    payload BLOB NOT NULL,
+    expires REAL NOT NULL,
+    job TEXT NOT NULL,
+    task TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE seen (
+    key TEXT PRIMARY KEY,
+    expires REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX seen_by_expiry ON seen (expires);
+
+CREATE TABLE live (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    written REAL NOT NULL,
+    facts BLOB NOT NULL
+) STRICT;
+"""
+
+
+class Database:
+    """One connection to a node's SQLite file; used by one thread.
+
+    Args:
+        path: made with its tables where it is missing.
+
+    Raises:
+        ConfigError: another program's file, a newer fedjob's, or a damaged one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._prepare()
+            self._version = self._data_version()
+        except sqlite3.Error as error:
+            raise ConfigError(
+                f"{path} can't be opened as a node's database ({error}): restore it from a backup, or move "
+                "it away to begin anew"
+            ) from error
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA foreign_keys = ON")
+        execute("PRAGMA cache_size = -2048")  # KiB: the file is small, a daemon's memory should be too
+        with self.transaction():
+            found = int(execute("PRAGMA user_version").fetchone()[0])
+            if found > SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{self._path} was written by a newer fedjob (schema {found}, this one knows "
+                    f"{SCHEMA_VERSION}): update fedjob"
+                )
+            if found == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    if statement.strip():
+                        execute(statement)
+                execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Run a block as one transaction; nested ones join the outermost.
+
+        Args:
+            durable: False where losing it to a power cut (not to a kill) is harmless: saves the fsync.
+        """
+        if self._connection.in_transaction:
+            yield
+            return
+        if not durable:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+        finally:
+            if not durable:
+                self._connection.execute("PRAGMA synchronous = FULL")
+
+    def execute(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self._connection.execute(sql, values)
+
+    def rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> list[sqlite3.Row]:
+        """Return every row of a query."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> sqlite3.Row | None:
+        """Return the first row of a query, or None."""
+        found: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
+        return found
+
+    def changed(self) -> bool:
+        """Tell whether another connection wrote since the last call."""
+        version = self._data_version()
+        if version == self._version:
+            return False
+        self._version = version
+        return True
+
+    def _data_version(self) -> int:
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
