@@ -1,0 +1,204 @@
+"""What `training_data` may return, seen as numbered examples that come in batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
+
+from fedjob.common.errors import PlanError
+
+IndexBatches = Iterable["np.ndarray[Any, np.dtype[np.int64]]"]
+
+
+class Examples(ABC):
+    """Examples with numbers from 0; `len` counts them.
+
+    `batch_size` and `shuffle` are what the user's own DataLoader asked for, None
+    where the training arguments decide.
+    """
+
+    batch_size: int | None = None
+    shuffle: bool = True
+    drop_last: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batches(self, order: IndexBatches) -> Iterator[Any]:
+        """Yield one batch for each array of numbers."""
+
+
+class TensorExamples(Examples):
+    """Tensors whose first axis counts the examples; a batch is a tuple of tensors."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.tensors = tuple(tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def batches(self, order: IndexBatches) -> Iterator[Any]:
+        for numbers in order:
+            index = torch.from_numpy(numbers)
+            yield tuple(tensor.index_select(0, index.to(tensor.device)) for tensor in self.tensors)
+
+
+class DatasetExamples(Examples):
+    """A torch Dataset, collated as its DataLoader would."""
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        collate: Callable[[list[Any]], Any] = default_collate,
+        num_workers: int = 0,
+    ) -> None:
+        self.dataset, self.collate, self.num_workers = dataset, collate, num_workers
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def batches(self, order: IndexBatches) -> Iterator[Any]:
+        if self.num_workers:
+            numbered = [[int(number) for number in numbers] for numbers in order]
+            yield from DataLoader(
+                self.dataset, batch_sampler=numbered, collate_fn=self.collate, num_workers=self.num_workers
+            )
+            return
+        for numbers in order:
+            yield self.collate([self.dataset[int(number)] for number in numbers])
+
+
+class Stream:
+    """A DataLoader that decides its own order: it can't be split, and is used as it is."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def count(self) -> int:
+        """Return how many examples one pass gives, by the sizes that the loader states or by counting."""
+        dataset = self.loader.dataset
+        if not isinstance(dataset, IterableDataset):
+            sampler = self.loader.sampler if self.loader.batch_sampler is None else self.loader.batch_sampler
+            if isinstance(sampler, BatchSampler):
+                return len(sampler.sampler)  # type: ignore[arg-type]
+        return sum(num_in_batch(batch) for batch in self.loader)
+
+
+def examples_of(data: Any, where: str) -> Examples | Stream:
+    """Turn what a user's method returned into examples.
+
+    Args:
+        data: a torch Dataset or DataLoader, or a tuple of tensors or arrays.
+        where: names the method in errors.
+
+    Raises:
+        PlanError: it is something else, or its parts differ in length.
+    """
+    if isinstance(data, DataLoader):
+        return _loader_examples(data)
+    if isinstance(data, torch.utils.data.TensorDataset):
+        return TensorExamples(data.tensors)
+    if isinstance(data, IterableDataset):
+        return Stream(DataLoader(data, batch_size=None))
+    if isinstance(data, Dataset):
+        if not hasattr(data, "__len__"):
+            raise PlanError(f"{where} returned a {type(data).__name__} without __len__; a Dataset needs one")
+        return DatasetExamples(data)
+    if isinstance(data, (tuple, list)) and data:
+        tensors = [as_tensor(part, where) for part in data]
+        lengths = [len(tensor) for tensor in tensors]
+        if len(set(lengths)) > 1:
+            raise PlanError(
+                f"{where} returned parts of {', '.join(map(str, lengths))} rows; as many of each are needed"
+            )
+        return TensorExamples(tensors)
+    raise PlanError(
+        f"{where} returned {_name(data)}; expected a torch Dataset, a DataLoader, or (inputs, targets)"
+    )
+
+
+def as_tensor(data: Any, where: str) -> torch.Tensor:
+    """Turn an array, a column or a table into a tensor with rows.
+
+    Floating-point numbers that are not tensors yet become float32, which is
+    what models are made of unless somebody says otherwise.
+    """
+    if isinstance(data, torch.Tensor):
+        tensor = data.detach()
+    else:
+        array = np.asarray(data)
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        if array.dtype.kind not in "biuf":
+            raise PlanError(
+                f"{where} returned {_name(data)} of type {array.dtype}; "
+                "numbers are needed: encode texts and fill what is missing first"
+            )
+        tensor = torch.from_numpy(np.ascontiguousarray(array).copy())
+    if tensor.ndim == 0:
+        raise PlanError(f"{where} returned a single number where rows are needed")
+    return tensor
+
+
+def num_in_batch(batch: Any) -> int:
+    """Return how many examples a batch holds: the first axis of the first tensor in it."""
+    if isinstance(batch, (torch.Tensor, np.ndarray)):
+        return len(batch) if batch.ndim else 1
+    if isinstance(batch, dict):
+        batch = list(batch.values())
+    if isinstance(batch, (list, tuple)) and batch:
+        return num_in_batch(batch[0])
+    return 1
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor in a batch."""
+    if device.type == "cpu":
+        return batch
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: to_device(part, device) for key, part in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(part, device) for part in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(part, device) for part in batch)
+    return batch
+
+
+def _loader_examples(loader: DataLoader[Any]) -> Examples | Stream:
+    plain = (
+        not isinstance(loader.dataset, IterableDataset)
+        and type(loader.batch_sampler) is BatchSampler
+        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+        and not getattr(loader.sampler, "replacement", False)
+        and getattr(loader.sampler, "_num_samples", None) is None
+    )
+    if not plain:
+        return Stream(loader)
+    examples = DatasetExamples(loader.dataset, loader.collate_fn, loader.num_workers)
+    examples.batch_size = loader.batch_size
+    examples.shuffle = isinstance(loader.sampler, RandomSampler)
+    examples.drop_last = loader.drop_last
+    return examples
+
+
+def _name(data: Any) -> str:
+    return "nothing (None)" if data is None else f"a {type(data).__name__}"

@@ -1,0 +1,34 @@
+"""User code draws from global generators: seed them for a while, then give them back."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python's, numpy's and, where it is loaded, torch's generators inside the block.
+
+    Afterwards they are as they were, so that a local job in a notebook does not
+    disturb the notebook's own randomness.
+    """
+    import numpy as np
+
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch = sys.modules.get("torch")
+    try:
+        if torch is None:
+            yield
+        else:
+            devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(seed)
+                yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
