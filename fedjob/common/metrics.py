@@ -488,7 +488,7 @@ def _value_variance(state: Mapping[str, Any]) -> float:
             scores.append(1 - unexplained / spread)
         else:
             scores.append(0.0 if unexplained else 1.0)
-    return sum(scores) / len(scores)
+    return float(sum(scores) / len(scores))
 
 
 _MEASURES: dict[str, Callable[..., MetricState]] = {

@@ -137,7 +137,7 @@ class TrainingArgs:
         _check_names(raw, [*own, *HYPERPARAMETERS, *extra_args])
         for name, value in raw.items():
             _check_plain(value, name)
-        values = {name: _CHECKS[name](name, raw[name]) for name in own if name in raw}
+        values: dict[str, Any] = {name: _CHECKS[name](name, raw[name]) for name in own if name in raw}
         if values.get("epochs") is not None and values.get("num_updates") is not None:
             raise SpecError(
                 f"training_args has epochs={raw['epochs']!r} and num_updates={raw['num_updates']!r}; "

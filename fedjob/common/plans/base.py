@@ -40,7 +40,8 @@ class Context:
         round: counted from 1; 0 outside of a round.
         job_seed: the job's own; it decides the first parameters and the test split.
         seed: of (job, round, node); it decides shuffling, dropout and augmentation.
-        device: `cpu` or `cuda`; empty lets the plan choose by `use_gpu`.
+        device: where the plan computes, `cpu` or `cuda`; set by the plan.
+        allow_gpu: whether the node lets `use_gpu` have its GPU.
         state: kept at this node from round to round: a dictionary of numbers,
             strings, bytes, None, tensors, and lists and dictionaries of them.
         emit: `emit(type, data)` sends an event to whoever follows the job;
@@ -51,7 +52,8 @@ class Context:
     round: int = 0
     job_seed: int = 0
     seed: int = 0
-    device: str = ""
+    device: str = "cpu"
+    allow_gpu: bool = True
     state: dict[str, Any] = field(default_factory=dict)
     emit: Callable[[str, dict[str, Any]], None] = _ignore
 

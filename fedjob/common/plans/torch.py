@@ -72,6 +72,7 @@ class TorchPlan(TrainingPlan):
 
     dataset: Any = None
     _data: Examples | Stream | None = None
+    _test: Examples | Stream | None = None
     _loaded: Mapping[str, Any] | None = None
 
     def build(self, model_args: Mapping[str, Any] | None, training_args: RawArgs) -> None:
@@ -96,10 +97,9 @@ class TorchPlan(TrainingPlan):
 
     def _start(self) -> None:
         """Choose the device, forget what stays at the node, and make the optimizer."""
-        allowed = self.ctx.device != "cpu" and self.training_args.use_gpu
-        self.device = torch.device("cuda" if allowed and torch.cuda.is_available() else "cpu")
-        if self.ctx.device not in ("cpu", "cuda"):
-            self.ctx.device = self.device.type
+        wanted = self.training_args.use_gpu and self.ctx.allow_gpu
+        self.device = torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+        self.ctx.device = self.device.type
         self.model.to(self.device)
         if not self.training_args.share_persistent_buffers:
             with torch.no_grad():
@@ -215,7 +215,7 @@ class TorchPlan(TrainingPlan):
             return loss
 
         if isinstance(self.optimizer, torch.optim.LBFGS):
-            self.optimizer.step(closure)  # type: ignore[arg-type]
+            self.optimizer.step(closure)  # type: ignore[no-untyped-call]
         else:
             closure()
             self.optimizer.step()
