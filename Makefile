@@ -11,7 +11,7 @@ STAMP_DEMO = .venv/.installed-demo
 STAMP_DEV = .venv/.installed-dev
 PINS = setup.cfg pyproject.toml envs/constraints.txt
 
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint envs/constraints.txt
 
 help:
 	@echo 'make demo      install, then a federated training of four nodes on this machine   (DEMO="--nodes 2 --rounds 5")'
