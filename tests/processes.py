@@ -55,6 +55,7 @@ class Running:
         Raises:
             AssertionError: it ended, or the time was up, without saying so.
         """
+        __tracebackhide__ = True
         deadline = time.monotonic() + timeout_s
         while True:
             ended = not self.alive
@@ -163,6 +164,7 @@ class Processes:
         Args:
             expect: the exit status it must have; None for any.
         """
+        __tracebackhide__ = True
         done = subprocess.run(
             _words(command),
             stdin=subprocess.DEVNULL,
