@@ -1,0 +1,42 @@
+"""Immutable bytes, named by their hash, and where they are kept.
+
+A URL names the backend: `memory://`, the path of a folder, or the hub's http(s) URL.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedjob.common.errors import SpecError
+from fedjob.common.repository.base import Repository
+
+__all__ = ["Repository", "open_repository"]
+
+
+def open_repository(url: str | Path, *, token: str = "", verify: bool | str | Path = True) -> Repository:
+    """Return the repository at `url`.
+
+    Args:
+        url: `memory://` for a new one in this process, the path of a folder, or the hub's URL.
+        token: of this party, for a hub.
+        verify: whether to check a hub's certificate, or the file of its authority.
+
+    Raises:
+        SpecError: nothing that fedjob knows has such a URL.
+    """
+    text = str(url)
+    if text == "memory://":
+        from fedjob.common.repository.memory import MemoryRepository
+
+        return MemoryRepository()
+    if text.startswith(("http://", "https://")):
+        from fedjob.common.repository.http import HttpRepository
+
+        return HttpRepository(text, token=token, verify=verify)
+    if isinstance(url, Path) or "://" not in text:
+        from fedjob.common.repository.directory import DirectoryRepository
+
+        return DirectoryRepository(Path(url))
+    raise SpecError(
+        f"expected memory://, the path of a folder, or the URL of a hub (http://...); found {text[:80]!r}"
+    )

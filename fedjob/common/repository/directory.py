@@ -1,0 +1,119 @@
+"""A repository in a folder: for one machine, or a disk that a site shares."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedjob.common.blocks import BLOCK_BYTES, Blocks, write_at
+from fedjob.common.durable import replace_durably
+from fedjob.common.errors import ObjectCorrupt, ObjectMissing, RepositoryError
+from fedjob.common.repository.base import Repository, check_job
+from fedjob.common.repository.landing import no_space_is_an_error
+from fedjob.common.repository.parts import PART_BYTES
+
+
+class DirectoryRepository(Repository):
+    """Objects are files named by their hash; an empty file `held/<job>/<hash>` holds one for a job.
+
+    Rights are those of the folder: who may read it may read every object.
+    """
+
+    def __init__(self, folder: Path, *, part_bytes: int = PART_BYTES) -> None:
+        super().__init__(part_bytes=part_bytes)
+        self._objects = folder / "objects"
+        self._held = folder / "held"
+        self._lock_path = folder / "lock"
+        with no_space_is_an_error(folder):
+            self._objects.mkdir(parents=True, exist_ok=True)
+            self._held.mkdir(exist_ok=True)
+
+    def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
+        path = self._path(sha256)
+        temporary = self._objects / f".{sha256[:16]}.{uuid.uuid4().hex[:12]}.tmp"
+        try:
+            with no_space_is_an_error(path):
+                self._write(temporary, blocks, sha256)
+                with self._locked():
+                    path.parent.mkdir(exist_ok=True)
+                    replace_durably(temporary, path)
+                    self._hold(sha256, job)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def hold_object(self, sha256: str, *, job: str, readers: tuple[str, ...]) -> bool:
+        with self._locked():
+            if not self._path(sha256).exists():
+                return False
+            self._hold(sha256, job)
+            return True
+
+    def read_object(self, sha256: str, *, offset: int) -> Iterator[bytes | memoryview]:
+        try:
+            descriptor = os.open(self._path(sha256), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ObjectMissing(f"object {sha256}: not there") from None
+        except OSError as error:
+            raise RepositoryError(f"can't read {self._path(sha256)}: {error.strerror}") from error
+        try:
+            while block := os.pread(descriptor, BLOCK_BYTES, offset):
+                yield block
+                offset += len(block)
+        finally:
+            os.close(descriptor)
+
+    def has_object(self, sha256: str) -> bool:
+        return self._path(sha256).exists()
+
+    def delete_object(self, sha256: str) -> None:
+        with self._locked():
+            for held in self._held.glob(f"*/{sha256}"):
+                held.unlink(missing_ok=True)
+            self._path(sha256).unlink(missing_ok=True)
+
+    def end_job(self, job: str) -> None:
+        folder = self._held / check_job(job)
+        with self._locked():
+            for held in list(folder.glob("*")):
+                # The object first: a kill in between leaves a holder of nothing, never an object of nobody.
+                if not any(other.parent != folder for other in self._held.glob(f"*/{held.name}")):
+                    self._path(held.name).unlink(missing_ok=True)
+                held.unlink()
+            if folder.exists():
+                folder.rmdir()
+
+    def _path(self, sha256: str) -> Path:
+        return self._objects / sha256[:2] / sha256
+
+    def _hold(self, sha256: str, job: str) -> None:
+        folder = self._held / check_job(job)
+        folder.mkdir(exist_ok=True)
+        (folder / sha256).touch()
+
+    def _write(self, path: Path, blocks: Blocks, sha256: str) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            hasher, at = hashlib.sha256(), 0
+            for block in blocks:
+                hasher.update(block)
+                write_at(descriptor, block, at)
+                at += len(block)
+            if hasher.hexdigest() != sha256:
+                raise ObjectCorrupt(f"object {sha256}: the source changed while it was read")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _locked(self) -> Generator[None, None, None]:
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,98 @@
+"""The file that a download lands in: locked, resumed, renamed into place when it is whole."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from fedjob.common.errors import NoSpace, ObjectCorrupt, RepositoryError
+from fedjob.common.types import Ref
+
+
+@contextmanager
+def no_space_is_an_error(path: Path) -> Generator[None, None, None]:
+    """Turn a full disk and other trouble with `path` into the errors that they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpace(f"no space left to write {path}: free some, then run again") from error
+        raise RepositoryError(f"can't write {path}: {error.strerror}") from error
+
+
+class Landing:
+    """An open temporary file beside `path`, one per ref.
+
+    What an interrupted download left is taken up; a second download of the same
+    ref to the same path at the same time gets a file of its own.
+    """
+
+    def __init__(self, path: Path, ref: Ref) -> None:
+        self._path = path
+        self._ref = ref
+        self._temporary = path.with_name(f".{path.name}.{ref.sha256[:16]}.part")
+        self._finished = False
+        self.descriptor = -1
+
+    def __enter__(self) -> Landing:
+        with no_space_is_an_error(self._path):
+            self.descriptor = self._open()
+            if self.num_bytes > self._ref.size_bytes:
+                os.ftruncate(self.descriptor, 0)
+        return self
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are there already."""
+        return os.fstat(self.descriptor).st_size
+
+    def from_existing(self, matches: Callable[[int], bool]) -> bool:
+        """Tell whether `path` is there with the right content, so that nothing need be fetched."""
+        try:
+            existing = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            if os.fstat(existing).st_size != self._ref.size_bytes or not matches(existing):
+                return False
+        finally:
+            os.close(existing)
+        self._temporary.unlink(missing_ok=True)
+        self._finished = True
+        return True
+
+    def finish(self) -> None:
+        """Rename the file, which is whole now, into place."""
+        os.replace(self._temporary, self._path)
+        self._finished = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        empty = self.num_bytes == 0
+        if not self._finished and (empty or isinstance(error, (OSError, ObjectCorrupt))):
+            self._temporary.unlink(missing_ok=True)  # before the lock goes: nobody else may take it up
+        os.close(self.descriptor)
+        if isinstance(error, OSError):
+            with no_space_is_an_error(self._path):
+                raise error
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._temporary, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            named = os.stat(self._temporary).st_ino == os.fstat(descriptor).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            named = False
+        if named:
+            return descriptor
+        os.close(descriptor)  # somebody else is at it, or was just done
+        self._temporary = self._temporary.with_suffix(f".{uuid.uuid4().hex[:12]}.part")
+        return os.open(self._temporary, flags | os.O_EXCL, 0o600)

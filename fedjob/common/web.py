@@ -1,0 +1,338 @@
+"""The one door to HTTP: one server, one token, bounded patience.
+
+Deadlines go by progress: connecting may take 10 s, silence 30 s, a transfer that
+moves as long as it needs. What may pass by itself (no connection, 429, 5xx) is
+tried again with backoff; what can't is raised as the error it means. Redirects and
+content encodings are refused, the environment's proxies and certificates ignored.
+"""
+
+from __future__ import annotations
+
+import http.cookiejar
+import json
+import random
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import requests.adapters
+
+from fedjob.common.blocks import BLOCK_BYTES, Blocks
+from fedjob.common.errors import (
+    DecodeError,
+    FedjobError,
+    NoSpace,
+    NotPermitted,
+    ObjectMissing,
+    ObjectTooLarge,
+    RepositoryError,
+    RepositoryUnreachable,
+    SpecError,
+)
+
+MAX_REPLY_BYTES = 8 << 20
+MAX_EXPLANATION_BYTES = 4096
+_PASSING = (408, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for a server, and how often to come back.
+
+    Args:
+        connect_s: for the connection; also for each block that is sent.
+        idle_s: without a byte from the server.
+        num_retries: without any progress in between.
+        backoff_s: before the first retry; doubles, with jitter.
+        max_backoff_s: between two tries, also where Retry-After asks for more.
+    """
+
+    connect_s: float = 10.0
+    idle_s: float = 30.0
+    num_retries: int = 5
+    backoff_s: float = 0.2
+    max_backoff_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer: its status and its content."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    def json(self) -> Any:
+        """Return the content as JSON.
+
+        Raises:
+            DecodeError: it is none.
+        """
+        try:
+            return json.loads(self.content)
+        except ValueError as error:
+            raise DecodeError(f"expected JSON from the hub, found {self.content[:80]!r}") from error
+
+
+class Passing(Exception):
+    """Trouble that may pass by itself; `after_s` is what the server asked to wait."""
+
+    def __init__(self, error: FedjobError, after_s: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after_s = after_s
+
+
+def check_http_url(url: str) -> str:
+    """Return `url` without a trailing slash if it is an http(s) URL of a server; any host and port will do.
+
+    Raises:
+        SpecError: it is not; the message says what was expected.
+    """
+    import validators  # here, because only users' own URLs need it
+
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise SpecError(f"expected a URL such as http://127.0.0.1:8844, found {str(url)[:80]!r}")
+    if not validators.url(url, simple_host=True) or urlsplit(url).query or "#" in url or "@" in url:
+        raise SpecError(f"Url not valid: expected one such as http://127.0.0.1:8844, found {url[:80]!r}")
+    return url.rstrip("/")
+
+
+class Web:
+    """A server that speaks fedjob's HTTP; usable from several threads at once.
+
+    Args:
+        url: of the server, without a path of the API.
+        token: sent as bearer token.
+        verify: whether to check the server's certificate, or the file of its authority.
+    """
+
+    def __init__(
+        self, url: str, *, token: str = "", verify: bool | str | Path = True, patience: Patience | None = None
+    ) -> None:
+        self.url = check_http_url(url)
+        self.patience = patience or Patience()
+        self._closed = threading.Event()
+        self._session = requests.Session()
+        self._session.trust_env = False  # else REQUESTS_CA_BUNDLE would override `verify`
+        self._session.verify = str(verify) if isinstance(verify, Path) else verify
+        self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers.clear()
+        self._session.headers["Accept-Encoding"] = "identity"
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+        adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=16, max_retries=0)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Blocks | None = None,
+        what: str = "",
+        limit_bytes: int = MAX_REPLY_BYTES,
+        accept: tuple[int, ...] = (),
+    ) -> Reply:
+        """Make a request and return its answer, after retries if need be.
+
+        Args:
+            what: names in errors what was asked for, such as `object 12ab...`.
+            accept: statuses besides 2xx that are answers, not errors.
+
+        Raises:
+            RepositoryUnreachable: nobody answers, or answers in time.
+            NotPermitted, ObjectMissing, ObjectTooLarge, NoSpace, RepositoryError: the server's answer.
+        """
+        tries = Tries(self)
+        while True:
+            try:
+                with self.stream(
+                    method, path, headers=headers, body=body, what=what, accept=accept
+                ) as stream:
+                    return Reply(stream.status, stream.headers, stream.read(limit_bytes))
+            except Passing as passing:
+                tries.wait(passing)
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Blocks | None = None,
+        what: str = "",
+        accept: tuple[int, ...] = (),
+    ) -> Generator[Stream, None, None]:
+        """Make one try of a request and hand out its answer while it comes in.
+
+        Raises:
+            Passing: trouble that may pass; it holds the error to raise when patience ends.
+        """
+        if self._closed.is_set():
+            raise RepositoryUnreachable(f"the connection to {self.url} was closed by this side")
+        try:
+            response = self._session.request(
+                method,
+                self.url + path,
+                headers=dict(headers or {}),
+                data=body if body else b"",  # type: ignore[arg-type]  # Blocks: an iterable with a length
+                timeout=(self.patience.connect_s, self.patience.idle_s),
+                allow_redirects=False,
+                stream=True,
+            )
+        except requests.RequestException as error:
+            raise self._trouble(error) from error
+        whole = False
+        try:
+            stream = Stream(self, response)
+            if not 200 <= response.status_code < 300 and response.status_code not in accept:
+                raise refusal(response.status_code, response.headers, stream.explanation(), what or path)
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                found = response.headers["Content-Encoding"][:40]
+                raise RepositoryError(
+                    f"{self.url} answers with Content-Encoding {found!r}; expected plain bytes: switch "
+                    "compression off in the proxy before it"
+                )
+            yield stream
+            whole = stream.ended
+        finally:
+            # A connection goes back to the pool only when its answer was read to the end.
+            if whole or response.raw is None:
+                response.close()
+            else:
+                response.raw.close()
+                response.close()
+
+    def _trouble(self, error: requests.RequestException) -> Exception:
+        if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+            return SpecError(f"Url not valid: {self.url}")
+        if isinstance(error, requests.exceptions.SSLError):
+            return RepositoryUnreachable(
+                f"{self.url}: its certificate is not trusted: name its authority ({_innermost(error)})"
+            )
+        kind = "does not answer in time" if isinstance(error, requests.Timeout) else "can't be reached"
+        return Passing(RepositoryUnreachable(f"{self.url} {kind}: is the hub running? ({_innermost(error)})"))
+
+    def pause(self, seconds: float) -> None:
+        """Wait; `close` ends the wait."""
+        self._closed.wait(seconds)
+
+    def close(self) -> None:
+        """Let go of the connections; requests that wait for a retry end."""
+        self._closed.set()
+        self._session.close()
+
+
+class Stream:
+    """An answer that is coming in."""
+
+    def __init__(self, web: Web, response: requests.Response) -> None:
+        self._web = web
+        self._response = response
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.ended = False
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the content in blocks.
+
+        Raises:
+            Passing: the connection broke or fell silent.
+        """
+        iterator = self._response.iter_content(BLOCK_BYTES)
+        while True:
+            try:
+                block = next(iterator, None)
+            except requests.RequestException as error:
+                raise self._web._trouble(error) from error
+            if block is None:
+                self.ended = True
+                return
+            yield block
+
+    def read(self, limit_bytes: int) -> bytes:
+        """Return the whole content.
+
+        Raises:
+            ObjectTooLarge: there is more than `limit_bytes`.
+        """
+        content = bytearray()
+        for block in self.blocks():
+            content += block
+            if len(content) > limit_bytes:
+                raise ObjectTooLarge(f"{self._web.url} answers with more than {limit_bytes} bytes")
+        return bytes(content)
+
+    def explanation(self) -> str:
+        """Return what the server says about an error, shortened."""
+        try:
+            content = self.read(MAX_EXPLANATION_BYTES)
+            said = json.loads(content).get("error", "")
+        except (Passing, FedjobError, ValueError, AttributeError):
+            return ""
+        return str(said)[:500]
+
+
+@dataclass
+class Tries:
+    """Counts the tries of one piece of work."""
+
+    web: Web
+    num_failed: int = 0
+    _random: random.Random = field(default_factory=random.Random)
+
+    def progress(self) -> None:
+        """Begin to count anew: something moved."""
+        self.num_failed = 0
+
+    def wait(self, passing: Passing) -> None:
+        """Wait before the next try.
+
+        Raises:
+            FedjobError: the trouble's own error, when patience ends.
+        """
+        patience = self.web.patience
+        if self.num_failed >= patience.num_retries:
+            raise passing.error from passing.__cause__
+        pause_s = patience.backoff_s * 2**self.num_failed * self._random.uniform(0.5, 1.0)
+        self.num_failed += 1
+        self.web.pause(min(max(pause_s, passing.after_s or 0.0), patience.max_backoff_s))
+
+
+def refusal(status: int, headers: Mapping[str, str], said: str, what: str) -> Exception:
+    """Return the error that an answer's status means."""
+    because = f": {said}" if said else ""
+    if status in _PASSING:
+        try:
+            after_s = float(headers.get("Retry-After", ""))
+        except ValueError:
+            after_s = None
+        trouble = RepositoryUnreachable(f"{what}: the hub is in trouble (status {status}){because}")
+        return Passing(trouble, after_s)
+    if status in (401, 403):
+        return NotPermitted(f"{what}: not permitted{because}")
+    if status == 404:
+        return ObjectMissing(f"{what}: not there{because}")
+    if status == 413:
+        return ObjectTooLarge(f"{what}: too large{because}")
+    if status == 507:
+        return NoSpace(f"{what}: no space left at the hub{because}")
+    if 300 <= status < 400:
+        return RepositoryError(f"{what}: the server sends elsewhere (status {status}); give its final URL")
+    return RepositoryError(f"{what}: refused with status {status}{because}")
+
+
+def _innermost(error: BaseException) -> str:
+    seen = str(error)
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error, seen = inner, str(inner) or seen
+    return seen[:200]
