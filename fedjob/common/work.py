@@ -101,9 +101,8 @@ class Workbench:
 
     def perform(self, order: WorkOrder, emit: Emit) -> WorkResult:
         """Do the work; whatever user code raises becomes a result that says so."""
-        started = time.perf_counter()
         try:
-            return self._perform(order, emit, started)
+            return self.compute(order, emit)
         except NodeFailure as failure:
             return _failed(order, failure, failure.reason, failure.detail)
         except MemoryError as error:
@@ -113,7 +112,13 @@ class Workbench:
         except Exception as error:  # user code may raise anything; the node must answer
             return _failed(order, error, "exception", _where(error))
 
-    def _perform(self, order: WorkOrder, emit: Emit, started: float) -> WorkResult:
+    def compute(self, order: WorkOrder, emit: Emit) -> WorkResult:
+        """Do the work; what user code raises comes through, for a debugger.
+
+        Raises:
+            NodeFailure: the work itself can't count, such as a loss that is not finite.
+        """
+        started = time.perf_counter()
         import torch
 
         from fedjob.common.guard import not_finite

@@ -55,6 +55,7 @@ class _Record:
     rows: list[Measurement]
     ledger: list[Fold]
     extras: list[str]
+    training_args: dict[str, Any]
     stop: str = ""
 
 
@@ -90,6 +91,7 @@ def save_breakpoint(
             rows=list(position.rows),
             ledger=list(position.ledger),
             extras=sorted(extras or {}),
+            training_args=dict(position.training_args),
             stop=position.stop,
         )
         _write(temporary / "record.mpk", pack(to_plain(record)), files)
@@ -184,6 +186,7 @@ def _load(path: Path) -> Breakpoint:
                 node_states=record.node_states,
                 rows=tuple(record.rows),
                 ledger=tuple(record.ledger),
+                training_args=record.training_args,
                 stop=record.stop,
             ),
             spec=spec,

@@ -41,6 +41,7 @@ class Position:
         node_states: node -> id of the node state to load next.
         rows: everything measured so far.
         ledger: every committed fold so far.
+        training_args: in force for the next round.
         stop: why a hook asked to end before the last round; empty if none did.
     """
 
@@ -49,4 +50,5 @@ class Position:
     node_states: Mapping[str, str] = field(default_factory=dict)
     rows: tuple[Measurement, ...] = ()
     ledger: tuple[Fold, ...] = ()
+    training_args: Mapping[str, Any] = field(default_factory=dict)
     stop: str = ""

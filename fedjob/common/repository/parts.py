@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from fedjob.common.blocks import Blocks
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError, ObjectTooLarge
+from fedjob.common.types import Ref
 
 PART_BYTES = 64 << 20
 """Size of an object at most, and of every part but the last."""
@@ -81,3 +85,16 @@ def _fields(plain: Any) -> tuple[int, int, int, bytes]:
         case ["fedjob/parts", int(version), int(size), int(part), bytes(joined)]:
             return version, size, part, joined
     raise DecodeError("expected a manifest of parts, found something else")
+
+
+def ref_of(source: Path | bytes, part_bytes: int = PART_BYTES) -> Ref:
+    """Return the ref that putting a file or bytes would give, without putting it."""
+    size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
+    hashes = [
+        Blocks(source, start, min(part_bytes, size_bytes - start)).sha256()
+        for start in range(0, size_bytes, part_bytes) or (0,)
+    ]
+    if size_bytes <= part_bytes:
+        return Ref(hashes[0], size_bytes)
+    manifest = Manifest(size_bytes, part_bytes, tuple(hashes)).encode()
+    return Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True)

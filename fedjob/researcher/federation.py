@@ -1,0 +1,96 @@
+"""The third seam: ask the nodes. Remote nodes and this very process answer alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedjob.common.messages import Result, Task
+from fedjob.common.params import FileParams
+from fedjob.common.protocols.base import Buffered
+from fedjob.common.quorum import Quorum
+from fedjob.common.types import Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a job an ask stands.
+
+    Args:
+        spool: an existing folder for what arrives.
+    """
+
+    job: str
+    round: int
+    step: str
+    spool: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A node's answer with its tensors on disk."""
+
+    node: str
+    result: Result
+    params: FileParams | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """The answers that count, and why the other nodes' do not."""
+
+    arrivals: Mapping[str, Arrival] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+Accept = Callable[[Arrival], str]
+"""Return why an arrival does not count (`reason: detail`), or nothing."""
+
+
+class Federation(ABC):
+    """Nodes that can be asked.
+
+    Attributes:
+        num_rows: node -> registered size of its dataset, None if unknown; the keys are the nodes.
+    """
+
+    num_rows: Mapping[str, int | None]
+
+    @abstractmethod
+    def prepare(self, plan: Ref | None) -> None:
+        """Reach the nodes and wait until enough of their owners allow the job.
+
+        Args:
+            plan: the plan's text, published.
+
+        Raises:
+            JobFailed: they do not.
+        """
+
+    @abstractmethod
+    def publish(self, source: Path | bytes) -> Ref:
+        """Make bytes available to the nodes."""
+
+    @abstractmethod
+    def forget(self, refs: Iterable[Ref]) -> None:
+        """Take back published bytes that no node will need again."""
+
+    @abstractmethod
+    def collect(
+        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+    ) -> Collected:
+        """Have each node do its task; return when the quorum says that nothing more is waited for.
+
+        Raises:
+            QuorumNotReached: too few nodes are left.
+        """
+
+    @abstractmethod
+    def end(self, outcome: str, oldest_round: int) -> None:
+        """Tell the nodes that the job is over.
+
+        Args:
+            oldest_round: node states from this round on are kept; -1 keeps none.
+        """

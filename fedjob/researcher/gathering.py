@@ -1,0 +1,226 @@
+"""One ask, from the protocol's wish to one total: select, send, guard, fold, record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.contribution import Contribution
+from fedjob.common.errors import DecodeError, SpecError
+from fedjob.common.folds import FOLDS
+from fedjob.common.folds.base import Fold as FoldRule
+from fedjob.common.guard import check_tensors, check_weight
+from fedjob.common.messages import MAX_INLINE_BYTES, Task
+from fedjob.common.params import FileParams, Schema, save_params, schema_of
+from fedjob.common.protocols.base import Ask, Gathered, Reply
+from fedjob.common.types import Ref
+from fedjob.common.work import is_params
+from fedjob.researcher.breakpoints import chain
+from fedjob.researcher.events import EventLog
+from fedjob.researcher.federation import Arrival, Federation, Place
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.history import measurements
+from fedjob.researcher.position import Fold, Position
+from fedjob.researcher.spec import JobSpec
+
+Select = Callable[[int, tuple[str, ...]], tuple[str, ...]]
+
+
+@dataclass(kw_only=True)
+class Gatherer:
+    """Asks the nodes on behalf of a protocol.
+
+    Args:
+        select: `(round, nodes) -> nodes` for asks that leave it open.
+        fold: in place of the protocol's own, where it is given.
+        plan: the plan's text in the repository.
+    """
+
+    spec: JobSpec
+    federation: Federation
+    folder: JobFolder
+    events: EventLog
+    select: Select
+    fold: FoldRule | None
+    plan: Ref | None
+    replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
+
+    def __call__(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
+        """Carry out one ask.
+
+        Raises:
+            QuorumNotReached: too few nodes answered in a way that counts.
+            SpecError: the selection or the ask names nodes that the job does not have.
+        """
+        round_ = position.round + 1
+        place = Place(job=self.spec.id, round=round_, step=ask.step, spool=self.folder.make_spool(round_))
+        nodes = self._nodes(ask, round_)
+        expected = ask.schema if ask.schema is not None else _schema_of_shared(ask)
+        tasks = self._tasks(ask, position, nodes, place.spool)
+        self.events.add("ask", round_=round_, step=ask.step, nodes=list(nodes))
+        collected = self.federation.collect(
+            tasks,
+            place,
+            self.spec.the_quorum,
+            ask.until,
+            lambda arrival: self._accept(arrival, ask.step, expected),
+        )
+        for node, reason in sorted(collected.left_out.items()):
+            self.events.add("error", round_=round_, node=node, reason=reason)
+        arrivals = {node: collected.arrivals[node] for node in sorted(collected.arrivals)}
+        self.replies = {r: a for r, a in self.replies.items() if r >= round_ - 1}
+        self.replies[round_] = arrivals
+        rule = self.fold or ask.fold
+        total = rule.fold([_contribution(arrival) for arrival in arrivals.values()])
+        total, output_hash = _spool_total(total, place)
+        gathered = Gathered(
+            total=total,
+            replies={node: _reply(arrival) for node, arrival in arrivals.items()},
+            left_out=dict(collected.left_out),
+        )
+        return gathered, self._advance(position, ask, rule, gathered, output_hash)
+
+    def _advance(
+        self, position: Position, ask: Ask, rule: FoldRule, gathered: Gathered, output_hash: str
+    ) -> Position:
+        states = dict(position.node_states)
+        states.update({node: reply.state for node, reply in gathered.replies.items() if reply.state})
+        fold_name, fold_config = FOLDS.config_of(rule)
+        record = Fold(
+            round=position.round + 1,
+            step=ask.step,
+            fold=fold_name,
+            fold_config=fold_config,
+            inputs=[[node, reply.params_hash, reply.weight] for node, reply in gathered.replies.items()],
+            output_hash=output_hash,
+            left_out=dict(gathered.left_out),
+        )
+        row_round = position.round + 1 if ask.commit else position.round
+        return replace(
+            position,
+            node_states=states,
+            rows=position.rows + tuple(measurements(row_round, gathered)),
+            ledger=chain(position.ledger, record),
+        )
+
+    def _nodes(self, ask: Ask, round_: int) -> tuple[str, ...]:
+        known = tuple(sorted(self.federation.num_rows))
+        nodes = self.select(round_, known) if ask.to is None else ask.to
+        nodes = tuple(sorted({*nodes, *(self.spec.the_quorum.required if ask.to is None else ())}))
+        unknown = [node for node in nodes if node not in known]
+        if unknown or not nodes:
+            raise SpecError(
+                f"round {round_} is for nodes {', '.join(nodes) or '(none)'}, but the job has {', '.join(known)}"
+            )
+        return nodes
+
+    def _tasks(self, ask: Ask, position: Position, nodes: tuple[str, ...], spool: Path) -> dict[str, Task]:
+        values, blobs, params = self._split(ask.shared, spool, "shared")
+        base = Task(
+            dataset="",
+            protocol=self.spec.protocol.name,
+            config=self.spec.protocol.config,
+            plan=self.plan,
+            entry=self.spec.plan_entry,
+            model_args=self.spec.model_args,
+            training_args=dict(position.training_args),
+            seed=self.spec.seed,
+            oldest_round=self._oldest_round(position),
+            limit_s=self.spec.the_quorum.deadline_s,
+        )
+        tasks = {}
+        for node in nodes:
+            own_values, own_blobs, own_params = self._split(ask.each.get(node, {}), spool, node)
+            tasks[node] = replace(
+                base,
+                dataset=str(self.spec.datasets[node]["name"]),
+                values={**values, **own_values},
+                blobs={**blobs, **own_blobs},
+                params={**params, **own_params},
+                state=position.node_states.get(node),
+            )
+        return tasks
+
+    def _split(
+        self, values: Mapping[str, Any], spool: Path, who: str
+    ) -> tuple[dict[str, Any], dict[str, Ref], dict[str, Ref]]:
+        """Divide an instruction into small values, large ones and named tensors; publish the latter two."""
+        small: dict[str, Any] = {}
+        blobs: dict[str, Ref] = {}
+        params: dict[str, Ref] = {}
+        for name, value in values.items():
+            if isinstance(value, FileParams):
+                value.ref = params[name] = value.ref or self.federation.publish(value.path)
+            elif is_params(value):
+                path = spool / f"{who}_{name}.safetensors"
+                path.unlink(missing_ok=True)
+                save_params(value, path)
+                params[name] = self.federation.publish(path)
+            else:
+                packed = pack(to_plain(value))
+                if len(packed) > MAX_INLINE_BYTES // 2:
+                    blobs[name] = self.federation.publish(packed)
+                else:
+                    small[name] = value
+        return small, blobs, params
+
+    def _oldest_round(self, position: Position) -> int:
+        """Return the round of the oldest breakpoint that will be kept: node states before it may go."""
+        newest = position.round // self.spec.breakpoint_every * self.spec.breakpoint_every
+        return max(0, newest - (self.spec.keep_breakpoints - 1) * self.spec.breakpoint_every)
+
+    def _accept(self, arrival: Arrival, step: str, expected: Schema | None) -> str:
+        result = arrival.result
+        problem = check_weight(result.weight, result.num_examples, self.federation.num_rows[arrival.node])
+        if problem:
+            return problem
+        if step == "validate":
+            return "" if arrival.params is None else "bad_names: parameters came back from a validation"
+        if arrival.params is None:
+            return "no_params: expected parameters, found none" if expected and result.value is None else ""
+        try:
+            return "" if expected is None else check_tensors(arrival.params, expected)
+        except (DecodeError, OSError) as error:
+            return f"unreadable: {error}"
+
+
+def _schema_of_shared(ask: Ask) -> Schema | None:
+    params = ask.shared.get("params")
+    return schema_of(params) if params is not None and is_params(params) else None
+
+
+def _contribution(arrival: Arrival) -> Contribution:
+    value = arrival.result.value if arrival.params is None else arrival.params
+    return Contribution(value, arrival.result.weight, arrival.result.metrics)
+
+
+def _reply(arrival: Arrival) -> Reply:
+    result = arrival.result
+    return Reply(
+        node=arrival.node,
+        num_examples=result.num_examples,
+        weight=result.weight,
+        metrics=result.metrics,
+        timing=result.timing,
+        state=result.state,
+        threads=result.threads,
+        params_hash=result.params.sha256 if result.params else hashlib.sha256(pack(result.value)).hexdigest(),
+        value=result.value,
+    )
+
+
+def _spool_total(total: Contribution, place: Place) -> tuple[Contribution, str]:
+    """Put a total's tensors on disk: from here on they are a file that is mapped, linked and sent."""
+    from fedjob.common.repository.parts import ref_of
+
+    if not is_params(total.value):
+        return total, "" if total.value is None else hashlib.sha256(pack(to_plain(total.value))).hexdigest()
+    path = place.spool / f"total_{place.step}.safetensors"
+    path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
+    save_params(total.value, path)
+    value = FileParams(path)
+    return replace(total, value=value), ref_of(path).sha256

@@ -1,0 +1,357 @@
+"""The real federation: tasks over MQTT, bytes over the repository."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedjob.common.codec import from_plain, to_plain, unpack
+from fedjob.common.errors import DecodeError, FedjobError, JobFailed, QuorumNotReached, RepositoryError
+from fedjob.common.messages import Answer, End, Event, Message, Offer, Result, Task, work_key
+from fedjob.common.params import FileParams
+from fedjob.common.protocols.base import Buffered
+from fedjob.common.quorum import Quorum, Verdict
+from fedjob.common.repository.parts import ref_of
+from fedjob.common.types import Address, Ref
+from fedjob.researcher import roundkeeping
+from fedjob.researcher.events import EventLog
+from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
+from fedjob.researcher.journal import Journal, read_journal
+from fedjob.researcher.session import Session
+from fedjob.researcher.spec import JobSpec
+
+OFFER_AGAIN_S = 30.0
+OFFER_SILENCE_S = 20.0
+GOODBYE_S = 2.0
+MAX_BLOB_BYTES = 1 << 30
+_FORWARDED = ("metrics", "progress", "log", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a download came to: an arrival, or why it does not count."""
+
+    message: Message
+    arrival: Arrival | None
+    problem: str
+
+
+class RemoteFederation(Federation):
+    """Nodes behind the hub.
+
+    Args:
+        epoch: of this runner; nodes refuse tasks of an older one.
+    """
+
+    def __init__(self, session: Session, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int) -> None:
+        self.num_rows = {node: info.get("num_rows") for node, info in spec.datasets.items()}
+        self._session = session
+        self._spec = spec
+        self._events = events
+        self._header = {"job": spec.id, "epoch": epoch, "attempt": attempt}
+        self._nodes = tuple(sorted(spec.datasets))
+
+    # -- before the first round -----------------------------------------------
+
+    def prepare(self, plan: Ref | None) -> None:
+        with self._session.lock:
+            answers: dict[str, Answer] = {}
+            asked = time.monotonic()
+            self._offer(self._nodes, plan)
+            again = asked + OFFER_AGAIN_S
+            told: tuple[str, ...] | None = None
+            while True:
+                for message in self._receive(0.5):
+                    if isinstance(message.body, Answer) and message.job == self._spec.id:
+                        answers[message.sender] = message.body
+                now = time.monotonic()
+                verdict, waiting, lost = self._judge_answers(answers, silent=now - asked > OFFER_SILENCE_S)
+                if verdict is not Verdict.OPEN:
+                    break
+                if waiting != told and waiting:
+                    told = waiting
+                    self._events.add("grant", waiting=list(waiting), plan=self._spec.plan_hash[:12])
+                if now > again:
+                    again = now + OFFER_AGAIN_S
+                    self._offer([n for n in self._nodes if n not in lost], plan)
+            for node, reason in lost.items():
+                self._events.add("error", node=node, reason=reason)
+            if verdict is Verdict.IMPOSSIBLE:
+                listed = "; ".join(f"{node}: {reason}" for node, reason in lost.items())
+                reason = "rejected" if any(a.status == "rejected" for a in answers.values()) else "quorum_lost"
+                raise JobFailed(
+                    f"too few nodes take part: {listed}. Expected {self._spec.the_quorum.min_nodes} or more"
+                    f"{_and_required(self._spec.the_quorum)}; ask the nodes' owners, or start the nodes",
+                    reason=reason,
+                )
+            self.num_rows = {
+                node: answers[node].num_rows or rows for node, rows in self.num_rows.items() if node not in lost
+            }
+
+    def _offer(self, nodes: Iterable[str], plan: Ref | None) -> None:
+        for node in nodes:
+            offer = Offer(
+                dataset=str(self._spec.datasets[node]["name"]),
+                protocol=self._spec.protocol.name,
+                plan=plan,
+                entry=self._spec.plan_entry,
+                job_name=self._spec.name,
+                note=self._spec.note,
+            )
+            self._session.endpoint.send(Address(node), offer, **self._header)
+
+    def _judge_answers(
+        self, answers: Mapping[str, Answer], *, silent: bool
+    ) -> tuple[Verdict, tuple[str, ...], dict[str, str]]:
+        granted, waiting, lost = [], [], {}
+        for node in self._nodes:
+            answer = answers.get(node)
+            if answer is None:
+                if silent:
+                    lost[node] = f"no_reply: no answer within {OFFER_SILENCE_S:.0f} s"
+            elif answer.status in ("granted", "not-needed"):
+                granted.append(node)
+            elif answer.status == "pending":
+                waiting.append(node)
+            else:
+                what = ", ".join(answer.missing) or answer.note
+                lost[node] = f"{answer.reason or answer.status}{': ' + what if what else ''}"
+        return self._spec.the_quorum.decide(self._nodes, granted, lost), tuple(waiting), lost
+
+    # -- bytes ------------------------------------------------------------------
+
+    def publish(self, source: Path | bytes) -> Ref:
+        return self._session.repository.put(source, job=self._spec.id, readers=self._nodes)
+
+    def forget(self, refs: Iterable[Ref]) -> None:
+        """Delete published objects that no node will ask for again."""
+        for ref in refs:
+            try:
+                self._session.repository.delete(ref)
+            except RepositoryError as error:  # `end_job` and the time to live remove it later
+                self._events.add("note", text=f"object {ref.sha256[:12]} could not be deleted: {error}")
+
+    # -- a round ----------------------------------------------------------------
+
+    def collect(
+        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+    ) -> Collected:
+        with self._session.lock, ThreadPoolExecutor(4, thread_name_prefix="fedjob-fetch") as pool:
+            return _Collector(self, tasks, place, quorum, until, accept, pool).run()
+
+    def _receive(self, timeout_s: float) -> list[Message]:
+        """Return what is there; everything but contributions is receipted at once."""
+        messages = self._session.endpoint.receive(timeout_s)
+        self._session.endpoint.settle(m for m in messages if not isinstance(m.body, Result))
+        for message in messages:
+            body = message.body
+            if isinstance(body, Event) and message.job == self._spec.id and body.type in _FORWARDED:
+                self._events.add(body.type, round_=message.round, node=message.sender, **_clean(body.data))
+        return messages
+
+    # -- after the last ---------------------------------------------------------
+
+    def end(self, outcome: str, oldest_round: int) -> None:
+        with self._session.lock:
+            endpoint = self._session.endpoint
+            for node in self._nodes:
+                endpoint.send(Address(node), End(outcome=outcome, oldest_round=oldest_round), **self._header)
+            deadline = time.monotonic() + GOODBYE_S
+            while endpoint.undelivered() and time.monotonic() < deadline:
+                endpoint.settle(endpoint.receive(0.1))
+        if not self._spec.keep:
+            try:
+                self._session.repository.end_job(self._spec.id)
+            except RepositoryError as error:
+                self._events.add("note", text=f"the hub keeps the job's objects until they expire: {error}")
+
+
+class _Collector:
+    """One ask under way: the edge around `roundkeeping`."""
+
+    def __init__(
+        self,
+        federation: RemoteFederation,
+        tasks: Mapping[str, Task],
+        place: Place,
+        quorum: Quorum,
+        until: Buffered | None,
+        accept: Accept,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._federation = federation
+        self._endpoint = federation._session.endpoint
+        self._repository = federation._session.repository
+        self._events = federation._events
+        self._tasks = tasks
+        self._place = place
+        self._accept = accept
+        self._pool = pool
+        self._arrivals: dict[str, Arrival] = {}
+        self._replies: dict[str, Message] = {}
+        self._fetched: queue.SimpleQueue[_Fetched] = queue.SimpleQueue()
+        self._sent: list[str] = []
+        self._keys = {
+            node: work_key(job=place.job, round_=place.round, step=place.step, node=node, task=task)
+            for node, task in tasks.items()
+        }
+        self._state = roundkeeping.begin(
+            time.monotonic(), self._keys, quorum, enough=None if until is None else until.k
+        )
+
+    def run(self) -> Collected:
+        journal_path = self._place.spool / "journal"
+        recovered = self._recover(journal_path)
+        self._journal = Journal(journal_path)
+        try:
+            for node, task in self._tasks.items():
+                if node not in recovered:
+                    self._sent.append(self._send(node, task))
+            while isinstance(outcome := roundkeeping.outcome(self._state), roundkeeping.Open):
+                self._turn()
+        finally:
+            self._endpoint.withdraw(self._sent)
+            self._journal.close()
+        left_out = {node: self._state.left_out.get(node, reason) for node, reason in outcome.left_out.items()}
+        if isinstance(outcome, roundkeeping.Impossible):
+            listed = "; ".join(f"{node}: {reason}" for node, reason in sorted(left_out.items()))
+            raise QuorumNotReached(
+                f"round {self._place.round} can't go on: {len(outcome.included)} nodes contributed, "
+                f"expected {self._state.quorum.min_nodes} or more{_and_required(self._state.quorum)} ({listed})",
+                received=outcome.included,
+                left_out=left_out,
+            )
+        return Collected(
+            arrivals={node: self._arrivals[node] for node in outcome.included}, left_out=left_out
+        )
+
+    def _turn(self) -> None:
+        """Take what has arrived, make it durable, then say so."""
+        due = roundkeeping.next_wake(self._state)
+        timeout_s = 1.0 if due is None else min(1.0, max(0.0, due - time.monotonic()))
+        for message in self._federation._receive(timeout_s):
+            if message.job != self._place.job:
+                if isinstance(message.body, Result):
+                    self._endpoint.settle([message])
+            elif isinstance(message.body, Result):
+                self._take(message, message.body)
+            elif isinstance(message.body, Event):
+                self._step(roundkeeping.SignOfLife(time.monotonic(), message.sender))
+        fetched = []
+        while not self._fetched.empty():
+            fetched.append(self._fetched.get())
+        good = [f.arrival for f in fetched if f.arrival is not None and not f.problem]
+        if good:
+            self._journal.append([_to_record(arrival) for arrival in good])
+        for item in fetched:
+            node = item.message.sender
+            if item.arrival is None or item.problem:
+                self._step(roundkeeping.Failed(time.monotonic(), node, item.problem))
+            else:
+                self._arrivals[node] = item.arrival
+                self._step(roundkeeping.Collected(time.monotonic(), node))
+        self._endpoint.settle([item.message for item in fetched])
+        self._step(roundkeeping.Tick(time.monotonic()))
+
+    def _take(self, message: Message, result: Result) -> None:
+        reason = "" if result.ok else f"{result.reason}{': ' + result.detail if result.detail else ''}"
+        self._replies[message.id] = message
+        commands = self._step(
+            roundkeeping.ReplyArrived(
+                time.monotonic(), message.sender, result.key, message.id, result.ok, reason
+            )
+        )
+        for command in commands:
+            if isinstance(command, roundkeeping.Collect):
+                self._pool.submit(self._fetch, message, result)
+                return
+            listed = command.listed
+            if listed.reason != "duplicate":
+                self._events.add("note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}")
+        self._endpoint.settle([message])
+
+    def _fetch(self, message: Message, result: Result) -> None:
+        """Bring a contribution here and look it over; runs on a thread of the pool."""
+        arrival, problem = None, ""
+        try:
+            arrival = self._download(message.sender, result)
+            problem = self._accept(arrival)
+        except FedjobError as error:
+            problem = f"{error.reason}: {error}"
+        except Exception as error:  # a thread must not swallow a node's answer
+            problem = f"unreadable: {type(error).__name__}: {error}"
+        self._fetched.put(_Fetched(message, arrival, problem))
+        self._endpoint.wake()
+
+    def _download(self, node: str, result: Result) -> Arrival:
+        value = result.value
+        if result.blob is not None:
+            value = unpack(self._repository.get_bytes(result.blob, limit_bytes=MAX_BLOB_BYTES))
+        params = None
+        if result.params is not None:
+            path = self._place.spool / f"{self._place.step}_{node}.safetensors"
+            self._repository.get(result.params, path)
+            params = FileParams(path, result.params)
+        if value is not result.value:
+            result = from_plain(Result, {**to_plain(result), "value": value})
+        return Arrival(node=node, result=result, params=params)
+
+    def _recover(self, journal_path: Path) -> set[str]:
+        """Take replies that a run before this one made durable; nobody is asked for them again."""
+        recovered = set()
+        for record in read_journal(journal_path):
+            try:
+                arrival = _from_record(record, self._place)
+            except (DecodeError, KeyError, OSError):
+                continue
+            node = arrival.node
+            if self._keys.get(node) != arrival.result.key or node in recovered or self._accept(arrival):
+                continue
+            self._arrivals[node] = arrival
+            recovered.add(node)
+            now = time.monotonic()
+            self._step(roundkeeping.ReplyArrived(now, node, arrival.result.key, arrival.result.of))
+            self._step(roundkeeping.Collected(now, node))
+        return recovered
+
+    def _send(self, node: str, task: Task) -> str:
+        return self._endpoint.send(
+            Address(node),
+            task,
+            task=self._keys[node],
+            round=self._place.round,
+            step=self._place.step,
+            **self._federation._header,
+        )
+
+    def _step(self, event: roundkeeping.Event) -> list[roundkeeping.Command]:
+        self._state, commands = roundkeeping.step(self._state, event)
+        return commands
+
+
+def _to_record(arrival: Arrival) -> dict[str, object]:
+    name = arrival.params.path.name if arrival.params is not None else ""
+    return {"node": arrival.node, "result": to_plain(arrival.result), "file": name}
+
+
+def _from_record(record: Mapping[str, object], place: Place) -> Arrival:
+    result = from_plain(Result, record["result"])
+    params = None
+    if record["file"]:
+        path = place.spool / str(record["file"])
+        if result.params is None or ref_of(path) != result.params:
+            raise DecodeError(f"{path.name} is not what was journaled")
+        params = FileParams(path, result.params)
+    return Arrival(node=str(record["node"]), result=result, params=params)
+
+
+def _clean(data: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in data.items() if key not in ("type_", "round_", "node")}
+
+
+def _and_required(quorum: Quorum) -> str:
+    return f", {', '.join(quorum.required)} among them" if quorum.required else ""

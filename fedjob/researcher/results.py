@@ -1,0 +1,163 @@
+"""What a job is for: the trained parameters, the model, the history, a plot."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.errors import NotReady, SpecError
+from fedjob.common.params import save_params
+from fedjob.researcher.history import OVERALL, Measurement, to_frame
+from fedjob.researcher.position import Position
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.common.plans.base import TrainingPlan
+
+
+class JobResult:
+    """The result of a completed job.
+
+    Args:
+        build: builds the plan from the job's own text, with these parameters in it.
+    """
+
+    def __init__(self, value: Any, position: Position, build: Any, best_path: Path | None) -> None:
+        self._value = value
+        self._position = position
+        self._build = build
+        self._best_path = best_path
+
+    @property
+    def value(self) -> Any:
+        """What the protocol returned; for training, the parameters."""
+        return self.params if isinstance(self._value, Mapping) else self._value
+
+    @property
+    def params(self) -> dict[str, torch.Tensor]:
+        """The trained parameters, name -> tensor, in memory."""
+        if not isinstance(self._value, Mapping):
+            raise NotReady("this job's result has no parameters; look at .value")
+        return {name: self._value[name].clone() for name in self._value}
+
+    @property
+    def best(self) -> dict[str, torch.Tensor]:
+        """The parameters that the `KeepBest` hook kept."""
+        if self._best_path is None or not self._best_path.exists():
+            raise NotReady("no best round was kept: give the job hooks=[KeepBest('loss')]")
+        from fedjob.common.params import FileParams
+
+        kept = FileParams(self._best_path)
+        return {name: kept[name].clone() for name in kept}
+
+    @property
+    def rows(self) -> tuple[Measurement, ...]:
+        """Everything measured, as plain rows."""
+        return self._position.rows
+
+    @property
+    def history(self) -> Any:
+        """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples."""
+        return to_frame(self._position.rows)
+
+    def plan(self) -> TrainingPlan:
+        """Return the training plan, built, with the trained parameters in it."""
+        plan: TrainingPlan = self._build(self.params)
+        return plan
+
+    def model(self) -> Any:
+        """Return the trained model: a `torch.nn.Module`, or the scikit-learn estimator."""
+        plan: Any = self.plan()
+        return plan.model
+
+    def save(self, path: str | Path) -> Path:
+        """Write the parameters as a safetensors file and return its path."""
+        target = Path(path)
+        if target.is_dir():
+            target = target / "model.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_params(self.params, target)
+        return target
+
+    def plot(self, metrics: list[str] | None = None, path: str | Path | None = None) -> Any:
+        """Draw each metric over the rounds, every node thin and all together thick.
+
+        Args:
+            metrics: None for all.
+            path: also save a PNG there.
+
+        Returns:
+            A matplotlib figure.
+        """
+        return plot_history(self._position.rows, metrics, path)
+
+    def __repr__(self) -> str:
+        last = _last_values(self._position.rows)
+        measured = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+        return f"<JobResult of {self._position.round} rounds{': ' + measured if measured else ''}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
+            for name, value in _last_values(self._position.rows).items()
+        )
+        return (
+            f"<b>Result after {self._position.round} rounds</b>"
+            f"<table><tr><th>metric</th><th>all nodes</th></tr>{rows}</table>"
+        )
+
+
+def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:
+    return {f"{row.metric} ({row.phase})": row.value for row in rows if row.node == OVERALL}
+
+
+PHASE_TITLES = {
+    "before": "shared model, before local training",
+    "train": "during local training",
+    "after": "local models, after training",
+    "validate": "shared model",
+}
+
+
+def plot_history(rows: tuple[Measurement, ...], metrics: list[str] | None, path: str | Path | None) -> Any:
+    """Draw the history; see `JobResult.plot`."""
+    from matplotlib.figure import Figure
+
+    found = list(dict.fromkeys((row.metric, row.phase) for row in rows))
+    panels = [panel for panel in found if metrics is None or panel[0] in metrics]
+    if not panels:
+        known = ", ".join(sorted({metric for metric, _ in found})) or "nothing"
+        raise SpecError(f"nothing to plot: asked for {metrics}, the history has {known}")
+    figure = Figure(figsize=(4.6 * min(len(panels), 3), 3.4 * ((len(panels) + 2) // 3)), layout="constrained")
+    axes = figure.subplots((len(panels) + 2) // 3, min(len(panels), 3), squeeze=False).ravel()
+    nodes = sorted({row.node for row in rows if row.node != OVERALL})
+    for axis, (metric, phase) in zip(axes, panels, strict=False):
+        for node in [*nodes, OVERALL]:
+            points = sorted(
+                (row.round, row.value)
+                for row in rows
+                if (row.metric, row.phase, row.node) == (metric, phase, node)
+            )
+            if points:
+                thick = node == OVERALL
+                axis.plot(
+                    *zip(*points, strict=True),
+                    label="all nodes" if thick else node,
+                    linewidth=2.4 if thick else 1,
+                    color="black" if thick else None,
+                    alpha=1 if thick else 0.75,
+                    marker="o" if len(points) == 1 else None,
+                )
+        axis.set_title(f"{metric}\n{PHASE_TITLES.get(phase, phase)}", fontsize=9)
+        axis.set_xlabel("round")
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    axes[0].legend(fontsize=7)
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure

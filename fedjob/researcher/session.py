@@ -1,0 +1,253 @@
+"""A researcher's connection to a federation: who is there, what data there is."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fedjob.common.enrol import (
+    Membership,
+    enrol,
+    fetch_hub,
+    fetch_parties,
+    load_membership,
+    save_membership,
+)
+from fedjob.common.endpoint import Endpoint
+from fedjob.common.errors import ConfigError, SpecError
+from fedjob.common.identity import Identity
+from fedjob.common.messages import Body, Found, Message, Ping, Pong, Search
+from fedjob.common.outbox import MemoryStore
+from fedjob.common.repository import open_repository
+from fedjob.common.repository.base import Repository
+from fedjob.common.roster import Roster
+from fedjob.common.transport.mqtt import MqttTransport
+from fedjob.common.types import Address
+from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_from_wire
+from fedjob.researcher.home import home_path
+
+PRESENCE_GRACE_S = 0.5
+"""How long a node that shows no presence is given to answer anyway."""
+
+
+class Session:
+    """An open connection, used by one thread at a time.
+
+    Args:
+        home: the researcher's home folder.
+    """
+
+    def __init__(
+        self, home: Path, membership: Membership, identity: Identity, endpoint: Endpoint, repository: Repository, roster: Roster
+    ) -> None:
+        self.home = home
+        self.membership = membership
+        self.identity = identity
+        self.endpoint = endpoint
+        self.repository = repository
+        self.roster = roster
+        self.lock = threading.RLock()
+
+    @property
+    def party(self) -> str:
+        """This researcher's id, the same every time this home is used."""
+        return self.identity.party
+
+    @property
+    def federation(self) -> str:
+        """The federation's name."""
+        return self.membership.federation
+
+    @property
+    def repo(self) -> Repository:
+        """The file repository."""
+        return self.repository
+
+    def nodes(self, timeout_s: float = 3.0) -> Table[NodeInfo]:
+        """Return every enrolled node and whether it answers."""
+        self.roster.refresh()
+        answers = self.ask(None, Ping(), timeout_s=timeout_s)
+        infos = []
+        for node in self.roster.parties("node"):
+            message = answers.get(node)
+            if message is None or not isinstance(message.body, Pong):
+                infos.append(NodeInfo(id=node, online=False))
+            else:
+                pong = message.body
+                infos.append(
+                    NodeInfo(
+                        id=node, online=True, version=pong.version, num_datasets=pong.num_datasets, busy=pong.busy
+                    )
+                )
+        return Table(infos, ("id", "online", "version", "num_datasets", "busy"))
+
+    def datasets(
+        self, tags: Iterable[str] | None = None, name: str | None = None, timeout_s: float = 3.0
+    ) -> Table[DatasetHandle]:
+        """Return the datasets that nodes offer.
+
+        Args:
+            tags: a dataset must have all of them.
+            name: exact name of a dataset.
+        """
+        if isinstance(tags, str):
+            raise SpecError(f"tags is a list of strings: tags=[{tags!r}]")
+        body = Search(tags=[str(tag) for tag in tags or ()], name=name or "")
+        self.roster.refresh()
+        answers = self.ask(None, body, timeout_s=timeout_s)
+        handles = [
+            dataset_from_wire(node, info)
+            for node, message in sorted(answers.items())
+            if isinstance(message.body, Found)
+            for info in message.body.datasets
+        ]
+        return Table(handles, ("node", "name", "tags", "num_rows", "reader"))
+
+    def ask(
+        self, nodes: Sequence[str] | None, body: Body, *, timeout_s: float, **header: Any
+    ) -> dict[str, Message]:
+        """Send a question to nodes and return the answers that came in time.
+
+        Args:
+            nodes: None asks everybody, and does not wait for nodes that show no presence.
+            timeout_s: after which silence is an answer too.
+        """
+        with self.lock:
+            endpoint = self.endpoint
+            if nodes is None:
+                ids = {endpoint.send(None, body, **header)}
+            else:
+                ids = {endpoint.send(Address(node), body, **header) for node in nodes}
+            started = time.monotonic()
+            answers: dict[str, Message] = {}
+            while (left := started + timeout_s - time.monotonic()) > 0:
+                waited_for = set(self._expected(started) if nodes is None else nodes)
+                if waited_for <= answers.keys():
+                    break
+                messages = endpoint.receive(min(left, 0.1))
+                for message in messages:
+                    if getattr(message.body, "of", None) in ids:
+                        answers.setdefault(message.sender, message)
+                endpoint.settle(messages)
+            return answers
+
+    def _expected(self, started: float) -> list[str]:
+        presence = self.endpoint.presence()
+        unknown_counts = time.monotonic() - started < PRESENCE_GRACE_S
+        return [node for node in self.roster.parties("node") if presence.get(node, unknown_counts)]
+
+    def close(self) -> None:
+        """Leave the federation's broker and repository."""
+        self.endpoint.stop()
+        self.repository.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Session of {self.party} with {self.membership.hub_url}>"
+
+
+def connect(
+    hub: str | None = None,
+    *,
+    home: str | Path | None = None,
+    id: str | None = None,
+    invite: str | Path | None = None,
+    timeout_s: float = 10.0,
+) -> Session:
+    """Connect to a federation and make this the default session.
+
+    Args:
+        hub: URL of the hub's repository; None for the one that the home belongs to.
+        home: the researcher's home; None for `$FEDJOB_HOME`, then `~/.fedjob/researcher`.
+        id: this researcher's id, when the home is new; None takes one from the machine's name.
+        invite: an invitation file, where the hub is not on this machine.
+        timeout_s: to reach hub and broker.
+
+    Raises:
+        ConfigError: the home belongs to another federation, or to none and no hub is given.
+        RepositoryUnreachable, BrokerUnreachable: nobody answers there.
+        NotPermitted: the hub does not take this party.
+    """
+    folder = home_path(home)
+    membership, identity = join(folder, hub=hub, id=id, invite=invite)
+    roster = Roster(fetch_parties(membership), refresh=lambda: fetch_parties(membership))
+    transport = MqttTransport(
+        membership.broker_url,
+        Address(membership.party, secrets.token_hex(8)),
+        membership.broker_user,
+        membership.broker_password,
+    )
+    endpoint = Endpoint(identity, membership.federation, roster, transport, MemoryStore(), "researcher")
+    repository = open_repository(membership.hub_url, token=membership.token)
+    try:
+        endpoint.start(timeout_s)
+    except BaseException:
+        repository.close()
+        raise
+    session = Session(folder, membership, identity, endpoint, repository, roster)
+    _default.session = session
+    return session
+
+
+def join(
+    home: Path, *, hub: str | None, id: str | None, invite: str | Path | None
+) -> tuple[Membership, Identity]:
+    """Return a home's membership, enrolling at the hub if it has none.
+
+    Raises:
+        ConfigError: no hub is known, or the home belongs to another federation.
+    """
+    membership = load_membership(home)
+    if membership is None:
+        if hub is None and invite is None:
+            raise ConfigError(
+                f"{home} belongs to no federation yet: connect(hub='http://...'), "
+                f"or run `fedjob init --home {home} --id NAME --hub URL`"
+            )
+        party = id or default_party()
+        identity = Identity.load_or_create(home / "keys", party)
+        membership = enrol(hub, party, "researcher", identity.public_key_hex, None if invite is None else Path(invite))
+        save_membership(home, membership)
+        return membership, identity
+    if id is not None and id != membership.party:
+        raise ConfigError(f"{home} is the home of {membership.party!r}, not of {id!r}: give another home")
+    info = fetch_hub(hub or membership.hub_url)
+    if info.federation != membership.federation:
+        raise ConfigError(
+            f"{home} belongs to federation {membership.federation}, but {hub} is {info.federation}: "
+            "give another home for it"
+        )
+    return load_membership(home, hub_url=hub, broker_url=info.broker_url), Identity.load_or_create(home / "keys", membership.party)
+
+
+def default_party() -> str:
+    """Return an id for a researcher who gave none: from the machine's name, made unique."""
+    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname().lower()).strip("-")[:40]
+    return f"researcher-{host or 'local'}-{secrets.token_hex(2)}"
+
+
+class _Default:
+    """The session that is used where none is given."""
+
+    session: Session | None = None
+
+
+_default = _Default()
+
+
+def default_session(home: str | Path | None = None) -> Session:
+    """Return the last session that was connected, or connect the home's."""
+    if _default.session is None or not _default.session.endpoint.connected:
+        return connect(home=home)
+    return _default.session

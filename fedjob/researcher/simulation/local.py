@@ -1,0 +1,159 @@
+"""Local jobs: the same plan, the same protocol, in this process, no hub.
+
+For a debugger, and to compare with: a local job with one node ends in the same
+bytes as a federated one with that node.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import unpack
+from fedjob.common.errors import JobFailed, NodeFailure, QuorumNotReached
+from fedjob.common.messages import Result, Task, work_key
+from fedjob.common.params import FileParams
+from fedjob.common.protocols.base import Buffered
+from fedjob.common.quorum import Quorum, Verdict
+from fedjob.common.repository.parts import ref_of
+from fedjob.common.types import Ref
+from fedjob.common.work import Workbench, WorkOrder
+from fedjob.researcher.events import EventLog
+from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
+
+
+class LocalFederation(Federation):
+    """Nodes that are this process, one after another.
+
+    Args:
+        datasets: node -> `{name, path, reader, tags, options, num_rows}`.
+        home: folder for what nodes would keep: their states.
+    """
+
+    def __init__(
+        self, datasets: Mapping[str, dict[str, Any]], plan_text: str, home: Path, events: EventLog
+    ) -> None:
+        self.num_rows = {node: info.get("num_rows") for node, info in datasets.items()}
+        self._datasets = datasets
+        self._plan_text = plan_text
+        self._home = home
+        self._events = events
+        self._published: dict[Ref, Path | bytes] = {}
+        self._benches: dict[str, Workbench] = {}
+
+    def prepare(self, plan: Ref | None) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+
+    def publish(self, source: Path | bytes) -> Ref:
+        ref = ref_of(source)
+        self._published[ref] = source
+        return ref
+
+    def forget(self, refs: Iterable[Ref]) -> None:
+        for ref in refs:
+            self._published.pop(ref, None)
+
+    def collect(
+        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+    ) -> Collected:
+        arrivals: dict[str, Arrival] = {}
+        left_out: dict[str, str] = {}
+        for node in sorted(tasks):
+            if until is not None and len(arrivals) >= until.k:
+                left_out[node] = "late"
+                continue
+            try:
+                arrival = self._work(node, tasks[node], place)
+                problem = accept(arrival)
+            except NodeFailure as failure:
+                problem, arrival = f"{failure.reason}: {failure.detail}", None
+            if problem or arrival is None:
+                left_out[node] = problem
+            else:
+                arrivals[node] = arrival
+        if quorum.decide(list(tasks), list(arrivals), list(left_out)) is not Verdict.MET:
+            why = "; ".join(f"{node}: {reason}" for node, reason in left_out.items())
+            raise QuorumNotReached(
+                f"round {place.round} needs {quorum.min_nodes} nodes, {len(arrivals)} could contribute ({why})",
+                received=arrivals,
+                left_out=left_out,
+            )
+        return Collected(arrivals=arrivals, left_out=left_out)
+
+    def end(self, outcome: str, oldest_round: int) -> None:
+        self._benches.clear()
+        if oldest_round < 0:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def _work(self, node: str, task: Task, place: Place) -> Arrival:
+        key = work_key(job=place.job, round_=place.round, step=place.step, node=node, task=task)
+        output = place.spool / f"local_{node}_{key[:16]}"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        scratch = self._home / "scratch"
+        scratch.mkdir(exist_ok=True)
+        values = dict(task.values)
+        for name, ref in task.blobs.items():
+            source = self._published[ref]
+            values[name] = unpack(source if isinstance(source, bytes) else source.read_bytes())
+        order = WorkOrder(
+            key=key,
+            job=place.job,
+            round=place.round,
+            step=place.step,
+            node=node,
+            protocol=task.protocol,
+            config=task.config,
+            plan_text=self._plan_text,
+            entry=task.entry,
+            dataset={k: v for k, v in self._datasets[node].items() if k != "num_rows"},
+            values=values,
+            params={name: str(self._published[ref]) for name, ref in task.params.items()},
+            model_args=task.model_args,
+            training_args=task.training_args,
+            seed=task.seed,
+            state_path=self._state_path(node, task.state),
+            output_path=str(output),
+            scratch_path=str(scratch),
+        )
+        bench = self._benches.setdefault(node, Workbench())
+        try:
+            done = bench.compute(
+                order, lambda type_, data: self._events.add(type_, round_=place.round, node=node, **data) and None
+            )
+        except NodeFailure:
+            raise
+        except Exception as error:
+            raise JobFailed(f"the training plan raised {type(error).__name__}: {error}") from error
+        state = task.state
+        if done.state_path:
+            state = key[:32]
+            folder = self._home / node
+            folder.mkdir(exist_ok=True)
+            os.replace(done.state_path, folder / f"{state}.safetensors")
+        path = Path(done.params_path) if done.params_path else None
+        result = Result(
+            of=key[:32],
+            key=key,
+            ok=True,
+            value=done.value,
+            params=None if path is None else ref_of(path),
+            weight=done.weight,
+            num_examples=done.num_examples,
+            metrics=done.metrics,
+            timing=done.timing,
+            state=state,
+            threads=done.threads,
+        )
+        return Arrival(node=node, result=result, params=None if path is None else FileParams(path))
+
+    def _state_path(self, node: str, state: str | None) -> str:
+        if state is None:
+            return ""
+        path = self._home / node / f"{state}.safetensors"
+        if not path.exists():
+            raise NodeFailure(node, "state_missing", f"node state {state} is not in {path.parent}")
+        return str(path)

@@ -1,0 +1,145 @@
+"""A job's fixed half: what was asked for, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.durable import write_atomic
+from fedjob.common.errors import BreakpointCorrupt, DecodeError, SpecError
+from fedjob.common.quorum import Quorum
+from fedjob.common.types import check_job_id
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A component as data: one of the registry by name, or a function of the researcher's by its text.
+
+    Args:
+        name: in the registry, with its `config`; or
+        text: extracted source, whose function or class is `entry`.
+    """
+
+    name: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+    entry: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """Everything that decides what a job computes, and how it is kept.
+
+    Args:
+        datasets: node -> name of its dataset; for a local job, what its reader needs.
+        researcher, owner_key: the party that owns the job, and its public key in hex.
+        plan_hash: sha256 of the plan's exact text.
+        quorum: `{required, min_nodes, deadline_s}`.
+        fold: replaces the protocol's own where it is given.
+    """
+
+    id: str
+    name: str = ""
+    note: str = ""
+    version: int = VERSION
+    protocol: Part
+    plan_entry: str = ""
+    plan_hash: str = ""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    training_args: dict[str, Any] = field(default_factory=dict)
+    rounds: int
+    seed: int
+    local: bool = False
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    researcher: str = ""
+    owner_key: str = ""
+    federation: str = ""
+    selector: Part = field(default_factory=lambda: Part(name="all"))
+    quorum: dict[str, Any] = field(default_factory=dict)
+    fold: Part | None = None
+    hooks: list[Part] = field(default_factory=list)
+    validate_at_end: bool = False
+    breakpoint_every: int = 1
+    keep_breakpoints: int = 3
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        check_job_id(self.id)
+        check_count("rounds", self.rounds, 1)
+        check_count("breakpoint_every", self.breakpoint_every, 1)
+        check_count("keep_breakpoints", self.keep_breakpoints, 1)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise SpecError(f"seed is a whole number from 0 to 2**63 - 1, not {self.seed!r}")
+
+    @property
+    def the_quorum(self) -> Quorum:
+        """The rule of participation."""
+        return Quorum(
+            required=tuple(self.quorum.get("required", ())),
+            min_nodes=self.quorum.get("min_nodes", 1),
+            deadline_s=self.quorum.get("deadline_s"),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the spec, durably."""
+        write_atomic(path, pack(to_plain(self)))
+
+
+def spec_from_plain(plain: Mapping[str, Any]) -> JobSpec:
+    """Build a spec from its plain data.
+
+    Raises:
+        BreakpointCorrupt: it is not one.
+    """
+    try:
+        return from_plain(JobSpec, plain)
+    except DecodeError as error:
+        raise BreakpointCorrupt(f"this is not a job's spec: {error}") from error
+
+
+def load_spec(path: Path) -> JobSpec:
+    """Read what `save` wrote."""
+    try:
+        return spec_from_plain(unpack(path.read_bytes()))
+    except (OSError, DecodeError) as error:
+        raise BreakpointCorrupt(f"the job's spec at {path} can't be read: {error}") from error
+
+
+def check_count(what: str, value: Any, least: int) -> int:
+    """Return `value` if it is a whole number of at least `least`.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SpecError(f"{what} is a whole number of {least} or more, not {value!r}")
+    return value
+
+
+def plain_args(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return arguments as plain data; None is `{}`.
+
+    Raises:
+        SpecError: not a map with string keys and plain values; the entry is named.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{what} is a dict with string keys, not a {type(value).__name__}")
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise SpecError(f"{what} has string keys; found {key!r}")
+        try:
+            pack(item)
+        except Exception as error:
+            raise SpecError(f"{what}[{key!r}] can't travel: {error}") from error
+    # through msgpack and back, so that a node and a local job see the same types (a tuple is a list)
+    plain: dict[str, Any] = unpack(pack(dict(value)))
+    return plain
+
+
