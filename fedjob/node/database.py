@@ -55,7 +55,7 @@ CREATE TABLE grants (
     decided REAL,
     decided_by TEXT NOT NULL DEFAULT '',
     announced INTEGER NOT NULL DEFAULT 1,
-    UNIQUE (researcher, key_hex, plan, entry, protocol, dataset, use)
+    UNIQUE (researcher, key_hex, plan, entry, dataset, use)
 ) STRICT;
 
 CREATE TABLE waiting (
@@ -70,34 +70,52 @@ CREATE TABLE jobs (
     job TEXT PRIMARY KEY,
     researcher TEXT NOT NULL,
     epoch INTEGER NOT NULL,
-    round INTEGER NOT NULL DEFAULT 0,
-    outcome TEXT NOT NULL DEFAULT '',
+    round INTEGER NOT NULL,
+    ended INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
     changed REAL NOT NULL
 ) STRICT;
 
 CREATE TABLE tasks (
-    seq INTEGER PRIMARY KEY,
-    key TEXT NOT NULL UNIQUE,
+    key TEXT PRIMARY KEY,
     job TEXT NOT NULL,
+    researcher TEXT NOT NULL,
+    dataset TEXT NOT NULL,
     round INTEGER NOT NULL,
     step TEXT NOT NULL,
-    dataset TEXT NOT NULL,
-    researcher TEXT NOT NULL,
-    state TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    task TEXT NOT NULL,
-    of TEXT NOT NULL,
-    reply_to TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    result BLOB,
+    reply_to TEXT NOT NULL,
+    message TEXT NOT NULL,
+    task_order BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    deaths INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    result BLOB NOT NULL,
+    reply TEXT NOT NULL,
+    acknowledged INTEGER NOT NULL,
     accepted REAL NOT NULL,
     started REAL,
     ended REAL
 ) STRICT;
-CREATE INDEX tasks_by_job ON tasks (job, round);
-CREATE INDEX tasks_by_state ON tasks (state);
+
+CREATE TABLE history (
+    seq INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,
+    job TEXT NOT NULL,
+    researcher TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    accepted REAL NOT NULL,
+    started REAL,
+    ended REAL,
+    released REAL NOT NULL
+) STRICT;
 
 CREATE TABLE states (
     id TEXT NOT NULL,

@@ -1,0 +1,147 @@
+"""What runs in a worker process: take a work order, perform it, say what came of it, again.
+
+It was forked from the fork server, leads its own session, and knows nothing but
+the paths that its orders name. What user code prints goes to a log file of bounded
+size; what it raises, `SystemExit` included, becomes a result.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import from_plain, pack, to_plain
+from fedjob.common.durable import write_atomic
+from fedjob.common.errors import FedjobError
+from fedjob.common.work import Workbench, WorkOrder, WorkResult
+from fedjob.node.link import Link
+
+RESULT_NAME = "result.mpk"
+MAX_EVENT_BYTES = 16 * 1024
+EVENTS_PER_S = 20.0
+EVENTS_AT_ONCE = 40.0
+PROGRESS_EVERY_S = 0.25
+
+
+def run(end: socket.socket, *, log_path: str, log_bytes: int, memory_bytes: int, threads: int) -> None:
+    """Serve one daemon until it closes its end."""
+    _redirect_output(Path(log_path), log_bytes)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    import torch
+
+    link = Link(end)
+    bench = Workbench()
+    while True:
+        try:
+            plain = link.receive()
+        except EOFError:
+            return
+        order = from_plain(WorkOrder, plain)
+        torch.set_num_threads(threads)  # anew for each: user code may have changed it
+        result = _perform(bench, order, link)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        link.send(["result", result])
+
+
+def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
+    try:
+        result = bench.perform(order, EventValve(link))
+    except BaseException as error:  # SystemExit and the like: the plan is over, not the node
+        result = WorkResult(
+            key=order.key,
+            ok=False,
+            reason="exception",
+            detail=type(error).__name__,
+            message=f"{type(error).__name__}: {error}"[:4000],
+            trace=traceback.format_exc()[-20_000:],
+        )
+    plain: dict[str, Any] = to_plain(result)
+    try:
+        packed = pack(plain)
+    except FedjobError as error:
+        plain = to_plain(WorkResult(key=order.key, ok=False, reason=error.reason, detail=str(error)[:1000]))
+        packed = pack(plain)
+    try:
+        # Durable before the daemon hears of it: killed from here on, it finds this and need not train again.
+        write_atomic(Path(order.output_path) / RESULT_NAME, packed)
+    except (OSError, FedjobError) as error:
+        plain = to_plain(
+            WorkResult(key=order.key, ok=False, reason="no_space", detail="the node can't store the result")
+        )
+        sys.stderr.write(f"storing a result failed: {error}\n")
+    return plain
+
+
+class EventValve:
+    """Lets through what a plan emits, but no flood: a bucket of tokens, progress at most 4 times a second."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._tokens = EVENTS_AT_ONCE
+        self._filled = time.monotonic()
+        self._progressed = 0.0
+
+    def __call__(self, type_: str, data: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if type_ == "progress":
+            finished = data.get("done") == data.get("total")
+            if now - self._progressed < PROGRESS_EVERY_S and not finished:
+                return
+            self._progressed = now
+        self._tokens = min(EVENTS_AT_ONCE, self._tokens + (now - self._filled) * EVENTS_PER_S)
+        self._filled = now
+        if self._tokens < 1.0:
+            return
+        if len(pack(data)) > MAX_EVENT_BYTES:  # what is no plain data raises, in the plan's own line
+            return
+        self._tokens -= 1.0
+        self._link.send(["event", str(type_)[:64], data])
+
+
+class BoundedLog(io.TextIOBase):
+    """A text stream that writes the first so many bytes, then says that it stopped, then drops."""
+
+    def __init__(self, descriptor: int, left_bytes: int) -> None:
+        self._descriptor = descriptor
+        self._left_bytes = left_bytes
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str, /) -> int:
+        if self._left_bytes > 0:
+            data = text[: self._left_bytes].encode("utf-8", "replace")
+            self._left_bytes -= len(data)
+            if self._left_bytes <= 0:
+                data += b"\n[the limit of this log is reached; the rest is dropped]\n"
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        return len(text)
+
+
+def _redirect_output(path: Path, limit_bytes: int) -> None:
+    log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    for standard in (1, 2):
+        os.dup2(log, standard)
+    os.close(log)
+    os.close(nothing)
+    left = limit_bytes - os.fstat(1).st_size
+    # One stream for both, so that they share the limit. What C code or a child process writes goes past
+    # it: the daemon cuts the file.
+    sys.stdout = sys.stderr = BoundedLog(1, left)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
