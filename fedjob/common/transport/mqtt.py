@@ -36,6 +36,7 @@ from fedjob.common.types import Address
 ROOT = "fedjob/1"
 KEEPALIVE_S = 30
 RETRY_S = 0.3
+PROBE_S = 2.0
 MAX_RECONNECT_S = 30
 MAX_PACKET_BYTES = 256 * 1024
 MAX_INFLIGHT = 200
@@ -94,6 +95,7 @@ class MqttTransport(Transport):
         self._lock = threading.Lock()
         self._connected = False
         self._opening = False
+        self._probing = False
         self._presence: dict[str, bool] = {}
         self._subscription: int | None = None
         self._ended = threading.Event()
@@ -104,20 +106,22 @@ class MqttTransport(Transport):
     def open(self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None) -> None:
         self._on_frame, self._on_connection = on_frame, on_connection
         deadline = time.monotonic() + timeout_s
-        version: Literal[4, 5] = self._version or 5
+        version = self._version
         while True:
-            attempt = self._try(version, max(0.1, deadline - time.monotonic()))
-            if attempt.how == "ok":
-                return
-            other = self._version is None and attempt.how != "unreachable"
-            if other and not (attempt.how == "refused" and attempt.why in _NOT_ALLOWED):
-                # A broker that does not know version 5 refuses it, or drops the connection without a word.
-                version = 4 if version == 5 else 5
+            left_s = max(0.1, deadline - time.monotonic())
+            if version is None:
+                attempt = self._try(5, min(PROBE_S, left_s), probe=True)
+                if attempt.how != "unreachable":
+                    # A refusal for want of a name is an answer too, and one in version 5.
+                    version = 5 if attempt.how == "ok" or attempt.why in _NOT_ALLOWED else 4
+                    continue
+            else:
+                attempt = self._try(version, left_s)
+                if attempt.how == "ok":
+                    return
             if time.monotonic() + RETRY_S >= deadline:
                 raise BrokerUnreachable(self._explain(attempt, timeout_s))
-            # Also when refused: a broker learns of a party that enrolled just now a moment later.
-            if not (other and version == 4):
-                time.sleep(RETRY_S)
+            time.sleep(RETRY_S)  # when refused too: a broker hears of a new party a moment later
 
     def send(self, to: Address | None, frame: bytes) -> bool:
         client = self._client
@@ -149,17 +153,23 @@ class MqttTransport(Transport):
 
     # --- connecting ---------------------------------------------------------------------
 
-    def _try(self, version: Literal[4, 5], timeout_s: float) -> _Attempt:
+    def _try(self, version: Literal[4, 5], timeout_s: float, *, probe: bool = False) -> _Attempt:
+        """Connect once and subscribe; a probe only asks whether the broker knows this version.
+
+        A probe carries neither name nor will nor properties: amqtt misreads a version 5 packet that
+        has them, and waits for the rest of it until its own deadline.
+        """
         self._ended.clear()
         self._attempt = _Attempt("silent")
         self._opening = True
         try:
-            client = self._client = self._make_client(version, min(10.0, timeout_s))
+            client = self._client = self._make_client(version, min(10.0, timeout_s), probe)
+            self._probing = probe
             client.connect(
                 self._host,
                 self._port,
                 keepalive=KEEPALIVE_S,
-                properties=_connect_properties() if version == 5 else None,
+                properties=_connect_properties() if version == 5 and not probe else None,
             )
         except ssl.SSLError as error:
             self._client = None
@@ -171,13 +181,13 @@ class MqttTransport(Transport):
         self._ended.wait(timeout_s)
         attempt = self._attempt
         self._opening = False
-        if attempt.how != "ok":
+        if attempt.how != "ok" or probe:
             self._client = None
             client.disconnect()
             client.loop_stop()
         return attempt
 
-    def _make_client(self, version: Literal[4, 5], timeout_s: float) -> Client:
+    def _make_client(self, version: Literal[4, 5], timeout_s: float, probe: bool) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"fedjob-{secrets.token_hex(8)}",  # a second one of the same id would throw us out
@@ -185,13 +195,13 @@ class MqttTransport(Transport):
             protocol=MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311,
             transport="websockets" if self._scheme in ("ws", "wss") else "tcp",
         )
-        if self._user:
+        if self._user and not probe:
             client.username_pw_set(self._user, self._password)
         if self._scheme in ("ws", "wss"):
             client.ws_set_options(path=self._path)
         if self._scheme in ("mqtts", "wss"):
             client.tls_set(ca_certs=None if self._tls_ca is None else str(self._tls_ca))
-        if self.address.session == DAEMON:
+        if self.address.session == DAEMON and not probe:
             client.will_set(self._presence_topic(self.address.party), b"0", qos=1, retain=True)
         client.connect_timeout = timeout_s
         client.reconnect_delay_set(1, MAX_RECONNECT_S)
@@ -228,8 +238,12 @@ class MqttTransport(Transport):
         self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Any
     ) -> None:
         if code.is_failure:
-            self.trouble = f"the broker refuses: {code.getName()}"
+            if not self._probing:
+                self.trouble = f"the broker refuses: {code.getName()}"
             self._end(client, _Attempt("refused", code.getName()))
+            return
+        if self._probing:
+            self._end(client, _Attempt("ok"))
             return
         topics = [(f"{ROOT}/to/{self.address}/from/+", 1)]
         if self.address.session == DAEMON:

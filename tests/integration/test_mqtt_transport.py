@@ -1,0 +1,210 @@
+"""The MQTT transport against real brokers: Mosquitto and amqtt."""
+
+from __future__ import annotations
+
+import getpass
+import queue
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from fedjob.common.errors import BrokerUnreachable, SpecError
+from fedjob.common.transport.mqtt import MqttTransport
+from fedjob.common.types import Address
+from tests.conftest import absent, find_mosquitto
+from tests.processes import Processes, Running, wait_until
+
+HOSPITAL = Address("hospital")
+ALICE = Address("alice", "s1")
+
+
+class Broker:
+    """A broker of either kind that can be killed and started again on its port."""
+
+    def __init__(self, kind: str, processes: Processes, port: int, folder: Path) -> None:
+        self.kind, self.port = kind, port
+        self.url = f"mqtt://127.0.0.1:{port}"
+        self._processes = processes
+        self._folder = folder
+        self._running: Running | None = None
+
+    def start(self, *, users: dict[str, str] | None = None) -> None:
+        start = self._start_mosquitto if self.kind == "mosquitto" else self._start_amqtt
+        self._running = start(users)
+        wait_until(self._answers, timeout_s=20, what=f"{self.kind} on port {self.port}")
+
+    def kill(self) -> None:
+        assert self._running is not None
+        self._running.kill()
+
+    def _start_mosquitto(self, users: dict[str, str] | None) -> Running:
+        config = self._folder / "mosquitto.conf"
+        lines = [f"listener {self.port} 127.0.0.1", "set_tcp_nodelay true", f"user {getpass.getuser()}"]
+        if users:
+            passwords = self._folder / "passwords"
+            passwords.write_text("".join(f"{name}:{word}\n" for name, word in users.items()))
+            program = Path(find_mosquitto()).parent.parent / "bin" / "mosquitto_passwd"
+            if not program.exists():
+                absent("mosquitto_passwd")
+            subprocess.run([str(program), "-U", str(passwords)], check=True, timeout=20)
+            lines += ["allow_anonymous false", f"password_file {passwords}"]
+        else:
+            lines.append("allow_anonymous true")
+        config.write_text("\n".join(lines) + "\n")
+        return self._processes.start(find_mosquitto(), "-c", config, name="mosquitto")
+
+    def _start_amqtt(self, users: dict[str, str] | None) -> Running:
+        config = self._folder / "amqtt.yaml"
+        plugins = "  amqtt.plugins.authentication.AnonymousAuthPlugin:\n    allow_anonymous: true\n"
+        if users:
+            from pwdlib import PasswordHash
+            from pwdlib.hashers.argon2 import Argon2Hasher
+
+            hashed = PasswordHash((Argon2Hasher(),))
+            passwords = self._folder / "amqtt-passwords"
+            passwords.write_text("".join(f"{name}:{hashed.hash(word)}\n" for name, word in users.items()))
+            plugins = f"  amqtt.plugins.authentication.FileAuthPlugin:\n    password_file: {passwords}\n"
+        config.write_text(
+            f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{self.port}\nplugins:\n{plugins}"
+        )
+        program = Path(sys.executable).with_name("amqtt")
+        return self._processes.start(program, "-c", config, name="amqtt")
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def broker(
+    request: pytest.FixtureRequest, processes: Processes, free_port: Callable[[], int], tmp_path: Path
+) -> Broker:
+    return Broker(request.param, processes, free_port(), tmp_path)
+
+
+class Session:
+    """A transport and what arrives at it."""
+
+    def __init__(self, transport: MqttTransport) -> None:
+        self.transport = transport
+        self.frames: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self.connections: queue.Queue[bool] = queue.Queue()
+
+    def open(self, timeout_s: float = 10.0) -> None:
+        self.transport.open(
+            lambda sender, frame: self.frames.put((sender, frame)),
+            timeout_s=timeout_s,
+            on_connection=self.connections.put,
+        )
+
+
+@pytest.fixture
+def session() -> Iterator[Callable[..., Session]]:
+    with ExitStack() as stack:
+
+        def make(url: str, address: Address, user: str = "", password: str = "") -> Session:
+            made = Session(MqttTransport(url, address, user, password))
+            stack.callback(made.transport.close)
+            return made
+
+        yield make
+
+
+def test_a_frame_sent_right_after_open_arrives_with_its_senders_name(
+    broker: Broker, session: Callable[..., Session]
+) -> None:
+    broker.start()
+    node, alice = session(broker.url, HOSPITAL), session(broker.url, ALICE)
+    node.open()
+    alice.open()
+    for number in range(200):
+        assert alice.transport.send(HOSPITAL, b"%d" % number)
+    assert [node.frames.get(timeout=20) for _ in range(200)] == [("alice", b"%d" % n) for n in range(200)]
+    assert node.transport.send(ALICE, b"\x00\xff")
+    assert alice.frames.get(timeout=10) == ("hospital", b"\x00\xff")
+
+
+def test_what_is_sent_to_everybody_reaches_daemons_and_no_researcher(
+    broker: Broker, session: Callable[..., Session]
+) -> None:
+    broker.start()
+    nodes = [session(broker.url, Address(f"site{i}")) for i in range(2)]
+    alice = session(broker.url, ALICE)
+    for one in (*nodes, alice):
+        one.open()
+    alice.transport.send(None, b"hello")
+    assert [node.frames.get(timeout=10) for node in nodes] == [("alice", b"hello")] * 2
+    assert alice.frames.empty()
+
+
+def test_presence_shows_a_daemon_that_came_and_one_that_left(
+    broker: Broker, session: Callable[..., Session]
+) -> None:
+    broker.start()
+    node = session(broker.url, HOSPITAL)
+    node.open()
+    alice = session(broker.url, ALICE)
+    alice.open()
+    wait_until(lambda: alice.transport.presence() == {"hospital": True}, timeout_s=10, what="it came")
+    node.transport.close()
+    wait_until(lambda: alice.transport.presence() == {"hospital": False}, timeout_s=10, what="it left")
+
+
+def test_after_the_broker_was_killed_and_came_back_the_subscriptions_stand_again(
+    broker: Broker, session: Callable[..., Session]
+) -> None:
+    broker.start()
+    node, alice = session(broker.url, HOSPITAL), session(broker.url, ALICE)
+    for one in (node, alice):
+        one.open()
+        assert one.connections.get(timeout=5) is True
+    broker.kill()
+    for one in (node, alice):
+        assert one.connections.get(timeout=10) is False
+        assert not one.transport.connected()
+        assert "broke" in one.transport.trouble or "answers" in one.transport.trouble
+    assert not alice.transport.send(HOSPITAL, b"lost")
+    broker.start()
+    for one in (node, alice):
+        assert one.connections.get(timeout=30) is True
+        assert one.transport.connected()
+    assert alice.transport.send(HOSPITAL, b"again")
+    assert node.frames.get(timeout=10) == ("alice", b"again")
+
+
+def test_wrong_credentials_are_told_from_a_broker_that_is_not_there(
+    broker: Broker, session: Callable[..., Session]
+) -> None:
+    broker.start(users={"alice": "right"})
+    good = session(broker.url, ALICE, "alice", "right")
+    good.open()
+    with pytest.raises(BrokerUnreachable, match=r"refuses alice .*enrol again"):
+        session(broker.url, ALICE, "alice", "wrong").open(timeout_s=2)
+    broker.kill()
+    with pytest.raises(BrokerUnreachable, match="is the hub running") as caught:
+        session(broker.url, ALICE, "alice", "right").open(timeout_s=1)
+    assert broker.url in str(caught.value)
+
+
+def test_something_that_never_answers_is_given_up_in_time(
+    free_port: Callable[[], int], session: Callable[..., Session]
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", free_port()))
+        silent.listen()
+        began = time.monotonic()
+        with pytest.raises(BrokerUnreachable, match="is it an MQTT broker"):
+            session(f"mqtt://127.0.0.1:{silent.getsockname()[1]}", ALICE).open(timeout_s=1.5)
+        assert time.monotonic() - began < 5
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    with pytest.raises(SpecError, match="mqtts://"):
+        MqttTransport("http://127.0.0.1", ALICE)
