@@ -60,7 +60,7 @@ def read_blocks(descriptor: int, start: int, size_bytes: int) -> Iterator[memory
         at += count
 
 
-def write_at(descriptor: int, block: bytes | memoryview, at: int) -> None:
+def write_at(descriptor: int, block: bytes | bytearray | memoryview, at: int) -> None:
     """Write a whole block at a place in an open file."""
     view = memoryview(block)
     while view:

@@ -1,0 +1,185 @@
+"""The hub's SQLite file: one writer thread that commits what is waiting in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fedjob.common.errors import ConfigError, NoSpace, RepositoryError
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+MAX_BATCH = 256
+_BUSY_S = 30.0
+
+_SCHEMA = """
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE parties (
+    party TEXT PRIMARY KEY, role TEXT NOT NULL, key TEXT NOT NULL, token_hash TEXT NOT NULL UNIQUE,
+    broker_hash TEXT NOT NULL, enrolled REAL NOT NULL, revoked INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE invitations (
+    code_hash TEXT PRIMARY KEY, party TEXT NOT NULL, role TEXT NOT NULL, expires REAL NOT NULL,
+    used_by TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE TABLE objects (sha256 TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE jobs (job TEXT PRIMARY KEY, owner TEXT, active REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE leases (
+    sha256 TEXT NOT NULL, job TEXT NOT NULL, owner TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+    PRIMARY KEY (sha256, job, owner)
+) WITHOUT ROWID;
+CREATE INDEX leases_of_job ON leases (job);
+CREATE TABLE readers (
+    sha256 TEXT NOT NULL, reader TEXT NOT NULL, job TEXT NOT NULL, owner TEXT NOT NULL,
+    PRIMARY KEY (sha256, reader, job, owner)
+) WITHOUT ROWID;
+CREATE TABLE usage (party TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER lease_begins AFTER INSERT ON leases BEGIN
+    INSERT INTO usage VALUES (NEW.owner, NEW.size_bytes)
+        ON CONFLICT (party) DO UPDATE SET size_bytes = size_bytes + NEW.size_bytes;
+END;
+CREATE TRIGGER lease_ends AFTER DELETE ON leases BEGIN
+    UPDATE usage SET size_bytes = size_bytes - OLD.size_bytes WHERE party = OLD.owner;
+    DELETE FROM readers WHERE sha256 = OLD.sha256 AND job = OLD.job AND owner = OLD.owner;
+END;
+"""
+
+
+class Ledger:
+    """Everything the hub knows, durable when `write` returns.
+
+    The daemon and the command line may have it open at the same time: each
+    transaction begins with the write lock.
+
+    Args:
+        path: of the SQLite file, made if need be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._writer = self._connect()
+            _prepare(self._writer)
+            self._reader = self._connect()
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"{path} can't be used as the hub's ledger: {error}") from error
+        self._reading = threading.Lock()
+        self._waiting: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None]
+        self._waiting = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="fedjob-ledger", daemon=True)
+        self._thread.start()
+        self.federation = str(self.read("SELECT value FROM facts WHERE key = 'federation'")[0][0])
+
+    def read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; never waits for a writer."""
+        with self._reading:
+            return self._reader.execute(query, values).fetchall()
+
+    def version(self) -> int:
+        """Return a number that changes whenever anybody, in any process, committed something."""
+        with self._reading:
+            return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Have `work` done on the writer's thread; its result is there once it is durable.
+
+        What `work` raises undoes what it did, and nothing of what was committed with it.
+        """
+        future: Future[T] = Future()
+        self._waiting.put((work, future))
+        return future
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` and wait until it is durable."""
+        return self.submit(work).result(timeout=2 * _BUSY_S)
+
+    def close(self) -> None:
+        """Finish what is waiting; the ledger can't be used afterwards."""
+        self._waiting.put(None)
+        self._thread.join(2 * _BUSY_S)
+        with self._reading:
+            self._reader.close()
+        self._writer.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    def _write_all(self) -> None:
+        going = True
+        while going:
+            batch = [self._waiting.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < MAX_BATCH:
+                    batch.append(self._waiting.get_nowait())
+            going = None not in batch
+            self._write_batch([item for item in batch if item is not None])
+
+    def _write_batch(self, batch: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]]) -> None:
+        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for work, future in batch:
+                self._writer.execute("SAVEPOINT one")
+                try:
+                    outcomes.append((future, work(self._writer), None))
+                except Exception as error:
+                    self._writer.execute("ROLLBACK TO one")
+                    outcomes.append((future, None, _meaning(error)))
+                self._writer.execute("RELEASE one")
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+            outcomes = [(future, None, _meaning(error)) for _, future in batch]
+        for future, result, raised in outcomes:
+            if not future.set_running_or_notify_cancel():
+                continue
+            if raised is None:
+                future.set_result(result)
+            else:
+                future.set_exception(raised)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        for statement in _statements(_SCHEMA):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("INSERT INTO facts VALUES ('federation', ?)", (f"fed_{secrets.token_hex(8)}",))
+    connection.execute("COMMIT")
+    if version > SCHEMA_VERSION:
+        raise ConfigError(f"this hub's home was written by a newer fedjob (ledger {version}): update fedjob")
+
+
+def _statements(script: str) -> list[str]:
+    statements, current = [], ""
+    for line in script.splitlines():
+        current += line + "\n"
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return statements
+
+
+def _meaning(error: Exception) -> Exception:
+    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        return NoSpace("the hub's disk is full: free some space")
+    if isinstance(error, sqlite3.Error):
+        return RepositoryError(f"the hub's ledger can't be written: {error}")
+    return error

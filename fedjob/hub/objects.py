@@ -1,0 +1,180 @@
+"""`/v1/objects` and `/v1/jobs`: the repository's part of the hub's HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from fedjob.common.errors import ObjectCorrupt, ObjectMissing, SpecError
+from fedjob.common.repository.base import check_job
+from fedjob.common.types import check_party
+from fedjob.hub.bodies import CHUNK_BYTES, FileResponse, chunks
+from fedjob.hub.guard import ABORT
+from fedjob.hub.parties import Member
+from fedjob.hub.store import Holder, Incoming, ObjectStore
+
+SMALL_BYTES = 1 << 18
+"""Objects up to here are gathered in memory and stored with one hop to another thread."""
+
+_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})?")
+
+Authenticate = Callable[[Request], Member]
+Handler = Callable[[Request], Awaitable[Response | ASGIApp]]
+
+
+class Objects:
+    """Serves an object store.
+
+    Args:
+        authenticate: returns who asks, or raises NotPermitted.
+        pool: for hashing and disks.
+    """
+
+    def __init__(self, store: ObjectStore, authenticate: Authenticate, pool: ThreadPoolExecutor) -> None:
+        self._store = store
+        self._limits = store.limits
+        self._authenticate = authenticate
+        self._pool = pool
+        self._uploads = asyncio.Semaphore(self._limits.num_uploads)
+
+    def routes(self, wrap: Callable[[Handler], ASGIApp]) -> list[Route]:
+        """Return the routes; `wrap` turns errors into answers."""
+        return [
+            Route(
+                "/v1/objects/{sha256}", wrap(self.object), methods=["PUT", "POST", "GET", "HEAD", "DELETE"]
+            ),
+            Route("/v1/jobs/{job}", wrap(self.job), methods=["DELETE"]),
+        ]
+
+    async def object(self, request: Request) -> Response | ASGIApp:
+        """Store, hold, fetch, ask for or let go of one object."""
+        member = self._authenticate(request)
+        sha256 = request.path_params["sha256"]
+        self._store.path(sha256)  # refuses every other name before anything is done
+        match request.method:
+            case "PUT":
+                return await self._put(request, sha256, _holder(request, member))
+            case "POST":
+                held = await asyncio.wrap_future(self._store.hold(sha256, _holder(request, member)))
+                if not held:
+                    raise ObjectMissing("not there for you")
+                return Response(status_code=204)
+            case "DELETE":
+                if not await asyncio.wrap_future(self._store.drop(sha256, member.party)):
+                    raise ObjectMissing("nothing of yours holds it")
+                return Response(status_code=204)
+        return self._get(request, sha256, member)
+
+    async def job(self, request: Request) -> Response:
+        """End a job."""
+        member = self._authenticate(request)
+        ended = await asyncio.wrap_future(
+            self._store.end_job(check_job(request.path_params["job"]), member.party)
+        )
+        return Response(status_code=204, headers={"X-Fedjob-Ended": str(ended)})
+
+    async def _put(self, request: Request, sha256: str, holder: Holder) -> Response:
+        declared = _length(request)
+        async with self._uploads:
+            incoming = self._store.begin(holder, declared or 0)
+            try:
+                if declared is not None and declared <= SMALL_BYTES:
+                    await self._take_small(request, incoming, sha256)
+                else:
+                    await self._take_large(request, incoming, sha256)
+                await asyncio.wrap_future(self._store.commit(sha256, incoming, holder))
+            finally:
+                incoming.close()
+        return Response(status_code=201)
+
+    async def _take_small(self, request: Request, incoming: Incoming, sha256: str) -> None:
+        content = b"".join(
+            [part async for part in chunks(request.receive, self._limits, limit_bytes=SMALL_BYTES)]
+        )
+
+        def store() -> None:
+            incoming.write(content)
+            incoming.seal(sha256)
+
+        await asyncio.get_running_loop().run_in_executor(self._pool, store)
+
+    async def _take_large(self, request: Request, incoming: Incoming, sha256: str) -> None:
+        """Hash and write one chunk on another thread while the next one comes in."""
+        loop = asyncio.get_running_loop()
+        writing: asyncio.Future[None] | None = None
+        gathered = bytearray()
+        try:
+            async for part in chunks(request.receive, self._limits, limit_bytes=self._limits.object_bytes):
+                gathered += part
+                if len(gathered) >= CHUNK_BYTES:
+                    if writing is not None:
+                        await writing
+                    writing = loop.run_in_executor(self._pool, incoming.write, gathered)
+                    gathered = bytearray()
+        finally:
+            if writing is not None:
+                await writing  # also when the body broke off: the file must not close under it
+        await loop.run_in_executor(self._pool, incoming.write, gathered)
+        await loop.run_in_executor(self._pool, incoming.seal, sha256)
+
+    def _get(self, request: Request, sha256: str, member: Member) -> Response | ASGIApp:
+        path = self._store.find(sha256, member.party)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise ObjectMissing("lost by the hub: put it again") from None
+        size = os.fstat(descriptor).st_size
+        headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        start, end, status = 0, size, 200
+        if (asked := request.headers.get("range")) is not None and (found := _RANGE.fullmatch(asked)):
+            start = int(found[1])
+            end = min(size, int(found[2]) + 1) if found[2] else size
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+            if start >= end:
+                os.close(descriptor)
+                return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+        headers["Content-Length"] = str(end - start)
+        if request.method == "HEAD":
+            os.close(descriptor)
+            return Response(status_code=status, headers=headers)
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        return FileResponse(
+            status,
+            raw,
+            descriptor,
+            start,
+            end,
+            pool=self._pool,
+            limits=self._limits,
+            abort=request.scope.get(ABORT),
+        )
+
+
+def _length(request: Request) -> int | None:
+    text = request.headers.get("content-length")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise SpecError("expected Content-Length to be a number of bytes")
+    return int(text)
+
+
+def _holder(request: Request, member: Member) -> Holder:
+    if "content-encoding" in request.headers:
+        raise SpecError("expected plain bytes, found a Content-Encoding")
+    job = check_job(request.headers.get("x-fedjob-job", ""))
+    named = request.headers.get("x-fedjob-readers", "")
+    readers = tuple(check_party(reader.strip()) for reader in named.split(",")) if named else ()
+    return Holder(member.party, member.role, job, readers)
+
+
+__all__ = ["ObjectCorrupt", "Objects"]
