@@ -1,0 +1,59 @@
+"""fedjob: federated learning jobs.
+
+Train and evaluate models on data that never leaves its owners. The names below
+are loaded when they are first used, so that importing fedjob imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "AllNodes": "fedjob.researcher.selection",
+    "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
+    "Explicit": "fedjob.researcher.selection",
+    "FedAvg": "fedjob.common.protocols.fedavg",
+    "FedjobError": "fedjob.common.errors",
+    "Fraction": "fedjob.researcher.selection",
+    "Hook": "fedjob.researcher.hooks.base",
+    "Job": "fedjob.researcher.job",
+    "JobFailed": "fedjob.common.errors",
+    "KeepBest": "fedjob.researcher.hooks.best_round",
+    "Quorum": "fedjob.common.quorum",
+    "Session": "fedjob.researcher.session",
+    "SklearnPlan": "fedjob.common.plans.sklearn",
+    "TensorBoard": "fedjob.researcher.hooks.tensorboard",
+    "TorchPlan": "fedjob.common.plans.torch",
+    "WeightedMean": "fedjob.common.folds.mean",
+    "connect": "fedjob.researcher.session",
+}
+
+__all__ = [*sorted(_NAMES), "__version__"]
+
+if TYPE_CHECKING:
+    from fedjob.common.errors import FedjobError, JobFailed
+    from fedjob.common.folds.mean import WeightedMean
+    from fedjob.common.plans.sklearn import SklearnPlan
+    from fedjob.common.plans.torch import TorchPlan
+    from fedjob.common.protocols.fedavg import FedAvg
+    from fedjob.common.quorum import Quorum
+    from fedjob.researcher.hooks.base import Hook
+    from fedjob.researcher.hooks.best_round import KeepBest
+    from fedjob.researcher.hooks.early_stopping import EarlyStopping
+    from fedjob.researcher.hooks.tensorboard import TensorBoard
+    from fedjob.researcher.job import Job
+    from fedjob.researcher.selection import AllNodes, Explicit, Fraction
+    from fedjob.researcher.session import Session, connect
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'fedjob' has no attribute {name!r}")
+    return getattr(import_module(_NAMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})

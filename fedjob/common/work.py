@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError, NodeFailure
+from fedjob.common.errors import FedjobError, NodeFailure, PlanError
 from fedjob.common.seeds import seed_for
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -206,18 +206,31 @@ class Workbench:
         return plan, True
 
 
-def initial_params(
+def built_plan(
     plan_text: str, entry: str, model_args: dict[str, Any], training_args: dict[str, Any], seed: int
 ) -> Any:
-    """Build the plan on the researcher's side and return its first parameters."""
+    """Build a plan on the researcher's side: the first parameters depend on the job's seed alone.
+
+    Raises:
+        PlanError: what the plan's own methods raise is chained.
+    """
     from fedjob.common.plans.base import Context
     from fedjob.common.plans.source import compile_plan
 
     plan = compile_plan(plan_text, entry)()
-    plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed, emit=lambda type_, data: None)
+    plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed)
     seed_everything(seed_for(seed, 0, "", "init"))
-    plan.build(model_args, training_args)
-    return plan.get_params()
+    try:
+        plan.build(model_args, training_args)
+    except FedjobError:
+        raise
+    except Exception as error:
+        raise PlanError(
+            f"plan {entry} can't be built with model_args={model_args!r}: {type(error).__name__}: {error} "
+            f"({_where(error)})",
+            name=entry,
+        ) from error
+    return plan
 
 
 def seed_everything(seed: int) -> None:

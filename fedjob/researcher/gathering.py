@@ -48,6 +48,7 @@ class Gatherer:
     fold: FoldRule | None
     plan: Ref | None
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
+    _published: list[Ref] = field(default_factory=list)
 
     def __call__(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
         """Carry out one ask.
@@ -154,19 +155,31 @@ class Gatherer:
         params: dict[str, Ref] = {}
         for name, value in values.items():
             if isinstance(value, FileParams):
-                value.ref = params[name] = value.ref or self.federation.publish(value.path)
+                if value.ref is None:
+                    value.ref = self._publish(value.path)
+                params[name] = value.ref
             elif is_params(value):
                 path = spool / f"{who}_{name}.safetensors"
                 path.unlink(missing_ok=True)
                 save_params(value, path)
-                params[name] = self.federation.publish(path)
+                params[name] = self._publish(path)
             else:
                 packed = pack(to_plain(value))
                 if len(packed) > MAX_INLINE_BYTES // 2:
-                    blobs[name] = self.federation.publish(packed)
+                    blobs[name] = self._publish(packed)
                 else:
                     small[name] = value
         return small, blobs, params
+
+    def _publish(self, source: Path | bytes) -> Ref:
+        ref = self.federation.publish(source)
+        self._published.append(ref)
+        return ref
+
+    def take_published(self) -> list[Ref]:
+        """Return what was published since the last call."""
+        taken, self._published = self._published, []
+        return taken
 
     def _oldest_round(self, position: Position) -> int:
         """Return the round of the oldest breakpoint that will be kept: node states before it may go."""

@@ -355,3 +355,24 @@ def _clean(data: Mapping[str, object]) -> dict[str, object]:
 
 def _and_required(quorum: Quorum) -> str:
     return f", {', '.join(quorum.required)} among them" if quorum.required else ""
+
+
+def ask_grants(session: Session, spec: JobSpec, plan: Ref | None, epoch: int) -> dict[str, str]:
+    """Ask every node of a job, without filing anything, whether the plan may run there.
+
+    Returns:
+        node -> `granted`, `not-needed`, `pending`, `rejected`, `unknown: why` or `no reply`.
+    """
+    verdicts = dict.fromkeys(sorted(spec.datasets), "no reply")
+    by_dataset: dict[str, list[str]] = {}
+    for node, info in spec.datasets.items():
+        by_dataset.setdefault(str(info["name"]), []).append(node)
+    for dataset, nodes in by_dataset.items():
+        offer = Offer(
+            dataset=dataset, protocol=spec.protocol.name, plan=plan, entry=spec.plan_entry, job_name=spec.name, dry=True
+        )
+        for node, message in session.ask(nodes, offer, timeout_s=10.0, job=spec.id, epoch=epoch).items():
+            if isinstance(message.body, Answer):
+                why = message.body.reason
+                verdicts[node] = f"{message.body.status}: {why}" if why else message.body.status
+    return verdicts

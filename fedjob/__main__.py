@@ -1,0 +1,5 @@
+"""`python -m fedjob` is the `fedjob` command."""
+
+from fedjob.cli import main
+
+main()

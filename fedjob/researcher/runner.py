@@ -1,0 +1,265 @@
+"""Runs a job in this process: holds its folder's lock, its federation, and the round loop between them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.errors import FedjobError, JobFailed, SpecError
+from fedjob.common.folds import FOLDS
+from fedjob.common.params import FileParams
+from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.protocols.base import Ask, Gathered, View
+from fedjob.common.types import Ref
+from fedjob.researcher.breakpoints import drop_breakpoints, list_breakpoints, save_breakpoint
+from fedjob.researcher.components import from_part, selection
+from fedjob.researcher.events import EventLog, JobEvent
+from fedjob.researcher.federation import Federation
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.gathering import Gatherer
+from fedjob.researcher.hooks.base import Hook, RoundReport
+from fedjob.researcher.position import Position
+from fedjob.researcher.record import JobRecord, load_record
+from fedjob.researcher.rounds import run_rounds
+from fedjob.researcher.session import Session
+from fedjob.researcher.spec import JobSpec
+
+
+class Runner:
+    """One attempt at a job, from the lock to the end.
+
+    Args:
+        position: where to begin; None for the start.
+        session: for remote jobs.
+        nodes: `(round, nodes) -> nodes` in place of the spec's selector, when a
+            researcher drives the rounds by hand.
+        keep_files: folder that plan, parameters and replies are linked into.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        plan_text: str,
+        folder: JobFolder,
+        *,
+        position: Position | None,
+        session: Session | None,
+        hooks: Sequence[Hook],
+        keep_files: Path | None = None,
+        extras: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.folder = folder
+        self.hooks = tuple(hooks)
+        self.protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+        self.position = position or self._start()
+        self.gatherer: Gatherer
+        self.federation: Federation
+        self._plan_text = plan_text
+        self._session = session
+        self._keep_files = keep_files
+        self._extras = dict(extras or {})
+        self._stack = ExitStack()
+        self._round_began = 0.0
+        self._stale: list[Ref] = []
+        self.select: Callable[[int, tuple[str, ...]], tuple[str, ...]] = selection(spec.selector, spec.seed)
+
+    def _start(self) -> Position:
+        params = FileParams(self.folder.initial_params)
+        return Position(state=self.protocol.start(params), training_args=self.spec.training_args)
+
+    # -- life -------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take the lock, tell the hooks, reach the nodes.
+
+        Raises:
+            JobError: another process runs this job.
+            JobFailed: too few nodes may or can take part.
+        """
+        self._stack.enter_context(self.folder.locked())
+        try:
+            before = load_record(self.folder.record)
+            # an epoch that grows with time too: a breakpoint moved to a new home must outdo the old runner
+            record = replace(before, epoch=max(before.epoch + 1, int(time.time())), attempt=before.attempt + 1)
+            self.events = EventLog(self.folder.events, (self._tell,))
+            self._stack.callback(self.events.close)
+            self._write(replace(record, rounds=self.spec.rounds), "waiting")
+            for hook in self.hooks:
+                hook.start(self.folder, self.spec.rounds, self.position, self._extras)
+            self.federation = self._join()
+            plan = self.federation.publish(self.folder.plan) if self._plan_text else None
+            self.gatherer = Gatherer(
+                spec=self.spec,
+                federation=self.federation,
+                folder=self.folder,
+                events=self.events,
+                select=lambda round_, nodes: self.select(round_, nodes),
+                fold=None if self.spec.fold is None else from_part(FOLDS, self.spec.fold),
+                plan=plan,
+            )
+            self.federation.prepare(plan)
+            self._write(self.record, "running")
+            self._round_began = time.monotonic()
+        except BaseException as error:
+            self.close("failed", error)
+            raise
+
+    def close(self, outcome: str, error: BaseException | None = None) -> None:
+        """Say how it ended, release the nodes and the lock."""
+        with self._stack:
+            if hasattr(self, "federation"):
+                kept = [int(path.name.removeprefix("round_")) for path in list_breakpoints(self.folder.breakpoints)]
+                self.federation.end(outcome, min(kept, default=-1 if outcome == "completed" else 0))
+            if hasattr(self, "record"):
+                reason = "" if error is None else getattr(error, "reason", "exception")
+                self._write(replace(self.record, detail="" if error is None else str(error)), outcome, reason)
+            for hook in self.hooks:
+                hook.end(outcome)
+
+    def _join(self) -> Federation:
+        if self.spec.local:
+            from fedjob.researcher.simulation.local import LocalFederation
+
+            return LocalFederation(self.spec.datasets, self._plan_text, self.folder.local, self.events)
+        from fedjob.researcher.remote import RemoteFederation
+
+        if self._session is None:
+            raise SpecError("a job with remote nodes needs a session: fedjob.connect(hub=...)")
+        return RemoteFederation(
+            self._session, self.spec, self.events, epoch=self.record.epoch, attempt=self.record.attempt
+        )
+
+    # -- rounds -----------------------------------------------------------------
+
+    def run(self) -> Any:
+        """Run to the protocol's end and return its result.
+
+        Raises:
+            JobFailed: names the reason; the last committed round stands and can be resumed from.
+        """
+        try:
+            value, self.position = run_rounds(self.protocol, self.position, self.look, self.gather, self.commit)
+        except BaseException as error:
+            killed = isinstance(error, KeyboardInterrupt)
+            self.close("killed" if killed else "failed", error)
+            if isinstance(error, JobFailed) or not isinstance(error, FedjobError):
+                raise
+            raise JobFailed(f"{error}{self._resume_hint()}", reason=error.reason) from error
+        self.save_result(value)
+        self.close("completed")
+        return value
+
+    def look(self, position: Position, gathered: Gathered | None) -> View:
+        """Return what the protocol may see."""
+        return View(
+            rounds=position.round if position.stop else self.spec.rounds,
+            nodes=tuple(sorted(self.federation.num_rows)),
+            last=gathered,
+            seed=self.spec.seed,
+            validate_at_end=self.spec.validate_at_end,
+        )
+
+    def gather(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
+        """Carry out one ask; remember where it led, should the next one fail."""
+        gathered, self.position = self.gatherer(ask, position)
+        return gathered, self.position
+
+    def commit(self, position: Position, gathered: Gathered) -> Position:
+        """Tell the hooks of a completed round and make it durable."""
+        now = time.monotonic()
+        report = RoundReport(
+            round=position.round,
+            rounds=self.spec.rounds,
+            position=position,
+            rows=tuple(row for row in position.rows if row.round == position.round),
+            left_out=gathered.left_out,
+            seconds=now - self._round_began,
+        )
+        self._round_began = now
+        stops = [stop for hook in self.hooks if (stop := hook.round_done(report))]
+        position = replace(position, stop=stops[0] if stops else "")
+        if stops:
+            self.events.add("note", round_=position.round, text=f"ending here: {stops[0]}")
+        last = position.round == self.spec.rounds or bool(stops)
+        if position.round % self.spec.breakpoint_every == 0 or last:
+            self.save_breakpoint(position)
+        self._keep(position)
+        self.events.add(
+            "round",
+            round_=position.round,
+            nodes=sorted(gathered.replies),
+            left_out=dict(gathered.left_out),
+            seconds=round(report.seconds, 4),
+        )
+        self._tidy(position)
+        self.position = position
+        return position
+
+    def save_breakpoint(self, position: Position, path: Path | None = None) -> Path:
+        """Write a breakpoint of `position`; the oldest beyond `keep_breakpoints` go."""
+        files: dict[str, Path] = {}
+        for hook in self.hooks:
+            files |= hook.files()
+        saved = save_breakpoint(self.folder, position, path, files)
+        if path is None:
+            drop_breakpoints(self.folder, self.spec.keep_breakpoints)
+            self.events.add("breakpoint", round_=position.round, path=str(saved))
+        return saved
+
+    def save_result(self, value: Any) -> None:
+        """Put the result's tensors into the job's result folder."""
+        if isinstance(value, FileParams):
+            _link(value.path, self.folder.result / "params.safetensors")
+            self.events.add("result", path=str(self.folder.result / "params.safetensors"))
+
+    def _tidy(self, position: Position) -> None:
+        """Drop what only rounds before needed, here and at the hub."""
+        params = position.state.get("params")
+        refs, self._stale = self._stale, self.gatherer.take_published()
+        current = params.ref if isinstance(params, FileParams) else None
+        if not self.spec.keep:
+            self.federation.forget([ref for ref in refs if ref != current])
+            self.folder.drop_spool(before_round=position.round)
+
+    def _keep(self, position: Position) -> None:
+        if self._keep_files is None:
+            return
+        self._keep_files.mkdir(parents=True, exist_ok=True)
+        if self._plan_text:
+            _link(self.folder.plan, self._keep_files / "plan.py")
+        params = position.state.get("params")
+        if isinstance(params, FileParams):
+            _link(params.path, self._keep_files / f"round_{position.round:04d}_params.safetensors")
+        for node, arrival in self.gatherer.replies.get(position.round, {}).items():
+            if arrival.params is not None:
+                _link(arrival.params.path, self._keep_files / f"round_{position.round:04d}_{node}.safetensors")
+
+    # -- small ------------------------------------------------------------------
+
+    def _write(self, record: JobRecord, state: str, reason: str = "") -> None:
+        self.record = replace(record, state=state, reason=reason)
+        self.record.save(self.folder.record)
+        self.events.add("state", round_=self.position.round, state=state, reason=reason, detail=record.detail[:500])
+
+    def _tell(self, event: JobEvent) -> None:
+        for hook in self.hooks:
+            hook.event(event)
+
+    def _resume_hint(self) -> str:
+        kept = list_breakpoints(self.folder.breakpoints)
+        return f". Go on from round {int(kept[-1].name[6:])} with Job.resume({str(kept[-1])!r})" if kept else ""
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
