@@ -18,9 +18,8 @@ BUILTINS = frozenset(dir(builtins)) - {"get_ipython", "display", "__IPYTHON__"} 
 """Names that need no definition; notebooks add the three left out, nodes don't have them."""
 
 _CONVERTERS = frozenset({"set", "frozenset", "dict", "tuple", "list", "range", "float", "int", "bool", "str"})
-_MUTATORS = frozenset(
-    ["append", "extend", "insert", "update", "add", "pop", "popitem", "remove", "discard", "clear", "setdefault", "sort", "reverse"]
-)
+_MUTATORS = {"append", "extend", "insert", "update", "add", "pop", "popitem", "remove", "discard", "clear"}
+_MUTATORS |= {"setdefault", "sort", "reverse"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def bound_names(node: ast.AST) -> set[str]:
             found.add(child.id)
         elif isinstance(child, (ast.Import, ast.ImportFrom)):
             found.update(alias.asname or alias.name.split(".")[0] for alias in child.names)
-        elif (isinstance(child, ast.ExceptHandler) and child.name) or (isinstance(child, (ast.MatchAs, ast.MatchStar)) and child.name):
+        elif isinstance(child, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and child.name:
             found.add(child.name)
     return found
 

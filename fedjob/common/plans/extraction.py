@@ -124,8 +124,8 @@ class Extraction:
         where = f"{binding.unit.label}, line {binding.place[1]}"
         if binding.kind == "relative":
             raise PlanError(
-                f"the plan uses {name!r} from `{binding.text}` ({where}): nodes have no package around a plan; "
-                "write it into the same file or notebook, or import it from an installed package",
+                f"the plan uses {name!r} from `{binding.text}` ({where}): nodes have no package around "
+                "a plan; write it into the same file or notebook, or import it from an installed package",
                 path=self._path,
                 name=name,
             )
@@ -143,8 +143,9 @@ class Extraction:
         changed = self._module.changed.get(name)
         if changed and binding.kind in ("constant", "function", "class"):
             raise PlanError(
-                f"the plan uses {name!r}, which {changed[0]}, line {changed[1]} changes after its definition: "
-                "a plan carries definitions as they are written; put the change into the definition",
+                f"the plan uses {name!r}, which {changed[0]}, line {changed[1]} changes after its "
+                "definition: a plan carries definitions as they are written; put the change "
+                "into it",
                 path=self._path,
                 name=name,
             )
@@ -161,8 +162,7 @@ class Extraction:
         else:
             advice = "define or import it in the same file or notebook"
         raise PlanError(
-            f"{' and '.join(user.names)} uses {name!r}, which is not defined "
-            f"({user.unit.label}): {advice}",
+            f"{' and '.join(user.names)} uses {name!r}, which is not defined ({user.unit.label}): {advice}",
             path=self._path,
             name=name,
         )

@@ -57,7 +57,8 @@ def place_in_file(plan: str, text: str | None = None) -> Place:
     if not found:
         names = sorted({n for b in module.bindings if b.kind == "class" for n in b.names})
         raise PlanError(
-            f"{path} defines no class {name!r} at its top level; its classes are {', '.join(names) or 'none'}",
+            f"{path} defines no class {name!r} at its top level; "
+            f"its classes are {', '.join(names) or 'none'}",
             path=path,
             name=name,
         )
@@ -180,7 +181,8 @@ def _place_in_notebook(definition: Definition, shell: Any, filename: str) -> Pla
     name = definition.__name__
     if "<locals>" in definition.__qualname__ or "." in definition.__qualname__:
         raise PlanError(
-            f"{definition.__qualname__} is defined inside a function or a class: move it to the top level of a cell",
+            f"{definition.__qualname__} is defined inside a function or a class: "
+            "move it to the top level of a cell",
             name=name,
         )
     # cells that were run without being recorded are known by their code alone
@@ -299,4 +301,4 @@ def _read(path: Path) -> str:
 
 
 def _first(node: ast.stmt) -> int:
-    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    return min([int(node.lineno), *(int(d.lineno) for d in getattr(node, "decorator_list", []))])

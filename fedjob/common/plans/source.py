@@ -128,7 +128,8 @@ def compile_text(text: str, entry: str) -> object:
         ) from error
     except (Exception, SystemExit) as error:
         raise PlanError(
-            f"plan {entry} raises while it is loaded: {type(error).__name__}: {error}{_line_of(error, filename)}",
+            f"plan {entry} raises while it is loaded: {type(error).__name__}: {error}"
+            f"{_line_of(error, filename)}",
             name=entry,
         ) from error
     finally:

@@ -1,0 +1,173 @@
+"""What a dataset is to a plan, and what a reader of files has to offer."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.errors import SpecError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+CONTENT_HASH_BYTES = 256 * 1024 * 1024
+"""Files of more than this many bytes together are told apart by sizes and times, not by content."""
+
+
+class Dataset(ABC):
+    """Data at a node, as a plan sees it. Nothing is read before it is asked for.
+
+    Args:
+        name: under which the owner registered it.
+        tags: by which researchers find it.
+        path: of the file or folder.
+        options: of the reader, as the owner gave them.
+    """
+
+    def __init__(
+        self, path: Path, options: Mapping[str, str], *, name: str = "", tags: Sequence[str] = ()
+    ) -> None:
+        self.path, self.options = path, dict(options)
+        self.name, self.tags = name, tuple(tags)
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """How many examples there are."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> list[dict[str, str]]:
+        """Names and types, `[{"name": ..., "type": ...}]`."""
+
+    def frame(self) -> pd.DataFrame:
+        """Return the data as a table."""
+        raise SpecError(f"dataset {self.name or self.path.name} is not a table: use .arrays() or .items")
+
+    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return (inputs, targets)."""
+        raise SpecError(f"dataset {self.name or self.path.name} has no arrays: use .frame() or .items")
+
+    @property
+    def items(self) -> Sequence[Any]:
+        """The examples, one by one."""
+        return range(self.num_rows)
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name or self.path.name!r}, {self.num_rows} rows)"
+
+
+class Reader(ABC):
+    """Opens one kind of file or folder."""
+
+    name: ClassVar[str]
+
+    options: ClassVar[Mapping[str, str]] = {}
+    """Option -> what it does, in a line."""
+
+    @abstractmethod
+    def open(
+        self,
+        path: str | Path,
+        options: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+    ) -> Dataset:
+        """Return the dataset at a path.
+
+        Raises:
+            SpecError: nothing readable there, or an option is wrong.
+        """
+
+    def check(self, path: str | Path, options: Mapping[str, str] | None) -> tuple[Path, dict[str, str]]:
+        """Return path and options if there is something to read and all options are known."""
+        given = {str(key): str(setting) for key, setting in (options or {}).items()}
+        for key in given:
+            if key not in self.options:
+                near = difflib.get_close_matches(key, self.options, n=1, cutoff=0.0)
+                advice = f"the nearest is {near[0]!r}" if near else "it has none"
+                raise SpecError(f"reader {self.name} has no option {key!r}; {advice}")
+        return check_path(Path(path)), given
+
+
+def check_path(path: Path) -> Path:
+    """Return a path that exists and can be read.
+
+    Raises:
+        SpecError: it can't; says why.
+    """
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+        else:
+            with path.open("rb"):
+                pass
+    except OSError as error:
+        raise SpecError(f"{path} can't be read: {error.strerror}") from error
+    return path
+
+
+def check_file(path: Path, reader: str) -> Path:
+    """Return a path that is a file.
+
+    Raises:
+        SpecError: it is a folder.
+    """
+    if not path.is_file():
+        raise SpecError(f"reader {reader} reads a file, but {path} is a folder")
+    return path
+
+
+def files_of(path: Path) -> Iterator[Path]:
+    """Yield the files of a dataset in a stable order."""
+    if path.is_file():
+        yield path
+    else:
+        yield from sorted(child for child in path.rglob("*") if child.is_file())
+
+
+def version_of(path: Path) -> str:
+    """Return what changes when the data changes.
+
+    `content:` and a hash of names and bytes, or for more than 256 MiB `stat:` and a
+    hash of names, sizes and times of change.
+    """
+    files = list(files_of(path))
+    sizes = [file.stat().st_size for file in files]
+    by_content = sum(sizes) <= CONTENT_HASH_BYTES
+    total = hashlib.sha256()
+    for file, size in zip(files, sizes, strict=True):
+        relative = file.relative_to(path).as_posix() if path.is_dir() else ""
+        total.update(f"{relative}\0{size}\0".encode())
+        if by_content:
+            with file.open("rb") as stream:
+                total.update(hashlib.file_digest(stream, "sha256").digest())
+        else:
+            total.update(str(file.stat().st_mtime_ns).encode())
+    return f"{'content' if by_content else 'stat'}:{total.hexdigest()}"
+
+
+def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Return an option that is yes or no."""
+    given = options.get(name)
+    if given is None:
+        return default
+    if given.lower() in ("yes", "true", "1", "on"):
+        return True
+    if given.lower() in ("no", "false", "0", "off"):
+        return False
+    raise SpecError(f"option {name} is yes or no, not {given!r}")
+
+
+def words(options: Mapping[str, str], name: str) -> list[str]:
+    """Return an option that is a comma-separated list."""
+    return [word.strip() for word in options.get(name, "").split(",") if word.strip()]

@@ -1,0 +1,113 @@
+"""Comma-separated tables, and those with another separator, compressed or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.errors import SpecError
+from fedjob.common.readers.base import Reader, check_file, flag, words
+from fedjob.common.readers.table import TableDataset, join_types, type_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": r"\s+"}
+_CHUNK_ROWS = 100_000
+
+
+class CsvDataset(TableDataset):
+    """A table in a text file."""
+
+    def read(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return self._parse(lambda **settings: pd.read_csv(self.path, **settings))
+
+    @cached_property
+    def _summary(self) -> tuple[int, dict[str, str]]:
+        """Count rows and join types piece by piece, so that a large file does not fill the memory."""
+        import pandas as pd
+
+        def scan(**settings: Any) -> tuple[int, dict[str, str]]:
+            rows, types = 0, dict[str, str]()
+            with pd.read_csv(self.path, chunksize=_CHUNK_ROWS, **settings) as chunks:
+                for chunk in chunks:
+                    rows += len(chunk)
+                    for column in chunk:
+                        found = type_name(chunk[column].dtype)
+                        types[str(column)] = join_types(types.get(str(column), found), found)
+            return rows, types
+
+        found: tuple[int, dict[str, str]] = self._parse(scan)
+        return found
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._frame) if "_frame" in self.__dict__ else self._summary[0]
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        return [{"name": name, "type": kind} for name, kind in self._summary[1].items()]
+
+    def _parse(self, read: Any) -> Any:
+        """Call pandas with the options' meaning; say what is wrong with the file if it can't."""
+        separator = self.options.get("separator", ",")
+        settings: dict[str, Any] = {"sep": _SEPARATORS.get(separator, separator)}
+        names = words(self.options, "names")
+        if not flag(self.options, "header", default=not names):
+            settings["header"] = None
+        if "na" in self.options:
+            settings["na_values"] = words(self.options, "na")
+        if names:
+            settings["names"] = names
+        if "encoding" in self.options:
+            settings["encoding"] = self.options["encoding"]
+        try:
+            if names:
+                self._check_names(names, settings)
+            result = read(**settings)
+        except (ValueError, OSError, LookupError, EOFError) as error:
+            if isinstance(error, SpecError):
+                raise
+            raise SpecError(f"{self.path} can't be read as csv: {error}") from error
+        if not names and settings.get("header", 0) is None and hasattr(result, "columns"):
+            result.columns = [str(number) for number in result.columns]
+        return result
+
+    def _check_names(self, names: list[str], settings: dict[str, Any]) -> None:
+        import pandas as pd
+
+        first = pd.read_csv(self.path, sep=settings["sep"], header=None, nrows=1)
+        if len(first.columns) != len(names):
+            raise SpecError(
+                f"option names gives {len(names)} names, but {self.path.name} has "
+                f"{len(first.columns)} columns"
+            )
+
+
+class CsvReader(Reader):
+    """Reads csv."""
+
+    name: ClassVar[str] = "csv"
+    options: ClassVar[Mapping[str, str]] = {
+        "header": "yes or no: the first line names the columns (default yes, no with names)",
+        "names": "column names, comma separated",
+        "na": "texts that mean missing, comma separated, beside the usual ones",
+        "separator": "between columns: a character, tab, or space (default comma)",
+        "encoding": "of the text (default utf-8)",
+        "target": "the column that .arrays() gives as targets (default the last)",
+    }
+
+    def open(
+        self,
+        path: str | Path,
+        options: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+    ) -> CsvDataset:
+        checked, given = self.check(path, options)
+        return CsvDataset(check_file(checked, self.name), given, name=name, tags=tags)

@@ -1,0 +1,85 @@
+"""Parquet tables, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.errors import SpecError
+from fedjob.common.readers.base import Reader, check_file
+from fedjob.common.readers.table import TableDataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ParquetDataset(TableDataset):
+    """A table in a parquet file."""
+
+    def read(self) -> pd.DataFrame:
+        import pandas as pd
+
+        try:
+            return pd.read_parquet(self.path)
+        except (ValueError, OSError) as error:
+            raise SpecError(f"{self.path} can't be read as parquet: {error}") from error
+
+    @cached_property
+    def _footer(self) -> tuple[int, Any]:
+        """Row count and schema, without the data."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(self.path) as file:
+                return file.metadata.num_rows, file.schema_arrow
+        except (pa.ArrowException, OSError) as error:
+            raise SpecError(f"{self.path} can't be read as parquet: {error}") from error
+
+    @property
+    def num_rows(self) -> int:
+        return int(self._footer[0])
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        return [
+            {"name": str(column.name), "type": _word(str(column.type))}
+            for column in self._footer[1]
+            if not column.name.startswith("__index_level_")
+        ]
+
+
+def _word(arrow_type: str) -> str:
+    if arrow_type == "bool":
+        return "bool"
+    if arrow_type.startswith(("int", "uint")):
+        return "int"
+    if arrow_type.startswith(("float", "double", "halffloat")):
+        return "float"
+    if arrow_type.startswith(("timestamp", "date")):
+        return "datetime"
+    if arrow_type.startswith("dictionary"):
+        return "category"
+    return "string"
+
+
+class ParquetReader(Reader):
+    """Reads parquet."""
+
+    name: ClassVar[str] = "parquet"
+    options: ClassVar[Mapping[str, str]] = {
+        "target": "the column that .arrays() gives as targets (default the last)",
+    }
+
+    def open(
+        self,
+        path: str | Path,
+        options: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+    ) -> ParquetDataset:
+        checked, given = self.check(path, options)
+        return ParquetDataset(check_file(checked, self.name), given, name=name, tags=tags)
