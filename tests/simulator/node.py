@@ -1,0 +1,169 @@
+"""A simulated node: real courier, real task-keeping, a worker that takes its time and may die."""
+
+from __future__ import annotations
+
+from fedjob.common import courier
+from fedjob.common.codec import pack, unpack
+from fedjob.common.types import Address
+from fedjob.node import taskkeeping as keeping
+from tests.simulator.toy import contribute
+from tests.simulator.world import Packet, Party, Violation, World
+
+LEASE_S = 3.0
+
+
+class Node(Party):
+    """What a daemon does, in memory that is either durable or gone."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self.tasks: dict[str, keeping.TaskRow] = {}  # durable from here
+        self.jobs: dict[str, keeping.JobRow] = {}
+        self.spool: dict[str, bytes] = {}
+        self.states: dict[str, int] = {}
+        self.completed: set[str] = set()  # the judge's memory, not the node's
+        self.book = keeping.Book()
+
+    @property
+    def address(self) -> Address:
+        return Address(self.name)
+
+    def start(self) -> None:
+        if "volatile_outbox" in self.world.bugs:
+            self.outbox.clear()
+        # From plain data, as from SQLite.
+        tasks = {key: keeping.TaskRow.from_plain(row.to_plain()) for key, row in self.tasks.items()}
+        self.book = keeping.Book(tasks, dict(self.jobs), slots=self.world.config.slots, max_deaths=10_000)
+        self.workers: set[str] = set()
+        self._packets: list[Packet] = []
+        self._events: list[keeping.Event] = []
+        self._acknowledged: list[str] = []
+        self.spool = {key: out for key, out in self.spool.items() if key in tasks}  # the sweep
+        for packet in list(self.outbox.values()):
+            self.post(packet)
+        if "forget_output" not in self.world.bugs:
+            for row in list(tasks.values()):
+                if not row.finished and row.key in self.spool:
+                    self._events.append(keeping.Finished(row.key, True, self.spool[row.key]))
+        self._events.append(keeping.Restarted())
+        self.turn()
+        if not self.world.config.strict:
+            self.later(LEASE_S, self._lease)
+
+    def delivered(self, packet: Packet) -> None:
+        self._packets.append(packet)
+        if packet.kind == "task":
+            if "no_dedupe" in self.world.bugs:
+                self.book = keeping.Book({}, self.book.jobs, slots=1)
+            self._events.append(
+                keeping.TaskArrived(
+                    **packet.body, researcher=packet.sender, reply_to=str(packet.reply_to), message=packet.id
+                )
+            )
+        elif packet.kind == "end":
+            self._events.append(keeping.EndArrived("job", packet.sender, packet.body))
+
+    def receipted(self, packet: Packet) -> None:
+        self._acknowledged.append(packet.id)
+        self._events.append(keeping.ReplyReceipted(packet.id))
+
+    def given_up(self, packet: Packet) -> None:
+        self._acknowledged.append(packet.id)
+        self._events.append(keeping.ReplyGivenUp(packet.id))
+
+    def turn(self) -> None:
+        """One transaction for all that is there, then the rest, with a boundary before each."""
+        events, self._events = self._events, []
+        packets, self._packets = self._packets, []
+        acknowledged, self._acknowledged = self._acknowledged, []
+        if not events and not packets:
+            return
+        if "early_receipt" in self.world.bugs:
+            self.settle(packets)
+        book, commands = self.book, list[keeping.Command]()
+        for event in events:
+            book, more = keeping.step(book, event)
+            commands += more
+        replies = [self._reply(c) for c in commands if isinstance(c, keeping.Reply | keeping.Refuse)]
+        withdrawn = [c.reply for c in commands if isinstance(c, keeping.Unreply)]
+        self.world.boundary()
+        self._commit(commands, replies, withdrawn, packets)
+        self.book = book
+        for reply in replies:
+            if reply.id in self.outbox:
+                self.post(reply)
+        self.obey(courier.Withdraw(tuple(i for i in withdrawn if i not in self.outbox)))
+        for command in commands:
+            self.world.boundary()
+            match command:
+                case keeping.Kill(key):
+                    self.workers.discard(key)
+                case keeping.Start(key):
+                    self.workers.add(key)
+                    self.later(self.world.rng.uniform(0.05, 1.0), self._work, key)
+                case keeping.Release(key):
+                    self.spool.pop(key, None)
+        self.world.boundary()
+        for id_ in acknowledged:
+            self.outbox.pop(id_, None)
+        self.settle(packets)
+
+    def _commit(
+        self,
+        commands: list[keeping.Command],
+        replies: list[Packet],
+        withdrawn: list[str],
+        packets: list[Packet],
+    ) -> None:
+        made = {reply.id: reply for reply in replies}
+        for command in commands:
+            match command:
+                case keeping.PutTask(row):
+                    self.tasks[row.key] = row
+                case keeping.DeleteTask(key):
+                    self.tasks.pop(key, None)
+                case keeping.PutJob(job):
+                    self.jobs[job.job] = job
+                case keeping.DeleteJob(name):
+                    self.jobs.pop(name, None)
+                case keeping.Reply() | keeping.Refuse():
+                    self.outbox[command.reply] = made[command.reply]
+                case keeping.Unreply(id_):
+                    self.outbox.pop(id_, None)
+        self.seen.update(f"{p.sender}/{p.id}" for p in packets)
+
+    def _reply(self, command: keeping.Reply | keeping.Refuse) -> Packet:
+        if isinstance(command, keeping.Refuse):
+            to, body = command.task.reply_to, (command.task.key, False, command.reason, b"")
+        else:
+            row = command.row
+            to, body = row.reply_to, (row.key, row.status == "done", row.reason, row.result)
+        party, _, session = to.partition("/")
+        return self.make(Address(party, session), "reply", body, id_=command.reply)
+
+    def _work(self, key: str) -> None:
+        """The worker is through: its output becomes durable before the daemon hears of it."""
+        if key not in self.workers:
+            return
+        self.workers.discard(key)
+        row = self.book.tasks[key]
+        if self.world.troubled and self.world.rng.random() < self.world.config.worker_death:
+            self._events.append(keeping.Died(key))
+        else:
+            if key in self.completed:
+                raise Violation(f"{self.name} computed {key} again after it was durably complete")
+            params, state = unpack(row.order)
+            value, momentum = contribute(params, self.states[state] if state else 0, self.name)
+            new_state = f"{self.name}/{key}"
+            self.states[new_state] = momentum
+            self.spool[key] = pack([value, new_state])
+            self.completed.add(key)
+            self.world.boundary()
+            self._events.append(keeping.Finished(key, True, self.spool[key]))
+        self.turn()
+
+    def _lease(self) -> None:
+        for row in self.book.unfinished():
+            party, _, session = row.reply_to.partition("/")
+            self.world.send(self.make(Address(party, session), "event", "lease"))
+        self.later(LEASE_S, self._lease)
