@@ -87,6 +87,10 @@ class Federation(ABC):
             QuorumNotReached: too few nodes are left.
         """
 
+    def state_files(self, node_states: Mapping[str, str]) -> dict[str, Path]:
+        """Return name -> file of node states that live on this side and must travel in a breakpoint."""
+        return {}
+
     @abstractmethod
     def end(self, outcome: str, oldest_round: int) -> None:
         """Tell the nodes that the job is over.

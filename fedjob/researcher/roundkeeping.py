@@ -222,8 +222,8 @@ def step(state: RoundState, event: Event) -> tuple[RoundState, list[Command]]:
                 state = _heard(state, node, now)
             case Tick(now):
                 state = _pass_time(state, now)
-    if not state.ended:
-        state = replace(state, ended=not isinstance(outcome(state), Open))
+    if not state.ended and not isinstance(outcome(state), Open):
+        state = replace(state, ended=True)
     return state, commands
 
 
@@ -295,7 +295,9 @@ def _pass_time(state: RoundState, now: float) -> RoundState:
 
 
 def _heard(state: RoundState, node: str, now: float) -> RoundState:
-    return replace(state, heard={**state.heard, node: max(now, state.heard[node])})
+    if now <= state.heard[node]:
+        return state
+    return replace(state, heard={**state.heard, node: now})
 
 
 def _leave_out(state: RoundState, node: str, reason: str) -> RoundState:

@@ -127,7 +127,7 @@ class Runner:
         if self.spec.local:
             from fedjob.researcher.simulation.local import LocalFederation
 
-            return LocalFederation(self.spec.datasets, self._plan_text, self.folder.local, self.events)
+            return LocalFederation(self.spec.datasets, self._plan_text, self.folder.local, self.events, self._extras)
         from fedjob.researcher.remote import RemoteFederation
 
         if self._session is None:
@@ -204,7 +204,7 @@ class Runner:
 
     def save_breakpoint(self, position: Position, path: Path | None = None) -> Path:
         """Write a breakpoint of `position`; the oldest beyond `keep_breakpoints` go."""
-        files: dict[str, Path] = {}
+        files = self.federation.state_files(position.node_states)
         for hook in self.hooks:
             files |= hook.files()
         saved = save_breakpoint(self.folder, position, path, files)

@@ -7,11 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from fedjob.common.enrol import (
+    MEMBERSHIP_NAME,
+    Invitation,
     Membership,
     enrol,
     fetch_hub,
@@ -185,11 +188,12 @@ def connect(
     transport = MqttTransport(
         membership.broker_url,
         Address(membership.party, secrets.token_hex(8)),
-        membership.broker_user,
+        membership.party,
         membership.broker_password,
+        tls_ca=membership.tls_ca or None,
     )
     endpoint = Endpoint(identity, membership.federation, roster, transport, MemoryStore(), "researcher")
-    repository = open_repository(membership.hub_url, token=membership.token)
+    repository = open_repository(membership.hub_url, token=membership.token, verify=membership.verify)
     try:
         endpoint.start(timeout_s)
     except BaseException:
@@ -208,27 +212,32 @@ def join(
     Raises:
         ConfigError: no hub is known, or the home belongs to another federation.
     """
-    membership = load_membership(home)
-    if membership is None:
+    if not (home / MEMBERSHIP_NAME).exists():
         if hub is None and invite is None:
             raise ConfigError(
                 f"{home} belongs to no federation yet: connect(hub='http://...'), "
                 f"or run `fedjob init --home {home} --id NAME --hub URL`"
             )
-        party = id or default_party()
+        invitation = None if invite is None else Path(invite)
+        party = id or (default_party() if invitation is None else Invitation.load(invitation).party)
         identity = Identity.load_or_create(home / "keys", party)
-        membership = enrol(hub, party, "researcher", identity.public_key_hex, None if invite is None else Path(invite))
+        membership = enrol(hub, party, "researcher", identity.public_key_hex, invitation)
         save_membership(home, membership)
         return membership, identity
+    membership = load_membership(home)
     if id is not None and id != membership.party:
         raise ConfigError(f"{home} is the home of {membership.party!r}, not of {id!r}: give another home")
-    info = fetch_hub(hub or membership.hub_url)
+    identity = Identity.load_or_create(home / "keys", membership.party)
+    info = fetch_hub(hub or membership.hub_url, verify=membership.verify)
     if info.federation != membership.federation:
         raise ConfigError(
-            f"{home} belongs to federation {membership.federation}, but {hub} is {info.federation}: "
+            f"{home} belongs to federation {membership.federation}, but {info.url} is {info.federation}: "
             "give another home for it"
         )
-    return load_membership(home, hub_url=hub, broker_url=info.broker_url), Identity.load_or_create(home / "keys", membership.party)
+    moved = replace(membership, hub_url=info.url, broker_url=info.broker_url)
+    if moved != membership:
+        save_membership(home, moved)
+    return moved, identity
 
 
 def default_party() -> str:

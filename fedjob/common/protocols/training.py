@@ -33,7 +33,7 @@ class TrainingProtocol(FederatedProtocol):
         if state["round"] < view.rounds:
             return Ask(step="train", shared={"params": state["params"]})
         if view.validate_at_end and not state["validated"]:
-            return Ask(step="validate", shared={"params": state["params"]}, commit=False)
+            return Ask(step="validate", shared={"params": state["params"]}, to=view.nodes, commit=False)
         return Done(state["params"])
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:

@@ -25,16 +25,25 @@ from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
 
 
+_STATE = "node_state_"
+
+
 class LocalFederation(Federation):
     """Nodes that are this process, one after another.
 
     Args:
         datasets: node -> `{name, path, reader, tags, options, num_rows}`.
         home: folder for what nodes would keep: their states.
+        brought: files that a breakpoint brought along; node states are among them.
     """
 
     def __init__(
-        self, datasets: Mapping[str, dict[str, Any]], plan_text: str, home: Path, events: EventLog
+        self,
+        datasets: Mapping[str, dict[str, Any]],
+        plan_text: str,
+        home: Path,
+        events: EventLog,
+        brought: Mapping[str, Path],
     ) -> None:
         self.num_rows = {node: info.get("num_rows") for node, info in datasets.items()}
         self._datasets = datasets
@@ -43,6 +52,7 @@ class LocalFederation(Federation):
         self._events = events
         self._published: dict[Ref, Path | bytes] = {}
         self._benches: dict[str, Workbench] = {}
+        self._brought = brought
 
     def prepare(self, plan: Ref | None) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
@@ -87,6 +97,11 @@ class LocalFederation(Federation):
         self._benches.clear()
         if oldest_round < 0:
             shutil.rmtree(self._home, ignore_errors=True)
+
+    def state_files(self, node_states: Mapping[str, str]) -> dict[str, Path]:
+        return {
+            f"{_STATE}{state}": Path(self._state_path(node, state)) for node, state in node_states.items()
+        }
 
     def _work(self, node: str, task: Task, place: Place) -> Arrival:
         key = work_key(job=place.job, round_=place.round, step=place.step, node=node, task=task)
@@ -153,7 +168,7 @@ class LocalFederation(Federation):
     def _state_path(self, node: str, state: str | None) -> str:
         if state is None:
             return ""
-        path = self._home / node / f"{state}.safetensors"
+        path = self._brought.get(f"{_STATE}{state}", self._home / node / f"{state}.safetensors")
         if not path.exists():
             raise NodeFailure(node, "state_missing", f"node state {state} is not in {path.parent}")
         return str(path)

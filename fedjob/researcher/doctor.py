@@ -1,0 +1,94 @@
+"""Look a federation over from a researcher's home, and say what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedjob.common.enrol import Membership, fetch_hub, fetch_parties, load_membership
+from fedjob.common.errors import FedjobError
+from fedjob.common.repository import open_repository
+from fedjob.researcher.session import connect
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def examine(home: Path) -> list[Finding]:
+    """Check everything that a job needs, in order; stop where nothing after can work."""
+    findings = [_versions()]
+    try:
+        membership = load_membership(home)
+    except FedjobError as error:
+        return [*findings, Finding("membership", False, str(error), "fedjob init --id NAME --hub URL")]
+    findings.append(Finding("membership", True, f"{membership.party} in {membership.federation}"))
+    try:
+        info = fetch_hub(membership.hub_url, verify=membership.verify)
+    except FedjobError as error:
+        return [*findings, Finding("hub", False, str(error), "start it: fedjob hub start")]
+    findings.append(Finding("hub", True, f"{membership.hub_url}, fedjob {info.version}"))
+    findings.append(_token(membership))
+    findings.append(_repository(membership))
+    findings += _broker(home)
+    return findings
+
+
+def _versions() -> Finding:
+    names = ("fedjob", "torch", "numpy", "msgpack", "paho-mqtt", "safetensors", "cryptography")
+    found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return Finding("versions", sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}, {found}")
+
+
+def _token(membership: Membership) -> Finding:
+    try:
+        parties = fetch_parties(membership)
+    except FedjobError as error:
+        return Finding("token", False, str(error), "ask the hub's owner for a new invitation")
+    return Finding("token", True, f"{len(parties)} parties in the roster")
+
+
+def _repository(membership: Membership) -> Finding:
+    data, job = secrets.token_bytes(1000), f"doctor-{secrets.token_hex(8)}"
+    try:
+        with open_repository(
+            membership.hub_url, token=membership.token, verify=membership.verify
+        ) as repository:
+            started = time.perf_counter()
+            ref = repository.put(data, job=job)
+            same = repository.get_bytes(ref, limit_bytes=2000) == data
+            repository.end_job(job)
+            elapsed = time.perf_counter() - started
+    except FedjobError as error:
+        return Finding("repository", False, str(error), "look at the hub's log and its disk")
+    return Finding("repository", same, f"1 kB there and back in {elapsed * 1000:.0f} ms")
+
+
+def _broker(home: Path) -> list[Finding]:
+    try:
+        session = connect(home=home)
+    except FedjobError as error:
+        return [Finding("broker", False, str(error), "look at the hub's log; is the broker's port reachable?")]
+    with session:
+        findings = [Finding("broker", True, session.membership.broker_url)]
+        nodes = session.nodes()
+        online = [node.id for node in nodes if node.online]
+        findings.append(
+            Finding(
+                "nodes",
+                bool(online),
+                f"{len(online)} of {len(nodes)} answer: {', '.join(online) or '-'}",
+                "" if online else "start one: fedjob node start",
+            )
+        )
+    return findings
+

@@ -1,0 +1,116 @@
+"""Compute every committed fold again from its recorded replies.
+
+Written apart from the round loop, with numpy on the files' own bytes, so that
+an error in the one is not repeated in the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.errors import BreakpointMissing
+from fedjob.common.repository.parts import ref_of
+from fedjob.researcher.breakpoints import load_breakpoint, newest_valid
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.position import Fold
+
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What became of one committed fold.
+
+    Args:
+        verdict: `equal`, `different`, or `not kept`: its replies are no longer there.
+    """
+
+    round: int
+    step: str
+    verdict: str
+    detail: str = ""
+
+
+def verify_job(folder: JobFolder) -> list[Check]:
+    """Fold every committed round of a job again and compare the bytes.
+
+    Raises:
+        BreakpointMissing: no valid breakpoint tells what was folded.
+    """
+    newest = newest_valid(folder.breakpoints)
+    if newest is None:
+        raise BreakpointMissing(f"{folder.breakpoints} holds no valid breakpoint: there is nothing to verify against")
+    ledger = load_breakpoint(newest).position.ledger
+    checks, previous = [], ""
+    for fold in ledger:
+        if fold.previous_hash != previous:
+            checks.append(_check(fold, "different", "its record does not follow from the one before"))
+        elif fold.output_hash:
+            checks.append(_fold_again(fold, folder))
+        previous = hashlib.sha256(pack(to_plain(fold))).hexdigest()
+    return checks
+
+
+def _check(fold: Fold, verdict: str, detail: str = "") -> Check:
+    return Check(round=fold.round, step=fold.step, verdict=verdict, detail=detail)
+
+
+def _fold_again(fold: Fold, folder: JobFolder) -> Check:
+    spool = folder.spool(fold.round)
+    if fold.fold != "weighted_mean":
+        return _check(fold, "not kept", f"{fold.fold} is not recomputed here")
+    paths = []
+    for node, params_hash, _ in fold.inputs:
+        path = next((p for p in _candidates(spool, fold.step, node) if p.exists()), None)
+        if path is None:
+            return _check(fold, "not kept", f"the reply of {node} is gone; run jobs with keep=True to verify them")
+        if ref_of(path).sha256 != params_hash:
+            return _check(fold, "different", f"the file of {node} is not the one that was folded")
+        paths.append(path)
+    output = spool / f"total_{fold.step}.safetensors"
+    if not output.exists() or ref_of(output).sha256 != fold.output_hash:
+        return _check(fold, "different", "the file of the total is missing or not the recorded one")
+    inputs = [_read(path) for path in paths]
+    total = _read(output)
+    weights = [float(weight) for _, _, weight in fold.inputs]
+    whole = sum(weights)
+    shares = [w / whole for w in weights] if whole > 0 else [1 / len(weights)] * len(weights)
+    for name, expected in total.items():
+        result = inputs[0][name].astype(np.float64) * shares[0]
+        for tensors, share in zip(inputs[1:], shares[1:], strict=True):
+            result += tensors[name].astype(np.float64) * share
+        if expected.dtype.kind in "iu":
+            result = np.rint(result)
+        if result.astype(expected.dtype).tobytes() != expected.tobytes():
+            return _check(fold, "different", f"{name} does not follow from the replies")
+    return _check(fold, "equal")
+
+
+def _candidates(spool: Path, step: str, node: str) -> list[Path]:
+    return [spool / f"{step}_{node}.safetensors", *spool.glob(f"local_{node}_*/params.safetensors")]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data = np.memmap(path, dtype="u1", mode="r")
+    size = int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8 : 8 + size].tobytes())
+    body = data[8 + size :]
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            if entry["dtype"] == "BF16":  # numpy has none: widen the upper half of a float32
+                raw = body[start:end].view("<u2").astype("<u4") << 16
+                tensors[name] = raw.view("<f4").reshape(entry["shape"])
+            elif entry["dtype"] == "BOOL":
+                tensors[name] = body[start:end].view("?").reshape(entry["shape"])
+            else:
+                tensors[name] = body[start:end].view(_NUMPY[entry["dtype"]]).reshape(entry["shape"])
+    return tensors
