@@ -392,6 +392,8 @@ def step(book: Book, event: Event) -> tuple[Book, list[Command]]:
                 if row.status == "running":
                     keeper.put(replace(row, status="accepted"))
     keeper.schedule()
+    if not keeper.commands:
+        return book, []  # every change is a command too
     return replace(book, tasks=keeper.tasks, jobs=keeper.jobs), keeper.commands
 
 

@@ -9,7 +9,7 @@ from fedjob.node import taskkeeping as keeping
 from tests.simulator.toy import contribute
 from tests.simulator.world import Packet, Party, Violation, World
 
-LEASE_S = 3.0
+LEASE_S = 1.0
 
 
 class Node(Party):
@@ -92,7 +92,8 @@ class Node(Party):
         for reply in replies:
             if reply.id in self.outbox:
                 self.post(reply)
-        self.obey(courier.Withdraw(tuple(i for i in withdrawn if i not in self.outbox)))
+        if withdrawn:
+            self.obey(courier.Withdraw(tuple(i for i in withdrawn if i not in self.outbox)))
         for command in commands:
             self.world.boundary()
             match command:

@@ -54,8 +54,7 @@ class Researcher(Party):
     def start(self) -> None:
         if self.finished:
             return
-        if "same_epoch" not in self.world.bugs or not self.epoch:
-            self.epoch += 1
+        self.epoch += 1
         self.world.boundary()
         self.ask: keeping.RoundState | None = None
         self._tasks: dict[str, str] = {}
@@ -82,7 +81,7 @@ class Researcher(Party):
         if config.strict:
             quorum, lease_s = Quorum(min_nodes=len(chosen)), None
         else:
-            quorum, lease_s = Quorum(min_nodes=1, deadline_s=15.0), 10.0
+            quorum, lease_s = Quorum(min_nodes=1, deadline_s=3.0), 4.0
         self.ask = keeping.begin(self.world.now, keys, quorum, lease_s=lease_s)
         self._round, self._step = round_, step
         self._values: dict[str, int] = {}
@@ -93,7 +92,7 @@ class Researcher(Party):
                 "key": keys[node], "job": "job", "dataset": "d", "round": round_, "step": str(step),
                 "epoch": self.epoch, "attempt": 1, "order": pack([work.params, work.states.get(node, "")]),
             }  # fmt: skip
-            packet = self.make(Address(node), "task", body, ttl_s=3600.0 if config.strict else 12.0)
+            packet = self.make(Address(node), "task", body, ttl_s=3600.0 if config.strict else 6.0)
             self._tasks[packet.id] = node
             self.world.boundary()
             self.post(packet)
@@ -151,6 +150,8 @@ class Researcher(Party):
 
     def _settle(self, packets: list[Packet]) -> None:
         replies = [p for p in packets if p.kind == "reply"]
+        if not replies:
+            return
         if self.ask is not None:
             silent = {p.id for p in replies} - self._arrivals["counted"] - self._arrivals["listed"]
             if silent:

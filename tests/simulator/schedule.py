@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.simulator.node import Node
 from tests.simulator.researcher import Researcher
-from tests.simulator.toy import fold, undisturbed
+from tests.simulator.toy import PRIME, contribute, fold, undisturbed
 from tests.simulator.world import Config, Violation, World
 
 LIMIT_S = 5000.0
@@ -59,9 +59,7 @@ def _judge(world: World, researcher: Researcher, nodes: list[Node]) -> None:
     expected = [(r, s) for r in range(1, done.round + 1) for s in range(config.num_steps)]
     if steps != expected:
         raise Violation(f"the record has steps {steps}, not {expected}")
-    for counted in done.record:
-        if fold(dict(sorted(counted.values.items()))) != counted.params:
-            raise Violation(f"round {counted.round} does not fold to what it recorded")
+    _replay(world, researcher)
     if not done.failed and done.round != config.num_rounds:
         raise Violation(f"the job ended at round {done.round}")
     if config.strict:
@@ -71,3 +69,19 @@ def _judge(world: World, researcher: Researcher, nodes: list[Node]) -> None:
         for node in nodes:  # every `end` arrived, so nothing of the job is left anywhere
             if node.tasks or node.spool or node.workers:
                 raise Violation(f"{node.name} kept {sorted(node.tasks)} {sorted(node.spool)} after the end")
+
+
+def _replay(world: World, researcher: Researcher) -> None:
+    """Do again what the record says was included: it must lead to what the record says came out."""
+    params, momenta = world.seed % PRIME, dict.fromkeys(researcher.nodes, 0)
+    for counted in researcher.breakpoint.record:
+        values: dict[str, int] = {}
+        for node in sorted(counted.values):
+            values[node], momenta[node] = contribute(params, momenta[node], node)
+        if values != counted.values:
+            raise Violation(f"round {counted.round}.{counted.step} counted {counted.values}, not {values}")
+        params = fold(values)
+        if params != counted.params:
+            raise Violation(f"round {counted.round}.{counted.step} does not fold to what it recorded")
+    if params != researcher.breakpoint.params:
+        raise Violation("the record does not lead to the parameters at the end")

@@ -245,7 +245,8 @@ class Party:
                     self.given_up(self.posted[id_])
 
     def settle(self, packets: list[Packet]) -> None:
-        self.obey(courier.Settled(tuple(f"{p.sender}/{p.id}" for p in packets)))
+        if packets:
+            self.obey(courier.Settled(tuple(f"{p.sender}/{p.id}" for p in packets)))
 
     def _turn(self) -> None:
         inbox, self._inbox = self._inbox, []
