@@ -134,9 +134,9 @@ class Extraction:
                 f"a {type(self._live[name]).__name__}" if name in self._live else "made when the program ran"
             )
             raise PlanError(
-                f"the plan captures {name!r}, which is {what} (`{_short(binding.text)}`, {where}): only imports, "
-                "functions, classes and literal constants travel to the nodes; make it inside a method, or "
-                "pass it through model_args or training_args",
+                f"the plan captures {name!r}, which is {what} (`{_short(binding.text)}`, {where}): only "
+                "imports, functions, classes and literal constants travel to the nodes; make it inside a "
+                "method, or pass it through model_args or training_args",
                 path=self._path,
                 name=name,
             )

@@ -1,0 +1,316 @@
+"""Training plans for scikit-learn estimators that learn batch by batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fedjob.common.errors import PlanError, SpecError
+from fedjob.common.metrics import MetricState, add_all, is_state, mean_state, measure, values
+from fedjob.common.plans.args import Arguments, TrainingArgs
+from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, overrides
+from fedjob.common.plans.order import epoch_batches, num_updates, split_indices, training_batches
+from fedjob.common.plans.randomness import seeded
+from fedjob.common.seeds import seed_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.common.plans.estimators import Fitted
+
+Array = np.ndarray[Any, Any]
+
+
+class SklearnPlan(TrainingPlan):
+    """SGDClassifier, SGDRegressor, Perceptron or MLPClassifier, trained with `partial_fit`.
+
+    `model_args` needs `num_features`, and for a classifier `classes`: the labels
+    of all nodes, so that parameters have the same shape everywhere. An update
+    is one `partial_fit` of one batch.
+    """
+
+    required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "init_estimator": ("model_args",),
+        "training_data": ("dataset", "training_args"),
+    }
+    optional_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "testing_data": ("dataset", "training_args"),
+        "testing_step": ("estimator", "batch"),
+    }
+
+    model_args: Arguments
+
+    def init_estimator(self, model_args: Mapping[str, Any]) -> Any:
+        """Return the estimator, not fitted."""
+        raise NotImplementedError
+
+    def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return (inputs, targets): arrays or tables of shape (rows, num_features) and (rows,)."""
+        raise NotImplementedError
+
+    def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the data to validate on; without it `test_ratio` splits `training_data`."""
+        raise NotImplementedError
+
+    def testing_step(self, estimator: Any, batch: tuple[Array, Array]) -> Any:
+        """Return (predictions, targets), or {"name": value}; without it the estimator predicts."""
+        raise NotImplementedError
+
+    dataset: Any = None
+    _data: tuple[Array, Array] | None = None
+    _test: tuple[Array, Array] | None = None
+    _loaded: Mapping[str, Any] | None = None
+    _fitted: Fitted
+
+    @property
+    def model(self) -> Any:
+        """The estimator."""
+        return self._fitted.estimator
+
+    def build(self, model_args: Mapping[str, Any] | None, training_args: RawArgs) -> None:
+        from fedjob.common.plans.estimators import fitted
+
+        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        self.model_args = Arguments(model_args or {}, what="model_args")
+        self.timing = {}
+        seed = seed_for(self.ctx.job_seed, 0, "", "init")
+        with seeded(seed):
+            estimator = self.init_estimator(self.model_args)
+            # a generator would remember how often it was drawn from
+            self._own_seed = getattr(estimator, "random_state", None)
+            if not isinstance(self._own_seed, int) and hasattr(estimator, "random_state"):
+                self._own_seed = None
+                estimator.random_state = seed % 2**32
+            self._fitted = fitted(estimator, self.model_args)
+
+    def start_step(self, training_args: RawArgs) -> None:
+        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        self.timing = {}
+        self.ctx.state = {}
+        self._fitted.forget()
+        if self._loaded is not None and self._loaded != self.training_args.raw:
+            self.load_data(self.dataset)
+
+    def load_data(self, dataset: Any) -> None:
+        args = self.training_args
+        self.dataset, self._test = dataset, None
+        with seeded(self.seed_of("data", every_round=False)):
+            given = self.training_data(dataset, args.for_user())
+            self._data = self._arrays(given, "training_data")
+            if overrides(self, SklearnPlan, "testing_data"):
+                given = self.testing_data(dataset, args.for_user())
+                self._test = None if given is None else self._arrays(given, "testing_data")
+        self._loaded = dict(args.raw)
+        num_rows = len(self._data[1])
+        self._train_rows, rest = np.arange(num_rows), np.arange(0)
+        if self._test is None and args.test_ratio:
+            seed = self.seed_of("split", every_round=False)
+            self._train_rows, rest = split_indices(num_rows, args.test_ratio, seed)
+            self._test = (self._data[0][rest], self._data[1][rest])
+
+    @property
+    def num_train(self) -> int:
+        return 0 if self._data is None else len(self._train_rows)
+
+    def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {
+            name: torch.from_numpy(np.array(array, order="C", copy=copy or None))
+            for name, array in self._fitted.arrays().items()
+        }
+
+    def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
+        own = self._fitted.arrays()
+        if set(own) != set(params):
+            raise PlanError(
+                f"the parameters don't fit the estimator: expected {', '.join(own)}, found {', '.join(params)}"
+            )
+        for name, array in own.items():
+            given = params[name].numpy()
+            if given.shape != array.shape or given.dtype != array.dtype:
+                raise PlanError(
+                    f"parameter {name}: expected {array.dtype} {list(array.shape)}, "
+                    f"found {given.dtype} {list(given.shape)}"
+                )
+            array[...] = given
+
+    def train(self, adjust: Adjust | None = None) -> TrainOutcome:
+        started = time.perf_counter()
+        if adjust is not None:
+            raise PlanError(
+                "this protocol corrects gradients, which scikit-learn does not show: use a TorchPlan"
+            )
+        if self._data is None:
+            raise PlanError("the data is not loaded: call load_data before train")
+        if not len(self._train_rows):
+            raise self.fail("no_data", "training_data gave no examples to train on")
+        self._set_seed()
+        with seeded(self.seed_of("train")):
+            outcome = self._run_updates(self._data)
+        for name, array in self._fitted.arrays().items():
+            if not np.isfinite(array).all():
+                raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
+        self.timing["train"] = self.timing.get("train", 0.0) + time.perf_counter() - started
+        return outcome
+
+    def _run_updates(self, data: tuple[Array, Array]) -> TrainOutcome:
+        args, num_rows = self.training_args, len(self._train_rows)
+        total, done, samples, loss_sum = num_updates(num_rows, args), 0, 0, 0.0
+        for rows in training_batches(self._train_rows, args, self.seed_of("order")):
+            inputs, targets = data[0][rows], data[1][rows]
+            loss = self._fitted.loss(inputs, targets)
+            if not math.isfinite(loss):
+                raise self.fail("not_finite", f"the loss is {loss}: scale the inputs, or learn more slowly")
+            self._fitted.update(inputs, targets)
+            done, samples, loss_sum = done + 1, samples + len(rows), loss_sum + loss * len(rows)
+            if done % args.log_interval == 0 or done == total:
+                self.ctx.emit(
+                    "metrics",
+                    {
+                        "phase": "train",
+                        "round": self.ctx.round,
+                        "iteration": done,
+                        "num_updates": total,
+                        "epoch": round(samples / num_rows, 4),
+                        "samples": samples,
+                        "loss": loss,
+                    },
+                )
+                self.ctx.progress(done, total)
+        mean = mean_state(loss_sum / samples, samples)
+        return TrainOutcome(num_rows, done, loss_sum / samples, {"loss": mean})
+
+    def validate(self) -> dict[str, MetricState]:
+        started = time.perf_counter()
+        if self._test is None or not len(self._test[1]):
+            raise self.fail(
+                "no_test_data", "nothing to validate on: set test_ratio above 0, or write testing_data"
+            )
+        inputs, targets = self._test
+        total: dict[str, MetricState] = {}
+        with seeded(self.seed_of("validate")):
+            for rows in epoch_batches(np.arange(len(targets)), 10_000):
+                total = add_all(total, self._measure(inputs[rows], targets[rows]))
+        drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
+        self.ctx.emit("metrics", {"phase": "test", "round": self.ctx.round, "samples": len(targets), **drawn})
+        self.timing["validate"] = self.timing.get("validate", 0.0) + time.perf_counter() - started
+        return total
+
+    def _measure(self, inputs: Array, targets: Array) -> dict[str, MetricState]:
+        args, classes = self.training_args, self._fitted.classes
+        if not overrides(self, SklearnPlan, "testing_step"):
+            names = args.test_metric or (("mse",) if classes is None else ("accuracy",))
+            found: dict[str, MetricState] = {}
+            for name in names:
+                if name == "roc_auc" and classes is not None:
+                    pair = self._scores(inputs), np.searchsorted(classes, targets)
+                else:
+                    pair = self.model.predict(inputs), targets
+                found |= measure([name], *pair, args.test_metric_args)
+            return found
+        result = self.testing_step(self.model, (inputs, targets))
+        if isinstance(result, Mapping):
+            return {str(name): self._own_metric(name, item, len(targets)) for name, item in result.items()}
+        if isinstance(result, (tuple, list)) and len(result) == 2:
+            default = ("mse",) if classes is None else ("accuracy",)
+            return measure(args.test_metric or default, result[0], result[1], args.test_metric_args)
+        raise self.fail(
+            "plan",
+            f"testing_step returned a {type(result).__name__}; "
+            'expected (predictions, targets) or {"name": value}',
+        )
+
+    def _own_metric(self, name: str, item: Any, num_rows: int) -> MetricState:
+        if is_state(item):
+            return dict(item)
+        try:
+            return mean_state(float(item), num_rows)
+        except SpecError as error:
+            raise self.fail("not_finite", f"testing_step: metric {name!r} is {float(item)}") from error
+        except (TypeError, ValueError) as error:
+            raise self.fail("plan", f"testing_step: metric {name!r} is not a number") from error
+
+    def _scores(self, inputs: Array) -> Array:
+        """Return the probability of class 1, or one score for each class."""
+        if hasattr(self.model, "predict_proba"):
+            shares: Array = self.model.predict_proba(inputs)
+            return shares[:, 1] if shares.shape[1] == 2 else shares
+        scores: Array = self.model.decision_function(inputs)
+        return 1 / (1 + np.exp(-np.clip(scores, -500, 500))) if scores.ndim == 1 else scores
+
+    def get_state(self) -> dict[str, Any]:
+        import torch
+
+        from fedjob.common.plans.statetree import copy_tree
+
+        def tensors(item: Any) -> Any:
+            return [torch.from_numpy(array) for array in item] if isinstance(item, list) else item
+
+        memory = {name: tensors(item) for name, item in self._fitted.memory().items()}
+        tree = {
+            "estimator": copy_tree(memory, "estimator"),
+            "user": copy_tree(self.ctx.state, "self.ctx.state"),
+        }
+        return {name: part for name, part in tree.items() if part}
+
+    def set_state(self, tree: Mapping[str, Any] | None) -> None:
+        from fedjob.common.plans.statetree import copy_tree
+
+        tree = tree or {}
+        self.ctx.state = copy_tree(tree.get("user", {}), "self.ctx.state")
+        memory = {
+            name: [tensor.numpy() for tensor in item] if isinstance(item, list) else item
+            for name, item in tree.get("estimator", {}).items()
+        }
+        try:
+            self._fitted.recall(memory)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.fail(
+                "state_mismatch", f"the kept state does not fit the estimator: {error}"
+            ) from error
+
+    def _set_seed(self) -> None:
+        if self._own_seed is None and hasattr(self.model, "random_state"):
+            self.model.random_state = self.seed_of("estimator") % 2**32
+
+    def _arrays(self, data: Any, where: str) -> tuple[Array, Array]:
+        """Check what the user's method returned.
+
+        Raises:
+            PlanError: not two arrays of as many rows, or other columns than `num_features`.
+            NodeFailure: a value is missing, or a label is not among the classes.
+        """
+        where = f"{type(self).__name__}.{where}"
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise PlanError(f"{where} returned a {type(data).__name__}; expected (inputs, targets)")
+        try:
+            inputs = np.ascontiguousarray(np.asarray(data[0]), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise PlanError(
+                f"{where}: the inputs are not all numbers ({error}); encode texts first"
+            ) from error
+        targets = np.asarray(data[1])
+        targets = targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 else targets
+        num_features = self._fitted.num_features
+        if inputs.ndim != 2 or inputs.shape[1] != num_features or targets.shape != (len(inputs),):
+            raise PlanError(
+                f"{where} returned arrays of shape {list(inputs.shape)} and {list(targets.shape)}; expected "
+                f"[rows, {num_features}] and [rows]"
+            )
+        if not np.isfinite(inputs).all() or (targets.dtype.kind == "f" and not np.isfinite(targets).all()):
+            raise self.fail("not_finite", f"{where} gave missing or infinite values: fill or drop them")
+        classes = self._fitted.classes
+        if classes is None:
+            return inputs, targets.astype(np.float64)
+        unknown = [label for label in np.unique(targets).tolist() if label not in classes.tolist()]
+        if unknown:
+            raise self.fail(
+                "unknown_class",
+                f"{where} gave {len(unknown)} labels that model_args['classes'] does not list",
+            )
+        return inputs, targets.astype(classes.dtype)
