@@ -6,8 +6,10 @@ reply that carries it and the mark on the message that asked for it are one comm
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from fedjob.common.outbox import MAX_SEEN, CourierStore, Outgoing
 from fedjob.common.types import Address
@@ -56,8 +58,8 @@ class DatabaseStore(CourierStore):
         ]
 
     def drop(self, ids: Iterable[str]) -> None:
-        # losing this to a power cut means one resend, which the other side knows
-        with self._database.transaction(durable=False):
+        # Losing this, to a power cut or a full disk, means one resend, which the other side knows.
+        with suppress(sqlite3.OperationalError), self._database.transaction(durable=False):
             for id_ in ids:
                 self._database.execute("DELETE FROM outbox WHERE id = ?", (id_,))
 

@@ -37,6 +37,7 @@ class Emitted:
     """The plan, or the protocol, said something."""
 
     key: str
+    run: int
     type: str
     data: dict[str, Any]
 
@@ -46,6 +47,7 @@ class Returned:
     """The worker is through; its output folder is complete and durable."""
 
     key: str
+    run: int
     result: WorkResult
 
 
@@ -54,6 +56,7 @@ class WorkerDied:
     """The worker ended without a result; `detail` says how."""
 
     key: str
+    run: int
     detail: str
 
 
@@ -70,6 +73,7 @@ class _Worker:
         self.scratch = scratch
         self.pid: int | None = None
         self.key = ""  # of the task it works on
+        self.run = 0
         self.used = time.monotonic()
         self.doomed = False  # killed, or told to go: nothing it says counts any more
         self.exit_status: int | None = None
@@ -104,13 +108,17 @@ class Workers:
             if self._server is None or not self._server.alive:
                 self._server = _ForkServer(self._home, self._forked, self._exited, self._server_gone)
 
-    def run(self, order: WorkOrder) -> None:
-        """Give an order to its job's worker, which is forked if there is none."""
+    def run(self, order: WorkOrder, number: int) -> None:
+        """Give an order to its job's worker, which is forked if there is none.
+
+        Args:
+            number: tells this attempt from earlier ones at the same task; events carry it.
+        """
         with self._lock:
             worker = self._workers.get(order.job)
             if worker is None or worker.doomed:
                 worker = self._fork(order.job)
-            worker.key, worker.used = order.key, time.monotonic()
+            worker.key, worker.run, worker.used = order.key, number, time.monotonic()
             plain = to_plain(order)
             plain["scratch_path"] = str(worker.scratch)
         try:
@@ -216,9 +224,9 @@ class Workers:
     def _take(self, worker: _Worker, said: Any) -> None:
         match said:
             case ["event", str(type_), dict(data)]:
-                event: WorkerEvent = Emitted(worker.key, type_, data)
+                event: WorkerEvent = Emitted(worker.key, worker.run, type_, data)
             case ["result", dict(plain)]:
-                event = Returned(worker.key, from_plain(WorkResult, plain))
+                event = Returned(worker.key, worker.run, from_plain(WorkResult, plain))
             case _:
                 raise DecodeError("neither an event nor a result")
         with self._lock:
@@ -247,7 +255,7 @@ class Workers:
             silent = worker.doomed
             self._drop(worker)
         if key and not silent:
-            self._notify(WorkerDied(key, _describe(worker.exit_status, detail)))
+            self._notify(WorkerDied(key, worker.run, _describe(worker.exit_status, detail)))
 
     def _forked(self, name: str, pid: int) -> None:
         with self._lock:

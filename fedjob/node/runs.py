@@ -1,0 +1,311 @@
+"""From an accepted task to what a worker computes, and from its result to what the researcher is told.
+
+Both stages run on a few threads, for they wait for the network and the disk; the
+daemon's loop hears of their end through `notify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.errors import DecodeError, EncodeError, FedjobError, NodeFailure, RepositoryUnreachable
+from fedjob.common.messages import MAX_INLINE_BYTES, Result, Task
+from fedjob.common.repository.base import Repository
+from fedjob.common.types import Ref
+from fedjob.common.work import WorkOrder, WorkResult
+from fedjob.node.datasets import Dataset
+from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.spool import Spool
+from fedjob.node.taskkeeping import TaskRow
+
+NUM_THREADS = 4
+MAX_BLOB_BYTES = 64 * 1024 * 1024
+MAX_METRICS_BYTES = 24 * 1024
+RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses between attempts to bring a finished result to a repository that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A task's objects are here; the order can go to a worker."""
+
+    key: str
+    run: int
+    order: WorkOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Unprepared:
+    """A task can't start: an object, its plan or its node state is missing."""
+
+    key: str
+    run: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A finished result is in the repository (or was a failure): what to answer.
+
+    Args:
+        state: id of the node state that it proposes; empty for none.
+        trace: for the node's log.
+    """
+
+    key: str
+    run: int
+    result: Result
+    state: str = ""
+    message: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """The repository does not take a finished result yet."""
+
+    key: str
+    run: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Small bytes that the loop asked for; `data` is None where that failed."""
+
+    ref: Ref
+    data: bytes | None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ensured:
+    """The objects of an old result are (again) in the repository."""
+
+    message: str
+
+
+RunEvent = Prepared | Unprepared | Stored | Unstored | Fetched | Ensured
+
+
+class Runs:
+    """The daemon's threads.
+
+    Args:
+        notify: takes a `RunEvent` on one of these threads; must not block.
+        point: called at the named steps; a test may end the process there.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: NodeHome,
+        config: NodeConfig,
+        node: str,
+        spool: Spool,
+        repository: Repository,
+        notify: Callable[[RunEvent], None],
+        point: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self._home = home
+        self._node = node
+        self._spool = spool
+        self._repository = repository
+        self._notify = notify
+        self._point = point
+        self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
+
+    def prepare(
+        self, row: TaskRow, run: int, task: Task, dataset: Dataset, plan: bytes | None, folder: Path
+    ) -> None:
+        """Fetch what a task needs; ends in `Prepared` or `Unprepared`."""
+        self._pool.submit(self._prepare, row, run, task, dataset, plan, folder)
+
+    def store(self, row: TaskRow, run: int, folder: Path | None, *, min_rows: int) -> None:
+        """Make a finished result the task's and put it into the repository; `Stored` or `Unstored`.
+
+        Args:
+            folder: the worker's; None if the result is in its place already.
+            min_rows: a result that was computed from fewer examples never leaves.
+        """
+        self._pool.submit(self._store, row, run, folder, min_rows)
+
+    def fetch(self, ref: Ref, limit_bytes: int) -> None:
+        """Fetch small bytes; ends in `Fetched`."""
+        self._pool.submit(self._fetch, ref, limit_bytes)
+
+    def ensure(self, row: TaskRow, message: str) -> None:
+        """Put an old result's objects where they are missing; ends in `Ensured`."""
+        self._pool.submit(self._ensure, row, message)
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Do something that may wait for the disk and that nobody waits for."""
+        self._pool.submit(action)
+
+    def stop(self) -> None:
+        """Wait for what is being done; start nothing more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _prepare(
+        self, row: TaskRow, run: int, task: Task, dataset: Dataset, plan: bytes | None, folder: Path
+    ) -> None:
+        try:
+            order = self._order(row, task, dataset, plan, folder)
+            self._point("fetched")
+        except NodeFailure as failure:
+            self._notify(Unprepared(row.key, run, failure.reason, failure.detail))
+        except FedjobError as error:
+            self._notify(Unprepared(row.key, run, error.reason, _without_places(error)))
+        except Exception as error:  # a thread's exception would go unheard
+            self._notify(Unprepared(row.key, run, "internal", type(error).__name__))
+        else:
+            self._notify(Prepared(row.key, run, order))
+
+    def _order(
+        self, row: TaskRow, task: Task, dataset: Dataset, plan: bytes | None, folder: Path
+    ) -> WorkOrder:
+        state_path = ""
+        if task.state is not None:
+            path = self._home.state_of(row.job, task.state)
+            if not path.exists():
+                raise NodeFailure(self._node, "state_missing", f"there is no node state {task.state[:64]!r}")
+            state_path = str(path)
+        if plan is None and task.plan is not None:
+            plan = self._repository.get_bytes(task.plan, limit_bytes=task.plan.size_bytes)
+        params = {name: str(self._spool.fetch(ref)) for name, ref in task.params.items()}
+        values = dict(task.values)
+        for name, ref in task.blobs.items():
+            if ref.size_bytes > MAX_BLOB_BYTES:
+                raise DecodeError(f"value {name} has {ref.size_bytes} bytes; at most {MAX_BLOB_BYTES}")
+            values[name] = unpack(self._spool.fetch(ref).read_bytes())
+        return WorkOrder(
+            key=row.key,
+            job=row.job,
+            round=row.round,
+            step=row.step,
+            node=self._node,
+            protocol=task.protocol,
+            config=task.config,
+            plan_text="" if plan is None else plan.decode(),
+            entry=task.entry,
+            dataset=dataset.opened_as(task.use),
+            values=values,
+            params=params,
+            model_args=task.model_args,
+            training_args=task.training_args,
+            seed=task.seed,
+            state_path=state_path,
+            output_path=str(folder),
+        )
+
+    def _store(self, row: TaskRow, run: int, folder: Path | None, min_rows: int) -> None:
+        try:
+            if folder is not None:
+                self._spool.finish(row.key, folder)
+                self._point("kept")
+            stored = self._put(row, run, self._spool.result(row.key), min_rows)
+            self._point("stored")
+        except RepositoryUnreachable as error:
+            self._notify(Unstored(row.key, run, str(error)))
+        except (FedjobError, EncodeError) as error:
+            self._notify(Stored(row.key, run, _failure(row.key, error.reason, _without_places(error))))
+        except Exception as error:  # a thread's exception would go unheard
+            self._notify(
+                Stored(row.key, run, _failure(row.key, "internal", type(error).__name__), message=str(error))
+            )
+        else:
+            self._notify(stored)
+
+    def _put(self, row: TaskRow, run: int, found: WorkResult, min_rows: int) -> Stored:
+        if not found.ok:
+            detail = found.detail
+            if self.config.errors == "full" and found.message:
+                detail = f"{detail}: {found.message}"
+            failed = _failure(row.key, found.reason or "exception", detail[:8000])
+            return Stored(row.key, run, failed, message=found.message, trace=found.trace)
+        if found.num_examples < min_rows:
+            detail = "fewer examples than the dataset's owner allows"
+            return Stored(row.key, run, _failure(row.key, "min_rows", detail))
+        if len(pack(found.metrics)) > MAX_METRICS_BYTES:
+            raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
+        params = self._put_params(row) if found.params_path else None
+        value, blob = found.value, None
+        if value is not None and len(packed := pack(value)) > MAX_INLINE_BYTES:
+            value, blob = None, self._repository.put(packed, job=row.job, readers=[row.researcher])
+        state = ""
+        if found.state_path:
+            state = row.key[:32]  # the same work proposes the same state
+            self._spool.keep_state(row.key, row.job, state)
+        result = Result(
+            of="",
+            key=row.key,
+            ok=True,
+            value=value,
+            blob=blob,
+            params=params,
+            weight=found.weight,
+            num_examples=found.num_examples,
+            metrics=found.metrics,
+            timing=found.timing,
+            state=state or None,
+            threads=found.threads,
+        )
+        return Stored(row.key, run, result, state)
+
+    def _put_params(self, row: TaskRow) -> Ref:
+        path = self._spool.params_of(row.key, limit_bytes=self.config.result_mb << 20)
+        return self._repository.put(path, job=row.job, readers=[row.researcher])
+
+    def _fetch(self, ref: Ref, limit_bytes: int) -> None:
+        try:
+            self._notify(Fetched(ref, self._repository.get_bytes(ref, limit_bytes=limit_bytes)))
+        except FedjobError as error:
+            self._notify(Fetched(ref, None, error.reason, _without_places(error)))
+        except Exception as error:  # a thread's exception would go unheard
+            self._notify(Fetched(ref, None, "internal", type(error).__name__))
+
+    def _ensure(self, row: TaskRow, message: str) -> None:
+        try:
+            result = from_plain(Result, unpack(row.result))
+            refs = [ref for ref in (result.params, result.blob) if ref is not None]
+            if not all(self._repository.exists(ref) for ref in refs) and self._spool.has_result(row.key):
+                self._put(row, 0, self._spool.result(row.key), 0)
+        except Exception:
+            pass  # the researcher finds it missing, and says so
+        self._notify(Ensured(message))
+
+
+def packed_result(result: Result) -> bytes:
+    """Return a result as it is kept in the task's row; `of` is filled in when it is sent."""
+    return pack(to_plain(result))
+
+
+def unpacked_result(row: TaskRow) -> Result:
+    """Return what a finished task is answered with."""
+    if row.result:
+        return replace(from_plain(Result, unpack(row.result)), of=row.message)
+    return replace(_failure(row.key, row.reason or "error", row.detail), of=row.message)
+
+
+def refused(key: str, of: str, reason: str, detail: str) -> Result:
+    """Return the answer to a task that was not accepted."""
+    return replace(_failure(key, reason, detail), of=of)
+
+
+def _failure(key: str, reason: str, detail: str) -> Result:
+    return Result(of="", key=key, ok=False, reason=reason, detail=detail[:8000])
+
+
+def _without_places(error: FedjobError) -> str:
+    """Return an error's words if they are ours to tell: what names a path of this node stays here."""
+    text = str(error)
+    return type(error).__name__ if "/" in text else text[:1000]
