@@ -1,0 +1,8 @@
+"""`python -m fedjob.hub`."""
+
+from __future__ import annotations
+
+from fedjob.hub.cli import hub
+
+if __name__ == "__main__":
+    hub(prog_name="fedjob hub")

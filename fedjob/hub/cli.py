@@ -1,0 +1,295 @@
+"""`fedjob hub`: the commands of whoever runs a hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from fedjob.common.errors import ConfigError, FedjobError, SpecError
+
+if TYPE_CHECKING:
+    from fedjob.hub.broker import Accounts
+    from fedjob.hub.home import HubHome, Running
+    from fedjob.hub.ledger import Ledger
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_URL = "http://127.0.0.1:8844"
+
+home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The hub's folder.  [default: $FEDJOB_HOME, else ~/.fedjob/hub]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def one_line(command: Callable[P, R]) -> Callable[P, R]:
+    """Show an error as one line and no traceback."""
+
+    @wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except FedjobError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+    return guarded
+
+
+@click.group()
+def hub() -> None:
+    """Run the meeting point of a federation: a broker and a file repository."""
+
+
+@hub.command()
+@home_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8844, show_default=True, help="0: a free one.")
+@click.option(
+    "--mqtt-port", type=click.IntRange(0, 65535), default=1844, show_default=True, help="0: a free one."
+)
+@click.option(
+    "--broker-kind",
+    type=click.Choice(["auto", "mosquitto", "amqtt"]),
+    default="auto",
+    show_default=True,
+    help="auto: Mosquitto where it is installed, else the embedded amqtt.",
+)
+@click.option("--broker", "broker_url", default="", help="URL of a broker that somebody else runs.")
+@click.option("--storage", help="Folder for the objects.  [default: in the home]")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its key.")
+@click.option("--insecure", is_flag=True, help="Listen for others without TLS.")
+@click.option("--invited-only", is_flag=True, help="Ask for invitations on loopback too.")
+@click.option("--read-url", "read_urls", multiple=True, help="Another server of the same objects.")
+@one_line
+def start(
+    home: Path | None, storage: str | None, tls_cert: Path | None, tls_key: Path | None, **rest: Any
+) -> None:
+    """Run the hub until Ctrl-C or SIGTERM."""
+    import asyncio
+    import logging
+    import signal
+
+    from fedjob.hub.service import TlsFiles
+    from fedjob.hub.supervisor import Hub, HubSettings
+
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("expected --tls-cert and --tls-key together, found one of them")
+    if storage is not None and "://" in storage:
+        raise SpecError(
+            f"--storage: expected a folder, found {storage[:80]!r}: other storage is not there yet"
+        )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    settings = HubSettings(
+        home=_home(home),
+        storage=None if storage is None else Path(storage),
+        tls=None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key),
+        **rest,
+    )
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await Hub(settings, _say_ready).run(stop)
+
+    asyncio.run(run())
+
+
+def _say_ready(running: Running, accounts: Accounts) -> None:
+    kind = f"{running.broker_kind} {running.broker_version}".strip()
+    click.echo(f"hub ready: {running.url} {running.broker_url} (broker: {kind})")
+    if running.broker_kind == "external":
+        from fedjob.hub.rules import acl_file
+
+        click.echo(
+            "The broker needs these users and rules; both files are kept up to date, reload it after changes:"
+        )
+        click.echo(f"password_file {accounts.passwords}\nacl_file {accounts.acl}\n{acl_file()}", nl=False)
+
+
+@hub.command()
+@home_option
+@json_option
+@one_line
+def status(home: Path | None, as_json: bool) -> None:
+    """Show whether the hub runs, where, and what it holds. Exit status 1: it does not run."""
+    where = _existing(home)
+    with _ledger(where) as ledger:
+        count, size = _objects(ledger)
+        said: dict[str, Any] = {
+            "home": str(where.folder),
+            "federation": ledger.federation,
+            "parties": _count(ledger, "SELECT count(*) FROM parties WHERE NOT revoked"),
+            "jobs": _count(ledger, "SELECT count(DISTINCT job) FROM leases"),
+            "objects": count,
+            "size_bytes": size,
+        }
+    running = where.running()
+    said["running"] = running is not None
+    if running is not None:
+        said |= {"pid": running.pid, "url": running.url, "broker_url": running.broker_url}
+        said |= {
+            "broker": f"{running.broker_kind} {running.broker_version}".strip(),
+            "storage": running.storage,
+        }
+    if as_json:
+        click.echo(json.dumps(said, indent=2))
+    else:
+        click.echo("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in said.items()))
+    if running is None:
+        raise click.exceptions.Exit(1)
+
+
+@hub.command()
+@home_option
+@click.option("--storage", type=click.Path(path_type=Path), help="As the hub was started with.")
+@json_option
+@one_line
+def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
+    """Remove the objects of jobs that nobody ended in time, and what a kill left over."""
+    from fedjob.hub.home import HubHome
+    from fedjob.hub.limits import Limits
+    from fedjob.hub.store import ObjectStore
+
+    where = _existing(home)
+    running = where.running()
+    if running is not None:
+        storage = Path(running.storage)
+    where = HubHome(where.folder, storage)
+    with _ledger(where) as ledger:
+        swept = ObjectStore(where.storage, ledger, Limits()).sweep()
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps(asdict(swept)))
+    else:
+        click.echo(
+            f"removed {swept.num_jobs} jobs, {swept.num_objects} objects, {swept.num_files} stray files: "
+            f"{swept.freed_bytes / 1e6:.1f} MB"
+        )
+
+
+@hub.command()
+@click.argument("party")
+@home_option
+@click.option("--role", type=click.Choice(["node", "researcher"]), default="node", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="File.  [default: PARTY.invitation]"
+)
+@click.option("--url", help="Under which the party reaches the hub.  [default: where it runs]")
+@one_line
+def invite(party: str, home: Path | None, role: str, out: Path | None, url: str | None) -> None:
+    """Write a one-time invitation for PARTY to a file."""
+    from fedjob.common.durable import write_atomic
+    from fedjob.common.enrol import Invitation
+    from fedjob.common.web import check_http_url
+    from fedjob.hub.limits import Limits
+    from fedjob.hub.parties import Parties
+
+    where = _existing(home)
+    running = where.running()
+    url = check_http_url(url or (DEFAULT_URL if running is None else running.url))
+    limits = Limits()
+    with _ledger(where) as ledger:
+        code = Parties(ledger, limits).invite(party, role)
+    path = out or Path(f"{party}.invitation")
+    try:
+        write_atomic(path, Invitation(url, party, role, code).dump(), mode=0o600)
+    except OSError as error:
+        raise ConfigError(f"can't write {path}: {error.strerror}") from error
+    command = "fedjob node init" if role == "node" else "fedjob init"
+    click.echo(
+        f"{path}: good for {limits.invitation_s / 86400:.0f} days, once; its holder is {party} from then on"
+    )
+    click.echo(f"there: {command} --id {party} --invite {path.name}")
+
+
+@hub.group()
+def party() -> None:
+    """Show the parties of the federation, or take one's rights away."""
+
+
+@party.command("list")
+@home_option
+@json_option
+@one_line
+def party_list(home: Path | None, as_json: bool) -> None:
+    """List all parties."""
+    from fedjob.hub.limits import Limits
+    from fedjob.hub.parties import Parties
+
+    with _ledger(_existing(home)) as ledger:
+        members = Parties(ledger, Limits()).all()
+    if as_json:
+        rows = [{"party": m.party, "role": m.role, "key": m.key, "revoked": m.revoked} for m in members]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not members:
+        click.echo("nobody has enrolled yet")
+    for m in members:
+        click.echo(f"{m.party:<24} {m.role:<10} {m.key[:16]}...{'  revoked' if m.revoked else ''}")
+
+
+@party.command("revoke")
+@click.argument("party")
+@home_option
+@one_line
+def party_revoke(party: str, home: Path | None) -> None:
+    """Take PARTY's rights away at once: its token and its password at the broker."""
+    from fedjob.hub.limits import Limits
+    from fedjob.hub.parties import Parties
+
+    with _ledger(_existing(home)) as ledger:
+        Parties(ledger, Limits()).revoke(party)
+    click.echo(f"revoked {party}")
+
+
+class _Closing:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __enter__(self) -> Ledger:
+        return self._ledger
+
+    def __exit__(self, *_: object) -> None:
+        self._ledger.close()
+
+
+def _ledger(home: HubHome) -> _Closing:
+    from fedjob.hub.ledger import Ledger
+
+    return _Closing(Ledger(home.ledger))
+
+
+def _home(home: Path | None) -> Path:
+    return home or Path(os.environ.get("FEDJOB_HOME") or "~/.fedjob/hub").expanduser()
+
+
+def _existing(home: Path | None) -> HubHome:
+    from fedjob.hub.home import HubHome
+
+    folder = _home(home)
+    if not (folder / "hub.sqlite").exists():
+        raise ConfigError(
+            f"expected a hub's home in {folder}, found none: run `fedjob hub start`, or give --home"
+        )
+    return HubHome(folder)
+
+
+def _objects(ledger: Ledger) -> tuple[int, int]:
+    count, size = ledger.read("SELECT count(*), coalesce(sum(size_bytes), 0) FROM objects")[0]
+    return int(count), int(size)
+
+
+def _count(ledger: Ledger, query: str) -> int:
+    return int(ledger.read(query)[0][0])

@@ -1,0 +1,91 @@
+"""The hub's folder: every file name in one place, and the lock that says whose it is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fedjob.common.durable import write_atomic
+from fedjob.common.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a running hub says about itself to this machine."""
+
+    pid: int
+    url: str
+    broker_url: str
+    broker_kind: str
+    broker_version: str
+    broker_pid: int
+    storage: str
+
+
+class HubHome:
+    """A hub's folder, made if need be.
+
+    Args:
+        storage: for the objects; by default a folder in the home.
+    """
+
+    def __init__(self, folder: Path, storage: Path | None = None) -> None:
+        self.folder = folder.expanduser().absolute()
+        self.storage = (storage or self.folder / "storage").expanduser().absolute()
+        self.ledger = self.folder / "hub.sqlite"
+        self.broker = self.folder / "broker"
+        try:
+            self.broker.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.storage.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"can't use {error.filename} for the hub: {error.strerror}") from error
+        self._running = self.folder / "running.json"
+        self._lock = -1
+
+    def lock(self) -> None:
+        """Take this home for this process, until it ends.
+
+        Raises:
+            ConfigError: another hub runs here.
+        """
+        descriptor = os.open(self.folder / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ConfigError(
+                f"a hub runs in {self.folder} already: see `fedjob hub status`, or use another --home"
+            ) from None
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        """Let go of the home."""
+        if self._lock >= 0:
+            self._running.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    def announce(self, running: Running) -> None:
+        """Tell other processes of this machine where the hub is."""
+        write_atomic(self._running, json.dumps(asdict(running)).encode())
+
+    def running(self) -> Running | None:
+        """Return where the hub of this home is; None if none runs."""
+        try:
+            descriptor = os.open(self.folder / "hub.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None  # nobody holds it: what running.json says is about one that was killed
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
+        try:
+            return Running(**json.loads(self._running.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
