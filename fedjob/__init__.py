@@ -31,7 +31,26 @@ _NAMES = {
     "connect": "fedjob.researcher.session",
 }
 
-__all__ = [*sorted(_NAMES), "__version__"]
+__all__ = [
+    "AllNodes",
+    "EarlyStopping",
+    "Explicit",
+    "FedAvg",
+    "FedjobError",
+    "Fraction",
+    "Hook",
+    "Job",
+    "JobFailed",
+    "KeepBest",
+    "Quorum",
+    "Session",
+    "SklearnPlan",
+    "TensorBoard",
+    "TorchPlan",
+    "WeightedMean",
+    "connect",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from fedjob.common.errors import FedjobError, JobFailed

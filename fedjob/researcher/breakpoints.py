@@ -201,7 +201,9 @@ def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
     try:
         raw = (path / "manifest.mpk").read_bytes()
     except OSError as error:
-        raise BreakpointCorrupt(f"breakpoint {path.name}: its manifest.mpk can't be read: {error.strerror}") from error
+        raise BreakpointCorrupt(
+            f"breakpoint {path.name}: its manifest.mpk can't be read: {error.strerror}"
+        ) from error
     body, digest = raw[:-32], raw[-32:]
     if hashlib.sha256(body).digest() != digest:
         raise BreakpointCorrupt(f"breakpoint {path.name}: its manifest.mpk has been changed or cut short")

@@ -20,8 +20,8 @@ from fedjob.researcher.spec import plain_args
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
-    from fedjob.common.repository.base import Repository
     from fedjob.common.plans.source import PlanSource
+    from fedjob.common.repository.base import Repository
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.position import Position
     from fedjob.researcher.runner import Runner
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 class ByHand:
     """The part of a job that lets a researcher drive its rounds one by one.
 
-        job.start_nodes_training_round(1)         # train
-        job.update_parameters()                   # the fold of the replies, or your own parameters
-        job.start_nodes_training_round(2)
-        ...
-        job.close()
+    job.start_nodes_training_round(1)         # train
+    job.update_parameters()                   # the fold of the replies, or your own parameters
+    job.start_nodes_training_round(2)
+    ...
+    job.close()
     """
 
     _spec: JobSpec
@@ -48,7 +48,6 @@ class ByHand:
     _runner: Runner | None
     _nodes_override: tuple[str, ...] | None = None
     _gathered: Gathered | None = None
-    _replies_by_round: dict[int, Replies]
 
     def _open(self) -> Runner:
         raise NotImplementedError
@@ -83,7 +82,8 @@ class ByHand:
     @property
     def training_replies(self) -> dict[int, Replies]:
         """Round -> replies, of the rounds driven by hand."""
-        return self.__dict__.setdefault("_replies_by_round", {})
+        replies: dict[int, Replies] = self.__dict__.setdefault("_replies_by_round", {})
+        return replies
 
     @property
     def nodes(self) -> list[str]:
@@ -95,7 +95,9 @@ class ByHand:
         chosen = tuple(nodes)
         unknown = sorted(set(chosen) - set(self._spec.datasets)) if self._spec.datasets else []
         if isinstance(nodes, str) or unknown or not chosen:
-            raise SpecError(f"job.nodes is a list of {', '.join(sorted(self._spec.datasets))}; found {nodes!r}")
+            raise SpecError(
+                f"job.nodes is a list of {', '.join(sorted(self._spec.datasets))}; found {nodes!r}"
+            )
         self._nodes_override = chosen
         if self._runner is not None:
             self._runner.select = self._select_override
@@ -128,7 +130,7 @@ class ByHand:
 
         runner = self._opened()
         if self._spec.local or self._session is None:
-            return {node: "not-needed" for node in self._spec.datasets}
+            return dict.fromkeys(self._spec.datasets, "not-needed")
         return ask_grants(self._session, self._spec, runner.gatherer.plan, runner.record.epoch)
 
     def start_nodes_training_round(self, round_: int, do_training: bool = True) -> Replies:
@@ -148,7 +150,9 @@ class ByHand:
         if do_training:
             ask = runner.protocol.instruct(
                 {**position.state, "round": round_ - 1},
-                View(rounds=round_, nodes=tuple(sorted(self._spec.datasets)), last=None, seed=self._spec.seed),
+                View(
+                    rounds=round_, nodes=tuple(sorted(self._spec.datasets)), last=None, seed=self._spec.seed
+                ),
             )
             if isinstance(ask, Done):
                 raise SpecError(f"{self._spec.protocol.name} has nothing to ask in round {round_}")
@@ -191,7 +195,9 @@ class ByHand:
             ValueError: both were given.
         """
         if params is not None and filename is not None:
-            raise SpecError("update_parameters takes params or filename: both were given, expected at most one")
+            raise SpecError(
+                "update_parameters takes params or filename: both were given, expected at most one"
+            )
         runner = self._opened()
         position = runner.position
         gathered = self._gathered
@@ -230,7 +236,9 @@ class ByHand:
         """
         found = load_breakpoint(Path(state).expanduser().resolve())
         if found.spec.get("id") != self._spec.id:
-            raise SpecError(f"that breakpoint is of {found.spec.get('id')}, not of {self._spec.id}: use Job.resume")
+            raise SpecError(
+                f"that breakpoint is of {found.spec.get('id')}, not of {self._spec.id}: use Job.resume"
+            )
         self._position = found.position
         if self._runner is not None:
             self._runner.position = found.position

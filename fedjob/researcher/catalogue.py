@@ -56,7 +56,7 @@ class DatasetHandle:
         return f"{self.node}/{self.name}"
 
 
-T = TypeVar("T", NodeInfo, DatasetHandle)
+T = TypeVar("T")
 
 
 class Table(list[T]):
@@ -74,12 +74,16 @@ class Table(list[T]):
             return "(none)"
         rows = [list(self._columns), *self._cells()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self._columns))]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self._columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self._cells()
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._cells()
         )
         return f"<table><tr>{head}</tr>{body}</table>"
 

@@ -19,7 +19,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.command()
 @HOME
 @click.option("--id", "party", required=True, help="Your id in the federation.")
-@click.option("--invite", type=click.Path(exists=True, dir_okay=False), help="The invitation file from the hub's owner.")
+@click.option(
+    "--invite", type=click.Path(exists=True, dir_okay=False), help="The invitation file from the hub's owner."
+)
 @click.option("--hub", help="URL of a hub on this machine.")
 def init(home: Path | None, party: str, invite: str | None, hub: str | None) -> None:
     """Make a researcher's home: a key pair, and membership in a federation."""
@@ -43,7 +45,10 @@ def nodes(home: Path | None, as_json: bool) -> None:
     with connect(home=home) as session:
         found = session.nodes()
     _show(
-        [{"id": n.id, "online": n.online, "version": n.version, "datasets": n.num_datasets, "busy": n.busy} for n in found],
+        [
+            {"id": n.id, "online": n.online, "version": n.version, "datasets": n.num_datasets, "busy": n.busy}
+            for n in found
+        ],
         as_json,
         empty="no nodes are enrolled: fedjob node init --id NAME --hub URL",
     )
@@ -79,7 +84,10 @@ def verify(job: str, home: Path | None, as_json: bool) -> None:
     from fedjob.researcher.verify import verify_job
 
     checks = verify_job(find_job(home_path(home), job))
-    _show([{"round": c.round, "step": c.step, "verdict": c.verdict, "detail": c.detail} for c in checks], as_json)
+    _show(
+        [{"round": c.round, "step": c.step, "verdict": c.verdict, "detail": c.detail} for c in checks],
+        as_json,
+    )
     equal = sum(check.verdict == "equal" for check in checks)
     bad = [check for check in checks if check.verdict == "different"]
     click.echo(f"{equal} of {len(checks)} folds recomputed to the same bytes", err=as_json)
@@ -109,7 +117,9 @@ def list_jobs(home: Path | None, as_json: bool) -> None:
         try:
             spec = load_spec(folder.spec)
         except FedjobError as error:
-            rows.append({"id": path.name, "name": "", "protocol": "", "state": "unreadable", "reason": str(error)})
+            rows.append(
+                {"id": path.name, "name": "", "protocol": "", "state": "unreadable", "reason": str(error)}
+            )
             continue
         record = load_record(folder.record)
         rows.append(
@@ -141,7 +151,9 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
     spec, record = load_spec(folder.spec), load_record(folder.record)
     kept = [str(path) for path in list_breakpoints(folder.breakpoints)]
     if as_json:
-        click.echo(json.dumps({"spec": asdict(spec), "record": asdict(record), "breakpoints": kept}, indent=2))
+        click.echo(
+            json.dumps({"spec": asdict(spec), "record": asdict(record), "breakpoints": kept}, indent=2)
+        )
         return
     for key, value in {
         "id": spec.id,

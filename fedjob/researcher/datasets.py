@@ -45,12 +45,17 @@ def resolve(data: Any, nodes: list[str] | None, session: Session) -> dict[str, d
     for node, handles in by_node.items():
         if len(handles) > 1:
             names = ", ".join(str(handle) for handle in handles)
-            raise SpecError(f"{node} has {len(handles)} datasets that match ({names}): say which, data=[{names!r}]")
+            raise SpecError(
+                f"{node} has {len(handles)} datasets that match ({names}): say which, data=[{names!r}]"
+            )
     if not by_node:
-        listed = ", ".join(f"{h} (tags: {', '.join(h.tags) or 'none'})" for h in offered[:10]) or "none at all"
+        listed = (
+            ", ".join(f"{h} (tags: {', '.join(h.tags) or 'none'})" for h in offered[:10]) or "none at all"
+        )
         raise NoDatasets(f"no dataset matches data={data!r}; the nodes that answered offer {listed}")
     return {
-        node: {"name": handles[0].name, "num_rows": handles[0].num_rows} for node, handles in sorted(by_node.items())
+        node: {"name": handles[0].name, "num_rows": handles[0].num_rows}
+        for node, handles in sorted(by_node.items())
     }
 
 
@@ -110,7 +115,9 @@ def _local(item: Any, node: str) -> dict[str, Any]:
         )
     unknown = set(item) - {"path", "reader", "options", "name", "tags"}
     if unknown:
-        raise SpecError(f"data for {node}: unknown keys {sorted(unknown)}; expected path, reader, options, name, tags")
+        raise SpecError(
+            f"data for {node}: unknown keys {sorted(unknown)}; expected path, reader, options, name, tags"
+        )
     path = Path(item["path"]).expanduser().resolve()
     options = {str(key): value for key, value in dict(item.get("options") or {}).items()}
     reader = item.get("reader") or guess_reader(path)

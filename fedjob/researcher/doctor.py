@@ -14,6 +14,7 @@ from fedjob.common.errors import FedjobError
 from fedjob.common.repository import open_repository
 from fedjob.researcher.session import connect
 
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that was looked at."""
@@ -77,7 +78,9 @@ def _broker(home: Path) -> list[Finding]:
     try:
         session = connect(home=home)
     except FedjobError as error:
-        return [Finding("broker", False, str(error), "look at the hub's log; is the broker's port reachable?")]
+        return [
+            Finding("broker", False, str(error), "look at the hub's log; is the broker's port reachable?")
+        ]
     with session:
         findings = [Finding("broker", True, session.membership.broker_url)]
         nodes = session.nodes()
@@ -91,4 +94,3 @@ def _broker(home: Path) -> list[Finding]:
             )
         )
     return findings
-

@@ -1,10 +1,10 @@
 """A job's folder on disk: the one place that knows a file name.
 
-    <home>/jobs/<job id>/
-        spec.mpk  plan.py  record.mpk  events.jsonl  lock
-        breakpoints/round_0007/
-        spool/round_0007/         contributions, totals and the journal of replies
-        result/
+<home>/jobs/<job id>/
+    spec.mpk  plan.py  record.mpk  events.jsonl  lock
+    breakpoints/round_0007/
+    spool/round_0007/         contributions, totals and the journal of replies
+    result/
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class JobFolder:
             fsync_dir(self.path)
             fsync_dir(self.path.parent)
         except OSError as error:
-            raise ConfigError(f"can't make the job's folder {self.path}: {error.strerror or error}") from error
+            raise ConfigError(
+                f"can't make the job's folder {self.path}: {error.strerror or error}"
+            ) from error
 
     def make_spool(self, round_: int) -> Path:
         """Return the spool folder of a round, made if need be."""

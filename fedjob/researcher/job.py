@@ -143,7 +143,9 @@ class Job(ByHand):
         TrainingArgs.parse(raw_training, extra_args=cls.extra_args)
         quorum = quorum or Quorum()
         if not isinstance(quorum, Quorum):
-            raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
+            raise SpecError(
+                f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}"
+            )
         self._session = session
         self._data = data
         self._nodes_asked = nodes
@@ -225,7 +227,9 @@ class Job(ByHand):
     def _open(self, extra_hooks: tuple[Hook, ...] = ()) -> Runner:
         """Resolve the data, then take the folder's lock and reach the nodes."""
         if self.state == "completed":
-            raise JobError(f"job {self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds")
+            raise JobError(
+                f"job {self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
+            )
         session = None
         if not self._spec.local:
             session = self._session = self._session or default_session()
@@ -249,15 +253,16 @@ class Job(ByHand):
     def _resolve(self, session: Session | None) -> None:
         if session is None:
             datasets = resolve_local(self._data, self._as_node)
-            owner = {}
+            spec = self._spec
         else:
             asked = None if self._nodes_asked is None else list(self._nodes_asked)
             datasets = resolve(self._data, asked, session)
-            owner = {
-                "researcher": session.party,
-                "owner_key": session.identity.public_key_hex,
-                "federation": session.federation,
-            }
+            spec = replace(
+                self._spec,
+                researcher=session.party,
+                owner_key=session.identity.public_key_hex,
+                federation=session.federation,
+            )
             if self._folder.path.parent.parent != session.home:
                 self._move(job_folder(session.home, self.id))
         required = set(self._spec.the_quorum.required) | set(self._explicit_nodes())
@@ -271,7 +276,7 @@ class Job(ByHand):
                 f"the quorum needs {self._spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
                 f"job's data: {', '.join(datasets)}"
             )
-        self._spec = replace(self._spec, datasets=datasets, **owner)
+        self._spec = replace(spec, datasets=datasets)
         self._spec.save(self._folder.spec)
 
     def _explicit_nodes(self) -> tuple[str, ...]:
@@ -316,7 +321,9 @@ class Job(ByHand):
         position = found.position
         if rounds is not None:
             if rounds < position.round:
-                raise SpecError(f"the breakpoint is of round {position.round}; rounds={rounds} lies before it")
+                raise SpecError(
+                    f"the breakpoint is of round {position.round}; rounds={rounds} lies before it"
+                )
             spec = replace(spec, rounds=check_count("rounds", rounds, 1))
             position = replace(position, stop="")
         if not spec.local:
@@ -344,7 +351,9 @@ class Job(ByHand):
         job._position = position
         job._value = None
         job._runner = None
-        job._plan = built_plan(found.plan_text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed)
+        job._plan = built_plan(
+            found.plan_text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
+        )
         owning = found.path.parent.parent
         if owning.name == spec.id and found.path.parent.name == "breakpoints" and home is None:
             job._folder = JobFolder(owning)
@@ -441,7 +450,9 @@ class Job(ByHand):
         for fold in self.position.ledger:
             replied = tuple(str(entry[0]) for entry in fold.inputs)
             found[fold.round] = RoundInfo(
-                selected=tuple(sorted({*replied, *fold.left_out})), replied=replied, dropped=dict(fold.left_out)
+                selected=tuple(sorted({*replied, *fold.left_out})),
+                replied=replied,
+                dropped=dict(fold.left_out),
             )
         return found
 
@@ -464,7 +475,9 @@ class Job(ByHand):
 
     def _build_with(self, params: Mapping[str, Any]) -> TrainingPlan:
         spec = self._spec
-        plan = built_plan(self._source.text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed)
+        plan: TrainingPlan = built_plan(
+            self._source.text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
+        )
         plan.set_params(params)
         return plan
 
@@ -499,7 +512,8 @@ class Job(ByHand):
             "nodes": ", ".join(self._spec.datasets) or "not resolved yet",
         }
         rows = "".join(
-            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in facts.items()
+            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
+            for key, value in facts.items()
         )
         return f"<table>{rows}</table>"
 
@@ -532,7 +546,9 @@ def _first_params(init: Any, plan: TrainingPlan) -> Mapping[str, Any]:
             raise SpecError(f"init={str(init)!r}: there is no such file; expected a safetensors file")
         init = FileParams(path)
     if not isinstance(init, Mapping):
-        raise SpecError(f"init is named tensors, a safetensors file or a job's result, not a {type(init).__name__}")
+        raise SpecError(
+            f"init is named tensors, a safetensors file or a job's result, not a {type(init).__name__}"
+        )
     import torch
 
     given = {str(name): torch.as_tensor(value) for name, value in init.items()}

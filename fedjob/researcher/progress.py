@@ -56,7 +56,9 @@ class ProgressBar(Hook):
             return
         if event.type == "grant":
             waiting = ", ".join(event.data["waiting"])
-            self._progress.update(self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan")
+            self._progress.update(
+                self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan"
+            )
         elif event.type == "error":
             self._progress.console.print(f"[yellow]{event.node} is left out: {event.data.get('reason')}")
 

@@ -47,7 +47,9 @@ class RemoteFederation(Federation):
         epoch: of this runner; nodes refuse tasks of an older one.
     """
 
-    def __init__(self, session: Session, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int) -> None:
+    def __init__(
+        self, session: Session, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int
+    ) -> None:
         self.num_rows = {node: info.get("num_rows") for node, info in spec.datasets.items()}
         self._session = session
         self._spec = spec
@@ -82,14 +84,18 @@ class RemoteFederation(Federation):
                 self._events.add("error", node=node, reason=reason)
             if verdict is Verdict.IMPOSSIBLE:
                 listed = "; ".join(f"{node}: {reason}" for node, reason in lost.items())
-                reason = "rejected" if any(a.status == "rejected" for a in answers.values()) else "quorum_lost"
+                reason = (
+                    "rejected" if any(a.status == "rejected" for a in answers.values()) else "quorum_lost"
+                )
                 raise JobFailed(
                     f"too few nodes take part: {listed}. Expected {self._spec.the_quorum.min_nodes} or more"
                     f"{_and_required(self._spec.the_quorum)}; ask the nodes' owners, or start the nodes",
                     reason=reason,
                 )
             self.num_rows = {
-                node: answers[node].num_rows or rows for node, rows in self.num_rows.items() if node not in lost
+                node: answers[node].num_rows or rows
+                for node, rows in self.num_rows.items()
+                if node not in lost
             }
 
     def _offer(self, nodes: Iterable[str], plan: Ref | None) -> None:
@@ -271,7 +277,9 @@ class _Collector:
                 return
             listed = command.listed
             if listed.reason != "duplicate":
-                self._events.add("note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}")
+                self._events.add(
+                    "note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}"
+                )
         self._endpoint.settle([message])
 
     def _fetch(self, message: Message, result: Result) -> None:
@@ -369,7 +377,12 @@ def ask_grants(session: Session, spec: JobSpec, plan: Ref | None, epoch: int) ->
         by_dataset.setdefault(str(info["name"]), []).append(node)
     for dataset, nodes in by_dataset.items():
         offer = Offer(
-            dataset=dataset, protocol=spec.protocol.name, plan=plan, entry=spec.plan_entry, job_name=spec.name, dry=True
+            dataset=dataset,
+            protocol=spec.protocol.name,
+            plan=plan,
+            entry=spec.plan_entry,
+            job_name=spec.name,
+            dry=True,
         )
         for node, message in session.ask(nodes, offer, timeout_s=10.0, job=spec.id, epoch=epoch).items():
             if isinstance(message.body, Answer):

@@ -82,7 +82,9 @@ def _summary(reply: TrainingReply) -> str:
     if not reply.success:
         return f"left out: {reply.msg}"
     measured = ", ".join(
-        f"{name} {number:.4g} ({phase})" for phase, named in reply.metrics.items() for name, number in named.items()
+        f"{name} {number:.4g} ({phase})"
+        for phase, named in reply.metrics.items()
+        for name, number in named.items()
     )
     return f"{reply.sample_size} examples" + (f", {measured}" if measured else "")
 

@@ -114,50 +114,59 @@ def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:
     return {f"{row.metric} ({row.phase})": row.value for row in rows if row.node == OVERALL}
 
 
-PHASE_TITLES = {
-    "before": "shared model, before local training",
-    "train": "during local training",
-    "after": "local models, after training",
-    "validate": "shared model",
+_PANELS = {
+    "shared model": {"before": -1, "validate": 0},
+    "local models, after training": {"after": 0},
+    "during local training": {"train": 0},
 }
+"""Title -> the phases drawn in it, and how their rounds are shifted: what is measured before round 5
+is the model of 4 rounds."""
 
 
 def plot_history(rows: tuple[Measurement, ...], metrics: list[str] | None, path: str | Path | None) -> Any:
     """Draw the history; see `JobResult.plot`."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    found = list(dict.fromkeys((row.metric, row.phase) for row in rows))
-    panels = [panel for panel in found if metrics is None or panel[0] in metrics]
+    names = [n for n in dict.fromkeys(row.metric for row in rows) if metrics is None or n in metrics]
+    panels = [
+        (metric, title, shifts)
+        for title, shifts in _PANELS.items()
+        for metric in names
+        if any(row.metric == metric and row.phase in shifts for row in rows)
+    ]
     if not panels:
-        known = ", ".join(sorted({metric for metric, _ in found})) or "nothing"
+        known = ", ".join(sorted({row.metric for row in rows})) or "nothing"
         raise SpecError(f"nothing to plot: asked for {metrics}, the history has {known}")
-    figure = Figure(figsize=(4.6 * min(len(panels), 3), 3.4 * ((len(panels) + 2) // 3)), layout="constrained")
-    axes = figure.subplots((len(panels) + 2) // 3, min(len(panels), 3), squeeze=False).ravel()
+    wide, high = min(len(panels), 3), -(-len(panels) // 3)
+    figure = Figure(figsize=(4.6 * wide, 3.4 * high), layout="constrained")
+    axes = figure.subplots(high, wide, squeeze=False).ravel()
     nodes = sorted({row.node for row in rows if row.node != OVERALL})
-    for axis, (metric, phase) in zip(axes, panels, strict=False):
-        for node in [*nodes, OVERALL]:
+    for axis, (metric, title, shifts) in zip(axes, panels, strict=False):
+        for index, node in enumerate([*nodes, OVERALL]):
             points = sorted(
-                (row.round, row.value)
+                (row.round + shifts[row.phase], row.value)
                 for row in rows
-                if (row.metric, row.phase, row.node) == (metric, phase, node)
+                if row.metric == metric and row.node == node and row.phase in shifts
             )
             if points:
-                thick = node == OVERALL
+                overall = node == OVERALL
                 axis.plot(
                     *zip(*points, strict=True),
-                    label="all nodes" if thick else node,
-                    linewidth=2.4 if thick else 1,
-                    color="black" if thick else None,
-                    alpha=1 if thick else 0.75,
+                    label="all nodes" if overall else node,
+                    linewidth=2.4 if overall else 1,
+                    color="black" if overall else f"C{index}",
+                    alpha=1 if overall else 0.75,
                     marker="o" if len(points) == 1 else None,
                 )
-        axis.set_title(f"{metric}\n{PHASE_TITLES.get(phase, phase)}", fontsize=9)
-        axis.set_xlabel("round")
+        axis.set_title(f"{metric}: {title}", fontsize=9)
+        axis.set_xlabel("rounds of training")
         axis.grid(alpha=0.3)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    axes[0].legend(fontsize=7)
+    if len(nodes) <= 12:
+        axes[0].legend(fontsize=7)
     if path is not None:
         figure.savefig(path, dpi=130)
     return figure

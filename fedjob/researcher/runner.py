@@ -87,7 +87,9 @@ class Runner:
         try:
             before = load_record(self.folder.record)
             # an epoch that grows with time too: a breakpoint moved to a new home must outdo the old runner
-            record = replace(before, epoch=max(before.epoch + 1, int(time.time())), attempt=before.attempt + 1)
+            record = replace(
+                before, epoch=max(before.epoch + 1, int(time.time())), attempt=before.attempt + 1
+            )
             self.events = EventLog(self.folder.events, (self._tell,))
             self._stack.callback(self.events.close)
             self._write(replace(record, rounds=self.spec.rounds), "waiting")
@@ -115,7 +117,10 @@ class Runner:
         """Say how it ended, release the nodes and the lock."""
         with self._stack:
             if hasattr(self, "federation"):
-                kept = [int(path.name.removeprefix("round_")) for path in list_breakpoints(self.folder.breakpoints)]
+                kept = [
+                    int(path.name.removeprefix("round_"))
+                    for path in list_breakpoints(self.folder.breakpoints)
+                ]
                 self.federation.end(outcome, min(kept, default=-1 if outcome == "completed" else 0))
             if hasattr(self, "record"):
                 reason = "" if error is None else getattr(error, "reason", "exception")
@@ -127,7 +132,9 @@ class Runner:
         if self.spec.local:
             from fedjob.researcher.simulation.local import LocalFederation
 
-            return LocalFederation(self.spec.datasets, self._plan_text, self.folder.local, self.events, self._extras)
+            return LocalFederation(
+                self.spec.datasets, self._plan_text, self.folder.local, self.events, self._extras
+            )
         from fedjob.researcher.remote import RemoteFederation
 
         if self._session is None:
@@ -145,7 +152,9 @@ class Runner:
             JobFailed: names the reason; the last committed round stands and can be resumed from.
         """
         try:
-            value, self.position = run_rounds(self.protocol, self.position, self.look, self.gather, self.commit)
+            value, self.position = run_rounds(
+                self.protocol, self.position, self.look, self.gather, self.commit
+            )
         except BaseException as error:
             killed = isinstance(error, KeyboardInterrupt)
             self.close("killed" if killed else "failed", error)
@@ -239,14 +248,18 @@ class Runner:
             _link(params.path, self._keep_files / f"round_{position.round:04d}_params.safetensors")
         for node, arrival in self.gatherer.replies.get(position.round, {}).items():
             if arrival.params is not None:
-                _link(arrival.params.path, self._keep_files / f"round_{position.round:04d}_{node}.safetensors")
+                _link(
+                    arrival.params.path, self._keep_files / f"round_{position.round:04d}_{node}.safetensors"
+                )
 
     # -- small ------------------------------------------------------------------
 
     def _write(self, record: JobRecord, state: str, reason: str = "") -> None:
         self.record = replace(record, state=state, reason=reason)
         self.record.save(self.folder.record)
-        self.events.add("state", round_=self.position.round, state=state, reason=reason, detail=record.detail[:500])
+        self.events.add(
+            "state", round_=self.position.round, state=state, reason=reason, detail=record.detail[:500]
+        )
 
     def _tell(self, event: JobEvent) -> None:
         for hook in self.hooks:
@@ -254,7 +267,9 @@ class Runner:
 
     def _resume_hint(self) -> str:
         kept = list_breakpoints(self.folder.breakpoints)
-        return f". Go on from round {int(kept[-1].name[6:])} with Job.resume({str(kept[-1])!r})" if kept else ""
+        return (
+            f". Go on from round {int(kept[-1].name[6:])} with Job.resume({str(kept[-1])!r})" if kept else ""
+        )
 
 
 def _link(source: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fedjob.common.endpoint import Endpoint
 from fedjob.common.enrol import (
     MEMBERSHIP_NAME,
     Invitation,
@@ -22,7 +23,6 @@ from fedjob.common.enrol import (
     load_membership,
     save_membership,
 )
-from fedjob.common.endpoint import Endpoint
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.messages import Body, Found, Message, Ping, Pong, Search
@@ -47,7 +47,13 @@ class Session:
     """
 
     def __init__(
-        self, home: Path, membership: Membership, identity: Identity, endpoint: Endpoint, repository: Repository, roster: Roster
+        self,
+        home: Path,
+        membership: Membership,
+        identity: Identity,
+        endpoint: Endpoint,
+        repository: Repository,
+        roster: Roster,
     ) -> None:
         self.home = home
         self.membership = membership
@@ -85,7 +91,11 @@ class Session:
                 pong = message.body
                 infos.append(
                     NodeInfo(
-                        id=node, online=True, version=pong.version, num_datasets=pong.num_datasets, busy=pong.busy
+                        id=node,
+                        online=True,
+                        version=pong.version,
+                        num_datasets=pong.num_datasets,
+                        busy=pong.busy,
                     )
                 )
         return Table(infos, ("id", "online", "version", "num_datasets", "busy"))
@@ -153,7 +163,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:

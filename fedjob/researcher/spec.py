@@ -141,5 +141,3 @@ def plain_args(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     # through msgpack and back, so that a node and a local job see the same types (a tuple is a list)
     plain: dict[str, Any] = unpack(pack(dict(value)))
     return plain
-
-

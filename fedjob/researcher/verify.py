@@ -21,7 +21,16 @@ from fedjob.researcher.breakpoints import load_breakpoint, newest_valid
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.position import Fold
 
-_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+_NUMPY = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +55,9 @@ def verify_job(folder: JobFolder) -> list[Check]:
     """
     newest = newest_valid(folder.breakpoints)
     if newest is None:
-        raise BreakpointMissing(f"{folder.breakpoints} holds no valid breakpoint: there is nothing to verify against")
+        raise BreakpointMissing(
+            f"{folder.breakpoints} holds no valid breakpoint: there is nothing to verify against"
+        )
     ledger = load_breakpoint(newest).position.ledger
     checks, previous = [], ""
     for fold in ledger:
@@ -70,7 +81,9 @@ def _fold_again(fold: Fold, folder: JobFolder) -> Check:
     for node, params_hash, _ in fold.inputs:
         path = next((p for p in _candidates(spool, fold.step, node) if p.exists()), None)
         if path is None:
-            return _check(fold, "not kept", f"the reply of {node} is gone; run jobs with keep=True to verify them")
+            return _check(
+                fold, "not kept", f"the reply of {node} is gone; run jobs with keep=True to verify them"
+            )
         if ref_of(path).sha256 != params_hash:
             return _check(fold, "different", f"the file of {node} is not the one that was folded")
         paths.append(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ class RoundReport:
     seconds: float
 
 
-class Hook(ABC):
+class Hook:
     """Override what you need; each method's default does nothing.
 
     A hook that must survive a resume computes from `report.position.rows`, which

@@ -37,7 +37,9 @@ class EarlyStopping(Hook):
         values = list(series(report.position.rows, self.metric, self.phase).values())
         if not values:
             known = sorted({row.metric for row in report.position.rows})
-            raise SpecError(f"EarlyStopping watches {self.metric!r}, but the rounds measure {', '.join(known)}")
+            raise SpecError(
+                f"EarlyStopping watches {self.metric!r}, but the rounds measure {', '.join(known)}"
+            )
         down = self.mode == "min" or (self.mode is None and lower_is_better(self.metric))
         scores = [-value for value in values] if down else values
         best, since = scores[0], 0

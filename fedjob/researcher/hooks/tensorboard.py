@@ -32,7 +32,9 @@ class TensorBoard(Hook):
         try:
             import tensorboard  # noqa: F401
         except ImportError as error:
-            raise ConfigError("the TensorBoard hook needs the extra: pip install 'fedjob[tensorboard]'") from error
+            raise ConfigError(
+                "the TensorBoard hook needs the extra: pip install 'fedjob[tensorboard]'"
+            ) from error
         self._root = Path(self.log_dir) if self.log_dir else folder.path / "tensorboard"
 
     def round_done(self, report: RoundReport) -> str | None:

@@ -20,10 +20,9 @@ from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
-from fedjob.common.work import Workbench, WorkOrder
+from fedjob.common.work import Emit, Workbench, WorkOrder
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
-
 
 _STATE = "node_state_"
 
@@ -136,9 +135,7 @@ class LocalFederation(Federation):
         )
         bench = self._benches.setdefault(node, Workbench())
         try:
-            done = bench.compute(
-                order, lambda type_, data: self._events.add(type_, round_=place.round, node=node, **data) and None
-            )
+            done = bench.compute(order, self._emitter(node, place.round))
         except NodeFailure:
             raise
         except Exception as error:
@@ -164,6 +161,12 @@ class LocalFederation(Federation):
             threads=done.threads,
         )
         return Arrival(node=node, result=result, params=None if path is None else FileParams(path))
+
+    def _emitter(self, node: str, round_: int) -> Emit:
+        def emit(type_: str, data: dict[str, Any]) -> None:
+            self._events.add(type_, round_=round_, node=node, **data)
+
+        return emit
 
     def _state_path(self, node: str, state: str | None) -> str:
         if state is None:
