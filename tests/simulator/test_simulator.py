@@ -56,6 +56,12 @@ def test_a_crash_at_each_single_boundary_changes_nothing(slots: int) -> None:
     ],
 )
 def test_a_broken_party_is_found_out(bug: str) -> None:
-    with pytest.raises(Violation):
-        for seed in range(400):
-            run_schedule(seed, bugs=frozenset({bug}))
+    assert any(is_caught(seed, bug) for seed in range(400))
+
+
+def is_caught(seed: int, bug: str) -> bool:
+    try:
+        run_schedule(seed, bugs=frozenset({bug}))
+    except Violation:
+        return True
+    return False
