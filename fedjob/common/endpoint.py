@@ -108,6 +108,7 @@ class Endpoint:
         for outgoing in self._store.outgoing():
             self.post(outgoing)  # waits in the courier for the connection
         self._transport.open(self._enqueue, timeout_s=timeout_s, on_connection=self._note_connection)
+        self._follow_connection()
 
     def stop(self) -> None:
         """Leave the broker; what is unreceipted stays in the store."""
