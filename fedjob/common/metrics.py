@@ -59,7 +59,7 @@ _AVERAGES = ("auto", "binary", "macro", "micro", "weighted")
 _PER_LABEL = ("f1", "precision", "recall")
 _AUC_BINS = 1024
 _AUC_CLASS_BINS = 128
-_LOGIT_LIMIT = 10.0
+_LOGIT_LIMIT = 18.0  # where float32 can no longer tell a sigmoid from 1
 
 
 def check_metric(name: str, **options: Any) -> str:

@@ -172,7 +172,7 @@ def _check_names(raw: Mapping[str, Any], known: list[str]) -> None:
             continue
         if name in _ELSEWHERE:
             raise SpecError(f"training_args does not take {name!r}: {_ELSEWHERE[name]}")
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
         raise SpecError(
             f"training_args has the unknown key {name!r}; the nearest known one is {nearest!r}. "
             "A plan declares keys of its own with extra_args = (...)"
@@ -246,7 +246,10 @@ def _metrics(name: str, value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(item, str) for item in names):
         raise SpecError(f"training_args {name!r} is the name of a metric or a list of names, not {value!r}")
-    return tuple(dict.fromkeys(check_metric(item) for item in names))
+    try:
+        return tuple(dict.fromkeys(check_metric(item) for item in names))
+    except SpecError as error:
+        raise SpecError(f"training_args {name!r}: {error}") from error
 
 
 def _metric_args(name: str, value: Any) -> dict[str, dict[str, Any]]:

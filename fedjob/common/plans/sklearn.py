@@ -128,7 +128,8 @@ class SklearnPlan(TrainingPlan):
         own = self._fitted.arrays()
         if set(own) != set(params):
             raise PlanError(
-                f"the parameters don't fit the estimator: expected {', '.join(own)}, found {', '.join(params)}"
+                f"the parameters don't fit the estimator: expected {', '.join(own)}, "
+                f"found {', '.join(params)}"
             )
         for name, array in own.items():
             given = params[name].numpy()

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import math
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+
+from fedjob.common.errors import SpecError
+from fedjob.common.metrics import (
+    METRICS,
+    add,
+    add_all,
+    auc_error,
+    check_metric,
+    mean_state,
+    measure,
+    num_examples,
+    value,
+    values,
+)
+
+
+def over_nodes(name: str, predictions: Any, targets: Any, cuts: tuple[int, ...], **options: Any) -> Any:
+    """Measure parts apart, send each through JSON as a message would, and add them."""
+    parts = zip(np.split(predictions, cuts), np.split(targets, cuts), strict=True)
+    states = [measure([name], p, t, {name: options})[name] for p, t in parts]
+    return reduce(add, [json.loads(json.dumps(state)) for state in states])
+
+
+RNG = np.random.default_rng(7)
+BINARY = RNG.integers(0, 2, 400)
+SCORES = np.clip(0.3 * BINARY + 0.7 * RNG.random(400), 0, 1)
+CLASSES = RNG.integers(0, 4, 400)
+GUESSES = np.where(RNG.random(400) < 0.6, CLASSES, RNG.integers(0, 4, 400))
+LOGITS = RNG.normal(size=(400, 4)) + 2 * np.eye(4)[CLASSES]
+NUMBERS = 1e6 + RNG.normal(size=400)
+ESTIMATES = NUMBERS + 0.3 * RNG.normal(size=400)
+CUTS = (3, 3, 250)  # one part is empty, one is tiny
+
+
+def test_counts_by_hand() -> None:
+    a = measure(["accuracy", "precision", "recall", "f1"], [1, 1, 0, 0], [1, 0, 0, 1])
+    b = measure(["accuracy", "precision", "recall", "f1"], [1, 1], [1, 1])
+    assert values(a) == {"accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5}
+    # hits 1 + 2, false alarms 1 + 0, misses 1 + 0; averaging ratios would give 0.75
+    assert values(add_all(a, b)) == {"accuracy": 4 / 6, "precision": 0.75, "recall": 0.75, "f1": 0.75}
+    assert a["f1"]["counts"] == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_errors_by_hand() -> None:
+    a = measure(["mse", "mae", "r2", "explained_variance"], [1.0, 2.0], [1.0, 4.0])
+    b = measure(["mse", "mae", "r2", "explained_variance"], [0.0], [1.0])
+    total = values(add_all(a, b))
+    assert total["mse"] == pytest.approx((0 + 4 + 1) / 3)
+    assert total["mae"] == pytest.approx((0 + 2 + 1) / 3)
+    assert total["r2"] == pytest.approx(1 - 5 / 6)  # mean of 1, 4, 1 is 2: spread 1 + 4 + 1
+    assert total["explained_variance"] == pytest.approx(1 - 2 / 6)  # errors 0, 2, 1 around their mean
+
+
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+@pytest.mark.parametrize("name", ["f1", "precision", "recall"])
+def test_label_metrics_over_nodes_equal_those_of_the_union(name: str, average: str) -> None:
+    state = over_nodes(name, GUESSES, CLASSES, CUTS, average=average)
+    whole = getattr(reference, f"{name}_score")(CLASSES, GUESSES, average=average, zero_division=0)
+    assert value(state) == pytest.approx(whole, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1", "precision", "recall"])
+def test_probabilities_over_nodes_equal_labels_of_the_union(name: str) -> None:
+    state = over_nodes(name, SCORES, BINARY, CUTS)
+    assert value(state) == pytest.approx(
+        getattr(reference, f"{name}_score")(BINARY, SCORES >= 0.5), abs=1e-12
+    )
+
+
+def test_scores_by_class_are_labels_by_the_largest() -> None:
+    state = over_nodes("accuracy", LOGITS, CLASSES, CUTS)
+    assert value(state) == reference.accuracy_score(CLASSES, LOGITS.argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("mse", reference.mean_squared_error),
+        ("mae", reference.mean_absolute_error),
+        ("r2", reference.r2_score),
+        ("explained_variance", reference.explained_variance_score),
+    ],
+)
+def test_regression_metrics_over_nodes_equal_those_of_the_union(name: str, function: Any) -> None:
+    assert value(over_nodes(name, ESTIMATES, NUMBERS, CUTS)) == pytest.approx(
+        function(NUMBERS, ESTIMATES), rel=1e-9
+    )
+    wide, wide_estimates = NUMBERS.reshape(-1, 2), ESTIMATES.reshape(-1, 2)
+    assert value(over_nodes(name, wide_estimates, wide, (3, 120))) == pytest.approx(
+        function(wide, wide_estimates), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 12.0])
+def test_roc_auc_is_within_its_stated_error(spread: float) -> None:
+    noise = np.random.default_rng(1).normal(size=400)
+    scores = 1 / (1 + np.exp(-spread * (BINARY - 0.5 + noise)))
+    state = over_nodes("roc_auc", scores, BINARY, CUTS)
+    exact = reference.roc_auc_score(BINARY, scores)
+    assert abs(value(state) - exact) <= auc_error(state) + 1e-12
+    if spread >= 1:
+        assert auc_error(state) < 0.01
+
+
+def test_roc_auc_of_two_columns_takes_logits_and_probabilities() -> None:
+    rng = np.random.default_rng(2)
+    logits = np.stack([rng.normal(size=400), rng.normal(size=400) + BINARY], axis=1)
+    exact = reference.roc_auc_score(BINARY, logits[:, 1] - logits[:, 0])
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for given in (logits, shares):
+        assert value(measure(["roc_auc"], given, BINARY)["roc_auc"]) == pytest.approx(exact, abs=0.003)
+
+
+def test_roc_auc_of_many_classes_is_one_against_the_rest() -> None:
+    shares = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    state = over_nodes("roc_auc", LOGITS, CLASSES, (3, 3, 250))
+    exact = reference.roc_auc_score(CLASSES, shares, multi_class="ovr")
+    assert abs(value(state) - exact) <= auc_error(state)
+    assert auc_error(state) < 0.02
+
+
+def test_roc_auc_of_one_class_is_undefined() -> None:
+    assert math.isnan(value(measure(["roc_auc"], [0.2, 0.3], [0, 0])["roc_auc"]))
+
+
+def test_a_mean_is_weighted() -> None:
+    total = add(mean_state(1.0, 30), mean_state(4.0, 10))
+    assert value(total) == pytest.approx(1.75)
+    assert num_examples(total) == 40
+
+
+def test_labels_may_be_strings() -> None:
+    state = over_nodes("f1", np.array(["a", "b", "b"]), np.array(["a", "a", "b"]), (1,))
+    assert value(state) == pytest.approx(
+        reference.f1_score(["a", "a", "b"], ["a", "b", "b"], average="macro")
+    )
+
+
+def test_adding_is_in_any_order_and_grouping_the_same() -> None:
+    for name in METRICS:
+        predictions, targets = (ESTIMATES, NUMBERS) if name in METRICS[5:] else (SCORES, BINARY)
+        parts = [
+            measure([name], p, t)[name]
+            for p, t in zip(np.split(predictions, 4), np.split(targets, 4), strict=True)
+        ]
+        a, b, c, d = parts
+        assert value(add(add(a, b), add(c, d))) == pytest.approx(value(add(a, add(b, add(c, d)))), rel=1e-12)
+        assert value(add(a, b)) == pytest.approx(value(add(b, a)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "predictions", "targets", "words"),
+    [
+        ("accuracy", [1, 0], [1], "2 predictions for 1 targets"),
+        ("accuracy", [3.2, 0.1], [1, 0], "probability of class 1"),
+        ("accuracy", [float("nan"), 0.1], [1, 0], "not all finite"),
+        ("roc_auc", [0.1, 0.2], [0, 2], "targets run from 0 to 2"),
+        ("roc_auc", [0.1, 0.2], ["a", "b"], "whole numbers"),
+        ("mse", ["a"], [1.0], "numbers are needed"),
+        ("mse", [[1.0, 2.0]], [1.0], "shape"),
+        ("accuracy", [1], [0.5], "fractions"),
+        ("accuracy", 1, 1, "one per example"),
+    ],
+)
+def test_what_can_not_be_measured_says_why(name: str, predictions: Any, targets: Any, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        measure([name], predictions, targets)
+
+
+def test_an_unknown_metric_names_the_nearest() -> None:
+    with pytest.raises(SpecError, match="nearest is 'accuracy'"):
+        check_metric("acuracy")
+    assert check_metric("F1_SCORE") == "f1"
+
+
+def test_different_metrics_do_not_add() -> None:
+    a = measure(["accuracy", "f1", "recall"], [1], [1])
+    with pytest.raises(SpecError, match="can't be added"):
+        add(a["accuracy"], a["f1"])
+    with pytest.raises(SpecError, match="differ in metric"):
+        add(a["recall"], a["f1"])
