@@ -1,0 +1,170 @@
+"""Messages: a closed set, checked field by field."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedjob.common.codec import pack, unpack
+from fedjob.common.errors import DecodeError, EncodeError, MessageError
+from fedjob.common.messages import (
+    MAX_FRAME_BYTES,
+    Answer,
+    Body,
+    End,
+    Event,
+    Found,
+    Message,
+    Offer,
+    Ping,
+    Pong,
+    Receipt,
+    Result,
+    Search,
+    Task,
+    decode_payload,
+    encode_payload,
+    work_key,
+)
+from fedjob.common.types import Ref, new_job_id
+
+REF = Ref("ab" * 32, 40_000)
+TASK = Task(
+    dataset="heart",
+    protocol="fedavg",
+    plan=REF,
+    entry="Net",
+    values={"mu": 0.1},
+    params={"params": Ref("cd" * 32, 1 << 30, parts=True)},
+    training_args={"lr": 0.1},
+    seed=7,
+    state="s" * 32,
+)
+BODIES: list[Body] = [
+    Ping(),
+    Search(tags=["heart"]),
+    Offer(dataset="heart", protocol="fedavg", plan=REF, entry="Net"),
+    TASK,
+    End(outcome="completed", oldest_round=3),
+    Pong(of="x", num_datasets=2),
+    Found(of="x", datasets=[{"name": "heart", "tags": ["a"]}]),
+    Answer(of="x", status="granted", num_rows=303),
+    Result(
+        of="x", key="k" * 64, ok=True, params=REF, weight=2.0, metrics={"train": {}}, timing={"total": 1.5}
+    ),
+    Event(type="lease", data={"node": "a"}),
+    Receipt(of=["a", "b"]),
+]
+
+
+def _message(body: Body) -> Message:
+    return Message(
+        to="clinic/main", id="a" * 32, body=body, sender="lab", reply_to="lab/1", job=new_job_id(), round=3
+    )
+
+
+@pytest.mark.feature("FB-53")
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
+def test_every_kind_of_message_comes_back_equal(body: Body) -> None:
+    message = _message(body)
+    assert decode_payload(encode_payload(message), "lab") == message
+
+
+@pytest.mark.feature("FB-25")
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
+def test_a_missing_field_is_named(body: Body) -> None:
+    plain = unpack(encode_payload(_message(body)))
+    for name in ("to", "kind", "id", "job", "round", "body"):
+        with pytest.raises(MessageError, match=name):
+            decode_payload(pack({key: value for key, value in plain.items() if key != name}), "lab")
+    required = [
+        f.name
+        for f in fields(body)
+        if f.name in ("of", "dataset", "protocol", "type", "outcome", "key", "ok")
+    ]
+    for name in required:
+        inner = {key: value for key, value in plain["body"].items() if key != name}
+        with pytest.raises(MessageError, match=name):
+            decode_payload(pack({**plain, "body": inner}), "lab")
+
+
+@pytest.mark.feature("FB-15")
+def test_a_task_names_plan_and_parameters_by_their_hashes_and_never_by_url() -> None:
+    plain = unpack(encode_payload(_message(TASK)))["body"]
+    assert plain["plan"] == {"sha256": "ab" * 32, "size_bytes": 40_000, "parts": False}
+    assert plain["params"]["params"]["sha256"] == "cd" * 32
+    assert "://" not in repr(plain)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("round", "3"),
+        ("round", True),
+        ("round", 1.5),
+        ("to", 5),
+        ("issued", "now"),
+        ("body", []),
+        ("kind", "exec"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_refused(field: str, value: object) -> None:
+    plain = unpack(encode_payload(_message(Ping())))
+    with pytest.raises(MessageError):
+        decode_payload(pack({**plain, field: value}), "lab")
+
+
+def test_a_ref_that_is_not_a_hash_is_refused() -> None:
+    plain = unpack(encode_payload(_message(TASK)))
+    for sha256 in ("../../etc/passwd", "AB" * 32, "ab" * 31, 5):
+        plain["body"]["plan"]["sha256"] = sha256
+        with pytest.raises(MessageError):
+            decode_payload(pack(plain), "lab")
+
+
+def test_a_message_too_large_for_a_frame_is_not_sent() -> None:
+    with pytest.raises(EncodeError, match="at most"):
+        encode_payload(_message(Event(type="log", data={"text": "x" * MAX_FRAME_BYTES})))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_decode_or_raise_a_decode_error(data: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        decode_payload(data, "lab")
+
+
+def test_work_is_named_by_what_it_is_and_not_by_when_it_is_asked() -> None:
+    def key(task: Task = TASK, round_: int = 1, node: str = "a") -> str:
+        return work_key(job="job", round_=round_, step="train", node=node, task=task)
+
+    assert key() == key(replace(TASK, oldest_round=5, limit_s=3.0))
+    assert key() == key(replace(TASK, training_args=dict(TASK.training_args)))
+    others = [
+        key(round_=2),
+        key(node="b"),
+        key(replace(TASK, state=None)),
+        key(replace(TASK, training_args={"lr": 0.2})),
+        key(replace(TASK, params={"params": REF})),
+        key(replace(TASK, seed=8)),
+    ]
+    assert len({key(), *others}) == 7
+
+
+@pytest.mark.feature("FB-13")
+def test_job_ids_are_unique_and_have_one_form() -> None:
+    import re
+
+    ids = {new_job_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    form = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+    assert all(form.fullmatch(i) for i in ids)
+    from fedjob.common.errors import SpecError
+    from fedjob.common.types import check_job_id
+
+    for bad in ("job_1", "../" + next(iter(ids)), next(iter(ids)).upper()):
+        with pytest.raises(SpecError):
+            check_job_id(bad)

@@ -1,0 +1,49 @@
+"""The one rule of participation."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedjob.common.errors import SpecError
+from fedjob.common.quorum import Quorum, Verdict
+
+NODES = ["a", "b", "c", "d"]
+SETS = st.sets(st.sampled_from(NODES))
+
+
+@pytest.mark.feature("FB-79")
+@given(required=SETS, least=st.integers(1, 5), replied=SETS, failed=SETS, more=SETS)
+def test_a_verdict_other_than_open_is_final(
+    required: set[str], least: int, replied: set[str], failed: set[str], more: set[str]
+) -> None:
+    quorum = Quorum(required=tuple(required), min_nodes=least)
+    verdict = quorum.decide(NODES, replied, failed)
+    later = quorum.decide(NODES, replied | (more - failed), failed)
+    if verdict is not Verdict.OPEN:
+        assert later is verdict
+
+
+@given(required=SETS, least=st.integers(1, 5), replied=SETS, failed=SETS)
+def test_a_closed_ask_is_decided(required: set[str], least: int, replied: set[str], failed: set[str]) -> None:
+    verdict = Quorum(required=tuple(required), min_nodes=least).decide(NODES, replied, failed, closed=True)
+    enough = len(replied) >= least and required <= replied
+    assert verdict is (Verdict.MET if enough else Verdict.IMPOSSIBLE)
+
+
+def test_everybody_is_waited_for_until_the_deadline() -> None:
+    assert Quorum(min_nodes=1).decide(NODES, ["a"], []) is Verdict.OPEN
+    assert Quorum(min_nodes=1).decide(NODES, ["a"], [], closed=True) is Verdict.MET
+
+
+def test_a_lost_required_node_makes_it_impossible_at_once() -> None:
+    assert Quorum(required=("b",)).decide(NODES, ["a"], ["b"]) is Verdict.IMPOSSIBLE
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_nodes": 0}, {"min_nodes": True}, {"deadline_s": 0}, {"deadline_s": -1.0}]
+)
+def test_a_wrong_argument_says_what_was_expected(wrong: dict[str, float]) -> None:
+    with pytest.raises(SpecError, match="takes"):
+        Quorum(**wrong)  # type: ignore[arg-type]
