@@ -1,0 +1,75 @@
+"""A hub's HTTP side in a thread of the test's process, and parties that joined it."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from fedjob.common.enrol import Membership, enrol
+from fedjob.common.repository.http import HttpRepository
+from fedjob.common.repository.parts import PART_BYTES
+from fedjob.common.web import Patience
+from fedjob.hub.ledger import Ledger
+from fedjob.hub.limits import Limits
+from fedjob.hub.parties import Parties
+from fedjob.hub.server import Broker, HubApp
+from fedjob.hub.service import ServiceThread
+from fedjob.hub.store import ObjectStore
+
+HASTY = Patience(connect_s=2, idle_s=2, num_retries=3, backoff_s=0.01, max_backoff_s=0.05)
+
+
+class HubThread:
+    """A hub without a broker, as a context manager."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: Limits | None = None,
+        invited_only: bool = False,
+        storage: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self.limits = limits or Limits(reserve_bytes=0)
+        self.ledger = Ledger(folder / "hub.sqlite")
+        self.parties = Parties(self.ledger, self.limits)
+        self.store = ObjectStore(storage or folder / "storage", self.ledger, self.limits)
+        self._app = HubApp(
+            self.ledger.federation,
+            self.parties,
+            self.store,
+            broker=lambda: Broker("mqtt://127.0.0.1:1844", "external"),
+            invited_only=invited_only,
+        )
+        self._stack = ExitStack()
+        self._members: dict[str, Membership] = {}
+        self.url = ""
+
+    def join(self, party: str, role: str = "node") -> Membership:
+        """Enrol a party, once."""
+        if party not in self._members:
+            self._members[party] = enrol(self.url, party, role, secrets.token_hex(32))
+        return self._members[party]
+
+    def repository(
+        self, party: str, role: str = "node", *, part_bytes: int = PART_BYTES, patience: Patience = HASTY
+    ) -> HttpRepository:
+        """Return the repository as a party sees it."""
+        member = self.join(party, role)
+        repository = HttpRepository(self.url, token=member.token, part_bytes=part_bytes, patience=patience)
+        self._stack.callback(repository.close)
+        return repository
+
+    def __enter__(self) -> HubThread:
+        self._stack.callback(self.ledger.close)
+        self._stack.callback(self._app.close)
+        self.url = self._stack.enter_context(ServiceThread(self._app.app, limits=self.limits)).url
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
