@@ -379,7 +379,7 @@ def step(book: Book, event: Event) -> tuple[Book, list[Command]]:
         case ReplyGivenUp(reply):
             for row in keeper.of_reply(reply):
                 if keeper.is_past(row):
-                    keeper.release(row)
+                    keeper.release(replace(row, reply=""))
                 elif not row.acknowledged:
                     keeper.put(replace(row, reply=""))
         case EndArrived():
@@ -543,7 +543,7 @@ class _Keeper:
     def receipted(self, reply: str) -> None:
         for row in self.of_reply(reply):
             if self.is_past(row):
-                self.release(row)
+                self.release(replace(row, acknowledged=True))
             elif not row.acknowledged:
                 self.put(replace(row, acknowledged=True))
 
