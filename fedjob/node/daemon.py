@@ -55,10 +55,12 @@ from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
 from fedjob.node.taskstore import TaskStore
-from fedjob.node.worker import Emitted, Returned, WorkerDied, WorkerEvent, Workers
+from fedjob.node.worker import Began, Emitted, Returned, WorkerDied, WorkerEvent, Workers
 
 LEASE_EVERY_S = 10.0
 LOOK_EVERY_S = 0.5
+START_WITHIN_S = 300.0
+"""For fetching and for the fork server to import torch; not part of a task's own limit."""
 TIDY_EVERY_S = 5.0
 FACTS_EVERY_S = 1.0
 SILENT_JOB_S = 30 * 24 * 3600.0
@@ -76,6 +78,7 @@ class _Run:
     number: int
     folder: Path | None = None
     ends_at: float | None = None
+    limit_s: float = 0.0
     stores: int = 0
     timing: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -650,7 +653,7 @@ class Daemon:
         self,
         turn: _Turn,
         run: _Run,
-        event: Prepared | Unprepared | Stored | Unstored | Returned | WorkerDied,
+        event: Prepared | Unprepared | Stored | Unstored | Began | Returned | WorkerDied,
     ) -> None:
         """Take a running task one stage further."""
         key = event.key
@@ -663,6 +666,8 @@ class Daemon:
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end_attempt(key, run))
                 turn.step(keeping.Finished(key, False, b"", reason, detail))
+            case Began():
+                run.ends_at = time.monotonic() + run.limit_s
             case Returned():
                 self._point("returned")
                 run.ends_at = None
@@ -717,8 +722,8 @@ class Daemon:
             return
         self._workers.warm_up()
         run.folder = self._spool.begin(key)
-        limit_s = min(task.limit_s or self._config.task_limit_s, self._config.task_limit_s)
-        run.ends_at = time.monotonic() + limit_s
+        run.limit_s = min(task.limit_s or self._config.task_limit_s, self._config.task_limit_s)
+        run.ends_at = time.monotonic() + START_WITHIN_S + run.limit_s
         text = None if task.plan is None else self._text(task.plan.sha256)
         self._runs.prepare(row, run.number, task, dataset, text, run.folder)
         self._point("started")
@@ -726,7 +731,8 @@ class Daemon:
     def _work(self, run: _Run, order: Any) -> None:
         if self._attempts.get(order.key) is run:
             run.timing["fetch"] = time.monotonic() - run.started
-            self._workers.run(order, run.number)
+            if self._workers.run(order, run.number):
+                run.ends_at = time.monotonic() + run.limit_s
 
     def _store_result(self, row: keeping.TaskRow, run: _Run) -> None:
         dataset = self._datasets.find(row.dataset)

@@ -43,7 +43,10 @@ PRELOAD = (
     "fedjob.common.readers",
     "fedjob.node.workerprocess",
 )
-PRELOAD_IF_THERE = ("pandas",)
+PRELOAD_IF_THERE = (
+    "torch._dynamo",  # the first optimizer of a process imports it, in more than a second
+    "pandas",
+)
 _PR_SET_PDEATHSIG = 1
 
 

@@ -116,18 +116,25 @@ def locked(home: NodeHome) -> Iterator[None]:
     home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take_lock(descriptor):
             raise ConfigError(
                 f"a node runs in {home.root} already (process {running_pid(home) or 'unknown'}): "
                 "stop it with `fedjob node stop`, or use another --home"
-            ) from None
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _take_lock(descriptor: int) -> bool:
+    for _ in range(5):  # somebody who looks whether a daemon runs holds it for a moment, too
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def running_pid(home: NodeHome) -> int | None:

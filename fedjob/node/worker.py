@@ -33,6 +33,14 @@ DEATH_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class Began:
+    """A worker that had to be forked for this task is up; from here on its time counts."""
+
+    key: str
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
 class Emitted:
     """The plan, or the protocol, said something."""
 
@@ -60,7 +68,7 @@ class WorkerDied:
     detail: str
 
 
-WorkerEvent = Emitted | Returned | WorkerDied
+WorkerEvent = Began | Emitted | Returned | WorkerDied
 
 
 class _Worker:
@@ -74,6 +82,7 @@ class _Worker:
         self.pid: int | None = None
         self.key = ""  # of the task it works on
         self.run = 0
+        self.is_up = False
         self.used = time.monotonic()
         self.doomed = False  # killed, or told to go: nothing it says counts any more
         self.exit_status: int | None = None
@@ -108,11 +117,14 @@ class Workers:
             if self._server is None or not self._server.alive:
                 self._server = _ForkServer(self._home, self._forked, self._exited, self._server_gone)
 
-    def run(self, order: WorkOrder, number: int) -> None:
+    def run(self, order: WorkOrder, number: int) -> bool:
         """Give an order to its job's worker, which is forked if there is none.
 
         Args:
             number: tells this attempt from earlier ones at the same task; events carry it.
+
+        Returns:
+            Whether the worker is up already; if not, `Began` follows when it is.
         """
         with self._lock:
             worker = self._workers.get(order.job)
@@ -121,10 +133,12 @@ class Workers:
             worker.key, worker.run, worker.used = order.key, number, time.monotonic()
             plain = to_plain(order)
             plain["scratch_path"] = str(worker.scratch)
+            is_up = worker.is_up
         try:
             worker.link.send(plain)
         except (OSError, FedjobError) as error:
             self._lost(worker, f"the worker took no order: {error}")
+        return is_up
 
     def kill(self, key: str) -> None:
         """End the worker that works on this task; nothing more is heard of the task."""
@@ -223,8 +237,11 @@ class Workers:
 
     def _take(self, worker: _Worker, said: Any) -> None:
         match said:
+            case ["up"]:
+                worker.is_up = True
+                event: WorkerEvent = Began(worker.key, worker.run)
             case ["event", str(type_), dict(data)]:
-                event: WorkerEvent = Emitted(worker.key, worker.run, type_, data)
+                event = Emitted(worker.key, worker.run, type_, data)
             case ["result", dict(plain)]:
                 event = Returned(worker.key, worker.run, from_plain(WorkResult, plain))
             case _:

@@ -39,6 +39,7 @@ def run(end: socket.socket, *, log_path: str, log_bytes: int, memory_bytes: int,
 
     link = Link(end)
     bench = Workbench()
+    link.send(["up"])
     while True:
         try:
             plain = link.receive()

@@ -1,0 +1,300 @@
+"""A node's daemon in this process, and somebody who plays the researcher with real messages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy
+import torch
+
+from fedjob.common.endpoint import Endpoint
+from fedjob.common.enrol import Party
+from fedjob.common.identity import Identity
+from fedjob.common.messages import (
+    Answer,
+    Body,
+    End,
+    Event,
+    Message,
+    Offer,
+    Result,
+    Task,
+)
+from fedjob.common.outbox import MemoryStore
+from fedjob.common.params import FileParams, save_params
+from fedjob.common.plans.source import plan_hash
+from fedjob.common.repository.base import Repository
+from fedjob.common.repository.memory import MemoryRepository
+from fedjob.common.roster import Roster
+from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
+from fedjob.common.types import Address, Ref, new_job_id
+from fedjob.node.daemon import Daemon
+from fedjob.node.database import Database
+from fedjob.node.datasets import Datasets, describe_dataset
+from fedjob.node.grants import Grants
+from fedjob.node.settings import NodeConfig, NodeHome
+
+B = TypeVar("B", bound=Body)
+
+ADD_ONE = """\
+import pathlib
+
+import torch
+from fedjob import TorchPlan
+
+
+class AddOne(TorchPlan):
+    def init_model(self, model_args):
+        return torch.nn.Linear(2, 1)
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def training_data(self, dataset, training_args):
+        with pathlib.Path(dataset.path).with_name("trainings.txt").open("a") as file:
+            file.write("load\\n")
+        x, y = dataset.arrays()
+        return torch.tensor(x), torch.tensor(y)
+
+    def training_step(self, model, batch):
+        inputs, targets = batch
+        return torch.nn.functional.mse_loss(model(inputs), targets)
+"""
+
+
+def plan_with(step: str, *, top: str = "") -> str:
+    """Return a plan whose training step has this body."""
+    body = "\n".join(f"        {line}" for line in step.splitlines())
+    return f"""\
+import os
+import sys
+import time
+
+import torch
+from fedjob import TorchPlan
+{top}
+
+class Odd(TorchPlan):
+    def init_model(self, model_args):
+        return torch.nn.Linear(2, 1)
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def training_data(self, dataset, training_args):
+        x, y = dataset.arrays()
+        return torch.tensor(x), torch.tensor(y)
+
+    def training_step(self, model, batch):
+        inputs, targets = batch
+        loss = torch.nn.functional.mse_loss(model(inputs), targets)
+{body}
+        return loss
+"""
+
+
+class Node:
+    """A home with one dataset `toy`, and the daemon that runs in it."""
+
+    def __init__(self, federation: Federation, name: str, folder: Path, config: NodeConfig) -> None:
+        self.federation = federation
+        self.name = name
+        self.folder = folder
+        self.home = NodeHome(folder / "home")
+        self.config = config
+        self.identity = Identity.load_or_create(self.home.keys, name)
+        federation.parties[name] = Party(name, "node", self.identity.public_key_hex)
+        self.home.create()
+        data = folder / "toy.npz"
+        if not data.exists():
+            generator = numpy.random.default_rng(7)
+            x = generator.normal(size=(20, 2)).astype("float32")
+            numpy.savez(data, x=x, y=x.sum(axis=1, keepdims=True))
+        with self.database() as database:
+            datasets = Datasets(database)
+            if datasets.find("toy") is None:
+                datasets.add(describe_dataset("toy", data, tags=["toy", "small"]))
+        self.daemon: Daemon | None = None
+        self._thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        """Open the node's database as its command line does."""
+        database = Database(self.home.database)
+        try:
+            yield database
+        finally:
+            database.close()
+
+    def decide(self, *, approve: bool = True, note: str = "") -> None:
+        """Decide over every pending grant."""
+        with self.database() as database:
+            grants = Grants(database)
+            for grant in grants.all("pending"):
+                grants.decide(grant.id, approve=approve, note=note, by="owner")
+
+    def start(self) -> Node:
+        self.daemon = Daemon(
+            home=self.home,
+            config=self.config,
+            identity=self.identity,
+            federation=self.federation.name,
+            roster=Roster(self.federation.parties, lambda: self.federation.parties),
+            transport=MemoryTransport(self.federation.broker, Address(self.name)),
+            repository=self.federation.repository,
+            reload=lambda: self.config,
+        )
+        self._thread = threading.Thread(target=self._run, name=f"node {self.name}")
+        self._thread.start()
+        assert self.daemon.ready.wait(10)
+        return self
+
+    def _run(self) -> None:
+        assert self.daemon is not None
+        try:
+            self.daemon.run()
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def stop(self) -> None:
+        if self.daemon is not None and self._thread is not None:
+            self.daemon.stop()
+            self._thread.join(20)
+            assert not self._thread.is_alive()
+            self.daemon = None
+
+    def trainings(self) -> int:
+        """How often the plan `AddOne` loaded its data here."""
+        file = self.folder / "trainings.txt"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+class Federation:
+    """A broker, a repository and a researcher named ann."""
+
+    name = "test"
+
+    def __init__(self, folder: Path, repository: Repository | None = None) -> None:
+        self.folder = folder
+        self.broker = MemoryBroker()
+        self.repository = repository or MemoryRepository()
+        self.parties: dict[str, Party] = {}
+        self.nodes: list[Node] = []
+        self.ann = Researcher(self, "ann")
+
+    def node(self, name: str = "node1", config: NodeConfig | None = None) -> Node:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        node = Node(self, name, folder, config or NodeConfig(approval="off"))
+        self.nodes.append(node)
+        return node
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.stop()
+        self.ann.endpoint.stop()
+
+
+class Researcher:
+    """Sends real messages and keeps what comes back."""
+
+    def __init__(self, federation: Federation, name: str) -> None:
+        self.federation = federation
+        self.identity = Identity.generate(name)
+        federation.parties[name] = Party(name, "researcher", self.identity.public_key_hex)
+        self.endpoint = Endpoint(
+            self.identity,
+            federation.name,
+            Roster(federation.parties, lambda: federation.parties),
+            MemoryTransport(federation.broker, Address(name, "s1")),
+            MemoryStore(),
+            "researcher",
+        )
+        self.endpoint.start(5)
+        self.received: list[Message] = []
+        self.job = new_job_id()
+        self.state: str | None = None
+
+    def plan(self, text: str) -> Ref:
+        """Put a plan's text into the repository."""
+        ref = self.federation.repository.put(text.encode(), job=self.job, readers=[])
+        assert ref.sha256 == plan_hash(text)
+        return ref
+
+    def params(self, folder: Path, *, value: float = 0.5, num_features: int = 2) -> Ref:
+        """Put first parameters into the repository."""
+        path = folder / f"first-{value}-{num_features}.safetensors"
+        tensors = {"weight": torch.full((1, num_features), value), "bias": torch.zeros(1)}
+        if not path.exists():
+            save_params(tensors, path)
+        return self.federation.repository.put(path, job=self.job, readers=[])
+
+    def send(self, node: str, body: Body, **header: Any) -> str:
+        return self.endpoint.send(Address(node), body, job=self.job, **header)
+
+    def take(self, until: Callable[[list[Message]], Any], timeout_s: float = 30.0) -> Any:
+        """Receive until `until(received)` gives something true, and return that."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := until(self.received)):
+            left = deadline - time.monotonic()
+            assert left > 0, f"nothing came: {[type(m.body).__name__ for m in self.received]}"
+            messages = self.endpoint.receive(min(left, 0.2))
+            self.received += messages
+            self.endpoint.settle(messages)
+        return found
+
+    def answer_to(self, id_: str, kind: type[B], timeout_s: float = 30.0) -> B:
+        """Wait for the newest reply to a message."""
+
+        def find(received: list[Message]) -> B | None:
+            found = [m.body for m in received if isinstance(m.body, kind) and m.body.of == id_]  # type: ignore[union-attr]
+            return found[-1] if found else None
+
+        found: B = self.take(find, timeout_s)
+        return found
+
+    def offer(self, node: str, text: str, entry: str, **more: Any) -> str:
+        offer = Offer(dataset="toy", protocol="fedavg", plan=self.plan(text), entry=entry, **more)
+        return self.send(node, offer)
+
+    def task(self, text: str, entry: str, **more: Any) -> Task:
+        task = Task(
+            dataset="toy",
+            protocol="fedavg",
+            plan=self.plan(text),
+            entry=entry,
+            params={"params": self.params(self.federation.folder)},
+            training_args={"num_updates": 2, "batch_size": 5},
+            seed=11,
+        )
+        return replace(task, **more)
+
+    def train(
+        self, node: str, task: Task, *, round_: int = 1, epoch: int = 1, attempt: int = 1, step: str = "train"
+    ) -> str:
+        return self.send(node, task, round=round_, step=step, epoch=epoch, attempt=attempt)
+
+    def result(self, node: str, task: Task, timeout_s: float = 60.0, **header: Any) -> Result:
+        """Send a task and wait for its result."""
+        return self.answer_to(self.train(node, task, **header), Result, timeout_s)
+
+    def end(self, node: str, *, oldest_round: int = -1, epoch: int = 1) -> str:
+        return self.send(node, End(outcome="completed", oldest_round=oldest_round), epoch=epoch)
+
+    def fetch(self, ref: Ref, folder: Path) -> dict[str, torch.Tensor]:
+        path = self.federation.repository.get(ref, folder / ref.sha256)
+        return dict(FileParams(path).items())
+
+    def events(self, type_: str) -> list[Event]:
+        return [m.body for m in self.received if isinstance(m.body, Event) and m.body.type == type_]
+
+
+__all__ = ["ADD_ONE", "Answer", "Federation", "Node", "Researcher", "plan_with"]

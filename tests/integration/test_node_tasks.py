@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedjob.common.messages import Found, Ping, Pong, Result, Search
+from fedjob.common.types import new_job_id
+from fedjob.node.settings import NodeConfig
+from tests.integration.nodes import ADD_ONE, Federation, Node, plan_with
+from tests.processes import wait_until
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    made = Federation(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def node(federation: Federation) -> Node:
+    return federation.node().start()
+
+
+def test_it_answers_ping_and_search(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    assert ann.answer_to(ann.send("node1", Ping()), Pong).num_datasets == 1
+    found = ann.answer_to(ann.send("node1", Search(tags=["toy"])), Found)
+    assert [(d["name"], d["num_rows"], d["has_mock"]) for d in found.datasets] == [("toy", 20, False)]
+    assert "path" not in found.datasets[0]
+    assert ann.answer_to(ann.send("node1", Search(tags=["toy", "other"])), Found).datasets == []
+
+
+def test_it_trains_and_a_warm_worker_gives_the_bytes_of_a_fresh_one(
+    federation: Federation, node: Node, tmp_path: Path
+) -> None:
+    ann = federation.ann
+    task = ann.task(ADD_ONE, "AddOne")
+    result = ann.result("node1", task)
+    assert result.ok, (result.reason, result.detail)
+    assert result.params is not None
+    assert (result.num_examples, result.threads) == (20, 2)
+    assert {"queued", "setup", "train", "total"} <= set(result.timing)
+    trained = ann.fetch(result.params, tmp_path)
+    assert not torch.equal(trained["weight"], torch.full((1, 2), 0.5))
+
+    second = ann.result("node1", task, round_=2)
+    node.stop()
+    ann.job = "job_" + "0" * 8 + "-0000-4000-8000-" + "0" * 12
+    node.start()
+    fresh = ann.result("node1", task, round_=2)
+    assert second.params == fresh.params
+    assert node.trainings() == 2
+
+
+def test_the_same_work_is_done_once_and_answered_again(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    task = ann.task(ADD_ONE, "AddOne")
+    first = ann.result("node1", task)
+    again = ann.result("node1", task)
+    node.stop()
+    node.start()
+    third = ann.result("node1", task, epoch=2)
+    assert replace(first, of="") == replace(again, of="") == replace(third, of="")
+    assert node.trainings() == 1
+
+
+def test_a_result_lost_by_the_repository_is_put_there_again(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    task = ann.task(ADD_ONE, "AddOne")
+    first = ann.result("node1", task)
+    assert first.params is not None
+    federation.repository.delete(first.params)
+    again = ann.result("node1", task)
+    assert again.params == first.params
+    assert federation.repository.exists(first.params)
+    assert node.trainings() == 1
+
+
+def test_node_states_are_proposed_named_and_dropped(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    momentum = ADD_ONE.replace("lr=0.1", "lr=0.1, momentum=0.9")
+    first = ann.result("node1", ann.task(momentum, "AddOne"))
+    assert first.state
+    second = ann.result("node1", ann.task(momentum, "AddOne", state=first.state), round_=2)
+    stateless = ann.result("node1", ann.task(momentum, "AddOne"), round_=3)
+    assert second.params != stateless.params
+    folder = node.home.states_of(ann.job)
+    assert len(list(folder.iterdir())) == 3
+
+    unknown = ann.result("node1", ann.task(momentum, "AddOne", state="0" * 32), round_=4)
+    assert (unknown.ok, unknown.reason) == (False, "state_missing")
+    ann.result("node1", ann.task(momentum, "AddOne", state=second.state, oldest_round=2), round_=5)
+    wait_until(lambda: len(list(folder.iterdir())) == 3, timeout_s=5, what="round 1's state to go")
+    ann.end("node1", oldest_round=5)
+    wait_until(lambda: len(list(folder.iterdir())) == 1, timeout_s=5, what="all but the last state to go")
+    ann.end("node1", oldest_round=-1, epoch=2)
+    wait_until(lambda: not folder.exists(), timeout_s=5, what="every state to go")
+
+
+def test_the_spool_is_released_by_the_next_round_and_the_end(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    task = ann.task(ADD_ONE, "AddOne")
+    ann.result("node1", task)
+    assert len(list(node.home.results.iterdir())) == 1
+    ann.result("node1", task, round_=2)
+    wait_until(lambda: len(list(node.home.results.iterdir())) == 1, timeout_s=5, what="round 1's spool to go")
+    ann.end("node1")
+    wait_until(
+        lambda: not [*node.home.results.iterdir(), *node.home.objects.iterdir(), *node.home.tasks.iterdir()],
+        timeout_s=5,
+        what="an empty spool",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dataset": "other"}, "no_dataset"),
+        ({"use": "mock"}, "no_mock"),
+        ({"protocol": "nothing"}, "protocol"),
+        ({"plan": None}, "plan"),
+        ({"state": "../../etc/passwd"}, "state_missing"),
+    ],
+)
+def test_what_can_not_run_is_refused_with_its_reason(
+    federation: Federation, node: Node, change: dict[str, object], reason: str
+) -> None:
+    ann = federation.ann
+    result = ann.result("node1", ann.task(ADD_ONE, "AddOne", **change))
+    assert (result.ok, result.reason) == (False, reason)
+    assert node.trainings() == 0
+
+
+def test_an_older_epoch_and_a_foreign_researcher_are_refused(federation: Federation, node: Node) -> None:
+    from tests.integration.nodes import Researcher
+
+    ann = federation.ann
+    task = ann.task(ADD_ONE, "AddOne")
+    assert ann.result("node1", task, epoch=3).ok
+    assert ann.result("node1", task, round_=2, epoch=2).reason == "stale_epoch"
+    bob = Researcher(federation, "bob")
+    bob.job = ann.job
+    assert bob.result("node1", task, round_=2, epoch=9).reason == "not_permitted"
+    bob.endpoint.stop()
+    assert node.trainings() == 1
+
+
+@pytest.fixture(scope="module")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    federation = Federation(tmp_path_factory.mktemp("shared"))
+    try:
+        yield federation.node(config=NodeConfig(approval="off", worker_memory_mb=1024, log_kb=64)).start()
+    finally:
+        federation.close()
+
+
+PLANS = {
+    "raises": ("raise ValueError('secret 42')", "exception"),
+    "exits": ("sys.exit(3)", "exception"),
+    "ends its process": ("os._exit(3)", "worker_died"),
+    "never ends": ("while True: pass", "timeout"),
+    "returns NaN": ("loss = loss * float('nan')", None),
+    "has the wrong shape": ("loss = model(torch.zeros(3, 7)).sum()", "exception"),
+    "allocates much": ("held = [bytearray(1 << 26) for _ in range(1 << 12)]", "out_of_memory"),
+}
+
+
+@pytest.mark.parametrize("what", PLANS)
+def test_a_plan_that_misbehaves_costs_its_task_and_not_the_node(shared_node: Node, what: str) -> None:
+    node, ann = shared_node, shared_node.federation.ann
+    ann.job = new_job_id()
+    step, reason = PLANS[what]
+    limit_s = 0.5 if what == "never ends" else None
+    result = ann.result("node1", ann.task(plan_with(step), "Odd", limit_s=limit_s))
+    assert not result.ok
+    if reason is not None:
+        assert result.reason == reason
+    assert "secret" not in result.detail
+    if what == "raises":
+        assert result.detail == "ValueError at plan line 23"
+    assert str(node.home.root) not in result.detail
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2).ok
+
+
+def test_what_a_plan_prints_goes_to_a_log_of_bounded_size(shared_node: Node) -> None:
+    node, ann = shared_node, shared_node.federation.ann
+    ann.job = new_job_id()
+    step = "for _ in range(2000): print('x' * 1000)"
+    assert ann.result("node1", ann.task(plan_with(step), "Odd")).ok
+    size = node.home.log_of(ann.job).stat().st_size
+    assert 60_000 < size < 70_000
+
+
+def test_what_a_plan_forks_ends_with_its_task(shared_node: Node, tmp_path: Path) -> None:
+    ann = shared_node.federation.ann
+    ann.job = new_job_id()
+    marker = tmp_path / "child.pid"
+    step = (
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        f"    open({str(marker)!r}, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(600)\n"
+        "while True: time.sleep(1)"
+    )
+    result = ann.result("node1", ann.task(plan_with(step), "Odd", limit_s=2.0))
+    assert result.reason == "timeout"
+    pid = int(marker.read_text())
+    wait_until(lambda: not _alive(pid), timeout_s=5, what="the forked child to be gone")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_with_errors_full_the_researcher_is_told_the_words(federation: Federation) -> None:
+    federation.node(config=NodeConfig(approval="off", errors="full")).start()
+    ann = federation.ann
+    result = ann.result("node1", ann.task(plan_with("raise ValueError('42 rows')"), "Odd"))
+    assert "42 rows" in result.detail
+
+
+def test_an_end_stops_what_runs(federation: Federation, node: Node, tmp_path: Path) -> None:
+    ann = federation.ann
+    marker = tmp_path / "worker.pid"
+    step = f"open({str(marker)!r}, 'w').write(str(os.getpid()))\nwhile True: time.sleep(1)"
+    ann.train("node1", ann.task(plan_with(step), "Odd"))
+    wait_until(lambda: marker.exists() and marker.read_text(), timeout_s=30, what="the training to begin")
+    ann.end("node1")
+    pid = int(marker.read_text())
+    wait_until(lambda: not _alive(pid), timeout_s=5, what="the worker to be gone")
+    assert not any(isinstance(m.body, Result) for m in ann.received)
+
+
+def test_a_working_node_renews_its_lease(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    ann.train("node1", ann.task(plan_with("time.sleep(30)"), "Odd"))
+    ann.take(lambda received: ann.events("lease"), timeout_s=15)
