@@ -235,6 +235,8 @@ def is_constant(node: ast.expr) -> bool:
         return all(is_constant(item) for item in node.elts)
     if isinstance(node, ast.Dict):
         return all(is_constant(item) for item in (*node.keys, *node.values) if item is not None)
+    if isinstance(node, ast.Subscript) and any(isinstance(n, ast.Attribute) for n in ast.walk(node)):
+        return False  # an entry of something that lives elsewhere, such as os.environ
     allowed = (ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.JoinedStr)
     if isinstance(node, (*allowed, ast.Subscript, ast.FormattedValue, ast.Starred, ast.Slice)):
         return all(is_constant(c) for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr))

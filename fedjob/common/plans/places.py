@@ -108,8 +108,8 @@ def _place_in_source(
     name = definition.__name__
     if not fitting:
         raise PlanError(
-            f"{path} no longer shows {name} where it was imported from: the file was changed since; "
-            "import it again (restart the program or the kernel)",
+            f"the source of {name} can't be obtained: {path} does not show it where it was imported from; "
+            "if the file was changed since, import it again (restart the program or the kernel)",
             path=path,
             name=name,
         )
