@@ -312,6 +312,7 @@ class _ForkServer:
     ) -> None:
         self._on_forked, self._on_exited, self._on_gone = on_forked, on_exited, on_gone
         self.alive = True
+        self._is_ready = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, (home.logs / "forkserver.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -333,11 +334,13 @@ class _ForkServer:
     def stop(self) -> None:
         """Close our end, at which it ends, and wait for that."""
         self.alive = False
+        if not self._is_ready:
+            self._process.kill()  # still importing: it has no children, and would not hear us for seconds
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
         try:
             self._process.wait(timeout=DEATH_GRACE_S)
-        except subprocess.TimeoutExpired:  # still importing
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(timeout=DEATH_GRACE_S)
 
@@ -350,6 +353,8 @@ class _ForkServer:
             if not packet:
                 break
             match unpack(packet):
+                case ["ready"]:
+                    self._is_ready = True
                 case ["forked", str(name), int(pid)]:
                     self._on_forked(name, pid)
                 case ["exited", int(pid), int(status)]:
