@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
+import urllib3.exceptions
 
 from fedjob.common.blocks import BLOCK_BYTES, Blocks
 from fedjob.common.errors import (
@@ -212,14 +213,15 @@ class Web:
                 response.raw.close()
                 response.close()
 
-    def _trouble(self, error: requests.RequestException) -> Exception:
+    def _trouble(self, error: Exception) -> Exception:
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
             return SpecError(f"Url not valid: {self.url}")
         if isinstance(error, requests.exceptions.SSLError):
             return RepositoryUnreachable(
                 f"{self.url}: its certificate is not trusted: name its authority ({_innermost(error)})"
             )
-        kind = "does not answer in time" if isinstance(error, requests.Timeout) else "can't be reached"
+        late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
+        kind = "does not answer in time" if late else "can't be reached"
         return Passing(RepositoryUnreachable(f"{self.url} {kind}: is the hub running? ({_innermost(error)})"))
 
     def pause(self, seconds: float) -> None:
@@ -248,13 +250,13 @@ class Stream:
         Raises:
             Passing: the connection broke or fell silent.
         """
-        iterator = self._response.iter_content(BLOCK_BYTES)
         while True:
             try:
-                block = next(iterator, None)
-            except requests.RequestException as error:
+                # What has come in, not a full block: else what came before a break would be lost with it.
+                block = self._response.raw.read1(BLOCK_BYTES, decode_content=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise self._web._trouble(error) from error
-            if block is None:
+            if not block:
                 self.ended = True
                 return
             yield block

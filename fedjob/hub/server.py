@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedjob.common.enrol import broker_password
 from fedjob.common.errors import (
@@ -38,6 +38,8 @@ from fedjob.hub.store import ObjectStore
 
 MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8
+UNKNOWN_BODY_BYTES = 1 << 20
+"""Of a stranger's body that is read before the answer; others may send a whole object in vain."""
 
 _FORWARDED = ("x-forwarded-for", "forwarded", "via", "x-real-ip")
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -166,6 +168,19 @@ class HubApp:
         return _Answers(handler, self._store)
 
 
+class _Body:
+    """Knows whether a request's body has come to its end; asking on would wait for the connection's."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.ended = self.ended or not message.get("more_body", False)
+        return message
+
+
 class _Answers:
     """Runs a handler, turns what it raises into an answer, and takes in what is left of the body."""
 
@@ -174,7 +189,8 @@ class _Answers:
         self._limits = store.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+        body = _Body(receive)
+        request = Request(scope, body.receive)
         try:
             response = await self._handler(request)
         except ClientGone:
@@ -183,23 +199,23 @@ class _Answers:
             status = (
                 401 if isinstance(error, Unknown) else next(s for k, s in _STATUS if isinstance(error, k))
             )
-            response = await self._refuse(request, status, str(error))
+            response = await self._refuse(body, status, str(error))
         except Exception:
             _log.exception("%s %s failed", request.method, request.url.path)
-            response = await self._refuse(request, 500, "the hub failed; its log says more")
+            response = await self._refuse(body, 500, "the hub failed; its log says more")
         try:
             await response(scope, receive, send)
         except ClientGone:
             if (abort := scope.get(ABORT)) is not None:
                 abort()
 
-    async def _refuse(self, request: Request, status: int, said: str) -> Response:
-        headers = {"Connection": "close"}
+    async def _refuse(self, body: _Body, status: int, said: str) -> Response:
+        if not body.ended and status != 408:
+            known = self._limits.object_bytes if status != 401 else UNKNOWN_BODY_BYTES
+            await drain(body.receive, self._limits, limit_bytes=known)
+        headers = {} if body.ended else {"Connection": "close"}
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        elif status not in (408, 413):
-            await drain(request.receive, self._limits, limit_bytes=self._limits.object_bytes)
-            headers = {}
         return JSONResponse({"error": said}, status_code=status, headers=headers)
 
 

@@ -1,0 +1,462 @@
+"""The hub's HTTP side: rights, odd names, slow and endless bodies, life and end of objects."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from fedjob.common.enrol import (
+    Invitation,
+    enrol,
+    fetch_hub,
+    fetch_parties,
+    load_membership,
+    save_membership,
+)
+from fedjob.common.errors import ConfigError, NotPermitted, ObjectMissing, ObjectTooLarge, SpecError
+from fedjob.common.repository.http import HttpRepository
+from fedjob.common.types import Ref
+from fedjob.hub.limits import Limits
+from fedjob.hub.store import ObjectStore
+from tests.hubs import HASTY, HubThread
+
+TIGHT = Limits(idle_s=0.5, min_body_bytes=1000, object_bytes=1 << 20, reserve_bytes=0, header_bytes=8 << 10)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubThread]:
+    with HubThread(tmp_path / "hub", limits=TIGHT) as hub:
+        yield hub
+
+
+def request(
+    hub: HubThread, method: str, path: str, *, token: str = "", body: bytes | None = None, **headers: str
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(hub.url).netloc, timeout=10)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if token:
+        sent["Authorization"] = f"Bearer {token}"
+    try:
+        connection.request(method, path, body=body, headers=sent)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def raw(hub: HubThread) -> socket.socket:
+    host, port = urlsplit(hub.url).netloc.split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def send_until_cut_off(connection: socket.socket, start: bytes, more: bytes, *, limit_bytes: int) -> int:
+    """Return how much could be sent before the other side broke the connection."""
+    sent = 0
+    with suppress(ConnectionError):
+        connection.sendall(start)
+        while sent < limit_bytes:
+            connection.sendall(more)
+            sent += len(more)
+    return sent
+
+
+def stored_files(hub: HubThread) -> list[Path]:
+    return [path for path in (hub.folder / "storage").rglob("*") if path.is_file()]
+
+
+def test_only_readers_read(hub: HubThread) -> None:
+    alice = hub.repository("alice", "researcher")
+    for_a = alice.put(b"for node a", job="job_1", readers=["node-a"])
+    for_all = alice.put(b"for both", job="job_1", readers=["node-a", "node-b"])
+    a, b = hub.repository("node-a"), hub.repository("node-b")
+    assert a.get_bytes(for_a, limit_bytes=100) == b"for node a"
+    assert a.get_bytes(for_all, limit_bytes=100) == b.get_bytes(for_all, limit_bytes=100) == b"for both"
+    with pytest.raises(NotPermitted, match="node-b is none of its readers"):
+        b.get_bytes(for_a, limit_bytes=100)
+    assert a.exists(for_a)
+    assert not b.exists(for_a)
+
+
+def test_who_has_the_bytes_may_put_them_and_opens_them_to_nobody_else(hub: HubThread) -> None:
+    secret = hub.repository("alice", "researcher").put(b"secret", job="job_1")
+    b, c = hub.repository("node-b"), hub.repository("node-c")
+    assert b.put(b"secret", job="job_2") == secret
+    assert b.get_bytes(secret, limit_bytes=10) == b"secret"
+    with pytest.raises(NotPermitted):
+        c.get_bytes(secret, limit_bytes=10)
+    # Naming it without its bytes gives nothing.
+    assert not c.hold_object(secret.sha256, job="job_3", readers=("node-c",))
+    status, _ = request(
+        hub, "PUT", f"/v1/objects/{secret.sha256}", token=hub.join("node-c").token, body=b"guess",
+        X_Fedjob_Job="job_3", X_Fedjob_Readers="node-c",
+    )  # fmt: skip
+    assert status == 422
+    with pytest.raises(NotPermitted):
+        c.get_bytes(secret, limit_bytes=10)
+
+
+@pytest.mark.parametrize("token", ["", "x", "00" * 32, "é"])
+def test_without_a_known_token_nothing_is_given(hub: HubThread, token: str) -> None:
+    ref = hub.repository("alice", "researcher").put(b"x", job="job_1")
+    for method, path in (
+        ("GET", f"/v1/objects/{ref.sha256}"),
+        ("HEAD", f"/v1/objects/{ref.sha256}"),
+        ("PUT", f"/v1/objects/{ref.sha256}"),
+        ("POST", f"/v1/objects/{ref.sha256}"),
+        ("DELETE", f"/v1/objects/{ref.sha256}"),
+        ("DELETE", "/v1/jobs/job_1"),
+        ("GET", "/v1/parties"),
+    ):
+        status, _ = request(hub, method, path, token=token, body=b"x" if method == "PUT" else None)
+        assert status == 401, (method, path)
+    assert hub.repository("alice").exists(ref)
+
+
+def test_a_revoked_party_is_out_at_once(hub: HubThread) -> None:
+    ref = hub.repository("alice", "researcher").put(b"x", job="job_1", readers=["node-a"])
+    a = hub.repository("node-a")
+    assert a.exists(ref)
+    hub.parties.revoke("node-a")
+    with pytest.raises(NotPermitted):
+        a.get_bytes(ref, limit_bytes=1)
+    assert fetch_parties(hub.join("alice"))["node-a"].revoked
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..%2f..%2fetc%2fpasswd", "../../hub.sqlite", "%2e%2e/%2e%2e/hub.sqlite", "a" * 63, "A" * 64, "g" * 64,
+        "0" * 65, "0" * 63 + "%00", "0" * 64 + "/", "0" * 64 + "/x", "", "con", "%", "0" * 5000,
+        "%c3%a9" * 64, "0" * 63 + "%0a",
+    ],
+)  # fmt: skip
+def test_an_odd_name_is_no_object(hub: HubThread, name: str) -> None:
+    token = hub.join("alice", "researcher").token
+    before = stored_files(hub)
+    for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
+        body = b"x" if method == "PUT" else None
+        status, _ = request(hub, method, f"/v1/objects/{name}", token=token, body=body, X_Fedjob_Job="j")
+        assert status in (307, 400, 404, 405), method
+    assert stored_files(hub) == before == []
+
+
+@pytest.mark.parametrize(
+    ("job", "readers"),
+    [
+        ("", ""),
+        ("../up", ""),
+        ("a/b", ""),
+        ("j" * 129, ""),
+        ("j", "Node"),
+        ("j", "a,,b"),
+        ("j", "../x"),
+        ("j", "é"),
+    ],
+)
+def test_odd_jobs_and_readers_are_refused(hub: HubThread, job: str, readers: str) -> None:
+    token = hub.join("alice", "researcher").token
+    name = hashlib.sha256(b"x").hexdigest()
+    status, said = request(
+        hub, "PUT", f"/v1/objects/{name}", token=token, body=b"x", X_Fedjob_Job=job, X_Fedjob_Readers=readers
+    )
+    assert status == 400
+    assert b"named" in said
+    assert stored_files(hub) == []
+
+
+@pytest.mark.feature("FB-22")
+def test_curl_is_all_that_an_upload_takes(hub: HubThread, tmp_path: Path) -> None:
+    member = hub.join("alice", "researcher")
+    plan = tmp_path / "plan.py"
+    plan.write_text("class Plan: ...\n")
+    sha256 = hashlib.sha256(plan.read_bytes()).hexdigest()
+    url = f"{hub.url}/v1/objects/{sha256}"
+    curl = ["curl", "--silent", "--show-error", "--fail", "-H", f"Authorization: Bearer {member.token}"]
+    for _ in range(2):  # the second time is a success too
+        subprocess.run([*curl, "-H", "X-Fedjob-Job: job_1", "-T", plan, url], check=True, timeout=20)
+    got = subprocess.run([*curl, url], check=True, timeout=20, capture_output=True)
+    assert got.stdout == plan.read_bytes()
+    part = subprocess.run([*curl, "-r", "6-9", url], check=True, timeout=20, capture_output=True)
+    assert part.stdout == b"Plan"
+    subprocess.run([*curl, "-X", "DELETE", f"{hub.url}/v1/jobs/job_1"], check=True, timeout=20)
+    assert subprocess.run([*curl, url], timeout=20, capture_output=True, check=False).returncode == 22
+
+
+def test_ranges(hub: HubThread) -> None:
+    alice = hub.repository("alice", "researcher")
+    ref = alice.put(b"0123456789", job="job_1")
+    token = hub.join("alice").token
+    path = f"/v1/objects/{ref.sha256}"
+    for asked, status, content in (
+        ("bytes=0-", 206, b"0123456789"),
+        ("bytes=9-", 206, b"9"),
+        ("bytes=2-4", 206, b"234"),
+        ("bytes=2-400", 206, b"23456789"),
+        ("bytes=10-", 416, b""),
+        ("bytes=5-2", 416, b""),
+        ("bytes=-3", 200, b"0123456789"),  # what is not understood is answered with all of it
+        ("lines=1-2", 200, b"0123456789"),
+    ):
+        assert request(hub, "GET", path, token=token, Range=asked) == (status, content), asked
+
+
+def test_a_slow_body_is_cut_off_and_leaves_nothing(hub: HubThread) -> None:
+    token = hub.join("alice", "researcher").token
+    name = hashlib.sha256(b"x" * 5000).hexdigest()
+    with raw(hub) as connection:
+        connection.sendall(
+            f"PUT /v1/objects/{name} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n"
+            "X-Fedjob-Job: j\r\nContent-Length: 5000\r\n\r\n".encode()
+        )
+        began, said = time.monotonic(), b""
+        connection.settimeout(0.1)
+        while time.monotonic() - began < 8:
+            try:
+                connection.sendall(b"x")  # a byte now and then is no progress
+                said += connection.recv(1000)
+                break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        assert time.monotonic() - began < 5
+        assert not said or b" 408 " in said
+    assert stored_files(hub) == []
+
+
+def test_a_slow_head_is_cut_off(hub: HubThread) -> None:
+    for start in (b"", b"GET /v1/hub HTTP/1.1\r\nX: "):
+        with raw(hub) as connection:
+            connection.sendall(start)
+            began = time.monotonic()
+            with suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
+            assert 0.2 < time.monotonic() - began < 5
+
+
+def test_an_endless_head_is_cut_off(hub: HubThread) -> None:
+    for start in (b"GET /v1/hub HTTP/1.1\r\nX: ", b"GET /"):
+        with raw(hub) as connection:
+            assert send_until_cut_off(connection, start, b"x" * 10_000, limit_bytes=10 << 20) < 10 << 20
+
+
+def test_a_body_ends_at_the_limit_whatever_it_said(hub: HubThread) -> None:
+    token = hub.join("alice", "researcher").token
+    name = "ab" * 32
+    status, _ = request(
+        hub, "PUT", f"/v1/objects/{name}", token=token, body=bytes(TIGHT.object_bytes + 1), X_Fedjob_Job="j"
+    )
+    assert status == 413
+    with raw(hub) as connection:  # chunked, without a length, without an end
+        connection.sendall(
+            f"PUT /v1/objects/{name} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n"
+            "X-Fedjob-Job: j\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        limit = 100 * TIGHT.object_bytes
+        assert send_until_cut_off(connection, b"", chunk, limit_bytes=limit) < 20 * TIGHT.object_bytes
+    assert stored_files(hub) == []
+
+
+def test_a_reader_that_stops_reading_is_let_go(tmp_path: Path) -> None:
+    limits = replace(TIGHT, object_bytes=64 << 20)
+    with HubThread(tmp_path / "hub", limits=limits) as hub:
+        ref = hub.repository("alice", "researcher").put(os.urandom(60 << 20), job="j")
+        with raw(hub) as connection:
+            connection.sendall(
+                f"GET /v1/objects/{ref.sha256} HTTP/1.1\r\nHost: h\r\n"
+                f"Authorization: Bearer {hub.join('alice').token}\r\n\r\n".encode()
+            )
+            connection.recv(10)
+            time.sleep(2.5)
+            got = 0
+            with suppress(ConnectionError):
+                while more := connection.recv(1 << 20):
+                    got += len(more)
+            assert got < ref.size_bytes
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\r\n" * 10, bytes(100), b"PUT / HTTP/9.9\r\n\r\n"],
+)
+def test_garbage_is_no_request(hub: HubThread, garbage: bytes) -> None:
+    with raw(hub) as connection:
+        connection.sendall(garbage)
+        try:
+            said = connection.recv(1000)
+        except ConnectionError:
+            said = b""
+        assert not said or b" 400 " in said or b" 404 " in said
+    assert fetch_hub(hub.url).federation == hub.ledger.federation
+
+
+def test_quota_and_reserve(tmp_path: Path) -> None:
+    with HubThread(tmp_path / "q", limits=replace(TIGHT, party_bytes=1000)) as hub:
+        alice = hub.repository("alice", "researcher")
+        alice.put(bytes(900), job="job_1")
+        with pytest.raises(NotPermitted, match="900 of 1000"):
+            alice.put(os.urandom(200), job="job_1")
+        alice.end_job("job_1")
+        alice.put(os.urandom(200), job="job_2")
+    with HubThread(tmp_path / "r", limits=replace(TIGHT, reserve_bytes=1 << 60)) as hub:
+        status, said = request(
+            hub, "PUT", f"/v1/objects/{'ab' * 32}", token=hub.join("alice", "researcher").token, body=b"x",
+            X_Fedjob_Job="j",
+        )  # fmt: skip
+        assert (status, b"disk is full" in said) == (507, True)
+        assert stored_files(hub) == []
+
+
+def test_the_owner_of_a_job_ends_it_for_everybody(hub: HubThread) -> None:
+    alice, bob = hub.repository("alice", "researcher"), hub.repository("bob", "researcher")
+    node = hub.repository("node-a")
+    task = alice.put(b"task", job="job_1", readers=["node-a"])
+    reply = node.put(b"reply", job="job_1", readers=["alice"])
+    kept = node.put(b"task", job="job_of_bob", readers=["bob"])
+    for other in (bob, node):
+        with pytest.raises(NotPermitted, match="belongs to another"):
+            other.end_job("job_1")
+    with pytest.raises(NotPermitted, match="belongs to another"):
+        bob.put(b"x", job="job_1")
+    alice.end_job("job_1")
+    with pytest.raises(ObjectMissing):
+        alice.get_bytes(reply, limit_bytes=10)
+    assert not alice.exists(task)
+    assert node.exists(kept)
+    assert [path.name for path in stored_files(hub)] == [kept.sha256]
+
+
+def test_a_part_that_is_there_is_not_sent_again(hub: HubThread, tmp_path: Path) -> None:
+    alice = hub.repository("alice", "researcher", part_bytes=100_000)
+    content = os.urandom(350_000)
+    alice.put(content[:100_000], job="job_1")
+    sent: list[str] = []
+    store = alice.store_object
+
+    class Counting(HttpRepository):
+        def store_object(self, sha256: str, *args: object, **kwargs: object) -> None:  # type: ignore[override]
+            sent.append(sha256)
+            store(sha256, *args, **kwargs)  # type: ignore[arg-type]
+
+    member = hub.join("alice")
+    with Counting(hub.url, token=member.token, part_bytes=100_000, patience=HASTY) as counting:
+        ref = counting.put(content, job="job_2", readers=["node-a"])
+        assert len(sent) == 4  # three parts and the manifest
+        counting.put(content, job="job_3")
+        assert len(sent) == 5  # the manifest
+    assert hub.repository("node-a", part_bytes=100_000).get(ref, tmp_path / "copy").read_bytes() == content
+
+
+def test_what_nobody_ended_is_swept_when_its_time_is_up(tmp_path: Path) -> None:
+    with HubThread(tmp_path / "hub", limits=TIGHT) as hub:
+        alice = hub.repository("alice", "researcher")
+        old = alice.put(b"old", job="job_1")
+        stray = hub.folder / "storage" / "incoming" / "stray.tmp"
+        stray.write_bytes(b"left by a kill")
+        lost = hub.store.path("ab" * 32)
+        lost.write_bytes(b"renamed, never committed")
+        assert hub.store.sweep().num_objects == 0
+        assert alice.exists(old)
+        later = ObjectStore(
+            hub.folder / "storage", hub.ledger, TIGHT, clock=lambda: time.time() + TIGHT.ttl_s + 7200
+        )
+        swept = later.sweep()
+        assert (swept.num_jobs, swept.num_objects, swept.num_files) == (1, 1, 2)
+        assert stored_files(hub) == []
+        assert not alice.exists(old)
+
+
+def test_a_killed_hub_keeps_what_it_confirmed(tmp_path: Path) -> None:
+    with HubThread(tmp_path / "hub", limits=TIGHT) as hub:
+        refs = [hub.repository("alice", "researcher").put(bytes([i]) * 50, job="job_1") for i in range(20)]
+        token = hub.join("alice").token
+    with HubThread(tmp_path / "hub", limits=TIGHT) as again:
+        with HttpRepository(again.url, token=token, patience=HASTY) as repository:
+            assert [repository.get_bytes(ref, limit_bytes=50)[0] for ref in refs] == list(range(20))
+        assert again.ledger.federation == hub.ledger.federation
+
+
+def test_enrolment_by_invitation(tmp_path: Path) -> None:
+    with HubThread(tmp_path / "hub", invited_only=True) as hub:
+        path = tmp_path / "node-a.invitation"
+
+        def invite(party: str, role: str = "node") -> Path:
+            path.write_bytes(Invitation(hub.url, party, role, hub.parties.invite(party, role)).dump())
+            return path
+
+        with pytest.raises(NotPermitted, match="fedjob hub invite node-a"):
+            enrol(hub.url, "node-a", "node", "ab" * 32)
+        with pytest.raises(SpecError, match="invites node 'node-a', not node 'node-b'"):
+            enrol(None, "node-b", "node", "ab" * 32, invite("node-a"))
+        member = enrol(None, "node-a", "node", "ab" * 32, invite("node-a"))
+        assert fetch_parties(member)["node-a"].key_hex == "ab" * 32
+        with pytest.raises(NotPermitted, match="used already"):
+            enrol(None, "node-a", "node", "cd" * 32, path)
+        earlier = Invitation.load(invite("node-c"))
+        invite("node-c")
+        path.write_bytes(earlier.dump())
+        with pytest.raises(NotPermitted, match="not known"):
+            enrol(None, "node-c", "node", "ab" * 32, path)
+        # A lost key: the owner invites again, and the old token is void.
+        new = enrol(None, "node-a", "node", "cd" * 32, invite("node-a"))
+        assert fetch_parties(new)["node-a"].key_hex == "cd" * 32
+        with pytest.raises(NotPermitted):
+            fetch_parties(member)
+
+
+def test_enrolment_on_loopback(hub: HubThread) -> None:
+    member = enrol(hub.url, "node-a", "node", "ab" * 32)
+    with pytest.raises(NotPermitted, match="is taken"):
+        enrol(hub.url, "node-a", "node", "ab" * 32)
+    for role, key in (("boss", "ab" * 32), ("node", "xyz")):
+        with pytest.raises((SpecError, Exception), match="expected"):
+            enrol(hub.url, "node-b", role, key)
+    with pytest.raises(SpecError, match="a party is named"):
+        enrol(hub.url, "Node B", "node", "ab" * 32)
+    wanted = {"party": "node-b", "role": "node", "key": "ab" * 32, "token": "cd" * 32}
+    for _ in range(2):  # asked again after a lost answer: the same
+        status, said = request(hub, "POST", "/v1/parties", body=json.dumps(wanted).encode())
+        assert (status, json.loads(said)["token"]) == (201, "cd" * 32)
+    # Behind a proxy loopback is everybody.
+    wanted["party"] = "node-c"
+    for headers in ({"X_Forwarded_For": "203.0.113.9"}, {"Host": "hub.example.org"}):
+        status, _ = request(hub, "POST", "/v1/parties", body=json.dumps(wanted).encode(), **headers)
+        assert status == 403
+    for body in (b"", b"[]", b"{}", b"\xff", b"[" * 10_000, json.dumps({**wanted, "role": 3}).encode()):
+        assert request(hub, "POST", "/v1/parties", body=body)[0] == 400
+    assert request(hub, "POST", "/v1/parties", body=bytes(1 << 20))[0] == 413
+    assert member.token not in (hub.folder / "hub.sqlite").read_bytes().decode("latin1")
+
+
+def test_a_membership_is_kept_in_the_home(hub: HubThread, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="belongs to no federation"):
+        load_membership(tmp_path)
+    member = hub.join("node-a")
+    save_membership(tmp_path, member)
+    assert load_membership(tmp_path) == member
+    assert (tmp_path / "membership.mpk").stat().st_mode & 0o777 == 0o600
+    assert member.token not in repr(member)
+    assert member.broker_password not in repr(member)
+    (tmp_path / "membership.mpk").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="not readable"):
+        load_membership(tmp_path)
+
+
+def test_an_object_that_is_too_large_is_refused_by_the_client_too(hub: HubThread) -> None:
+    alice = hub.repository("alice", "researcher")
+    with pytest.raises(ObjectTooLarge):
+        alice.put(bytes(TIGHT.object_bytes + 1), job="j")
+    assert not alice.exists(Ref(hashlib.sha256(bytes(TIGHT.object_bytes + 1)).hexdigest(), 1))
