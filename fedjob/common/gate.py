@@ -99,7 +99,10 @@ class Gate:
         if key is None or role is None:
             raise Dropped("unknown_sender", frame.sender[:63])
         if not frame.signed_by(key):
-            raise Dropped("bad_signature", frame.sender)
+            # It may have enrolled anew: the roster is asked for, as often as for strangers.
+            fresh = self._roster.key_of(frame.sender) if self._roster.refresh() else None
+            if fresh is None or fresh == key or not frame.signed_by(fresh):
+                raise Dropped("bad_signature", frame.sender)
         head = self._head(frame.payload)
         kind = head["kind"]
         everybody = head["to"] == "" and kind in TO_EVERYBODY

@@ -15,7 +15,7 @@ from fedjob.common.codec import pack, unpack
 from fedjob.common.endpoint import Endpoint, seen_entries
 from fedjob.common.errors import BrokerUnreachable, EncodeError
 from fedjob.common.frame import encode_frame
-from fedjob.common.gate import CLOCK_TOLERANCE_S, MAX_TTL_S
+from fedjob.common.gate import CLOCK_TOLERANCE_S, MAX_TTL_S, Dropped, Gate
 from fedjob.common.identity import Identity
 from fedjob.common.messages import (
     MAX_FRAME_BYTES,
@@ -326,6 +326,18 @@ def test_a_bad_frame_changes_nothing_is_counted_and_not_answered(
     assert site.receive(0) == []
     assert site.counters == {cause: 1}
     assert len(world.passed) == before + 1, "it was answered"
+
+
+def test_a_party_that_enrolled_anew_is_heard_under_its_new_key(world: World, site: Endpoint) -> None:
+    again = Identity.generate("alice")
+    old = {"alice": Entry("researcher", ALICE.public_key_hex)}
+    new = {"alice": Entry("researcher", again.public_key_hex)}
+    gate = Gate("fed", AT_SITE, "node", Roster(old, lambda: new, clock=world.clock))
+    wall = 1.7e9 + world.clock.now
+    message = gate.open("alice", frame(world, again, TASK), now=0.0, wall=wall)
+    assert message.sender == "alice"
+    with pytest.raises(Dropped, match="bad_signature"):
+        gate.open("alice", frame(world, ALICE, TASK), now=0.0, wall=wall)
 
 
 def test_a_researcher_hears_no_researcher_and_a_node_no_node(
