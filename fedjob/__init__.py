@@ -48,8 +48,8 @@ __all__ = [
     "TensorBoard",
     "TorchPlan",
     "WeightedMean",
-    "connect",
     "__version__",
+    "connect",
 ]
 
 if TYPE_CHECKING:

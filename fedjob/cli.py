@@ -11,7 +11,11 @@ from fedjob import __version__
 
 _COMMANDS = {
     "demo": ("fedjob.demo", "demo", "Train on four nodes on this machine, in a minute."),
-    "doctor": ("fedjob.researcher.cli", "doctor", "Check hub, broker rights, repository, clock and versions."),
+    "doctor": (
+        "fedjob.researcher.cli",
+        "doctor",
+        "Check hub, broker rights, repository, clock and versions.",
+    ),
     "verify": ("fedjob.researcher.cli", "verify", "Fold every committed round of a job again."),
     "hub": ("fedjob.hub.cli", "hub", "Run a federation's hub: broker and file repository."),
     "node": ("fedjob.node.cli", "node", "Run a node: data, grants, tasks."),

@@ -69,7 +69,8 @@ class Task:
         params: refs of safetensors files, by name.
         seed: the job's seed; see `seeds.seed_for`.
         state: id of the node state to load, None for a fresh one.
-        oldest_round: node states of rounds before it may go.
+        keep_states: ids of the node states that kept breakpoints name; others of rounds before
+            this one may go. None keeps all.
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
     """
 
@@ -87,7 +88,7 @@ class Task:
     training_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     state: str | None = None
-    oldest_round: int = 0
+    keep_states: list[str] | None = None
     limit_s: float | None = None
 
 
@@ -97,13 +98,12 @@ class End:
 
     Args:
         outcome: the job's final state.
-        oldest_round: node states from this round on are kept, because a
-            breakpoint names them; -1 keeps none.
+        keep_states: ids of the node states that breakpoints name; all others go.
     """
 
     kind: ClassVar[str] = "end"
     outcome: str
-    oldest_round: int = 0
+    keep_states: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +309,7 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
     Returns:
         64 hex digits.
     """
-    what = to_plain(replace(task, oldest_round=0, limit_s=None))
+    what = to_plain(replace(task, keep_states=None, limit_s=None))
     return hashlib.sha256(pack([job, round_, step, node, task.dataset, child, _sorted(what)])).hexdigest()
 
 

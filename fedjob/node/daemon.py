@@ -15,7 +15,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -586,8 +586,8 @@ class Daemon:
         if any(isinstance(command, keeping.PutTask) for command in commands):
             self._wants[key] = _objects_of(task)
             self._arrived.setdefault(key, time.monotonic())
-            if task.oldest_round > 0:
-                self._drop_states(turn, message.job, task.oldest_round)
+            if task.keep_states is not None:
+                self._drop_states(turn, message.job, {*task.keep_states, task.state or ""}, message.round)
         turn.settled.append(message)
 
     def _refuse(
@@ -612,13 +612,15 @@ class Daemon:
             keeping.EndArrived(job=message.job, researcher=message.sender, epoch=message.epoch)
         )
         if any(isinstance(command, keeping.EndJob) for command in commands):
-            self._drop_states(turn, message.job, None if end.oldest_round < 0 else end.oldest_round)
+            self._drop_states(turn, message.job, end.keep_states)
             turn.rows.append(lambda: self._grants.forget_job(message.job))
         turn.settled.append(message)
 
-    def _drop_states(self, turn: _Turn, job: str, before: int | None) -> None:
+    def _drop_states(
+        self, turn: _Turn, job: str, keep: Collection[str], before: int | None = None
+    ) -> None:
         gone: list[str] = []
-        turn.rows.append(lambda: gone.extend(self._tasks.drop_states(job, before)))
+        turn.rows.append(lambda: gone.extend(self._tasks.drop_states(job, keep, before)))
         turn.after.append(
             lambda: self._runs.later(lambda: self._spool.drop_states(job, gone)) if gone else None
         )
@@ -846,7 +848,7 @@ class Daemon:
             turn = _Turn(self._book)
             for job in silent:
                 turn.step(keeping.OrphanTimeout(job))
-                self._drop_states(turn, job, None)
+                self._drop_states(turn, job, ())
             self._commit(turn)
 
     def _tell_facts(self) -> None:

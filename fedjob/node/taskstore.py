@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from fedjob.node.database import Database
@@ -105,13 +105,13 @@ class TaskStore:
         """Enter a node state."""
         self._database.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (state, job, round_))
 
-    def drop_states(self, job: str, before: int | None) -> list[str]:
-        """Remove a job's states of rounds before that one, or all; return their ids."""
-        where, values = ("job = ?", (job,)) if before is None else ("job = ? AND round < ?", (job, before))
-        found = [row["id"] for row in self._database.rows(f"SELECT id FROM states WHERE {where}", values)]
-        if found:
-            self._database.execute(f"DELETE FROM states WHERE {where}", values)
-        return found
+    def drop_states(self, job: str, keep: Collection[str], before: int | None = None) -> list[str]:
+        """Remove a job's states but those in `keep` and those of round `before` and later; return their ids."""
+        rows = self._database.rows("SELECT id, round FROM states WHERE job = ?", (job,))
+        gone = [r["id"] for r in rows if r["id"] not in keep and (before is None or r["round"] < before)]
+        for state in gone:
+            self._database.execute("DELETE FROM states WHERE job = ? AND id = ?", (job, state))
+        return gone
 
     def states(self) -> Iterable[tuple[str, str]]:
         """Return (job, id) of every state."""

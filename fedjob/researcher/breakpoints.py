@@ -147,6 +147,14 @@ def list_breakpoints(breakpoints: Path) -> list[Path]:
     return sorted(path for path in breakpoints.glob("round_*") if path.is_dir())
 
 
+def states_of(path: Path) -> dict[str, str]:
+    """Return node -> id of the node state that a breakpoint names; nothing for an unreadable one."""
+    try:
+        return from_plain(_Record, unpack((path / "record.mpk").read_bytes())).node_states
+    except (OSError, DecodeError):
+        return {}
+
+
 def drop_breakpoints(folder: JobFolder, keep: int) -> None:
     """Remove all but the newest `keep` breakpoints of a job."""
     for path in list_breakpoints(folder.breakpoints)[:-keep]:

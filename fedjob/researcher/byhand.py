@@ -12,7 +12,6 @@ from fedjob.common.errors import SpecError
 from fedjob.common.params import FileParams, save_params
 from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.protocols.base import Ask, Done, Gathered, View
-from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.researcher.breakpoints import load_breakpoint
 from fedjob.researcher.replies import Replies, make_replies
@@ -203,7 +202,8 @@ class ByHand:
         gathered = self._gathered
         if gathered is None and params is None and filename is None:
             current = position.state["params"]
-            return str(current.path), current.ref or runner.federation.publish(current.path)
+            current.ref = current.ref or runner.gatherer.publish(current.path)
+            return str(current.path), current.ref
         if params is not None or filename is not None:
             from fedjob.researcher.job import _first_params
 
@@ -220,7 +220,7 @@ class ByHand:
         runner.position = self._position = runner.commit(position, gathered)
         self._gathered = None
         current = state["params"]
-        current.ref = ref_of(current.path) if self._spec.local else runner.federation.publish(current.path)
+        current.ref = runner.gatherer.publish(current.path)
         return str(current.path), current.ref
 
     def save_state_breakpoint(self, path: str | Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,14 +87,18 @@ class Federation(ABC):
             QuorumNotReached: too few nodes are left.
         """
 
+    def keep_states(self, named: Mapping[str, Collection[str]]) -> None:
+        """Drop node states that live on this side and are named no more; nodes are told with their tasks."""
+        return
+
     def state_files(self, node_states: Mapping[str, str]) -> dict[str, Path]:
         """Return name -> file of node states that live on this side and must travel in a breakpoint."""
         return {}
 
     @abstractmethod
-    def end(self, outcome: str, oldest_round: int) -> None:
+    def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
         """Tell the nodes that the job is over.
 
         Args:
-            oldest_round: node states from this round on are kept; -1 keeps none.
+            keep_states: node -> ids of the node states that breakpoints name; all others go.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Gatherer:
         select: `(round, nodes) -> nodes` for asks that leave it open.
         fold: in place of the protocol's own, where it is given.
         plan: the plan's text in the repository.
+        named_states: returns node -> ids of the node states that kept breakpoints name.
     """
 
     spec: JobSpec
@@ -47,6 +48,7 @@ class Gatherer:
     select: Select
     fold: FoldRule | None
     plan: Ref | None
+    named_states: Callable[[], Mapping[str, Collection[str]]]
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
     _published: list[Ref] = field(default_factory=list)
 
@@ -130,10 +132,10 @@ class Gatherer:
             model_args=self.spec.model_args,
             training_args=dict(position.training_args),
             seed=self.spec.seed,
-            oldest_round=self._oldest_round(position),
             limit_s=self.spec.the_quorum.deadline_s,
         )
         tasks = {}
+        named = self.named_states()
         for node in nodes:
             own_values, own_blobs, own_params = self._split(ask.each.get(node, {}), spool, node)
             tasks[node] = replace(
@@ -143,6 +145,7 @@ class Gatherer:
                 blobs={**blobs, **own_blobs},
                 params={**params, **own_params},
                 state=position.node_states.get(node),
+                keep_states=sorted(named.get(node, ())),
             )
         return tasks
 
@@ -156,22 +159,23 @@ class Gatherer:
         for name, value in values.items():
             if isinstance(value, FileParams):
                 if value.ref is None:
-                    value.ref = self._publish(value.path)
+                    value.ref = self.publish(value.path)
                 params[name] = value.ref
             elif is_params(value):
                 path = spool / f"{who}_{name}.safetensors"
                 path.unlink(missing_ok=True)
                 save_params(value, path)
-                params[name] = self._publish(path)
+                params[name] = self.publish(path)
             else:
                 packed = pack(to_plain(value))
                 if len(packed) > MAX_INLINE_BYTES // 2:
-                    blobs[name] = self._publish(packed)
+                    blobs[name] = self.publish(packed)
                 else:
                     small[name] = value
         return small, blobs, params
 
-    def _publish(self, source: Path | bytes) -> Ref:
+    def publish(self, source: Path | bytes) -> Ref:
+        """Make bytes available to the nodes until the round after next is complete."""
         ref = self.federation.publish(source)
         self._published.append(ref)
         return ref
@@ -180,11 +184,6 @@ class Gatherer:
         """Return what was published since the last call."""
         taken, self._published = self._published, []
         return taken
-
-    def _oldest_round(self, position: Position) -> int:
-        """Return the round of the oldest breakpoint that will be kept: node states before it may go."""
-        newest = position.round // self.spec.breakpoint_every * self.spec.breakpoint_every
-        return max(0, newest - (self.spec.keep_breakpoints - 1) * self.spec.breakpoint_every)
 
     def _accept(self, arrival: Arrival, step: str, expected: Schema | None) -> str:
         result = arrival.result

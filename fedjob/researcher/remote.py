@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,11 +161,12 @@ class RemoteFederation(Federation):
 
     # -- after the last ---------------------------------------------------------
 
-    def end(self, outcome: str, oldest_round: int) -> None:
+    def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
         with self._session.lock:
             endpoint = self._session.endpoint
             for node in self._nodes:
-                endpoint.send(Address(node), End(outcome=outcome, oldest_round=oldest_round), **self._header)
+                kept = sorted(keep_states.get(node, ()))
+                endpoint.send(Address(node), End(outcome=outcome, keep_states=kept), **self._header)
             deadline = time.monotonic() + GOODBYE_S
             while endpoint.undelivered() and time.monotonic() < deadline:
                 endpoint.settle(endpoint.receive(0.1))

@@ -17,7 +17,7 @@ from fedjob.common.params import FileParams
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import Ask, Gathered, View
 from fedjob.common.types import Ref
-from fedjob.researcher.breakpoints import drop_breakpoints, list_breakpoints, save_breakpoint
+from fedjob.researcher.breakpoints import drop_breakpoints, list_breakpoints, save_breakpoint, states_of
 from fedjob.researcher.components import from_part, selection
 from fedjob.researcher.events import EventLog, JobEvent
 from fedjob.researcher.federation import Federation
@@ -67,6 +67,7 @@ class Runner:
         self._extras = dict(extras or {})
         self._stack = ExitStack()
         self._round_began = 0.0
+        self._states_of: dict[Path, dict[str, str]] = {}
         self._stale: list[Ref] = []
         self.select: Callable[[int, tuple[str, ...]], tuple[str, ...]] = selection(spec.selector, spec.seed)
 
@@ -105,6 +106,7 @@ class Runner:
                 select=lambda round_, nodes: self.select(round_, nodes),
                 fold=None if self.spec.fold is None else from_part(FOLDS, self.spec.fold),
                 plan=plan,
+                named_states=self._named_states,
             )
             self.federation.prepare(plan)
             self._write(self.record, "running")
@@ -117,11 +119,7 @@ class Runner:
         """Say how it ended, release the nodes and the lock."""
         with self._stack:
             if hasattr(self, "federation"):
-                kept = [
-                    int(path.name.removeprefix("round_"))
-                    for path in list_breakpoints(self.folder.breakpoints)
-                ]
-                self.federation.end(outcome, min(kept, default=-1 if outcome == "completed" else 0))
+                self.federation.end(outcome, self._named_states())
             if hasattr(self, "record"):
                 reason = "" if error is None else getattr(error, "reason", "exception")
                 self._write(replace(self.record, detail="" if error is None else str(error)), outcome, reason)
@@ -207,8 +205,8 @@ class Runner:
             left_out=dict(gathered.left_out),
             seconds=round(report.seconds, 4),
         )
-        self._tidy(position)
         self.position = position
+        self._tidy(position)
         return position
 
     def save_breakpoint(self, position: Position, path: Path | None = None) -> Path:
@@ -233,9 +231,20 @@ class Runner:
         params = position.state.get("params")
         refs, self._stale = self._stale, self.gatherer.take_published()
         current = params.ref if isinstance(params, FileParams) else None
+        self.federation.keep_states(self._named_states())
         if not self.spec.keep:
             self.federation.forget([ref for ref in refs if ref != current])
             self.folder.drop_spool(before_round=position.round)
+
+    def _named_states(self) -> dict[str, set[str]]:
+        """Return node -> ids of the node states that kept breakpoints, or the next task, name."""
+        paths = list_breakpoints(self.folder.breakpoints)
+        self._states_of = {path: self._states_of.get(path) or states_of(path) for path in paths}
+        named: dict[str, set[str]] = {node: {state} for node, state in self.position.node_states.items()}
+        for states in self._states_of.values():
+            for node, state in states.items():
+                named.setdefault(node, set()).add(state)
+        return named
 
     def _keep(self, position: Position) -> None:
         if self._keep_files is None:

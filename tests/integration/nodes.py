@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -286,8 +286,8 @@ class Researcher:
         """Send a task and wait for its result."""
         return self.answer_to(self.train(node, task, **header), Result, timeout_s)
 
-    def end(self, node: str, *, oldest_round: int = -1, epoch: int = 1) -> str:
-        return self.send(node, End(outcome="completed", oldest_round=oldest_round), epoch=epoch)
+    def end(self, node: str, *, keep_states: Sequence[str] = (), epoch: int = 1) -> str:
+        return self.send(node, End(outcome="completed", keep_states=list(keep_states)), epoch=epoch)
 
     def fetch(self, ref: Ref, folder: Path) -> dict[str, torch.Tensor]:
         path = self.federation.repository.get(ref, folder / ref.sha256)

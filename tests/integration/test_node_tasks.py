@@ -96,11 +96,12 @@ def test_node_states_are_proposed_named_and_dropped(federation: Federation, node
 
     unknown = ann.result("node1", ann.task(momentum, "AddOne", state="0" * 32), round_=4)
     assert (unknown.ok, unknown.reason) == (False, "state_missing")
-    ann.result("node1", ann.task(momentum, "AddOne", state=second.state, oldest_round=2), round_=5)
-    wait_until(lambda: len(list(folder.iterdir())) == 3, timeout_s=5, what="round 1's state to go")
-    ann.end("node1", oldest_round=5)
+    kept = [first.state]
+    last = ann.result("node1", ann.task(momentum, "AddOne", state=second.state, keep_states=kept), round_=5)
+    wait_until(lambda: len(list(folder.iterdir())) == 3, timeout_s=5, what="round 3's state to go")
+    ann.end("node1", keep_states=[last.state])
     wait_until(lambda: len(list(folder.iterdir())) == 1, timeout_s=5, what="all but the last state to go")
-    ann.end("node1", oldest_round=-1, epoch=2)
+    ann.end("node1", epoch=2)
     wait_until(lambda: not folder.exists(), timeout_s=5, what="every state to go")
 
 

@@ -73,6 +73,7 @@ def _mean_tensor(tensors: Sequence[torch.Tensor], shares: Sequence[float]) -> to
         part = slice(start, start + _CHUNK)
         total = flats[0][part].to(torch.float64).mul_(shares[0])
         for flat, share in zip(flats[1:], shares[1:], strict=True):
-            total.add_(flat[part].to(torch.float64), alpha=share)
+            # multiplied, then added: a fused step would round differently on other processors
+            total.add_(flat[part].to(torch.float64).mul_(share))
         flat_result[part] = total.round_() if whole else total
     return result

@@ -151,7 +151,7 @@ def as_tensor(data: Any, where: str) -> torch.Tensor:
                 f"{where} returned {_name(data)} of type {array.dtype}; "
                 "numbers are needed: encode texts and fill what is missing first"
             )
-        tensor = torch.from_numpy(np.ascontiguousarray(array).copy())
+        tensor = torch.from_numpy(np.array(array, order="C"))
     if tensor.ndim == 0:
         raise PlanError(f"{where} returned a single number where rows are needed")
     return tensor

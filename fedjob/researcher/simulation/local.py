@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,15 @@ class LocalFederation(Federation):
         self._events = events
         self._published: dict[Ref, Path | bytes] = {}
         self._benches: dict[str, Workbench] = {}
+        self._states = home / "states"
         self._brought = brought
 
     def prepare(self, plan: Ref | None) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
+        self._states.mkdir(parents=True, exist_ok=True)
+        for name, source in self._brought.items():
+            target = self._states / name.removeprefix(_STATE)
+            if name.startswith(_STATE) and not target.exists():
+                os.link(source, target)
 
     def publish(self, source: Path | bytes) -> Ref:
         ref = ref_of(source)
@@ -92,10 +97,17 @@ class LocalFederation(Federation):
             )
         return Collected(arrivals=arrivals, left_out=left_out)
 
-    def end(self, outcome: str, oldest_round: int) -> None:
+    def keep_states(self, named: Mapping[str, Collection[str]]) -> None:
+        kept = {state for states in named.values() for state in states}
+        for path in self._states.iterdir():
+            if path.name not in kept:
+                path.unlink()
+
+    def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
         self._benches.clear()
-        if oldest_round < 0:
-            shutil.rmtree(self._home, ignore_errors=True)
+        if self._states.exists():
+            self.keep_states(keep_states)
+        shutil.rmtree(self._home / "scratch", ignore_errors=True)
 
     def state_files(self, node_states: Mapping[str, str]) -> dict[str, Path]:
         return {
@@ -143,9 +155,7 @@ class LocalFederation(Federation):
         state = task.state
         if done.state_path:
             state = key[:32]
-            folder = self._home / node
-            folder.mkdir(exist_ok=True)
-            os.replace(done.state_path, folder / f"{state}.safetensors")
+            os.replace(done.state_path, self._states / state)
         path = Path(done.params_path) if done.params_path else None
         result = Result(
             of=key[:32],
@@ -171,7 +181,7 @@ class LocalFederation(Federation):
     def _state_path(self, node: str, state: str | None) -> str:
         if state is None:
             return ""
-        path = self._brought.get(f"{_STATE}{state}", self._home / node / f"{state}.safetensors")
+        path = self._states / state
         if not path.exists():
-            raise NodeFailure(node, "state_missing", f"node state {state} is not in {path.parent}")
+            raise NodeFailure(node, "state_missing", f"node state {state} is not in {self._states}")
         return str(path)

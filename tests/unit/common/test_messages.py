@@ -49,7 +49,7 @@ BODIES: list[Body] = [
     Search(tags=["heart"]),
     Offer(dataset="heart", protocol="fedavg", plan=REF, entry="Net"),
     TASK,
-    End(outcome="completed", oldest_round=3),
+    End(outcome="completed", keep_states=["s"]),
     Pong(of="x", num_datasets=2),
     Found(of="x", datasets=[{"name": "heart", "tags": ["a"]}]),
     Answer(of="x", status="granted", num_rows=303),
@@ -141,7 +141,7 @@ def test_work_is_named_by_what_it_is_and_not_by_when_it_is_asked() -> None:
     def key(task: Task = TASK, round_: int = 1, node: str = "a") -> str:
         return work_key(job="job", round_=round_, step="train", node=node, task=task)
 
-    assert key() == key(replace(TASK, oldest_round=5, limit_s=3.0))
+    assert key() == key(replace(TASK, keep_states=["x"], limit_s=3.0))
     assert key() == key(replace(TASK, training_args=dict(TASK.training_args)))
     others = [
         key(round_=2),
