@@ -236,11 +236,12 @@ def built_plan(
 def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's and torch's global generators, which user code draws from."""
     import numpy
-    import torch
+
+    from fedjob.common.plans.randomness import seed_torch
 
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    seed_torch(seed)
 
 
 def is_params(value: Any) -> bool:

@@ -225,7 +225,8 @@ class Daemon:
         """Take up what the last daemon left, however it ended."""
         self._book = self._tasks.load(slots=self._config.workers)
         unfailed = {key for key, row in self._book.tasks.items() if row.status != "failed"}
-        self._spool.recover(unfailed, set(self._tasks.states()))
+        done = {key for key in unfailed if self._book.tasks[key].status == "done"}
+        self._spool.recover(unfailed, done, set(self._tasks.states()))
         for key, row in self._book.tasks.items():
             self._wants[key] = _objects_of(_task_of(row))
         turn = _Turn(self._book)
@@ -538,7 +539,7 @@ class Daemon:
             self._handle(turn, message)
 
     def _keep_text(self, sha256: str, data: bytes) -> None:
-        if hashlib.sha256(data).hexdigest() == sha256:
+        if data and sha256 not in self._texts and hashlib.sha256(data).hexdigest() == sha256:
             while len(self._texts) >= MAX_KEPT_TEXTS:
                 del self._texts[next(iter(self._texts))]
             self._texts[sha256] = data
@@ -664,6 +665,8 @@ class Daemon:
             return
         match event:
             case Prepared(order=order):
+                text = order.plan_text.encode()
+                self._keep_text(hashlib.sha256(text).hexdigest(), text)
                 turn.after.append(lambda: self._work(run, order))
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end_attempt(key, run))

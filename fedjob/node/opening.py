@@ -12,7 +12,15 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from fedjob.common.config import CONFIG_NAME, Scalar, load_config
-from fedjob.common.enrol import enrol, fetch_hub, fetch_parties, load_membership, save_membership
+from fedjob.common.enrol import (
+    MEMBERSHIP_NAME,
+    Invitation,
+    enrol,
+    fetch_hub,
+    fetch_parties,
+    load_membership,
+    save_membership,
+)
 from fedjob.common.errors import ConfigError
 from fedjob.common.identity import Identity
 from fedjob.common.repository import open_repository
@@ -33,6 +41,14 @@ def init_node(home: NodeHome, node: str, *, hub: str | None, invite: Path | None
     """
     home.create()
     identity = Identity.load_or_create(home.keys, node)
+    if (home.root / MEMBERSHIP_NAME).exists():
+        known = load_membership(home.root)
+        wanted = hub or (known.hub_url if invite is None else Invitation.load(invite).hub)
+        if known.party == node and wanted.rstrip("/") == known.hub_url.rstrip("/"):
+            return
+        raise ConfigError(
+            f"{home.root} is node {known.party!r} at {known.hub_url} already: use another --home"
+        )
     membership = enrol(hub, node, "node", identity.public_key_hex, invite)
     save_membership(home.root, membership)
     Database(home.database).close()

@@ -1,8 +1,10 @@
 """The files of a node's tasks: what was fetched, what workers write, finished results, node states.
 
 A worker writes into a folder of its own, `tasks/<key>.<run>`, and its last act is
-`result.mpk`, durably. Renaming the folder to `results/<key>` makes the result the
+`result.mpk`. Renaming the folder to `results/<key>` makes the result the
 task's; until then a kill loses nothing but the rename, which `recover` makes up for.
+A power cut before that may cost the computation, one after it costs nothing: the
+parameters are fsynced by then, and what else the answer says is in the database.
 """
 
 from __future__ import annotations
@@ -83,6 +85,7 @@ class Spool:
         final = self._home.result_of(key)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(folder, final)
+        fsync_dir(final)
         fsync_dir(final.parent)
 
     def discard(self, folder: Path) -> None:
@@ -151,11 +154,14 @@ class Spool:
 
     # --- start ------------------------------------------------------------------------------------
 
-    def recover(self, keys: Collection[str], states: Collection[tuple[str, str]]) -> None:
+    def recover(
+        self, keys: Collection[str], done: Collection[str], states: Collection[tuple[str, str]]
+    ) -> None:
         """Bring the folders into order after any end of the last daemon.
 
         Args:
-            keys: of the tasks that are in the database.
+            keys: of the tasks that are in the database and have not failed.
+            done: of those, the ones that were finished.
             states: (job, id) of those that are.
         """
         for folder in sorted(self._home.tasks.iterdir()):
@@ -165,7 +171,7 @@ class Spool:
             else:
                 self.discard(folder)
         for folder in self._home.results.iterdir():
-            if folder.name not in keys or not self.has_result(folder.name):
+            if folder.name not in keys or (folder.name not in done and not _is_complete(folder)):
                 self.discard(folder)
         # Fetched files are not fsynced: after a power cut they may be anything.
         for stale in (self._home.objects, self._home.scratch):

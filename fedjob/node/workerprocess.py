@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain
-from fedjob.common.durable import write_atomic
 from fedjob.common.errors import FedjobError
 from fedjob.common.work import Workbench, WorkOrder, WorkResult
 from fedjob.node.link import Link
@@ -72,9 +71,12 @@ def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
         plain = to_plain(WorkResult(key=order.key, ok=False, reason=error.reason, detail=str(error)[:1000]))
         packed = pack(plain)
     try:
-        # Durable before the daemon hears of it: killed from here on, it finds this and need not train again.
-        write_atomic(Path(order.output_path) / RESULT_NAME, packed)
-    except (OSError, FedjobError) as error:
+        # Whole before the daemon hears of it: killed from here on, it finds this and need not train again.
+        # Not fsynced: against power cuts there are the parameters' own fsync and the daemon's commit.
+        unfinished = Path(order.output_path) / f".{RESULT_NAME}"
+        unfinished.write_bytes(packed)
+        unfinished.rename(unfinished.with_name(RESULT_NAME))
+    except OSError as error:
         plain = to_plain(
             WorkResult(key=order.key, ok=False, reason="no_space", detail="the node can't store the result")
         )
