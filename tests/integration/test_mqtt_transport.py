@@ -157,6 +157,24 @@ def test_presence_shows_a_daemon_that_came_and_one_that_left(
     wait_until(lambda: alice.transport.presence() == {"hospital": False}, timeout_s=10, what="it left")
 
 
+def test_presence_shows_a_daemon_that_was_killed(
+    broker: Broker, session: Callable[..., Session], processes: Processes
+) -> None:
+    broker.start()
+    script = (
+        "import time; from fedjob.common.types import Address\n"
+        "from fedjob.common.transport.mqtt import MqttTransport\n"
+        f"MqttTransport({broker.url!r}, Address('hospital')).open(lambda *frame: None, timeout_s=10)\n"
+        "print('open', flush=True); time.sleep(60)"
+    )
+    daemon = processes.start("python", "-c", script, ready="^open")
+    alice = session(broker.url, ALICE)
+    alice.open()
+    wait_until(lambda: alice.transport.presence() == {"hospital": True}, timeout_s=10, what="it came")
+    daemon.kill()
+    wait_until(lambda: alice.transport.presence() == {"hospital": False}, timeout_s=10, what="its will")
+
+
 def test_after_the_broker_was_killed_and_came_back_the_subscriptions_stand_again(
     broker: Broker, session: Callable[..., Session]
 ) -> None:

@@ -80,6 +80,11 @@ class Node(Party):
             return
         if "early_receipt" in self.world.bugs:
             self.settle(packets)
+        if self.world.troubled and self.world.rng.random() < self.world.config.disk_full:
+            # The commit fails: nothing has happened, and the turn is taken again.
+            self._events, self._packets, self._acknowledged = events, packets, acknowledged
+            self.later(0.5, self.turn)
+            return
         book, commands = self.book, list[keeping.Command]()
         for event in events:
             book, more = keeping.step(book, event)

@@ -50,6 +50,7 @@ class Config:
     delay_s: float = 0.01
     crash: float = 0.0
     worker_death: float = 0.0
+    disk_full: float = 0.0
     num_cuts: int = 0
     trouble_s: float = 20.0
     strict: bool = True
@@ -69,6 +70,7 @@ class Config:
             delay_s=rng.choice([0.01, 0.1, 1.0]),
             crash=rng.choice([0.0, 0.01, 0.05]),
             worker_death=rng.choice([0.0, 0.2]),
+            disk_full=rng.choice([0.0, 0.0, 0.2]),
             num_cuts=rng.choice([0, 1, 3]),
             strict=rng.random() < 0.75,
         )

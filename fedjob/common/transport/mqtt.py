@@ -107,6 +107,7 @@ class MqttTransport(Transport):
         self._on_frame, self._on_connection = on_frame, on_connection
         deadline = time.monotonic() + timeout_s
         version = self._version
+        told: _Attempt | None = None
         while True:
             left_s = max(0.1, deadline - time.monotonic())
             if version is None:
@@ -119,8 +120,10 @@ class MqttTransport(Transport):
                 attempt = self._try(version, left_s)
                 if attempt.how == "ok":
                     return
+            if told is None or attempt.how != "silent":  # a last try that had no time left says nothing
+                told = attempt
             if time.monotonic() + RETRY_S >= deadline:
-                raise BrokerUnreachable(self._explain(attempt, timeout_s))
+                raise BrokerUnreachable(self._explain(told, timeout_s))
             time.sleep(RETRY_S)  # when refused too: a broker hears of a new party a moment later
 
     def send(self, to: Address | None, frame: bytes) -> bool:
