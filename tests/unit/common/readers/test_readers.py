@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fedjob.common.errors import SpecError
+from fedjob.common.readers import READERS, describe, find_reader, guess_reader, open_dataset
+
+SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
+HEART = "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,num"
+
+
+def make_csv(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "people.csv"
+    path.write_text("age,weight,name,ill\n61,80.5,ann,1\n47,,bob,0\n33,70.0,eve,1\n")
+    return path, {}
+
+
+def make_parquet(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "people.parquet"
+    pd.DataFrame({"age": [61, 47, 33], "weight": [80.5, None, 70.0], "ill": [True, False, True]}).to_parquet(
+        path
+    )
+    return path, {}
+
+
+def make_npz(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "arrays.npz"
+    np.savez(path, y=np.array([0, 1, 0]), x=np.arange(6.0).reshape(3, 2))
+    return path, {}
+
+
+def idx(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+DIGITS = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+
+
+def make_mnist(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "digits"
+    path.mkdir()
+    (path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(DIGITS)))
+    (path / "train-labels-idx1-ubyte").write_bytes(idx(np.array([7, 0, 9], dtype=np.uint8)))
+    return path, {}
+
+
+def make_images(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "scans"
+    for name, values in {"benign": (10, 20), "malignant": (30,)}.items():
+        (path / name).mkdir(parents=True)
+        for value in values:
+            Image.new("RGB", (4, 3), (value, 0, 0)).save(path / name / f"{value}.png")
+    return path, {}
+
+
+MAKERS = {
+    "csv": make_csv,
+    "parquet": make_parquet,
+    "npz": make_npz,
+    "mnist": make_mnist,
+    "images": make_images,
+}
+
+
+def test_every_reader_has_its_part_in_the_suite() -> None:
+    assert MAKERS.keys() == READERS.keys()
+
+
+@pytest.mark.parametrize("reader", MAKERS)
+def test_a_reader_is_guessed_describes_and_opens(reader: str, tmp_path: Path) -> None:
+    path, options = MAKERS[reader](tmp_path)
+    assert guess_reader(path) == reader
+    found = describe(path, None, options)
+    assert found["reader"] == reader
+    assert found["num_rows"] == 3
+    files = [path] if path.is_file() else [child for child in path.rglob("*") if child.is_file()]
+    assert found["size_bytes"] == sum(file.stat().st_size for file in files)
+    assert all(set(column) == {"name", "type"} for column in found["columns"])
+    dataset = open_dataset(
+        {"path": str(path), "reader": reader, "options": options, "name": "d", "tags": ["t"], "more": 1}
+    )
+    assert (dataset.name, dataset.tags, dataset.path) == ("d", ("t",), path)
+    assert len(dataset) == dataset.num_rows == len(dataset.items) == 3
+    assert "'d', 3 rows" in repr(dataset)
+
+
+@pytest.mark.parametrize("reader", MAKERS)
+def test_the_version_changes_with_the_data_and_only_then(reader: str, tmp_path: Path) -> None:
+    path, options = MAKERS[reader](tmp_path)
+    before = describe(path, reader, options)["version"]
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        os.utime(file, (1, 1))
+    assert describe(path, reader, options)["version"] == before
+    moved = path.rename(tmp_path / f"moved{path.suffix}")
+    assert describe(moved, reader, options)["version"] == before
+    file = next(
+        child for child in ([moved] if moved.is_file() else sorted(moved.rglob("*.*"))) if child.is_file()
+    )
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    from fedjob.common.readers.base import version_of
+
+    assert version_of(moved) != before
+
+
+@pytest.mark.parametrize("reader", MAKERS)
+def test_a_path_that_can_not_be_read_is_said(reader: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="can't be read: No such file"):
+        describe(tmp_path / "nowhere", reader)
+    with pytest.raises(SpecError, match="No such file"):
+        guess_reader(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("reader", ["csv", "parquet", "npz", "mnist"])
+@pytest.mark.parametrize("data", [b"", b"\x00\x01\x02" * 50, b"PAR1" + b"x" * 40, b"PK\x03\x04" + b"x" * 40])
+def test_a_file_of_another_kind_is_refused(reader: str, data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x-images-idx3-ubyte"
+    path.write_bytes(data)
+    (tmp_path / "x-labels-idx1-ubyte").write_bytes(data)
+    if reader == "csv" and data:
+        data = b"a,b\n1,2\n1,2,3,4\n"
+        path.write_bytes(data)
+    with pytest.raises(SpecError, match="x-images-idx3-ubyte"):
+        describe(path, reader)
+
+
+@pytest.mark.parametrize("reader", ["csv", "parquet", "npz"])
+def test_a_folder_where_a_file_is_read_is_refused(reader: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="is a folder"):
+        describe(tmp_path, reader)
+
+
+def test_unknown_readers_and_options_name_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="nearest is 'parquet'"):
+        find_reader("parqet")
+    path, _ = make_csv(tmp_path)
+    with pytest.raises(SpecError, match="nearest is 'separator'"):
+        describe(path, "csv", {"seperator": ";"})
+    with pytest.raises(SpecError, match="needs a path"):
+        open_dataset({"name": "x"})
+    with pytest.raises(SpecError, match="no reader fits"):
+        guess_reader(path.rename(tmp_path / "people.bin"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SpecError, match="no reader fits the folder"):
+        guess_reader(tmp_path / "empty")
+
+
+def test_csv_columns_types_and_arrays(tmp_path: Path) -> None:
+    path, _ = make_csv(tmp_path)
+    assert describe(path)["columns"] == [
+        {"name": "age", "type": "int"},
+        {"name": "weight", "type": "float"},
+        {"name": "name", "type": "string"},
+        {"name": "ill", "type": "int"},
+    ]
+    dataset = open_dataset({"path": path})
+    assert dataset.frame()["name"].tolist() == ["ann", "bob", "eve"]
+    assert dataset.items[0] == {"age": 61, "weight": 80.5, "name": "ann", "ill": 1}
+    with pytest.raises(SpecError, match="'name' does not hold numbers"):
+        dataset.arrays()
+    mine = dataset.frame()
+    mine["age"] = 0
+    assert dataset.frame()["age"].tolist() == [61, 47, 33]
+
+
+def test_csv_without_header_with_names_and_question_marks(tmp_path: Path) -> None:
+    path = tmp_path / "heart.data"
+    path.write_text("63.0;1;?;2\n67.0;0;286;0\n")
+    options = {"header": "no", "names": "age,sex,chol,num", "na": "?", "separator": ";"}
+    dataset = open_dataset({"path": path, "options": options})
+    inputs, targets = dataset.arrays()
+    np.testing.assert_array_equal(inputs, np.array([[63, 1, np.nan], [67, 0, 286]], dtype=np.float32))
+    assert targets.tolist() == [2, 0]
+    assert describe(path, None, options)["columns"][2] == {"name": "chol", "type": "float"}
+    assert open_dataset({"path": path, "options": {**options, "target": "sex"}}).arrays()[1].tolist() == [
+        1,
+        0,
+    ]
+    for wrong, words in (
+        ({"names": "a,b"}, "gives 2 names, but heart.data has 4 columns"),
+        ({"target": "nothing"}, "no column 'nothing'"),
+        ({"header": "maybe"}, "yes or no"),
+    ):
+        with pytest.raises(SpecError, match=words):
+            open_dataset({"path": path, "options": {**options, **wrong}}).arrays()
+    plain = open_dataset({"path": path, "options": {"header": "no", "separator": ";"}})
+    assert list(plain.frame()) == ["0", "1", "2", "3"]
+
+
+def test_csv_compressed_and_with_tabs(tmp_path: Path) -> None:
+    path = tmp_path / "table.tsv.gz"
+    path.write_bytes(gzip.compress(b"a\tb\n1\t2\n"))
+    assert guess_reader(path) == "csv"
+    assert describe(path, "csv", {"separator": "tab"})["num_rows"] == 1
+
+
+def test_parquet_columns_come_from_the_footer(tmp_path: Path) -> None:
+    path, _ = make_parquet(tmp_path)
+    assert [column["type"] for column in describe(path)["columns"]] == ["int", "float", "bool"]
+    inputs, targets = open_dataset({"path": path}).arrays()
+    assert inputs.dtype == np.float32
+    assert targets.tolist() == [True, False, True]
+
+
+def test_npz_arrays_by_name_order_or_option(tmp_path: Path) -> None:
+    path, _ = make_npz(tmp_path)
+    inputs, targets = open_dataset({"path": path}).arrays()
+    assert inputs.shape == (3, 2)
+    assert targets.tolist() == [0, 1, 0]
+    assert describe(path)["columns"] == [
+        {"name": "y", "type": "int64[3]"},
+        {"name": "x", "type": "float64[3, 2]"},
+    ]
+    swapped = open_dataset({"path": path, "options": {"inputs": "y", "targets": "x"}})
+    assert swapped.arrays()[0].tolist() == [0, 1, 0]
+    with pytest.raises(SpecError, match="option inputs"):
+        describe(path, "npz", {"inputs": "z"})
+    with pytest.raises(SpecError, match="is not a table"):
+        swapped.frame()
+
+
+def test_npz_objects_are_never_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "objects.npz"
+    np.savez(path, x=np.array([{"a": 1}], dtype=object), y=np.zeros(1))
+    with pytest.raises(SpecError, match="array 'x' can't be read"):
+        open_dataset({"path": path}).arrays()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_mnist_reads_idx_packed_or_not(packed: bool, tmp_path: Path) -> None:
+    for name, array in (("images-idx3", DIGITS), ("labels-idx1", np.array([7, 0, 9], dtype=np.uint8))):
+        data = idx(array)
+        (tmp_path / f"t10k-{name}-ubyte{'.gz' if packed else ''}").write_bytes(
+            gzip.compress(data) if packed else data
+        )
+    dataset = open_dataset({"path": tmp_path})
+    images, labels = dataset.arrays()
+    np.testing.assert_array_equal(images, DIGITS)
+    assert labels.tolist() == [7, 0, 9]
+    assert labels.dtype == np.int64
+    assert describe(tmp_path)["columns"][0] == {"name": "image", "type": "uint8[4, 5]"}
+    with pytest.raises(SpecError, match="no split 'train'; it has t10k"):
+        open_dataset({"path": tmp_path, "options": {"split": "train"}}).arrays()
+    one_file = next(tmp_path.glob("*images*"))
+    assert open_dataset({"path": one_file, "reader": "mnist"}).num_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda images, labels: labels.unlink(), "labels .* are missing"),
+        (lambda images, labels: images.write_bytes(images.read_bytes()[:-1]), "damaged"),
+        (lambda images, labels: images.write_bytes(images.read_bytes() + b"x"), "damaged"),
+        (lambda images, labels: images.write_bytes(b"\0\0\x08\x03" + b"\xff" * 12), "at most"),
+        (
+            lambda images, labels: images.write_bytes(b"\0\0\x08\x01" + b"\0" * 12),
+            "not an IDX file of 3 axes",
+        ),
+        (
+            lambda images, labels: labels.write_bytes(idx(np.zeros(2, dtype=np.uint8))),
+            "3 images and 2 labels",
+        ),
+        (lambda images, labels: images.unlink(), "no IDX images here"),
+    ],
+)
+def test_damaged_idx_files_are_named(damage: Any, words: str, tmp_path: Path) -> None:
+    images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
+    images.write_bytes(idx(DIGITS))
+    labels.write_bytes(idx(np.array([7, 0, 9], dtype=np.uint8)))
+    damage(images, labels)
+    with pytest.raises(SpecError, match=words):
+        open_dataset({"path": tmp_path, "reader": "mnist"}).arrays()
+
+
+def test_a_packed_file_that_swells_is_not_unpacked(tmp_path: Path) -> None:
+    images = tmp_path / "train-images-idx3-ubyte.gz"
+    images.write_bytes(gzip.compress(idx(DIGITS) + bytes(50_000_000)))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.array([7, 0, 9], dtype=np.uint8)))
+    with pytest.raises(SpecError, match="60 bytes announced, found 61 or more"):
+        open_dataset({"path": tmp_path}).arrays()
+
+
+def test_images_have_the_classes_of_their_folders(tmp_path: Path) -> None:
+    path, _ = make_images(tmp_path)
+    dataset = open_dataset({"path": path})
+    images, labels = dataset.arrays()
+    assert images.shape == (3, 3, 4, 3)
+    assert images[:, 0, 0, 0].tolist() == [10, 20, 30]
+    assert labels.tolist() == [0, 0, 1]
+    assert dataset.frame()["class"].tolist() == ["benign", "benign", "malignant"]
+    assert dataset.items[2].path.name == "30.png"
+    small = open_dataset({"path": path, "options": {"size": "2x1", "mode": "grey"}})
+    assert small.arrays()[0].shape == (3, 1, 2)
+    assert describe(path)["columns"] == [
+        {"name": "image", "type": "uint8[3, 4, 3]"},
+        {"name": "label", "type": "class of benign, malignant"},
+    ]
+
+
+def test_a_node_that_misses_a_class_of_images_numbers_the_others_alike(tmp_path: Path) -> None:
+    path, _ = make_images(tmp_path)
+    dataset = open_dataset({"path": path, "options": {"classes": "absent,benign,malignant"}})
+    assert dataset.arrays()[1].tolist() == [1, 1, 2]
+    with pytest.raises(SpecError, match="folder 'malignant'"):
+        describe(path, "images", {"classes": "benign"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "words"),
+    [
+        (lambda path: (path / "benign" / "10.png").write_bytes(b"no image"), {}, "10.png can't be read"),
+        (lambda path: Image.new("L", (9, 9)).save(path / "benign" / "x.png"), {}, "register .* size"),
+        (lambda path: None, {"size": "big"}, "WIDTHxHEIGHT"),
+        (lambda path: None, {"mode": "cmyk"}, "rgb or grey"),
+    ],
+)
+def test_wrong_images_and_options_are_named(damage: Any, options: Any, words: str, tmp_path: Path) -> None:
+    path, _ = make_images(tmp_path)
+    damage(path)
+    with pytest.raises(SpecError, match=words):
+        open_dataset({"path": path, "options": options}).arrays()
+
+
+def test_folders_without_images_are_said(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="has no folders"):
+        describe(tmp_path, "images")
+    (tmp_path / "benign").mkdir()
+    with pytest.raises(SpecError, match="has no images"):
+        describe(tmp_path, "images")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
+@pytest.mark.parametrize(
+    ("centre", "num_rows", "complete"),
+    [("cleveland", 303, 303), ("hungarian", 294, 261), ("switzerland", 123, 46), ("va", 200, 130)],
+)
+def test_the_heart_files_register_as_they_are(centre: str, num_rows: int, complete: int) -> None:
+    path = SHARED / "heart" / f"processed.{centre}.data"
+    options = {"header": "no", "names": HEART, "na": "?"}
+    assert describe(path, None, options)["num_rows"] == num_rows
+    frame = open_dataset({"path": path, "options": options}).frame()
+    assert len(frame.drop(columns=["slope", "ca", "thal"]).dropna()) == complete
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
+def test_the_mnist_files_open_as_they_are() -> None:
+    images, labels = open_dataset({"path": SHARED / "mnist10k"}).arrays()
+    assert images.shape == (10_000, 28, 28)
+    assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
