@@ -119,6 +119,11 @@ class Endpoint:
         """Whether the connection to the broker stands."""
         return self._transport.connected()
 
+    @property
+    def trouble(self) -> str:
+        """Why the connection does not stand, in words; empty while it does."""
+        return self._transport.trouble
+
     def presence(self) -> dict[str, bool]:
         """Return which nodes say that they are there: a hint."""
         return self._transport.presence()

@@ -21,6 +21,8 @@ class Transport(ABC):
     """
 
     address: Address
+    trouble: str = ""
+    """Why the connection does not stand, in words, where that is known; empty while it does."""
 
     @abstractmethod
     def open(self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None) -> None:

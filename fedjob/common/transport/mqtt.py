@@ -82,8 +82,6 @@ class MqttTransport(Transport):
             )
         self.address = address
         self.url = url
-        self.trouble = ""
-        """Why the connection does not stand, in words; empty while it does."""
         self._scheme, self._host, self._path = parts.scheme, parts.hostname, parts.path or "/mqtt"
         self._port = parts.port or _PORTS[parts.scheme]
         self._user, self._password = user, password
