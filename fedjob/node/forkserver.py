@@ -181,3 +181,4 @@ def _end(children: set[int]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    os._exit(0)  # tidying up after torch takes half a second, and there is nothing to tidy

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedjob.common.messages import Answer, Offer
+from fedjob.common.types import Ref
+from fedjob.node.grants import Grants
+from fedjob.node.settings import NodeConfig
+from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    made = Federation(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def node(federation: Federation) -> Node:
+    return federation.node(config=NodeConfig()).start()
+
+
+def status_after(ann: Researcher, offer: str, status: str) -> Answer:
+    """Wait until an offer is answered with that status."""
+
+    def find(received: list[object]) -> Answer | None:
+        bodies = [m.body for m in ann.received if isinstance(m.body, Answer)]
+        return next((b for b in bodies if b.of == offer and b.status == status), None)
+
+    found: Answer = ann.take(find)
+    return found
+
+
+def test_a_new_node_runs_nothing_until_its_owner_approves_that_text(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).reason == "plan_not_approved"
+
+    offer = ann.offer("node1", ADD_ONE, "AddOne", job_name="heart", note="please")
+    answer = ann.answer_to(offer, Answer)
+    assert (answer.status, answer.num_rows, answer.reason) == ("pending", 20, "")
+    with node.database() as database:
+        grants = Grants(database)
+        (grant,) = grants.all("pending")
+        assert (grant.job_name, grant.request_note) == ("heart", "please")
+        assert grants.text_of(grant.subject.plan) == ADD_ONE.encode()
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), attempt=2).reason == "plan_not_approved"
+
+    node.decide(approve=True, note="welcome")
+    granted = status_after(ann, offer, "granted")
+    assert (granted.note, granted.grant) == ("welcome", grant.id)
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), attempt=3).ok
+
+    other = ADD_ONE.replace("lr=0.1", "lr=0.2")
+    assert ann.result("node1", ann.task(other, "AddOne"), round_=2).reason == "plan_not_approved"
+    bob = Researcher(federation, "bob")
+    assert bob.result("node1", bob.task(ADD_ONE, "AddOne")).reason == "plan_not_approved"
+    bob.endpoint.stop()
+    assert node.trainings() == 1
+
+
+def test_a_rejection_reaches_the_researcher_with_its_reason(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    offer = ann.offer("node1", ADD_ONE, "AddOne")
+    ann.answer_to(offer, Answer)
+    node.decide(approve=False, note="reads the disk")
+    assert status_after(ann, offer, "rejected").note == "reads the disk"
+    again = ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer)
+    assert (again.status, again.note) == ("rejected", "reads the disk")
+
+
+def test_a_decision_made_while_the_node_was_down_is_told_at_its_start(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    offer = ann.offer("node1", ADD_ONE, "AddOne")
+    ann.answer_to(offer, Answer)
+    node.stop()
+    node.decide(approve=True)
+    node.start()
+    status_after(ann, offer, "granted")
+
+
+def test_asking_again_files_nothing_again_and_a_dry_offer_nothing_at_all(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    dry = ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne", dry=True), Answer)
+    assert (dry.status, dry.reason) == ("pending", "not_requested")
+    with node.database() as database:
+        assert Grants(database).all() == []
+        assert database.rows("SELECT * FROM plans") == []
+    for _ in range(3):
+        assert ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer).status == "pending"
+    with node.database() as database:
+        assert len(Grants(database).all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            ADD_ONE.replace("import torch\n", "import torch\nimport no_such_package_here\n"),
+            "missing_packages",
+        ),
+        (ADD_ONE.replace("lr=0.1", "lr=0.1  # \u202e hidden"), "plan"),
+        ("this is no Python", "plan"),
+    ],
+)
+def test_a_plan_that_can_not_run_here_is_not_filed(
+    federation: Federation, node: Node, text: str, reason: str
+) -> None:
+    ann = federation.ann
+    answer = ann.answer_to(ann.offer("node1", text, "AddOne"), Answer)
+    assert (answer.status, answer.reason) == ("unknown", reason)
+    assert answer.missing == (["no_such_package_here"] if reason == "missing_packages" else [])
+    with node.database() as database:
+        assert Grants(database).all() == []
+
+
+def test_a_plan_that_can_not_be_fetched_or_is_too_long_is_refused(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    for ref, reason in ((Ref("0" * 64, 100), "repository"), (Ref("0" * 64, 300_000), "plan")):
+        offer = Offer(dataset="toy", protocol="fedavg", plan=ref, entry="AddOne")
+        answer = ann.answer_to(ann.send("node1", offer), Answer)
+        assert (answer.status, answer.reason) == ("unknown", reason)
+
+
+def test_open_requests_of_one_researcher_are_limited(federation: Federation) -> None:
+    federation.node(config=NodeConfig(max_pending=2)).start()
+    ann = federation.ann
+    answers = [
+        ann.answer_to(ann.offer("node1", ADD_ONE.replace("lr=0.1", f"lr=0.{n}"), "AddOne"), Answer)
+        for n in range(2, 5)
+    ]
+    assert [a.reason for a in answers] == ["", "", "busy"]
+
+
+def test_approval_off_is_followed_by_a_running_node(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    node.config = NodeConfig(approval="off")
+
+    def not_needed() -> bool:
+        return ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne", dry=True), Answer).status == "not-needed"
+
+    ann.take(lambda received: not_needed(), timeout_s=5)
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).ok
+    with node.database() as database:
+        assert Grants(database).all() == []
