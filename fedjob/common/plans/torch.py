@@ -41,7 +41,6 @@ class TorchPlan(TrainingPlan):
     }
 
     model: torch.nn.Module
-    optimizer: torch.optim.Optimizer
     model_args: Arguments
 
     def init_model(self, model_args: Mapping[str, Any]) -> torch.nn.Module:
@@ -74,6 +73,8 @@ class TorchPlan(TrainingPlan):
     _data: Examples | Stream | None = None
     _test: Examples | Stream | None = None
     _loaded: Mapping[str, Any] | None = None
+    _optimizer: torch.optim.Optimizer | None = None
+    _memory: Mapping[str, Any]
 
     def build(self, model_args: Mapping[str, Any] | None, training_args: RawArgs) -> None:
         self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
@@ -96,7 +97,7 @@ class TorchPlan(TrainingPlan):
             self.load_data(self.dataset)
 
     def _start(self) -> None:
-        """Choose the device, forget what stays at the node, and make the optimizer."""
+        """Choose the device and forget what stays at the node."""
         wanted = self.training_args.use_gpu and self.ctx.allow_gpu
         self.device = torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
         self.ctx.device = self.device.type
@@ -105,11 +106,31 @@ class TorchPlan(TrainingPlan):
             with torch.no_grad():
                 for name, buffer in self._buffers().items():
                     buffer.copy_(self._first_buffers[name])
-        with seeded(seed_for(self.ctx.job_seed, 0, "", "optimizer")):
-            optimizer = self.init_optimizer(self.model, self.training_args.for_user())
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise PlanError(f"init_optimizer returned {_name(optimizer)}; expected a torch.optim.Optimizer")
-        self.optimizer = optimizer
+        self._optimizer, self._memory = None, {}
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of this step, made when it is first needed.
+
+        A process's first optimizer costs more than a second and 70 MB, because
+        torch loads its compiler for it: a researcher, or a step that only
+        validates, does without.
+        """
+        if self._optimizer is None:
+            with seeded(seed_for(self.ctx.job_seed, 0, "", "optimizer")):
+                optimizer = self.init_optimizer(self.model, self.training_args.for_user())
+            if not isinstance(optimizer, torch.optim.Optimizer):
+                raise PlanError(
+                    f"init_optimizer returned {_name(optimizer)}; expected a torch.optim.Optimizer"
+                )
+            try:
+                load_optimizer(optimizer, self._memory)
+            except (ValueError, KeyError, TypeError) as error:
+                raise self.fail(
+                    "state_mismatch", f"the optimizer's state does not fit the model: {error}"
+                ) from error
+            self._optimizer = optimizer
+        return self._optimizer
 
     def load_data(self, dataset: Any) -> None:
         args = self.training_args
@@ -289,7 +310,10 @@ class TorchPlan(TrainingPlan):
             ) from error
 
     def get_state(self) -> dict[str, Any]:
-        tree: dict[str, Any] = {"optimizer": optimizer_tree(self.optimizer)}
+        if self._optimizer is None:
+            tree: dict[str, Any] = {"optimizer": copy_tree(self._memory, "optimizer")}
+        else:
+            tree = {"optimizer": optimizer_tree(self._optimizer)}
         tree["user"] = copy_tree(self.ctx.state, "self.ctx.state")
         if not self.training_args.share_persistent_buffers:
             tree["buffers"] = copy_tree(self._buffers(), "buffers")
@@ -298,12 +322,7 @@ class TorchPlan(TrainingPlan):
     def set_state(self, tree: Mapping[str, Any] | None) -> None:
         tree = tree or {}
         self.ctx.state = copy_tree(tree.get("user", {}), "self.ctx.state")
-        try:
-            load_optimizer(self.optimizer, tree.get("optimizer", {}))
-        except (ValueError, KeyError, TypeError) as error:
-            raise self.fail(
-                "state_mismatch", f"the optimizer's state does not fit the model: {error}"
-            ) from error
+        self._optimizer, self._memory = None, dict(tree.get("optimizer", {}))
         if self.training_args.share_persistent_buffers:
             return
         own, kept = self._buffers(), tree.get("buffers", self._first_buffers)

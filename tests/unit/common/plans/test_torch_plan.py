@@ -148,10 +148,11 @@ def test_a_state_shares_nothing_with_the_plan() -> None:
 
 def test_a_state_of_another_model_is_refused() -> None:
     state = {"optimizer": {"0": {"momentum_buffer": torch.zeros(2, 2)}}}
-    with pytest.raises(NodeFailure, match="state_mismatch"):
-        built().set_state(state)
-    with pytest.raises(NodeFailure, match="state_mismatch"):
-        built().set_state({"optimizer": {"7": {"momentum_buffer": torch.zeros(1)}}})
+    for wrong in (state, {"optimizer": {"7": {"momentum_buffer": torch.zeros(1)}}}):
+        plan = built()
+        plan.set_state(wrong)
+        with pytest.raises(NodeFailure, match="state_mismatch"):
+            plan.train()
 
 
 @pytest.mark.parametrize("kept", [np.zeros(3), {1: 2}, object(), {"a": [lambda: 1]}])
@@ -538,7 +539,7 @@ def test_a_missing_model_arg_is_named_with_those_there_are() -> None:
 def test_a_builder_that_returns_nothing_is_named(name: str, words: str) -> None:
     wrong = type("Wrong", (Line,), {name: lambda self, *args: None})
     with pytest.raises(PlanError, match=rf"{name} returned nothing \(None\); {words}"):
-        built(wrong)
+        built(wrong).train()
 
 
 def test_an_unknown_training_arg_stops_the_build() -> None:
