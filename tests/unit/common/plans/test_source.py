@@ -124,7 +124,6 @@ def test_editing_something_unrelated_keeps_the_hash(tmp_path: Path) -> None:
         assert extract(f"{write(tmp_path, FILE.replace(old, new))}:Plan").sha256 != before.sha256
 
 
-@pytest.mark.feature("FB-23")
 def test_the_plan_is_built_from_its_text_alone(tmp_path: Path) -> None:
     source = extract(f"{write(tmp_path)}:Plan")
     plan = compile_plan(source.text, source.entry)
@@ -355,7 +354,6 @@ def test_a_file_that_changed_since_its_import_is_noticed(imported: Any) -> None:
         extract(module.Plan)
 
 
-@pytest.mark.feature("FB-18")
 def test_packages_are_named_without_importing_anything() -> None:
     text = (
         "import os, numpy.linalg\nfrom sklearn.svm import SVC\nimport surely_not_there.part\n"
@@ -368,7 +366,6 @@ def test_packages_are_named_without_importing_anything() -> None:
     assert missing_packages(text) == ("also_not_there", "not_there_either", "surely_not_there")
 
 
-@pytest.mark.feature("FB-23")
 def test_an_import_that_fails_is_named_when_the_plan_is_built() -> None:
     with pytest.raises(PlanError, match="surely_not_there") as caught:
         compile_plan("import surely_not_there\nclass Plan:\n    pass\n", "Plan")

@@ -109,7 +109,6 @@ def test_a_fresh_plan_and_a_warm_one_train_to_the_same_bytes(share: bool) -> Non
         assert state_x["user"] == state_y["user"] == {"calls": 5 * round_}
 
 
-@pytest.mark.feature("FB-57")
 def test_momentum_continues_across_rounds() -> None:
     args = {"lr": 0.01, "momentum": 0.9, "batch_size": 50, "num_updates": 1}
     plan = built(args=args)
@@ -125,7 +124,6 @@ def test_momentum_continues_across_rounds() -> None:
         assert not torch.equal(go_on[name], tensor)
 
 
-@pytest.mark.feature("FB-28")
 def test_the_learning_rate_of_the_round_counts_and_momentum_stays() -> None:
     args = {"lr": 0.01, "momentum": 0.9, "batch_size": 50, "num_updates": 1}
     plan = built(args=args)
@@ -338,7 +336,6 @@ def test_a_metrics_event_comes_with_every_interval() -> None:
     assert [body["done"] for type_, body in events if type_ == "progress"] == [10, 20, 25]
 
 
-@pytest.mark.feature("FB-82")
 def test_validation_measures_and_says_so() -> None:
     class Classes(Line):
         def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
