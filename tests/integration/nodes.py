@@ -32,6 +32,7 @@ from fedjob.common.plans.source import plan_hash
 from fedjob.common.repository.base import Repository
 from fedjob.common.repository.memory import MemoryRepository
 from fedjob.common.roster import Roster
+from fedjob.common.transport.base import Transport
 from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.common.types import Address, Ref, new_job_id
 from fedjob.node.daemon import Daemon
@@ -99,6 +100,14 @@ class Odd(TorchPlan):
 """
 
 
+def write_toy(path: Path) -> None:
+    """Write the data of the dataset `toy`, 20 rows, unless they are there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        x = numpy.random.default_rng(7).normal(size=(20, 2)).astype("float32")
+        numpy.savez(path, x=x, y=x.sum(axis=1, keepdims=True))
+
+
 class Node:
     """A home with one dataset `toy`, and the daemon that runs in it."""
 
@@ -112,10 +121,7 @@ class Node:
         federation.parties[name] = Party(name, "node", self.identity.public_key_hex)
         self.home.create()
         data = folder / "toy.npz"
-        if not data.exists():
-            generator = numpy.random.default_rng(7)
-            x = generator.normal(size=(20, 2)).astype("float32")
-            numpy.savez(data, x=x, y=x.sum(axis=1, keepdims=True))
+        write_toy(data)
         with self.database() as database:
             datasets = Datasets(database)
             if datasets.find("toy") is None:
@@ -190,6 +196,12 @@ class Federation:
         self.nodes: list[Node] = []
         self.ann = Researcher(self, "ann")
 
+    def transport(self, address: Address) -> Transport:
+        return MemoryTransport(self.broker, address)
+
+    def refresh(self) -> dict[str, Party]:
+        return self.parties
+
     def node(self, name: str = "node1", config: NodeConfig | None = None) -> Node:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
@@ -204,17 +216,21 @@ class Federation:
 
 
 class Researcher:
-    """Sends real messages and keeps what comes back."""
+    """Sends real messages and keeps what comes back.
 
-    def __init__(self, federation: Federation, name: str) -> None:
+    Args:
+        identity: known to the federation already; by default a fresh one that is made known.
+    """
+
+    def __init__(self, federation: Any, name: str, identity: Identity | None = None) -> None:
         self.federation = federation
-        self.identity = Identity.generate(name)
+        self.identity = identity or Identity.generate(name)
         federation.parties[name] = Party(name, "researcher", self.identity.public_key_hex)
         self.endpoint = Endpoint(
             self.identity,
             federation.name,
-            Roster(federation.parties, lambda: federation.parties),
-            MemoryTransport(federation.broker, Address(name, "s1")),
+            Roster(federation.parties, federation.refresh),
+            federation.transport(Address(name, "s1")),
             MemoryStore(),
             "researcher",
         )
@@ -223,9 +239,12 @@ class Researcher:
         self.job = new_job_id()
         self.state: str | None = None
 
+    def readers(self) -> list[str]:
+        return [name for name, party in self.federation.refresh().items() if party.role == "node"]
+
     def plan(self, text: str) -> Ref:
         """Put a plan's text into the repository."""
-        ref = self.federation.repository.put(text.encode(), job=self.job, readers=[])
+        ref = self.federation.repository.put(text.encode(), job=self.job, readers=self.readers())
         assert ref.sha256 == plan_hash(text)
         return ref
 
@@ -235,7 +254,7 @@ class Researcher:
         tensors = {"weight": torch.full((1, num_features), value), "bias": torch.zeros(1)}
         if not path.exists():
             save_params(tensors, path)
-        return self.federation.repository.put(path, job=self.job, readers=[])
+        return self.federation.repository.put(path, job=self.job, readers=self.readers())
 
     def send(self, node: str, body: Body, **header: Any) -> str:
         return self.endpoint.send(Address(node), body, job=self.job, **header)

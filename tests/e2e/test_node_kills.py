@@ -1,0 +1,186 @@
+"""A node that is killed with -9 takes up its queue: no finished work is computed twice, none is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fedjob.common.enrol import Membership, Party, enrol, fetch_hub, fetch_parties
+from fedjob.common.identity import Identity
+from fedjob.common.repository import open_repository
+from fedjob.common.repository.base import Repository
+from fedjob.common.transport.base import Transport
+from fedjob.common.transport.mqtt import MqttTransport
+from fedjob.common.types import Address, new_job_id
+from fedjob.node.settings import NodeHome
+from tests.integration.nodes import ADD_ONE, Researcher, plan_with, write_toy
+from tests.processes import Processes, Running, wait_until
+
+STEPS = (
+    "accepted",
+    "started",
+    "receipted",
+    "fetched",
+    "returned",
+    "kept",
+    "stored",
+    "done",
+    "replied",
+    "released",
+)
+
+
+@dataclass
+class Real:
+    """A hub, a broker and a repository in processes of their own; what `Researcher` asks of a federation."""
+
+    membership: Membership
+    folder: Path
+    repository: Repository
+    broker_url: str
+    parties: dict[str, Party] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.membership.federation
+
+    def transport(self, address: Address) -> Transport:
+        membership = self.membership
+        return MqttTransport(self.broker_url, address, address.party, membership.broker_password)
+
+    def refresh(self) -> dict[str, Party]:
+        return fetch_parties(self.membership)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Processes, Path]]:
+    folder = tmp_path_factory.mktemp("kills")
+    with Processes(folder / "logs") as processes:
+        yield processes, folder
+
+
+@pytest.fixture(scope="module")
+def hub_url(shared: tuple[Processes, Path]) -> str:
+    processes, folder = shared
+    hub = processes.start(
+        "fedjob",
+        "hub",
+        "start",
+        "--home",
+        folder / "hub",
+        "--port",
+        "0",
+        "--mqtt-port",
+        "0",
+        ready="hub ready",
+    )
+    return hub.wait_for(r"hub ready: (\S+)").group(1)
+
+
+@pytest.fixture(scope="module")
+def ann(shared: tuple[Processes, Path], hub_url: str) -> Iterator[Researcher]:
+    folder = shared[1]
+    identity = Identity.generate("ann")
+    membership = enrol(hub_url, "ann", "researcher", identity.public_key_hex)
+    repository = open_repository(hub_url, token=membership.token)
+    real = Real(membership, folder, repository, fetch_hub(hub_url).broker_url)
+    researcher = Researcher(real, "ann", identity)
+    yield researcher
+    researcher.endpoint.stop()
+    repository.close()
+
+
+class KilledNode:
+    """A home with the dataset `toy`, and the daemon in a process."""
+
+    def __init__(self, processes: Processes, folder: Path, hub_url: str, name: str) -> None:
+        self.name = name
+        self.processes = processes
+        self.folder = folder / name
+        self.home = NodeHome(self.folder / "home")
+        self.marker = self.folder / "crashed"
+        write_toy(self.folder / "toy.npz")
+        home = ("--home", self.home.root)
+        processes.run("fedjob", "node", "init", *home, "--id", name, "--hub", hub_url)
+        processes.run("fedjob", "node", "config", "set", "approval", "off", *home)
+        processes.run("fedjob", "node", "data", "add", "toy", self.folder / "toy.npz", *home)
+
+    def start(self, step: str) -> Running:
+        return self.processes.start(
+            "python",
+            "-m",
+            "tests.e2e.node_main",
+            self.home.root,
+            step,
+            self.marker,
+            name=f"{self.name}-{step}",
+        )
+
+    def trainings(self) -> int:
+        file = self.folder / "trainings.txt"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_it_trains_once_and_answers(
+    shared: tuple[Processes, Path], hub_url: str, ann: Researcher, step: str
+) -> None:
+    processes, folder = shared
+    node = KilledNode(processes, folder, hub_url, f"kill-{step}")
+    process = node.start(step)
+    ann.job = new_job_id()
+    first = ann.task(ADD_ONE, "AddOne")
+    sent = ann.train(node.name, first)
+    if step == "released":
+        ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent])
+        sent = ann.train(node.name, first, round_=2)
+    ann.take(lambda received: process.wait(timeout_s=0) if not process.alive else None, timeout_s=60)
+    assert node.marker.read_text() == step
+    process = node.start(step)
+    ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent], timeout_s=60)
+    result = next(m.body for m in ann.received if getattr(m.body, "of", "") == sent)
+    assert result.ok, (result.reason, result.detail)
+    assert ann.federation.repository.exists(result.params)
+    process.stop()
+    # a worker keeps its data between rounds: one load each for the workers before and after the kill at most
+    before = {"accepted": 0, "started": 0, "receipted": 0, "fetched": 0, "released": 1}
+    assert node.trainings() == before.get(step, 0) + 1
+    assert len([m for m in ann.received if getattr(m.body, "of", "") == sent]) == 1
+
+
+def test_workers_and_what_they_started_die_with_their_daemon(
+    shared: tuple[Processes, Path], hub_url: str, ann: Researcher
+) -> None:
+    processes, folder = shared
+    node = KilledNode(processes, folder, hub_url, "orphans")
+    pids = node.folder / "pids"
+    step = (
+        f"with open({str(pids)!r}, 'a') as file: file.write(f'{{os.getpid()}} ')\n"
+        "os.fork()\n"
+        f"with open({str(pids)!r}, 'a') as file: file.write(f'{{os.getpid()}} ')\n"
+        "while True: time.sleep(1)"
+    )
+    process = node.start("never")
+    ann.job = new_job_id()
+    ann.train(node.name, ann.task(plan_with(step), "Odd"))
+    ann.take(lambda received: pids.exists() and len(pids.read_text().split()) >= 3, timeout_s=60)
+    children = [c.pid for c in psutil.Process(process.pid).children(recursive=True)]
+    os.kill(process.pid, signal.SIGKILL)
+    everyone = {*children, *map(int, pids.read_text().split())}
+    wait_until(
+        lambda: not [pid for pid in everyone if _lives(pid)], timeout_s=5, what="every process to be gone"
+    )
+    ann.end(node.name)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
