@@ -448,6 +448,8 @@ class Job(ByHand):
         """Who took part in each committed round."""
         found = {}
         for fold in self.position.ledger:
+            if fold.round > self.position.round:  # a last validation, or a round that was not completed
+                continue
             replied = tuple(str(entry[0]) for entry in fold.inputs)
             found[fold.round] = RoundInfo(
                 selected=tuple(sorted({*replied, *fold.left_out})),

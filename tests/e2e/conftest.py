@@ -1,0 +1,29 @@
+"""The federations that end-to-end tests share: starting four nodes and importing torch in each takes its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.data import make_points
+from tests.e2e.federation import Federation, preferred_kind
+
+NODES = ("clinic-1", "clinic-2", "clinic-3", "clinic-4")
+
+
+@pytest.fixture(scope="session", params=["mosquitto", "amqtt"])
+def federation(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Federation]:
+    """Return four nodes with points behind each broker. Tests leave it as they found it: all nodes running."""
+    with Federation(tmp_path_factory.mktemp(request.param), request.param) as made:
+        for index, node in enumerate(made.add_nodes(*NODES)):
+            path = make_points(made.folder / f"points-{index}.npz", 60 + 20 * index, index)
+            node.add(f"points-of-{node.name}", path, "points")
+        made.start_nodes()
+        yield made
+
+
+one_broker = pytest.mark.parametrize("federation", [preferred_kind()], indirect=True)
+"""For tests to which it does not matter which broker it is."""
