@@ -69,6 +69,9 @@ def hub() -> None:
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key.")
 @click.option("--insecure", is_flag=True, help="Listen for others without TLS.")
 @click.option("--invited-only", is_flag=True, help="Ask for invitations on loopback too.")
+@click.option(
+    "--public-broker", default="", help="Broker's URL for the parties, where a proxy stands before it."
+)
 @click.option("--read-url", "read_urls", multiple=True, help="Another server of the same objects.")
 @one_line
 def start(

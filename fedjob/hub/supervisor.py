@@ -35,6 +35,7 @@ class HubSettings:
         broker_url: of a broker that somebody else runs; empty for a child of ours.
         invited_only: on loopback too.
         read_urls: other servers of the same objects, told to the parties.
+        public_broker: what parties are told about the broker, where a proxy stands before it.
     """
 
     home: Path
@@ -48,6 +49,7 @@ class HubSettings:
     insecure: bool = False
     invited_only: bool = False
     read_urls: tuple[str, ...] = ()
+    public_broker: str = ""
     limits: Limits = field(default_factory=Limits)
 
     def check(self) -> HubSettings:
@@ -63,8 +65,8 @@ class HubSettings:
             )
         if self.tls is not None:
             self.tls.check()
-        if self.broker_url:
-            check_broker_url(self.broker_url)
+        for url in filter(None, (self.broker_url, self.public_broker)):
+            check_broker_url(url)
         for url in self.read_urls:
             check_http_url(url)
         return self
@@ -115,7 +117,7 @@ class Hub:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             keeping = asyncio.create_task(_keep_in_step(ledger, store, sync))
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            where = broker()
+            where = broker() if child is None else child
             running = Running(
                 pid=os.getpid(),
                 url=f"{'http' if settings.tls is None else 'https'}://{host}:{listener.getsockname()[1]}",
@@ -167,7 +169,7 @@ class Hub:
         )
         stack.push_async_callback(child.stop)
         await child.start()
-        where = Broker(child.url, child.kind, child.version)
+        where = Broker(settings.public_broker or child.url, child.kind, child.version)
         return lambda: where, child.admit, child.sync, child
 
 

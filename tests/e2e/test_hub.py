@@ -300,7 +300,8 @@ def test_the_command_line_shows_and_invites(start: Start, processes: Processes, 
         return done.stdout + done.stderr
 
     assert "run `fedjob hub start`" in fedjob_hub("status", expect=1)
-    hub = start("amqtt", "--invited-only")
+    hub = start("amqtt", "--invited-only", "--public-broker", "mqtts://broker.example.org:8883")
+    assert fetch_hub(hub.url).broker_url == "mqtts://broker.example.org:8883"
     with pytest.raises(NotPermitted, match="invitation"):
         hub.join("node-a")
     invitation = tmp_path / "a.invitation"
