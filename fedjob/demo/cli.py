@@ -1,0 +1,316 @@
+"""The command `fedjob demo`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedjob.common.errors import ConfigError
+from fedjob.demo.processes import Commands
+
+if TYPE_CHECKING:
+    from fedjob.demo.data import Shares
+    from fedjob.researcher.job import Job
+    from fedjob.researcher.session import Session
+
+SEED = 7
+ALPHA = 0.3
+TAG = "digits"
+TRAINING = {
+    "lr": 0.05,
+    "epochs": 2,
+    "batch_size": 32,
+    "test_ratio": 0.2,
+    "test_on_global_updates": True,
+}
+MODEL = {"hidden": 32}
+_MARK = ".fedjob-demo"
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@click.command()
+@click.option("--nodes", "num_nodes", type=click.IntRange(1, 32), default=4, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option("--alpha", type=click.FloatRange(0.01, 1000), default=ALPHA, show_default=True,
+              help="How alike the nodes' data are: small is uneven.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=SEED, show_default=True, help="Of data and training.")
+@click.option("--keep", is_flag=True, help="Leave hub and nodes running for you to try, until Ctrl-C.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo-output"),
+    show_default=True,
+    help="Folder for everything that the demo makes; the one of an earlier demo is replaced.",
+)
+def demo(num_nodes: int, rounds: int, alpha: float, seed: int, keep: bool, home: Path) -> None:
+    """Start a hub and some nodes on this machine, train a model across them, and compare.
+
+    The data are the handwritten digits that ship with scikit-learn. Nothing is
+    downloaded, and nothing goes on running afterwards.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    nodes = [f"clinic-{number}" for number in range(1, num_nodes + 1)]
+    began = time.monotonic()
+    with _ended_by_signals():
+        lock = _fresh(home)
+        console.print(f"[bold]A hub and {num_nodes} clinics[/], each a process with a home of its own")
+        try:
+            with Commands(
+                home / "logs", lambda line: console.print(f"[dim]$ {line}[/]", soft_wrap=True)
+            ) as run:
+                hub_url, shares = _start(run, console, home, nodes, alpha, seed)
+                job = _train(console, home, nodes, rounds, seed, hub_url, shares)
+                console.print(f"[dim]{time.monotonic() - began:.0f} s in all[/]")
+                _say_next(console, home, job, keep)
+                if keep:
+                    _wait(console, run)
+        except KeyboardInterrupt:
+            console.print("interrupted; hub and nodes are stopped")
+            raise click.exceptions.Exit(130) from None
+        finally:
+            os.close(lock)
+
+
+def _start(
+    commands: Commands, console: Any, home: Path, nodes: list[str], alpha: float, seed: int
+) -> tuple[str, Shares]:
+    """Start the hub, deal out the data, make and start the nodes."""
+    from fedjob.demo.data import deal
+
+    commands.start(
+        "hub", "start", "--home", str(home / "hub"), "--port", "0", "--mqtt-port", "0", log="hub", show=True
+    )
+    shares = deal(home / "data", nodes, alpha=alpha, seed=seed)
+    ready = commands.wait_for("hub", r"hub ready: (\S+) .*")
+    console.print(ready[0])
+    with ThreadPoolExecutor(4) as pool:
+        made: dict[str, Future[None]] = {
+            node: pool.submit(_make_node, commands, home, node, ready[1], node == nodes[0]) for node in nodes
+        }
+        threading.Thread(target=_import_torch, daemon=True).start()  # meanwhile: it takes seconds
+        for node in nodes:
+            made[node].result()
+            commands.start("node", "start", "--home", str(home / node), log=node, show=node == nodes[0])
+    for node in nodes:
+        commands.wait_for(node, r"node ready: .*")
+    console.print(f"node ready: {nodes[0]}" + (f" ... {nodes[-1]}, made the same way" if nodes[1:] else ""))
+    return ready[1], shares
+
+
+def _make_node(commands: Commands, home: Path, node: str, hub_url: str, show: bool) -> None:
+    where, data = str(home / node), str(home / "data" / f"{node}.npz")
+    for words in (
+        ("init", "--home", where, "--id", node, "--hub", hub_url),
+        ("data", "add", TAG, data, "--tags", TAG, "--home", where),
+        # no owner sits here; anywhere else a person reads a plan's text before it runs
+        ("config", "set", "approval", "off", "--home", where),
+    ):
+        commands.run("node", *words, log=node, show=show)
+
+
+def _import_torch() -> None:
+    import torch.utils.data  # noqa: F401
+
+
+def _train(
+    console: Any,
+    home: Path,
+    nodes: list[str],
+    rounds: int,
+    seed: int,
+    hub_url: str,
+    shares: Shares,
+) -> Job:
+    """Train across the nodes, then each alone and all pooled; compare, and save."""
+    from fedjob.demo.report import FEDERATED, POOLED, comparison, draw
+    from fedjob.researcher.session import connect
+
+    plan_path = home / "plan.py"
+    shutil.copyfile(Path(__file__).with_name("plan.py"), plan_path)
+    researcher = home / "researcher"
+    with connect(hub=hub_url, home=researcher, id="researcher") as session:
+        console.print("\n[bold]Federated training[/]: loss and accuracy of the shared model, "
+                      "measured by each node on its own test part")  # fmt: skip
+        job, marks = _federated(console, session, plan_path, nodes, rounds, seed, shares)
+    saved = job.result.save(home / "model.safetensors")
+    all_marks = {FEDERATED: marks}
+    console.print(
+        "\n[bold]The same plan elsewhere[/]: the same rounds by each node alone and on all data pooled"
+    )
+    with console.status("training"):
+        for who, path in {POOLED: shares.pool_path, **shares.parts}.items():
+            all_marks[who] = _local(plan_path, researcher, who, path, rounds, seed, shares)
+    pooled = sum(shares.num_rows.values())
+    console.print(comparison(all_marks, {FEDERATED: pooled, POOLED: pooled, **shares.num_rows}))
+    console.print(f"[dim]on {len(shares.test[1])} images that nobody trained on[/]")
+    draw(all_marks, shares, home / "plot.png")
+    console.print("\n[bold]Saved[/]")
+    for path, what in {
+        home / "plot.png": "the picture of it",
+        saved: f"the model, {saved.stat().st_size / 1000:.0f} kB",
+        plan_path: "the training plan that the nodes ran",
+        job.folder: "the job: spec, events, breakpoints, every reply",
+    }.items():
+        console.print(f"  {_short(path)}  [dim]{what}[/]", soft_wrap=True)
+    return job
+
+
+def _federated(
+    console: Any, session: Session, plan_path: Path, nodes: list[str], rounds: int, seed: int, shares: Shares
+) -> tuple[Job, list[dict[str, float]]]:
+    from fedjob.common.quorum import Quorum
+    from fedjob.demo.watching import Diary, Watching, examine
+    from fedjob.researcher.job import Job
+
+    watching, diary = Watching(console, nodes), Diary()
+    job = Job(
+        "fedavg",
+        training_plan=f"{plan_path}:Digits",
+        data={"tags": [TAG]},
+        model_args=MODEL,
+        training_args=TRAINING,
+        rounds=rounds,
+        name="demo",
+        seed=seed,
+        quorum=Quorum(min_nodes=len(nodes), deadline_s=120),
+        hooks=[watching, diary],
+        validate_at_end=True,
+        keep=True,
+        session=session,
+    )
+    job.run(progress=False)
+    watching.finish(job.position.rows)
+    return job, examine(diary, job.training_plan, shares.test)
+
+
+def _local(
+    plan_path: Path, home: Path, who: str, data: Path, rounds: int, seed: int, shares: Shares
+) -> list[dict[str, float]]:
+    """Train on one file, in this process: the same plan, the same rounds."""
+    from fedjob.demo.watching import Diary, examine
+    from fedjob.researcher.job import Job
+
+    diary = Diary()
+    job = Job(
+        "fedavg",
+        training_plan=f"{plan_path}:Digits",
+        nodes="local",
+        as_node=who,
+        data=data,
+        model_args=MODEL,
+        training_args={**TRAINING, "test_on_global_updates": False},
+        rounds=rounds,
+        name=who,
+        seed=seed,
+        hooks=[diary],
+        breakpoint_every=rounds,
+        home=home,
+    )
+    job.run(progress=False)
+    return examine(diary, job.training_plan, shares.test)
+
+
+def _say_next(console: Any, home: Path, job: Job, keep: bool) -> None:
+    """Tell what to try now."""
+    fedjob, researcher = _how_to_call("fedjob"), _short(home / "researcher")
+    commands = {
+        f"{fedjob} verify {job.id} --home {researcher}": "fold every round again from its replies",
+        f"{fedjob} node tasks --home {_short(home / 'clinic-1')}": "what a clinic computed, and for whom",
+        f"{fedjob} demo --nodes 8 --alpha 0.1": "more clinics, less alike",
+        f"{fedjob} demo --keep": "leave the hub and the clinics running, to try a job of your own",
+    }
+    if keep:
+        del commands[f"{fedjob} demo --keep"]
+        commands = {f"{fedjob} nodes --home {researcher}": "who is there", **commands}
+    console.print("\n[bold]Next[/]")
+    for command, why in commands.items():
+        console.print(f"  {command}  [dim]{why}[/]", soft_wrap=True)
+    console.print(
+        "  README.md has a first job of twenty lines; notebooks/01_first_job.ipynb goes through one"
+    )
+    if keep:
+        console.print(
+            "\nhub and nodes are running; in Python: "
+            f"[bold]session = fedjob.connect(home={str(home / 'researcher')!r})[/]\nCtrl-C stops them",
+            soft_wrap=True,
+        )
+
+
+def _wait(console: Any, commands: Commands) -> None:
+    """Return at Ctrl-C, or when something that should run has ended."""
+    while not (dead := commands.dead()):
+        try:
+            time.sleep(0.5)
+        except KeyboardInterrupt:
+            return
+    console.print(f"{', '.join(dead)} ended by itself: see the logs")
+
+
+def _fresh(home: Path) -> int:
+    """Empty the folder of an earlier demo and hold it; return the descriptor of its lock.
+
+    Raises:
+        ConfigError: it holds something else, or another demo runs in it.
+    """
+    mark = home / _MARK
+    if home.exists() and any(home.iterdir()) and not mark.exists():
+        raise ConfigError(f"{home} is not empty and not an earlier demo's: give another folder with --home")
+    home.mkdir(parents=True, exist_ok=True)
+    lock = os.open(mark, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigError(
+            f"another demo runs in {home}: end it, or give another folder with --home"
+        ) from None
+    for path in home.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != mark:
+            path.unlink()
+    return lock
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal do what Ctrl-C does, so that the processes are ended."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _how_to_call(name: str) -> str:
+    """Return what to type for a command of this environment."""
+    here = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    return name if found is not None and Path(found) == here else shlex.quote(_short(here))
+
+
+def _short(path: Path) -> str:
+    """Return a path as one would type it from here."""
+    absolute = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
