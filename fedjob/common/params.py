@@ -142,7 +142,15 @@ def read_schema(path: Path) -> Schema:
     Raises:
         DecodeError: says what is wrong with the file.
     """
-    return MappingProxyType(dict(sorted(_check_header(_read_header(path), path).items())))
+    try:
+        raw = _raw_header(path, MAX_HEADER_BYTES)
+        header = json.loads(raw)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DecodeError(f"{path.name}: no readable safetensors header: {error}") from error
+    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
+        raise DecodeError(f"{path.name}: expected a header map of at most {MAX_TENSORS} tensors")
+    body_bytes = path.stat().st_size - 8 - len(raw)
+    return MappingProxyType(dict(sorted(_check_header(header, body_bytes, path).items())))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -162,18 +170,9 @@ def _raw_header(path: Path, limit_bytes: int) -> bytes:
     return raw
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    try:
-        header = json.loads(_raw_header(path, MAX_HEADER_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DecodeError(f"{path.name}: no readable safetensors header: {error}") from error
-    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
-        raise DecodeError(f"{path.name}: expected a header map of at most {MAX_TENSORS} tensors")
-    return header
-
-
-def _check_header(header: dict[str, Any], path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    body_bytes = path.stat().st_size - 8 - len(_raw_header(path, MAX_HEADER_BYTES))
+def _check_header(
+    header: dict[str, Any], body_bytes: int, path: Path
+) -> dict[str, tuple[str, tuple[int, ...]]]:
     schema: dict[str, tuple[str, tuple[int, ...]]] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in header.items():

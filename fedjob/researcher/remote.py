@@ -24,6 +24,9 @@ from fedjob.researcher.journal import Journal, read_journal
 from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec
 
+NUM_FETCHES = 4
+"""Contributions that are fetched at the same time."""
+
 OFFER_AGAIN_S = 30.0
 OFFER_SILENCE_S = 20.0
 GOODBYE_S = 2.0
@@ -56,6 +59,7 @@ class RemoteFederation(Federation):
         self._events = events
         self._header = {"job": spec.id, "epoch": epoch, "attempt": attempt}
         self._nodes = tuple(sorted(spec.datasets))
+        self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
 
     # -- before the first round -----------------------------------------------
 
@@ -146,8 +150,8 @@ class RemoteFederation(Federation):
     def collect(
         self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
     ) -> Collected:
-        with self._session.lock, ThreadPoolExecutor(4, thread_name_prefix="fedjob-fetch") as pool:
-            return _Collector(self, tasks, place, quorum, until, accept, pool).run()
+        with self._session.lock:
+            return _Collector(self, tasks, place, quorum, until, accept, self._pool).run()
 
     def _receive(self, timeout_s: float) -> list[Message]:
         """Return what is there; everything but contributions is receipted at once."""
@@ -162,6 +166,7 @@ class RemoteFederation(Federation):
     # -- after the last ---------------------------------------------------------
 
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
         with self._session.lock:
             endpoint = self._session.endpoint
             for node in self._nodes:

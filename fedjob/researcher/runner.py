@@ -30,6 +30,9 @@ from fedjob.researcher.rounds import run_rounds
 from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec
 
+FORGET_BYTES = 64 << 20
+"""Stale objects of a running job that the hub is left with; the job's end removes them all."""
+
 
 class Runner:
     """One attempt at a job, from the lock to the end.
@@ -69,6 +72,7 @@ class Runner:
         self._round_began = 0.0
         self._states_of: dict[Path, dict[str, str]] = {}
         self._stale: list[Ref] = []
+        self._forgotten: list[Ref] = []
         self.select: Callable[[int, tuple[str, ...]], tuple[str, ...]] = selection(spec.selector, spec.seed)
 
     def _start(self) -> Position:
@@ -215,6 +219,7 @@ class Runner:
         for hook in self.hooks:
             files |= hook.files()
         saved = save_breakpoint(self.folder, position, path, files)
+        self._states_of[saved] = dict(position.node_states)
         if path is None:
             drop_breakpoints(self.folder, self.spec.keep_breakpoints)
             self.events.add("breakpoint", round_=position.round, path=str(saved))
@@ -229,17 +234,27 @@ class Runner:
     def _tidy(self, position: Position) -> None:
         """Drop what only rounds before needed, here and at the hub."""
         params = position.state.get("params")
-        refs, self._stale = self._stale, self.gatherer.take_published()
         current = params.ref if isinstance(params, FileParams) else None
         self.federation.keep_states(self._named_states())
         if not self.spec.keep:
-            self.federation.forget([ref for ref in refs if ref != current])
+            self._forget([ref for ref in self._stale if ref != current])
             self.folder.drop_spool(before_round=position.round)
+        self._stale = self.gatherer.take_published()
+
+    def _forget(self, refs: Sequence[Ref]) -> None:
+        """Take published bytes back once there are enough of them to be worth the requests."""
+        self._forgotten += refs
+        if sum(ref.size_bytes for ref in self._forgotten) >= FORGET_BYTES:
+            self.federation.forget(self._forgotten)
+            self._forgotten = []
 
     def _named_states(self) -> dict[str, set[str]]:
         """Return node -> ids of the node states that kept breakpoints, or the next task, name."""
         paths = list_breakpoints(self.folder.breakpoints)
-        self._states_of = {path: self._states_of.get(path) or states_of(path) for path in paths}
+        for path in paths:
+            if path not in self._states_of:  # of a run before this one
+                self._states_of[path] = states_of(path)
+        self._states_of = {path: self._states_of[path] for path in paths}
         named: dict[str, set[str]] = {node: {state} for node, state in self.position.node_states.items()}
         for states in self._states_of.values():
             for node, state in states.items():

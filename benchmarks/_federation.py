@@ -1,0 +1,64 @@
+"""A hub and nodes as real processes, for the scripts in this folder."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fedjob.researcher.session import Session, connect
+from tests.processes import Processes, Running
+
+
+@dataclass
+class BenchFederation:
+    """What a script gets: where things are, and an open session."""
+
+    root: Path
+    session: Session
+    hub: Running
+    nodes: list[Running]
+    broker: str
+
+
+@contextmanager
+def federation(num_nodes: int, *, broker_kind: str = "auto", threads: int = 1) -> Iterator[BenchFederation]:
+    """Start a hub and nodes with one small dataset each; end them all at the end."""
+    with tempfile.TemporaryDirectory(prefix="fedjob-bench-") as folder:
+        root = Path(folder)
+        np.savez(root / "points.npz", x=np.zeros((8, 4)), y=np.zeros(8, dtype=np.int64))
+        with Processes(root) as processes:
+            hub = processes.start(
+                "fedjob", "hub", "start", "--home", root / "hub", "--port", "0", "--mqtt-port", "0",
+                "--broker-kind", broker_kind, name="hub",
+            )  # fmt: skip
+            ready = hub.wait_for(r"hub ready: (\S+) \S+ \(broker: (.*)\)")
+            nodes = []
+            for k in range(num_nodes):
+                home = root / f"node-{k:02d}"
+                for command in (
+                    ["init", "--id", f"node-{k:02d}", "--hub", ready[1]],
+                    ["config", "set", "approval", "off"],
+                    ["config", "set", "threads", str(threads)],
+                    ["data", "add", "points", root / "points.npz", "--tags", "bench"],
+                ):
+                    processes.run("fedjob", "node", *command, "--home", home)
+                nodes.append(processes.start("fedjob", "node", "start", "--home", home, name=f"node-{k:02d}"))
+            for node in nodes:
+                node.wait_for("node ready")
+            with connect(hub=ready[1], home=root / "researcher", id="bench") as session:
+                yield BenchFederation(root, session, hub, nodes, ready[2])
+
+
+def spread(values: list[float], unit: str = "ms", scale: float = 1000.0) -> str:
+    """Return median and range, for printing."""
+    ordered = sorted(values)
+    low, middle, high = ordered[0], ordered[len(ordered) // 2], ordered[-1]
+    return f"median {middle * scale:.1f} {unit} (min {low * scale:.1f}, max {high * scale:.1f}, n={len(ordered)})"

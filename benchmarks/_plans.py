@@ -1,0 +1,35 @@
+"""The plan of the round benchmarks: a model of any size whose local work is one addition."""
+
+from __future__ import annotations
+
+import torch
+
+from fedjob import TorchPlan
+from fedjob.common.plans.base import TrainOutcome
+
+
+class AddOne(TorchPlan):
+    """`num_params` float32 parameters in `num_tensors` tensors; training adds one to each."""
+
+    def init_model(self, model_args):
+        size = model_args["num_params"] // model_args["num_tensors"]
+        names = range(model_args["num_tensors"])
+        model = torch.nn.Module()
+        model.weights = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(size)) for _ in names])
+        return model
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=1.0)
+
+    def training_data(self, dataset, training_args):
+        inputs, targets = dataset.arrays()
+        return torch.as_tensor(inputs), torch.as_tensor(targets)
+
+    def training_step(self, model, batch):
+        return sum(weight.sum() for weight in model.weights)
+
+    def train(self, adjust=None):
+        with torch.no_grad():
+            for weight in self.model.parameters():
+                weight.add_(1.0)
+        return TrainOutcome(num_examples=8, num_updates=1, loss=0.0)

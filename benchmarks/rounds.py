@@ -1,0 +1,101 @@
+"""Seconds per round through a real hub and real nodes, and the researcher's memory.
+
+    python benchmarks/rounds.py                 every figure, with Mosquitto where it is installed
+    python benchmarks/rounds.py --nodes 4 --params 10000 --rounds 30 --every 1 [--broker amqtt]
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from pathlib import Path
+
+from _federation import BenchFederation, federation, spread
+
+from fedjob import FedAvg, Job
+
+HERE = Path(__file__).parent
+
+
+def anonymous_bytes() -> int:
+    """Return this process's private memory that no file backs: it can't be dropped under pressure."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+class Peak:
+    """Samples the private memory of this process until it is stopped."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.005):
+            self.bytes = max(self.bytes, anonymous_bytes())
+
+
+def run(bench: BenchFederation, num_params: int, rounds: int, every: int) -> None:
+    """Run one job and print its figures."""
+    base = anonymous_bytes()
+    job = Job(
+        FedAvg(),
+        training_plan=f"{HERE}/_plans.py:AddOne",
+        data={"tags": ["bench"]},
+        model_args={"num_params": num_params, "num_tensors": 10},
+        rounds=rounds,
+        breakpoint_every=every,
+        session=bench.session,
+        seed=1,
+    )
+    started = time.time()
+    with Peak() as peak:
+        job.run(progress=False)
+    seconds = [event.data["seconds"] for event in job.events() if event.type == "round"]
+    asked = next(event.time for event in job.events() if event.type == "ask")
+    size = num_params * 4
+    print(
+        f"{len(bench.nodes):3} nodes, {num_params:>10,} parameters, breakpoint every {every}, {bench.broker}: "
+        f"round {spread(seconds[2:])}; first {seconds[0]:.2f} s; start to first ask {asked - started:.3f} s; "
+        f"researcher's private memory +{(peak.bytes - base) / 1e6:.0f} MB = {(peak.bytes - base) / size:.2f} x model",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the figures that were asked for, or all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nodes", type=int)
+    parser.add_argument("--params", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--broker", default="auto")
+    given = parser.parse_args()
+    if given.nodes:
+        with federation(given.nodes, broker_kind=given.broker) as bench:
+            run(bench, given.params, given.rounds, given.every)
+        return
+    for nodes in (4, 16):
+        with federation(nodes) as bench:
+            run(bench, 10_000, 40, 1)
+    with federation(4, broker_kind="amqtt") as bench:
+        run(bench, 10_000, 40, 1)
+    for nodes in (4, 12):
+        with federation(nodes) as bench:
+            run(bench, 25_000_000, 10, 5)
+
+
+if __name__ == "__main__":
+    main()
