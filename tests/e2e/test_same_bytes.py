@@ -50,7 +50,7 @@ def test_a_job_on_one_node_equals_a_local_job_that_plays_it(federation: Federati
     assert remote.result.rows == local.result.rows
 
 
-@pytest.mark.feature("FB-55")
+@pytest.mark.feature("FB-27", "FB-55", "FB-70")
 def test_nodes_whose_datasets_have_different_names_train_together_as_a_simulation_does(
     federation: Federation, tmp_path: Path
 ) -> None:
