@@ -80,7 +80,7 @@ class Reply:
             raise DecodeError(f"expected JSON from the hub, found {self.content[:80]!r}") from error
 
 
-class Passing(Exception):
+class Passing(RepositoryError):
     """Trouble that may pass by itself; `after_s` is what the server asked to wait."""
 
     def __init__(self, error: FedjobError, after_s: float | None = None) -> None:
@@ -191,7 +191,7 @@ class Web:
                 stream=True,
             )
         except requests.RequestException as error:
-            raise self._trouble(error) from error
+            raise self.trouble(error) from error
         whole = False
         try:
             stream = Stream(self, response)
@@ -213,7 +213,8 @@ class Web:
                 response.raw.close()
                 response.close()
 
-    def _trouble(self, error: Exception) -> Exception:
+    def trouble(self, error: Exception) -> FedjobError:
+        """Return the error that a failure of the connection means."""
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
             return SpecError(f"Url not valid: {self.url}")
         if isinstance(error, requests.exceptions.SSLError):
@@ -255,7 +256,7 @@ class Stream:
                 # What has come in, not a full block: else what came before a break would be lost with it.
                 block = self._response.raw.read1(BLOCK_BYTES, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise self._web._trouble(error) from error
+                raise self._web.trouble(error) from error
             if not block:
                 self.ended = True
                 return
@@ -304,13 +305,14 @@ class Tries:
         """
         patience = self.web.patience
         if self.num_failed >= patience.num_retries:
-            raise passing.error from passing.__cause__
+            error = passing.error
+            raise error from passing.__cause__
         pause_s = patience.backoff_s * 2**self.num_failed * self._random.uniform(0.5, 1.0)
         self.num_failed += 1
         self.web.pause(min(max(pause_s, passing.after_s or 0.0), patience.max_backoff_s))
 
 
-def refusal(status: int, headers: Mapping[str, str], said: str, what: str) -> Exception:
+def refusal(status: int, headers: Mapping[str, str], said: str, what: str) -> FedjobError:
     """Return the error that an answer's status means."""
     because = f": {said}" if said else ""
     if status in _PASSING:

@@ -18,7 +18,7 @@ CHUNK_BYTES = 1 << 20
 """What goes to or comes from the disk at once. With 64 KiB a download costs ten times as much."""
 
 
-class ClientGone(Exception):
+class ClientGone(FedjobError):
     """The other side went away; there is nobody to answer."""
 
 

@@ -20,7 +20,8 @@ def main() -> None:
     parent = int(sys.argv[1])
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
+        sys.stderr.write(f"prctl: {os.strerror(ctypes.get_errno())}\n")
+        return
     if os.getppid() == parent:  # else it died before this line
         os.execvp(sys.argv[2], sys.argv[2:])
 
