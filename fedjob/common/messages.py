@@ -158,8 +158,8 @@ class Result:
         key: the work that was done, see `work_key`.
         reason: empty when `ok`; else one word such as `exception`, `worker_died`, `not_permitted`.
         detail: what the researcher may know of it.
-        value: a small msgpack value, or None.
-        blob: ref of a msgpack value too large for the message.
+        value: a msgpack value, or None.
+        blob: ref of a msgpack map `{value, metrics}`, where these are too large for the message.
         params: ref of a safetensors file.
         weight: of the contribution in a weighted mean, usually `num_examples`.
         metrics: `{phase: {name: state}}`, states that add (`common/metrics.py`).

@@ -24,7 +24,7 @@ from fedjob.node.taskkeeping import TaskRow
 
 NUM_THREADS = 4
 MAX_BLOB_BYTES = 64 * 1024 * 1024
-MAX_METRICS_BYTES = 24 * 1024
+MAX_METRICS_BYTES = 1 << 20
 RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to bring a finished result to a repository that does not answer."""
 
@@ -238,9 +238,10 @@ class Runs:
         if len(pack(found.metrics)) > MAX_METRICS_BYTES:
             raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
         params = self._put_params(row) if found.params_path else None
-        value, blob = found.value, None
-        if value is not None and len(packed := pack(value)) > MAX_INLINE_BYTES:
-            value, blob = None, self._repository.put(packed, job=row.job, readers=[row.researcher])
+        value, metrics, blob = found.value, found.metrics, None
+        if len(packed := pack({"value": value, "metrics": metrics})) > MAX_INLINE_BYTES:
+            blob = self._repository.put(packed, job=row.job, readers=[row.researcher])
+            value, metrics = None, {}
         state = ""
         if found.state_path:
             state = row.key[:32]  # the same work proposes the same state
@@ -254,7 +255,7 @@ class Runs:
             params=params,
             weight=found.weight,
             num_examples=found.num_examples,
-            metrics=found.metrics,
+            metrics=metrics,
             timing=found.timing,
             state=state or None,
             threads=found.threads,

@@ -302,16 +302,16 @@ class _Collector:
         self._endpoint.wake()
 
     def _download(self, node: str, result: Result) -> Arrival:
-        value = result.value
         if result.blob is not None:
-            value = unpack(self._repository.get_bytes(result.blob, limit_bytes=MAX_BLOB_BYTES))
+            large = unpack(self._repository.get_bytes(result.blob, limit_bytes=MAX_BLOB_BYTES))
+            if not isinstance(large, dict) or large.keys() != {"value", "metrics"}:
+                raise DecodeError("a reply's large part is not a map of value and metrics")
+            result = from_plain(Result, {**to_plain(result), **large})
         params = None
         if result.params is not None:
             path = self._place.spool / f"{self._place.step}_{node}.safetensors"
             self._repository.get(result.params, path)
             params = FileParams(path, result.params)
-        if value is not result.value:
-            result = from_plain(Result, {**to_plain(result), "value": value})
         return Arrival(node=node, result=result, params=params)
 
     def _recover(self, journal_path: Path) -> set[str]:
