@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, JobFailed, QuorumNotReached, RepositoryError
@@ -21,6 +22,7 @@ from fedjob.researcher import roundkeeping
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
 from fedjob.researcher.journal import Journal, read_journal
+from fedjob.researcher.release import Goodbye, release
 from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec
 
@@ -29,7 +31,6 @@ NUM_FETCHES = 4
 
 OFFER_AGAIN_S = 30.0
 OFFER_SILENCE_S = 20.0
-GOODBYE_S = 2.0
 MAX_BLOB_BYTES = 1 << 30
 _FORWARDED = ("metrics", "progress", "log", "note")
 
@@ -57,7 +58,7 @@ class RemoteFederation(Federation):
         self._session = session
         self._spec = spec
         self._events = events
-        self._header = {"job": spec.id, "epoch": epoch, "attempt": attempt}
+        self._header: dict[str, Any] = {"job": spec.id, "epoch": epoch, "attempt": attempt}
         self._nodes = tuple(sorted(spec.datasets))
         self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
 
@@ -167,14 +168,17 @@ class RemoteFederation(Federation):
 
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        with self._session.lock:
-            endpoint = self._session.endpoint
-            for node in self._nodes:
-                kept = sorted(keep_states.get(node, ()))
-                endpoint.send(Address(node), End(outcome=outcome, keep_states=kept), **self._header)
-            deadline = time.monotonic() + GOODBYE_S
-            while endpoint.undelivered() and time.monotonic() < deadline:
-                endpoint.settle(endpoint.receive(0.1))
+        release(
+            self._session,
+            {
+                node: Goodbye(
+                    self._spec.id,
+                    End(outcome=outcome, keep_states=sorted(keep_states.get(node, ()))),
+                    self._header["epoch"],
+                )
+                for node in self._nodes
+            },
+        )
         if not self._spec.keep:
             try:
                 self._session.repository.end_job(self._spec.id)

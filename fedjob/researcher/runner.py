@@ -26,6 +26,7 @@ from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.position import Position
 from fedjob.researcher.record import JobRecord, load_record
+from fedjob.researcher.release import forget_goodbyes
 from fedjob.researcher.rounds import run_rounds
 from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec
@@ -141,6 +142,7 @@ class Runner:
 
         if self._session is None:
             raise SpecError("a job with remote nodes needs a session: fedjob.connect(hub=...)")
+        forget_goodbyes(self._session.home, self.spec.id)
         return RemoteFederation(
             self._session, self.spec, self.events, epoch=self.record.epoch, attempt=self.record.attempt
         )

@@ -26,7 +26,7 @@ from fedjob.common.enrol import (
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.messages import Body, Found, Message, Ping, Pong, Search
-from fedjob.common.outbox import MemoryStore
+from fedjob.common.outbox import CourierStore, MemoryStore
 from fedjob.common.repository import open_repository
 from fedjob.common.repository.base import Repository
 from fedjob.common.roster import Roster
@@ -34,6 +34,7 @@ from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
 from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_from_wire
 from fedjob.researcher.home import home_path
+from fedjob.researcher.release import release_again
 
 PRESENCE_GRACE_S = 0.5
 """How long a node that shows no presence is given to answer anyway."""
@@ -54,6 +55,7 @@ class Session:
         endpoint: Endpoint,
         repository: Repository,
         roster: Roster,
+        outbox: CourierStore,
     ) -> None:
         self.home = home
         self.membership = membership
@@ -62,6 +64,7 @@ class Session:
         self.repository = repository
         self.roster = roster
         self.lock = threading.RLock()
+        self._outbox = outbox
 
     @property
     def party(self) -> str:
@@ -77,6 +80,10 @@ class Session:
     def repo(self) -> Repository:
         """The file repository."""
         return self.repository
+
+    def unreceipted(self) -> set[str]:
+        """Return the ids of messages whose receipts have not come."""
+        return {outgoing.id for outgoing in self._outbox.outgoing()}
 
     def nodes(self, timeout_s: float = 3.0) -> Table[NodeInfo]:
         """Return every enrolled node and whether it answers."""
@@ -204,15 +211,17 @@ def connect(
         membership.broker_password,
         tls_ca=membership.tls_ca or None,
     )
-    endpoint = Endpoint(identity, membership.federation, roster, transport, MemoryStore(), "researcher")
+    outbox = MemoryStore()
+    endpoint = Endpoint(identity, membership.federation, roster, transport, outbox, "researcher")
     repository = open_repository(membership.hub_url, token=membership.token, verify=membership.verify)
     try:
         endpoint.start(timeout_s)
     except BaseException:
         repository.close()
         raise
-    session = Session(folder, membership, identity, endpoint, repository, roster)
+    session = Session(folder, membership, identity, endpoint, repository, roster, outbox)
     _default.session = session
+    release_again(session)
     return session
 
 
