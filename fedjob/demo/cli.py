@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,17 +96,18 @@ def _start(
     )
     shares = deal(home / "data", nodes, alpha=alpha, seed=seed)
     ready = commands.wait_for("hub", r"hub ready: (\S+) .*")
-    console.print(ready[0])
-    with ThreadPoolExecutor(4) as pool:
+    console.print(ready[0], soft_wrap=True)
+    with ThreadPoolExecutor(5) as pool:
         made: dict[str, Future[None]] = {
             node: pool.submit(_make_node, commands, home, node, ready[1], node == nodes[0]) for node in nodes
         }
-        threading.Thread(target=_import_torch, daemon=True).start()  # meanwhile: it takes seconds
+        imported = pool.submit(_import_torch)  # meanwhile: it takes seconds
         for node in nodes:
             made[node].result()
             commands.start("node", "start", "--home", str(home / node), log=node, show=node == nodes[0])
-    for node in nodes:
-        commands.wait_for(node, r"node ready: .*")
+        for node in nodes:
+            commands.wait_for(node, r"node ready: .*")
+        imported.result()
     console.print(f"node ready: {nodes[0]}" + (f" ... {nodes[-1]}, made the same way" if nodes[1:] else ""))
     return ready[1], shares
 
@@ -119,12 +119,22 @@ def _make_node(commands: Commands, home: Path, node: str, hub_url: str, show: bo
         ("data", "add", TAG, data, "--tags", TAG, "--home", where),
         # no owner sits here; anywhere else a person reads a plan's text before it runs
         ("config", "set", "approval", "off", "--home", where),
+        (
+            "config",
+            "set",
+            "threads",
+            "1",
+            "--home",
+            where,
+        ),  # the clinics of a real federation share no machine
     ):
         commands.run("node", *words, log=node, show=show)
 
 
 def _import_torch() -> None:
-    import torch.utils.data  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)  # the model is small, and the clinics compute on the same cores
 
 
 def _train(
@@ -144,14 +154,13 @@ def _train(
     shutil.copyfile(Path(__file__).with_name("plan.py"), plan_path)
     researcher = home / "researcher"
     with connect(hub=hub_url, home=researcher, id="researcher") as session:
-        console.print("\n[bold]Federated training[/]: loss and accuracy of the shared model, "
-                      "measured by each node on its own test part")  # fmt: skip
+        console.print(
+            "\n[bold]Federated:[/] loss and accuracy of the shared model on each clinic's own test part"
+        )
         job, marks = _federated(console, session, plan_path, nodes, rounds, seed, shares)
     saved = job.result.save(home / "model.safetensors")
     all_marks = {FEDERATED: marks}
-    console.print(
-        "\n[bold]The same plan elsewhere[/]: the same rounds by each node alone and on all data pooled"
-    )
+    console.print("\n[bold]The same plan[/] by each clinic alone, and on the data of all of them pooled")
     with console.status("training"):
         for who, path in {POOLED: shares.pool_path, **shares.parts}.items():
             all_marks[who] = _local(plan_path, researcher, who, path, rounds, seed, shares)
@@ -241,7 +250,7 @@ def _say_next(console: Any, home: Path, job: Job, keep: bool) -> None:
     for command, why in commands.items():
         console.print(f"  {command}  [dim]{why}[/]", soft_wrap=True)
     console.print(
-        "  README.md has a first job of twenty lines; notebooks/01_first_job.ipynb goes through one"
+        "  [dim]read[/] README.md [dim]and[/] notebooks/01_first_job.ipynb[dim]: a first job of your own[/]"
     )
     if keep:
         console.print(

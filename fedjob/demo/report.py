@@ -54,9 +54,6 @@ def draw(marks: Marks, shares: Shares, path: Path) -> None:
     _draw_ends(ends, marks)
     for axis in (holds, learns, ends):
         axis.spines[["top", "right"]].set_visible(False)
-        axis.title.set_size(11)
-        axis.title.set_weight("bold")
-        axis.title.set_position((0, 1))
     figure.savefig(path, dpi=140)
 
 
@@ -68,7 +65,7 @@ def _draw_holdings(axis: Any, shares: Shares) -> None:
         axis.barh(nodes, widths, left=left, color=color, edgecolor="white", linewidth=0.6, label=str(digit))
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axis.invert_yaxis()
-    axis.set_title("What each node holds", loc="left")
+    axis.set_title("What each node holds", loc="left", fontsize=11, fontweight="bold")
     axis.set_xlabel("images, by digit")
     axis.legend(
         ncols=10, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False, fontsize=9,
@@ -88,7 +85,7 @@ def _draw_learning(axis: Any, marks: Marks) -> None:
         axis.plot([], [], color=color, linewidth=3 if who == FEDERATED else 1.6,
                   linestyle="-" if who == FEDERATED else (0, (4, 2)), label=who)  # fmt: skip
     axis.plot([], [], color=_GREY, linewidth=1.2, label="a node alone")
-    axis.set_title("Accuracy on a test that no node has seen", loc="left")
+    axis.set_title("Accuracy on a test that no node has seen", loc="left", fontsize=11, fontweight="bold")
     axis.set_xlabel("rounds of training")
     axis.set_ylim(0, 1.02)
     axis.set_xlim(0, None)
@@ -109,7 +106,7 @@ def _draw_ends(axis: Any, marks: Marks) -> None:
     axis.set_xticks([])
     axis.spines["bottom"].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    axis.set_title("After the last round", loc="left")
+    axis.set_title("After the last round", loc="left", fontsize=11, fontweight="bold")
 
 
 def _accuracies(series: list[dict[str, float]]) -> list[float]:

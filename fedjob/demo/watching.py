@@ -61,7 +61,7 @@ class Watching(Hook):
             self._live = Live(self._drawn(), console=self._console, refresh_per_second=12)
             self._live.start()
         else:
-            self._console.print("  ".join(str(column.header) for column in self._table.columns))
+            self._print([str(column.header) for column in self._table.columns])
 
     def event(self, event: JobEvent) -> None:
         if self._live is not None and event.type == "ask" and event.round == 1:
@@ -95,7 +95,10 @@ class Watching(Hook):
             self._table.add_row(*cells)
             self._shown += 1
             if self._live is None:
-                self._console.print("  ".join(cell.rjust(12) for cell in cells))
+                self._print(cells)
+
+    def _print(self, cells: Sequence[str]) -> None:
+        self._console.print(cells[0].rjust(5), *(cell.rjust(12) for cell in cells[1:]), soft_wrap=True)
 
     def _columns(self) -> Any:
         from rich.table import Table
