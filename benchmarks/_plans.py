@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from fedjob import TorchPlan
@@ -33,3 +35,11 @@ class AddOne(TorchPlan):
             for weight in self.model.parameters():
                 weight.add_(1.0)
         return TrainOutcome(num_examples=8, num_updates=1, loss=0.0)
+
+
+class TellTheTime(AddOne):
+    """Says when it begins to train."""
+
+    def train(self, adjust=None):
+        self.ctx.emit("note", {"training_since": time.time()})
+        return super().train(adjust)
