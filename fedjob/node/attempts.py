@@ -1,0 +1,241 @@
+"""Attempts to compute tasks: prepared, given to a worker, brought home, or ended."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fedjob.common.gate import parse_address
+from fedjob.common.messages import Event
+from fedjob.common.work import WorkOrder
+from fedjob.node import taskkeeping as keeping
+from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
+from fedjob.node.runs import RETRY_AFTER_S, Prepared, Stored, Unprepared, Unstored, packed_result
+from fedjob.node.worker import Began, Emitted, Returned, WorkerDied
+
+START_WITHIN_S = 300.0
+"""For fetching and for the fork server to import torch; not part of a task's own limit."""
+EVENTS_PER_S = 50.0
+
+Stage = Prepared | Unprepared | Stored | Unstored | Began | Emitted | Returned | WorkerDied
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Attempt:
+    """One attempt to compute a task.
+
+    Args:
+        number: tells it from other attempts at the same task.
+        folder: that the worker writes to.
+        ends_at: when it is ended, in monotonic seconds.
+        stores: how often the repository did not take the result.
+    """
+
+    number: int
+    folder: Path | None = None
+    ends_at: float | None = None
+    limit_s: float = 0.0
+    stores: int = 0
+    timing: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    tokens: float = EVENTS_PER_S
+    filled: float = field(default_factory=time.monotonic)
+
+    def lets_through(self) -> bool:
+        """Whether one more event may be passed on: a worker's own limit is not relied on."""
+        now = time.monotonic()
+        self.tokens = min(2 * EVENTS_PER_S, self.tokens + (now - self.filled) * EVENTS_PER_S)
+        self.filled = now
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+
+class Attempts:
+    """The attempts of now.
+
+    Args:
+        report: takes an event as if a thread had reported it.
+    """
+
+    def __init__(self, parts: Parts, report: Callable[[Stage], None]) -> None:
+        self._parts = parts
+        self._report = report
+        self._attempts: dict[str, Attempt] = {}
+        self._number = 0
+        self._again: list[tuple[float, str, Attempt]] = []
+        self.wants: dict[str, set[str]] = {}
+        """By key of a task: the objects that have to stay in the spool."""
+        self.arrived: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def recover(self, book: keeping.Book) -> None:
+        """Note what the tasks of the last daemon need."""
+        for key, row in book.tasks.items():
+            self.wants[key] = objects_of(task_of(row))
+
+    def next_due(self) -> float | None:
+        """Return when something has to be ended or tried again."""
+        due = [at for at, _, _ in self._again]
+        due += [attempt.ends_at for attempt in self._attempts.values() if attempt.ends_at is not None]
+        return min(due, default=None)
+
+    # --- commands ------------------------------------------------------------------------------
+
+    def act(self, book: keeping.Book, commands: list[keeping.Command]) -> None:
+        """Do what the core says, after the commit."""
+        released = False
+        for command in commands:
+            match command:
+                case keeping.Kill(key=key):
+                    self._end(key)
+                case keeping.Start(key=key):
+                    row = book.tasks.get(key)
+                    if row is not None and row.status == "running":
+                        self._start(row)
+                case keeping.Release(key=key):
+                    released = True
+                    self.wants.pop(key, None)
+                    self.arrived.pop(key, None)
+                    self._release(key)
+                case keeping.EndJob(job=job):
+                    self._parts.workers.end_job(job)
+        if released:
+            wanted = set().union(*self.wants.values())
+            self._parts.runs.later(lambda: self._parts.spool.keep_objects(wanted))
+            self._parts.point("released")
+
+    def _start(self, row: keeping.TaskRow) -> None:
+        """Begin to compute a task, or bring home what was computed before a kill."""
+        parts, key = self._parts, row.key
+        self._number += 1
+        attempt = self._attempts[key] = Attempt(self._number)
+        attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
+        if parts.spool.has_result(key):
+            self._store(row, attempt)
+            return
+        task = task_of(row)
+        dataset = parts.datasets.find(task.dataset)
+        if dataset is None:
+            self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
+            return
+        parts.workers.warm_up()
+        attempt.folder = parts.spool.begin(key)
+        attempt.limit_s = min(task.limit_s or parts.config.task_limit_s, parts.config.task_limit_s)
+        attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
+        text = None if task.plan is None else parts.text_of(task.plan.sha256)
+        parts.runs.prepare(row, attempt.number, task, dataset, text, attempt.folder)
+        parts.point("started")
+
+    # --- stages ------------------------------------------------------------------------------
+
+    def take(self, turn: Turn, event: Stage) -> None:
+        """Take a running task one stage further; what an ended attempt says counts no more."""
+        attempt, row = self._attempts.get(event.key), turn.book.tasks.get(event.key)
+        if attempt is None or attempt.number != event.run or row is None:
+            return
+        key = event.key
+        match event:
+            case Emitted():
+                if attempt.lets_through():
+                    self._pass_on(turn, row, event)
+            case Prepared(order=order):
+                text = order.plan_text.encode()
+                self._parts.keep_text(hashlib.sha256(text).hexdigest(), text)
+                turn.after.append(lambda: self._work(attempt, order))
+            case Unprepared(reason=reason, detail=detail):
+                turn.after.append(lambda: self._end(key, attempt))
+                turn.step(keeping.Finished(key, False, b"", reason, detail))
+            case Began():
+                attempt.ends_at = time.monotonic() + attempt.limit_s
+            case Returned():
+                self._parts.point("returned")
+                attempt.ends_at = None
+                turn.after.append(lambda: self._store(row, attempt))
+            case Unstored(detail=detail):
+                pause = RETRY_AFTER_S[min(attempt.stores, len(RETRY_AFTER_S) - 1)]
+                attempt.stores += 1
+                log.warning("a result waits for the repository: %s", detail)
+                turn.after.append(lambda: self._again.append((time.monotonic() + pause, key, attempt)))
+            case WorkerDied(detail=detail):
+                turn.after.append(lambda: self._end(key, attempt))
+                turn.step(keeping.Died(key, detail))
+            case Stored():
+                turn.after.append(lambda: self._forget(key, attempt))
+                self._finish(turn, row, event, attempt)
+
+    def _pass_on(self, turn: Turn, row: keeping.TaskRow, emitted: Emitted) -> None:
+        event = Event(type=emitted.type, data=emitted.data)
+        turn.outgoing.append(
+            self._parts.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
+        )
+
+    def _work(self, attempt: Attempt, order: WorkOrder) -> None:
+        if self._attempts.get(order.key) is attempt:
+            attempt.timing["fetch"] = time.monotonic() - attempt.started
+            if self._parts.workers.run(order, attempt.number):
+                attempt.ends_at = time.monotonic() + attempt.limit_s
+
+    def _store(self, row: keeping.TaskRow, attempt: Attempt) -> None:
+        dataset = self._parts.datasets.find(row.dataset)
+        folder = None if self._parts.spool.has_result(row.key) else attempt.folder
+        min_rows = 0 if dataset is None else dataset.min_rows
+        self._parts.runs.store(row, attempt.number, folder, min_rows=min_rows)
+
+    def _finish(self, turn: Turn, row: keeping.TaskRow, stored: Stored, attempt: Attempt) -> None:
+        result = replace(stored.result, timing={**stored.result.timing, **attempt.timing})
+        if stored.trace or stored.message:
+            what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
+            log.warning("%s, failed: %s\n%s", what, stored.message, stored.trace)
+        if result.ok and stored.state:
+            turn.rows.append(lambda: self._parts.tasks.add_state(row.job, stored.state, row.round))
+        if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
+            turn.after.append(lambda: self._release(row.key))
+        packed = packed_result(result)
+        turn.step(keeping.Finished(row.key, result.ok, packed, result.reason, result.detail))
+
+    # --- ends ------------------------------------------------------------------------------
+
+    def end_overdue(self, turn: Turn) -> None:
+        """End attempts that are over their limit; try again to store what waits for that."""
+        now = time.monotonic()
+        for key, attempt in list(self._attempts.items()):
+            if attempt.ends_at is not None and attempt.ends_at <= now:
+                if key in turn.book.tasks:
+                    turn.step(keeping.Cancel(key, "timeout", "the work took longer than its limit"))
+                else:
+                    attempt.ends_at = None
+        due = [entry for entry in self._again if entry[0] <= now]
+        self._again = [entry for entry in self._again if entry[0] > now]
+        for _, key, attempt in due:
+            row = turn.book.tasks.get(key)
+            if row is not None and self._attempts.get(key) is attempt:
+                self._store(row, attempt)
+
+    def _end(self, key: str, attempt: Attempt | None = None) -> None:
+        """Stop computing a task, wherever it is."""
+        found = attempt or self._attempts.get(key)
+        if found is None:
+            return
+        if self._attempts.get(key) is found:
+            del self._attempts[key]
+            self._parts.workers.kill(key)
+        folder = found.folder
+        if folder is not None:
+            self._parts.runs.later(lambda: self._parts.spool.discard(folder))
+
+    def _forget(self, key: str, attempt: Attempt) -> None:
+        if self._attempts.get(key) is attempt:
+            del self._attempts[key]
+
+    def _release(self, key: str) -> None:
+        self._parts.runs.later(lambda: self._parts.spool.release(key))

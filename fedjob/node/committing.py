@@ -1,0 +1,74 @@
+"""What a turn's commands mean to the database and to the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedjob.common.endpoint import Endpoint
+from fedjob.common.errors import EncodeError
+from fedjob.common.gate import parse_address
+from fedjob.common.outbox import Outgoing
+from fedjob.node import taskkeeping as keeping
+from fedjob.node.parts import header_of
+from fedjob.node.runs import refused, unpacked_result
+from fedjob.node.taskstore import TaskStore
+
+
+def put_rows(tasks: TaskStore, commands: Iterable[keeping.Command]) -> None:
+    """Write the rows that commands name; of several for one task the last counts."""
+    last: dict[str, keeping.PutTask | keeping.DeleteTask] = {}
+    for command in commands:
+        match command:
+            case keeping.PutTask(row=row):
+                last[row.key] = command
+            case keeping.DeleteTask(key=key):
+                last[key] = command
+            case keeping.PutJob(row=job):
+                tasks.put_job(job)
+            case keeping.DeleteJob(job=name):
+                tasks.delete_job(name)
+    for change in last.values():
+        if isinstance(change, keeping.PutTask):
+            tasks.put_task(change.row)
+        else:
+            tasks.delete_task(change.key)
+
+
+def encode_replies(endpoint: Endpoint, commands: Iterable[keeping.Command]) -> list[Outgoing]:
+    """Encode the answers to tasks; of several to one message the last counts."""
+    last: dict[str, Outgoing] = {}
+    for command in commands:
+        match command:
+            case keeping.Reply(row=row):
+                last[command.reply] = _reply(endpoint, row, command.reply)
+            case keeping.Refuse(task=task, reason=reason, detail=detail, reply=reply):
+                last[reply] = endpoint.prepare(
+                    parse_address(task.reply_to),
+                    refused(task.key, task.message, reason, detail),
+                    job=task.job,
+                    task=task.key,
+                    round=task.round,
+                    step=task.step,
+                    attempt=task.attempt,
+                    epoch=task.epoch,
+                    id=reply,
+                )
+            case keeping.Unreply(reply=gone):
+                last.pop(gone, None)
+    return list(last.values())
+
+
+def _reply(endpoint: Endpoint, row: keeping.TaskRow, reply: str) -> Outgoing:
+    to, header = parse_address(row.reply_to), header_of(row)
+    try:
+        return endpoint.prepare(to, unpacked_result(row), **header, id=reply)
+    except EncodeError as error:
+        short = refused(row.key, row.message, "too_large", str(error))
+        return endpoint.prepare(to, short, **header, id=reply)
+
+
+def must_last(command: keeping.Command) -> bool:
+    """Whether losing this command's row to a power cut would cost more than a resend."""
+    if isinstance(command, keeping.PutTask):
+        return not command.row.acknowledged
+    return isinstance(command, (keeping.PutJob, keeping.DeleteTask))

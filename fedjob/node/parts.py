@@ -1,0 +1,148 @@
+"""What the rooms of one daemon share, and the turn that they fill."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.codec import from_plain, unpack
+from fedjob.common.endpoint import Endpoint
+from fedjob.common.gate import parse_address
+from fedjob.common.messages import Body, Message, Offer, Task
+from fedjob.common.outbox import Outgoing
+from fedjob.common.roster import Roster
+from fedjob.node import taskkeeping as keeping
+from fedjob.node.database import Database
+from fedjob.node.datasets import Datasets
+from fedjob.node.grants import Grants
+from fedjob.node.policy import Verdict, judge
+from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.spool import Spool
+from fedjob.node.store import DatabaseStore
+from fedjob.node.taskstore import TaskStore
+
+if TYPE_CHECKING:
+    from fedjob.node.runs import Runs
+    from fedjob.node.worker import Workers
+
+MAX_KEPT_TEXTS = 32
+
+
+@dataclass
+class Turn:
+    """What one turn will commit, and do after that.
+
+    Args:
+        book: as it will be.
+        outgoing: messages that are sent after the commit, the lasting ones committed too.
+        settled: messages that are dealt with.
+        rows: further changes of the database.
+        after: what is done when the commit is through.
+    """
+
+    book: keeping.Book
+    commands: list[keeping.Command] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    settled: list[Message] = field(default_factory=list)
+    rows: list[Callable[[], None]] = field(default_factory=list)
+    after: list[Callable[[], None]] = field(default_factory=list)
+
+    def step(self, event: keeping.Event) -> list[keeping.Command]:
+        """Feed the core."""
+        self.book, commands = keeping.step(self.book, event)
+        self.commands += commands
+        return commands
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.commands or self.outgoing or self.settled or self.rows or self.after)
+
+
+@dataclass
+class Parts:
+    """The daemon's parts; `config` is replaced when the owner changes it."""
+
+    home: NodeHome
+    config: NodeConfig
+    node: str
+    roster: Roster
+    database: Database
+    store: DatabaseStore
+    endpoint: Endpoint
+    spool: Spool
+    workers: Workers
+    runs: Runs
+    point: Callable[[str], None]
+    tasks: TaskStore = field(init=False)
+    datasets: Datasets = field(init=False)
+    grants: Grants = field(init=False)
+    _texts: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tasks = TaskStore(self.database)
+        self.datasets = Datasets(self.database)
+        self.grants = Grants(self.database)
+
+    def judge(self, message: Message, wish: Offer | Task) -> Verdict:
+        """Ask policy about a message."""
+        return judge(
+            wish,
+            researcher=message.sender,
+            key_hex=self.roster.key_of(message.sender) or "",
+            datasets=self.datasets,
+            grants=self.grants,
+            config=self.config,
+        )
+
+    def answer(self, turn: Turn, message: Message, body: Body) -> None:
+        """Answer a message, and be done with it when that is committed."""
+        to = parse_address(message.reply_to)
+        turn.outgoing.append(self.endpoint.prepare(to, body, job=message.job, epoch=message.epoch))
+        turn.settled.append(message)
+
+    def text_of(self, plan: str) -> bytes | None:
+        """Return a plan's text, if it is here."""
+        kept = self._texts.get(plan)
+        return kept if kept is not None else self.grants.text_of(plan)
+
+    def keep_text(self, sha256: str, text: bytes) -> None:
+        """Remember a plan's text for a while, if it is the one that the hash names."""
+        if text and sha256 not in self._texts and hashlib.sha256(text).hexdigest() == sha256:
+            while len(self._texts) >= MAX_KEPT_TEXTS:
+                del self._texts[next(iter(self._texts))]
+            self._texts[sha256] = text
+
+    def drop_states(
+        self, turn: Turn, job: str, keep: Collection[str] = (), before: int | None = None
+    ) -> None:
+        """Remove a job's node states, but those to keep and those of rounds from `before` on."""
+        gone: list[str] = []
+        turn.rows.append(lambda: gone.extend(self.tasks.drop_states(job, keep, before)))
+        turn.after.append(
+            lambda: self.runs.later(lambda: self.spool.drop_states(job, gone)) if gone else None
+        )
+
+
+def header_of(row: keeping.TaskRow) -> dict[str, Any]:
+    """Return the header of what is sent about a task."""
+    return {
+        "job": row.job,
+        "task": row.key,
+        "round": row.round,
+        "step": row.step,
+        "attempt": row.attempt,
+        "epoch": row.epoch,
+    }
+
+
+def task_of(row: keeping.TaskRow) -> Task:
+    """Return the body of the message that asked for a task."""
+    return from_plain(Task, unpack(row.order))
+
+
+def objects_of(task: Task) -> set[str]:
+    """Return the hashes of the objects that a task is computed from."""
+    return {ref.sha256 for ref in (*task.params.values(), *task.blobs.values())}
