@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import queue
 import secrets
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fedjob.common.durable import fsync_dir
 from fedjob.common.errors import ConfigError, NoSpace, RepositoryError
 
 T = TypeVar("T")
@@ -53,6 +56,13 @@ END;
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    work: Callable[[sqlite3.Connection], Any]
+    future: Future[Any]
+    folder: Path | None
+
+
 class Ledger:
     """Everything the hub knows, durable when `write` returns.
 
@@ -73,8 +83,7 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{path} can't be used as the hub's ledger: {error}") from error
         self._reading = threading.Lock()
-        self._waiting: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None]
-        self._waiting = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="fedjob-ledger", daemon=True)
         self._thread.start()
         self.federation = str(self.read("SELECT value FROM facts WHERE key = 'federation'")[0][0])
@@ -89,13 +98,17 @@ class Ledger:
         with self._reading:
             return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
 
-    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+    def submit(self, work: Callable[[sqlite3.Connection], T], *, folder: Path | None = None) -> Future[T]:
         """Have `work` done on the writer's thread; its result is there once it is durable.
 
         What `work` raises undoes what it did, and nothing of what was committed with it.
+
+        Args:
+            folder: where `work` renames a file. It is fsynced before the commit, after all
+                renames of the batch: the first fsync takes most of the others with it.
         """
         future: Future[T] = Future()
-        self._waiting.put((work, future))
+        self._waiting.put(_Write(work, future, folder))
         return future
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -128,23 +141,27 @@ class Ledger:
             going = None not in batch
             self._write_batch([item for item in batch if item is not None])
 
-    def _write_batch(self, batch: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]]) -> None:
+    def _write_batch(self, batch: list[_Write]) -> None:
         outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+        folders: set[Path] = set()
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            for work, future in batch:
+            for write in batch:
                 self._writer.execute("SAVEPOINT one")
                 try:
-                    outcomes.append((future, work(self._writer), None))
+                    outcomes.append((write.future, write.work(self._writer), None))
+                    folders |= {write.folder} if write.folder is not None else set()
                 except Exception as error:
                     self._writer.execute("ROLLBACK TO one")
-                    outcomes.append((future, None, _meaning(error)))
+                    outcomes.append((write.future, None, _meaning(error)))
                 self._writer.execute("RELEASE one")
+            for folder in folders:
+                fsync_dir(folder)
             self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             with contextlib.suppress(sqlite3.Error):
                 self._writer.execute("ROLLBACK")
-            outcomes = [(future, None, _meaning(error)) for _, future in batch]
+            outcomes = [(write.future, None, _meaning(error)) for write in batch]
         for future, result, raised in outcomes:
             if not future.set_running_or_notify_cancel():
                 continue
@@ -180,6 +197,8 @@ def _statements(script: str) -> list[str]:
 def _meaning(error: Exception) -> Exception:
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return NoSpace("the hub's disk is full: free some space")
-    if isinstance(error, sqlite3.Error):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("the hub's disk is full: free some space")
+    if isinstance(error, (sqlite3.Error, OSError)):
         return RepositoryError(f"the hub's ledger can't be written: {error}")
     return error

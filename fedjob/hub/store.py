@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.blocks import write_at
-from fedjob.common.durable import fsync_dir, replace_durably
+from fedjob.common.durable import fsync_dir
 from fedjob.common.errors import NoSpace, NotPermitted, ObjectCorrupt, ObjectMissing, ObjectTooLarge
 from fedjob.common.repository.landing import no_space_is_an_error
 from fedjob.hub.ledger import Ledger
@@ -85,9 +85,9 @@ class Incoming:
             os.fsync(self._descriptor)
 
     def rename(self, final: Path) -> None:
-        """Give the sealed file its name, durably."""
+        """Give the sealed file its name; whoever commits makes that durable."""
         with no_space_is_an_error(final):
-            replace_durably(self._path, final)
+            os.replace(self._path, final)
 
     def close(self) -> None:
         """Remove whatever was not renamed."""
@@ -156,9 +156,10 @@ class ObjectStore:
         def work(db: sqlite3.Connection) -> None:
             _hold(db, sha256, incoming.num_bytes, holder, self._clock())
             db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (sha256, incoming.num_bytes))
-            incoming.rename(self.path(sha256))
+            incoming.rename(path)
 
-        return self._ledger.submit(work)
+        path = self.path(sha256)
+        return self._ledger.submit(work, folder=path.parent)
 
     def hold(self, sha256: str, holder: Holder) -> Future[bool]:
         """Hold an object for one more job, if it is there and this party, who may read it, has the bytes."""
