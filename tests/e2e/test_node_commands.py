@@ -1,0 +1,137 @@
+"""`fedjob node`, typed by an owner."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+import pytest
+
+from tests.processes import Processes, wait_until
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Processes, str]]:
+    folder = tmp_path_factory.mktemp("commands")
+    with Processes(folder / "logs") as processes:
+        hub = processes.start(
+            "fedjob", "hub", "start", "--home", folder / "hub", "--port", "0", "--mqtt-port", "0"
+        )
+        yield processes, hub.wait_for(r"hub ready: (\S+)").group(1)
+
+
+class Owner:
+    """Types `fedjob node ...` with a home."""
+
+    def __init__(self, processes: Processes, home: Path) -> None:
+        self.processes = processes
+        self.home = home
+
+    def types(self, *words: str | Path, expect: int = 0) -> str:
+        done = self.processes.run("fedjob", "node", *words, "--home", self.home, expect=expect)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done.stdout if expect == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def owner(shared: tuple[Processes, str], tmp_path_factory: pytest.TempPathFactory) -> Owner:
+    made = Owner(shared[0], tmp_path_factory.mktemp("owner") / "home")
+    made.types("init", "--id", "clinic", "--hub", shared[1])
+    return made
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text("age,sex\n63,m\n41,f\n56,f\n")
+    return path
+
+
+def test_init_again_is_harmless_and_another_id_is_refused(
+    shared: tuple[Processes, str], owner: Owner
+) -> None:
+    owner.types("init", "--id", "clinic", "--hub", shared[1])
+    assert "another --home" in owner.types("init", "--id", "other", "--hub", shared[1], expect=1)
+    assert "--hub URL, or --invite FILE" in owner.types("init", "--id", "clinic", expect=1)
+
+
+def test_data_are_added_listed_shown_and_removed(owner: Owner, table: Path) -> None:
+    said = owner.types("data", "add", "people", table, "--tags", "a,b", "--min-rows", "2")
+    assert "3 rows, 2 columns" in said
+    (listed,) = json.loads(owner.types("data", "list", "--json"))
+    assert (listed["name"], listed["tags"], listed["min_rows"]) == ("people", ["a", "b"], 2)
+    assert [c["name"] for c in listed["columns"]] == ["age", "sex"]
+    shown = owner.types("data", "show", "people")
+    assert "age" in shown
+    assert "table.csv" in shown
+    assert "already" in owner.types("data", "add", "people", table, expect=1)
+    assert "did you mean 'people'" in owner.types("data", "show", "peeple", expect=1)
+    owner.types("data", "remove", "people")
+    assert json.loads(owner.types("data", "list", "--json")) == []
+
+
+def test_data_that_can_not_be_offered_are_refused_with_what_to_do(owner: Owner, table: Path) -> None:
+    numpy.savez(table.with_name("mock.npz"), x=numpy.zeros(3))
+    other = table.with_name("mock.csv")
+    other.write_text("age,weight\n1,2\n")
+    add = ("data", "add", "people", table)
+    assert "No such file" in owner.types("data", "add", "people", table.with_name("none.csv"), expect=1)
+    assert "fewer than --min-rows" in owner.types(*add, "--min-rows", "9", expect=1)
+    assert "expected those of" in owner.types(*add, "--mock", other, expect=1)
+    assert "KEY=VALUE" in owner.types(*add, "--option", "header", expect=1)
+    assert "there is no reader" in owner.types(*add, "--reader", "cvs", expect=1)
+    assert "a tag has" in owner.types(*add, "--tags", "a b", expect=1)
+    assert json.loads(owner.types("data", "list", "--json")) == []
+
+
+def test_settings_are_checked_and_kept(owner: Owner) -> None:
+    owner.types("config", "set", "threads", "3")
+    assert owner.types("config", "get", "threads").strip() == "3"
+    assert json.loads(owner.types("config", "show", "--json"))["threads"] == 3
+    assert "did you mean 'threads'" in owner.types("config", "set", "thread", "3", expect=1)
+    assert "1 or more" in owner.types("config", "set", "workers", "0", expect=1)
+    assert "there is no setting" in owner.types("config", "get", "thread", expect=1)
+
+
+def test_a_node_starts_in_the_background_says_how_it_is_and_stops(owner: Owner) -> None:
+    assert "node ready: clinic" in owner.types("start", "--detach")
+    try:
+        assert "already" in owner.types("start", expect=1)
+        assert "already" in owner.types("start", "--detach", expect=1)
+        wait_until(
+            lambda: json.loads(owner.types("status", "--json"))["connected"],
+            timeout_s=10,
+            what="the connection",
+        )
+        status = json.loads(owner.types("status", "--json"))
+        assert (status["running"], status["approval"], status["queue"]) == (True, "on", {})
+        assert "approval  on" in owner.types("status")
+        owner.types("config", "set", "approval", "off")
+        assert "without its owner's approval" in owner.types("status")
+    finally:
+        assert "node stopped" in owner.types("stop")
+        owner.types("config", "set", "approval", "on")
+    assert "no node runs" in owner.types("stop")
+    assert json.loads(owner.types("status", "--json"))["running"] is False
+
+
+def test_the_lock_of_a_killed_daemon_does_not_count_and_ctrl_c_ends_one_politely(owner: Owner) -> None:
+    command = ("fedjob", "node", "start", "--home", owner.home)
+    first = owner.processes.start(*command, ready="node ready: clinic")
+    first.kill()
+    second = owner.processes.start(*command, ready="node ready: clinic")
+    os.kill(second.pid, signal.SIGINT)
+    assert second.wait(timeout_s=15) == 0
+    assert "Traceback" not in second.log()
+
+
+def test_empty_lists_are_empty_json_and_unknown_ids_are_named(owner: Owner) -> None:
+    assert json.loads(owner.types("grants", "list", "--json")) == []
+    assert json.loads(owner.types("tasks", "--json")) == []
+    for words in (("show",), ("approve",)):
+        assert "there is no grant 'abc'" in owner.types("grants", *words, "abc", expect=1)
+    assert "not a node's home" in Owner(owner.processes, owner.home / "nothing").types("tasks", expect=1)
