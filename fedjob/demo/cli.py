@@ -238,7 +238,7 @@ def _say_next(console: Any, home: Path, job: Job, keep: bool) -> None:
     """Tell what to try now."""
     fedjob, researcher = _how_to_call("fedjob"), _short(home / "researcher")
     commands = {
-        f"{fedjob} verify {job.id} --home {researcher}": "fold every round again from its replies",
+        f"{fedjob} verify {job.id[4:12]} --home {researcher}": "fold every round again from its replies",
         f"{fedjob} node tasks --home {_short(home / 'clinic-1')}": "what a clinic computed, and for whom",
         f"{fedjob} demo --nodes 8 --alpha 0.1": "more clinics, less alike",
         f"{fedjob} demo --keep": "leave the hub and the clinics running, to try a job of your own",
