@@ -51,6 +51,9 @@ class ByHand:
     def _open(self) -> Runner:
         raise NotImplementedError
 
+    def _reach(self) -> Session | None:
+        raise NotImplementedError
+
     # -- what there is ------------------------------------------------------------
 
     @property
@@ -127,10 +130,16 @@ class ByHand:
         """
         from fedjob.researcher.remote import ask_grants
 
-        runner = self._opened()
-        if self._spec.local or self._session is None:
-            return dict.fromkeys(self._spec.datasets, "not-needed")
-        return ask_grants(self._session, self._spec, runner.gatherer.plan, runner.record.epoch)
+        session = self._reach()
+        nodes = sorted(self._spec.datasets)
+        if session is None:
+            return dict.fromkeys(nodes, "not-needed")
+        plan = session.repository.put(self._folder.plan, job=self._spec.id, readers=nodes)
+        try:
+            return ask_grants(session, self._spec, plan, self._runner.record.epoch if self._runner else 0)
+        finally:
+            if self._runner is None:
+                session.repository.end_job(self._spec.id)
 
     def start_nodes_training_round(self, round_: int, do_training: bool = True) -> Replies:
         """Ask the nodes for one round and return their replies.

@@ -70,8 +70,8 @@ class Federation(ABC):
         """
 
     @abstractmethod
-    def publish(self, source: Path | bytes) -> Ref:
-        """Make bytes available to the nodes."""
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        """Make bytes available to all nodes of the job, or to one alone."""
 
     @abstractmethod
     def forget(self, refs: Iterable[Ref]) -> None:

@@ -70,7 +70,7 @@ class Gatherer:
             place,
             self.spec.the_quorum,
             ask.until,
-            lambda arrival: self._accept(arrival, ask.step, expected),
+            lambda arrival: self._accept(arrival, ask.step, expected, position),
         )
         for node, reason in sorted(collected.left_out.items()):
             self.events.add("error", round_=round_, node=node, reason=reason)
@@ -122,7 +122,7 @@ class Gatherer:
         return nodes
 
     def _tasks(self, ask: Ask, position: Position, nodes: tuple[str, ...], spool: Path) -> dict[str, Task]:
-        values, blobs, params = self._split(ask.shared, spool, "shared")
+        values, blobs, params = self._split(ask.shared, spool, None)
         base = Task(
             dataset="",
             protocol=self.spec.protocol.name,
@@ -150,7 +150,7 @@ class Gatherer:
         return tasks
 
     def _split(
-        self, values: Mapping[str, Any], spool: Path, who: str
+        self, values: Mapping[str, Any], spool: Path, node: str | None
     ) -> tuple[dict[str, Any], dict[str, Ref], dict[str, Ref]]:
         """Divide an instruction into small values, large ones and named tensors; publish the latter two."""
         small: dict[str, Any] = {}
@@ -158,25 +158,25 @@ class Gatherer:
         params: dict[str, Ref] = {}
         for name, value in values.items():
             if isinstance(value, FileParams):
-                if value.ref is None:
-                    value.ref = self.publish(value.path)
+                if value.ref is None or node is not None:
+                    value.ref = self.publish(value.path, node)
                 params[name] = value.ref
             elif is_params(value):
-                path = spool / f"{who}_{name}.safetensors"
+                path = spool / f"for_{node or 'all'}_{name}.safetensors"
                 path.unlink(missing_ok=True)
                 save_params(value, path)
-                params[name] = self.publish(path)
+                params[name] = self.publish(path, node)
             else:
                 packed = pack(to_plain(value))
                 if len(packed) > MAX_INLINE_BYTES // 2:
-                    blobs[name] = self.publish(packed)
+                    blobs[name] = self.publish(packed, node)
                 else:
                     small[name] = value
         return small, blobs, params
 
-    def publish(self, source: Path | bytes) -> Ref:
-        """Make bytes available to the nodes until the round after next is complete."""
-        ref = self.federation.publish(source)
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        """Make bytes available to all nodes, or to one, until the round after next is complete."""
+        ref = self.federation.publish(source, node)
         self._published.append(ref)
         return ref
 
@@ -185,13 +185,15 @@ class Gatherer:
         taken, self._published = self._published, []
         return taken
 
-    def _accept(self, arrival: Arrival, step: str, expected: Schema | None) -> str:
+    def _accept(self, arrival: Arrival, step: str, expected: Schema | None, position: Position) -> str:
         result = arrival.result
         problem = check_weight(result.weight, result.num_examples, self.federation.num_rows[arrival.node])
         if problem:
             return problem
         if step == "validate":
             return "" if arrival.params is None else "bad_names: parameters came back from a validation"
+        if result.state is None and arrival.node in position.node_states:
+            return "no_state: the reply names no node state, but the one before did"
         if arrival.params is None:
             return "no_params: expected parameters, found none" if expected and result.value is None else ""
         try:

@@ -230,11 +230,7 @@ class Job(ByHand):
             raise JobError(
                 f"job {self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
             )
-        session = None
-        if not self._spec.local:
-            session = self._session = self._session or default_session()
-        if not self._spec.datasets:
-            self._resolve(session)
+        session = self._reach()
         runner = Runner(
             self._spec,
             self._source.text,
@@ -249,6 +245,15 @@ class Job(ByHand):
             runner.select = self._select_override
         runner.open()
         return runner
+
+    def _reach(self) -> Session | None:
+        """Return the session of a remote job, connected if need be; the job's data are resolved then."""
+        session = None
+        if not self._spec.local:
+            session = self._session = self._session or default_session()
+        if not self._spec.datasets:
+            self._resolve(session)
+        return session
 
     def _resolve(self, session: Session | None) -> None:
         if session is None:

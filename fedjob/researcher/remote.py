@@ -135,8 +135,9 @@ class RemoteFederation(Federation):
 
     # -- bytes ------------------------------------------------------------------
 
-    def publish(self, source: Path | bytes) -> Ref:
-        return self._session.repository.put(source, job=self._spec.id, readers=self._nodes)
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        readers = self._nodes if node is None else (node,)
+        return self._session.repository.put(source, job=self._spec.id, readers=readers)
 
     def forget(self, refs: Iterable[Ref]) -> None:
         """Delete published objects that no node will ask for again."""

@@ -61,7 +61,7 @@ class LocalFederation(Federation):
             if name.startswith(_STATE) and not target.exists():
                 os.link(source, target)
 
-    def publish(self, source: Path | bytes) -> Ref:
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         ref = ref_of(source)
         self._published[ref] = source
         return ref
