@@ -6,12 +6,14 @@ the federation's mark in its environment, and so do its children: at the end non
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import secrets
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -264,9 +266,24 @@ def digest(job: Job) -> str:
 
 @contextmanager
 def background(work: Callable[[], Any]) -> Iterator[Future[Any]]:
-    """Do something on a thread of its own meanwhile, such as `job.run(progress=False)`."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(work)
+    """Do something on a thread of its own meanwhile, such as `job.run(progress=False)`; interrupt it at the end."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield future
+    finally:
+        if not future.done():
+            interrupt = ctypes.py_object(KeyboardInterrupt)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), interrupt)
+        thread.join(PATIENCE_S)
 
 
 def preferred_kind() -> str:
