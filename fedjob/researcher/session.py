@@ -36,6 +36,9 @@ from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_
 from fedjob.researcher.home import home_path
 from fedjob.researcher.release import release_again
 
+ASK_AGAIN_S = 0.7
+"""After which a question without an answer is asked again."""
+
 PRESENCE_GRACE_S = 0.5
 """How long a node that shows no presence is given to answer anyway."""
 
@@ -140,21 +143,25 @@ class Session:
         """
         with self.lock:
             endpoint = self.endpoint
-            if nodes is None:
-                ids = {endpoint.send(None, body, **header)}
-            else:
-                ids = {endpoint.send(Address(node), body, **header) for node in nodes}
-            started = time.monotonic()
+            ids: set[str] = set()
+            started = again = time.monotonic()
             answers: dict[str, Message] = {}
-            while (left := started + timeout_s - time.monotonic()) > 0:
+            while (now := time.monotonic()) < started + timeout_s:
                 waited_for = set(self._expected(started) if nodes is None else nodes)
-                if waited_for <= answers.keys():
+                if ids and waited_for <= answers.keys():
                     break
-                messages = endpoint.receive(min(left, 0.1))
+                if now >= again:
+                    # questions are not receipted: one may get lost, or come to a node that has yet to hear of us
+                    again = now + ASK_AGAIN_S
+                    to = [None] if nodes is None else [Address(n) for n in nodes if n not in answers]
+                    ids |= {endpoint.send(address, body, **header) for address in to}
+                left = min(again, started + timeout_s) - now
+                messages = endpoint.receive(max(0.0, min(left, 0.1)))
                 for message in messages:
                     if getattr(message.body, "of", None) in ids:
                         answers.setdefault(message.sender, message)
                 endpoint.settle(messages)
+            endpoint.withdraw(ids)
             return answers
 
     def _expected(self, started: float) -> list[str]:

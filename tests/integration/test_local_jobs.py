@@ -22,7 +22,7 @@ from tests.plans import Linear, Raises, Tiny
 PLAN_FILE = Path(__file__).parents[1] / "plans.py"
 
 
-@pytest.fixture()
+@pytest.fixture
 def clinics(tmp_path: Path) -> dict[str, str]:
     return {f"clinic-{k}": str(make_points(tmp_path / f"{k}.npz", 60 + 20 * k, k)) for k in range(3)}
 
@@ -173,9 +173,9 @@ def test_what_is_not_a_plan_is_refused_and_leaves_no_file(tmp_path: Path, plan: 
 def test_why_a_plan_file_can_not_be_used_is_said(tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("class Net(:\n")
-    with pytest.raises(PlanError, match="broken.py"):
+    with pytest.raises(PlanError, match=r"broken\.py"):
         extract(f"{broken}:Net")
-    with pytest.raises(PlanError, match="missing.py"):
+    with pytest.raises(PlanError, match=r"missing\.py"):
         extract(f"{tmp_path}/missing.py:Net")
     with pytest.raises(PlanError, match="Other"):
         extract(f"{PLAN_FILE}:Other")

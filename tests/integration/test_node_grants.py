@@ -114,6 +114,7 @@ def test_asking_again_files_nothing_again_and_a_dry_offer_nothing_at_all(
         ("this is no Python", "plan"),
     ],
 )
+@pytest.mark.feature("FB-18")
 def test_a_plan_that_can_not_run_here_is_not_filed(
     federation: Federation, node: Node, text: str, reason: str
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_result_lost_by_the_repository_is_put_there_again(federation: Federati
     assert node.trainings() == 1
 
 
+@pytest.mark.feature("FB-57")
 def test_node_states_are_proposed_named_and_dropped(federation: Federation, node: Node) -> None:
     ann = federation.ann
     momentum = ADD_ONE.replace("lr=0.1", "lr=0.1, momentum=0.9")

@@ -24,7 +24,7 @@ class MemoryBroker:
         self._lock = threading.Lock()
         self._members: dict[Address, MemoryTransport] = {}
         self._presence: dict[str, bool] = {}
-        self._fate = fate
+        self.fate = fate
         self.up = True
 
     def stop(self) -> None:
@@ -64,7 +64,7 @@ class MemoryBroker:
                 receivers = [m for a, m in self._members.items() if a.session == DAEMON]
             else:
                 receivers = [m for a, m in self._members.items() if a == to]
-        copies = 1 if self._fate is None else self._fate(sender, to, frame)
+        copies = 1 if self.fate is None else self.fate(sender, to, frame)
         for member in receivers * copies:
             member._frame(sender, frame)
         return True

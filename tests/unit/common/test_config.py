@@ -21,6 +21,7 @@ def test_without_a_file_everything_is_at_its_default(tmp_path: Path) -> None:
     assert load_config(Settings, tmp_path, environ={}) == Settings()
 
 
+@pytest.mark.feature("FB-90")
 def test_options_win_over_variables_and_variables_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("workers = 2\nwarm_s = 5\nloud = true\n")
     config = load_config(

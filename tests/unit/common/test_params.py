@@ -25,6 +25,7 @@ DTYPES = [
 ]
 
 
+@pytest.mark.feature("FB-74")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3, 4)])
 def test_every_dtype_and_shape_comes_back_bit_for_bit(
@@ -129,6 +130,13 @@ def test_every_truncation_of_a_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "q").write_bytes(whole[:length])
         with pytest.raises(DecodeError):
             FileParams(tmp_path / "q")
+
+
+@pytest.mark.feature("FB-74")
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(3)}, tmp_path / "p")
+    with pytest.raises(DecodeError):
+        FileParams(tmp_path / "p")
 
 
 def test_a_tree_of_plain_data_and_tensors_comes_back_equal(tmp_path: Path) -> None:

@@ -1,0 +1,448 @@
+"""Whole jobs with real node daemons in this process: memory transport, memory repository, no broker."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedjob import FedAvg, Fraction, Hook, Job, JobFailed, Quorum, TorchPlan
+from fedjob.common.endpoint import Endpoint
+from fedjob.common.enrol import Membership, Party
+from fedjob.common.errors import NoDatasets, ObjectMissing, PlanError, SpecError
+from fedjob.common.frame import decode_frame
+from fedjob.common.identity import Identity
+from fedjob.common.messages import Ping, Task, decode_payload
+from fedjob.common.outbox import MemoryStore
+from fedjob.common.plans.source import extract
+from fedjob.common.protocols.base import Ask
+from fedjob.common.repository.memory import MemoryRepository
+from fedjob.common.roster import Roster
+from fedjob.common.types import Address, Ref
+from fedjob.node.settings import NodeConfig
+from fedjob.researcher.breakpoints import hash_file
+from fedjob.researcher.hooks.base import RoundReport
+from fedjob.researcher.session import Session
+from tests.integration.nodes import Federation, Node
+
+NAMES = ("node1", "node2", "node3")
+ARGS = {"lr": 0.1, "num_updates": 2, "batch_size": 5}
+
+
+class Toy(TorchPlan):
+    """One linear layer with momentum; `fail_at` names a node that raises."""
+
+    extra_args = ("fail_at", "sleep_at")
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Linear(2, 1)
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(model.parameters(), lr=training_args["lr"], momentum=0.9)
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = dataset.arrays()
+        return torch.tensor(inputs), torch.tensor(targets)
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        import time
+
+        if training_args_name(self, "fail_at") == self.ctx.node:
+            raise RuntimeError("no luck")
+        if training_args_name(self, "sleep_at") == self.ctx.node:
+            time.sleep(60)
+        inputs, targets = batch
+        return torch.nn.functional.mse_loss(model(inputs), targets)
+
+
+def training_args_name(plan, key):  # type: ignore[no-untyped-def]
+    """Return a training argument, empty where it was not given."""
+    return plan.training_args.raw.get(key, "")
+
+
+class Losing(MemoryRepository):
+    """A repository that can lose what one party put."""
+
+    lost: str = ""
+
+    def read_object(self, sha256: str, *, offset: int) -> Any:
+        if sha256 == self.lost:
+            raise ObjectMissing(f"object {sha256} is gone")
+        return super().read_object(sha256, offset=offset)
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    found = Federation(tmp_path_factory.mktemp("federation"), Losing())
+    for name in NAMES:
+        found.node(name, NodeConfig(approval="off", threads=1)).start()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def session(federation: Federation, tmp_path: Path) -> Iterator[Session]:
+    with open_session(federation, tmp_path / "lab", Identity.generate(f"lab{secrets.token_hex(3)}")) as found:
+        yield found
+
+
+def open_session(federation: Federation, home: Path, identity: Identity) -> Session:
+    """Return a researcher's session without hub or broker."""
+    federation.parties[identity.party] = Party(identity.party, "researcher", identity.public_key_hex)
+    address = Address(identity.party, secrets.token_hex(4))
+    roster, outbox = Roster(federation.parties, federation.refresh), MemoryStore()
+    endpoint = Endpoint(
+        identity, federation.name, roster, federation.transport(address), outbox, "researcher"
+    )
+    endpoint.start(5)
+    member = Membership("memory://", federation.name, identity.party, "researcher", "0" * 64, "memory://", "")
+    home.mkdir(exist_ok=True)
+    return Session(home, member, identity, endpoint, federation.repository, roster, outbox)
+
+
+def make_job(session: Session, **changes: Any) -> Job:
+    arguments: dict[str, Any] = {
+        "training_plan": Toy,
+        "data": {"tags": ["toy"]},
+        "training_args": ARGS,
+        "rounds": 2,
+        "seed": 5,
+        "session": session,
+    }
+    return Job(FedAvg(), **{**arguments, **changes})
+
+
+class AtRound(Hook):
+    """Calls a function at the end of every round."""
+
+    def __init__(self, look: Callable[[RoundReport], None]) -> None:
+        self._look = look
+
+    def round_done(self, report: RoundReport) -> str | None:
+        self._look(report)
+        return None
+
+
+@pytest.fixture
+def tasks(federation: Federation) -> Iterator[list[tuple[str, Task]]]:
+    """Every task that travels while the test runs, with the node it goes to."""
+    seen: list[tuple[str, Task]] = []
+
+    def look(sender: str, to: Address | None, data: bytes) -> int:
+        message = decode_payload(decode_frame(data).payload, sender)
+        if isinstance(message.body, Task) and to is not None:
+            seen.append((to.party, message.body))
+        return 1
+
+    federation.broker.fate = look
+    yield seen
+    federation.broker.fate = None
+
+
+@pytest.mark.feature("FB-01", "FB-02", "FB-08")
+def test_a_job_trains_over_memory_alone_and_its_plan_lies_in_the_repository(session: Session) -> None:
+    plan = extract(Toy)
+    found = []
+    ref = Ref(plan.sha256, len(plan.text.encode()))
+    hook = AtRound(lambda report: found.append(session.repository.get_bytes(ref, limit_bytes=1 << 20)))
+    job = make_job(session, hooks=[hook])
+    job.run(progress=False)
+    assert found == [plan.text.encode()] * 2
+    assert job.spec.plan_hash == plan.sha256
+    assert job.nodes == list(NAMES)
+
+
+@pytest.mark.feature("FB-08")
+def test_an_empty_search_is_an_error_that_lists_what_there_is(session: Session) -> None:
+    with pytest.raises(NoDatasets, match="node1/toy"):
+        make_job(session, data={"tags": ["nothing"]}).run(progress=False)
+    with pytest.raises(NoDatasets, match="elsewhere"):
+        make_job(session, nodes=["elsewhere"]).run(progress=False)
+    with pytest.raises(SpecError, match="tags"):
+        make_job(session, data={"tag": ["toy"]}).run(progress=False)
+
+
+@pytest.mark.feature("FB-16")
+def test_three_rounds_of_two_nodes_are_six_replies_whose_parameters_stay_on_disk(session: Session) -> None:
+    job = make_job(session, nodes=["node1", "node2"], keep=True)
+    for round_ in (1, 2, 3):
+        job.start_nodes_training_round(round_)
+        job.update_parameters()
+    replies = [reply for replies in job.training_replies.values() for reply in replies]
+    job.close()
+    assert len(replies) == 6
+    assert all("params" not in vars(type(reply)).get("__slots__", ()) for reply in replies)
+    assert all(Path(reply.params_path).exists() for reply in replies)
+
+
+@pytest.mark.feature("FB-17", "FB-54")
+def test_a_node_has_no_state_before_its_first_round_and_one_after(
+    session: Session, tasks: list[tuple[str, Task]]
+) -> None:
+    def all_but_one_at_first(round_: int, nodes: list[str]) -> list[str]:
+        return nodes[:2] if round_ == 1 else nodes
+
+    make_job(session, selector=all_but_one_at_first, rounds=3).run(progress=False)
+    states: dict[str, list[str | None]] = {name: [] for name in NAMES}
+    for node, task in tasks:
+        if task.state not in states[node]:
+            states[node].append(task.state)
+    assert [states[name][0] for name in NAMES] == [None] * 3
+    assert [len(states[name]) for name in NAMES] == [3, 3, 2]
+
+
+@pytest.mark.feature("FB-28")
+def test_other_training_arguments_are_in_the_tasks_from_the_next_round_on(
+    session: Session, tasks: list[tuple[str, Task]]
+) -> None:
+    job = make_job(session)
+    job.start_nodes_training_round(1)
+    job.update_parameters()
+    job.training_args = {**ARGS, "lr": 0.01}
+    job.start_nodes_training_round(2)
+    job.close()
+    assert [task.training_args["lr"] for _, task in tasks] == [0.1] * 3 + [0.01] * 3
+
+
+@pytest.mark.feature("FB-48", "FB-49", "FB-56")
+def test_small_values_travel_in_the_message_and_large_ones_as_objects_for_their_node(
+    session: Session, tasks: list[tuple[str, Task]]
+) -> None:
+    job = make_job(session)
+    job.start_nodes_training_round(1)
+    large = {"correction": [0.5] * 120_000}
+    ask = Ask(
+        shared={"params": job.position.state["params"], "mu": 0.25},
+        each={"node1": large, "node2": {"hint": "small"}},
+    )
+    runner = job._runner
+    assert runner is not None
+    tasks.clear()
+    runner.gatherer(ask, job.position)
+    job.close("killed")
+    by_node = dict(tasks)
+    assert by_node["node1"].values == {"mu": 0.25}
+    assert list(by_node["node1"].blobs) == ["correction"]
+    assert by_node["node1"].blobs["correction"].size_bytes > 1_000_000
+    assert by_node["node2"].values == {"mu": 0.25, "hint": "small"}
+    assert by_node["node2"].blobs == {}
+    assert by_node["node3"].values == {"mu": 0.25}
+    assert len({task.params["params"] for task in by_node.values()}) == 1
+
+
+@pytest.mark.feature("FB-12", "FB-61", "FB-63", "FB-70")
+def test_a_node_that_fails_is_named_and_left_out(session: Session) -> None:
+    job = make_job(session, training_args={**ARGS, "fail_at": "node2"}, rounds=1)
+    job.run(progress=False)
+    info = job.rounds[1]
+    assert info.selected == NAMES
+    assert info.replied == ("node1", "node3")
+    assert list(info.dropped) == ["node2"]
+    assert info.dropped["node2"].startswith("exception: RuntimeError at plan line")
+    assert "no luck" not in info.dropped["node2"]
+
+
+@pytest.mark.feature("FB-60")
+def test_a_node_that_does_not_answer_in_time_is_left_out(session: Session) -> None:
+    job = make_job(
+        session,
+        training_args={**ARGS, "sleep_at": "node3"},
+        rounds=1,
+        quorum=Quorum(min_nodes=2, deadline_s=15),
+    )
+    job.run(progress=False)
+    assert job.rounds[1].replied == ("node1", "node2")
+    assert job.rounds[1].dropped == {"node3": "deadline"}
+
+
+def test_a_required_node_that_fails_fails_the_job_with_its_reason(session: Session) -> None:
+    job = make_job(session, training_args={**ARGS, "fail_at": "node2"}, quorum=Quorum(required=("node2",)))
+    with pytest.raises(JobFailed, match="node2: exception"):
+        job.run(progress=False)
+    assert (job.state, job.reason) == ("failed", "quorum_lost")
+
+
+@pytest.mark.feature("FB-59", "FB-64")
+def test_replies_tell_how_long_each_stage_took_and_hold_the_parameters(session: Session) -> None:
+    job = make_job(session, training_args={**ARGS, "test_ratio": 0.2, "test_on_local_updates": True})
+    replies = job.start_nodes_training_round(1)
+    job.close("killed")
+    for reply in replies:
+        assert {"queued", "setup", "train", "validate", "total"} <= set(reply.timing)
+        assert reply.timing["total"] >= reply.timing["train"] > 0
+        assert reply.params is not None
+        assert set(reply.params) == {"weight", "bias"}
+        assert reply.optimizer_args == {}
+        assert reply.optim_aux_var == {}
+        assert reply.encryption_factor is None
+
+
+@pytest.mark.feature("FB-65")
+def test_a_reply_whose_file_is_lost_costs_that_node_only(
+    session: Session, federation: Federation, tmp_path: Path
+) -> None:
+    job = make_job(session, rounds=1)
+    first = job.start_nodes_training_round(1)
+    lost = first.get("node2")
+    job.close("killed")
+    assert lost is not None
+    repository = federation.repository
+    assert isinstance(repository, Losing)
+    repository.lost = hash_file(Path(lost.params_path))
+    try:
+        again = make_job(session, rounds=1)  # the same seed: node 2 gives the same file
+        again.run(progress=False)
+    finally:
+        repository.lost = ""
+    assert again.rounds[1].replied == ("node1", "node3")
+    assert again.rounds[1].dropped["node2"].startswith("object_missing")
+
+
+@pytest.mark.feature("FB-62")
+def test_a_reply_signed_with_another_key_is_dropped_and_counted(
+    session: Session, federation: Federation
+) -> None:
+    impostor = Endpoint(
+        Identity.generate("node1"),  # the name of a node, but not its key
+        federation.name,
+        Roster(federation.parties, federation.refresh),
+        federation.transport(Address("node1", "other")),
+        MemoryStore(),
+        "node",
+    )
+    impostor.start(5)
+    from fedjob.common.messages import Result
+
+    job = make_job(session, rounds=1)
+    before = session.endpoint.counters["bad_signature"]
+    impostor.send(session.endpoint.address, Result(of="x", key="k" * 64, ok=True, weight=1e9), job=job.id)
+    job.run(progress=False)
+    impostor.stop()
+    assert session.endpoint.counters["bad_signature"] > before
+    assert job.rounds[1].replied == NAMES
+
+
+@pytest.mark.feature("FB-71")
+def test_one_node_after_another_is_a_selector_of_three_lines(session: Session) -> None:
+    def cyclic(round_: int, nodes: list[str]) -> list[str]:
+        return [nodes[(round_ - 1) % len(nodes)]]
+
+    job = make_job(session, selector=cyclic, rounds=4)
+    job.run(progress=False)
+    assert [job.rounds[round_].replied for round_ in range(1, 5)] == [
+        ("node1",),
+        ("node2",),
+        ("node3",),
+        ("node1",),
+    ]
+
+
+@pytest.mark.feature("FB-82", "FB-83")
+@pytest.mark.parametrize("where", ["local", "remote"])
+@pytest.mark.parametrize("form", ["class", "instance", "file"])
+def test_local_and_remote_jobs_load_plans_alike_and_both_validate(
+    session: Session, federation: Federation, where: str, form: str
+) -> None:
+    plan = {"class": Toy, "instance": Toy(), "file": f"{__file__}:Toy"}[form]
+    args = {**ARGS, "test_ratio": 0.2, "test_on_global_updates": True, "test_on_local_updates": True}
+    changes: dict[str, Any] = {"nodes": ["node1"], "data": "node1/toy"}
+    if where == "local":
+        path = str(federation.folder / "node1" / "toy.npz")
+        changes = {"nodes": "local", "as_node": "node1", "data": path, "home": session.home}
+    job = make_job(session, training_plan=plan, training_args=args, rounds=1, **changes)
+    job.run(progress=False)
+    assert any(event.type == "metrics" for event in job.events())
+    assert {row.phase for row in job.position.rows} == {"before", "train", "after"}
+
+
+@pytest.mark.feature("FB-80", "FB-81")
+def test_a_local_job_equals_a_job_of_one_node_byte_for_byte(session: Session, federation: Federation) -> None:
+    args = {**ARGS, "test_ratio": 0.2}
+    remote = make_job(session, nodes=["node1"], training_args=args, rounds=3)
+    remote.run(progress=False)
+    path = str(federation.folder / "node1" / "toy.npz")
+    local = make_job(
+        session, nodes="local", as_node="node1", data=path, training_args=args, rounds=3, home=session.home
+    )
+    local.run(progress=False)
+    results = [hash_file(job.folder / "result" / "params.safetensors") for job in (remote, local)]
+    assert results[0] == results[1]
+
+
+@pytest.mark.feature("FB-87")
+def test_answers_belong_to_their_question_and_late_ones_are_ignored(session: Session) -> None:
+    nobody = session.ask(["node1", "node2"], Ping(), timeout_s=0.001)
+    assert nobody == {}  # too soon: the answers will come late
+    answers = session.ask(["node3"], Ping(), timeout_s=10)
+    assert list(answers) == ["node3"]
+
+
+@pytest.mark.feature("FB-23")
+def test_a_plan_that_only_works_where_it_was_written_fails_at_construction(
+    session: Session, tmp_path: Path
+) -> None:
+    file = tmp_path / "plan.py"
+    text = Path(__file__).read_text().split("class Toy")[1].split("\n\n\nclass Losing")[0]
+    file.write_text(
+        f"import torch\nimport not_installed_anywhere\nfrom fedjob import TorchPlan\n\n\nclass Toy{text}"
+    )
+    file.write_text(
+        file.read_text().replace("import time\n", "not_installed_anywhere.go()\n        import time\n")
+    )
+    with pytest.raises(PlanError, match="not_installed_anywhere"):
+        make_job(session, training_plan=f"{file}:Toy")
+
+
+@pytest.mark.feature("FB-44")
+def test_a_job_resumes_though_the_repository_lost_everything(
+    session: Session, federation: Federation
+) -> None:
+    whole = make_job(session, rounds=4, selector=Fraction(0.67), keep_breakpoints=9)
+    whole.run(progress=False)
+    half = make_job(session, rounds=2, selector=Fraction(0.67))
+    half.run(progress=False)  # its end removes every object of the job
+    resumed = Job.resume(half.breakpoints[-1], rounds=4, session=session)
+    resumed.run(progress=False)
+    assert resumed.id == half.id
+    assert resumed.record.attempt == 2
+    results = [hash_file(job.folder / "result" / "params.safetensors") for job in (whole, resumed)]
+    assert results[0] == results[1]
+
+
+def test_another_researchers_key_makes_it_a_new_job(
+    federation: Federation, session: Session, tmp_path: Path
+) -> None:
+    job = make_job(session)
+    job.run(progress=False)
+    with open_session(federation, tmp_path / "other", Identity.generate("other")) as other:
+        clone = Job.resume(job.breakpoints[0], session=other)
+        clone.run(progress=False)
+    assert clone.id != job.id
+    assert clone.spec.researcher == "other"
+    assert clone.success
+
+
+def test_a_node_that_was_away_at_the_end_is_told_by_the_next_session(
+    federation: Federation, tmp_path: Path
+) -> None:
+    from fedjob.researcher.release import release_again
+
+    home, identity = tmp_path / "lab", Identity.generate("patient")
+    away: Node = federation.nodes[2]
+    with open_session(federation, home, identity) as session:
+        job = make_job(session, rounds=1, keep_breakpoints=1)
+        job.start_nodes_training_round(1)
+        job.update_parameters()
+        away.stop()
+        try:
+            job.close()
+        finally:
+            away.start()
+        assert [path.name for path in (home / "unreleased").iterdir()] == [f"{job.id}.node3"]
+    with open_session(federation, home, identity) as session:
+        release_again(session)
+    assert list((home / "unreleased").iterdir()) == []

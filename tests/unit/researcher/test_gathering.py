@@ -1,0 +1,166 @@
+"""What a round believes of its nodes: nothing that it has not looked over itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedjob.common.errors import QuorumNotReached, SpecError
+from fedjob.common.messages import Result, Task
+from fedjob.common.params import FileParams, save_params
+from fedjob.common.protocols.base import Ask, Buffered
+from fedjob.common.quorum import Quorum, Verdict
+from fedjob.common.repository.parts import ref_of
+from fedjob.common.types import Ref, new_job_id
+from fedjob.researcher.events import EventLog
+from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.gathering import Gatherer
+from fedjob.researcher.position import Position
+from fedjob.researcher.spec import JobSpec, Part
+
+NODES = ("a", "b", "c")
+
+
+class Canned(Federation):
+    """Nodes whose answers are written down beforehand."""
+
+    def __init__(self, answers: Mapping[str, tuple[Result, dict[str, torch.Tensor] | None]]) -> None:
+        self.num_rows = dict.fromkeys(NODES, 100)
+        self.answers = answers
+        self.tasks: dict[str, Task] = {}
+
+    def prepare(self, plan: Ref | None) -> None: ...
+
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        return ref_of(source)
+
+    def forget(self, refs: Any) -> None: ...
+
+    def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None: ...
+
+    def collect(
+        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+    ) -> Collected:
+        self.tasks = dict(tasks)
+        arrivals, left_out = {}, {}
+        for node in tasks:
+            result, tensors = self.answers[node]
+            params = None
+            if tensors is not None:
+                path = place.spool / f"{node}.safetensors"
+                save_params(tensors, path)
+                params = FileParams(path)
+                result = replace(result, params=ref_of(path))
+            arrival = Arrival(node=node, result=result, params=params)
+            if problem := accept(arrival):
+                left_out[node] = problem
+            else:
+                arrivals[node] = arrival
+        if quorum.decide(list(tasks), arrivals, left_out) is not Verdict.MET:
+            raise QuorumNotReached("too few", left_out=left_out)
+        return Collected(arrivals=arrivals, left_out=left_out)
+
+
+def answer(value: float = 1.0, **changes: Any) -> tuple[Result, dict[str, torch.Tensor] | None]:
+    result = Result(of="m", key="k" * 64, ok=True, weight=10.0, num_examples=10, state="s" * 32)
+    return replace(result, **changes), {"w": torch.full((3,), value)}
+
+
+def gather(
+    folder: Path, answers: Mapping[str, Any], ask: Ask | None = None, states: Mapping[str, str] | None = None
+) -> tuple[Any, Position, Canned]:
+    federation = Canned(answers)
+    job = JobFolder(folder / new_job_id())
+    job.create()
+    save_params({"w": torch.zeros(3)}, job.initial_params)
+    spec = JobSpec(
+        id=job.path.name,
+        protocol=Part(name="fedavg"),
+        rounds=2,
+        seed=1,
+        datasets={node: {"name": "d"} for node in NODES},
+    )
+    events = EventLog(job.events)
+    gatherer = Gatherer(
+        spec=spec,
+        federation=federation,
+        folder=job,
+        events=events,
+        select=lambda round_, nodes: nodes,
+        fold=None,
+        plan=None,
+        named_states=lambda: {"a": {"kept"}},
+    )
+    params = FileParams(job.initial_params)
+    position = Position(state={"params": params, "round": 0}, node_states=dict(states or {}))
+    try:
+        gathered, after = gatherer(ask or Ask(shared={"params": params}), position)
+    finally:
+        events.close()
+    return gathered, after, federation
+
+
+def test_a_round_folds_what_counts_and_records_it(tmp_path: Path) -> None:
+    answers = {"a": answer(1.0, weight=10.0), "b": answer(4.0, weight=20.0), "c": answer(1.0, weight=10.0)}
+    gathered, after, federation = gather(tmp_path, answers)
+    assert gathered.total.value["w"].tolist() == [2.5] * 3
+    assert after.node_states == dict.fromkeys(NODES, "s" * 32)
+    record = after.ledger[-1]
+    assert [entry[0] for entry in record.inputs] == ["a", "b", "c"]
+    assert record.output_hash == ref_of(gathered.total.value.path).sha256
+    assert federation.tasks["a"].keep_states == ["kept"]
+    assert federation.tasks["b"].keep_states == []
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ((answer()[0], {"w": torch.tensor([1.0, NAN, 1.0])}), "not_finite"),
+        ((answer()[0], {"w": torch.tensor([1.0, INF, 1.0])}), "not_finite"),
+        ((answer()[0], {"v": torch.ones(3)}), "bad_names"),
+        ((answer()[0], {"w": torch.ones(3), "x": torch.ones(1)}), "bad_names"),
+        ((answer()[0], {"w": torch.ones(4)}), "bad_shape"),
+        ((answer()[0], {"w": torch.ones(3, dtype=torch.float64)}), "bad_shape"),
+        ((answer()[0], None), "no_params"),
+        (answer(weight=NAN), "bad_weight"),
+        (answer(weight=-1.0), "bad_weight"),
+        (answer(weight=101.0), "bad_weight"),
+        (answer(num_examples=101), "bad_weight"),
+    ],
+)
+def test_a_contribution_that_can_not_be_right_is_named_and_left_out(
+    tmp_path: Path, bad: Any, reason: str
+) -> None:
+    gathered, after, _ = gather(tmp_path, {"a": answer(1.0), "b": bad, "c": answer(3.0)})
+    assert gathered.total.value["w"].tolist() == [2.0] * 3
+    assert gathered.left_out["b"].startswith(reason)
+    assert "b" not in after.node_states
+
+
+@pytest.mark.feature("FB-69")
+def test_a_reply_without_the_state_that_its_node_had_is_a_failed_reply(tmp_path: Path) -> None:
+    had = {"a": "1" * 32, "b": "2" * 32}
+    gathered, after, _ = gather(tmp_path, {"a": answer(), "b": answer(state=None), "c": answer()}, states=had)
+    assert gathered.left_out["b"].startswith("no_state")
+    assert after.node_states["b"] == "2" * 32
+
+
+def test_parameters_that_come_back_from_a_validation_do_not_count(tmp_path: Path) -> None:
+    ask = Ask(step="validate", commit=False)
+    good = (answer()[0], None)
+    gathered, _, _ = gather(tmp_path, {"a": good, "b": answer(), "c": good}, ask)
+    assert list(gathered.left_out) == ["b"]
+
+
+def test_an_ask_to_unknown_nodes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="zz"):
+        gather(tmp_path, {}, Ask(to=("zz",)))
