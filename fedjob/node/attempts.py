@@ -93,7 +93,7 @@ class Attempts:
 
     def act(self, book: keeping.Book, commands: list[keeping.Command]) -> None:
         """Do what the core says, after the commit."""
-        released = False
+        released: list[str] = []
         for command in commands:
             match command:
                 case keeping.Kill(key=key):
@@ -103,15 +103,14 @@ class Attempts:
                     if row is not None and row.status == "running":
                         self._start(row)
                 case keeping.Release(key=key):
-                    released = True
+                    released.append(key)
                     self.wants.pop(key, None)
                     self.arrived.pop(key, None)
-                    self._release(key)
                 case keeping.EndJob(job=job):
                     self._parts.workers.end_job(job)
         if released:
             wanted = set().union(*self.wants.values())
-            self._parts.runs.later(lambda: self._parts.spool.keep_objects(wanted))
+            self._parts.runs.later(lambda: self._parts.spool.tidy(released, wanted))
             self._parts.point("released")
 
     def _start(self, row: keeping.TaskRow) -> None:

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -124,6 +125,7 @@ class Daemon:
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
+        self._lazy: list[keeping.Command] = []
         self._stopping = threading.Event()
         self._leased = self._looked = self._tidied = self._told = 0.0
         self._facts = b""
@@ -158,6 +160,8 @@ class Daemon:
         self._endpoint.stop()
         self._workers.stop()
         self._runs.stop()
+        with suppress(sqlite3.Error):
+            self._write_lazily()
         self._database.close()
 
     def _recover(self) -> None:
@@ -269,17 +273,20 @@ class Daemon:
         lasting = [outgoing for outgoing in (*replies, *turn.outgoing) if outgoing.reliable]
         seen = seen_entries(turn.settled)
         durable = bool(lasting or seen or turn.rows or any(map(must_last, turn.commands)))
-        if durable or turn.commands:
-            with self._database.transaction(durable=durable):
+        if durable:
+            with self._database.transaction():
                 for change in turn.rows:
                     change()
-                put_rows(self._parts.tasks, turn.commands)
-                if withdrawn:
-                    self._store.drop(withdrawn)
+                put_rows(self._parts.tasks, [*self._lazy, *turn.commands])
+                self._store.drop(withdrawn)
+                self._store.flush()
                 for outgoing in lasting:
                     self._store.add(outgoing)
                 if seen:
                     self._store.mark_seen(seen)
+            self._lazy = []
+        else:  # receipts: they may wait for the next commit, and cost a resend if they are lost
+            self._lazy += turn.commands
         self._book = turn.book
         point = self._parts.point
         if any(isinstance(c, keeping.PutTask) and not c.row.finished for c in turn.commands):
@@ -318,6 +325,7 @@ class Daemon:
                 self._end_silent_jobs()
             if now - self._told >= FACTS_EVERY_S:
                 self._told = now
+                self._write_lazily()
                 self._tell_facts()
         except sqlite3.Error as error:
             log.error("the database refused a commit, trying again: %s", error)
@@ -360,6 +368,14 @@ class Daemon:
             turn.step(keeping.OrphanTimeout(job))
             self._parts.drop_states(turn, job)
         self._commit(turn)
+
+    def _write_lazily(self) -> None:
+        """Write what waits for a commit that did not come."""
+        if self._lazy or self._store.unflushed():
+            with self._database.transaction(durable=False):
+                put_rows(self._parts.tasks, self._lazy)
+                self._store.flush()
+            self._lazy = []
 
     def _tell_facts(self) -> None:
         """Write down what `fedjob node status` shows of a running daemon, when it has changed."""

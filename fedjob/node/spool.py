@@ -130,6 +130,12 @@ class Spool:
         """Remove a task's result."""
         shutil.rmtree(self._home.result_of(key), ignore_errors=True)
 
+    def tidy(self, released: Iterable[str], wanted: Collection[str]) -> None:
+        """Remove results, and objects that no other task needs."""
+        for key in released:
+            self.release(key)
+        self.keep_objects(wanted)
+
     # --- node states ------------------------------------------------------------------------------
 
     def keep_state(self, key: str, job: str, state: str) -> None:

@@ -6,10 +6,8 @@ reply that carries it and the mark on the message that asked for it are one comm
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 
 from fedjob.common.outbox import MAX_SEEN, CourierStore, Outgoing
 from fedjob.common.types import Address
@@ -24,12 +22,14 @@ class DatabaseStore(CourierStore):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._marks = 0
+        self._dropped: set[str] = set()
 
     def add(self, outgoing: Outgoing) -> None:
         if not outgoing.reliable:
             return
         to = outgoing.to
         with self._database.transaction():
+            self.flush()
             self._database.execute(
                 "INSERT OR IGNORE INTO outbox (id, party, session, payload, expires, job, task) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -55,13 +55,22 @@ class DatabaseStore(CourierStore):
                 task=row["task"],
             )
             for row in self._database.rows("SELECT * FROM outbox ORDER BY seq")
+            if row["id"] not in self._dropped
         ]
 
     def drop(self, ids: Iterable[str]) -> None:
-        # Losing this, to a power cut or a full disk, means one resend, which the other side knows.
-        with suppress(sqlite3.OperationalError), self._database.transaction(durable=False):
-            for id_ in ids:
-                self._database.execute("DELETE FROM outbox WHERE id = ?", (id_,))
+        # Written with the next commit: losing it means one resend, which the other side knows.
+        self._dropped.update(ids)
+
+    def flush(self) -> None:
+        """Write what was dropped; called inside a transaction."""
+        for id_ in self._dropped:
+            self._database.execute("DELETE FROM outbox WHERE id = ?", (id_,))
+        self._dropped.clear()
+
+    def unflushed(self) -> bool:
+        """Whether something was dropped that is not yet written."""
+        return bool(self._dropped)
 
     def mark_seen(self, entries: Mapping[str, float]) -> None:
         with self._database.transaction():

@@ -16,6 +16,7 @@ _COLUMNS = (
     "deaths, reason, detail, result, reply, acknowledged"
 )
 _NAMES = _COLUMNS.split(", ")
+_FIELDS = [name for name in _NAMES if name != "task_order"]
 _PUT = (
     f"INSERT INTO tasks ({_COLUMNS}, accepted, started, ended) "
     f"VALUES ({', '.join(':' + name for name in _NAMES)}, :now, :started, :ended) "
@@ -49,9 +50,8 @@ class TaskStore:
     def put_task(self, row: TaskRow) -> None:
         """Insert or update a task."""
         now = time.time()
-        plain = row.to_plain()
-        plain["task_order"] = plain.pop("order")
-        plain["acknowledged"] = int(row.acknowledged)
+        plain = {name: getattr(row, name) for name in _FIELDS}
+        plain["task_order"] = row.order
         plain["now"] = now
         plain["started"] = now if row.status == "running" else None
         plain["ended"] = now if row.finished else None

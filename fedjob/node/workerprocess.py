@@ -91,13 +91,12 @@ class EventValve:
         self._link = link
         self._tokens = EVENTS_AT_ONCE
         self._filled = time.monotonic()
-        self._progressed = 0.0
+        self._progressed = self._filled  # a task that is done before its first quarter second just answers
 
     def __call__(self, type_: str, data: dict[str, Any]) -> None:
         now = time.monotonic()
         if type_ == "progress":
-            finished = data.get("done") == data.get("total")
-            if now - self._progressed < PROGRESS_EVERY_S and not finished:
+            if now - self._progressed < PROGRESS_EVERY_S:
                 return
             self._progressed = now
         self._tokens = min(EVENTS_AT_ONCE, self._tokens + (now - self._filled) * EVENTS_PER_S)

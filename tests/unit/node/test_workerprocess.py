@@ -58,6 +58,7 @@ def test_a_flood_of_events_becomes_a_trickle(ends: tuple[Link, Link]) -> None:
     except EOFError:
         pass
     assert 40 <= len(received) <= 60
+    assert not any(type_ == "progress" for _, type_, _ in received)
     assert received[0] == ["event", "metrics", {"loss": 0}]
     assert not any(type_ == "large" for _, type_, _ in received)
     with pytest.raises(EncodeError):
