@@ -1,0 +1,87 @@
+"""Every notebook, run from its first cell to its last in a kernel of its own, in a folder that nothing else uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CELL_TIMEOUT_S = 280
+
+named = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Have notebooks make their folders here; end what one that failed has left running."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("FEDJOB_HOME", str(tmp_path / "default-home"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+    yield tmp_path
+    for process in _of_folder(tmp_path):
+        process.kill()
+
+
+def _of_folder(folder: Path) -> list[psutil.Process]:
+    """Return the processes that work in a folder or were told of it."""
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            if any(str(folder) in word for word in (process.cwd(), *process.cmdline())):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@named
+def test_a_notebook_runs_from_top_to_bottom_and_leaves_nothing(path: Path, temporary: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT_S,
+        startup_timeout=60,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(temporary)}},
+    )
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    errors = [output for output in outputs if output.output_type == "error"]
+    assert errors == []
+    complaints = [
+        output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"
+    ]
+    assert complaints == []
+    assert not list(temporary.glob("fedjob-*"))
+    assert _of_folder(temporary) == []
+
+
+@named
+def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
+    """Outputs would go stale, swell every diff, and name folders of whoever ran it last."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_there_are_the_notebooks_that_the_papers_name() -> None:
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_first_job",
+        "02_resume_from_breakpoint",
+        "03_from_fedbiomed",
+    ]
