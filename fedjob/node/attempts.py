@@ -237,4 +237,4 @@ class Attempts:
             del self._attempts[key]
 
     def _release(self, key: str) -> None:
-        self._parts.runs.later(lambda: self._parts.spool.release(key))
+        self._parts.runs.release(key)

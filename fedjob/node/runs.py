@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.errors import DecodeError, EncodeError, FedjobError, NodeFailure, RepositoryUnreachable
+from fedjob.common.errors import (
+    DecodeError,
+    EncodeError,
+    FedjobError,
+    NodeFailure,
+    RepositoryError,
+    RepositoryUnreachable,
+)
 from fedjob.common.messages import MAX_INLINE_BYTES, Result, Task
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
@@ -24,6 +32,9 @@ from fedjob.node.taskkeeping import TaskRow
 
 NUM_THREADS = 4
 MAX_BLOB_BYTES = 64 * 1024 * 1024
+LARGE_BYTES = 1 << 20
+"""Results from this size on are removed from the hub as soon as they are not needed; others at the job's end."""
+
 MAX_METRICS_BYTES = 1 << 20
 RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to bring a finished result to a repository that does not answer."""
@@ -120,6 +131,7 @@ class Runs:
         self._repository = repository
         self._notify = notify
         self._point = point
+        self._large: dict[str, Ref] = {}
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
 
     def prepare(
@@ -144,6 +156,10 @@ class Runs:
     def ensure(self, row: TaskRow, message: str) -> None:
         """Put an old result's objects where they are missing; ends in `Ensured`."""
         self._pool.submit(self._ensure, row, message)
+
+    def release(self, key: str) -> None:
+        """Remove a task's result here and, where it is large, at the hub: the researcher is done with it."""
+        self._pool.submit(self._release, key)
 
     def later(self, action: Callable[[], None]) -> None:
         """Do something that may wait for the disk and that nobody waits for."""
@@ -264,7 +280,17 @@ class Runs:
 
     def _put_params(self, row: TaskRow) -> Ref:
         path = self._spool.params_of(row.key, limit_bytes=self.config.result_mb << 20)
-        return self._repository.put(path, job=row.job, readers=[row.researcher])
+        ref = self._repository.put(path, job=row.job, readers=[row.researcher])
+        if ref.size_bytes >= LARGE_BYTES:
+            self._large[row.key] = ref
+        return ref
+
+    def _release(self, key: str) -> None:
+        self._spool.release(key)
+        ref = self._large.pop(key, None)
+        if ref is not None:
+            with suppress(RepositoryError):  # the job's end removes it too
+                self._repository.delete(ref)
 
     def _fetch(self, ref: Ref, limit_bytes: int) -> None:
         try:
