@@ -107,6 +107,8 @@ class Workbench:
             return _failed(order, failure, failure.reason, failure.detail)
         except MemoryError as error:
             return _failed(order, error, "out_of_memory", "MemoryError")
+        except PlanError as error:
+            return _failed(order, error, error.reason, _our_words(error) or _where(error))
         except FedjobError as error:
             return _failed(order, error, error.reason, _where(error))
         except Exception as error:  # user code may raise anything; the node must answer
@@ -266,6 +268,17 @@ def _where(error: BaseException) -> str:
     ]
     place = f" at plan line {', '.join(lines)}" if lines else ""
     return f"{type(error).__name__}{place}"
+
+
+def _our_words(error: PlanError) -> str:
+    """Return what fedjob itself says of a plan, which names types, shapes and counts but no values.
+
+    Nothing for an error that the plan's own code raised.
+    """
+    from fedjob.common.plans.source import PLAN_FILENAME
+
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    return "" if raised.filename.startswith(PLAN_FILENAME) else str(error)[:1000]
 
 
 def _failed(order: WorkOrder, error: BaseException, reason: str, detail: str) -> WorkResult:

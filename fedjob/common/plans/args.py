@@ -163,6 +163,10 @@ class TrainingArgs:
         known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "raw"}
         return Arguments({**known, **self.raw})
 
+    def __getitem__(self, key: str) -> Any:
+        """Return one argument, so that `self.training_args["lr"]` works in every method of a plan."""
+        return self.for_user()[key]
+
 
 def _check_names(raw: Mapping[str, Any], known: list[str]) -> None:
     for name in raw:

@@ -293,7 +293,7 @@ class SklearnPlan(TrainingPlan):
             inputs = np.ascontiguousarray(np.asarray(data[0]), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise PlanError(
-                f"{where}: the inputs are not all numbers ({error}); encode texts first"
+                f"{where}: the inputs are not all numbers; encode texts and fill what is missing first"
             ) from error
         targets = np.asarray(data[1])
         targets = targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 else targets
