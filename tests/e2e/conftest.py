@@ -25,5 +25,29 @@ def federation(
         yield made
 
 
+SITES = ("site-1", "site-2", "site-3")
+
+
+@pytest.fixture(scope="session")
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Return three nodes with points for tests that kill; ask for `healed` with it."""
+    with Federation(tmp_path_factory.mktemp("rough"), preferred_kind()) as made:
+        for index, node in enumerate(made.add_nodes(*SITES)):
+            node.add(
+                "points", make_points(made.folder / f"points-{index}.npz", 50 + 10 * index, index), "points"
+            )
+        made.start_nodes()
+        yield made
+
+
+@pytest.fixture
+def healed(rough: Federation) -> Iterator[None]:
+    """Leave the rough federation's hub and nodes running."""
+    yield
+    if not rough.hub.alive:
+        rough.start_hub()
+    rough.start_nodes()
+
+
 one_broker = pytest.mark.parametrize("federation", [preferred_kind()], indirect=True)
 """For tests to which it does not matter which broker it is."""
