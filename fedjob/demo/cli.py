@@ -299,11 +299,7 @@ def _fresh(home: Path) -> int:
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and a closed terminal do what Ctrl-C does, so that the processes are ended."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 @pytest.fixture
 def demo(processes: Processes, tmp_path: Path) -> Running:
     """Run a small demo that keeps its hub and nodes."""
-    command = ("fedjob", "demo", "--keep", "--nodes", "2", "--rounds", "2")
+    command = ("fedjob", "demo", "--keep", "--nodes", "3", "--rounds", "6")
     return processes.start(*command, ready="Ctrl-C stops them", timeout_s=240, cwd=tmp_path)
 
 
@@ -36,12 +36,16 @@ def test_the_first_job_is_short() -> None:
     assert len(lines) <= 22
 
 
+@pytest.mark.feature("TB-18")
 def test_the_first_job_of_the_readme_runs_on_the_nodes_of_the_demo(
     demo: Running, processes: Processes, tmp_path: Path
 ) -> None:
     output = tmp_path / "demo-output"
     for name in ("plot.png", "model.safetensors", "plan.py"):
         assert (output / name).stat().st_size > 1000, name
+    trained = re.search(r"^ *federated .* ([\d.]+)%", demo.log(), re.MULTILINE)
+    assert trained is not None
+    assert float(trained[1]) > 80
     (tmp_path / "first_job.py").write_text(first_job(), encoding="utf-8")
     said = processes.run("python", "first_job.py", cwd=tmp_path, timeout_s=120).stdout
     assert "clinic-1" in said
