@@ -76,6 +76,7 @@ class FileParams(Mapping[str, torch.Tensor]):
         self.path = path
         self.ref = ref
         self.schema: Schema = read_schema(path)
+        self._mapped: Params = {}
         try:
             self._file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
@@ -84,8 +85,9 @@ class FileParams(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self.schema:
             raise KeyError(name)
-        tensor: torch.Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
-        return tensor
+        if name not in self._mapped:
+            self._mapped[name] = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
+        return self._mapped[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.schema)
