@@ -219,7 +219,7 @@ class Web:
             return SpecError(f"Url not valid: {self.url}")
         if isinstance(error, requests.exceptions.SSLError):
             return RepositoryUnreachable(
-                f"{self.url}: its certificate is not trusted: name its authority ({_innermost(error)})"
+                f"{self.url}: its certificate is not trusted: name its authority, --tls-ca FILE or connect(tls_ca=...) ({_innermost(error)})"
             )
         late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
         kind = "does not answer in time" if late else "can't be reached"

@@ -77,11 +77,16 @@ def node() -> None:
 @click.option("--id", "name", required=True, help="The node's name in the federation.")
 @click.option("--hub", help="URL of the hub; one on loopback enrols without an invitation.")
 @click.option("--invite", type=click.Path(path_type=Path, dir_okay=False), help="The hub's invitation file.")
-def init(home: NodeHome, name: str, hub: str | None, invite: Path | None) -> None:
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate of the hub's own authority, where it has one; keep the file where it is.",
+)
+def init(home: NodeHome, name: str, hub: str | None, invite: Path | None, tls_ca: Path | None) -> None:
     """Make a node's home and join a federation."""
     if hub is None and invite is None:
         raise SpecError("say where the hub is: --hub URL, or --invite FILE")
-    init_node(home, name, hub=hub, invite=invite)
+    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca)
     click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
 
 

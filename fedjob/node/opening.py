@@ -33,8 +33,13 @@ from fedjob.node.settings import NodeConfig, NodeHome
 LOG_BYTES = 5 * 1024 * 1024
 
 
-def init_node(home: NodeHome, node: str, *, hub: str | None, invite: Path | None) -> None:
+def init_node(
+    home: NodeHome, node: str, *, hub: str | None, invite: Path | None, tls_ca: Path | None = None
+) -> None:
     """Make a node's home and enrol it; doing it again with the same id and hub changes nothing.
+
+    Args:
+        tls_ca: the certificate of the hub's own authority.
 
     Raises:
         FedjobError: the home holds somebody else, or the hub refuses or does not answer.
@@ -49,7 +54,7 @@ def init_node(home: NodeHome, node: str, *, hub: str | None, invite: Path | None
         raise ConfigError(
             f"{home.root} is node {known.party!r} at {known.hub_url} already: use another --home"
         )
-    membership = enrol(hub, node, "node", identity.public_key_hex, invite)
+    membership = enrol(hub, node, "node", identity.public_key_hex, invite, tls_ca=tls_ca)
     save_membership(home.root, membership)
     Database(home.database).close()
 

@@ -23,7 +23,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     "--invite", type=click.Path(exists=True, dir_okay=False), help="The invitation file from the hub's owner."
 )
 @click.option("--hub", help="URL of a hub on this machine.")
-def init(home: Path | None, party: str, invite: str | None, hub: str | None) -> None:
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate of the hub's own authority, where it has one; keep the file where it is.",
+)
+def init(home: Path | None, party: str, invite: str | None, hub: str | None, tls_ca: Path | None) -> None:
     """Make a researcher's home: a key pair, and membership in a federation."""
     from fedjob.researcher.home import home_path
     from fedjob.researcher.session import join
@@ -31,7 +36,7 @@ def init(home: Path | None, party: str, invite: str | None, hub: str | None) -> 
     if hub is None and invite is None:
         raise click.UsageError("give --hub URL for a hub on this machine, or --invite FILE for any other")
     folder = home_path(home)
-    membership, _ = join(folder, hub=hub, id=party, invite=invite)
+    membership, _ = join(folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca)
     click.echo(f"{membership.party} is a researcher of {membership.federation}; home: {folder}")
 
 

@@ -192,6 +192,7 @@ def connect(
     home: str | Path | None = None,
     id: str | None = None,
     invite: str | Path | None = None,
+    tls_ca: str | Path | None = None,
     timeout_s: float = 10.0,
 ) -> Session:
     """Connect to a federation and make this the default session.
@@ -201,6 +202,7 @@ def connect(
         home: the researcher's home; None for `$FEDJOB_HOME`, then `~/.fedjob/researcher`.
         id: this researcher's id, when the home is new; None takes one from the machine's name.
         invite: an invitation file, where the hub is not on this machine.
+        tls_ca: certificate of the hub's own authority, when the home is new.
         timeout_s: to reach hub and broker.
 
     Raises:
@@ -209,7 +211,7 @@ def connect(
         NotPermitted: the hub does not take this party.
     """
     folder = home_path(home)
-    membership, identity = join(folder, hub=hub, id=id, invite=invite)
+    membership, identity = join(folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca)
     roster = Roster(fetch_parties(membership), refresh=lambda: fetch_parties(membership))
     transport = MqttTransport(
         membership.broker_url,
@@ -233,7 +235,12 @@ def connect(
 
 
 def join(
-    home: Path, *, hub: str | None, id: str | None, invite: str | Path | None
+    home: Path,
+    *,
+    hub: str | None,
+    id: str | None,
+    invite: str | Path | None,
+    tls_ca: str | Path | None = None,
 ) -> tuple[Membership, Identity]:
     """Return a home's membership, enrolling at the hub if it has none.
 
@@ -249,7 +256,14 @@ def join(
         invitation = None if invite is None else Path(invite)
         party = id or (default_party() if invitation is None else Invitation.load(invitation).party)
         identity = Identity.load_or_create(home / "keys", party)
-        membership = enrol(hub, party, "researcher", identity.public_key_hex, invitation)
+        membership = enrol(
+            hub,
+            party,
+            "researcher",
+            identity.public_key_hex,
+            invitation,
+            tls_ca=None if tls_ca is None else Path(tls_ca),
+        )
         save_membership(home, membership)
         return membership, identity
     membership = load_membership(home)
