@@ -198,7 +198,7 @@ class Federation:
 
     def research(self, order: Mapping[str, Any], name: str = "researcher") -> Running:
         """Start a researcher's process; see `tests.e2e.researcher`."""
-        order = {"hub": self.url, "home": str(self.folder / "lab"), **order}
+        order = {"hub": self.url, "home": str(self.folder / "lab"), "id": "lab", **order}
         return self.processes.start(
             "python", "-m", "tests.e2e.researcher", json.dumps(order), name=name, cwd=ROOT
         )

@@ -1,0 +1,221 @@
+"""Nodes, hub and broker die in the middle of a job, and the repository fails: nothing is lost, nothing hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from fedjob import FedAvg, Job, JobFailed, Quorum, connect
+from fedjob.node.settings import NodeHome
+from tests.data import TRAINING
+from tests.e2e.conftest import SITES
+from tests.e2e.federation import PATIENCE_S, Federation, Node, background, digest
+from tests.e2e.plans import Counting, Points
+from tests.e2e.proxy import FaultyProxy
+from tests.processes import wait_until
+
+pytestmark = [pytest.mark.timeout(500), pytest.mark.usefixtures("healed")]
+
+
+def make_job(rough: Federation, plan: type = Points, **changes: object) -> Job:
+    arguments = {
+        "data": "points",
+        "training_args": TRAINING,
+        "rounds": 4,
+        "seed": 9,
+        "session": rough.session(),
+    }
+    return Job(FedAvg(), training_plan=plan, **{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def simulated(rough: Federation, home: Path, plan: type = Points, **changes: object) -> str:
+    """Return the hash that the job ends in when nothing dies."""
+    data = {name: str(rough.folder / f"points-{index}.npz") for index, name in enumerate(SITES)}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    job = make_job(rough, plan, **{**changes, "data": data, "nodes": "local", "home": home, "session": None})
+    job.run(progress=False)
+    torch.set_num_threads(before)
+    return digest(job)
+
+
+def in_round(job: Job, number: int) -> bool:
+    """Whether a job has asked the nodes for that round."""
+    return any(event.type == "ask" and event.round >= number for event in job.events())
+
+
+def finished_work(node: Node, job: Job) -> set[int]:
+    """Return the rounds whose training is complete and durable at a node that does not run."""
+    home = NodeHome(node.home)
+    kept = {path.parent.name for folder in (home.results, home.tasks) for path in folder.glob("*/result.mpk")}
+    tasks = [task for task in node.json("tasks") if task["job"] == job.id]
+    return {task["round"] for task in tasks if task["key"] in kept or task["status"] == "done"}
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Callable[[str], Counter[int]]:
+    """Return a function: node -> how often each round was trained there."""
+
+    def count(node: str) -> Counter[int]:
+        path = tmp_path / "tally" / node
+        return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
+
+    (tmp_path / "tally").mkdir()
+    return count
+
+
+def test_nodes_killed_at_random_take_up_their_work_and_repeat_none_that_is_done(
+    rough: Federation, tmp_path: Path, tally: Callable[[str], Counter[int]]
+) -> None:
+    args = {**TRAINING, "num_updates": 10, "pause_s": 0.05, "tally": str(tmp_path / "tally")}
+    rng = random.Random(5)
+    job = make_job(rough, Counting, training_args=args)
+    with background(lambda: job.run(progress=False)) as run:
+        for number in (1, 2, 3):
+            wait_until(
+                lambda number=number: in_round(job, number), timeout_s=PATIENCE_S, what=f"round {number}"
+            )
+            node = rough.nodes[rng.choice(SITES)]
+            time.sleep(rng.uniform(0.0, 0.8))  # the moment is what is random here
+            if run.done():
+                break
+            node.kill()
+            wait_until(lambda node=node: gone(node), timeout_s=30, what="the node's workers to end with it")
+            before = tally(node.name)
+            done = finished_work(node, job)
+            node.start()
+            rough.nodes[rng.choice(SITES)].kill_workers()
+            wait_until(
+                lambda number=number: run.done() or in_round(job, number + 1),
+                timeout_s=PATIENCE_S,
+                what=f"round {number} to go on",
+            )
+            after = tally(node.name)
+            assert {number: after[number] for number in done} == {number: before[number] for number in done}
+        run.result(timeout=PATIENCE_S)
+    assert all(len(info.replied) == 3 for info in job.rounds.values())
+    assert all(set(tally(name)) == {1, 2, 3, 4} for name in SITES)
+    assert digest(job) == simulated(rough, tmp_path / "home", Counting, training_args=args)
+
+
+def gone(node: Node) -> bool:
+    """Whether nothing of a killed daemon is left: its fork server and workers notice its end."""
+    home = str(node.home)
+    for process in psutil.process_iter(["pid"]):
+        try:
+            if process.cwd().startswith(home):
+                return False
+        except (psutil.Error, OSError):
+            continue
+    return True
+
+
+@pytest.mark.feature("FB-34", "FB-60")
+def test_a_node_that_is_powered_off_is_left_out_after_the_deadline(rough: Federation, tmp_path: Path) -> None:
+    make_job(rough, rounds=1).run(progress=False)  # torch is imported everywhere
+    off = rough.nodes[SITES[2]]
+    args = {**TRAINING, "num_updates": 10, "pause_s": 0.2, "tally": str(tmp_path)}
+    quorum = Quorum(min_nodes=2, deadline_s=12)
+    job = make_job(rough, Counting, training_args=args, rounds=1, quorum=quorum)
+    with background(lambda: job.run(progress=False)) as run:
+        wait_until(lambda: in_round(job, 1), timeout_s=PATIENCE_S, what="round 1")
+        off.kill()
+        run.result(timeout=PATIENCE_S)
+    assert job.rounds[1].replied == SITES[:2]
+    assert job.rounds[1].dropped == {SITES[2]: "deadline"}
+    nodes = {info.id: info.online for info in rough.session().nodes()}
+    assert nodes == {SITES[0]: True, SITES[1]: True, SITES[2]: False}
+    asked = make_job(rough, data="points", nodes=list(SITES[:2])).check_training_plan_is_approved_by_nodes()
+    assert asked == dict.fromkeys(SITES[:2], "not-needed")
+    off.start()
+    job = make_job(rough)
+    job._reach()
+    off.kill()
+    asked = job.check_training_plan_is_approved_by_nodes()
+    assert asked == {SITES[0]: "not-needed", SITES[1]: "not-needed", SITES[2]: "no reply"}
+
+
+def test_hub_and_broker_die_in_the_middle_and_the_job_completes(rough: Federation, tmp_path: Path) -> None:
+    args = {**TRAINING, "num_updates": 4, "pause_s": 0.1, "tally": str(tmp_path)}
+    job = make_job(rough, Counting, training_args=args, rounds=5)
+    with background(lambda: job.run(progress=False)) as run:
+        wait_until(lambda: in_round(job, 2), timeout_s=PATIENCE_S, what="round 2")
+        os.kill(rough.broker_pid(), signal.SIGKILL)  # the hub starts it again
+        wait_until(lambda: in_round(job, 3), timeout_s=PATIENCE_S, what="round 3, after the broker's death")
+        rough.hub.kill()
+        rough.start_hub()
+        wait_until(lambda: in_round(job, 4), timeout_s=PATIENCE_S, what="round 4, after the hub's death")
+        assert rough.hub.stop() == 0
+        rough.start_hub()
+        run.result(timeout=PATIENCE_S)
+    assert all(len(info.replied) == 3 for info in job.rounds.values())
+    assert digest(job) == simulated(rough, tmp_path / "home", Counting, training_args=args, rounds=5)
+
+
+@pytest.fixture
+def proxy(rough: Federation) -> Iterator[FaultyProxy]:
+    """Return a faulty server in front of the hub."""
+    with FaultyProxy(rough.url) as made:
+        yield made
+
+
+@pytest.mark.feature("FB-65")
+def test_a_reply_that_can_not_be_fetched_costs_its_node_and_not_the_round(
+    rough: Federation, proxy: FaultyProxy
+) -> None:
+    bad: set[str] = set()
+
+    def fault(method: str, path: str) -> int:
+        if method == "GET" and "/objects/" in path and not bad:
+            bad.add(path)
+        return 500 if method == "GET" and path in bad else 0
+
+    with connect(hub=proxy.url, home=rough.folder / "unlucky", id="unlucky") as session:
+        job = make_job(rough, session=session, rounds=1)
+        proxy.fault = fault
+        job.run(progress=False)
+    assert len(job.rounds[1].replied) == 2
+    ((_, reason),) = job.rounds[1].dropped.items()
+    assert reason.startswith("repository_unreachable")
+    assert len(bad) == 1
+
+
+@pytest.mark.feature("FB-76")
+def test_a_repository_that_is_down_at_aggregation_fails_the_job_which_can_be_resumed(
+    rough: Federation, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    with connect(hub=proxy.url, home=rough.folder / "unlucky", id="unlucky") as session:
+        job = make_job(rough, session=session)
+        down = lambda method, path: 503 if in_round(job, 2) and method == "PUT" else 0  # noqa: E731
+        proxy.fault = down
+        with pytest.raises(JobFailed, match=r"Job\.resume") as caught:
+            job.run(progress=False)
+        assert caught.value.reason == job.reason == "repository_unreachable"
+        assert job.state == "failed"
+        proxy.fault = lambda method, path: 0
+        rest = Job.resume(job.breakpoints[-1], session=session)
+        rest.run(progress=False)
+    assert rest.id == job.id
+    assert digest(rest) == simulated(rough, tmp_path)
+
+
+@pytest.mark.feature("FB-59")
+def test_a_reply_tells_how_long_each_part_took(rough: Federation) -> None:
+    job = make_job(rough)
+    replies = job.start_nodes_training_round(1)
+    job.close("killed")
+    for reply in replies:
+        assert {"queued", "setup", "train", "validate", "total"} <= set(reply.timing)
+        assert reply.timing["total"] >= reply.timing["train"]
+        assert reply.params is not None
+        assert json.dumps(reply.metrics)
