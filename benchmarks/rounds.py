@@ -1,7 +1,7 @@
 """Seconds per round through a real hub and real nodes, and the researcher's memory.
 
-    python benchmarks/rounds.py                 every figure, with Mosquitto where it is installed
-    python benchmarks/rounds.py --nodes 4 --params 10000 --rounds 30 --every 1 [--broker amqtt]
+python benchmarks/rounds.py                 every figure, with Mosquitto where it is installed
+python benchmarks/rounds.py --nodes 4 --params 10000 --rounds 30 --every 1 [--broker amqtt]
 """
 
 from __future__ import annotations

@@ -27,9 +27,13 @@ def main() -> None:
             )
             started = time.time()
             job.run(progress=False)
-            first = min(event.data["training_since"] for event in job.events() if "training_since" in event.data)
+            first = min(
+                event.data["training_since"] for event in job.events() if "training_since" in event.data
+            )
             seconds.append(first - started)
-        print(f"from Job.run() to the first node training, {bench.broker}: {spread(seconds[1:])}; cold {seconds[0]:.2f} s")
+        print(
+            f"from Job.run() to the first node training, {bench.broker}: {spread(seconds[1:])}; cold {seconds[0]:.2f} s"
+        )
 
 
 if __name__ == "__main__":

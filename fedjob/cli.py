@@ -50,12 +50,12 @@ def cli() -> None:
     """Federated learning jobs: train on data that never leaves its owners."""
 
 
-def main() -> None:
+def main(args: list[str] | None = None) -> None:
     """Run the command line; a mistake of the user's is one line, never a traceback."""
     from fedjob.common.errors import BrokerUnreachable, FedjobError, NotPermitted, RepositoryUnreachable
 
     try:
-        cli()
+        cli(args)
     except (BrokerUnreachable, RepositoryUnreachable, NotPermitted) as error:
         click.echo(f"fedjob: {error}", err=True)
         sys.exit(2)

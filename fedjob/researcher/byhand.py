@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fedjob.researcher.spec import JobSpec
 
 
-class ByHand:
+class ByHand(ABC):
     """The part of a job that lets a researcher drive its rounds one by one.
 
     job.start_nodes_training_round(1)         # train
@@ -48,11 +49,13 @@ class ByHand:
     _nodes_override: tuple[str, ...] | None = None
     _gathered: Gathered | None = None
 
+    @abstractmethod
     def _open(self) -> Runner:
-        raise NotImplementedError
+        """Take the job's lock and reach its nodes."""
 
+    @abstractmethod
     def _reach(self) -> Session | None:
-        raise NotImplementedError
+        """Find the job's datasets; return the session, None for a local job."""
 
     # -- what there is ------------------------------------------------------------
 

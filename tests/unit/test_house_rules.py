@@ -34,6 +34,7 @@ ALLOWED_ERRORS = {
     "AttributeError",  # what a module's or an object's __getattr__ must raise
     "KeyError",  # what a mapping must raise
     "IndexError",  # what a sequence must raise
+    "EOFError",  # what a stream that has ended must raise
     "StopIteration",  # what an iterator must raise
     "TypeError",  # what a wrong call must raise
     "ValueError",  # a broken promise between functions of one module; users get a SpecError
@@ -93,6 +94,7 @@ def test_only_command_lines_print_and_exit() -> None:
         f"{at(path, call)} calls {name}"
         for path in SOURCES
         if not is_command_line(path)
+        and path.name != "forkserver.py"  # a forked child must end without its parent's clean-up
         for call, name in calls(path)
         if name in banned
     ]
@@ -220,6 +222,8 @@ def test_no_error_is_swallowed_unseen() -> None:
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or dotted(node.type) == "BaseException")
         and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+        and path.name
+        != "workerprocess.py"  # a plan that exits is over, not its node: the error is the answer
     ]
     assert found == []
 
