@@ -423,6 +423,17 @@ class Job(ByHand):
         return self.state in ("completed", "failed", "killed")
 
     @property
+    def waiting_on(self) -> list[str]:
+        """The nodes whose owners have yet to decide on the plan; empty once the job runs."""
+        if self.state != "waiting":
+            return []
+        waiting: list[str] = []
+        for event in self.events():
+            if event.type == "grant":
+                waiting = list(event.data["waiting"])
+        return waiting
+
+    @property
     def breakpoints(self) -> list[Path]:
         """The folders of the kept breakpoints, oldest first."""
         return list_breakpoints(self._folder.breakpoints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,9 +124,21 @@ _PANELS = {
 is the model of 4 rounds."""
 
 
+def _figure(width: float, height: float) -> Any:
+    """Return a matplotlib figure that a notebook shows by itself, whatever its backend."""
+    from matplotlib.figure import Figure
+
+    class Plot(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=110)
+            return buffer.getvalue()
+
+    return Plot(figsize=(width, height), layout="constrained")
+
+
 def plot_history(rows: tuple[Measurement, ...], metrics: list[str] | None, path: str | Path | None) -> Any:
     """Draw the history; see `JobResult.plot`."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     names = [n for n in dict.fromkeys(row.metric for row in rows) if metrics is None or n in metrics]
@@ -139,7 +152,7 @@ def plot_history(rows: tuple[Measurement, ...], metrics: list[str] | None, path:
         known = ", ".join(sorted({row.metric for row in rows})) or "nothing"
         raise SpecError(f"nothing to plot: asked for {metrics}, the history has {known}")
     wide, high = min(len(panels), 3), -(-len(panels) // 3)
-    figure = Figure(figsize=(4.6 * wide, 3.4 * high), layout="constrained")
+    figure = _figure(4.6 * wide, 3.4 * high)
     axes = figure.subplots(high, wide, squeeze=False).ravel()
     nodes = sorted({row.node for row in rows if row.node != OVERALL})
     for axis, (metric, title, shifts) in zip(axes, panels, strict=False):

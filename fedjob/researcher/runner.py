@@ -127,6 +127,8 @@ class Runner:
                 self.federation.end(outcome, self._named_states())
             if hasattr(self, "record"):
                 reason = "" if error is None else getattr(error, "reason", "exception")
+                if isinstance(error, KeyboardInterrupt):
+                    reason = "interrupted"
                 self._write(replace(self.record, detail="" if error is None else str(error)), outcome, reason)
             for hook in self.hooks:
                 hook.end(outcome)
