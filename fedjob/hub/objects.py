@@ -110,15 +110,15 @@ class Objects:
         """Hash and write one chunk on another thread while the next one comes in."""
         loop = asyncio.get_running_loop()
         writing: asyncio.Future[None] | None = None
-        gathered = bytearray()
+        gathered = b""
         try:
             async for part in chunks(request.receive, self._limits, limit_bytes=self._limits.object_bytes):
-                gathered += part
-                if len(gathered) >= CHUNK_BYTES:
+                gathered = part if not gathered else gathered + part
+                if len(gathered) >= CHUNK_BYTES // 2:
                     if writing is not None:
                         await writing
                     writing = loop.run_in_executor(self._pool, incoming.write, gathered)
-                    gathered = bytearray()
+                    gathered = b""
         finally:
             if writing is not None:
                 await writing  # also when the body broke off: the file must not close under it

@@ -223,7 +223,7 @@ def status(home: NodeHome, as_json: bool) -> None:
     click.echo(f"home      {home.root}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
-    click.echo(f"data      {facts['datasets']} datasets")
+    click.echo(f"data      {facts['datasets']} dataset{'' if facts['datasets'] == 1 else 's'}")
     click.echo(f"grants    {facts['pending_grants']} wait for a decision")
     click.echo(f"tasks     {_counts(queue)}")
     click.echo(
@@ -288,6 +288,25 @@ def data_add(
         f"dataset {name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {_size(dataset.size_bytes)}, "
         f"read as {dataset.reader}"
     )
+    names = [str(column["name"]) for column in dataset.columns]
+    if (
+        dataset.reader == "csv"
+        and not pairs.keys() & {"header", "names"}
+        and 2 * sum(map(_is_number, names)) > len(names)
+    ):
+        click.echo(
+            f"note: the first row was taken for the names of the columns ({', '.join(names[:4])}, ...): if it is "
+            f"data, `fedjob node data remove {name}` and add it again with --option header=no",
+            err=True,
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @data.command("list")
@@ -471,7 +490,7 @@ def _text(store: Grants, grant: Grant) -> str:
 
 @node.command()
 @home_option
-@click.option("--state", help="Only tasks in this state: accepted, running, done, failed.")
+@click.option("--state", help="Only tasks in this state: accepted, running, done, failed, cancelled.")
 @json_option
 def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
     """List what was computed here, for whom, and what came of it."""

@@ -58,13 +58,16 @@ class TaskStore:
         self._database.execute(_PUT, plain)
 
     def delete_task(self, key: str) -> None:
-        """Move a task into the history."""
+        """Move a task into the history; one that was not finished is no longer needed."""
         execute = self._database.execute
+        now = time.time()
+        finished = "status IN ('done', 'failed')"
         cursor = execute(
             "INSERT INTO history (key, job, researcher, dataset, round, step, status, reason, accepted, "
-            "started, ended, released) SELECT key, job, researcher, dataset, round, step, status, reason, "
-            "accepted, started, ended, ? FROM tasks WHERE key = ?",
-            (time.time(), key),
+            f"started, ended, released) SELECT key, job, researcher, dataset, round, step, "
+            f"iif({finished}, status, 'cancelled'), iif({finished}, reason, 'not_needed'), "
+            "accepted, started, coalesce(ended, ?), ? FROM tasks WHERE key = ?",
+            (now, now, key),
         )
         execute("DELETE FROM tasks WHERE key = ?", (key,))
         if cursor.lastrowid and cursor.lastrowid % 256 == 0:

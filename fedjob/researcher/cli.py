@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedjob.common.errors import FedjobError
+
+if TYPE_CHECKING:
+    from fedjob.researcher.folder import JobFolder
 
 HOME = click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="The researcher's home.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -169,9 +172,21 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "rounds": spec.rounds,
         "state": record.state + (f" ({record.reason})" if record.reason else ""),
         "detail": record.detail or "-",
+        "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
         "newest breakpoint": kept[-1] if kept else "-",
     }.items():
         click.echo(f"{key:18} {value}")
+
+
+def _waited_for(folder: JobFolder) -> list[str]:
+    """Return the nodes whose owners have not decided, as the job last said."""
+    from fedjob.researcher.events import read_events
+
+    waiting: list[str] = []
+    for event in read_events(folder.events):
+        if event.type == "grant":
+            waiting = event.data.get("waiting", [])
+    return waiting
 
 
 @click.command()

@@ -17,6 +17,7 @@ from fedjob.common.guard import check_tensors, check_weight
 from fedjob.common.messages import MAX_INLINE_BYTES, Task
 from fedjob.common.params import FileParams, Schema, save_params, schema_of
 from fedjob.common.protocols.base import Ask, Gathered, Reply
+from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.common.work import is_params
 from fedjob.researcher.breakpoints import chain
@@ -79,13 +80,29 @@ class Gatherer:
         self.replies[round_] = arrivals
         rule = self.fold or ask.fold
         total = rule.fold([_contribution(arrival) for arrival in arrivals.values()])
-        total, output_hash = _spool_total(total, place)
+        # what the next round begins with is published at once, so that it is hashed only once
+        total, output_hash = self._spool_total(total, place, publish=ask.commit and round_ < self.spec.rounds)
         gathered = Gathered(
             total=total,
             replies={node: _reply(arrival) for node, arrival in arrivals.items()},
             left_out=dict(collected.left_out),
         )
         return gathered, self._advance(position, ask, rule, gathered, output_hash)
+
+    def _spool_total(self, total: Contribution, place: Place, *, publish: bool) -> tuple[Contribution, str]:
+        """Put a total's tensors on disk: from here on they are a file that is mapped, linked and sent."""
+        if not is_params(total.value):
+            return total, "" if total.value is None else hashlib.sha256(
+                pack(to_plain(total.value))
+            ).hexdigest()
+        path = place.spool / f"total_{place.step}.safetensors"
+        path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
+        save_params(total.value, path)
+        value = FileParams(path)
+        if not publish:
+            return replace(total, value=value), ref_of(path).sha256
+        value.ref = self.publish(path)
+        return replace(total, value=value), value.ref.sha256
 
     def _advance(
         self, position: Position, ask: Ask, rule: FoldRule, gathered: Gathered, output_hash: str
@@ -225,16 +242,3 @@ def _reply(arrival: Arrival) -> Reply:
         params_hash=result.params.sha256 if result.params else hashlib.sha256(pack(result.value)).hexdigest(),
         value=result.value,
     )
-
-
-def _spool_total(total: Contribution, place: Place) -> tuple[Contribution, str]:
-    """Put a total's tensors on disk: from here on they are a file that is mapped, linked and sent."""
-    from fedjob.common.repository.parts import ref_of
-
-    if not is_params(total.value):
-        return total, "" if total.value is None else hashlib.sha256(pack(to_plain(total.value))).hexdigest()
-    path = place.spool / f"total_{place.step}.safetensors"
-    path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
-    save_params(total.value, path)
-    value = FileParams(path)
-    return replace(total, value=value), ref_of(path).sha256

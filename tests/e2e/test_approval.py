@@ -80,6 +80,7 @@ def test_a_job_waits_for_the_owners_and_runs_the_approved_bytes(strict: Federati
         nodes["ward-a"].cli("grants", "approve", first, "--note", "fine")
         waits_for(job, "ward-b")
         assert not run.done()
+        assert "waits for          ward-b" in strict.cli("job", "show", job.id).stdout
         assert not tasks_of(strict, "ward-a", job)
         nodes["ward-b"].cli("grants", "approve", second)
         run.result(timeout=PATIENCE_S)

@@ -24,6 +24,8 @@ from tests.e2e.plans import Counting, Points
 from tests.e2e.proxy import FaultyProxy
 from tests.processes import wait_until
 
+PLANS = Path(__file__).with_name("plans.py")
+
 pytestmark = [pytest.mark.timeout(500), pytest.mark.usefixtures("healed")]
 
 
@@ -106,6 +108,23 @@ def test_nodes_killed_at_random_take_up_their_work_and_repeat_none_that_is_done(
     assert all(len(info.replied) == 3 for info in job.rounds.values())
     assert all(set(tally(name)) == {1, 2, 3, 4} for name in SITES)
     assert digest(job) == simulated(rough, tmp_path / "home", Counting, training_args=args)
+
+
+def test_an_interrupted_job_is_killed_and_its_nodes_are_free(rough: Federation, tmp_path: Path) -> None:
+    args = {**TRAINING, "num_updates": 10_000, "pause_s": 0.1, "tally": str(tmp_path)}
+    about = {"plan": f"{PLANS}:Counting", "data": "points", "training_args": args, "rounds": 1}
+    researcher = rough.research({"job": about})
+    job = researcher.wait_for(r"^job: (\S+)")[1]
+    mine = lambda node: [task["status"] for task in node.json("tasks") if task["job"] == job]  # noqa: E731
+    node = rough.nodes[SITES[0]]
+    wait_until(lambda: mine(node) == ["running"], timeout_s=PATIENCE_S, what="the work to begin")
+    researcher.send(signal.SIGINT)
+    assert researcher.wait(timeout_s=60) != 0
+    (listed,) = [row for row in json.loads(rough.cli("job", "list", "--json").stdout) if row["id"] == job]
+    assert (listed["state"], listed["reason"]) == ("killed", "interrupted")
+    for node in rough.nodes.values():
+        wait_until(lambda node=node: mine(node) == ["cancelled"], timeout_s=60, what=f"{node.name} to let go")
+        assert node.status()["queue"] == {}
 
 
 def gone(node: Node) -> bool:
