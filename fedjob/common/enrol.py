@@ -34,6 +34,8 @@ class HubInfo:
     broker_kind: str
     broker_version: str = ""
     read_urls: tuple[str, ...] = ()
+    time: float = 0.0
+    """The hub's clock when it answered, seconds since 1970; 0 where it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ def _hub_info(web: Web) -> HubInfo:
             "version": str(version),
             "broker": {"url": str(broker_url), "kind": str(kind), **more},
             "read_urls": list(read_urls),
+            **rest,
         }:
             info = HubInfo(
                 web.url,
@@ -237,6 +240,7 @@ def _hub_info(web: Web) -> HubInfo:
                 kind,
                 str(more.get("version", "")),
                 tuple(str(url) for url in read_urls),
+                time=told if isinstance(told := rest.get("time"), float) else 0.0,
             )
             return replace(info, read_urls=info.read_urls or (web.url,))
     raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")

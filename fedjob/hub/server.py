@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ class HubApp:
         return JSONResponse(
             {
                 "federation": self._federation,
+                "time": time.time(),
                 "version": version("fedjob"),
                 "broker": {"url": broker.url, "kind": broker.kind, "version": broker.version},
                 "read_urls": list(self._read_urls),

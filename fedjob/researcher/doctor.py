@@ -5,14 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import secrets
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.enrol import Membership, fetch_hub, fetch_parties, load_membership
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import BrokerUnreachable, FedjobError
+from fedjob.common.gate import CLOCK_TOLERANCE_S
 from fedjob.common.repository import open_repository
+from fedjob.common.transport.mqtt import MqttTransport
+from fedjob.common.types import Address
 from fedjob.researcher.session import connect
+
+PROBE_S = 0.7
+"""How long a message that should not travel is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,15 @@ def examine(home: Path) -> list[Finding]:
     except FedjobError as error:
         return [*findings, Finding("hub", False, str(error), "start it: fedjob hub start")]
     findings.append(Finding("hub", True, f"{membership.hub_url}, fedjob {info.version}"))
+    skew_s = abs(time.time() - info.time) if info.time else 0.0
+    findings.append(
+        Finding(
+            "clock",
+            skew_s < CLOCK_TOLERANCE_S,
+            f"{skew_s:.0f} s from the hub's",
+            "" if skew_s < CLOCK_TOLERANCE_S else "set this machine's clock (NTP): messages expire by it",
+        )
+    )
     findings.append(_token(membership))
     findings.append(_repository(membership))
     findings += _broker(home)
@@ -93,4 +109,38 @@ def _broker(home: Path) -> list[Finding]:
                 "" if online else "start one: fedjob node start",
             )
         )
+    findings.append(_rights(home))
     return findings
+
+
+def _rights(home: Path) -> Finding:
+    """See whether the broker carries a message that this party sends under another's name."""
+    membership = load_membership(home)
+    heard = threading.Event()
+
+    def transport(party: str) -> MqttTransport:
+        address = Address(party, f"doctor{secrets.token_hex(4)}")
+        return MqttTransport(
+            membership.broker_url,
+            address,
+            membership.party,
+            membership.broker_password,
+            tls_ca=membership.tls_ca or None,
+        )
+
+    mine, other = transport(membership.party), transport("nobody")
+    try:
+        mine.open(lambda sender, frame: heard.set(), timeout_s=10)
+        try:
+            other.open(lambda sender, frame: None, timeout_s=3)
+            other.send(mine.address, b"probe")
+            heard.wait(PROBE_S)
+        except BrokerUnreachable:
+            pass  # it refuses already that this party listens under another's name
+    finally:
+        other.close()
+        mine.close()
+    if heard.is_set():
+        advice = "install the rules of envs/mosquitto: any party can speak for any other"
+        return Finding("broker rights", False, "it carries messages under another party's name", advice)
+    return Finding("broker rights", True, "it carries no message under another party's name")
