@@ -129,7 +129,7 @@ class ByHand(ABC):
         """Ask every node of the job whether the plan may run there; file nothing.
 
         Returns:
-            node -> `granted`, `not-needed`, `pending`, `rejected`, `unknown: reason` or `no reply`.
+            node -> `granted`, `not-needed`, `pending`, `rejected: why`, `unknown: why` or `no reply`.
         """
         from fedjob.researcher.remote import ask_grants
 

@@ -380,7 +380,7 @@ def ask_grants(session: Session, spec: JobSpec, plan: Ref | None, epoch: int) ->
     """Ask every node of a job, without filing anything, whether the plan may run there.
 
     Returns:
-        node -> `granted`, `not-needed`, `pending`, `rejected`, `unknown: why` or `no reply`.
+        node -> `granted`, `not-needed`, `pending`, `rejected: why`, `unknown: why` or `no reply`.
     """
     verdicts = dict.fromkeys(sorted(spec.datasets), "no reply")
     by_dataset: dict[str, list[str]] = {}
@@ -397,6 +397,13 @@ def ask_grants(session: Session, spec: JobSpec, plan: Ref | None, epoch: int) ->
         )
         for node, message in session.ask(nodes, offer, timeout_s=10.0, job=spec.id, epoch=epoch).items():
             if isinstance(message.body, Answer):
-                why = message.body.reason
-                verdicts[node] = f"{message.body.status}: {why}" if why else message.body.status
+                verdicts[node] = _verdict(message.body)
     return verdicts
+
+
+def _verdict(answer: Answer) -> str:
+    """Say in a word what a node answered, and why where that is bad news."""
+    if answer.status in ("granted", "not-needed", "pending"):
+        return answer.status
+    why = (answer.reason if answer.reason != answer.status else "", answer.note)
+    return ": ".join([answer.status, *filter(None, why)])

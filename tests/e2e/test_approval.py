@@ -65,7 +65,6 @@ def failure(run: Future[object]) -> JobFailed:
     return error
 
 
-@pytest.mark.feature("FB-30", "FB-32", "FB-35")
 def test_a_job_waits_for_the_owners_and_runs_the_approved_bytes(strict: Federation) -> None:
     job = make_job(strict, Tiny, name="wards", note="to see whether it works")
     nodes = strict.nodes
@@ -93,7 +92,6 @@ def test_a_job_waits_for_the_owners_and_runs_the_approved_bytes(strict: Federati
     assert not [event for event in again.events() if event.type == "grant"]
 
 
-@pytest.mark.feature("FB-33")
 def test_a_rejected_plan_fails_the_job_and_the_owners_reason_is_told(strict: Federation) -> None:
     job = make_job(strict, Linear, quorum=Quorum(min_nodes=2))
     with background(lambda: job.run(progress=False)) as run:
@@ -113,7 +111,7 @@ def test_asking_whether_a_plan_may_run_leaves_nothing_behind(strict: Federation)
     before = {name: node.json("grants", "list") for name, node in strict.nodes.items()}
     job = make_job(strict, Chatty, quorum=Quorum(min_nodes=1))
     answers = job.check_training_plan_is_approved_by_nodes()
-    assert answers == {"ward-a": "pending: not_requested", "ward-b": "pending: not_requested"}
+    assert answers == {"ward-a": "pending", "ward-b": "pending"}
     assert {name: node.json("grants", "list") for name, node in strict.nodes.items()} == before
     job.close("killed")
 
@@ -141,3 +139,31 @@ def test_a_changed_comment_is_another_text_and_asks_again(strict: Federation, tm
             reason = ("--reason", "changed behind my back")
             strict.nodes[name].cli("grants", "reject", pending(strict, name, plan), *reason)
         assert failure(run).reason == "rejected"
+
+
+@pytest.mark.feature("FB-30", "FB-32", "FB-33", "FB-34", "FB-35")
+def test_each_nodes_verdict_is_told_by_its_own_word(tmp_path: Path) -> None:
+    with Federation(tmp_path / "verdicts", preferred_kind()) as made:
+        names = ("approves", "lacks", "open", "rejects", "silent", "undecided")
+        for node in made.add_nodes(*names, approval="on"):
+            node.add("points", make_points(made.folder / f"{node.name}.npz", 60, 1), "points")
+        nodes = made.nodes
+        nodes["open"].set(approval="off")
+        made.start_nodes()
+        job = make_job(made, Points, quorum=Quorum(min_nodes=6))
+        with background(lambda: job.run(progress=False)) as run:
+            waits_for(job, "approves", "lacks", "rejects", "silent", "undecided")
+            nodes["approves"].cli("grants", "approve", pending(made, "approves", Points))
+            grant = pending(made, "rejects", Points)
+            nodes["rejects"].cli("grants", "reject", grant, "--reason", "too vague")
+            assert failure(run).reason == "rejected"
+        nodes["lacks"].cli("data", "remove", "points")
+        nodes["silent"].kill()
+        assert job.check_training_plan_is_approved_by_nodes() == {
+            "approves": "granted",
+            "lacks": "unknown: no_dataset: there is no dataset 'points' here",
+            "open": "not-needed",
+            "rejects": "rejected: too vague",
+            "silent": "no reply",
+            "undecided": "pending",
+        }

@@ -42,6 +42,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.csv").write_bytes(b"")
     (folder / "noise.npz").write_bytes(b"PK\x03\x04" + bytes(range(256)))
     (folder / "some.xyz").write_text("1 2 3")
+    (folder / "numbers.csv").write_text("1,2,3\n4,5,6\n")
     (folder / "fine.csv").write_text("a,b\n1,2\n")
     return folder
 
@@ -73,7 +74,6 @@ class TestArguments:
             ({"init": {}}, "init"),
         ],
     )
-    @pytest.mark.feature("FB-06")
     def test_a_wrong_argument_is_named_and_no_job_is_left(
         self, federation: Federation, wrong: dict[str, object], says: str
     ) -> None:
@@ -260,6 +260,12 @@ class TestCommands:
         assert done.stderr.startswith(("fedjob: ", "Error: ", "Usage: "))
         assert says in done.stderr
         assert len(done.stderr.splitlines()) <= 4
+
+    def test_a_first_row_that_looks_like_data_is_noticed(self, federation: Federation, odd: Path) -> None:
+        node = federation.nodes["clinic-1"]
+        done = node.cli("data", "add", "numbers", str(odd / "numbers.csv"))
+        assert "--option header=no" in done.stderr
+        node.cli("data", "remove", "numbers")
 
     @pytest.mark.parametrize(
         ("words", "says"),
