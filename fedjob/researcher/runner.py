@@ -24,6 +24,7 @@ from fedjob.researcher.federation import Federation
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
+from fedjob.researcher.journal import read_journal
 from fedjob.researcher.position import Position
 from fedjob.researcher.record import JobRecord, load_record
 from fedjob.researcher.release import forget_goodbyes
@@ -124,7 +125,7 @@ class Runner:
         """Say how it ended, release the nodes and the lock."""
         with self._stack:
             if hasattr(self, "federation"):
-                self.federation.end(outcome, self._named_states())
+                self.federation.end(outcome, self._states_to_keep())
             if hasattr(self, "record"):
                 reason = "" if error is None else getattr(error, "reason", "exception")
                 if isinstance(error, KeyboardInterrupt):
@@ -263,6 +264,17 @@ class Runner:
         for states in self._states_of.values():
             for node, state in states.items():
                 named.setdefault(node, set()).add(state)
+        return named
+
+    def _states_to_keep(self) -> dict[str, set[str]]:
+        """Return the named states, and those that journaled replies of an uncommitted round propose.
+
+        A resumed run takes these replies up without asking again.
+        """
+        named = self._named_states()
+        for record in read_journal(self.folder.spool(self.position.round + 1) / "journal"):
+            if state := record["result"].get("state"):
+                named.setdefault(record["node"], set()).add(state)
         return named
 
     def _keep(self, position: Position) -> None:

@@ -14,6 +14,7 @@ from tests.data import TRAINING
 from tests.e2e.conftest import NODES, one_broker
 from tests.e2e.federation import Federation
 from tests.e2e.plans import Points
+from tests.processes import wait_until
 
 pytestmark = [pytest.mark.timeout(400), one_broker]
 
@@ -119,9 +120,8 @@ def test_a_node_that_is_started_in_the_background_is_stopped(federation: Federat
     del federation.nodes["late-comer"]
     try:
         assert "node ready: late-comer" in node.cli("start", "--detach").stdout
-        status = node.status()
-        assert status["running"]
-        assert status["connected"]
+        wait_until(lambda: node.status()["connected"], timeout_s=30, what="the node to say that it is connected")
+        assert node.status()["running"]
         assert "late-comer" in {info.id for info in federation.session().nodes() if info.online}
     finally:
         assert "node stopped" in node.cli("stop").stdout

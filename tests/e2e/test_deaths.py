@@ -124,7 +124,7 @@ def test_an_interrupted_job_is_killed_and_its_nodes_are_free(rough: Federation, 
     assert (listed["state"], listed["reason"]) == ("killed", "interrupted")
     for node in rough.nodes.values():
         wait_until(lambda node=node: mine(node) == ["cancelled"], timeout_s=60, what=f"{node.name} to let go")
-        assert node.status()["queue"] == {}
+        assert not {"accepted", "running"} & node.status()["queue"].keys()
 
 
 def gone(node: Node) -> bool:
