@@ -120,7 +120,9 @@ def test_a_node_that_is_started_in_the_background_is_stopped(federation: Federat
     del federation.nodes["late-comer"]
     try:
         assert "node ready: late-comer" in node.cli("start", "--detach").stdout
-        wait_until(lambda: node.status()["connected"], timeout_s=30, what="the node to say that it is connected")
+        wait_until(
+            lambda: node.status()["connected"], timeout_s=30, what="the node to say that it is connected"
+        )
         assert node.status()["running"]
         assert "late-comer" in {info.id for info in federation.session().nodes() if info.online}
     finally:
