@@ -80,7 +80,11 @@ CUTS = [
     ["fedjob.researcher.remote:_Collector._send", "return", 3],  # one of two tasks is sent
     ["fedjob.researcher.journal:Journal.append", "call", 3],  # a contribution is here, not in the journal
     ["fedjob.researcher.journal:Journal.append", "return", 4],  # it is in the journal, and has no receipt
-    ["fedjob.researcher.gathering:Gatherer._spool_total", "return", 2],  # the total is there, the round not committed
+    [
+        "fedjob.researcher.gathering:Gatherer._spool_total",
+        "return",
+        2,
+    ],  # the total is there, the round not committed
     ["fedjob.common.durable:replace_durably", "call", 2],  # in the middle of a breakpoint
     ["fedjob.researcher.breakpoints:save_breakpoint", "return", 2],  # after it
     ["fedjob.researcher.runner:Runner._tidy", "call", 2],  # before the hub is told to forget
