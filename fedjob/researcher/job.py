@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.codec import to_plain
 from fedjob.common.durable import write_atomic
-from fedjob.common.errors import ConfigError, FedjobError, JobError, NotReady, SpecError
+from fedjob.common.errors import BreakpointMissing, ConfigError, FedjobError, JobError, NotReady, SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold
 from fedjob.common.params import FileParams, save_params, schema_of
@@ -23,7 +24,7 @@ from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
-from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint
+from fedjob.researcher.breakpoints import Breakpoint, list_breakpoints, load_breakpoint, newest_valid
 from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.components import from_part, to_part
 from fedjob.researcher.datasets import resolve, resolve_local
@@ -39,7 +40,7 @@ from fedjob.researcher.results import JobResult
 from fedjob.researcher.runner import Runner
 from fedjob.researcher.selection import SELECTORS, Explicit, Selector
 from fedjob.researcher.session import Session, default_session
-from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args, spec_from_plain
+from fedjob.researcher.spec import JobSpec, Part, check_count, load_spec, plain_args, spec_from_plain
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
@@ -312,7 +313,8 @@ class Job(ByHand):
         makes it a new job with new grants, which begins with fresh node states.
 
         Args:
-            path: a breakpoint's folder, such as one of `job.breakpoints`.
+            path: a breakpoint's folder, such as one of `job.breakpoints`; or a job's folder, for its
+                newest valid breakpoint, or its very beginning where it has none yet.
             rounds: a new total, to go further than the job was for.
             hooks: None for those that the job had.
             data: for a local job whose data was moved.
@@ -321,7 +323,7 @@ class Job(ByHand):
             BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used; the newest
                 valid one beside it is offered.
         """
-        found = load_breakpoint(Path(path).expanduser().resolve())
+        found = _find_breakpoint(Path(path).expanduser().resolve())
         spec = spec_from_plain(found.spec)
         position = found.position
         if rounds is not None:
@@ -578,6 +580,28 @@ def _first_params(init: Any, plan: TrainingPlan) -> Mapping[str, Any]:
             f"expected {wanted.get(odd, 'nothing of that name')}"
         )
     return given
+
+
+def _find_breakpoint(path: Path) -> Breakpoint:
+    """Return the breakpoint at `path`; for a job's folder the newest one, or the job's beginning."""
+    folder = JobFolder(path)
+    if not folder.breakpoints.is_dir():
+        return load_breakpoint(path)
+    newest = newest_valid(folder.breakpoints)
+    if newest is not None:
+        return load_breakpoint(newest)
+    spec = load_spec(folder.spec)
+    if not spec.datasets or not folder.initial_params.exists():
+        raise BreakpointMissing(f"job {spec.id} was cut before it knew its nodes: make the job anew")
+    protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+    first = FileParams(folder.initial_params)
+    return Breakpoint(
+        path=folder.breakpoint(0),
+        position=Position(state=protocol.start(first), training_args=spec.training_args),
+        spec=to_plain(spec),
+        plan_text=folder.plan.read_bytes().decode(),
+        extras={},
+    )
 
 
 def _adopt(

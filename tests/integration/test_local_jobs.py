@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedjob import EarlyStopping, FedAvg, Fraction, Job, JobFailed, KeepBest, Quorum, TensorBoard
-from fedjob.common.errors import BreakpointCorrupt, NotReady, PlanError, SpecError
+from fedjob.common.errors import BreakpointCorrupt, BreakpointMissing, NotReady, PlanError, SpecError
 from fedjob.common.plans.source import extract
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.folder import JobFolder
@@ -113,6 +113,23 @@ def test_disk_use_grows_by_one_file_of_parameters_per_round(clinics: dict[str, s
     assert len(inodes) == 4
     momentum_of_three_nodes = 3 * 4 * model  # what a node would keep lies in a local job's folder, too
     assert sum(everything.values()) < (4 + 1 + 4) * model + momentum_of_three_nodes + 2_000_000
+
+
+def test_a_job_cut_before_its_first_breakpoint_resumes_from_its_folder(
+    clinics: dict[str, str], tmp_path: Path
+) -> None:
+    whole = make_job(clinics, tmp_path / "whole")
+    whole.run(progress=False)
+    job = make_job(clinics, tmp_path / "cut")
+    job.start_nodes_training_round(1)  # begun, and never committed
+    job.close("failed")
+    assert job.breakpoints == []
+    again = Job.resume(job.folder)
+    again.run(progress=False)
+    assert again.id == job.id
+    assert digest(again) == digest(whole)
+    with pytest.raises(BreakpointMissing, match="anew"):
+        Job.resume(make_job(clinics, tmp_path).folder)
 
 
 def test_a_damaged_breakpoint_is_refused_by_name_with_an_offer(
