@@ -270,7 +270,7 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("words", "says"),
         [
-            (("verify", "job_0"), "job_0"),
+            (("verify", "job_nothing"), "job_nothing"),
             (("job", "show", "../../etc"), "../../etc"),
             (("nodes", "--jason"), "--json"),
             (("node", "status"), "fedjob node init"),
