@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from fedjob.common.errors import NoSpace
@@ -59,3 +60,12 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"no space left to write {path}: free some, then run again") from error
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that is never rewritten in place a second name; a copy, fsynced, where links can't be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        fsync_file(target)

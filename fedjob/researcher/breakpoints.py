@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.durable import fsync_dir, fsync_file, replace_durably
+from fedjob.common.durable import fsync_dir, link_or_copy, replace_durably
 from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, BreakpointMissing, DecodeError
 from fedjob.common.params import FileParams, save_params
 from fedjob.researcher.folder import JobFolder
@@ -232,12 +232,7 @@ def _write(path: Path, data: bytes, files: dict[str, list[Any]]) -> None:
 
 
 def _link(source: Path, target: Path, files: dict[str, list[Any]]) -> None:
-    """Hard-link a file that is never rewritten in place; copy where the file system can't."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        fsync_file(target)
+    link_or_copy(source, target)
     files[target.name] = [target.stat().st_size, hash_file(target)]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.codec import to_plain
-from fedjob.common.durable import write_atomic
+from fedjob.common.durable import link_or_copy, write_atomic
 from fedjob.common.errors import BreakpointMissing, ConfigError, FedjobError, JobError, NotReady, SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold
@@ -613,10 +613,7 @@ def _adopt(
     def adopt(name: str, source: Path) -> Path:
         target = spool / f"resumed_{name}"
         target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
+        link_or_copy(source, target)
         return target
 
     state = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.durable import link_or_copy
 from fedjob.common.errors import FedjobError, JobFailed, SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.params import FileParams
@@ -42,8 +41,6 @@ class Runner:
     Args:
         position: where to begin; None for the start.
         session: for remote jobs.
-        nodes: `(round, nodes) -> nodes` in place of the spec's selector, when a
-            researcher drives the rounds by hand.
         keep_files: folder that plan, parameters and replies are linked into.
     """
 
@@ -314,7 +311,4 @@ class Runner:
 
 def _link(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    link_or_copy(source, target)
