@@ -63,7 +63,7 @@ def run(bench: BenchFederation, num_params: int, rounds: int, every: int) -> Non
     started = time.time()
     with Peak() as peak:
         job.run(progress=False)
-    seconds = [event.data["seconds"] for event in job.events() if event.type == "round"]
+    seconds = [event.body["seconds"] for event in job.events() if event.type == "round"]
     asked = next(event.time for event in job.events() if event.type == "ask")
     size = num_params * 4
     print(

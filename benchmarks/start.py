@@ -28,7 +28,7 @@ def main() -> None:
             started = time.time()
             job.run(progress=False)
             first = min(
-                event.data["training_since"] for event in job.events() if "training_since" in event.data
+                event.body["training_since"] for event in job.events() if "training_since" in event.body
             )
             seconds.append(first - started)
         print(

@@ -21,12 +21,20 @@
         NoSpace                 the disk is full
       PolicyError
         NotPermitted            unknown or revoked party, missing or foreign token, not a reader
+          NotAllowed            a follower asked for what only the job's owner may do
         PlanNotApproved
       RoundError
         NodeFailure             one node: who, and the reason
         QuorumNotReached
       JobError
+        SubmitError             a job could not be handed over; it stays a draft
+        TokenConflict           a submit token was used for other content
+        TokenDeleted            a submit token belongs to a job that was deleted
         JobFailed               carries the machine-readable reason
+        WaitTimeout             a job goes on, but not within the time that was given
+        NoSuchJob               nothing matches
+        AmbiguousJob            several jobs match; they are listed
+        NotFinished             a job has to end first
         IllegalTransition
         NotReady                asked for a result before the end
       BreakpointError
@@ -176,6 +184,12 @@ class NotPermitted(PolicyError):
     reason = "not_permitted"
 
 
+class NotAllowed(NotPermitted):
+    """A follower asked for what only the job's owner may do, or follows without being named a watcher."""
+
+    reason = "not_allowed"
+
+
 class PlanNotApproved(PolicyError):
     """The node's owner has not approved this plan's text, or has rejected it."""
 
@@ -221,6 +235,48 @@ class JobFailed(JobError):
     def __init__(self, message: str, *, reason: str = "exception") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class SubmitError(JobError):
+    """A job could not be handed over; it stays a draft."""
+
+    reason = "submit"
+
+
+class TokenConflict(SubmitError):
+    """A submit token was used before, for a job with other content."""
+
+    reason = "token_conflict"
+
+
+class TokenDeleted(SubmitError):
+    """A submit token belongs to a job that was deleted."""
+
+    reason = "token_deleted"
+
+
+class WaitTimeout(JobError):
+    """A job goes on, but it has not ended within the time that was given."""
+
+    reason = "wait_timeout"
+
+
+class NoSuchJob(JobError):
+    """No job of this home matches."""
+
+    reason = "no_such_job"
+
+
+class AmbiguousJob(JobError):
+    """Several jobs match; the message lists them."""
+
+    reason = "ambiguous_job"
+
+
+class NotFinished(JobError):
+    """A job has to end before that."""
+
+    reason = "not_finished"
 
 
 class IllegalTransition(JobError):

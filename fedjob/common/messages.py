@@ -31,11 +31,16 @@ class Ping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Which datasets do you have with all of these tags (or of this name)?"""
+    """Which datasets do you have with all of these tags (or of this name)?
+
+    Args:
+        project: only nodes that are enrolled in it answer with data.
+    """
 
     kind: ClassVar[str] = "search"
     tags: list[str] = field(default_factory=list)
     name: str = ""
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +48,38 @@ class Offer:
     """May this plan run on this dataset? A node that does not know the plan fetches it and asks its owner.
 
     Args:
+        config: the protocol's configuration.
         entry: name of the plan's class in its text.
+        use: `private` or `mock`.
+        project: namespace of the job; selects the node's rules.
+        owner: who asks, as they describe themselves: `{name, org, role}`. Their key is in the frame.
+        model_args, training_args: what the plan would run with; a grant may bind them to ranges.
+        rounds: that the job is for.
+        resources: `{cpus, memory, gpus, labels, pool}` that the node would have to spare.
+        launches: sha256 of further plans that this one may launch as child tasks.
+        protect: protections that the job offers, by name.
+        reserve: hold the resources for a short lease; a task takes them.
         dry: look only; nothing is filed with the owner.
     """
 
     kind: ClassVar[str] = "offer"
     dataset: str
     protocol: str
+    config: dict[str, Any] = field(default_factory=dict)
     plan: Ref | None = None
     entry: str = ""
     use: str = "private"
+    project: str = ""
     job_name: str = ""
     note: str = ""
+    owner: dict[str, str] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
+    training_args: dict[str, Any] = field(default_factory=dict)
+    rounds: int = 1
+    resources: dict[str, Any] = field(default_factory=dict)
+    launches: list[str] = field(default_factory=list)
+    protect: list[str] = field(default_factory=list)
+    reserve: bool = False
     dry: bool = False
 
 
@@ -72,6 +97,9 @@ class Task:
         keep_states: ids of the node states that kept breakpoints name; others of rounds before
             this one may go. None keeps all.
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
+        files: data that the researcher brings, unpacked read-only at the node; `dataset` is then empty.
+        props: the job's free properties, which the plan can read.
+        project, owner, resources, launches, protect: as in the offer.
     """
 
     kind: ClassVar[str] = "task"
@@ -81,6 +109,13 @@ class Task:
     plan: Ref | None = None
     entry: str = ""
     use: str = "private"
+    project: str = ""
+    owner: dict[str, str] = field(default_factory=dict)
+    files: Ref | None = None
+    props: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+    launches: list[str] = field(default_factory=list)
+    protect: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     blobs: dict[str, Ref] = field(default_factory=dict)
     params: dict[str, Ref] = field(default_factory=dict)
@@ -108,7 +143,13 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pong:
-    """Reply to a ping."""
+    """Reply to a ping.
+
+    Args:
+        busy: tasks that run.
+        jobs: that the asking researcher has tasks of here; what it does not know it can end.
+        projects: that the node is enrolled in.
+    """
 
     kind: ClassVar[str] = "reply"
     about: ClassVar[str] = "ping"
@@ -116,6 +157,11 @@ class Pong:
     version: str = ""
     num_datasets: int = 0
     busy: int = 0
+    workers: int = 0
+    contact: str = ""
+    labels: list[str] = field(default_factory=list)
+    projects: list[str] = field(default_factory=list)
+    jobs: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +183,18 @@ class Answer:
         reason: why it is `unknown`: `no_dataset`, `missing_packages`, `plan`, `repository`, ...
         missing: packages that the plan imports and the node lacks.
         num_rows: of the dataset; what a reply claims is held against it.
+        grant_state: `pending`, `granted`, `rejected`, `expired`, `revoked`, or empty where there is none.
+        origin: of the grant: `request`, `rule` or `built-in`.
+        needs: what the owner has to allow: of `plan` and `data`; empty when it is free to use.
+        until: seconds since 1970 when the grant ends, 0 for never.
+        limits: of the grant, by name.
+        by, decided: who decided, and when (seconds since 1970).
+        contact: whom to ask.
+        version: hash of the dataset's present content.
+        schedule: whether it could start: empty for yes, else one of `no_workers`, `no_free_worker`,
+            `resources`, `outside_hours`.
+        short: which resources are short.
+        workers, ahead: how many workers the node has, and how many tasks wait before this one.
     """
 
     kind: ClassVar[str] = "reply"
@@ -148,6 +206,19 @@ class Answer:
     missing: list[str] = field(default_factory=list)
     num_rows: int = 0
     grant: str = ""
+    grant_state: str = ""
+    origin: str = ""
+    needs: list[str] = field(default_factory=list)
+    until: float = 0.0
+    limits: dict[str, Any] = field(default_factory=dict)
+    by: str = ""
+    decided: float = 0.0
+    contact: str = ""
+    version: str = ""
+    schedule: str = ""
+    short: list[str] = field(default_factory=list)
+    workers: int = 0
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +380,12 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
     Returns:
         64 hex digits.
     """
-    what = to_plain(replace(task, keep_states=None, limit_s=None))
+    # who asks and what the node has to spare decide whether it is computed, not what comes out
+    what = to_plain(
+        replace(
+            task, keep_states=None, limit_s=None, owner={}, project="", resources={}, launches=[], protect=[]
+        )
+    )
     return hashlib.sha256(pack([job, round_, step, node, task.dataset, child, _sorted(what)])).hexdigest()
 
 

@@ -20,20 +20,24 @@ class JobEvent:
         seq: counts the job's events from 1.
         time: seconds since 1970.
         type: `state`, `round`, `note`, `error`, `grant`, `metrics`, `progress`, `breakpoint`, `result`, or a plan's own.
+        job: its id.
+        task: key of the task that it is about; empty for none.
         node: that it is about; empty for the job as a whole.
     """
 
     type: str
     seq: int = 0
     time: float = 0.0
-    round: int = 0
+    job: str = ""
+    task: str = ""
     node: str = ""
-    data: dict[str, Any] = field(default_factory=dict)
+    round: int = 0
+    body: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         who = f" {self.node}" if self.node else ""
         where = f" round {self.round}" if self.round else ""
-        what = " ".join(f"{key}={_short(value)}" for key, value in self.data.items())
+        what = " ".join(f"{key}={_short(value)}" for key, value in self.body.items())
         return f"{time.strftime('%H:%M:%S', time.localtime(self.time))}{where}{who} {self.type}: {what}"
 
 
@@ -51,15 +55,27 @@ class EventLog:
         listeners: called with each event after it is written.
     """
 
-    def __init__(self, path: Path, listeners: tuple[Callable[[JobEvent], None], ...] = ()) -> None:
+    def __init__(
+        self, path: Path, job: str = "", listeners: tuple[Callable[[JobEvent], None], ...] = ()
+    ) -> None:
+        self._job = job
         self._listeners = listeners
         self._seq = sum(1 for _ in read_events(path))
         self._file = path.open("a", encoding="utf-8")
 
-    def add(self, type_: str, *, round_: int = 0, node: str = "", **data: Any) -> JobEvent:
+    def add(self, type_: str, *, round_: int = 0, node: str = "", task: str = "", **body: Any) -> JobEvent:
         """Append an event and tell the listeners."""
         self._seq += 1
-        event = JobEvent(type=type_, seq=self._seq, time=time.time(), round=round_, node=node, data=data)
+        event = JobEvent(
+            type=type_,
+            seq=self._seq,
+            time=time.time(),
+            job=self._job,
+            task=task,
+            node=node,
+            round=round_,
+            body=body,
+        )
         self._file.write(json.dumps({"v": VERSION, **asdict(event)}, default=str) + "\n")
         self._file.flush()
         for listener in self._listeners:

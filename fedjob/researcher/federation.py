@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
+from fedjob.common.lifecycle import State
 from fedjob.common.messages import Result, Task
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
@@ -49,6 +51,22 @@ Accept = Callable[[Arrival], str]
 """Return why an arrival does not count (`reason: detail`), or nothing."""
 
 
+class Gates(Protocol):
+    """What a federation tells its runner, and asks it, on the way to the first round."""
+
+    def enter(self, state: State, reason: str = "", detail: str = "") -> None:
+        """Put the job into a state: its record is written, an event says so."""
+
+    def update(self, **changes: Any) -> None:
+        """Change other fields of the job's record."""
+
+    def await_slot(self) -> None:
+        """Wait until this job is one of those that may run on this home."""
+
+    def check(self) -> None:
+        """Raise what ends the job, if somebody asked for its end; called at least every second."""
+
+
 class Federation(ABC):
     """Nodes that can be asked.
 
@@ -59,11 +77,12 @@ class Federation(ABC):
     num_rows: Mapping[str, int | None]
 
     @abstractmethod
-    def prepare(self, plan: Ref | None) -> None:
-        """Reach the nodes and wait until enough of their owners allow the job.
+    def prepare(self, plan: Ref | None, gates: Gates) -> None:
+        """Reach the nodes and wait until enough of their owners allow the job, and enough of them can start.
 
         Args:
             plan: the plan's text, published.
+            gates: told of `queued` (and `waiting` again), asked for a slot.
 
         Raises:
             JobFailed: they do not.

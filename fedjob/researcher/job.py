@@ -432,7 +432,7 @@ class Job(ByHand):
         waiting: list[str] = []
         for event in self.events():
             if event.type == "grant":
-                waiting = list(event.data["waiting"])
+                waiting = list(event.body["waiting"])
         return waiting
 
     @property

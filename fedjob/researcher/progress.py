@@ -55,12 +55,12 @@ class ProgressBar(Hook):
         if self._progress is None:
             return
         if event.type == "grant":
-            waiting = ", ".join(event.data["waiting"])
+            waiting = ", ".join(event.body["waiting"])
             self._progress.update(
                 self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan"
             )
         elif event.type == "error":
-            self._progress.console.print(f"[yellow]{event.node} is left out: {event.data.get('reason')}")
+            self._progress.console.print(f"[yellow]{event.node} is left out: {event.body.get('reason')}")
 
     def end(self, outcome: str) -> None:
         if self._progress is not None:

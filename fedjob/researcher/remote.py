@@ -12,6 +12,7 @@ from typing import Any
 
 from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, JobFailed, QuorumNotReached, RepositoryError
+from fedjob.common.lifecycle import State
 from fedjob.common.messages import Answer, End, Event, Message, Offer, Result, Task, work_key
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
@@ -20,7 +21,7 @@ from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Address, Ref
 from fedjob.researcher import roundkeeping
 from fedjob.researcher.events import EventLog
-from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
+from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
 from fedjob.researcher.journal import Journal, read_journal
 from fedjob.researcher.release import Goodbye, release
 from fedjob.researcher.session import Session
@@ -64,7 +65,7 @@ class RemoteFederation(Federation):
 
     # -- before the first round -----------------------------------------------
 
-    def prepare(self, plan: Ref | None) -> None:
+    def prepare(self, plan: Ref | None, gates: Gates) -> None:
         with self._session.lock:
             answers: dict[str, Answer] = {}
             asked = time.monotonic()
@@ -102,6 +103,8 @@ class RemoteFederation(Federation):
                 for node, rows in self.num_rows.items()
                 if node not in lost
             }
+        gates.enter(State.QUEUED)
+        gates.await_slot()
 
     def _offer(self, nodes: Iterable[str], plan: Ref | None) -> None:
         for node in nodes:
@@ -368,8 +371,8 @@ def _from_record(record: Mapping[str, object], place: Place) -> Arrival:
     return Arrival(node=str(record["node"]), result=result, params=params)
 
 
-def _clean(data: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in data.items() if key not in ("type_", "round_", "node")}
+def _clean(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in ("type_", "round_", "node", "task")}
 
 
 def _and_required(quorum: Quorum) -> str:

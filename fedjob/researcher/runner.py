@@ -12,6 +12,7 @@ from typing import Any
 from fedjob.common.durable import link_or_copy
 from fedjob.common.errors import FedjobError, JobFailed, SpecError
 from fedjob.common.folds import FOLDS
+from fedjob.common.lifecycle import State
 from fedjob.common.params import FileParams
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import Ask, Gathered, View
@@ -61,6 +62,7 @@ class Runner:
         self.hooks = tuple(hooks)
         self.protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
         self.position = position or self._start()
+        self.record: JobRecord
         self.gatherer: Gatherer
         self.federation: Federation
         self._plan_text = plan_text
@@ -94,7 +96,7 @@ class Runner:
             record = replace(
                 before, epoch=max(before.epoch + 1, int(time.time())), attempt=before.attempt + 1
             )
-            self.events = EventLog(self.folder.events, (self._tell,))
+            self.events = EventLog(self.folder.events, self.spec.id, (self._tell,))
             self._stack.callback(self.events.close)
             self._write(replace(record, rounds=self.spec.rounds), "waiting")
             for hook in self.hooks:
@@ -111,8 +113,9 @@ class Runner:
                 plan=plan,
                 named_states=self._named_states,
             )
-            self.federation.prepare(plan)
-            self._write(self.record, "running")
+            self.federation.prepare(plan, self)
+            self.enter(State.STARTING)
+            self.enter(State.RUNNING)
             self._round_began = time.monotonic()
         except BaseException as error:
             self.close("failed", error)
@@ -288,6 +291,23 @@ class Runner:
                 _link(
                     arrival.params.path, self._keep_files / f"round_{position.round:04d}_{node}.safetensors"
                 )
+
+    # -- gates ------------------------------------------------------------------
+
+    def enter(self, state: State, reason: str = "", detail: str = "") -> None:
+        """Put the job into a state."""
+        self._write(replace(self.record, detail=detail), state, reason)
+
+    def update(self, **changes: Any) -> None:
+        """Change other fields of the record."""
+        self.record = replace(self.record, **changes)
+        self.record.save(self.folder.record)
+
+    def await_slot(self) -> None:
+        """Wait until this job may run."""
+
+    def check(self) -> None:
+        """Raise what ends the job, if somebody asked for its end."""
 
     # -- small ------------------------------------------------------------------
 

@@ -41,6 +41,19 @@ class JobSpec:
         plan_hash: sha256 of the plan's exact text.
         quorum: `{required, min_nodes, deadline_s}`.
         fold: replaces the protocol's own where it is given.
+        plans: for a plan per node: node -> `{entry, hash}`; `plan_entry` and `plan_hash` are then empty.
+            Their texts lie in the job's folder as `plans/<hash>.py`.
+        use: `private`, or `mock` for the stand-ins that owners give.
+        project: namespace; nodes that are not enrolled in it take no part.
+        props: free properties, never interpreted.
+        owner: how the researcher describes themselves: `{name, org, role}`.
+        resources: node, or `default` -> `{cpus, memory, gpus, labels, pool}`.
+        launches: plan texts' sha256 -> entry of what the plan may launch as child tasks.
+        watchers: parties that may follow the job.
+        round_timeout_s: a round that takes longer ends the job, `failed (timeout)`.
+        max_tries: how often scheduling is tried.
+        files: sha256 of the data that the researcher brings; empty for none.
+        cloned_from: id of the job that this is a clone of.
     """
 
     id: str
@@ -67,6 +80,18 @@ class JobSpec:
     breakpoint_every: int = 1
     keep_breakpoints: int = 3
     keep: bool = False
+    plans: dict[str, dict[str, str]] = field(default_factory=dict)
+    use: str = "private"
+    project: str = ""
+    props: dict[str, Any] = field(default_factory=dict)
+    owner: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    launches: dict[str, str] = field(default_factory=dict)
+    watchers: list[str] = field(default_factory=list)
+    round_timeout_s: float | None = None
+    max_tries: int = 10
+    files: str = ""
+    cloned_from: str = ""
 
     def __post_init__(self) -> None:
         check_job_id(self.id)

@@ -38,7 +38,7 @@ def waits_for(job: Job, *nodes: str) -> None:
     """Return once the job says that it waits for exactly these owners."""
 
     def told() -> list[str]:
-        lists = [event.data["waiting"] for event in job.events() if event.type == "grant"]
+        lists = [event.body["waiting"] for event in job.events() if event.type == "grant"]
         return lists[-1] if lists else []
 
     wait_until(lambda: told() == list(nodes), timeout_s=PATIENCE_S, what=f"the job to wait for {nodes}")

@@ -484,4 +484,4 @@ class TestRoundsByHand:
         assert job.last_msg is None
         job.run(progress=False)
         assert job.last_msg == list(job.events())[-1]
-        assert job.last_msg.data["state"] == "completed"
+        assert job.last_msg.body["state"] == "completed"

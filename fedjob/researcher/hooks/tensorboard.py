@@ -47,7 +47,7 @@ class TensorBoard(Hook):
     def event(self, event: JobEvent) -> None:
         if event.type == "metrics" and event.node:
             step = self._steps[event.node] = self._steps.get(event.node, 0) + 1
-            for name, value in event.data.items():
+            for name, value in event.body.items():
                 if isinstance(value, float) and name not in ("iteration", "epoch"):
                     self._writer(event.node).add_scalar(f"{name}/live", value, step)
 

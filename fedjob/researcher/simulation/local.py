@@ -14,6 +14,7 @@ from typing import Any
 
 from fedjob.common.codec import unpack
 from fedjob.common.errors import JobFailed, NodeFailure, QuorumNotReached
+from fedjob.common.lifecycle import State
 from fedjob.common.messages import Result, Task, work_key
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
@@ -22,7 +23,7 @@ from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.common.work import Emit, Workbench, WorkOrder
 from fedjob.researcher.events import EventLog
-from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
+from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
 
 _STATE = "node_state_"
 
@@ -54,7 +55,9 @@ class LocalFederation(Federation):
         self._states = home / "states"
         self._brought = brought
 
-    def prepare(self, plan: Ref | None) -> None:
+    def prepare(self, plan: Ref | None, gates: Gates) -> None:
+        gates.enter(State.QUEUED)
+        gates.await_slot()
         self._states.mkdir(parents=True, exist_ok=True)
         for name, source in self._brought.items():
             target = self._states / name.removeprefix(_STATE)

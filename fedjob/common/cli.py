@@ -1,0 +1,97 @@
+"""What every command line draws: tables, sizes, times; and groups that import a command when it is used."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it is run.
+
+    Args:
+        commands: name -> (module, attribute, one line about it).
+    """
+
+    def __init__(self, *args: Any, commands_of: Mapping[str, tuple[str, str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._commands_of = commands_of
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._commands_of)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._commands_of:
+            return None
+        module, attribute, _ = self._commands_of[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, _, about) in self._commands_of.items()])
+
+
+def json_option(command: Any) -> Any:
+    """Give a command `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as JSON."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, *, empty: str = "nothing to show") -> None:
+    """Print rows that have the same keys: as JSON where it is asked for, else as a table."""
+    if as_json:
+        print_json(list(rows))
+        return
+    table(
+        tuple(rows[0]) if rows else (),
+        [tuple("yes" if v is True else "no" if v is False else str(v) for v in row.values()) for row in rows],
+        empty=empty,
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    """Draw a table on a terminal; in a pipe, print tab-separated lines."""
+    if not rows:
+        click.echo(empty, err=not sys.stdout.isatty())
+        return
+    if not sys.stdout.isatty():
+        for row in (header, *rows):
+            click.echo("\t".join(clean(cell) for cell in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*header, box=None, header_style="bold")
+    for row in rows:
+        drawn.add_row(*(Text(clean(cell)) for cell in row))
+    Console().print(drawn)
+
+
+def clean(text: str) -> str:
+    """Keep what a researcher wrote from steering the owner's terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def size(num_bytes: int) -> str:
+    size = float(num_bytes)
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def when(at: float | None) -> str:
+    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,78 @@
+"""The life of a job, and of a task: one table, and what may follow what.
+
+A node's task walks through the same states as a job, without `draft` and
+`unschedulable`. Beside a state stands a reason, one of `REASONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from fedjob.common.errors import IllegalTransition
+
+
+class State(StrEnum):
+    """Where a job or a task stands."""
+
+    DRAFT = "draft"
+    WAITING = "waiting"
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    KILLED = "killed"
+    LOST = "lost"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    UNSCHEDULABLE = "unschedulable"
+
+
+PENDING = frozenset({State.WAITING, State.QUEUED})
+ACTIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
+HISTORY = frozenset(
+    {
+        State.COMPLETED,
+        State.FAILED,
+        State.KILLED,
+        State.LOST,
+        State.REJECTED,
+        State.CANCELLED,
+        State.UNSCHEDULABLE,
+    }
+)
+GROUPS: Mapping[str, frozenset[State]] = {"pending": PENDING, "active": ACTIVE, "history": HISTORY}
+
+TABLE: Mapping[State, frozenset[State]] = {
+    State.DRAFT: frozenset({State.WAITING}),
+    State.WAITING: frozenset({State.QUEUED, State.REJECTED, State.CANCELLED}),
+    State.QUEUED: frozenset(
+        {State.STARTING, State.WAITING, State.REJECTED, State.UNSCHEDULABLE, State.CANCELLED}
+    ),
+    State.STARTING: frozenset({State.RUNNING, State.FAILED, State.STOPPING, State.LOST}),
+    State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.STOPPING, State.LOST}),
+    State.STOPPING: frozenset({State.KILLED, State.LOST}),
+    **dict.fromkeys(HISTORY, frozenset({State.WAITING})),  # by restart: the same id, the next attempt
+}
+
+
+def advance(state: State | str, to: State | str) -> State:
+    """Return the next state.
+
+    Raises:
+        IllegalTransition: the table has no such step; says which there are.
+    """
+    here, there = State(state), State(to)
+    if there not in TABLE[here]:
+        allowed = ", ".join(sorted(TABLE[here]))
+        raise IllegalTransition(f"what is {here} can become {allowed}; it can't become {there}")
+    return there
+
+
+def diagram() -> str:
+    """Return the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> draft"]
+    lines += [f"    {here} --> {there}" for here in State for there in State if there in TABLE[here]]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,55 @@
+"""`fedjob node config`: the owner's settings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+
+import click
+
+from fedjob.common.cli import json_option
+from fedjob.common.config import load_config, set_config
+from fedjob.common.errors import ConfigError
+from fedjob.node.cli.home import home_option
+from fedjob.node.settings import NodeConfig, NodeHome
+
+
+@click.group()
+def config() -> None:
+    """The node's settings."""
+
+
+@config.command("show")
+@home_option
+@json_option
+def config_show(home: NodeHome, as_json: bool) -> None:
+    """Show every setting."""
+    values = asdict(load_config(NodeConfig, home.root))
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    for key, value in values.items():
+        click.echo(f"{key} = {value}")
+
+
+@config.command("get")
+@click.argument("key")
+@home_option
+def config_get(key: str, home: NodeHome) -> None:
+    """Print one setting."""
+    values = asdict(load_config(NodeConfig, home.root))
+    if key not in values:
+        raise ConfigError(
+            f"there is no setting {key!r}. Known: {', '.join(f.name for f in fields(NodeConfig))}"
+        )
+    click.echo(values[key])
+
+
+@config.command("set")
+@click.argument("key")
+@click.argument("value")
+@home_option
+def config_set(key: str, value: str, home: NodeHome) -> None:
+    """Change one setting; a running node follows within a second."""
+    home.check()
+    click.echo(f"{key} = {set_config(NodeConfig, home.root, key, value)}")

@@ -1,0 +1,145 @@
+"""`fedjob node data`: what the node offers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fedjob.common.cli import json_option, size, table
+from fedjob.common.errors import SpecError
+from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.datasets import Datasets, describe_dataset
+from fedjob.node.settings import NodeHome
+
+
+@click.group()
+def data() -> None:
+    """The datasets that this node offers."""
+
+
+@data.command("add")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@home_option
+@click.option("--tags", default="", help="Comma-separated words that researchers search for.")
+@click.option("--reader", help="How to read it; guessed from the path where it can be.")
+@click.option(
+    "--option", "options", multiple=True, metavar="K=V", help="An option of the reader; repeatable."
+)
+@click.option("--mock", type=click.Path(path_type=Path), help="A safe stand-in of the same form.")
+@click.option("--min-rows", type=int, default=0, help="Nothing is computed on fewer rows.")
+def data_add(
+    name: str,
+    path: Path,
+    home: NodeHome,
+    tags: str,
+    reader: str | None,
+    options: tuple[str, ...],
+    mock: Path | None,
+    min_rows: int,
+) -> None:
+    """Offer the data at PATH under NAME; they stay where they are."""
+    pairs: dict[str, str] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or not key:
+            raise SpecError(f"--option takes KEY=VALUE, not {option!r}")
+        pairs[key] = value
+    words = [tag.strip() for tag in tags.split(",") if tag.strip()]
+    with open_database(home) as database:
+        dataset = describe_dataset(
+            name, path, tags=words, reader=reader, options=pairs, mock=mock, min_rows=min_rows
+        )
+        Datasets(database).add(dataset)
+    click.echo(
+        f"dataset {name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
+        f"read as {dataset.reader}"
+    )
+    names = [str(column["name"]) for column in dataset.columns]
+    if (
+        dataset.reader == "csv"
+        and not pairs.keys() & {"header", "names"}
+        and 2 * sum(map(_is_number, names)) > len(names)
+    ):
+        click.echo(
+            f"note: the first row was taken for the names of the columns ({', '.join(names[:4])}, ...): if it is "
+            f"data, `fedjob node data remove {name}` and add it again with --option header=no",
+            err=True,
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@data.command("list")
+@home_option
+@json_option
+def data_list(home: NodeHome, as_json: bool) -> None:
+    """List the datasets."""
+    with open_database(home) as database:
+        found = Datasets(database).all()
+    if as_json:
+        click.echo(json.dumps([_plain(dataset) for dataset in found], indent=2))
+        return
+    table(
+        ("name", "tags", "reader", "rows", "columns", "size", "min rows", "mock", "path"),
+        [
+            (
+                d.name,
+                ",".join(d.tags),
+                d.reader,
+                str(d.num_rows),
+                str(len(d.columns)),
+                size(d.size_bytes),
+                str(d.min_rows),
+                "yes" if d.mock else "no",
+                d.path,
+            )
+            for d in found
+        ],
+        empty="no datasets yet: fedjob node data add NAME PATH",
+    )
+
+
+@data.command("show")
+@click.argument("name")
+@home_option
+@json_option
+def data_show(name: str, home: NodeHome, as_json: bool) -> None:
+    """Show a dataset, its columns and their types."""
+    with open_database(home) as database:
+        dataset = Datasets(database).get(name)
+    if as_json:
+        click.echo(json.dumps(_plain(dataset), indent=2))
+        return
+    for key in ("name", "path", "mock", "reader", "num_rows", "min_rows"):
+        click.echo(f"{key:<10}{getattr(dataset, key) or '-'}")
+    click.echo(f"{'size':<10}{size(dataset.size_bytes)}")
+    click.echo(f"{'tags':<10}{', '.join(dataset.tags) or '-'}")
+    click.echo(f"{'options':<10}{', '.join(f'{k}={v}' for k, v in dataset.options.items()) or '-'}")
+    table(("column", "type"), [(str(c["name"]), str(c["type"])) for c in dataset.columns], empty="no columns")
+
+
+@data.command("remove")
+@click.argument("name")
+@home_option
+def data_remove(name: str, home: NodeHome) -> None:
+    """Offer a dataset no more; the data stay where they are."""
+    with open_database(home) as database:
+        Datasets(database).remove(name)
+    click.echo(f"dataset {name} is no longer offered")
+
+
+def _plain(dataset: Any) -> dict[str, Any]:
+    plain = asdict(dataset)
+    plain["columns"] = [dict(column) for column in dataset.columns]
+    return plain

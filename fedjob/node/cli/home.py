@@ -1,0 +1,45 @@
+"""What every node command takes: a home, and its database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fedjob.node.database import Database
+from fedjob.node.settings import NodeHome
+
+
+def _default_home() -> Path:
+    given = os.environ.get("FEDJOB_HOME")
+    return Path(given) if given else Path.home() / ".fedjob" / "node"
+
+
+def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--home`, and its body a `NodeHome`."""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        callback=lambda ctx, param, value: NodeHome(value or _default_home()),
+        expose_value=True,
+        help="The node's folder; default $FEDJOB_HOME, then ~/.fedjob/node.",
+    )(command)
+
+
+@contextmanager
+def open_database(home: NodeHome) -> Iterator[Database]:
+    home.check()
+    database = Database(home.database)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def name_of(home: NodeHome) -> str:
+    """Return the node's id."""
+    return (home.keys / "party").read_text(encoding="utf-8").strip()

@@ -1,0 +1,196 @@
+"""`fedjob node init`, `start`, `stop`, `status`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from fedjob.common.cli import json_option
+from fedjob.common.codec import unpack
+from fedjob.common.config import load_config
+from fedjob.common.errors import ConfigError, FedjobError, SpecError
+from fedjob.node.cli.home import home_option, name_of, open_database
+from fedjob.node.datasets import Datasets
+from fedjob.node.grants import Grants
+from fedjob.node.opening import init_node, locked, log_to, open_daemon, running_pid
+from fedjob.node.settings import NodeConfig, NodeHome
+
+START_WITHIN_S = 30.0
+STOP_WITHIN_S = 30.0
+
+
+@click.command()
+@home_option
+@click.option("--id", "name", required=True, help="The node's name in the federation.")
+@click.option("--hub", help="URL of the hub; one on loopback enrols without an invitation.")
+@click.option("--invite", type=click.Path(path_type=Path, dir_okay=False), help="The hub's invitation file.")
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate of the hub's own authority, where it has one; keep the file where it is.",
+)
+def init(home: NodeHome, name: str, hub: str | None, invite: Path | None, tls_ca: Path | None) -> None:
+    """Make a node's home and join a federation."""
+    if hub is None and invite is None:
+        raise SpecError("say where the hub is: --hub URL, or --invite FILE")
+    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca)
+    click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
+
+
+@click.command()
+@home_option
+@click.option("--workers", type=int, help="Tasks that run at the same time.")
+@click.option("--detach", is_flag=True, help="Return when the node is ready; it goes on in the background.")
+def start(home: NodeHome, workers: int | None, detach: bool) -> None:
+    """Run the node until it is told to stop."""
+    home.check()
+    load_config(NodeConfig, home.root, options={"workers": workers})  # complain before anything is started
+    if detach:
+        _start_detached(home, workers)
+        return
+    log_to(home)
+    with locked(home):
+        daemon = open_daemon(home, options={"workers": workers})
+        with _stopping_on_signals(daemon.stop):
+            threading.Thread(target=_say_ready, args=(home, daemon.ready), daemon=True).start()
+            daemon.run()
+
+
+def _say_ready(home: NodeHome, ready: threading.Event) -> None:
+    if ready.wait(60.0):
+        click.echo(f"node ready: {name_of(home)}")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop`, on a thread of its own, at SIGTERM and Ctrl-C: in a handler it could deadlock."""
+    heard, says = socket.socketpair()
+    says.setblocking(False)
+
+    def listen() -> None:
+        if heard.recv(1):
+            stop()
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    old = signal.set_wakeup_fd(says.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        says.close()
+        heard.close()
+
+
+def _start_detached(home: NodeHome, workers: int | None) -> None:
+    if (pid := running_pid(home)) is not None:
+        raise ConfigError(f"a node runs in {home.root} already (process {pid}): stop it first")
+    home.create()
+    output = home.logs / "start.log"
+    command = [sys.executable, "-m", "fedjob", "node", "start", "--home", str(home.root)]
+    if workers is not None:
+        command += ["--workers", str(workers)]
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+    deadline = time.monotonic() + START_WITHIN_S
+    while time.monotonic() < deadline:
+        said = output.read_text(encoding="utf-8", errors="replace")
+        if "node ready:" in said:
+            click.echo(f"node ready: {name_of(home)} (process {process.pid}, log {home.log})")
+            return
+        if process.poll() is not None:
+            raise FedjobError(
+                f"the node did not start: {said.strip().removeprefix('fedjob: ') or 'no reason'}"
+            )
+        time.sleep(0.05)
+    process.terminate()
+    raise FedjobError(f"the node was not ready within {START_WITHIN_S:.0f} s; see {output} and {home.log}")
+
+
+@click.command()
+@home_option
+def stop(home: NodeHome) -> None:
+    """Stop the running node; unfinished tasks go on at the next start."""
+    pid = running_pid(home)
+    if pid is None:
+        click.echo(f"no node runs in {home.root}")
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_WITHIN_S
+    while running_pid(home) == pid:
+        if time.monotonic() > deadline:
+            raise FedjobError(f"process {pid} has not ended within {STOP_WITHIN_S:.0f} s")
+        time.sleep(0.05)
+    click.echo("node stopped")
+
+
+@click.command()
+@home_option
+@json_option
+def status(home: NodeHome, as_json: bool) -> None:
+    """Show whether the node runs, its queue, its workers, and what it dropped."""
+    config = load_config(NodeConfig, home.root)
+    with open_database(home) as database:
+        pid = running_pid(home)
+        row = database.row("SELECT facts FROM live")
+        live = unpack(row["facts"]) if row is not None and pid is not None else {}
+        queue = {
+            row["status"]: row["n"]
+            for row in database.rows("SELECT status, count(*) AS n FROM tasks GROUP BY status")
+        }
+        facts = {
+            "node": name_of(home),
+            "home": str(home.root),
+            "running": pid is not None,
+            "pid": pid,
+            "connected": bool(live.get("connected")),
+            "approval": config.approval,
+            "workers": config.workers,
+            "threads": config.torch_threads,
+            "datasets": len(Datasets(database).all()),
+            "pending_grants": len(Grants(database).all("pending")),
+            "queue": queue,
+            "undelivered": database.rows("SELECT count(*) AS n FROM outbox")[0]["n"],
+            "worker_processes": live.get("workers", {}).get("warm", []),
+            "fork_server": live.get("workers", {}).get("fork_server", False),
+            "dropped": live.get("counters", {}),
+        }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    state = "stopped"
+    if pid is not None:
+        state = f"running (process {pid}), " + ("connected" if facts["connected"] else "not connected")
+    click.echo(f"node {facts['node']}: {state}")
+    click.echo(f"home      {home.root}")
+    off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
+    click.echo(f"approval  {config.approval}{off}")
+    click.echo(f"data      {facts['datasets']} dataset{'' if facts['datasets'] == 1 else 's'}")
+    click.echo(f"grants    {facts['pending_grants']} wait for a decision")
+    click.echo(f"tasks     {_counts(queue)}")
+    click.echo(
+        f"workers   {config.workers} at a time with {config.torch_threads} threads; "
+        f"{len(facts['worker_processes'])} processes"
+    )
+    click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
+    click.echo(f"dropped   {_counts(live.get('counters', {}))}")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"

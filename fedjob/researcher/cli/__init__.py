@@ -1,0 +1,1 @@
+"""The researcher's command line. Nothing here imports torch before it is needed."""

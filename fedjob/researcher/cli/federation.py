@@ -1,0 +1,88 @@
+"""`fedjob init`, `nodes`, `data`, `doctor`: a home, and what it sees of the federation."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from fedjob.common.cli import json_option, show_rows
+from fedjob.researcher.cli.home import HOME
+
+
+@click.command()
+@HOME
+@click.option("--id", "party", required=True, help="Your id in the federation.")
+@click.option(
+    "--invite", type=click.Path(exists=True, dir_okay=False), help="The invitation file from the hub's owner."
+)
+@click.option("--hub", help="URL of a hub on this machine.")
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate of the hub's own authority, where it has one; keep the file where it is.",
+)
+def init(home: Path | None, party: str, invite: str | None, hub: str | None, tls_ca: Path | None) -> None:
+    """Make a researcher's home: a key pair, and membership in a federation."""
+    from fedjob.researcher.home import home_path
+    from fedjob.researcher.session import join
+
+    if hub is None and invite is None:
+        raise click.UsageError("give --hub URL for a hub on this machine, or --invite FILE for any other")
+    folder = home_path(home)
+    membership, _ = join(folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca)
+    click.echo(f"{membership.party} is a researcher of {membership.federation}; home: {folder}")
+
+
+@click.command()
+@HOME
+@json_option
+def nodes(home: Path | None, as_json: bool) -> None:
+    """List the nodes of the federation and whether they answer."""
+    from fedjob.researcher.session import connect
+
+    with connect(home=home) as session:
+        found = session.nodes()
+    show_rows(
+        [
+            {"id": n.id, "online": n.online, "version": n.version, "datasets": n.num_datasets, "busy": n.busy}
+            for n in found
+        ],
+        as_json,
+        empty="no nodes are enrolled: fedjob node init --id NAME --hub URL",
+    )
+
+
+@click.command()
+@HOME
+@click.option("--tags", default="", help="Only datasets with all of these tags, comma separated.")
+@json_option
+def data(home: Path | None, tags: str, as_json: bool) -> None:
+    """List the datasets that nodes offer."""
+    from fedjob.researcher.session import connect
+
+    with connect(home=home) as session:
+        found = session.datasets(tags=[tag.strip() for tag in tags.split(",") if tag.strip()])
+    show_rows(
+        [
+            {"node": d.node, "name": d.name, "tags": ",".join(d.tags), "rows": d.num_rows, "reader": d.reader}
+            for d in found
+        ],
+        as_json,
+        empty="no datasets found: fedjob node data add NAME PATH --tags ... at a node that runs",
+    )
+
+
+@click.command()
+@HOME
+@json_option
+def doctor(home: Path | None, as_json: bool) -> None:
+    """Check hub, broker rights, repository, clock and versions; say what to do."""
+    from fedjob.researcher.doctor import examine
+    from fedjob.researcher.home import home_path
+
+    findings = examine(home_path(home))
+    show_rows([{"check": f.check, "ok": f.ok, "found": f.found, "do": f.advice} for f in findings], as_json)
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
