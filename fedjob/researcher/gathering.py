@@ -64,6 +64,8 @@ class Gatherer:
         place = Place(job=self.spec.id, round=round_, step=ask.step, spool=self.folder.make_spool(round_))
         nodes = self._nodes(ask, round_)
         expected = ask.schema if ask.schema is not None else _schema_of_shared(ask)
+        if ask.step == "validate":
+            ask = self._only_the_model(ask, round_)
         tasks = self._tasks(ask, position, nodes, place.spool)
         self.events.add("ask", round_=round_, step=ask.step, nodes=list(nodes))
         collected = self.federation.collect(
@@ -190,6 +192,23 @@ class Gatherer:
                 else:
                     small[name] = value
         return small, blobs, params
+
+    def _only_the_model(self, ask: Ask, round_: int) -> Ask:
+        """Leave out tensors beside the parameters: a validation has no optimizer that could use them."""
+        kept = {name: value for name, value in ask.shared.items() if name == "params" or not is_params(value)}
+        each = {
+            node: {name: value for name, value in own.items() if not is_params(value)}
+            for node, own in ask.each.items()
+        }
+        dropped = {*ask.shared} - {*kept}
+        dropped |= {name for node, own in ask.each.items() for name in {*own} - {*each[node]}}
+        if dropped:
+            self.events.add(
+                "note",
+                round_=round_,
+                text=f"auxiliary variables are not sent with a validation: {', '.join(sorted(dropped))}",
+            )
+        return replace(ask, shared=kept, each=each)
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         """Make bytes available to all nodes, or to one, until the round after next is complete."""

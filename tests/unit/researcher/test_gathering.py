@@ -17,7 +17,7 @@ from fedjob.common.protocols.base import Ask, Buffered
 from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.events import EventLog, read_events
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
@@ -159,6 +159,26 @@ def test_parameters_that_come_back_from_a_validation_do_not_count(tmp_path: Path
     good = (answer()[0], None)
     gathered, _, _ = gather(tmp_path, {"a": good, "b": answer(), "c": good}, ask)
     assert list(gathered.left_out) == ["b"]
+
+
+@pytest.mark.feature("FB-52")
+def test_auxiliary_variables_do_not_travel_with_a_validation_and_a_note_says_so(tmp_path: Path) -> None:
+    control = {"w": torch.ones(3)}
+    ask = Ask(
+        step="validate",
+        shared={"params": {"w": torch.zeros(3)}, "control": control, "threshold": 0.5},
+        each={"b": {"own_control": control, "name": "b"}},
+        commit=False,
+    )
+    good = (answer()[0], None)
+    _, _, federation = gather(tmp_path, dict.fromkeys(NODES, good), ask)
+    for task in federation.tasks.values():
+        assert list(task.params) == ["params"]
+    assert federation.tasks["a"].values == {"threshold": 0.5}
+    assert federation.tasks["b"].values == {"threshold": 0.5, "name": "b"}
+    (job,) = tmp_path.iterdir()
+    notes = [e.body["text"] for e in read_events(JobFolder(job).events) if e.type == "note"]
+    assert notes == ["auxiliary variables are not sent with a validation: control, own_control"]
 
 
 def test_an_ask_to_unknown_nodes_is_refused(tmp_path: Path) -> None:
