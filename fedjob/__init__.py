@@ -29,6 +29,7 @@ _NAMES = {
     "TorchPlan": "fedjob.common.plans.torch",
     "WeightedMean": "fedjob.common.folds.mean",
     "connect": "fedjob.researcher.session",
+    "function": "fedjob.common.plans.function",
 }
 
 __all__ = [
@@ -50,11 +51,13 @@ __all__ = [
     "WeightedMean",
     "__version__",
     "connect",
+    "function",
 ]
 
 if TYPE_CHECKING:
     from fedjob.common.errors import FedjobError, JobFailed
     from fedjob.common.folds.mean import WeightedMean
+    from fedjob.common.plans.function import function
     from fedjob.common.plans.sklearn import SklearnPlan
     from fedjob.common.plans.torch import TorchPlan
     from fedjob.common.protocols.fedavg import FedAvg

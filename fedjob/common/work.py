@@ -30,7 +30,7 @@ class WorkOrder:
         key: the work's name, see `messages.work_key`.
         plan_text: the approved bytes, decoded; empty for a protocol without a plan.
         entry: the plan's class.
-        dataset: `{name, path, reader, tags, options}` for the reader.
+        dataset: `{name, path, reader, tags, options}` for the reader; empty for work without data.
         values: the instruction's plain values.
         params: name -> path of a safetensors file.
         state_path: the node state to start from; empty for a fresh one.
@@ -137,7 +137,7 @@ class Workbench:
         state = load_tree(Path(order.state_path)) if order.state_path else {}
         seed = seed_for(order.seed, order.round, order.node)
         if plan is not None:
-            plan.ctx.round, plan.ctx.seed, plan.ctx.emit = order.round, seed, emit
+            plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
             plan.start_step(order.training_args)
             plan.set_state(state.get("plan"))
         local = Local(
@@ -187,7 +187,7 @@ class Workbench:
     def _bench(self, order: WorkOrder, emit: Emit) -> tuple[Any, bool]:
         """Return the built plan with its data, and whether it is new."""
         from fedjob.common.plans.base import Context
-        from fedjob.common.plans.source import compile_plan
+        from fedjob.common.plans.source import make_plan
         from fedjob.common.readers import open_dataset
 
         made_of = (order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node)
@@ -196,14 +196,14 @@ class Workbench:
         self._plan, self._made_of = None, ()
         if not order.plan_text:
             return None, True
-        plan = compile_plan(order.plan_text, order.entry)()
+        plan = make_plan(order.plan_text, order.entry)
         plan.ctx = Context(
-            node=order.node, round=order.round, job_seed=order.seed, seed=order.seed, emit=emit
+            node=order.node, round=order.round, job_seed=order.seed, seed=order.seed, send=emit
         )
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))
-        plan.load_data(open_dataset(order.dataset))
+        plan.load_data(open_dataset(order.dataset) if order.dataset else None)
         self._plan, self._made_of = plan, made_of
         return plan, True
 
@@ -213,13 +213,18 @@ def built_plan(
 ) -> Any:
     """Build a plan on the researcher's side: the first parameters depend on the job's seed alone.
 
+    Returns:
+        None for a job without a plan.
+
     Raises:
         PlanError: what the plan's own methods raise is chained.
     """
     from fedjob.common.plans.base import Context
-    from fedjob.common.plans.source import compile_plan
+    from fedjob.common.plans.source import make_plan
 
-    plan = compile_plan(plan_text, entry)()
+    if not plan_text:
+        return None
+    plan = make_plan(plan_text, entry)
     plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed)
     seed_everything(seed_for(seed, 0, "", "init"))
     try:

@@ -19,6 +19,7 @@ from fedjob.common.params import FileParams, Schema, save_params, schema_of
 from fedjob.common.protocols.base import Ask, Gathered, Reply
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
+from fedjob.common.values import decode, encode
 from fedjob.common.work import is_params
 from fedjob.researcher.breakpoints import chain
 from fedjob.researcher.events import EventLog
@@ -81,7 +82,7 @@ class Gatherer:
         self.replies = {r: a for r, a in self.replies.items() if r >= round_ - 1}
         self.replies[round_] = arrivals
         rule = self.fold or ask.fold
-        total = rule.fold([_contribution(arrival) for arrival in arrivals.values()])
+        total = self._fold(rule, [_contribution(arrival) for arrival in arrivals.values()])
         # what the next round begins with is published at once, so that it is hashed only once
         total, output_hash = self._spool_total(total, place, publish=ask.commit and round_ < self.spec.rounds)
         gathered = Gathered(
@@ -90,6 +91,13 @@ class Gatherer:
             left_out=dict(collected.left_out),
         )
         return gathered, self._advance(position, ask, rule, gathered, output_hash)
+
+    def _fold(self, rule: FoldRule, contributions: list[Contribution]) -> Contribution:
+        """Fold; a fold of the job's own sees the values that nodes returned, not how they travelled."""
+        if self.fold is None:
+            return rule.fold(contributions)
+        total = rule.fold([replace(c, value=decode(c.value)) for c in contributions])
+        return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
 
     def _spool_total(self, total: Contribution, place: Place, *, publish: bool) -> tuple[Contribution, str]:
         """Put a total's tensors on disk: from here on they are a file that is mapped, linked and sent."""

@@ -44,8 +44,7 @@ class Context:
         allow_gpu: whether the node lets `use_gpu` have its GPU.
         state: kept at this node from round to round: a dictionary of numbers,
             strings, bytes, None, tensors, and lists and dictionaries of them.
-        emit: `emit(type, data)` sends an event to whoever follows the job;
-            numbers in a `metrics` event are drawn as curves.
+        send: `send(type, body)` takes what `emit` is given on its way to the researcher.
     """
 
     node: str = "local"
@@ -55,7 +54,16 @@ class Context:
     device: str = "cpu"
     allow_gpu: bool = True
     state: dict[str, Any] = field(default_factory=dict)
-    emit: Callable[[str, dict[str, Any]], None] = _ignore
+    send: Callable[[str, dict[str, Any]], None] = _ignore
+
+    def emit(self, type_: str, body: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
+        """Send an event to whoever follows the job: `ctx.emit("found", site=3, rows=[1, 2])`.
+
+        Args:
+            type_: `metrics` (its numbers are drawn as curves), `result`, `checkpoint`, or a word of your own.
+            body: fields as a map, beside those given by name; plain data, 16 KB in all.
+        """
+        self.send(type_, {**(body or {}), **fields})
 
     def progress(self, done: float, total: float) -> None:
         """Say how far this work is."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from fedjob.common.errors import PlanError
 from fedjob.common.plans.base import TrainingPlan, check_plan_class
 from fedjob.common.plans.extraction import Extraction
+from fedjob.common.plans.function import FunctionPlan, RemoteFunction, function
 from fedjob.common.plans.hidden import check_plan_text, decode_plan
 from fedjob.common.plans.places import Place, place_in_file, place_of
 
@@ -60,6 +61,7 @@ def extract(plan: object) -> PlanSource:
     if isinstance(plan, str):
         place = place_in_file(plan)
     else:
+        plan = plan.function if isinstance(plan, RemoteFunction) else plan
         definition = plan if isinstance(plan, (type, types.FunctionType)) else type(plan)
         made = vars(definition).get(_SOURCE)
         if isinstance(made, PlanSource):
@@ -97,6 +99,18 @@ def compile_plan(text: str, entry: str) -> type[TrainingPlan]:
     cls = check_plan_class(found)
     setattr(cls, _SOURCE, PlanSource(text, entry, plan_hash(text)))
     return cls
+
+
+def make_plan(text: str, entry: str) -> TrainingPlan | FunctionPlan:
+    """Build a plan, or a function as one, from its text and nothing else.
+
+    Raises:
+        PlanError: as `compile_plan`.
+    """
+    found = compile_text(text, entry)
+    if isinstance(found, (RemoteFunction, types.FunctionType)):
+        return FunctionPlan(function(found))
+    return check_plan_class(found)()
 
 
 def compile_text(text: str, entry: str) -> object:

@@ -9,5 +9,6 @@ PROTOCOLS: Registry[FederatedProtocol] = Registry(
     "protocol",
     {
         "fedavg": "fedjob.common.protocols.fedavg:FedAvg",
+        "function": "fedjob.common.protocols.function:Function",
     },
 )

@@ -215,7 +215,7 @@ def test_metrics_events_come_with_every_interval() -> None:
     events: list[Any] = []
     plan = built(
         lambda: SGDClassifier(), [0, 1], (INPUTS, BINARY), {"batch_size": 6, "log_interval": 4},
-        emit=lambda type_, body: events.append((type_, body)),
+        send=lambda type_, body: events.append((type_, body)),
     )  # fmt: skip
     outcome = plan.train()
     assert [body["iteration"] for type_, body in events if type_ == "metrics"] == [4, 8, 10]

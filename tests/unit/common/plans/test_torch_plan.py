@@ -325,7 +325,7 @@ def test_a_metrics_event_comes_with_every_interval() -> None:
     events: list[tuple[str, dict[str, Any]]] = []
     plan = built(
         args={"lr": 0.01, "num_updates": 25, "batch_size": 10, "log_interval": 10},
-        emit=lambda type_, body: events.append((type_, body)),
+        send=lambda type_, body: events.append((type_, body)),
     )
     plan.train()
     metrics = [body for type_, body in events if type_ == "metrics"]
@@ -345,7 +345,7 @@ def test_validation_measures_and_says_so() -> None:
 
     events: list[Any] = []
     args = {**ARGS, "test_ratio": 0.4, "test_metric": ["accuracy", "roc_auc", "f1"]}
-    plan = built(Classes, args, emit=lambda type_, body: events.append((type_, body)))
+    plan = built(Classes, args, send=lambda type_, body: events.append((type_, body)))
     states = plan.validate()
     logits = (
         INPUTS[plan._test_rows] @ plan.get_params()["weight"].numpy().T + plan.get_params()["bias"].numpy()

@@ -1,0 +1,272 @@
+"""What a function may return, as plain data and back, without any code in between.
+
+Beside plain data there are numpy arrays and scalars, torch tensors, pandas DataFrames
+and Series, tuples, sets, dates and maps with keys that are no strings. Each becomes a map
+with one marked key; tensors are safetensors inside, tables Arrow IPC streams, so that types
+survive. Nothing is imported that the value does not need.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fedjob.common.codec import MAX_ITEMS
+from fedjob.common.errors import DecodeError, EncodeError
+
+MARK = "\0type"
+"""The key that no map of a user's may have."""
+
+_ARRAY_KINDS = "biufcMmUS"
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def encode(value: Any, where: str = "the value") -> Any:
+    """Return `value` as plain data; equal values give equal data.
+
+    Args:
+        where: names the value in errors.
+
+    Raises:
+        EncodeError: something in it can't travel; the place and the type are named.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        if kind is int and not -(1 << 63) <= value < 1 << 64:
+            return {MARK: "int", "digits": str(value)}
+        return value
+    if isinstance(value, Mapping):
+        return _encode_map(value, where)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return _encode_items(value, where)
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return {
+            MARK: "datetime" if isinstance(value, datetime.datetime) else "date",
+            "iso": value.isoformat(),
+        }
+    for package, encoder in (("torch", _encode_torch), ("pandas", _encode_pandas), ("numpy", _encode_numpy)):
+        if package in sys.modules and (found := encoder(value, where)) is not None:
+            return found
+    for plain in (int, float, str):  # an enumeration's member, say
+        if isinstance(value, plain):
+            return encode(plain(value), where)
+    raise EncodeError(
+        f"{where} is a {kind.__module__}.{kind.__qualname__}, which can't travel: return plain data, numpy arrays, "
+        "torch tensors, pandas DataFrames, or lists and dicts of these"
+    )
+
+
+def decode(value: Any) -> Any:
+    """Return what `encode` was given.
+
+    Raises:
+        DecodeError: marked data that is not what it says.
+    """
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if MARK not in value:
+        return {key: decode(item) for key, item in value.items()}
+    decoder = _DECODERS.get(str(value[MARK]))
+    if decoder is None:
+        raise DecodeError(f"there is no type {str(value[MARK])[:40]!r}: a newer fedjob may have sent it")
+    try:
+        return decoder(value)
+    except DecodeError:
+        raise
+    except Exception as error:  # a peer's bytes may upset a parser in any way
+        raise DecodeError(f"not a {value[MARK]}: {type(error).__name__}: {error}") from error
+
+
+# --- maps and lists ------------------------------------------------------------------------------
+
+
+def _encode_map(value: Mapping[Any, Any], where: str) -> Any:
+    if len(value) > MAX_ITEMS:
+        raise EncodeError(f"{where} has {len(value)} entries; at most {MAX_ITEMS}: return a DataFrame")
+    if all(type(key) is str for key in value) and MARK not in value:
+        return {key: encode(item, f"{where}[{key!r}]") for key, item in value.items()}
+    pairs = [
+        [encode(key, f"a key of {where}"), encode(item, f"{where}[{key!r}]")] for key, item in value.items()
+    ]
+    return {MARK: "map", "items": pairs}
+
+
+def _encode_items(value: Any, where: str) -> Any:
+    if len(value) > MAX_ITEMS:
+        raise EncodeError(f"{where} has {len(value)} items; at most {MAX_ITEMS}: return a numpy array")
+    if isinstance(value, (set, frozenset)):
+        items = sorted((encode(item, f"an item of {where}") for item in value), key=repr)
+        return {MARK: "set", "items": items}
+    items = [encode(item, f"{where}[{number}]") for number, item in enumerate(value)]
+    return {MARK: "tuple", "items": items} if isinstance(value, tuple) else items
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
+
+
+# --- tensors ---------------------------------------------------------------------------------------
+
+
+def _encode_torch(value: Any, where: str) -> Any:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return None
+    from safetensors import SafetensorError
+    from safetensors.torch import save
+
+    try:
+        data = save({"t": value.detach().to("cpu").contiguous()})
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise EncodeError(f"{where} is a tensor of {value.dtype}, which can't travel: {error}") from error
+    return {MARK: "tensor", "safetensors": data}
+
+
+def _decode_tensor(plain: Mapping[str, Any]) -> Any:
+    from safetensors.torch import load
+
+    return load(plain["safetensors"])["t"]
+
+
+# --- arrays ------------------------------------------------------------------------------------------
+
+
+def _encode_numpy(value: Any, where: str) -> Any:
+    import numpy
+
+    if isinstance(value, numpy.ndarray):
+        if value.dtype.kind not in _ARRAY_KINDS:
+            raise EncodeError(
+                f"{where} is an array of {value.dtype}, which can't travel: give it a dtype of numbers or of text"
+            )
+        kind = "array"
+    elif isinstance(value, numpy.generic):
+        if value.dtype.kind not in _ARRAY_KINDS:
+            raise EncodeError(f"{where} is a numpy.{type(value).__name__}, which can't travel")
+        value, kind = numpy.asarray(value), "scalar"
+    else:
+        return None
+    ready = numpy.ascontiguousarray(value)
+    if ready.dtype.byteorder == ">":
+        ready = ready.astype(ready.dtype.newbyteorder("<"))
+    return {MARK: kind, "dtype": ready.dtype.str, "shape": list(value.shape), "data": ready.tobytes()}
+
+
+def _decode_array(plain: Mapping[str, Any]) -> Any:
+    import numpy
+
+    dtype = numpy.dtype(str(plain["dtype"]))
+    if dtype.kind not in _ARRAY_KINDS:
+        raise DecodeError(f"an array of {dtype} is not plain data")
+    return numpy.frombuffer(plain["data"], dtype=dtype).reshape(plain["shape"]).copy()
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+
+def _encode_pandas(value: Any, where: str) -> Any:
+    import pandas
+
+    if value is pandas.NaT or value is pandas.NA:
+        return None if value is None else {MARK: "missing", "what": "NaT" if value is pandas.NaT else "NA"}
+    if isinstance(value, pandas.Timestamp):
+        return {MARK: "timestamp", "iso": value.isoformat()}
+    if isinstance(value, pandas.Index):
+        value = value.to_series(index=range(len(value)))
+        return {MARK: "index", "arrow": _to_arrow(value.to_frame("0"), where)}
+    if isinstance(value, pandas.Series):
+        name = None if value.name is None else encode(value.name, f"the name of {where}")
+        return {MARK: "series", "name": name, "arrow": _to_arrow(value.to_frame("0"), where)}
+    if isinstance(value, pandas.DataFrame):
+        # Arrow names columns by text alone; what they were called goes beside
+        names = [encode(name, f"a column of {where}") for name in value.columns]
+        top = [None if name is None else encode(name, "a name") for name in value.columns.names]
+        plain = value.set_axis([str(number) for number in range(len(names))], axis=1)
+        return {MARK: "frame", "columns": names, "names": top, "arrow": _to_arrow(plain, where)}
+    return None
+
+
+def _to_arrow(frame: Any, where: str) -> bytes:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise EncodeError(
+            f"{where} is a table, and pyarrow is not installed here: pip install pyarrow"
+        ) from error
+    try:
+        table = pyarrow.Table.from_pandas(frame)
+        sink = pyarrow.BufferOutputStream()
+        with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        data: bytes = sink.getvalue().to_pybytes()
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise EncodeError(f"{where} is a table that can't travel: {error}") from error
+    return data
+
+
+def _from_arrow(data: bytes) -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(
+            "tables need pyarrow and pandas: pip install 'fedjob[researcher]' pyarrow"
+        ) from error
+    return pyarrow.ipc.open_stream(data).read_all().to_pandas()
+
+
+def _decode_frame(plain: Mapping[str, Any]) -> Any:
+    import pandas
+
+    frame = _from_arrow(plain["arrow"])
+    names = [_hashable(decode(name)) for name in plain["columns"]]
+    top = [None if name is None else decode(name) for name in plain["names"]]
+    if len(top) > 1:
+        frame.columns = pandas.MultiIndex.from_tuples(names, names=top)
+    else:
+        frame.columns = pandas.Index(names, name=top[0], dtype=None if names else object)
+    return frame
+
+
+def _decode_series(plain: Mapping[str, Any]) -> Any:
+    return _from_arrow(plain["arrow"])["0"].rename(_hashable(decode(plain["name"])))
+
+
+def _decode_index(plain: Mapping[str, Any]) -> Any:
+    import pandas
+
+    return pandas.Index(_from_arrow(plain["arrow"])["0"], name=None)
+
+
+def _decode_timestamp(plain: Mapping[str, Any]) -> Any:
+    import pandas
+
+    return pandas.Timestamp(plain["iso"])
+
+
+def _decode_missing(plain: Mapping[str, Any]) -> Any:
+    import pandas
+
+    return pandas.NaT if plain["what"] == "NaT" else pandas.NA
+
+
+_DECODERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "int": lambda plain: int(str(plain["digits"])[:5000]),
+    "map": lambda plain: {_hashable(decode(key)): decode(item) for key, item in plain["items"]},
+    "set": lambda plain: {_hashable(decode(item)) for item in plain["items"]},
+    "tuple": lambda plain: tuple(decode(item) for item in plain["items"]),
+    "date": lambda plain: datetime.date.fromisoformat(plain["iso"]),
+    "datetime": lambda plain: datetime.datetime.fromisoformat(plain["iso"]),
+    "tensor": _decode_tensor,
+    "array": _decode_array,
+    "scalar": lambda plain: _decode_array(plain)[()],
+    "frame": _decode_frame,
+    "series": _decode_series,
+    "index": _decode_index,
+    "timestamp": _decode_timestamp,
+    "missing": _decode_missing,
+}

@@ -1,0 +1,102 @@
+"""What a job is to do, from what a researcher writes first: a protocol, a function, a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.common.plans.args import TrainingArgs
+from fedjob.common.plans.function import FunctionPlan, RemoteFunction
+from fedjob.common.plans.source import PlanSource, extract, make_plan
+from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.protocols.base import FederatedProtocol
+from fedjob.common.protocols.function import Function
+from fedjob.researcher.spec import plain_args
+
+NO_PLAN = PlanSource("", "", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A protocol with the code that it needs.
+
+    Args:
+        source: of the plan or function; `NO_PLAN` where none is needed.
+        training_args: checked; a function's arguments.
+    """
+
+    protocol: FederatedProtocol
+    source: PlanSource
+    training_args: dict[str, Any]
+
+
+def read_operation(
+    operation: Any, training_plan: Any, training_args: Mapping[str, Any] | None, *, folded: bool
+) -> Operation:
+    """Check and complete what a job is to do.
+
+    Args:
+        operation: a protocol, its class or name, a `@fedjob.function`, or "file.py:function".
+        folded: the job has a fold of its own.
+
+    Raises:
+        SpecError: it is none of these, a plan is missing or too much, or arguments don't fit.
+        PlanError: the plan or function can't be extracted or built.
+    """
+    if isinstance(operation, str) and ".py:" in operation:
+        return _function(extract(operation), {}, training_plan, training_args, folded=folded)
+    if isinstance(operation, RemoteFunction):
+        return _function(extract(operation), operation.args, training_plan, training_args, folded=folded)
+    protocol = _protocol(operation)
+    raw = plain_args("training_args", training_args)
+    if not protocol.needs_plan:
+        if training_plan is not None:
+            raise SpecError(f"{protocol.name} runs without a training plan: leave training_plan out")
+        return Operation(protocol=protocol, source=NO_PLAN, training_args=raw)
+    if training_plan is None:
+        raise SpecError(
+            f"training_plan is required for {protocol.name}: a class derived from TorchPlan or SklearnPlan, "
+            'an instance of one, or "file.py:Class"'
+        )
+    source = extract(training_plan)
+    plan = make_plan(source.text, source.entry)
+    if isinstance(plan, FunctionPlan):
+        raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
+    TrainingArgs.parse(raw, extra_args=type(plan).extra_args)
+    return Operation(protocol=protocol, source=source, training_args=raw)
+
+
+def _protocol(operation: Any) -> FederatedProtocol:
+    if isinstance(operation, str):
+        operation = PROTOCOLS.build(operation, {})
+    elif isinstance(operation, type) and issubclass(operation, FederatedProtocol):
+        operation = operation()
+    elif callable(operation) and not isinstance(operation, FederatedProtocol):
+        name = getattr(operation, "__name__", repr(operation))
+        raise SpecError(
+            f"{name} is no operation: write @fedjob.function above a function to send it to nodes"
+        )
+    if isinstance(operation, Function):
+        raise SpecError(
+            "give the function itself: Job(your_function, data=...), with @fedjob.function above it"
+        )
+    PROTOCOLS.config_of(operation)
+    protocol: FederatedProtocol = operation
+    return protocol
+
+
+def _function(
+    source: PlanSource, bound: Mapping[str, Any], plan: Any, args: Mapping[str, Any] | None, *, folded: bool
+) -> Operation:
+    if plan is not None:
+        raise SpecError(f"{source.entry} is a function and needs no training_plan: leave it out")
+    raw = plain_args("arguments", {**bound, **plain_args("training_args", args)})
+    built = make_plan(source.text, source.entry)
+    if not isinstance(built, FunctionPlan):
+        raise SpecError(
+            f"{source.entry} is a training plan, not a function: Job(FedAvg(), training_plan={source.entry}, ...)"
+        )
+    built.remote.check(raw)
+    return Operation(protocol=Function(folded=folded), source=source, training_args=raw)
