@@ -31,12 +31,14 @@
         TokenConflict           a submit token was used for other content
         TokenDeleted            a submit token belongs to a job that was deleted
         JobFailed               carries the machine-readable reason
+        JobStopped              its owner asked for its end: cancel or kill
         WaitTimeout             a job goes on, but not within the time that was given
         NoSuchJob               nothing matches
         AmbiguousJob            several jobs match; they are listed
         NotFinished             a job has to end first
         IllegalTransition
         NotReady                asked for a result before the end
+        RecordUnreadable        a record is damaged, or a newer fedjob wrote it
       BreakpointError
         BreakpointMissing
         BreakpointCorrupt
@@ -230,11 +232,30 @@ class JobError(FedjobError):
 
 
 class JobFailed(JobError):
-    """The job ended without a result; `reason` says why and `__cause__` what raised."""
+    """The job ended without a result.
 
-    def __init__(self, message: str, *, reason: str = "exception") -> None:
+    Args:
+        reason: why, one of `common/reasons.py`; `__cause__` is what raised.
+        outcome: its final state: `failed`, `rejected`, `killed`, ...
+    """
+
+    def __init__(self, message: str, *, reason: str = "exception", outcome: str = "failed") -> None:
         super().__init__(message)
         self.reason = reason
+        self.outcome = outcome
+
+
+class JobStopped(JobError):
+    """The job's owner asked for its end; raised where the job runs.
+
+    Args:
+        verb: `cancel` or `kill`.
+    """
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(f"the job's owner asked for its end: {verb}")
+        self.verb = verb
+        self.reason = "cancelled" if verb == "cancel" else "killed"
 
 
 class SubmitError(JobError):
@@ -289,6 +310,12 @@ class NotReady(JobError):
     """The job has no result yet."""
 
     reason = "not_ready"
+
+
+class RecordUnreadable(JobError):
+    """A job's record is damaged, or a newer fedjob wrote it."""
+
+    reason = "record"
 
 
 class BreakpointError(FedjobError):

@@ -43,11 +43,15 @@ class ByHand(ABC):
     _session: Session | None
     _source: PlanSource
     _folder: JobFolder
-    _plan: TrainingPlan
     _position: Position | None
     _runner: Runner | None
     _nodes_override: tuple[str, ...] | None = None
     _gathered: Gathered | None = None
+
+    @property
+    @abstractmethod
+    def _plan(self) -> TrainingPlan:
+        """The plan, built from its text."""
 
     @abstractmethod
     def _open(self) -> Runner:
@@ -217,9 +221,9 @@ class ByHand(ABC):
             current.ref = current.ref or runner.gatherer.publish(current.path)
             return str(current.path), current.ref
         if params is not None or filename is not None:
-            from fedjob.researcher.job import _first_params
+            from fedjob.researcher.beginning import first_params
 
-            given = _first_params(params if params is not None else filename, self._plan)
+            given = first_params(params if params is not None else filename, self._plan)
             path = self._folder.make_spool(position.round + 1) / "given.safetensors"
             path.unlink(missing_ok=True)
             save_params(given, path)

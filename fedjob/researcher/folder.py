@@ -1,7 +1,7 @@
 """A job's folder on disk: the one place that knows a file name.
 
 <home>/jobs/<job id>/
-    spec.mpk  plan.py  record.mpk  events.jsonl  lock
+    spec.mpk  plan.py  record.json  events.jsonl  lock
     breakpoints/round_0007/
     spool/round_0007/         contributions, totals and the journal of replies
     result/
@@ -41,7 +41,7 @@ class JobFolder:
 
     @property
     def record(self) -> Path:
-        return self.path / "record.mpk"
+        return self.path / "record.json"
 
     @property
     def events(self) -> Path:

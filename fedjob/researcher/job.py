@@ -1,72 +1,58 @@
-"""The researcher's handle on a job: define it, run it, look at it, resume it."""
+"""The researcher's handle on a job: define it, hand it over, look at it, end it, go on with it."""
 
 from __future__ import annotations
 
-import html
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.codec import to_plain
-from fedjob.common.durable import link_or_copy, write_atomic
-from fedjob.common.errors import BreakpointMissing, ConfigError, FedjobError, JobError, NotReady, SpecError
-from fedjob.common.folds import FOLDS
+from fedjob.common.config import load_config
+from fedjob.common.durable import write_atomic
+from fedjob.common.errors import ConfigError, FedjobError, JobError, NoSuchJob, SpecError
 from fedjob.common.folds.base import Fold
-from fedjob.common.params import FileParams, save_params, schema_of
-from fedjob.common.plans.args import TrainingArgs
-from fedjob.common.plans.source import PlanSource, compile_plan, extract
-from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.params import save_params
+from fedjob.common.plans.source import PlanSource
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
-from fedjob.researcher.breakpoints import Breakpoint, list_breakpoints, load_breakpoint, newest_valid
+from fedjob.researcher.arguments import LOCAL, as_asked, check_hook, content_hash, define
+from fedjob.researcher.beginning import adopt, find_breakpoint, first_params
+from fedjob.researcher.breakpoints import Breakpoint, hash_file
 from fedjob.researcher.byhand import ByHand
-from fedjob.researcher.components import from_part, to_part
+from fedjob.researcher.components import from_part
 from fedjob.researcher.datasets import resolve, resolve_local
-from fedjob.researcher.events import JobEvent, read_events
 from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.history import OVERALL
 from fedjob.researcher.home import home_path, job_folder
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.looking import Looking, RoundInfo
 from fedjob.researcher.position import Position
-from fedjob.researcher.record import JobRecord, load_record
+from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.results import JobResult
 from fedjob.researcher.runner import Runner
 from fedjob.researcher.selection import SELECTORS, Explicit, Selector
 from fedjob.researcher.session import Session, default_session
-from fedjob.researcher.spec import JobSpec, Part, check_count, load_spec, plain_args, spec_from_plain
+from fedjob.researcher.settings import ResearcherConfig
+from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_plain
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
 
-LOCAL = "local"
+__all__ = ["LOCAL", "Job", "RoundInfo"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundInfo:
-    """Who took part in a committed round.
-
-    Args:
-        dropped: node -> reason.
-    """
-
-    selected: tuple[str, ...]
-    replied: tuple[str, ...]
-    dropped: dict[str, str]
-
-
-class Job(ByHand):
+class Job(Looking, ByHand):
     """One run of one protocol over nodes.
 
     The constructor checks everything that can be checked here, builds the plan
     from its own extracted text, and makes the job's folder; it either returns a
-    complete job or raises and leaves nothing.
+    complete job or raises and leaves nothing. Nothing is sent before `submit`,
+    `run`, `check` or `request`.
 
     Args:
         operation: a protocol such as `FedAvg()`, or its name.
@@ -77,6 +63,10 @@ class Job(ByHand):
         model_args: plain data for the plan's `init_model`.
         training_args: see `fedjob.common.plans.args`.
         rounds: how many rounds to train, 1 or more.
+        name: what people call it; need not be unique.
+        note: to the nodes' owners.
+        project: namespace; nodes that are not enrolled in it take no part.
+        props: free properties, kept and never interpreted.
         seed: of everything random; None draws one, which `job.seed` tells.
         nodes: None for every node that has the data, a list of node ids, or "local".
         as_node: the node that a local job plays.
@@ -84,6 +74,13 @@ class Job(ByHand):
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
         fold: in place of the protocol's own.
         hooks: what runs at the end of each round.
+        resources: what a node must have to spare, `{"cpus": 2, "memory": "4G", "gpus": 1, ...}`,
+            or a map from nodes (and `default`) to that.
+        use: `private`, or `mock` for the stand-ins that owners give.
+        watchers: parties that may follow the job.
+        round_timeout_s: a round that takes longer ends the job, `failed (timeout)`.
+        max_tries: how often scheduling is tried; None for the home's setting.
+        owner: how you describe yourself to node owners, `{"name", "org", "role"}`; the rest is the home's.
         init: first parameters: named tensors, a safetensors file, or a result.
         validate_at_end: validate the last shared parameters once more at every node.
         breakpoint_every: rounds between breakpoints.
@@ -109,6 +106,8 @@ class Job(ByHand):
         rounds: int = 1,
         name: str = "",
         note: str = "",
+        project: str = "",
+        props: Mapping[str, Any] | None = None,
         seed: int | None = None,
         nodes: Sequence[str] | str | None = None,
         as_node: str = LOCAL,
@@ -116,6 +115,12 @@ class Job(ByHand):
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
         fold: Fold | str | None = None,
         hooks: Sequence[Hook] = (),
+        resources: Mapping[str, Any] | None = None,
+        use: str = "private",
+        watchers: Sequence[str] = (),
+        round_timeout_s: float | None = None,
+        max_tries: int | None = None,
+        owner: Mapping[str, str] | None = None,
         init: Any = None,
         validate_at_end: bool = False,
         breakpoint_every: int = 1,
@@ -125,83 +130,90 @@ class Job(ByHand):
         session: Session | None = None,
         home: str | Path | None = None,
     ) -> None:
-        if isinstance(operation, str):
-            operation = PROTOCOLS.build(operation, {})
-        elif isinstance(operation, type) and issubclass(operation, FederatedProtocol):
-            operation = operation()
-        protocol_name, protocol_config = PROTOCOLS.config_of(operation)
-        if training_plan is None:
-            raise SpecError(
-                f"training_plan is required for {protocol_name}: a class derived from TorchPlan or SklearnPlan, "
-                'an instance of one, or "file.py:Class"'
-            )
-        if isinstance(nodes, str) and nodes != LOCAL:
-            raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {nodes!r}')
-        check_count("rounds", rounds, 1)
-        source = extract(training_plan)
-        cls = compile_plan(source.text, source.entry)
-        raw_training = plain_args("training_args", training_args)
-        TrainingArgs.parse(raw_training, extra_args=cls.extra_args)
-        quorum = quorum or Quorum()
-        if not isinstance(quorum, Quorum):
-            raise SpecError(
-                f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}"
-            )
-        self._session = session
-        self._data = data
-        self._nodes_asked = nodes
-        self._as_node = as_node
-        self._source = source
-        self._hooks = tuple(_check_hook(hook) for hook in hooks)
-        self._keep_files = Path(keep_files_dir).expanduser() if keep_files_dir is not None else None
-        self._spec = JobSpec(
-            id=new_job_id(),
+        where = session.home if session is not None and home is None else home_path(home)
+        defined = define(
+            operation,
+            settings=load_config(ResearcherConfig, where),
+            training_plan=training_plan,
+            model_args=model_args,
+            training_args=training_args,
+            rounds=rounds,
             name=name,
             note=note,
-            protocol=Part(name=protocol_name, config=protocol_config),
-            plan_entry=source.entry,
-            plan_hash=source.sha256,
-            model_args=plain_args("model_args", model_args),
-            training_args=raw_training,
-            rounds=rounds,
-            seed=secrets.randbits(62) if seed is None else seed,
-            local=nodes == LOCAL,
-            selector=to_part(SELECTORS, selector),
-            quorum={
-                "required": list(quorum.required),
-                "min_nodes": quorum.min_nodes,
-                "deadline_s": quorum.deadline_s,
-            },
-            fold=None if fold is None else to_part(FOLDS, fold),
-            hooks=[to_part(HOOKS, hook) for hook in self._hooks if _travels(hook)],
+            project=project,
+            props=props,
+            seed=seed,
+            nodes=nodes,
+            quorum=quorum,
+            selector=selector,
+            fold=fold,
+            hooks=hooks,
+            resources=resources,
+            use=use,
+            watchers=watchers,
+            round_timeout_s=round_timeout_s,
+            max_tries=max_tries,
+            owner=owner,
             validate_at_end=validate_at_end,
             breakpoint_every=breakpoint_every,
             keep_breakpoints=keep_breakpoints,
             keep=keep,
         )
+        self._session = session
+        self._data = data
+        self._nodes_asked = nodes
+        self._as_node = as_node
+        self._source = defined.source
+        self._hooks = defined.hooks
+        self._spec = defined.spec
         self._position: Position | None = None
         self._extras: dict[str, Path] = {}
         self._value: Any = None
         self._runner: Runner | None = None
-        plan = built_plan(source.text, source.entry, self._spec.model_args, raw_training, self._spec.seed)
-        params = _first_params(init, plan)
-        self._plan = plan
-        where = session.home if session is not None and home is None else home_path(home)
         self._folder = job_folder(where, self._spec.id)
-        self._write_folder(params)
+        params = first_params(init, self._plan)
+        asked = {"data": as_asked(data), "nodes": as_asked(nodes), "as_node": as_node}
+        kept = "" if keep_files_dir is None else str(Path(keep_files_dir).expanduser().resolve())
+        self._write_folder(params, asked, defined.given_seed, init is not None, kept)
 
-    def _write_folder(self, params: Mapping[str, Any]) -> None:
+    def _write_folder(
+        self,
+        params: Mapping[str, Any],
+        asked: Mapping[str, Any],
+        given_seed: int | None,
+        given_init: bool,
+        keep_files: str,
+    ) -> None:
         try:
             self._folder.create()
             write_atomic(self._folder.plan, self._source.text.encode())
             save_params(params, self._folder.initial_params)
             self._spec.save(self._folder.spec)
-            JobRecord(state="draft", rounds=self._spec.rounds).save(self._folder.record)
+            init_hash = hash_file(self._folder.initial_params) if given_init else ""
+            JobRecord(
+                rounds=self._spec.rounds,
+                created=utc_now(),
+                asked=dict(asked),
+                content_hash=content_hash(self._spec, seed=given_seed, asked=asked, init_hash=init_hash),
+                keep_files=keep_files,
+            ).save(self._folder.record)
         except (OSError, FedjobError) as error:
             shutil.rmtree(self._folder.path, ignore_errors=True)
             if isinstance(error, FedjobError):
                 raise
             raise ConfigError(f"can't write the job's folder {self._folder.path}: {error}") from error
+
+    @cached_property
+    def _built(self) -> TrainingPlan:
+        spec = self._spec
+        plan: TrainingPlan = built_plan(
+            self._source.text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
+        )
+        return plan
+
+    @property
+    def _plan(self) -> TrainingPlan:
+        return self._built
 
     # -- run ----------------------------------------------------------------------
 
@@ -227,7 +239,8 @@ class Job(ByHand):
 
     def _open(self, extra_hooks: tuple[Hook, ...] = ()) -> Runner:
         """Resolve the data, then take the folder's lock and reach the nodes."""
-        if self.state == "completed":
+        record = self.record
+        if record.state == "completed" and self._position is None:
             raise JobError(
                 f"job {self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
             )
@@ -239,7 +252,7 @@ class Job(ByHand):
             position=self._position,
             session=session,
             hooks=(*self._hooks, *extra_hooks),
-            keep_files=self._keep_files,
+            keep_files=Path(record.keep_files) if record.keep_files else None,
             extras=self._extras,
         )
         if self._nodes_override is not None:
@@ -295,6 +308,58 @@ class Job(ByHand):
         os.rename(self._folder.path, target.path)
         self._folder = target
 
+    # -- come back ------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, path: str | Path, *, session: Session | None = None) -> Job:
+        """Return the job that is kept in a folder, whatever process made it.
+
+        Args:
+            path: the job's folder, `<home>/jobs/<job id>`.
+            session: for its verbs that reach nodes; None connects when one is needed.
+
+        Raises:
+            NoSuchJob: there is none.
+        """
+        folder = JobFolder(Path(path).expanduser().resolve())
+        if not folder.spec.exists():
+            raise NoSuchJob(f"{folder.path} is not a job's folder: it has no {folder.spec.name}")
+        spec, asked = load_spec(folder.spec), load_record(folder.record).asked
+        job = cls._of(folder, spec, folder.plan.read_bytes().decode(), session=session)
+        job._data = asked.get("data")
+        job._nodes_asked = asked.get("nodes")
+        job._as_node = str(asked.get("as_node", LOCAL))
+        return job
+
+    @classmethod
+    def _of(
+        cls,
+        folder: JobFolder,
+        spec: JobSpec,
+        plan_text: str,
+        *,
+        session: Session | None,
+        hooks: Sequence[Hook] | None = None,
+    ) -> Job:
+        job = cls.__new__(cls)
+        job._session = session
+        job._data = None
+        job._nodes_asked = LOCAL if spec.local else None
+        job._as_node = LOCAL
+        job._source = PlanSource(plan_text, spec.plan_entry, spec.plan_hash)
+        job._hooks = (
+            tuple(check_hook(hook) for hook in hooks)
+            if hooks is not None
+            else tuple(from_part(HOOKS, part) for part in spec.hooks)
+        )
+        job._spec = spec
+        job._position = None
+        job._extras = {}
+        job._value = None
+        job._runner = None
+        job._folder = folder
+        return job
+
     @classmethod
     def resume(
         cls,
@@ -323,7 +388,7 @@ class Job(ByHand):
             BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used; the newest
                 valid one beside it is offered.
         """
-        found = _find_breakpoint(Path(path).expanduser().resolve())
+        found = find_breakpoint(Path(path).expanduser().resolve())
         spec = spec_from_plain(found.spec)
         position = found.position
         if rounds is not None:
@@ -339,285 +404,39 @@ class Job(ByHand):
                 spec = replace(
                     spec,
                     id=new_job_id(),
+                    cloned_from=spec.id,
                     researcher=session.party,
                     owner_key=session.identity.public_key_hex,
                     federation=session.federation,
                 )
                 position = replace(position, node_states={})
-        job = cls.__new__(cls)
-        job._session = session
-        job._data = data
-        job._nodes_asked = LOCAL if spec.local else None
-        job._as_node = LOCAL
-        job._source = PlanSource(found.plan_text, spec.plan_entry, spec.plan_hash)
-        job._hooks = tuple(hooks) if hooks is not None else tuple(from_part(HOOKS, p) for p in spec.hooks)
-        job._keep_files = None
         if data is not None:
             spec = replace(spec, datasets=resolve_local(data, next(iter(spec.datasets), LOCAL)))
-        job._spec = spec
-        job._position = position
-        job._value = None
-        job._runner = None
-        job._plan = built_plan(
-            found.plan_text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
-        )
-        owning = found.path.parent.parent
-        if owning.name == spec.id and found.path.parent.name == "breakpoints" and home is None:
-            job._folder = JobFolder(owning)
-        else:
+        folder = _owning_folder(found, spec) if home is None else None
+        if folder is None:
             base = session.home if session is not None and home is None else home_path(home)
-            job._folder = job_folder(base, spec.id)
-        job._folder.create()
-        write_atomic(job._folder.plan, found.plan_text.encode())
-        spec.save(job._folder.spec)
-        # the next breakpoints push this one out; what the position maps must stay readable until the end
-        job._position, job._extras = _adopt(found.position, position, job._folder, found.extras)
-        record = load_record(job._folder.record)
-        replace(record, state="draft", rounds=spec.rounds, reason="", detail="").save(job._folder.record)
+            folder = job_folder(base, spec.id)
+        job = cls._of(folder, spec, found.plan_text, session=session, hooks=hooks)
+        job._data = data
+        job._begin_at(found, position)
         return job
 
-    # -- look ---------------------------------------------------------------------
-
-    @property
-    def id(self) -> str:
-        """`job_` and a random UUID: in every message, object and event of the job."""
-        return self._spec.id
-
-    @property
-    def name(self) -> str:
-        return self._spec.name
-
-    @property
-    def seed(self) -> int:
-        """What all the job's randomness comes from."""
-        return self._spec.seed
-
-    @property
-    def spec(self) -> JobSpec:
-        """The fixed half of the job."""
-        return self._spec
-
-    @property
-    def folder(self) -> Path:
-        """Where the job is kept."""
-        return self._folder.path
-
-    @property
-    def record(self) -> JobRecord:
-        """The growing half of the job, as it is on disk."""
-        return load_record(self._folder.record)
-
-    @property
-    def state(self) -> str:
-        return self.record.state
-
-    @property
-    def reason(self) -> str:
-        """Why it ended like that, one word; empty while it goes well."""
-        return self.record.reason
-
-    @property
-    def success(self) -> bool:
-        return self.state == "completed"
-
-    @property
-    def finished(self) -> bool:
-        return self.state in ("completed", "failed", "killed")
-
-    @property
-    def waiting_on(self) -> list[str]:
-        """The nodes whose owners have yet to decide on the plan; empty once the job runs."""
-        if self.state != "waiting":
-            return []
-        waiting: list[str] = []
-        for event in self.events():
-            if event.type == "grant":
-                waiting = list(event.body["waiting"])
-        return waiting
-
-    @property
-    def breakpoints(self) -> list[Path]:
-        """The folders of the kept breakpoints, oldest first."""
-        return list_breakpoints(self._folder.breakpoints)
-
-    @property
-    def position(self) -> Position:
-        """Where the job stands."""
-        if self._runner is not None:
-            return self._runner.position
-        if self._position is None:
-            raise NotReady(f"job {self.id} has not run yet: call job.run()")
-        return self._position
-
-    @property
-    def history(self) -> Any:
-        """Everything measured so far: a DataFrame of round, phase, metric, node, value, num_examples."""
-        from fedjob.researcher.history import to_frame
-
-        return to_frame(self.position.rows)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The last overall value of each metric, by `metric/phase`."""
-        return {f"{r.metric}/{r.phase}": r.value for r in self.position.rows if r.node == OVERALL}
-
-    @property
-    def rounds(self) -> dict[int, RoundInfo]:
-        """Who took part in each committed round."""
-        found = {}
-        for fold in self.position.ledger:
-            if fold.round > self.position.round:  # a last validation, or a round that was not completed
-                continue
-            replied = tuple(str(entry[0]) for entry in fold.inputs)
-            found[fold.round] = RoundInfo(
-                selected=tuple(sorted({*replied, *fold.left_out})),
-                replied=replied,
-                dropped=dict(fold.left_out),
-            )
-        return found
-
-    @property
-    def result(self) -> JobResult:
-        """The result of the completed job.
-
-        Raises:
-            NotReady: it is not completed; says what state it is in.
-        """
-        if not self.success or self._position is None:
-            record = self.record
-            why = f" ({record.reason}: {record.detail})" if record.reason else ""
-            raise NotReady(f"job {self.id} has no result: it is {record.state}{why}")
-        value = self._value
-        path = self._folder.result / "params.safetensors"
-        if value is None and path.exists():
-            value = FileParams(path)
-        return JobResult(value, self._position, self._build_with, self._folder.result / "best.safetensors")
-
-    def _build_with(self, params: Mapping[str, Any]) -> TrainingPlan:
-        spec = self._spec
-        plan: TrainingPlan = built_plan(
-            self._source.text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
-        )
-        plan.set_params(params)
-        return plan
-
-    def events(self, since: int = 0) -> Iterator[JobEvent]:
-        """Yield the job's events after number `since`, oldest first."""
-        return read_events(self._folder.events, since)
-
-    @property
-    def last_msg(self) -> JobEvent | None:
-        """The last event; None before the first."""
-        last = None
-        for event in self.events():
-            last = event
-        return last
-
-    def __repr__(self) -> str:
-        record = self.record
-        named = f" {self.name!r}" if self.name else ""
-        why = f" ({record.reason})" if record.reason else ""
-        at = self._position.round if self._position is not None else 0
-        return f"<Job {self.id}{named}: {record.state}{why}, round {at} of {self._spec.rounds}>"
-
-    def _repr_html_(self) -> str:
-        record = self.record
-        facts = {
-            "job": self.id,
-            "name": self.name or "-",
-            "protocol": self._spec.protocol.name,
-            "plan": f"{self._spec.plan_entry} ({self._spec.plan_hash[:12]})",
-            "state": record.state + (f" ({record.reason})" if record.reason else ""),
-            "round": f"{self._position.round if self._position is not None else 0} of {self._spec.rounds}",
-            "nodes": ", ".join(self._spec.datasets) or "not resolved yet",
-        }
-        rows = "".join(
-            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
-            for key, value in facts.items()
-        )
-        return f"<table>{rows}</table>"
+    def _begin_at(self, found: Breakpoint, position: Position) -> None:
+        """Make the folder hold what the job goes on with."""
+        folder = self._folder
+        folder.create()
+        write_atomic(folder.plan, found.plan_text.encode())
+        self._spec.save(folder.spec)
+        # the next breakpoints push this one out; what the position maps must stay readable until the end
+        self._position, self._extras = adopt(found.position, position, folder, found.extras)
+        record = load_record(folder.record)
+        if not record.created:
+            record = replace(record, created=utc_now())
+        replace(record, rounds=self._spec.rounds).save(folder.record)
 
 
-def _travels(hook: Hook) -> bool:
-    """Whether a hook can be built again from data; others must be given again to `Job.resume`."""
-    return hook.name in HOOKS.names()
-
-
-def _check_hook(hook: Any) -> Hook:
-    if not isinstance(hook, Hook):
-        raise SpecError(f"hooks are instances of Hook, such as EarlyStopping('loss'); found {hook!r}")
-    return hook
-
-
-def _first_params(init: Any, plan: TrainingPlan) -> Mapping[str, Any]:
-    """Return the parameters that a job starts from.
-
-    Raises:
-        SpecError: `init` is of no known form, or does not fit the plan's model.
-    """
-    own = plan.get_params()
-    if init is None:
-        return own
-    if isinstance(init, JobResult):
-        init = init.params
-    if isinstance(init, (str, Path)):
-        path = Path(init).expanduser()
-        if not path.is_file():
-            raise SpecError(f"init={str(init)!r}: there is no such file; expected a safetensors file")
-        init = FileParams(path)
-    if not isinstance(init, Mapping):
-        raise SpecError(
-            f"init is named tensors, a safetensors file or a job's result, not a {type(init).__name__}"
-        )
-    import torch
-
-    given = {str(name): torch.as_tensor(value) for name, value in init.items()}
-    if schema_of(given) != schema_of(own):
-        wanted, got = dict(schema_of(own)), dict(schema_of(given))
-        odd = next((n for n in [*wanted, *got] if wanted.get(n) != got.get(n)), "")
-        raise SpecError(
-            f"init does not fit the plan's model: {odd or 'it'} is {got.get(odd, 'missing')}, "
-            f"expected {wanted.get(odd, 'nothing of that name')}"
-        )
-    return given
-
-
-def _find_breakpoint(path: Path) -> Breakpoint:
-    """Return the breakpoint at `path`; for a job's folder the newest one, or the job's beginning."""
-    folder = JobFolder(path)
-    if not folder.breakpoints.is_dir():
-        return load_breakpoint(path)
-    newest = newest_valid(folder.breakpoints)
-    if newest is not None:
-        return load_breakpoint(newest)
-    spec = load_spec(folder.spec)
-    if not spec.datasets or not folder.initial_params.exists():
-        raise BreakpointMissing(f"job {spec.id} was cut before it knew its nodes: make the job anew")
-    protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
-    first = FileParams(folder.initial_params)
-    return Breakpoint(
-        path=folder.breakpoint(0),
-        position=Position(state=protocol.start(first), training_args=spec.training_args),
-        spec=to_plain(spec),
-        plan_text=folder.plan.read_bytes().decode(),
-        extras={},
-    )
-
-
-def _adopt(
-    loaded: Position, position: Position, folder: JobFolder, extras: Mapping[str, Path]
-) -> tuple[Position, dict[str, Path]]:
-    """Link a breakpoint's tensors into the job's spool, so that dropping the breakpoint leaves them."""
-    spool = folder.make_spool(loaded.round)
-
-    def adopt(name: str, source: Path) -> Path:
-        target = spool / f"resumed_{name}"
-        target.unlink(missing_ok=True)
-        link_or_copy(source, target)
-        return target
-
-    state = {
-        key: FileParams(adopt(f"{key}.safetensors", value.path)) if isinstance(value, FileParams) else value
-        for key, value in position.state.items()
-    }
-    return replace(position, state=state), {name: adopt(name, path) for name, path in extras.items()}
+def _owning_folder(found: Breakpoint, spec: JobSpec) -> JobFolder | None:
+    """Return the job's folder that a breakpoint lies in; None for one that was moved."""
+    owning = found.path.parent.parent
+    inside = owning.name == spec.id and found.path.parent.name == "breakpoints"
+    return JobFolder(owning) if inside else None

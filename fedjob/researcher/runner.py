@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.durable import link_or_copy
-from fedjob.common.errors import FedjobError, JobFailed, SpecError
+from fedjob.common.errors import FedjobError, JobFailed, JobStopped, SpecError
 from fedjob.common.folds import FOLDS
-from fedjob.common.lifecycle import State
+from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State, advance
 from fedjob.common.params import FileParams
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import Ask, Gathered, View
 from fedjob.common.types import Ref
 from fedjob.researcher.breakpoints import drop_breakpoints, list_breakpoints, save_breakpoint, states_of
 from fedjob.researcher.components import from_part, selection
+from fedjob.researcher.ending import route
 from fedjob.researcher.events import EventLog, JobEvent
 from fedjob.researcher.federation import Federation
 from fedjob.researcher.folder import JobFolder
@@ -26,11 +27,14 @@ from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.journal import read_journal
 from fedjob.researcher.position import Position
-from fedjob.researcher.record import JobRecord, load_record
+from fedjob.researcher.record import Attempt, JobRecord, load_record, utc_now
 from fedjob.researcher.release import forget_goodbyes
 from fedjob.researcher.rounds import run_rounds
 from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec
+
+REFUSALS = ("rejected", "revoked")
+"""Reasons that mean: an owner said no."""
 
 FORGET_BYTES = 64 << 20
 """Stale objects of a running job that the hub is left with; the job's end removes them all."""
@@ -91,14 +95,9 @@ class Runner:
         """
         self._stack.enter_context(self.folder.locked())
         try:
-            before = load_record(self.folder.record)
-            # an epoch that grows with time too: a breakpoint moved to a new home must outdo the old runner
-            record = replace(
-                before, epoch=max(before.epoch + 1, int(time.time())), attempt=before.attempt + 1
-            )
             self.events = EventLog(self.folder.events, self.spec.id, (self._tell,))
             self._stack.callback(self.events.close)
-            self._write(replace(record, rounds=self.spec.rounds), "waiting")
+            self._begin(load_record(self.folder.record))
             for hook in self.hooks:
                 hook.start(self.folder, self.spec.rounds, self.position, self._extras)
             self.federation = self._join()
@@ -118,21 +117,52 @@ class Runner:
             self.enter(State.RUNNING)
             self._round_began = time.monotonic()
         except BaseException as error:
-            self.close("failed", error)
-            raise
+            if (ended := self._ended_by(error)) is error:
+                raise
+            raise ended from error
+
+    def _begin(self, before: JobRecord) -> None:
+        """Take over the record: a new attempt, or one that waited when its runner was gone."""
+        # an epoch that grows with time too: a breakpoint moved to a new home must outdo the old runner
+        self.record = replace(before, epoch=max(before.epoch + 1, int(time.time())), rounds=self.spec.rounds)
+        if before.state in ACTIVE:
+            self.enter(State.LOST, "runner_died", "the process that ran it is gone")
+        if self.record.state in PENDING:
+            self.record.save(self.folder.record)
+            return
+        self.enter(State.WAITING)
 
     def close(self, outcome: str, error: BaseException | None = None) -> None:
         """Say how it ended, release the nodes and the lock."""
         with self._stack:
+            reason, detail = "", ""
+            if error is not None:
+                reason = "interrupted" if isinstance(error, KeyboardInterrupt) else ""
+                reason, detail = reason or getattr(error, "reason", "exception"), str(error)
+            if hasattr(self, "record"):
+                *before, last = route(self.record.state, outcome)
+                for state in before:
+                    self.enter(state, reason, detail)
+                outcome = last
             if hasattr(self, "federation"):
                 self.federation.end(outcome, self._states_to_keep())
-            if hasattr(self, "record"):
-                reason = "" if error is None else getattr(error, "reason", "exception")
-                if isinstance(error, KeyboardInterrupt):
-                    reason = "interrupted"
-                self._write(replace(self.record, detail="" if error is None else str(error)), outcome, reason)
+            if hasattr(self, "record") and self.record.state not in HISTORY:
+                self.enter(State(outcome), reason, detail)
             for hook in self.hooks:
                 hook.end(outcome)
+
+    def _ended_by(self, error: BaseException) -> BaseException:
+        """Close the job because of `error`; return what to raise."""
+        if isinstance(error, (KeyboardInterrupt, JobStopped)):
+            self.close("killed", error)
+        else:
+            self.close("rejected" if getattr(error, "reason", "") in REFUSALS else "failed", error)
+        outcome = self.record.state if hasattr(self, "record") else "failed"
+        if isinstance(error, JobFailed):
+            error.outcome = outcome
+        if isinstance(error, JobFailed) or not isinstance(error, FedjobError) or not hasattr(self, "record"):
+            return error
+        return JobFailed(f"{error}{self._resume_hint()}", reason=error.reason, outcome=outcome)
 
     def _join(self) -> Federation:
         if self.spec.local:
@@ -163,11 +193,9 @@ class Runner:
                 self.protocol, self.position, self.look, self.gather, self.commit
             )
         except BaseException as error:
-            killed = isinstance(error, KeyboardInterrupt)
-            self.close("killed" if killed else "failed", error)
-            if isinstance(error, JobFailed) or not isinstance(error, FedjobError):
+            if (ended := self._ended_by(error)) is error:
                 raise
-            raise JobFailed(f"{error}{self._resume_hint()}", reason=error.reason) from error
+            raise ended from error
         self.save_result(value)
         self.close("completed")
         return value
@@ -295,8 +323,35 @@ class Runner:
     # -- gates ------------------------------------------------------------------
 
     def enter(self, state: State, reason: str = "", detail: str = "") -> None:
-        """Put the job into a state."""
-        self._write(replace(self.record, detail=detail), state, reason)
+        """Put the job into a state: the record and an event say so.
+
+        Raises:
+            IllegalTransition: it can't follow the one that the job is in.
+        """
+        before = self.record
+        state = advance(before.state, state)
+        now = utc_now()
+        changes: dict[str, Any] = {"state": state.value, "reason": reason, "detail": detail}
+        if state == State.WAITING and before.state not in PENDING:
+            if before.state in HISTORY:
+                ended = Attempt(
+                    attempt=before.attempt,
+                    state=before.state,
+                    reason=before.reason,
+                    started=before.started,
+                    finished=before.finished,
+                )
+                changes["past"] = [*before.past, ended]
+            changes |= {"attempt": before.attempt + 1, "submitted": before.submitted or now}
+            changes |= {"started": "", "finished": "", "tries": 0}
+        if state == State.RUNNING:
+            changes["started"] = now
+        if state in HISTORY:
+            changes["finished"] = now
+        self.update(**changes)
+        self.events.add(
+            "state", round_=self.position.round, state=state.value, reason=reason, detail=detail[:500]
+        )
 
     def update(self, **changes: Any) -> None:
         """Change other fields of the record."""
@@ -310,13 +365,6 @@ class Runner:
         """Raise what ends the job, if somebody asked for its end."""
 
     # -- small ------------------------------------------------------------------
-
-    def _write(self, record: JobRecord, state: str, reason: str = "") -> None:
-        self.record = replace(record, state=state, reason=reason)
-        self.record.save(self.folder.record)
-        self.events.add(
-            "state", round_=self.position.round, state=state, reason=reason, detail=record.detail[:500]
-        )
 
     def _tell(self, event: JobEvent) -> None:
         for hook in self.hooks:

@@ -1,0 +1,225 @@
+"""From what a researcher writes as `Job(...)` to a job's spec, checked."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.errors import SpecError
+from fedjob.common.folds import FOLDS
+from fedjob.common.folds.base import Fold
+from fedjob.common.plans.source import PlanSource
+from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.quorum import Quorum
+from fedjob.common.types import check_party, new_job_id
+from fedjob.researcher.components import to_part
+from fedjob.researcher.hooks import HOOKS
+from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.operation import read_operation
+from fedjob.researcher.selection import SELECTORS, Selector
+from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args
+
+if TYPE_CHECKING:
+    from fedjob.researcher.settings import ResearcherConfig
+
+LOCAL = "local"
+_USES = ("private", "mock")
+_OWNER = ("name", "org", "role")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defined:
+    """A job's definition, before anything of it is on disk.
+
+    Args:
+        given_seed: None where the seed was drawn.
+    """
+
+    spec: JobSpec
+    source: PlanSource
+    hooks: tuple[Hook, ...]
+    given_seed: int | None
+
+
+def define(
+    operation: Any,
+    *,
+    settings: ResearcherConfig,
+    training_plan: Any,
+    model_args: Mapping[str, Any] | None,
+    training_args: Mapping[str, Any] | None,
+    rounds: int,
+    name: str,
+    note: str,
+    project: str,
+    props: Mapping[str, Any] | None,
+    seed: int | None,
+    nodes: Sequence[str] | str | None,
+    quorum: Quorum | None,
+    selector: Selector | Callable[[int, list[str]], Sequence[str]] | str,
+    fold: Fold | str | None,
+    hooks: Sequence[Hook],
+    resources: Mapping[str, Any] | None,
+    use: str,
+    watchers: Sequence[str],
+    round_timeout_s: float | None,
+    max_tries: int | None,
+    owner: Mapping[str, str] | None,
+    validate_at_end: bool,
+    breakpoint_every: int,
+    keep_breakpoints: int,
+    keep: bool,
+) -> Defined:
+    """Check a constructor's arguments and return what they define; see `Job`.
+
+    Raises:
+        SpecError: a wrong argument: what was expected, what was found.
+        PlanError: the plan can't be extracted or compiled.
+    """
+    wanted = read_operation(operation, training_plan, training_args, folded=fold is not None)
+    protocol_name, protocol_config = PROTOCOLS.config_of(wanted.protocol)
+    if isinstance(nodes, str) and nodes != LOCAL:
+        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {nodes!r}')
+    if use not in _USES:
+        raise SpecError(f"use is 'private' or 'mock', not {use!r}")
+    check_count("rounds", rounds, 1)
+    source = wanted.source
+    quorum = quorum or Quorum()
+    if not isinstance(quorum, Quorum):
+        raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
+    checked_hooks = tuple(check_hook(hook) for hook in hooks)
+    spec = JobSpec(
+        id=new_job_id(),
+        name=_text("name", name),
+        note=_text("note", note),
+        protocol=Part(name=protocol_name, config=protocol_config),
+        plan_entry=source.entry,
+        plan_hash=source.sha256,
+        model_args=plain_args("model_args", model_args),
+        training_args=wanted.training_args,
+        rounds=rounds,
+        seed=secrets.randbits(62) if seed is None else seed,
+        local=nodes == LOCAL,
+        selector=to_part(SELECTORS, selector),
+        quorum={
+            "required": list(quorum.required),
+            "min_nodes": quorum.min_nodes,
+            "deadline_s": quorum.deadline_s,
+            "grants_deadline_s": quorum.grants_deadline_s,
+        },
+        fold=None if fold is None else to_part(FOLDS, fold),
+        hooks=[to_part(HOOKS, hook) for hook in checked_hooks if travels(hook)],
+        validate_at_end=validate_at_end,
+        breakpoint_every=breakpoint_every,
+        keep_breakpoints=keep_breakpoints,
+        keep=keep,
+        use=use,
+        project=_text("project", project),
+        props=plain_args("props", props),
+        owner=_owner(owner, settings),
+        resources=_resources(resources),
+        watchers=_watchers(watchers),
+        round_timeout_s=_timeout(round_timeout_s),
+        max_tries=check_count("max_tries", settings.max_tries if max_tries is None else max_tries, 1),
+    )
+    return Defined(spec=spec, source=source, hooks=checked_hooks, given_seed=seed)
+
+
+def travels(hook: Hook) -> bool:
+    """Whether a hook can be built again from data; others live in the process that defined them."""
+    return hook.name in HOOKS.names()
+
+
+def check_hook(hook: Any) -> Hook:
+    """Return `hook` if it is one.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if not isinstance(hook, Hook):
+        raise SpecError(f"hooks are instances of Hook, such as EarlyStopping('loss'); found {hook!r}")
+    return hook
+
+
+_NOT_CONTENT = ("id", "datasets", "researcher", "owner_key", "federation", "cloned_from", "seed")
+"""Fields of a spec that do not say what was asked for: drawn, or found out later."""
+
+
+def content_hash(spec: JobSpec, *, seed: int | None, asked: Any, init_hash: str) -> str:
+    """Return the sha256 of what a job was asked to be, the same for a script that is run again.
+
+    Args:
+        seed: None where it was drawn.
+        asked: plain data of `data` and `nodes`.
+        init_hash: of the first parameters, where they were given.
+    """
+    plain = {key: value for key, value in to_plain(spec).items() if key not in _NOT_CONTENT}
+    return sha256(pack([_ordered(plain), seed, _ordered(asked), init_hash])).hexdigest()
+
+
+def as_asked(data: Any) -> Any:
+    """Return what was given as `data` as plain data: to be compared, and shown again."""
+    if isinstance(data, Mapping):
+        return {str(key): as_asked(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [as_asked(item) for item in data]
+    if isinstance(data, Path):
+        return str(data.expanduser().resolve())
+    return data if data is None or isinstance(data, (bool, int, float, str)) else str(data)
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    return [_ordered(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text(what: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise SpecError(f"{what} is text, not {value!r}")
+    return value
+
+
+def _owner(owner: Mapping[str, str] | None, settings: ResearcherConfig) -> dict[str, str]:
+    given = {
+        key: value
+        for key, value in zip(
+            _OWNER, (settings.owner_name, settings.owner_org, settings.owner_role), strict=True
+        )
+        if value
+    }
+    for key, value in (owner or {}).items():
+        if key not in _OWNER or not isinstance(value, str):
+            raise SpecError(
+                f"owner is a dict of text with the keys {', '.join(_OWNER)}; found {key!r}: {value!r}"
+            )
+        given[key] = value
+    return given
+
+
+def _resources(resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    plain = plain_args("resources", resources)
+    if plain and not all(isinstance(value, dict) for value in plain.values()):
+        plain = {"default": plain}
+    for node in plain:
+        check_party(node)
+    return plain
+
+
+def _watchers(watchers: Sequence[str]) -> list[str]:
+    if isinstance(watchers, str):
+        raise SpecError(f"watchers is a list of parties: watchers=[{watchers!r}]")
+    return [check_party(party) for party in watchers]
+
+
+def _timeout(seconds: Any) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise SpecError(f"round_timeout_s is a number of seconds above 0, not {seconds!r}")
+    return float(seconds)

@@ -1,0 +1,310 @@
+"""The part of a job that is looked at: all of it read-only, from its spec, its record and its position."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.errors import NotReady
+from fedjob.common.lifecycle import HISTORY
+from fedjob.common.params import FileParams
+from fedjob.common.work import built_plan
+from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint, newest_valid
+from fedjob.researcher.events import JobEvent, read_events
+from fedjob.researcher.history import OVERALL
+from fedjob.researcher.position import Position
+from fedjob.researcher.record import JobRecord, load_record, seconds_between, utc_now
+from fedjob.researcher.results import JobResult
+
+if TYPE_CHECKING:
+    from fedjob.common.plans.base import TrainingPlan
+    from fedjob.common.plans.source import PlanSource
+    from fedjob.researcher.folder import JobFolder
+    from fedjob.researcher.runner import Runner
+    from fedjob.researcher.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundInfo:
+    """Who took part in a committed round.
+
+    Args:
+        dropped: node -> reason.
+    """
+
+    selected: tuple[str, ...]
+    replied: tuple[str, ...]
+    dropped: dict[str, str]
+
+
+class Looking:
+    """What a job tells of itself."""
+
+    _spec: JobSpec
+    _source: PlanSource
+    _folder: JobFolder
+    _position: Position | None
+    _runner: Runner | None
+    _value: Any
+    _seen: tuple[Path, Position] | None = None
+
+    @property
+    def id(self) -> str:
+        """`job_` and a random UUID: in every message, object and event of the job."""
+        return self._spec.id
+
+    @property
+    def name(self) -> str:
+        """What the researcher calls it; need not be unique."""
+        return self._spec.name
+
+    @property
+    def project(self) -> str:
+        """The namespace that it belongs to; empty for none."""
+        return self._spec.project
+
+    @property
+    def props(self) -> dict[str, Any]:
+        """Free properties, never interpreted."""
+        return dict(self._spec.props)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The plan's arguments: of its model and of its training."""
+        return {"model_args": dict(self._spec.model_args), "training_args": dict(self._spec.training_args)}
+
+    @property
+    def owner(self) -> dict[str, str]:
+        """Who asks: `{id, name, org, role, key}`; id and key are known once the job met its federation."""
+        described = {key: self._spec.owner.get(key, "") for key in ("name", "org", "role")}
+        return {"id": self._spec.researcher, **described, "key": self._spec.owner_key}
+
+    @property
+    def data(self) -> Any:
+        """The datasets, as `node/name`, once they are found; before that, what was asked for."""
+        if self._spec.datasets:
+            return [f"{node}/{info['name']}" for node, info in sorted(self._spec.datasets.items())]
+        return self.record.asked.get("data")
+
+    @property
+    def plan(self) -> str:
+        """The plan: its class, and the sha256 of the text that nodes run."""
+        return f"{self._spec.plan_entry}@{self._spec.plan_hash}"
+
+    @property
+    def seed(self) -> int:
+        """What all the job's randomness comes from."""
+        return self._spec.seed
+
+    @property
+    def spec(self) -> JobSpec:
+        """The fixed half of the job."""
+        return self._spec
+
+    @property
+    def folder(self) -> Path:
+        """Where the job is kept."""
+        return self._folder.path
+
+    @property
+    def record(self) -> JobRecord:
+        """The growing half of the job, as it is on disk."""
+        return load_record(self._folder.record)
+
+    @property
+    def state(self) -> str:
+        """Where it stands; see docs/life.md."""
+        return self.record.state
+
+    @property
+    def reason(self) -> str:
+        """Why it ended like that, one word; empty while it goes well."""
+        return self.record.reason
+
+    @property
+    def success(self) -> bool:
+        """Whether it is completed."""
+        return self.state == "completed"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self.state in HISTORY
+
+    @property
+    def attempts(self) -> int:
+        """How often it was begun."""
+        return self.record.attempt
+
+    @property
+    def created(self) -> str:
+        """When it was defined, UTC."""
+        return self.record.created
+
+    @property
+    def submitted(self) -> str:
+        """When it was first handed over, UTC; empty for a draft."""
+        return self.record.submitted
+
+    @property
+    def started(self) -> str:
+        """When this attempt began to run, UTC; empty before."""
+        return self.record.started
+
+    @property
+    def ended(self) -> str:
+        """When this attempt ended, UTC; empty before."""
+        return self.record.finished
+
+    @property
+    def duration(self) -> float:
+        """Seconds that this attempt has run: grows while it runs, stays once it has ended."""
+        record = self.record
+        if not record.started:
+            return 0.0
+        return max(0.0, seconds_between(record.started, record.finished or utc_now()))
+
+    @property
+    def cloned_from(self) -> str:
+        """Id of the job that this is a clone of; empty for none."""
+        return self._spec.cloned_from
+
+    @property
+    def waiting_on(self) -> list[str]:
+        """The nodes whose owners have yet to decide on the plan; empty once the job runs."""
+        if self.state != "waiting":
+            return []
+        waiting: list[str] = []
+        for event in self.events():
+            if event.type == "grant":
+                waiting = list(event.body.get("waiting", ()))
+        return waiting
+
+    @property
+    def breakpoints(self) -> list[Path]:
+        """The folders of the kept breakpoints, oldest first."""
+        return list_breakpoints(self._folder.breakpoints)
+
+    @property
+    def position(self) -> Position:
+        """Where the job stands."""
+        if self._runner is not None:
+            return self._runner.position
+        position = self._position or self._stored_position()
+        if position is None:
+            raise NotReady(f"job {self.id} has not run yet: call job.run()")
+        return position
+
+    def _stored_position(self) -> Position | None:
+        """Return what the newest breakpoint holds: the runner may be another process."""
+        for _ in range(3):  # a runner may drop the one that is being read
+            newest = newest_valid(self._folder.breakpoints)
+            if newest is None:
+                return None
+            if self._seen is None or self._seen[0] != newest:
+                try:
+                    self._seen = newest, load_breakpoint(newest).position
+                except Exception:
+                    continue
+            return self._seen[1]
+        return None
+
+    @property
+    def history(self) -> Any:
+        """Everything measured so far: a DataFrame of round, phase, metric, node, value, num_examples."""
+        from fedjob.researcher.history import to_frame
+
+        return to_frame(self.position.rows)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last overall value of each metric, by `metric/phase`."""
+        return {f"{r.metric}/{r.phase}": r.value for r in self.position.rows if r.node == OVERALL}
+
+    @property
+    def rounds(self) -> dict[int, RoundInfo]:
+        """Who took part in each committed round."""
+        found = {}
+        for fold in self.position.ledger:
+            if fold.round > self.position.round:  # a last validation, or a round that was not completed
+                continue
+            replied = tuple(str(entry[0]) for entry in fold.inputs)
+            found[fold.round] = RoundInfo(
+                selected=tuple(sorted({*replied, *fold.left_out})),
+                replied=replied,
+                dropped=dict(fold.left_out),
+            )
+        return found
+
+    @property
+    def result(self) -> JobResult:
+        """The result of the completed job.
+
+        Raises:
+            NotReady: it is not completed; says what state it is in.
+        """
+        if not self.success:
+            record = self.record
+            why = f" ({record.reason}: {record.detail})" if record.reason else ""
+            raise NotReady(f"job {self.id} has no result: it is {record.state}{why}")
+        value = self._value
+        path = self._folder.result / "params.safetensors"
+        if value is None and path.exists():
+            value = FileParams(path)
+        return JobResult(value, self.position, self._build_with, self._folder.result / "best.safetensors")
+
+    def _build_with(self, params: Mapping[str, Any]) -> TrainingPlan:
+        spec = self._spec
+        plan: TrainingPlan = built_plan(
+            self._source.text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
+        )
+        plan.set_params(params)
+        return plan
+
+    def events(self, since: int = 0) -> Iterator[JobEvent]:
+        """Yield the job's events after number `since`, oldest first."""
+        return read_events(self._folder.events, since)
+
+    @property
+    def last_msg(self) -> JobEvent | None:
+        """The last event; None before the first."""
+        last = None
+        for event in self.events():
+            last = event
+        return last
+
+    @property
+    def _round(self) -> int:
+        """The last committed round that is known of."""
+        if self._runner is not None:
+            return self._runner.position.round
+        if self._position is not None:
+            return self._position.round
+        kept = self.breakpoints
+        return int(kept[-1].name.removeprefix("round_")) if kept else 0
+
+    def __repr__(self) -> str:
+        record = self.record
+        named = f" {self.name!r}" if self.name else ""
+        why = f" ({record.reason})" if record.reason else ""
+        return f"<Job {self.id}{named}: {record.state}{why}, round {self._round} of {self._spec.rounds}>"
+
+    def _repr_html_(self) -> str:
+        record = self.record
+        facts = {
+            "job": self.id,
+            "name": self.name or "-",
+            "protocol": self._spec.protocol.name,
+            "plan": f"{self._spec.plan_entry} ({self._spec.plan_hash[:12]})",
+            "state": record.state + (f" ({record.reason})" if record.reason else ""),
+            "round": f"{self._round} of {self._spec.rounds}",
+            "nodes": ", ".join(self._spec.datasets) or "not resolved yet",
+        }
+        rows = "".join(
+            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
+            for key, value in facts.items()
+        )
+        return f"<table>{rows}</table>"

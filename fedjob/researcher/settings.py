@@ -1,0 +1,25 @@
+"""A researcher's settings, from `config.toml` in the home."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResearcherConfig:
+    """Settings of a researcher's home.
+
+    Args:
+        max_jobs: how many jobs of the home run at once; the others queue.
+        max_tries: how often scheduling of a job is tried, unless the job says otherwise.
+        retry_min_s, retry_max_s: between two tries; it doubles from the one to the other.
+        owner_name, owner_org, owner_role: how the researcher describes themselves to node owners.
+    """
+
+    max_jobs: int = field(default=4, metadata={"at_least": 1})
+    max_tries: int = field(default=10, metadata={"at_least": 1})
+    retry_min_s: float = field(default=10.0, metadata={"at_least": 0})
+    retry_max_s: float = field(default=600.0, metadata={"at_least": 0})
+    owner_name: str = ""
+    owner_org: str = ""
+    owner_role: str = ""
