@@ -26,11 +26,14 @@ class Quorum:
         min_nodes: at least so many nodes must answer, 1 or more.
         deadline_s: seconds after which an ask goes on with those who answered,
             if they are enough; None waits as long as nodes give signs of life.
+        grants_deadline_s: seconds after which a job goes on with the nodes whose owners allow it,
+            if they are enough; None waits until every owner has decided, because these are people.
     """
 
     required: tuple[str, ...] = ()
     min_nodes: int = 1
     deadline_s: float | None = None
+    grants_deadline_s: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "required", tuple(self.required))
@@ -38,8 +41,10 @@ class Quorum:
             raise SpecError(
                 f"Quorum(min_nodes=...) takes a whole number of 1 or more, not {self.min_nodes!r}"
             )
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise SpecError(f"Quorum(deadline_s=...) takes seconds above 0 or None, not {self.deadline_s!r}")
+        for name in ("deadline_s", "grants_deadline_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SpecError(f"Quorum({name}=...) takes seconds above 0 or None, not {value!r}")
 
     def decide(
         self,

@@ -39,7 +39,7 @@ class JobSpec:
         datasets: node -> name of its dataset; for a local job, what its reader needs.
         researcher, owner_key: the party that owns the job, and its public key in hex.
         plan_hash: sha256 of the plan's exact text.
-        quorum: `{required, min_nodes, deadline_s}`.
+        quorum: `{required, min_nodes, deadline_s, grants_deadline_s}`.
         fold: replaces the protocol's own where it is given.
         plans: for a plan per node: node -> `{entry, hash}`; `plan_entry` and `plan_hash` are then empty.
             Their texts lie in the job's folder as `plans/<hash>.py`.
@@ -108,6 +108,7 @@ class JobSpec:
             required=tuple(self.quorum.get("required", ())),
             min_nodes=self.quorum.get("min_nodes", 1),
             deadline_s=self.quorum.get("deadline_s"),
+            grants_deadline_s=self.quorum.get("grants_deadline_s"),
         )
 
     def save(self, path: Path) -> None:

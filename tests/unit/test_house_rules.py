@@ -25,6 +25,8 @@ PURE_FILES = (
     "common/quorum.py",
     "node/taskkeeping.py",
     "researcher/roundkeeping.py",
+    "researcher/gates.py",
+    "researcher/scheduling.py",
 )
 
 UNSAFE_IMPORTS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
