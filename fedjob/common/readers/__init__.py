@@ -77,7 +77,7 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
 
     Args:
         info: `path`, and `name`, `reader`, `tags` and `options` where they are
-            known; without a reader it is guessed.
+            known; without a reader it is guessed. `preprocess`: steps as plain data.
 
     Raises:
         SpecError: there is no path, nothing readable there, or an option is wrong.
@@ -86,9 +86,14 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
     if not path:
         raise SpecError("a dataset needs a path")
     reader = find_reader(info.get("reader") or guess_reader(path))
-    return reader.open(
+    dataset = reader.open(
         path, info.get("options") or {}, name=str(info.get("name", "")), tags=tuple(info.get("tags") or ())
     )
+    if not info.get("preprocess"):
+        return dataset
+    from fedjob.common.preprocess.prepared import prepare
+
+    return prepare(dataset, info["preprocess"])
 
 
 def describe(

@@ -1,0 +1,102 @@
+"""Preprocessing: a declared list of steps that a node runs before the plan sees the data.
+
+Nothing is written to disk, and the owner's files stay as they are. The steps are
+plain data: part of the job's spec, of what an owner approves, and of the work's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.common.preprocess.base import Step
+from fedjob.common.registry import Registry
+
+STEPS: Registry[Step] = Registry(
+    "step",
+    {
+        "select": "fedjob.common.preprocess.columns:Select",
+        "target": "fedjob.common.preprocess.columns:Target",
+        "filter": "fedjob.common.preprocess.rows:Filter",
+        "impute": "fedjob.common.preprocess.rows:Impute",
+        "encode": "fedjob.common.preprocess.categories:Encode",
+        "bin": "fedjob.common.preprocess.categories:Bin",
+        "cast": "fedjob.common.preprocess.columns:Cast",
+        "resize": "fedjob.common.preprocess.images:Resize",
+    },
+)
+
+PlainSteps = list[dict[str, Any]]
+"""Steps as data: `[{"step": name, field: value, ...}, ...]`."""
+
+
+def to_plain_steps(steps: Iterable[Any]) -> PlainSteps:
+    """Return steps as plain data; data already plain is checked.
+
+    Raises:
+        SpecError: something among them is no step.
+    """
+    plain = []
+    for step in steps:
+        if isinstance(step, Mapping):
+            step = _build(step)
+        if not isinstance(step, Step):
+            raise SpecError(f"preprocess is a list of steps such as Select(['age']); found {step!r}")
+        name, config = STEPS.config_of(step)
+        plain.append({"step": name, **config})
+    return plain
+
+
+def build_steps(plain: Sequence[Mapping[str, Any]]) -> list[Step]:
+    """Return the steps that plain data describes.
+
+    Raises:
+        SpecError: an unknown step; the nearest is named.
+    """
+    return [_build(step) for step in plain]
+
+
+def _build(plain: Mapping[str, Any]) -> Step:
+    config = dict(plain)
+    return STEPS.build(str(config.pop("step", "")), config)
+
+
+def canonical(plain: Sequence[Mapping[str, Any]]) -> str:
+    """Return the one JSON text of a list of steps."""
+    return json.dumps(list(plain), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def hash_of(plain: Sequence[Mapping[str, Any]]) -> str:
+    """Return the sha256 of a list of steps; empty for none."""
+    return hashlib.sha256(canonical(plain).encode()).hexdigest() if plain else ""
+
+
+def per_dataset(preprocess: Any, num_datasets: int) -> list[PlainSteps]:
+    """Return one list of steps for all datasets, or one for each.
+
+    Args:
+        preprocess: None, a list of steps, or a list of such lists.
+        num_datasets: entries of the job's `data`.
+
+    Returns:
+        No list, one list, or `num_datasets` lists.
+
+    Raises:
+        SpecError: another number of lists.
+    """
+    if not preprocess:
+        return []
+    if isinstance(preprocess, (str, Mapping)) or not isinstance(preprocess, Sequence):
+        raise SpecError(f"preprocess is a list of steps, or a list of lists, not {preprocess!r}")
+    nested = [isinstance(entry, Sequence) and not isinstance(entry, str) for entry in preprocess]
+    if not any(nested):
+        return [to_plain_steps(preprocess)]
+    if not all(nested) or len(preprocess) not in (1, num_datasets):
+        raise SpecError(
+            f"preprocess is one list of steps for all datasets, or one for each of the {num_datasets}; "
+            f"found {len(preprocess)}"
+        )
+    return [to_plain_steps(steps) for steps in preprocess]

@@ -1,0 +1,84 @@
+"""Categories as numbers: the same columns and the same codes at every node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.errors import SpecError
+from fedjob.common.preprocess.base import TableStep, names_of, need
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Encode(TableStep):
+    """Replace a column by one of 0 and 1 for each category: `sex=male`, `sex=female`.
+
+    Args:
+        categories: all that there are, at any node; they decide the columns, so that nodes agree.
+        drop_first: leave the first one out, as regressions want it.
+        unknown: `error`, or `ignore` for a row of zeros.
+    """
+
+    name: ClassVar[str] = "encode"
+    column: str
+    categories: tuple[Any, ...]
+    drop_first: bool = False
+    unknown: str = "error"
+
+    def __post_init__(self) -> None:
+        names_of(self.column, "Encode")
+        object.__setattr__(self, "categories", tuple(self.categories))
+        if not self.categories or len(set(self.categories)) < len(self.categories):
+            raise SpecError(f"Encode({self.column!r}) takes different categories, one or more")
+        if self.unknown not in ("error", "ignore"):
+            raise SpecError(f"Encode(unknown=...) takes error or ignore, not {self.unknown!r}")
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import pandas as pd
+
+        need(frame, [self.column], "Encode")
+        column = frame[self.column]
+        odd = int((~column.isin(list(self.categories))).sum())
+        if odd and self.unknown == "error":
+            raise SpecError(
+                f"Encode: {odd} rows of column {self.column!r} have none of the {len(self.categories)} categories: "
+                "add what is missing, or give unknown='ignore'"
+            )
+        place = list(frame.columns).index(self.column)
+        kept = self.categories[1:] if self.drop_first else self.categories
+        coded = pd.DataFrame(
+            {f"{self.column}={value}": (column == value).astype("int64") for value in kept}, index=frame.index
+        )
+        return pd.concat([frame.iloc[:, :place], coded, frame.iloc[:, place + 1 :]], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin(TableStep):
+    """Replace numbers by the number of the interval that they lie in.
+
+    Args:
+        edges: growing; below the first is 0, from the first up to the second 1, and so on.
+    """
+
+    name: ClassVar[str] = "bin"
+    column: str
+    edges: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        names_of(self.column, "Bin")
+        object.__setattr__(self, "edges", tuple(float(edge) for edge in self.edges))
+        if not self.edges or any(a >= b for a, b in pairwise(self.edges)):
+            raise SpecError(f"Bin({self.column!r}) takes edges that grow, not {self.edges!r}")
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import numpy as np
+
+        need(frame, [self.column], "Bin")
+        column = frame[self.column]
+        if column.dtype.kind not in "iufb" or column.isna().any():
+            raise SpecError(f"Bin: column {self.column!r} has to hold numbers, none of them missing")
+        return frame.assign(**{self.column: np.digitize(column.to_numpy(), self.edges).astype("int64")})

@@ -1,0 +1,63 @@
+"""A dataset as a plan sees it after preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fedjob.common.errors import SpecError
+from fedjob.common.preprocess import build_steps
+from fedjob.common.preprocess.base import Step, TableStep
+from fedjob.common.preprocess.images import Resize
+from fedjob.common.readers.base import Dataset
+from fedjob.common.readers.images import ImagesDataset
+from fedjob.common.readers.table import TableDataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+S = TypeVar("S", bound=Step)
+
+
+class PreparedTable(TableDataset):
+    """A table with steps between the file and the plan; made anew in memory, never written."""
+
+    def __init__(self, source: TableDataset, steps: Sequence[TableStep]) -> None:
+        names = {str(column["name"]) for column in source.columns}
+        super().__init__(source.path, source.options, name=source.name, tags=source.tags)
+        self._source = source
+        self._steps = tuple(steps)
+        if self.options.get("target") in names and any(step.name in ("target", "select") for step in steps):
+            del self.options["target"]  # the steps decide which column is the last, and so the target
+
+    def read(self) -> pd.DataFrame:
+        frame = self._source.frame()
+        for step in self._steps:
+            frame = step.apply(frame)
+        return frame
+
+
+def prepare(dataset: Dataset, plain: Sequence[Mapping[str, Any]]) -> Dataset:
+    """Return a dataset with these steps applied to what it gives.
+
+    Raises:
+        SpecError: a step does not fit this kind of data.
+    """
+    steps = build_steps(plain)
+    if isinstance(dataset, TableDataset):
+        return PreparedTable(dataset, _all_of(steps, TableStep, "a table"))  # type: ignore[type-abstract]
+    if isinstance(dataset, ImagesDataset):
+        options = dict(dataset.options)
+        for step in _all_of(steps, Resize, "images"):
+            options["size"] = f"{step.width}x{step.height}"
+            if step.mode:
+                options["mode"] = step.mode
+        return ImagesDataset(dataset.path, options, name=dataset.name, tags=dataset.tags)
+    raise SpecError(f"preprocess works on tables and images; dataset {dataset.name!r} is neither")
+
+
+def _all_of(steps: Sequence[Step], kind: type[S], what: str) -> list[S]:
+    odd = [step.name for step in steps if not isinstance(step, kind)]
+    if odd:
+        raise SpecError(f"step {odd[0]!r} is not for {what}")
+    return [step for step in steps if isinstance(step, kind)]
