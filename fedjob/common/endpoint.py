@@ -30,6 +30,7 @@ from fedjob.common.identity import Identity
 from fedjob.common.messages import Body, Message, Receipt, encode_payload
 from fedjob.common.outbox import CourierStore, Outgoing, seen_key
 from fedjob.common.roster import Role, Roster
+from fedjob.common.traffic import Traffic
 from fedjob.common.transport.base import Transport
 from fedjob.common.types import Address
 
@@ -76,6 +77,7 @@ class Endpoint:
     ) -> None:
         self.address = transport.address
         self.counters: Counter[str] = Counter()
+        self.traffic = Traffic()
         self._identity = identity
         self._federation = federation
         self._transport = transport
@@ -187,7 +189,8 @@ class Endpoint:
             issued=issued,
             expires=issued + ttl_s,
         )
-        return Outgoing(message.id, to, encode_payload(message), message.expires, lasting, job, task)
+        payload = encode_payload(message)
+        return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind)
 
     def post(self, outgoing: Outgoing) -> None:
         """Transmit a prepared message; a reliable one again and again until its receipt.
@@ -300,6 +303,7 @@ class Endpoint:
         except Dropped as drop:
             self.counters[drop.cause] += 1
             return
+        self.traffic.note(message.job, "in", message.body.kind, len(data), wall)
         if isinstance(message.body, Receipt):
             self._step(courier.Receipted(message.sender, tuple(message.body.of)), None)
             return
@@ -331,6 +335,8 @@ class Endpoint:
                     frame = encode_frame(self._identity, self._federation, outgoing.payload)
                     if not self._transport.send(outgoing.to, frame):
                         self.counters["unsent"] += 1
+                    else:
+                        self.traffic.note(outgoing.job, "out", outgoing.kind, len(frame), self._wall())
                 case courier.Deliver():
                     if message is not None and messages is not None:  # only `_take` leads here
                         messages.append(message)

@@ -25,6 +25,7 @@ class Outgoing:
         payload: the exact bytes that get signed.
         expires: seconds since 1970; it is given up then.
         reliable: resent until the receipt; else sent once.
+        kind: of its body, for counting; not kept.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Outgoing:
     reliable: bool = True
     job: str = ""
     task: str = ""
+    kind: str = "message"
 
 
 class CourierStore(ABC):
