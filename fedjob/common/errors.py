@@ -23,6 +23,7 @@
         NotPermitted            unknown or revoked party, missing or foreign token, not a reader
           NotAllowed            a follower asked for what only the job's owner may do
         PlanNotApproved
+        AuditBroken             a node's audit was changed after it was written
       RoundError
         NodeFailure             one node: who, and the reason
         QuorumNotReached
@@ -38,6 +39,7 @@
         NotFinished             a job has to end first
         IllegalTransition
         NotReady                asked for a result before the end
+        WrongResult             asked a result for what it is not, such as a table; also a TypeError
         RecordUnreadable        a record is damaged, or a newer fedjob wrote it
       BreakpointError
         BreakpointMissing
@@ -198,6 +200,12 @@ class PlanNotApproved(PolicyError):
     reason = "plan_not_approved"
 
 
+class AuditBroken(PolicyError):
+    """A record of a node's audit was changed, removed or put in; the message names it."""
+
+    reason = "audit"
+
+
 class RoundError(FedjobError):
     """A round can't go on."""
 
@@ -307,9 +315,24 @@ class IllegalTransition(JobError):
 
 
 class NotReady(JobError):
-    """The job has no result yet."""
+    """The job has no result yet.
+
+    Args:
+        id, state: of the job.
+    """
 
     reason = "not_ready"
+
+    def __init__(self, message: str, *, id: str = "", state: str = "") -> None:
+        super().__init__(message)
+        self.id = id
+        self.state = state
+
+
+class WrongResult(JobError, TypeError):
+    """The job's result is of another kind than what was asked for."""
+
+    reason = "wrong_result"
 
 
 class RecordUnreadable(JobError):

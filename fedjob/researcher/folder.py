@@ -5,6 +5,8 @@
     breakpoints/round_0007/
     spool/round_0007/         contributions, totals and the journal of replies
     result/
+    inbox/                    verbs that other processes leave for the one that runs the job
+    runner.log                what a detached runner says
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +22,10 @@ from pathlib import Path
 
 from fedjob.common.durable import fsync_dir
 from fedjob.common.errors import ConfigError, JobError
+
+
+LOCK_S = 0.5
+"""How long a lock that somebody else holds is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +67,30 @@ class JobFolder:
         return self.path / "result"
 
     @property
+    def replies(self) -> Path:
+        """The exact bodies of the nodes' replies, a file for each ask."""
+        return self.path / "replies"
+
+    def reply(self, round_: int, step: str) -> Path:
+        return self.replies / f"round_{round_:04d}_{step}.mpk"
+
+    @property
     def local(self) -> Path:
         """Where a local job keeps what a node would keep."""
         return self.path / "local"
+
+    @property
+    def lock(self) -> Path:
+        """Whoever holds it writes the record; it holds the holder's process id."""
+        return self.path / "lock"
+
+    @property
+    def inbox(self) -> Path:
+        return self.path / "inbox"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "runner.log"
 
     def breakpoint(self, round_: int) -> Path:
         return self.breakpoints / f"round_{round_:04d}"
@@ -99,23 +127,53 @@ class JobFolder:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, wait_s: float = LOCK_S) -> Iterator[None]:
         """Hold the right to write this job's record; a killed holder loses it at once.
+
+        Args:
+            wait_s: others hold it for a moment to look whether anybody runs the job.
 
         Raises:
             JobError: another process holds it.
         """
-        descriptor = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+        descriptor = os.open(self.lock, os.O_CREAT | os.O_RDWR, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
-                raise JobError(
-                    f"job {self.path.name} is being run by process {holder}: wait for it or end it first"
-                ) from error
+            deadline = time.monotonic() + wait_s
+            while not _take(descriptor):
+                if time.monotonic() > deadline:
+                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
+                    raise JobError(
+                        f"job {self.path.name} is being run by process {holder}: wait for it or end it first"
+                    )
+                time.sleep(0.02)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)
+
+    def is_held(self) -> bool:
+        """Whether a process runs this job, or writes its record, right now."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _take(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def holder(self) -> int:
+        """Return the id of the process that last took the lock, 0 for none."""
+        try:
+            return int(self.lock.read_text())
+        except (OSError, ValueError):
+            return 0
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -26,6 +26,7 @@ from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Arrival, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import measurements
+from fedjob.researcher.partial import keep_replies
 from fedjob.researcher.position import Fold, Position
 from fedjob.researcher.spec import JobSpec
 
@@ -81,6 +82,7 @@ class Gatherer:
         arrivals = {node: collected.arrivals[node] for node in sorted(collected.arrivals)}
         self.replies = {r: a for r, a in self.replies.items() if r >= round_ - 1}
         self.replies[round_] = arrivals
+        keep_replies(self.folder, round_, ask.step, arrivals)
         rule = self.fold or ask.fold
         total = self._fold(rule, [_contribution(arrival) for arrival in arrivals.values()])
         # what the next round begins with is published at once, so that it is hashed only once

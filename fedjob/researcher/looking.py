@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import NotReady
 from fedjob.common.lifecycle import HISTORY
-from fedjob.common.params import FileParams
-from fedjob.common.work import built_plan
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint, newest_valid
 from fedjob.researcher.events import JobEvent, read_events
 from fedjob.researcher.history import OVERALL
+from fedjob.researcher.partial import Partial, load_partial
 from fedjob.researcher.position import Position
 from fedjob.researcher.record import JobRecord, load_record, seconds_between, utc_now
 from fedjob.researcher.results import JobResult
 
 if TYPE_CHECKING:
-    from fedjob.common.plans.base import TrainingPlan
     from fedjob.common.plans.source import PlanSource
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.runner import Runner
@@ -246,23 +244,12 @@ class Looking:
         Raises:
             NotReady: it is not completed; says what state it is in.
         """
-        if not self.success:
-            record = self.record
-            why = f" ({record.reason}: {record.detail})" if record.reason else ""
-            raise NotReady(f"job {self.id} has no result: it is {record.state}{why}")
-        value = self._value
-        path = self._folder.result / "params.safetensors"
-        if value is None and path.exists():
-            value = FileParams(path)
-        return JobResult(value, self.position, self._build_with, self._folder.result / "best.safetensors")
+        return JobResult.load(self._folder)
 
-    def _build_with(self, params: Mapping[str, Any]) -> TrainingPlan:
-        spec = self._spec
-        plan: TrainingPlan = built_plan(
-            self._source.text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
-        )
-        plan.set_params(params)
-        return plan
+    @property
+    def partial(self) -> Partial:
+        """What there is of a result so far: nodes' last values, the last committed round's parameters."""
+        return load_partial(self._folder)
 
     def events(self, since: int = 0) -> Iterator[JobEvent]:
         """Yield the job's events after number `since`, oldest first."""

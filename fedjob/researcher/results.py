@@ -1,72 +1,140 @@
-"""What a job is for: the trained parameters, the model, the history, a plot."""
+"""What a job is for: a value, a table, parameters, a model; what was measured; and ways out."""
 
 from __future__ import annotations
 
 import html
-import io
-from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import NotReady, SpecError
-from fedjob.common.params import save_params
+from fedjob.common.errors import NotReady, WrongResult
+from fedjob.researcher.artifact import Artifact
+from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import OVERALL, Measurement, to_frame
-from fedjob.researcher.position import Position
+from fedjob.researcher.record import load_record
+from fedjob.researcher.resultfile import (
+    PARAMS,
+    TABLE,
+    VALUE,
+    Manifest,
+    frame_of,
+    load_manifest,
+    load_value,
+    opened,
+)
+from fedjob.researcher.spec import JobSpec, load_spec
+from fedjob.researcher.table import ResultTable
 
 if TYPE_CHECKING:
     import torch
 
     from fedjob.common.plans.base import TrainingPlan
+    from fedjob.researcher.partial import Partial
 
 
 class JobResult:
-    """The result of a completed job.
+    """The result of a completed job, read from the job's folder; `JobResult.load(folder)` needs no network."""
 
-    Args:
-        build: builds the plan from the job's own text, with these parameters in it.
-    """
+    def __init__(self, folder: JobFolder, spec: JobSpec, manifest: Manifest) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._manifest = manifest
 
-    def __init__(self, value: Any, position: Position, build: Any, best_path: Path | None) -> None:
-        self._value = value
-        self._position = position
-        self._build = build
-        self._best_path = best_path
+    @classmethod
+    def load(cls, folder: str | Path | JobFolder) -> JobResult:
+        """Return the result that a job's folder holds.
+
+        Raises:
+            NotReady: the job is not completed; carries its id and state.
+        """
+        found = folder if isinstance(folder, JobFolder) else JobFolder(Path(folder).expanduser().resolve())
+        record = load_record(found.record)
+        if record.state != "completed":
+            why = f" ({record.reason}: {record.detail})" if record.reason else ""
+            raise NotReady(
+                f"job {found.path.name} is {record.state}{why}: it has no result. "
+                "Look at job.finished and job.success first, or at job.partial",
+                id=found.path.name,
+                state=record.state,
+            )
+        return cls(found, load_spec(found.spec), load_manifest(found))
+
+    # -- what it is ---------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """`params`, `table` or `value`."""
+        if self._manifest.kind == "params":
+            return "params"
+        return "table" if TABLE in self._manifest.files else "value"
+
+    @cached_property
+    def _value(self) -> Any:
+        return opened(load_value(self._folder.result / VALUE), self._manifest.kind, len(self._spec.datasets))
 
     @property
     def value(self) -> Any:
-        """What the protocol returned; for training, the parameters."""
-        return self.params if isinstance(self._value, Mapping) else self._value
+        """What the protocol returned: parameters, a function's value, or a map from node to value."""
+        return self.params if self._manifest.kind == "params" else self._value
+
+    @property
+    def object(self) -> Any:
+        """The value as an object to work with: a trained job's model; else the value."""
+        return self.model() if self._manifest.kind == "params" and not self._folded else self.value
 
     @property
     def params(self) -> dict[str, torch.Tensor]:
-        """The trained parameters, name -> tensor, in memory."""
-        if not isinstance(self._value, Mapping):
-            raise NotReady("this job's result has no parameters; look at .value")
-        return {name: self._value[name].clone() for name in self._value}
+        """The named tensors, in memory.
+
+        Raises:
+            WrongResult: there are none.
+        """
+        if self._manifest.kind == "params":
+            return _tensors(self._folder.result / PARAMS)
+        from fedjob.common.work import is_params
+
+        if is_params(self._value):
+            return dict(self._value)
+        raise WrongResult("result is not parameters: this job trained nothing; look at .value")
+
+    @property
+    def table(self) -> ResultTable:
+        """The table: a DataFrame that a function returned; of several nodes, with a column `node`.
+
+        Raises:
+            WrongResult: result is not a table.
+        """
+        frame = None
+        if self._manifest.kind != "params":
+            _need_pandas()
+            frame = frame_of(self._value)
+        if frame is None:
+            raise WrongResult("result is not a table: no DataFrame was returned; look at .value or .params")
+        return ResultTable(frame)
+
+    @property
+    def dataframe(self) -> Any:
+        """The table as a pandas DataFrame."""
+        return self.table.dataframe
 
     @property
     def best(self) -> dict[str, torch.Tensor]:
         """The parameters that the `KeepBest` hook kept."""
-        if self._best_path is None or not self._best_path.exists():
-            raise NotReady("no best round was kept: give the job hooks=[KeepBest('loss')]")
-        from fedjob.common.params import FileParams
-
-        kept = FileParams(self._best_path)
-        return {name: kept[name].clone() for name in kept}
-
-    @property
-    def rows(self) -> tuple[Measurement, ...]:
-        """Everything measured, as plain rows."""
-        return self._position.rows
-
-    @property
-    def history(self) -> Any:
-        """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples."""
-        return to_frame(self._position.rows)
+        path = self._folder.result / "best.safetensors"
+        if not path.exists():
+            raise WrongResult("no best round was kept: give the job hooks=[KeepBest('loss')]")
+        return _tensors(path)
 
     def plan(self) -> TrainingPlan:
         """Return the training plan, built, with the trained parameters in it."""
-        plan: TrainingPlan = self._build(self.params)
+        if self._manifest.kind != "params" or self._folded:
+            raise WrongResult("result is not a model: this job trained nothing; look at .value")
+        from fedjob.common.work import built_plan
+
+        spec = self._spec
+        text = self._folder.plan.read_bytes().decode()
+        plan: TrainingPlan = built_plan(text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed)
+        plan.set_params(self.params)
         return plan
 
     def model(self) -> Any:
@@ -74,14 +142,42 @@ class JobResult:
         plan: Any = self.plan()
         return plan.model
 
-    def save(self, path: str | Path) -> Path:
-        """Write the parameters as a safetensors file and return its path."""
-        target = Path(path)
-        if target.is_dir():
-            target = target / "model.safetensors"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_params(self.params, target)
-        return target
+    @property
+    def _folded(self) -> bool:
+        return self._spec.protocol.name == "function"
+
+    # -- how it came about ----------------------------------------------------------
+
+    @property
+    def rows(self) -> tuple[Measurement, ...]:
+        """Everything measured, as plain rows."""
+        return tuple(self._manifest.rows)
+
+    @property
+    def history(self) -> Any:
+        """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples."""
+        return to_frame(self.rows)
+
+    @property
+    def partial(self) -> Partial:
+        """What each node returned last, and the parameters of the last committed round."""
+        from fedjob.researcher.partial import load_partial
+
+        return load_partial(self._folder)
+
+    @property
+    def replies(self) -> dict[int, Any]:
+        """Round -> the nodes' replies, in the words of the Fed-BioMed job; their parameters are not kept."""
+        from fedjob.researcher.partial import kept_replies
+
+        return kept_replies(self._folder, self._spec)
+
+    @property
+    def raw(self) -> dict[int, dict[str, Any]]:
+        """Round -> step -> node -> the exact body of its reply, as it came over the wire."""
+        from fedjob.researcher.partial import raw_replies
+
+        return raw_replies(self._folder)
 
     def plot(self, metrics: list[str] | None = None, path: str | Path | None = None) -> Any:
         """Draw each metric over the rounds, every node thin and all together thick.
@@ -93,93 +189,107 @@ class JobResult:
         Returns:
             A matplotlib figure.
         """
-        return plot_history(self._position.rows, metrics, path)
+        from fedjob.researcher.plotting import plot_history
+
+        return plot_history(self.rows, metrics, path)
+
+    # -- ways out -------------------------------------------------------------------
+
+    @property
+    def artifacts(self) -> dict[str, Artifact]:
+        """The files of the result, by name."""
+        return {
+            name: Artifact(
+                name=name,
+                path=self._folder.result / name,
+                size_bytes=int(size),
+                sha256=str(sha256),
+                job=self._spec.id,
+            )
+            for name, (size, sha256) in self._manifest.files.items()
+        }
+
+    @property
+    def artifact(self) -> Artifact:
+        """The file that says most: parameters, else the table as csv, else the value as msgpack."""
+        files = self.artifacts
+        return next(files[name] for name in (PARAMS, TABLE, VALUE) if name in files)
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write the result to a file and return its path.
+
+        Args:
+            path: for parameters a safetensors file; `.csv` for a table, `.json` for plain values, else msgpack.
+                In a folder it is named `model.safetensors`, `table.csv` or `value.mpk`.
+            force: replace what is there.
+
+        Raises:
+            SpecError: there is something already, or the value is not of that form.
+            ObjectCorrupt: the kept file is not the one that the job ended in.
+        """
+        from fedjob.researcher.exporting import save_as
+
+        return save_as(self, Path(path).expanduser(), force=force)
+
+    def export(
+        self, path: str | Path, format: str = "state_dict", *, example: Any = None, force: bool = False
+    ) -> Path:
+        """Write the trained model for programs without fedjob.
+
+        Args:
+            path: of the file; `state_dict` puts instructions beside it.
+            format: `state_dict` (safetensors) or `onnx`.
+            example: for `onnx`: inputs for the model, as a tensor or a tuple of them.
+            force: replace what is there.
+
+        Raises:
+            SpecError: the format is unknown, the model can't be exported so, or something is there already.
+            ImportError: a package is missing; says which.
+        """
+        from fedjob.researcher.exporting import export
+
+        return export(self, Path(path).expanduser(), format, example=example, force=force)
 
     def __repr__(self) -> str:
-        last = _last_values(self._position.rows)
+        last = _last_values(self.rows)
         measured = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
-        return f"<JobResult of {self._position.round} rounds{': ' + measured if measured else ''}>"
+        if self.kind == "params":
+            return f"<JobResult of {self._manifest.rounds} rounds{': ' + measured if measured else ''}>"
+        return f"<JobResult, a {self.kind}: {_short(self.value)}>"
 
     def _repr_html_(self) -> str:
+        if self.kind == "table":
+            return self.table._repr_html_()
+        if self.kind == "value":
+            return f"<b>Result</b><pre>{html.escape(_short(self.value))}</pre>"
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
-            for name, value in _last_values(self._position.rows).items()
+            for name, value in _last_values(self.rows).items()
         )
         return (
-            f"<b>Result after {self._position.round} rounds</b>"
+            f"<b>Result after {self._manifest.rounds} rounds</b>"
             f"<table><tr><th>metric</th><th>all nodes</th></tr>{rows}</table>"
         )
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    from fedjob.common.params import FileParams
+
+    stored = FileParams(path)
+    return {name: stored[name].clone() for name in stored}
+
+
+def _need_pandas() -> None:
+    try:
+        import pandas  # noqa: F401
+    except ImportError as error:
+        raise ImportError("tables need pandas: pip install 'fedjob[researcher]'") from error
 
 
 def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:
     return {f"{row.metric} ({row.phase})": row.value for row in rows if row.node == OVERALL}
 
 
-_PANELS = {
-    "shared model": {"before": -1, "validate": 0},
-    "local models, after training": {"after": 0},
-    "during local training": {"train": 0},
-}
-"""Title -> the phases drawn in it, and how their rounds are shifted: what is measured before round 5
-is the model of 4 rounds."""
-
-
-def _figure(width: float, height: float) -> Any:
-    """Return a matplotlib figure that a notebook shows by itself, whatever its backend."""
-    from matplotlib.figure import Figure
-
-    class Plot(Figure):
-        def _repr_png_(self) -> bytes:
-            buffer = io.BytesIO()
-            self.savefig(buffer, format="png", dpi=110)
-            return buffer.getvalue()
-
-    return Plot(figsize=(width, height), layout="constrained")
-
-
-def plot_history(rows: tuple[Measurement, ...], metrics: list[str] | None, path: str | Path | None) -> Any:
-    """Draw the history; see `JobResult.plot`."""
-    from matplotlib.ticker import MaxNLocator
-
-    names = [n for n in dict.fromkeys(row.metric for row in rows) if metrics is None or n in metrics]
-    panels = [
-        (metric, title, shifts)
-        for title, shifts in _PANELS.items()
-        for metric in names
-        if any(row.metric == metric and row.phase in shifts for row in rows)
-    ]
-    if not panels:
-        known = ", ".join(sorted({row.metric for row in rows})) or "nothing"
-        raise SpecError(f"nothing to plot: asked for {metrics}, the history has {known}")
-    wide, high = min(len(panels), 3), -(-len(panels) // 3)
-    figure = _figure(4.6 * wide, 3.4 * high)
-    axes = figure.subplots(high, wide, squeeze=False).ravel()
-    nodes = sorted({row.node for row in rows if row.node != OVERALL})
-    for axis, (metric, title, shifts) in zip(axes, panels, strict=False):
-        for index, node in enumerate([*nodes, OVERALL]):
-            points = sorted(
-                (row.round + shifts[row.phase], row.value)
-                for row in rows
-                if row.metric == metric and row.node == node and row.phase in shifts
-            )
-            if points:
-                overall = node == OVERALL
-                axis.plot(
-                    *zip(*points, strict=True),
-                    label="all nodes" if overall else node,
-                    linewidth=2.4 if overall else 1,
-                    color="black" if overall else f"C{index}",
-                    alpha=1 if overall else 0.75,
-                    marker="o" if len(points) == 1 else None,
-                )
-        axis.set_title(f"{metric}: {title}", fontsize=9)
-        axis.set_xlabel("rounds of training")
-        axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    if len(nodes) <= 12:
-        axes[0].legend(fontsize=7)
-    if path is not None:
-        figure.savefig(path, dpi=130)
-    return figure
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 400 else text[:397] + "..."

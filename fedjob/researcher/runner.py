@@ -12,7 +12,7 @@ from typing import Any
 from fedjob.common.durable import link_or_copy
 from fedjob.common.errors import FedjobError, JobFailed, JobStopped, SpecError
 from fedjob.common.folds import FOLDS
-from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State, advance
+from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
 from fedjob.common.params import FileParams
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import Ask, Gathered, View
@@ -27,11 +27,13 @@ from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.journal import read_journal
 from fedjob.researcher.position import Position
-from fedjob.researcher.record import Attempt, JobRecord, load_record, utc_now
+from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.release import forget_goodbyes
+from fedjob.researcher.resultfile import save_result
 from fedjob.researcher.rounds import run_rounds
 from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec
+from fedjob.researcher.transition import moved
 
 REFUSALS = ("rejected", "revoked")
 """Reasons that mean: an owner said no."""
@@ -259,10 +261,15 @@ class Runner:
         return saved
 
     def save_result(self, value: Any) -> None:
-        """Put the result's tensors into the job's result folder."""
-        if isinstance(value, FileParams):
-            _link(value.path, self.folder.result / "params.safetensors")
-            self.events.add("result", path=str(self.folder.result / "params.safetensors"))
+        """Put the result into the job's result folder: what is completed can be fetched."""
+        files = save_result(
+            self.folder,
+            value,
+            rounds=self.position.round,
+            rows=self.position.rows,
+            num_nodes=len(self.spec.datasets),
+        )
+        self.events.add("result", files=sorted(files), path=str(self.folder.result))
 
     def _tidy(self, position: Position) -> None:
         """Drop what only rounds before needed, here and at the hub."""
@@ -328,29 +335,10 @@ class Runner:
         Raises:
             IllegalTransition: it can't follow the one that the job is in.
         """
-        before = self.record
-        state = advance(before.state, state)
-        now = utc_now()
-        changes: dict[str, Any] = {"state": state.value, "reason": reason, "detail": detail}
-        if state == State.WAITING and before.state not in PENDING:
-            if before.state in HISTORY:
-                ended = Attempt(
-                    attempt=before.attempt,
-                    state=before.state,
-                    reason=before.reason,
-                    started=before.started,
-                    finished=before.finished,
-                )
-                changes["past"] = [*before.past, ended]
-            changes |= {"attempt": before.attempt + 1, "submitted": before.submitted or now}
-            changes |= {"started": "", "finished": "", "tries": 0}
-        if state == State.RUNNING:
-            changes["started"] = now
-        if state in HISTORY:
-            changes["finished"] = now
-        self.update(**changes)
+        self.record = moved(self.record, state, now=utc_now(), reason=reason, detail=detail)
+        self.record.save(self.folder.record)
         self.events.add(
-            "state", round_=self.position.round, state=state.value, reason=reason, detail=detail[:500]
+            "state", round_=self.position.round, state=self.record.state, reason=reason, detail=detail[:500]
         )
 
     def update(self, **changes: Any) -> None:

@@ -29,6 +29,15 @@ STEP = "call"
 
 
 @dataclass(frozen=True, slots=True)
+class NodeValues:
+    """What a function's job ends in: encoded values by node, or the total of the job's own fold."""
+
+    nodes: Mapping[str, Any]
+    total: Any = None
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Function(FederatedProtocol):
     """One call at every node.
 
@@ -46,7 +55,7 @@ class Function(FederatedProtocol):
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["done"]:
             return Ask(step=STEP, fold=Collect())
-        return Done({"nodes": state["nodes"], "total": state["total"]})
+        return Done(NodeValues(state["nodes"], state["total"], self.folded))
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         plan: Any = local.plan
