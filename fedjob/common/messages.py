@@ -55,6 +55,7 @@ class Offer:
         owner: who asks, as they describe themselves: `{name, org, role}`. Their key is in the frame.
         model_args, training_args: what the plan would run with; a grant may bind them to ranges.
         rounds: that the job is for.
+        preprocess: steps that the node runs on the data before the plan sees them, see `common/preprocess`.
         resources: `{cpus, memory, gpus, labels, pool}` that the node would have to spare.
         launches: sha256 of further plans that this one may launch as child tasks.
         protect: protections that the job offers, by name.
@@ -76,6 +77,7 @@ class Offer:
     model_args: dict[str, Any] = field(default_factory=dict)
     training_args: dict[str, Any] = field(default_factory=dict)
     rounds: int = 1
+    preprocess: list[dict[str, Any]] = field(default_factory=list)
     resources: dict[str, Any] = field(default_factory=dict)
     launches: list[str] = field(default_factory=list)
     protect: list[str] = field(default_factory=list)
@@ -99,7 +101,7 @@ class Task:
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
         files: data that the researcher brings, unpacked read-only at the node; `dataset` is then empty.
         props: the job's free properties, which the plan can read.
-        project, owner, resources, launches, protect: as in the offer.
+        preprocess, project, owner, resources, launches, protect: as in the offer.
     """
 
     kind: ClassVar[str] = "task"
@@ -112,6 +114,7 @@ class Task:
     project: str = ""
     owner: dict[str, str] = field(default_factory=dict)
     files: Ref | None = None
+    preprocess: list[dict[str, Any]] = field(default_factory=list)
     props: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
     launches: list[str] = field(default_factory=list)

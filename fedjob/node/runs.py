@@ -213,7 +213,7 @@ class Runs:
             config=task.config,
             plan_text="" if plan is None else plan.decode(),
             entry=task.entry,
-            dataset=dataset.opened_as(task.use),
+            dataset={**dataset.opened_as(task.use), "preprocess": task.preprocess},
             values=values,
             params=params,
             model_args=task.model_args,

@@ -14,6 +14,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold
 from fedjob.common.plans.source import PlanSource
+from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import check_party, new_job_id
@@ -64,6 +65,7 @@ def define(
     selector: Selector | Callable[[int, list[str]], Sequence[str]] | str,
     fold: Fold | str | None,
     hooks: Sequence[Hook],
+    preprocess: list[PlainSteps],
     resources: Mapping[str, Any] | None,
     use: str,
     watchers: Sequence[str],
@@ -119,6 +121,7 @@ def define(
         keep_breakpoints=keep_breakpoints,
         keep=keep,
         use=use,
+        preprocess=preprocess,
         project=_text("project", project),
         props=plain_args("props", props),
         owner=_owner(owner, settings),

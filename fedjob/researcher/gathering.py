@@ -22,13 +22,14 @@ from fedjob.common.types import Ref
 from fedjob.common.values import decode, encode
 from fedjob.common.work import is_params
 from fedjob.researcher.breakpoints import chain
+from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Arrival, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import measurements
 from fedjob.researcher.partial import keep_replies
 from fedjob.researcher.position import Fold, Position
-from fedjob.researcher.spec import JobSpec
+from fedjob.researcher.spec import JobSpec, resources_of
 
 Select = Callable[[int, tuple[str, ...]], tuple[str, ...]]
 
@@ -40,7 +41,7 @@ class Gatherer:
     Args:
         select: `(round, nodes) -> nodes` for asks that leave it open.
         fold: in place of the protocol's own, where it is given.
-        plan: the plan's text in the repository.
+        code: node -> the plan that it runs, in the repository; empty for a protocol without one.
         named_states: returns node -> ids of the node states that kept breakpoints name.
     """
 
@@ -50,7 +51,7 @@ class Gatherer:
     events: EventLog
     select: Select
     fold: FoldRule | None
-    plan: Ref | None
+    code: Mapping[str, Code]
     named_states: Callable[[], Mapping[str, Collection[str]]]
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
     _published: list[Ref] = field(default_factory=list)
@@ -152,28 +153,37 @@ class Gatherer:
 
     def _tasks(self, ask: Ask, position: Position, nodes: tuple[str, ...], spool: Path) -> dict[str, Task]:
         values, blobs, params = self._split(ask.shared, spool, None)
+        limits = [s for s in (self.spec.the_quorum.deadline_s, self.spec.round_timeout_s) if s is not None]
         base = Task(
             dataset="",
             protocol=self.spec.protocol.name,
             config=self.spec.protocol.config,
-            plan=self.plan,
-            entry=self.spec.plan_entry,
+            use=self.spec.use,
+            project=self.spec.project,
+            owner=dict(self.spec.owner),
+            props=self.spec.props,
+            launches=sorted(self.spec.launches),
             model_args=self.spec.model_args,
             training_args=dict(position.training_args),
             seed=self.spec.seed,
-            limit_s=self.spec.the_quorum.deadline_s,
+            limit_s=min(limits) if limits else None,
         )
         tasks = {}
         named = self.named_states()
         for node in nodes:
             own_values, own_blobs, own_params = self._split(ask.each.get(node, {}), spool, node)
+            code = self.code.get(node)
             tasks[node] = replace(
                 base,
                 dataset=str(self.spec.datasets[node]["name"]),
+                plan=None if code is None else code.ref,
+                entry="" if code is None else code.entry,
+                resources=resources_of(self.spec, node),
                 values={**values, **own_values},
                 blobs={**blobs, **own_blobs},
                 params={**params, **own_params},
                 state=position.node_states.get(node),
+                preprocess=self.spec.datasets[node].get("preprocess", []),
                 keep_states=sorted(named.get(node, ())),
             )
         return tasks

@@ -16,6 +16,7 @@ from fedjob.common.errors import ConfigError, FedjobError, JobError, NoSuchJob, 
 from fedjob.common.folds.base import Fold
 from fedjob.common.params import save_params
 from fedjob.common.plans.source import PlanSource
+from fedjob.common.preprocess import per_dataset
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
@@ -32,6 +33,7 @@ from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.looking import Looking, RoundInfo
 from fedjob.researcher.position import Position
+from fedjob.researcher.preparing import attach, num_entries
 from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.results import JobResult
 from fedjob.researcher.runner import Runner
@@ -74,6 +76,8 @@ class Job(Looking, ByHand):
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
         fold: in place of the protocol's own.
         hooks: what runs at the end of each round.
+        preprocess: steps that nodes run before the plan sees the data, such as `[Select(["age"]), ...]`;
+            or a list of such lists, one for each entry of `data`.
         resources: what a node must have to spare, `{"cpus": 2, "memory": "4G", "gpus": 1, ...}`,
             or a map from nodes (and `default`) to that.
         use: `private`, or `mock` for the stand-ins that owners give.
@@ -115,6 +119,7 @@ class Job(Looking, ByHand):
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
         fold: Fold | str | None = None,
         hooks: Sequence[Hook] = (),
+        preprocess: Sequence[Any] | None = None,
         resources: Mapping[str, Any] | None = None,
         use: str = "private",
         watchers: Sequence[str] = (),
@@ -148,6 +153,7 @@ class Job(Looking, ByHand):
             selector=selector,
             fold=fold,
             hooks=hooks,
+            preprocess=per_dataset(preprocess, num_entries(data)),
             resources=resources,
             use=use,
             watchers=watchers,
@@ -168,7 +174,6 @@ class Job(Looking, ByHand):
         self._spec = defined.spec
         self._position: Position | None = None
         self._extras: dict[str, Path] = {}
-        self._value: Any = None
         self._runner: Runner | None = None
         self._folder = job_folder(where, self._spec.id)
         params = first_params(init, self._plan)
@@ -295,7 +300,7 @@ class Job(Looking, ByHand):
                 f"the quorum needs {self._spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
                 f"job's data: {', '.join(datasets)}"
             )
-        self._spec = replace(spec, datasets=datasets)
+        self._spec = replace(spec, datasets=attach(spec.preprocess, self._data, datasets))
         self._spec.save(self._folder.spec)
 
     def _explicit_nodes(self) -> tuple[str, ...]:

@@ -41,9 +41,11 @@ class JobSpec:
         plan_hash: sha256 of the plan's exact text.
         quorum: `{required, min_nodes, deadline_s, grants_deadline_s}`.
         fold: replaces the protocol's own where it is given.
-        plans: for a plan per node: node -> `{entry, hash}`; `plan_entry` and `plan_hash` are then empty.
-            Their texts lie in the job's folder as `plans/<hash>.py`.
+        plans: for a plan per node: node -> `{entry, hash}`; `plan_entry` and `plan_hash` are then those of
+            the plan that is built on this side. The texts lie in the job's folder as `plans/<hash>.py`.
         use: `private`, or `mock` for the stand-ins that owners give.
+        preprocess: steps as plain data: no list, one for all datasets, or one for each entry of `data`;
+            each dataset's own stand with it, as `preprocess`.
         project: namespace; nodes that are not enrolled in it take no part.
         props: free properties, never interpreted.
         owner: how the researcher describes themselves: `{name, org, role}`.
@@ -82,6 +84,7 @@ class JobSpec:
     keep: bool = False
     plans: dict[str, dict[str, str]] = field(default_factory=dict)
     use: str = "private"
+    preprocess: list[list[dict[str, Any]]] = field(default_factory=list)
     project: str = ""
     props: dict[str, Any] = field(default_factory=dict)
     owner: dict[str, str] = field(default_factory=dict)
@@ -134,6 +137,11 @@ def load_spec(path: Path) -> JobSpec:
         return spec_from_plain(unpack(path.read_bytes()))
     except (OSError, DecodeError) as error:
         raise BreakpointCorrupt(f"the job's spec at {path} can't be read: {error}") from error
+
+
+def resources_of(spec: JobSpec, node: str) -> dict[str, Any]:
+    """Return what a node would have to spare: its own entry, else the default."""
+    return dict(spec.resources.get(node, spec.resources.get("default", {})))
 
 
 def check_count(what: str, value: Any, least: int) -> int:
