@@ -29,7 +29,10 @@ _NAMES = {
     "TorchPlan": "fedjob.common.plans.torch",
     "WeightedMean": "fedjob.common.folds.mean",
     "connect": "fedjob.researcher.session",
+    "format_event": "fedjob.researcher.formatting",
     "function": "fedjob.common.plans.function",
+    "off": "fedjob.researcher.handlers",
+    "on": "fedjob.researcher.handlers",
 }
 
 __all__ = [
@@ -51,7 +54,10 @@ __all__ = [
     "WeightedMean",
     "__version__",
     "connect",
+    "format_event",
     "function",
+    "off",
+    "on",
 ]
 
 if TYPE_CHECKING:
@@ -62,6 +68,8 @@ if TYPE_CHECKING:
     from fedjob.common.plans.torch import TorchPlan
     from fedjob.common.protocols.fedavg import FedAvg
     from fedjob.common.quorum import Quorum
+    from fedjob.researcher.formatting import format_event
+    from fedjob.researcher.handlers import off, on
     from fedjob.researcher.hooks.base import Hook
     from fedjob.researcher.hooks.best_round import KeepBest
     from fedjob.researcher.hooks.early_stopping import EarlyStopping

@@ -78,9 +78,10 @@ class JobEvent:
     body: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        from fedjob.researcher.formatting import format_event
+        from fedjob.researcher.formatting import format_event, prefix
 
-        return format_event(self)[1]
+        lines, now = format_event(self)
+        return "\n".join(lines) or f"{prefix(self)} | {now}"
 
     def to_json(self) -> str:
         """Return the line that the log holds, without its end."""

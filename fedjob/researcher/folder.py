@@ -1,7 +1,7 @@
 """A job's folder on disk: the one place that knows a file name.
 
 <home>/jobs/<job id>/
-    spec.mpk  plan.py  record.json  events.jsonl  lock
+    spec.mpk  plan.py  plans/  record.json  events.jsonl  traffic.csv  lock
     breakpoints/round_0007/
     spool/round_0007/         contributions, totals and the journal of replies
     result/
@@ -22,7 +22,6 @@ from pathlib import Path
 
 from fedjob.common.durable import fsync_dir
 from fedjob.common.errors import ConfigError, JobError
-
 
 LOCK_S = 0.5
 """How long a lock that somebody else holds is tried."""
@@ -46,6 +45,10 @@ class JobFolder:
     def plan(self) -> Path:
         return self.path / "plan.py"
 
+    def plan_of(self, hash_: str) -> Path:
+        """The text of one node's plan, where there is a plan per node."""
+        return self.path / "plans" / f"{hash_}.py"
+
     @property
     def record(self) -> Path:
         return self.path / "record.json"
@@ -53,6 +56,11 @@ class JobFolder:
     @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
+
+    @property
+    def traffic(self) -> Path:
+        """Counts of the messages and objects that were exchanged."""
+        return self.path / "traffic.csv"
 
     @property
     def initial_params(self) -> Path:

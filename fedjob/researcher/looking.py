@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import NotReady
-from fedjob.common.lifecycle import HISTORY
+from fedjob.common.lifecycle import ACTIVE, HISTORY, State
+from fedjob.common.traffic import Tally
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint, newest_valid
-from fedjob.researcher.events import JobEvent, read_events
+from fedjob.researcher.formatting import utc
 from fedjob.researcher.history import OVERALL
+from fedjob.researcher.hooks.counting import read_traffic
+from fedjob.researcher.listening import Listening
 from fedjob.researcher.partial import Partial, load_partial
 from fedjob.researcher.position import Position
 from fedjob.researcher.record import JobRecord, load_record, seconds_between, utc_now
 from fedjob.researcher.results import JobResult
+from fedjob.researcher.showing import Facts
+from fedjob.researcher.tailing import FolderSource, Source
 
 if TYPE_CHECKING:
     from fedjob.common.plans.source import PlanSource
@@ -38,7 +42,7 @@ class RoundInfo:
     dropped: dict[str, str]
 
 
-class Looking:
+class Looking(Listening):
     """What a job tells of itself."""
 
     _spec: JobSpec
@@ -171,17 +175,6 @@ class Looking:
         return self._spec.cloned_from
 
     @property
-    def waiting_on(self) -> list[str]:
-        """The nodes whose owners have yet to decide on the plan; empty once the job runs."""
-        if self.state != "waiting":
-            return []
-        waiting: list[str] = []
-        for event in self.events():
-            if event.type == "grant":
-                waiting = list(event.body.get("waiting", ()))
-        return waiting
-
-    @property
     def breakpoints(self) -> list[Path]:
         """The folders of the kept breakpoints, oldest first."""
         return list_breakpoints(self._folder.breakpoints)
@@ -218,11 +211,6 @@ class Looking:
         return to_frame(self.position.rows)
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """The last overall value of each metric, by `metric/phase`."""
-        return {f"{r.metric}/{r.phase}": r.value for r in self.position.rows if r.node == OVERALL}
-
-    @property
     def rounds(self) -> dict[int, RoundInfo]:
         """Who took part in each committed round."""
         found = {}
@@ -251,18 +239,6 @@ class Looking:
         """What there is of a result so far: nodes' last values, the last committed round's parameters."""
         return load_partial(self._folder)
 
-    def events(self, since: int = 0) -> Iterator[JobEvent]:
-        """Yield the job's events after number `since`, oldest first."""
-        return read_events(self._folder.events, since)
-
-    @property
-    def last_msg(self) -> JobEvent | None:
-        """The last event; None before the first."""
-        last = None
-        for event in self.events():
-            last = event
-        return last
-
     @property
     def _round(self) -> int:
         """The last committed round that is known of."""
@@ -273,25 +249,45 @@ class Looking:
         kept = self.breakpoints
         return int(kept[-1].name.removeprefix("round_")) if kept else 0
 
-    def __repr__(self) -> str:
-        record = self.record
-        named = f" {self.name!r}" if self.name else ""
-        why = f" ({record.reason})" if record.reason else ""
-        return f"<Job {self.id}{named}: {record.state}{why}, round {self._round} of {self._spec.rounds}>"
+    # -- heard ----------------------------------------------------------------------
 
-    def _repr_html_(self) -> str:
-        record = self.record
-        facts = {
-            "job": self.id,
-            "name": self.name or "-",
-            "protocol": self._spec.protocol.name,
-            "plan": f"{self._spec.plan_entry} ({self._spec.plan_hash[:12]})",
-            "state": record.state + (f" ({record.reason})" if record.reason else ""),
-            "round": f"{self._round} of {self._spec.rounds}",
-            "nodes": ", ".join(self._spec.datasets) or "not resolved yet",
-        }
-        rows = "".join(
-            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
-            for key, value in facts.items()
+    def _listen(self, since: int) -> Source:
+        return FolderSource(self._folder, since)
+
+    def _tallies(self) -> tuple[Tally, ...]:
+        return read_traffic(self._folder)
+
+    def _result_now(self) -> JobResult:
+        return self.result
+
+    def _facts(self) -> Facts:
+        record, spec, live = self.record, self._spec, self._live()
+        rounds = record.rounds or spec.rounds
+        round_ = self._round if record.state == State.DRAFT else live.round
+        running = record.state in ACTIVE
+        return Facts(
+            id=spec.id,
+            name=spec.name,
+            protocol=spec.protocol.name,
+            plan=f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "",
+            state=record.state,
+            reason=record.reason,
+            detail=record.detail,
+            rounds=rounds,
+            round=round_,
+            attempt=record.attempt,
+            nodes=tuple(sorted(spec.datasets)),
+            owner=" ".join(part for part in (spec.owner.get("name", ""), spec.researcher) if part),
+            created=record.created,
+            updated=record.finished or (utc(live.updated) if live.updated else record.created),
+            contacts={node: str(grant.get("contact", "")) for node, grant in record.grants.items()},
+            live=live,
+            progress=live.progress(rounds, time.time()) if running else None,
         )
-        return f"<table>{rows}</table>"
+
+    def _overall(self) -> dict[str, float]:
+        try:
+            rows = self.position.rows
+        except NotReady:
+            return {}
+        return {f"{r.metric}/{r.phase}": r.value for r in rows if r.node == OVERALL}

@@ -1,0 +1,154 @@
+"""`@fedjob.on`: functions that are told of events, where they were defined.
+
+They run in a process that follows a job: in `run()`, `wait()` and `events(follow=True)`.
+Each event is told once per process, however many follow.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fedjob.common.errors import SpecError
+from fedjob.researcher.events import JobEvent, check_type, is_end, is_job_state
+
+Handler = Callable[[JobEvent, Any], object]
+H = TypeVar("H", bound=Handler)
+
+MAX_JOBS = 1000
+"""Whose last told event is remembered."""
+
+_log = logging.getLogger("fedjob")
+
+_MOMENTS: dict[str, Callable[[JobEvent], bool]] = {
+    "job.started": lambda event: is_job_state(event) and event.body.get("state") == "running",
+    "job.finished": is_end,
+    "job.state": is_job_state,
+    "round.started": lambda event: event.type == "ask",
+    "round.finished": lambda event: event.type == "round",
+}
+"""Names that a moment has besides the type of its event."""
+
+
+@dataclass
+class Handlers:
+    """Functions by what they want to hear, and what each job's were told.
+
+    Args:
+        told: job -> number of the last event that was told.
+    """
+
+    by_name: dict[str, list[Handler]] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def on(self, name: str) -> Callable[[H], H]:
+        """Return a decorator that has a function called as `handler(event, job)`.
+
+        A function of the same module and name takes the place of the one before, so that a
+        notebook's cell can be run again.
+
+        Args:
+            name: `round.finished`, `job.finished`, `job.started`, ..., or the type of an event:
+                `metrics`, `log`, a plan's own.
+
+        Raises:
+            SpecError: no event has that name.
+        """
+        if not isinstance(name, str):
+            raise SpecError(
+                f"@fedjob.on takes the name of an event, such as 'round.finished'; found {name!r}"
+            )
+        if "." in name and name not in _MOMENTS:
+            raise SpecError(
+                f"there is no moment {name!r}: expected one of {', '.join(sorted(_MOMENTS))}, or an event's type"
+            )
+        check_type(name)
+
+        def keep(handler: H) -> H:
+            with self._lock:
+                others = [h for h in self.by_name.get(name, ()) if _known_as(h) != _known_as(handler)]
+                self.by_name[name] = [*others, handler]
+            return handler
+
+        return keep
+
+    def off(self, handler: Handler) -> None:
+        """Tell a function no more."""
+        with self._lock:
+            for name, kept in list(self.by_name.items()):
+                self.by_name[name] = [h for h in kept if h is not handler]
+
+    def tell(self, events: Sequence[JobEvent], job: Any) -> list[str]:
+        """Call what wants to hear of these events; return what went wrong, in words.
+
+        An end that was followed by a restart in the same batch was not the job's.
+        """
+        ends = [event for event in events if is_job_state(event)]
+        problems: list[str] = []
+        for event in events:
+            with self._lock:
+                if event.seq <= self.told.get(event.job, 0):
+                    continue
+                self.told.pop(event.job, None)  # put last, so that the oldest goes first
+                self.told[event.job] = event.seq
+                if len(self.told) > MAX_JOBS:
+                    del self.told[next(iter(self.told))]
+                wanting = [(name, h) for name, kept in self.by_name.items() for h in kept]
+            for name, handler in wanting:
+                if name == "job.finished" and is_end(event) and event is not ends[-1]:
+                    continue
+                if name != event.type and not (name in _MOMENTS and _MOMENTS[name](event)):
+                    continue
+                try:
+                    handler(event, job)
+                except Exception as error:  # a handler never ends a job
+                    problems.append(
+                        f"the handler {_known_as(handler)[1]} of {name!r} raised {type(error).__name__}: {error}"
+                    )
+        return problems
+
+
+def _known_as(handler: Handler) -> tuple[str, str]:
+    return (
+        getattr(handler, "__module__", None) or "",
+        getattr(handler, "__qualname__", None) or repr(handler),
+    )
+
+
+HANDLERS = Handlers()
+"""Those of this process."""
+
+
+def on(name: str) -> Callable[[H], H]:
+    """Have the decorated function called as `handler(event, job)` at a moment in the life of any job.
+
+    It runs where it was defined, in a process that follows the job: `job.run()`, `job.wait()` and
+    `job.events(follow=True)`. What it raises becomes a note and ends nothing.
+
+    Args:
+        name: `round.finished`, `job.finished`, `job.started`, `job.state`, `round.started`, or the
+            type of an event: `metrics`, `log`, ..., a plan's own.
+
+    Raises:
+        SpecError: no event has that name.
+    """
+    return HANDLERS.on(name)
+
+
+def off(handler: Handler) -> None:
+    """Tell a function that `@fedjob.on` decorated no more."""
+    HANDLERS.off(handler)
+
+
+def teller(job: Any) -> Callable[[Sequence[JobEvent]], None]:
+    """Return what tells this process's handlers of a followed job's events; problems are logged."""
+
+    def tell(events: Sequence[JobEvent]) -> None:
+        for problem in HANDLERS.tell(events, job):
+            _log.warning("%s", problem)
+
+    return tell
