@@ -82,6 +82,7 @@ class Attempts:
         """Note what the tasks of the last daemon need."""
         for key, row in book.tasks.items():
             self.wants[key] = objects_of(task_of(row))
+        self._parts.runs.brought.recover({row.job for row in book.tasks.values()})
 
     def next_due(self) -> float | None:
         """Return when something has to be ended or tried again."""
@@ -108,6 +109,7 @@ class Attempts:
                     self.arrived.pop(key, None)
                 case keeping.EndJob(job=job):
                     self._parts.workers.end_job(job)
+                    self._parts.runs.end_job(job)
         if released:
             wanted = set().union(*self.wants.values())
             self._parts.runs.later(lambda: self._parts.spool.tidy(released, wanted))
@@ -123,8 +125,8 @@ class Attempts:
             self._store(row, attempt)
             return
         task = task_of(row)
-        dataset = parts.datasets.find(task.dataset)
-        if dataset is None:
+        dataset = parts.datasets.find(task.dataset) if task.dataset else None
+        if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
         parts.workers.warm_up()

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import (
@@ -25,6 +26,7 @@ from fedjob.common.messages import MAX_INLINE_BYTES, Result, Task
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
 from fedjob.common.work import WorkOrder, WorkResult
+from fedjob.node.brought import Brought
 from fedjob.node.datasets import Dataset
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
@@ -131,11 +133,12 @@ class Runs:
         self._repository = repository
         self._notify = notify
         self._point = point
+        self.brought = Brought(home.brought, repository)
         self._large: dict[str, Ref] = {}
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
 
     def prepare(
-        self, row: TaskRow, run: int, task: Task, dataset: Dataset, plan: bytes | None, folder: Path
+        self, row: TaskRow, run: int, task: Task, dataset: Dataset | None, plan: bytes | None, folder: Path
     ) -> None:
         """Fetch what a task needs; ends in `Prepared` or `Unprepared`."""
         self._pool.submit(self._prepare, row, run, task, dataset, plan, folder)
@@ -161,6 +164,10 @@ class Runs:
         """Remove a task's result here and, where it is large, at the hub: the researcher is done with it."""
         self._pool.submit(self._release, key)
 
+    def end_job(self, job: str) -> None:
+        """Remove what was brought for a job."""
+        self._pool.submit(self.brought.end_job, job)
+
     def later(self, action: Callable[[], None]) -> None:
         """Do something that may wait for the disk and that nobody waits for."""
         self._pool.submit(action)
@@ -172,7 +179,7 @@ class Runs:
     # --- inside ------------------------------------------------------------------------------
 
     def _prepare(
-        self, row: TaskRow, run: int, task: Task, dataset: Dataset, plan: bytes | None, folder: Path
+        self, row: TaskRow, run: int, task: Task, dataset: Dataset | None, plan: bytes | None, folder: Path
     ) -> None:
         try:
             order = self._order(row, task, dataset, plan, folder)
@@ -187,7 +194,7 @@ class Runs:
             self._notify(Prepared(row.key, run, order))
 
     def _order(
-        self, row: TaskRow, task: Task, dataset: Dataset, plan: bytes | None, folder: Path
+        self, row: TaskRow, task: Task, dataset: Dataset | None, plan: bytes | None, folder: Path
     ) -> WorkOrder:
         state_path = ""
         if task.state is not None:
@@ -213,7 +220,7 @@ class Runs:
             config=task.config,
             plan_text="" if plan is None else plan.decode(),
             entry=task.entry,
-            dataset={**dataset.opened_as(task.use), "preprocess": task.preprocess},
+            dataset=self._data(row, task, dataset),
             values=values,
             params=params,
             model_args=task.model_args,
@@ -222,6 +229,15 @@ class Runs:
             state_path=state_path,
             output_path=str(folder),
         )
+
+    def _data(self, row: TaskRow, task: Task, dataset: Dataset | None) -> dict[str, Any]:
+        """Return what the worker opens the data by; nothing for a task without data."""
+        if dataset is not None:
+            return {**dataset.opened_as(task.use), "preprocess": task.preprocess}
+        if task.files is None:
+            return {}
+        opened = self.brought.open(row.job, task.files, limit_bytes=self.config.bring_mb << 20)
+        return {**opened, "preprocess": task.preprocess}
 
     def _store(self, row: TaskRow, run: int, folder: Path | None, min_rows: int) -> None:
         try:

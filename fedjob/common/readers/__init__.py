@@ -13,16 +13,26 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.readers.base import Dataset, Reader, check_path, files_of, version_of
 from fedjob.common.readers.csv import CsvReader
-from fedjob.common.readers.images import ImagesReader
+from fedjob.common.readers.files import FilesReader
+from fedjob.common.readers.images import IMAGE_SUFFIXES, ImagesReader
 from fedjob.common.readers.mnist import MnistReader
 from fedjob.common.readers.npz import NpzReader
 from fedjob.common.readers.parquet import ParquetReader
 
-__all__ = ["READERS", "Dataset", "Reader", "describe", "find_reader", "guess_reader", "open_dataset"]
+__all__ = [
+    "READERS",
+    "Dataset",
+    "Reader",
+    "describe",
+    "find_reader",
+    "fitting_reader",
+    "guess_reader",
+    "open_dataset",
+]
 
 READERS: Mapping[str, Reader] = {
     reader.name: reader
-    for reader in (CsvReader(), ParquetReader(), NpzReader(), MnistReader(), ImagesReader())
+    for reader in (CsvReader(), ParquetReader(), NpzReader(), MnistReader(), ImagesReader(), FilesReader())
 }
 
 _SUFFIXES = {
@@ -70,6 +80,22 @@ def guess_reader(path: str | Path) -> str:
     if suffixes and suffixes[-1] in _SUFFIXES:
         return _SUFFIXES[suffixes[-1]]
     raise SpecError(f"no reader fits {checked.name}: name one of {', '.join(READERS)}")
+
+
+def fitting_reader(path: str | Path) -> str:
+    """Return the name of the reader for data that nobody described: the one guessed, else plain files.
+
+    Raises:
+        SpecError: nothing readable there.
+    """
+    checked = check_path(Path(path))
+    try:
+        guessed = guess_reader(checked)
+    except SpecError:
+        return "files"
+    if guessed == "images" and not any(file.suffix.lower() in IMAGE_SUFFIXES for file in files_of(checked)):
+        return "files"
+    return guessed
 
 
 def open_dataset(info: Mapping[str, Any]) -> Dataset:

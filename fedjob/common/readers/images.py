@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+)
 _MODES = {"rgb": "RGB", "grey": "L", "gray": "L"}
 
 
@@ -55,11 +57,11 @@ class ImagesDataset(Dataset):
             for label, name in enumerate(self.classes)
             if (self.path / name).is_dir()
             for file in sorted((self.path / name).rglob("*"))
-            if file.suffix.lower() in _SUFFIXES and file.is_file()
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
         ]
         if not found:
             raise SpecError(
-                f"{self.path} has no images in its folders; read are {', '.join(sorted(_SUFFIXES))}"
+                f"{self.path} has no images in its folders; read are {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         return found
 

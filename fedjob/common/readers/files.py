@@ -1,0 +1,45 @@
+"""Files as they are, where no other reader fits: the plan reads them itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from fedjob.common.readers.base import Dataset, Reader, files_of
+
+
+class FilesDataset(Dataset):
+    """A file, or all files of a folder; `.items` are their paths."""
+
+    @cached_property
+    def items(self) -> list[Path]:
+        """The files, sorted."""
+        return list(files_of(self.path))
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.items)
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        return []
+
+
+class FilesReader(Reader):
+    """Reads nothing: hands out paths."""
+
+    name: ClassVar[str] = "files"
+    options: ClassVar[Mapping[str, str]] = {}
+
+    def open(
+        self,
+        path: str | Path,
+        options: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+    ) -> FilesDataset:
+        checked, given = self.check(path, options)
+        return FilesDataset(checked, given, name=name, tags=tags)

@@ -1,0 +1,83 @@
+"""Data that researchers bring: unpacked once for a job, read-only, gone with it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.errors import ObjectTooLarge
+from fedjob.common.packing import remove_data, unpack_data
+from fedjob.common.readers import fitting_reader
+from fedjob.common.repository.base import Repository
+from fedjob.common.types import Ref
+
+
+class Brought:
+    """The folder of brought data, used by the daemon's threads.
+
+    Args:
+        folder: `<home>/brought`, with a folder for each job.
+    """
+
+    def __init__(self, folder: Path, repository: Repository) -> None:
+        self._folder = folder
+        self._repository = repository
+        self._lock = threading.Lock()
+
+    def open(self, job: str, ref: Ref, *, limit_bytes: int) -> dict[str, Any]:
+        """Return what a worker opens a job's brought data by.
+
+        Raises:
+            ObjectTooLarge: more than the node allows.
+            DecodeError: no archive that can be trusted.
+            RepositoryError: see `Repository.get`.
+        """
+        if ref.size_bytes > limit_bytes:
+            raise ObjectTooLarge(
+                f"the data that were brought have {ref.size_bytes} bytes; this node allows {limit_bytes}"
+            )
+        home = self._folder / job
+        unpacked = home / ref.sha256
+        with self._lock:
+            if not unpacked.exists():
+                home.mkdir(parents=True, exist_ok=True, mode=0o700)
+                archive, begun = home / f"{ref.sha256}.zip", home / f".{ref.sha256}"
+                remove_data(begun)
+                try:
+                    self._repository.get(ref, archive)
+                    unpack_data(archive, begun, limit_bytes=limit_bytes)
+                finally:
+                    archive.unlink(missing_ok=True)
+                begun.chmod(0o700)  # a folder that may not be written to can't be renamed
+                begun.rename(unpacked)
+                unpacked.chmod(0o500)
+        path = next(unpacked.iterdir())
+        return {
+            "name": path.name,
+            "path": str(path),
+            "reader": fitting_reader(path),
+            "tags": [],
+            "options": {},
+        }
+
+    def end_job(self, job: str) -> None:
+        """Remove what was brought for a job."""
+        with self._lock:
+            self._drop(self._folder / job)
+
+    def recover(self, jobs: set[str]) -> None:
+        """Remove what was brought for jobs that the node has no tasks of any more."""
+        if self._folder.exists():
+            for home in self._folder.iterdir():
+                if home.name not in jobs:
+                    self.end_job(home.name)
+
+    def _drop(self, home: Path) -> None:
+        if home.exists():
+            for inside in home.iterdir():
+                if inside.is_dir():
+                    remove_data(inside)
+                else:
+                    inside.unlink()
+            home.rmdir()
