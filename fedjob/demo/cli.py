@@ -46,6 +46,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 @click.option("--alpha", type=click.FloatRange(0.01, 1000), default=ALPHA, show_default=True,
               help="How alike the nodes' data are: small is uneven.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=SEED, show_default=True, help="Of data and training.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True,
+              help="Tasks that a node runs at the same time.")  # fmt: skip
+@click.option("--reset", is_flag=True, help="Only empty the folder that an earlier demo left.")
 @click.option("--keep", is_flag=True, help="Leave hub and nodes running for you to try, until Ctrl-C.")
 @click.option(
     "--home",
@@ -54,7 +57,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
     show_default=True,
     help="Folder for everything that the demo makes; the one of an earlier demo is replaced.",
 )
-def demo(num_nodes: int, rounds: int, alpha: float, seed: int, keep: bool, home: Path) -> None:
+def demo(
+    num_nodes: int,
+    rounds: int,
+    alpha: float,
+    seed: int,
+    workers: int,
+    reset: bool,
+    keep: bool,
+    home: Path,
+) -> None:
     """Start a hub and some nodes on this machine, train a model across them, and compare.
 
     The data are the handwritten digits that ship with scikit-learn. Nothing is
@@ -67,12 +79,16 @@ def demo(num_nodes: int, rounds: int, alpha: float, seed: int, keep: bool, home:
     began = time.monotonic()
     with _ended_by_signals():
         lock = _fresh(home)
+        if reset:
+            os.close(lock)
+            console.print(f"{home} is empty")
+            return
         console.print(f"[bold]A hub and {num_nodes} clinics[/], each a process with a home of its own")
         try:
             with Commands(
                 home / "logs", lambda line: console.print(f"[dim]$ {line}[/]", soft_wrap=True)
             ) as run:
-                hub_url, shares = _start(run, console, home, nodes, alpha, seed)
+                hub_url, shares = _start(run, console, home, nodes, alpha, seed, workers)
                 job = _train(console, home, nodes, rounds, seed, hub_url, shares)
                 console.print(f"[dim]{time.monotonic() - began:.0f} s in all[/]")
                 _say_next(console, home, job, keep)
@@ -86,7 +102,7 @@ def demo(num_nodes: int, rounds: int, alpha: float, seed: int, keep: bool, home:
 
 
 def _start(
-    commands: Commands, console: Any, home: Path, nodes: list[str], alpha: float, seed: int
+    commands: Commands, console: Any, home: Path, nodes: list[str], alpha: float, seed: int, workers: int
 ) -> tuple[str, Shares]:
     """Start the hub, deal out the data, make and start the nodes."""
     from fedjob.demo.data import deal
@@ -104,7 +120,8 @@ def _start(
         imported = pool.submit(_import_torch)  # meanwhile: it takes seconds
         for node in nodes:
             made[node].result()
-            commands.start("node", "start", "--home", str(home / node), log=node, show=node == nodes[0])
+            words = ("node", "start", "--home", str(home / node), "--workers", str(workers))
+            commands.start(*words[: None if workers > 1 else 4], log=node, show=node == nodes[0])
         for node in nodes:
             commands.wait_for(node, r"node ready: .*")
         imported.result()

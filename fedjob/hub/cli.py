@@ -99,6 +99,9 @@ def start(
         **rest,
     )
 
+    for warning in settings.check().warnings():
+        click.echo(f"warning: {warning}", err=True)
+
     async def run() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

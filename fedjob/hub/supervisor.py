@@ -72,6 +72,24 @@ class HubSettings:
         return self
 
 
+    def warnings(self) -> list[str]:
+        """Return what an owner who chose this should know."""
+        said = []
+        if not is_loopback(self.host) and self.tls is None:
+            said.append(
+                f"the hub listens on {self.host} without TLS: whoever is on the way can read tokens and "
+                "parameters, unless a proxy before it speaks TLS"
+            )
+        for url in filter(None, (self.broker_url, self.public_broker)):
+            parts = urlsplit(url)
+            if parts.scheme in ("mqtt", "ws") and not is_loopback(parts.hostname or ""):
+                said.append(
+                    f"the broker {url} is spoken to without TLS: whoever is on the way can read passwords; "
+                    f"use mqtts:// or wss://"
+                )
+        return said
+
+
 class Hub:
     """Runs until told to stop.
 

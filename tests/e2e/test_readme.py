@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 @pytest.fixture
 def demo(processes: Processes, tmp_path: Path) -> Running:
     """Run a small demo that keeps its hub and nodes."""
-    command = ("fedjob", "demo", "--keep", "--nodes", "3", "--rounds", "6")
+    command = ("fedjob", "demo", "--keep", "--nodes", "3", "--workers", "2", "--rounds", "6")
     return processes.start(*command, ready="Ctrl-C stops them", timeout_s=240, cwd=tmp_path)
 
 
@@ -36,7 +36,7 @@ def test_the_first_job_is_short() -> None:
     assert len(lines) <= 22
 
 
-@pytest.mark.feature("TB-18")
+@pytest.mark.feature("TB-18", "PS-11")
 def test_the_first_job_of_the_readme_runs_on_the_nodes_of_the_demo(
     demo: Running, processes: Processes, tmp_path: Path
 ) -> None:
@@ -60,6 +60,9 @@ def test_the_first_job_of_the_readme_runs_on_the_nodes_of_the_demo(
     demo.send(signal.SIGINT)
     assert demo.wait(timeout_s=30) == 0
     wait_until(lambda: not psutil.wait_procs(started, 0)[1], timeout_s=10, what="no process left behind")
+    assert "fedjob.connect(home=" in demo.log()
+    assert "is empty" in processes.run("fedjob", "demo", "--reset", cwd=tmp_path).stdout
+    assert [path.name for path in output.iterdir()] == [".fedjob-demo"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

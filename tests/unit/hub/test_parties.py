@@ -53,6 +53,17 @@ def test_a_hub_for_others_needs_tls_or_a_word(host: str, loopback: bool) -> None
         HubSettings(Path("hub"), host=host, insecure=True).check()
 
 
+@pytest.mark.feature("PS-15")
+def test_what_others_could_read_on_the_way_is_warned_of() -> None:
+    home = Path("hub")
+    assert HubSettings(home).warnings() == []
+    assert HubSettings(home, broker_url="mqtts://b.example.org:8883").warnings() == []
+    (warning,) = HubSettings(home, host="0.0.0.0", insecure=True).warnings()
+    assert "listens on 0.0.0.0 without TLS" in warning
+    (warning,) = HubSettings(home, broker_url="mqtt://0.0.0.0:1883").warnings()
+    assert "use mqtts:// or wss://" in warning
+
+
 @pytest.mark.parametrize("url", ["mqtt://127.0.0.1:1883", "mqtts://b.example.org:8883", "wss://b:443/mqtt"])
 def test_brokers_that_somebody_else_runs(url: str) -> None:
     assert check_broker_url(url) == url
