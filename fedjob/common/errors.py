@@ -27,6 +27,7 @@
       RoundError
         NodeFailure             one node: who, and the reason
         QuorumNotReached
+          RoundTimeout          a round took longer than the job gives it
       JobError
         SubmitError             a job could not be handed over; it stays a draft
         TokenConflict           a submit token was used for other content
@@ -231,6 +232,12 @@ class QuorumNotReached(RoundError):
         super().__init__(message)
         self.received = tuple(received)
         self.left_out = dict(left_out or {})
+
+
+class RoundTimeout(QuorumNotReached):
+    """A round took longer than the job's `round_timeout_s`."""
+
+    reason = "timeout"
 
 
 class JobError(FedjobError):

@@ -14,6 +14,8 @@ from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import Ref
+from fedjob.researcher.deployment import Code
+from fedjob.researcher.record import JobRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,9 @@ Accept = Callable[[Arrival], str]
 class Gates(Protocol):
     """What a federation tells its runner, and asks it, on the way to the first round."""
 
+    record: JobRecord
+    """The job's record as it stands; changed by `enter` and `update` only."""
+
     def enter(self, state: State, reason: str = "", detail: str = "") -> None:
         """Put the job into a state: its record is written, an event says so."""
 
@@ -61,7 +66,10 @@ class Gates(Protocol):
         """Change other fields of the job's record."""
 
     def await_slot(self) -> None:
-        """Wait until this job is one of those that may run on this home."""
+        """Wait until this job is one of those that may run on this home; at once if it is already."""
+
+    def leave_slot(self) -> None:
+        """Let another job of this home run while this one can't."""
 
     def check(self) -> None:
         """Raise what ends the job, if somebody asked for its end; called at least every second."""
@@ -77,15 +85,15 @@ class Federation(ABC):
     num_rows: Mapping[str, int | None]
 
     @abstractmethod
-    def prepare(self, plan: Ref | None, gates: Gates) -> None:
+    def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
         """Reach the nodes and wait until enough of their owners allow the job, and enough of them can start.
 
         Args:
-            plan: the plan's text, published.
+            code: node -> the plan that it is to run, published; empty for a protocol without one.
             gates: told of `queued` (and `waiting` again), asked for a slot.
 
         Raises:
-            JobFailed: they do not.
+            JobFailed: they do not; the job's final state is entered then.
         """
 
     @abstractmethod

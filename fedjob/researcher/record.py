@@ -45,9 +45,11 @@ class JobRecord:
         started: when this attempt first stood at `running`.
         finished: when this attempt ended.
         past: earlier attempts, oldest first.
-        grants: node -> `{state, origin, by, note, decided, until, limits}`, as the nodes last said.
+        grants: node -> `{state, reason, grant, origin, needs, by, note, when, until, limits, contact, since}`,
+            as the nodes last said; `when` (decided), `until` and `since` are seconds since 1970.
         tries: how often scheduling was tried in this attempt.
-        participants: nodes whose reply counted in a round.
+        participants: nodes whose reply counted in a round -> empty, or why they were dropped since.
+        deployment: plan (`Class@sha256`) -> nodes that it runs at.
         asked: what the constructor was given as `data` and `nodes`, as plain data.
         content_hash: sha256 of everything that was asked for, whatever the job's id.
         token: that it was submitted with.
@@ -69,7 +71,8 @@ class JobRecord:
     past: list[Attempt] = field(default_factory=list)
     grants: dict[str, dict[str, Any]] = field(default_factory=dict)
     tries: int = 0
-    participants: list[str] = field(default_factory=list)
+    participants: dict[str, str] = field(default_factory=dict)
+    deployment: dict[str, list[str]] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     token: str = ""

@@ -14,7 +14,7 @@ An ask waits for all its nodes, until the deadline, and goes on if the quorum is
 met then. What arrived before the deadline is still collected after it. A node
 that shows no sign of life for a lease is left out; signs are its receipts, its
 lease events and its replies. With `enough=k` (`Buffered(k)`) the ask ends as
-soon as k nodes are in.
+soon as k nodes are in. An ask that is still open at `ends_at` is `Overdue`.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ class RoundState:
     Args:
         keys: the work expected of each node that was asked.
         lease_s: None never calls a node silent.
+        ends_at: when the ask is overdue, whoever has answered; None for never.
         heard: when each node last gave a sign of life.
         collecting: nodes whose reply is here and being made durable: its message id.
         included: nodes that count, in the order in which they came in.
         left_out: nodes that don't, with reasons.
         closed: the deadline has passed.
+        overdue: time is up for the job.
         ended: the outcome stands.
     """
 
@@ -63,12 +65,14 @@ class RoundState:
     began: float
     enough: int | None
     lease_s: float | None
+    ends_at: float | None
     heard: Mapping[str, float]
     collecting: Mapping[str, str] = field(default_factory=dict)
     included: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     listed: tuple[Listed, ...] = ()
     closed: bool = False
+    overdue: bool = False
     ended: bool = False
 
     @property
@@ -84,6 +88,7 @@ def begin(
     *,
     enough: int | None = None,
     lease_s: float | None = LEASE_S,
+    ends_at: float | None = None,
 ) -> RoundState:
     """Open an ask.
 
@@ -91,8 +96,9 @@ def begin(
         keys: the work key expected of each node.
         enough: end as soon as so many nodes are in; None waits for all.
         lease_s: silence after which a node is left out.
+        ends_at: when the ask is overdue, whoever has answered.
     """
-    return RoundState(dict(keys), quorum, now, enough, lease_s, dict.fromkeys(keys, now))
+    return RoundState(dict(keys), quorum, now, enough, lease_s, ends_at, dict.fromkeys(keys, now))
 
 
 # --- events -----------------------------------------------------------------------------
@@ -198,7 +204,15 @@ class Impossible:
     left_out: Mapping[str, str]
 
 
-Outcome = Open | Finished | Impossible
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The round took longer than the job gives it; what has come in does not count."""
+
+    included: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+Outcome = Open | Finished | Impossible | Overdue
 
 
 def step(state: RoundState, event: Event) -> tuple[RoundState, list[Command]]:
@@ -247,7 +261,7 @@ def outcome(state: RoundState) -> Outcome:
         return Impossible(included, _reasons(state, "quorum_lost"))
     if verdict is Verdict.MET:
         return Finished(included, _reasons(state, "deadline"))
-    return Open()
+    return Overdue(included, _reasons(state, "timeout")) if state.overdue else Open()
 
 
 def next_wake(state: RoundState) -> float | None:
@@ -257,6 +271,8 @@ def next_wake(state: RoundState) -> float | None:
     times: list[float] = []
     if state.quorum.deadline_s is not None and not state.closed:
         times.append(state.began + state.quorum.deadline_s)
+    if state.ends_at is not None:
+        times.append(state.ends_at)
     if state.lease_s is not None:
         times += [state.heard[n] + state.lease_s for n in state.pending if n not in state.collecting]
     return min(times, default=None)
@@ -287,6 +303,8 @@ def _pass_time(state: RoundState, now: float) -> RoundState:
     deadline_s = state.quorum.deadline_s
     if deadline_s is not None and now >= state.began + deadline_s:
         state = replace(state, closed=True)
+    if state.ends_at is not None and now >= state.ends_at:
+        state = replace(state, overdue=True)
     if state.lease_s is not None:
         for node in state.pending:
             if node not in state.collecting and now >= state.heard[node] + state.lease_s:

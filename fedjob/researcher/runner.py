@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.config import load_config
 from fedjob.common.durable import link_or_copy
-from fedjob.common.errors import FedjobError, JobFailed, JobStopped, SpecError
+from fedjob.common.errors import FedjobError, JobFailed, JobStopped, NoSpace, SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
 from fedjob.common.params import FileParams
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import Ask, Gathered, View
 from fedjob.common.types import Ref
+from fedjob.researcher import inbox
 from fedjob.researcher.breakpoints import drop_breakpoints, list_breakpoints, save_breakpoint, states_of
 from fedjob.researcher.components import from_part, selection
+from fedjob.researcher.deployment import deployment, publish_code
 from fedjob.researcher.ending import route
 from fedjob.researcher.events import EventLog, JobEvent
 from fedjob.researcher.federation import Federation
@@ -32,11 +35,17 @@ from fedjob.researcher.release import forget_goodbyes
 from fedjob.researcher.resultfile import save_result
 from fedjob.researcher.rounds import run_rounds
 from fedjob.researcher.session import Session
+from fedjob.researcher.settings import ResearcherConfig
+from fedjob.researcher.slots import Ticket
 from fedjob.researcher.spec import JobSpec
 from fedjob.researcher.transition import moved
+from fedjob.researcher.watchman import Watchman
 
 REFUSALS = ("rejected", "revoked")
 """Reasons that mean: an owner said no."""
+
+SLOT_S = 0.25
+"""Between two looks whether a slot of the home is free."""
 
 FORGET_BYTES = 64 << 20
 """Stale objects of a running job that the hub is left with; the job's end removes them all."""
@@ -80,6 +89,9 @@ class Runner:
         self._states_of: dict[Path, dict[str, str]] = {}
         self._stale: list[Ref] = []
         self._forgotten: list[Ref] = []
+        self._unsaid: Exception | None = None
+        self._ticket: Ticket | None = None
+        self._max_jobs = load_config(ResearcherConfig, folder.path.parent.parent).max_jobs
         self.select: Callable[[int, tuple[str, ...]], tuple[str, ...]] = selection(spec.selector, spec.seed)
 
     def _start(self) -> Position:
@@ -96,14 +108,18 @@ class Runner:
             JobFailed: too few nodes may or can take part.
         """
         self._stack.enter_context(self.folder.locked())
+        self._stack.callback(self.leave_slot)
         try:
             self.events = EventLog(self.folder.events, self.spec.id, (self._tell,))
-            self._stack.callback(self.events.close)
+            self._stack.callback(self._close_events)
             self._begin(load_record(self.folder.record))
+            self._watchman = Watchman(self.folder)
+            self._stack.callback(self._watchman.close)
             for hook in self.hooks:
                 hook.start(self.folder, self.spec.rounds, self.position, self._extras)
             self.federation = self._join()
-            plan = self.federation.publish(self.folder.plan) if self._plan_text else None
+            code = publish_code(self.spec, self.folder, self.federation.publish)
+            self.update(deployment=deployment(self.spec))
             self.gatherer = Gatherer(
                 spec=self.spec,
                 federation=self.federation,
@@ -111,10 +127,10 @@ class Runner:
                 events=self.events,
                 select=lambda round_, nodes: self.select(round_, nodes),
                 fold=None if self.spec.fold is None else from_part(FOLDS, self.spec.fold),
-                plan=plan,
+                code=code,
                 named_states=self._named_states,
             )
-            self.federation.prepare(plan, self)
+            self.federation.prepare(code, self)
             self.enter(State.STARTING)
             self.enter(State.RUNNING)
             self._round_began = time.monotonic()
@@ -137,21 +153,45 @@ class Runner:
     def close(self, outcome: str, error: BaseException | None = None) -> None:
         """Say how it ended, release the nodes and the lock."""
         with self._stack:
+            if hasattr(self, "_watchman"):
+                self._watchman.close()
             reason, detail = "", ""
             if error is not None:
-                reason = "interrupted" if isinstance(error, KeyboardInterrupt) else ""
-                reason, detail = reason or getattr(error, "reason", "exception"), str(error)
+                reason, detail = self._reason_of(error), str(error)
+            inbox.clear(self.folder)
             if hasattr(self, "record"):
                 *before, last = route(self.record.state, outcome)
                 for state in before:
-                    self.enter(state, reason, detail)
+                    self._try_to_enter(state, reason, detail)
                 outcome = last
             if hasattr(self, "federation"):
                 self.federation.end(outcome, self._states_to_keep())
             if hasattr(self, "record") and self.record.state not in HISTORY:
-                self.enter(State(outcome), reason, detail)
+                self._try_to_enter(State(outcome), reason, detail)
             for hook in self.hooks:
                 hook.end(outcome)
+        if self._unsaid is not None and error is None:
+            raise JobFailed(
+                f"the job's record can't be written: {self._unsaid}. Free some space, then restart the job",
+                reason="no_space",
+                outcome="lost",
+            ) from self._unsaid
+
+    def _try_to_enter(self, state: State, reason: str, detail: str) -> None:
+        """Enter a state at the job's end; on a full disk the nodes are let go all the same."""
+        try:
+            self.enter(state, reason, detail)
+        except (OSError, NoSpace) as error:  # the record says less than is true: whoever looks calls it lost
+            self._unsaid = error
+
+    def _close_events(self) -> None:
+        with suppress(OSError):  # a full disk: what could not be written before can't be now
+            self.events.close()
+
+    def _reason_of(self, error: BaseException) -> str:
+        if isinstance(error, KeyboardInterrupt):
+            return "killed" if inbox.asked(self.folder) == inbox.KILL else "interrupted"
+        return str(getattr(error, "reason", "exception"))
 
     def _ended_by(self, error: BaseException) -> BaseException:
         """Close the job because of `error`; return what to raise."""
@@ -170,9 +210,7 @@ class Runner:
         if self.spec.local:
             from fedjob.researcher.simulation.local import LocalFederation
 
-            return LocalFederation(
-                self.spec.datasets, self._plan_text, self.folder.local, self.events, self._extras
-            )
+            return LocalFederation(self.spec.datasets, self.folder.local, self.events, self._extras)
         from fedjob.researcher.remote import RemoteFederation
 
         if self._session is None:
@@ -194,11 +232,11 @@ class Runner:
             value, self.position = run_rounds(
                 self.protocol, self.position, self.look, self.gather, self.commit
             )
+            self.save_result(value)
         except BaseException as error:
             if (ended := self._ended_by(error)) is error:
                 raise
             raise ended from error
-        self.save_result(value)
         self.close("completed")
         return value
 
@@ -347,10 +385,40 @@ class Runner:
         self.record.save(self.folder.record)
 
     def await_slot(self) -> None:
-        """Wait until this job may run."""
+        """Wait until this job is one of those that may run on this home; at once if it is already.
+
+        Raises:
+            JobStopped: somebody asked for its end meanwhile.
+        """
+        if self._ticket is None:
+            home = self.folder.path.parent.parent
+            self._ticket = Ticket(home, self.spec.id, self.record.submitted)
+        if self._ticket.runs:
+            return
+        self.check()
+        if not self._ticket.take(self._max_jobs):
+            self.events.add("note", text="queued: as many jobs run on this home as its max_jobs allows")
+            while not self._ticket.take(self._max_jobs):
+                time.sleep(SLOT_S)
+                self.check()
+
+    def leave_slot(self) -> None:
+        """Let another job of this home run while this one can't."""
+        if self._ticket is not None:
+            self._ticket.close()
+            self._ticket = None
 
     def check(self) -> None:
-        """Raise what ends the job, if somebody asked for its end."""
+        """Raise what ends the job, if somebody asked for its end.
+
+        Raises:
+            JobStopped: cancelled before it began, or killed.
+        """
+        verb = inbox.asked(self.folder)
+        if verb == inbox.KILL or (verb == inbox.CANCEL and self.record.state in PENDING):
+            raise JobStopped(verb)
+        if verb:
+            inbox.clear(self.folder, verb)  # it has begun: too late to cancel
 
     # -- small ------------------------------------------------------------------
 

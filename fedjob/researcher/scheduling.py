@@ -202,8 +202,11 @@ def _retry(state: Scheduling, now: float, commands: list[Command], *, counted: b
 def _try(state: Scheduling, now: float, commands: list[Command]) -> Scheduling:
     lost = state.lost
     nodes = tuple(n for n in state.nodes if n not in lost and n not in state.excluded)
+    state = replace(state, trying=True, asked=dict.fromkeys(nodes, now), offered=now)
+    if not nodes:
+        return _judge_try(state, now, commands)
     commands.append(Offers(nodes, reserve=True))
-    return replace(state, trying=True, asked=dict.fromkeys(nodes, now), offered=now)
+    return state
 
 
 def _judge_try(state: Scheduling, now: float, commands: list[Command]) -> Scheduling:

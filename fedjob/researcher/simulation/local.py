@@ -22,6 +22,7 @@ from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.common.work import Emit, Workbench, WorkOrder
+from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
 
@@ -40,14 +41,12 @@ class LocalFederation(Federation):
     def __init__(
         self,
         datasets: Mapping[str, dict[str, Any]],
-        plan_text: str,
         home: Path,
         events: EventLog,
         brought: Mapping[str, Path],
     ) -> None:
         self.num_rows = {node: info.get("num_rows") for node, info in datasets.items()}
         self._datasets = datasets
-        self._plan_text = plan_text
         self._home = home
         self._events = events
         self._published: dict[Ref, Path | bytes] = {}
@@ -55,8 +54,9 @@ class LocalFederation(Federation):
         self._states = home / "states"
         self._brought = brought
 
-    def prepare(self, plan: Ref | None, gates: Gates) -> None:
-        gates.enter(State.QUEUED)
+    def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
+        if gates.record.state != State.QUEUED:
+            gates.enter(State.QUEUED)
         gates.await_slot()
         self._states.mkdir(parents=True, exist_ok=True)
         for name, source in self._brought.items():
@@ -136,7 +136,7 @@ class LocalFederation(Federation):
             node=node,
             protocol=task.protocol,
             config=task.config,
-            plan_text=self._plan_text,
+            plan_text="" if task.plan is None else self._text(task.plan),
             entry=task.entry,
             dataset={k: v for k, v in self._datasets[node].items() if k != "num_rows"},
             values=values,
@@ -174,6 +174,10 @@ class LocalFederation(Federation):
             threads=done.threads,
         )
         return Arrival(node=node, result=result, params=None if path is None else FileParams(path))
+
+    def _text(self, plan: Ref) -> str:
+        source = self._published[plan]
+        return (source if isinstance(source, bytes) else source.read_bytes()).decode()
 
     def _emitter(self, node: str, round_: int) -> Emit:
         def emit(type_: str, data: dict[str, Any]) -> None:

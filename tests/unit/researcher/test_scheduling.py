@@ -189,7 +189,7 @@ def test_a_required_node_that_is_offline_is_waited_for_though_the_minimum_is_met
         ({"schedule": "no_free_worker"}, "scheduled", "ok"),
     ],
 )
-def test_each_shortage_is_the_reason_of_its_try(fields: dict[str, object], reason: str, told: str) -> None:
+def test_each_shortage_is_the_reason_of_its_try(fields: dict[str, Any], reason: str, told: str) -> None:
     home = Home(nodes=("a",))
     home.answers("a")
     home.answers("a", **fields)

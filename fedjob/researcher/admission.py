@@ -1,0 +1,243 @@
+"""The edge around `scheduling`: offers out, answers in, and what they say into the job's record and events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.config import load_config
+from fedjob.common.errors import JobFailed
+from fedjob.common.lifecycle import State
+from fedjob.common.messages import Answer, Message
+from fedjob.common.types import Address
+from fedjob.researcher import scheduling
+from fedjob.researcher.collecting import and_required
+from fedjob.researcher.deployment import Code
+from fedjob.researcher.federation import Gates
+from fedjob.researcher.gates import (
+    ENDS,
+    Answered,
+    Command,
+    Event,
+    Gate,
+    LeaveSlot,
+    Offers,
+    Pace,
+    Scheduling,
+    SlotTaken,
+    TakeSlot,
+    Tick,
+    Tried,
+    Wait,
+)
+from fedjob.researcher.offering import offer_for
+from fedjob.researcher.settings import ResearcherConfig
+
+if TYPE_CHECKING:
+    from fedjob.researcher.remote import RemoteFederation
+
+LOOK_S = 0.5
+"""How often somebody's wish to end the job, and the nodes' presence, are looked at."""
+
+_UNDECIDED = ("pending", "expired")
+
+
+class Admission:
+    """A job on its way to its first round.
+
+    Args:
+        code: node -> what it is to run.
+    """
+
+    def __init__(self, federation: RemoteFederation, code: Mapping[str, Code], gates: Gates) -> None:
+        self._federation = federation
+        self._spec = federation.spec
+        self._session = federation.session
+        self._events = federation.events
+        self._code = code
+        self._gates = gates
+        self._offers: dict[str, str] = {}
+        self._warned: set[str] = set()
+        settings = load_config(ResearcherConfig, self._session.home)
+        self._pace = Pace(
+            max_tries=self._spec.max_tries,
+            retry_min_s=settings.retry_min_s,
+            retry_max_s=settings.retry_max_s,
+        )
+
+    def run(self) -> Scheduling:
+        """Return once the job may start; the nodes that take part are its `included`.
+
+        Raises:
+            JobFailed: it may not, or can't.
+        """
+        with self._session.lock:
+            nodes = tuple(sorted(self._spec.datasets))
+            self._state, commands = scheduling.begin(
+                time.monotonic(), nodes, self._spec.the_quorum, self._pace
+            )
+            try:
+                self._act(commands)
+                while self._state.gate not in ENDS:
+                    self._turn()
+            finally:
+                self._session.endpoint.withdraw(self._offers.values())
+        if self._state.gate is not Gate.READY:
+            self._end()
+        return self._state
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        due = scheduling.next_wake(self._state)
+        timeout_s = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
+        for message in self._federation.receive(timeout_s):
+            if isinstance(message.body, Answer) and message.job == self._spec.id:
+                self._hear(message, message.body)
+        self._feed(Tick(time.monotonic(), self._session.endpoint.presence()))
+
+    def _hear(self, message: Message, answer: Answer) -> None:
+        node = message.sender
+        if node not in self._spec.datasets:
+            return
+        self._write_down(node, answer)
+        current = answer.of == self._offers.get(node)
+        self._feed(Answered(time.monotonic(), node, answer, current))
+
+    def _feed(self, event: Event) -> None:
+        self._state, commands = scheduling.step(self._state, event)
+        self._act(commands)
+
+    # -- commands -----------------------------------------------------------------
+
+    def _act(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            match command:
+                case Offers(nodes, reserve):
+                    self._offer(nodes, reserve=reserve)
+                case Wait():
+                    self._wait(command)
+                case TakeSlot():
+                    self._take_slot()
+                case LeaveSlot():
+                    self._gates.leave_slot()
+                case Tried():
+                    self._tell(command)
+
+    def _offer(self, nodes: tuple[str, ...], *, reserve: bool) -> None:
+        endpoint = self._session.endpoint
+        endpoint.withdraw([self._offers[node] for node in nodes if node in self._offers])
+        for node in nodes:
+            offer = offer_for(self._spec, node, self._code.get(node), reserve=reserve)
+            self._offers[node] = endpoint.send(Address(node), offer, **self._federation.header)
+
+    def _wait(self, wait: Wait) -> None:
+        if self._gates.record.state != State.WAITING:
+            self._gates.enter(State.WAITING, wait.reason, wait.detail)
+        self._events.add("grant", waiting=list(wait.nodes), plan=self._spec.plan_hash[:12])
+
+    def _take_slot(self) -> None:
+        if self._gates.record.state != State.QUEUED:
+            self._gates.enter(State.QUEUED)
+        self._session.lock.release()  # somebody else's job may go on meanwhile
+        try:
+            self._gates.await_slot()
+        finally:
+            self._session.lock.acquire()
+        self._feed(SlotTaken(time.monotonic()))
+
+    def _tell(self, tried: Tried) -> None:
+        self._gates.update(tries=tried.number)
+        self._events.add(
+            "schedule",
+            number=tried.number,
+            reason=tried.reason,
+            nodes=dict(tried.nodes),
+            wait_s=round(tried.wait_s, 1),
+        )
+        if tried.reason != "scheduled":
+            return
+        for node, said in tried.nodes.items():
+            outcome = {"ok": "ok", "offline": "no reply"}.get(said, f"error: {said}")
+            self._events.add("setup", node=node, outcome=outcome)
+
+    # -- what the nodes say ---------------------------------------------------------
+
+    def _write_down(self, node: str, answer: Answer) -> None:
+        grants: dict[str, dict[str, Any]] = self._gates.record.grants
+        before = grants.get(node, {})
+        entry = grant_entry(answer, before, time.time())
+        if entry != before:
+            self._gates.update(grants={**grants, node: entry})
+            if before.get("state") in _UNDECIDED and entry["state"] not in _UNDECIDED:
+                self._tell_decision(node, entry)
+        if answer.schedule == "no_workers" and node not in self._warned:
+            self._warned.add(node)
+            self._events.add("note", node=node, text=no_workers_text(node, answer.contact))
+
+    def _tell_decision(self, node: str, entry: Mapping[str, Any]) -> None:
+        waiting = [
+            name
+            for name, grant in sorted(self._gates.record.grants.items())
+            if grant["state"] in _UNDECIDED and name != node
+        ]
+        told = {key: entry[key] for key in ("state", "by", "note", "until", "limits") if entry[key]}
+        self._events.add("grant", node=node, waiting=waiting, **told)
+
+    def _end(self) -> None:
+        """Say why it does not start.
+
+        Raises:
+            JobFailed: always.
+        """
+        state, quorum = self._state, self._spec.the_quorum
+        refused = state.gate is Gate.REJECTED
+        outcome = State.REJECTED if refused else State.UNSCHEDULABLE
+        if not refused and self._gates.record.state == State.WAITING:
+            self._gates.enter(State.QUEUED)
+        if refused and self._gates.record.state == State.QUEUED:
+            self._gates.enter(State.WAITING, state.reason, state.detail)
+        self._gates.enter(outcome, state.reason, state.detail)
+        after = f" after {state.num_tries} tries" if state.num_tries > 1 else ""
+        raise JobFailed(
+            f"too few nodes take part{after}: {state.detail}. Expected {quorum.min_nodes} or more"
+            f"{and_required(quorum)}; ask the nodes' owners, or start the nodes",
+            reason=state.reason,
+            outcome=outcome.value,
+        )
+
+
+def grant_entry(answer: Answer, before: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Return what a job's record says of one node's grant.
+
+    Args:
+        before: what it said before; `since` lasts while it waits for the same decision.
+        now: seconds since 1970.
+    """
+    state = answer.grant_state or answer.status
+    if answer.status == "pending":
+        state = "pending"
+    same = before.get("state") == state and before.get("grant") == answer.grant
+    return {
+        "state": state,
+        "reason": answer.reason,
+        "grant": answer.grant,
+        "origin": answer.origin,
+        "needs": sorted(answer.needs),
+        "by": answer.by,
+        "note": answer.note,
+        "when": answer.decided,
+        "until": answer.until,
+        "limits": dict(answer.limits),
+        "contact": answer.contact,
+        "since": before.get("since", now) if same else now,
+    }
+
+
+def no_workers_text(node: str, contact: str = "") -> str:
+    """Return the warning about a node without workers."""
+    ask = f"ask {contact}" if contact else "ask its owner"
+    return (
+        f"node {node} has no workers: it accepts and queues tasks but runs none; {ask} to start it with "
+        "`fedjob node start --workers N`"
+    )

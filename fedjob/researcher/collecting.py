@@ -1,0 +1,235 @@
+"""One ask under way at remote nodes: the edge around `roundkeeping`."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedjob.common.codec import from_plain, to_plain, unpack
+from fedjob.common.errors import DecodeError, FedjobError, QuorumNotReached, RoundTimeout
+from fedjob.common.messages import Event, Message, Result, Task, work_key
+from fedjob.common.params import FileParams
+from fedjob.common.protocols.base import Buffered
+from fedjob.common.quorum import Quorum
+from fedjob.common.repository.parts import ref_of
+from fedjob.common.types import Address
+from fedjob.researcher import roundkeeping
+from fedjob.researcher.federation import Accept, Arrival, Collected, Place
+from fedjob.researcher.journal import Journal, read_journal
+
+if TYPE_CHECKING:
+    from fedjob.researcher.remote import RemoteFederation
+
+MAX_BLOB_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a download came to: an arrival, or why it does not count."""
+
+    message: Message
+    arrival: Arrival | None
+    problem: str
+
+
+class Collector:
+    """One ask under way: the edge around `roundkeeping`."""
+
+    def __init__(
+        self,
+        federation: RemoteFederation,
+        tasks: Mapping[str, Task],
+        place: Place,
+        quorum: Quorum,
+        until: Buffered | None,
+        accept: Accept,
+        pool: ThreadPoolExecutor,
+        ends_at: float | None = None,
+    ) -> None:
+        self._federation = federation
+        self._endpoint = federation.session.endpoint
+        self._repository = federation.session.repository
+        self._events = federation.events
+        self._tasks = tasks
+        self._place = place
+        self._accept = accept
+        self._pool = pool
+        self._arrivals: dict[str, Arrival] = {}
+        self._replies: dict[str, Message] = {}
+        self._fetched: queue.SimpleQueue[_Fetched] = queue.SimpleQueue()
+        self._sent: list[str] = []
+        self._keys = {
+            node: work_key(job=place.job, round_=place.round, step=place.step, node=node, task=task)
+            for node, task in tasks.items()
+        }
+        self._state = roundkeeping.begin(
+            time.monotonic(),
+            self._keys,
+            quorum,
+            enough=None if until is None else until.k,
+            ends_at=ends_at,
+        )
+
+    def run(self) -> Collected:
+        journal_path = self._place.spool / "journal"
+        recovered = self._recover(journal_path)
+        self._journal = Journal(journal_path)
+        try:
+            for node, task in self._tasks.items():
+                if node not in recovered:
+                    self._sent.append(self._send(node, task))
+            while isinstance(outcome := roundkeeping.outcome(self._state), roundkeeping.Open):
+                self._turn()
+        finally:
+            self._endpoint.withdraw(self._sent)
+            self._journal.close()
+        left_out = {node: self._state.left_out.get(node, reason) for node, reason in outcome.left_out.items()}
+        if isinstance(outcome, roundkeeping.Overdue):
+            raise RoundTimeout(
+                f"round {self._place.round} took longer than its round_timeout_s; "
+                f"{', '.join(sorted(left_out)) or 'nobody'} had not answered",
+                received=outcome.included,
+                left_out=left_out,
+            )
+        if isinstance(outcome, roundkeeping.Impossible):
+            listed = "; ".join(f"{node}: {reason}" for node, reason in sorted(left_out.items()))
+            raise QuorumNotReached(
+                f"round {self._place.round} can't go on: {len(outcome.included)} nodes contributed, "
+                f"expected {self._state.quorum.min_nodes} or more{and_required(self._state.quorum)} ({listed})",
+                received=outcome.included,
+                left_out=left_out,
+            )
+        return Collected(
+            arrivals={node: self._arrivals[node] for node in outcome.included}, left_out=left_out
+        )
+
+    def _turn(self) -> None:
+        """Take what has arrived, make it durable, then say so."""
+        due = roundkeeping.next_wake(self._state)
+        timeout_s = 1.0 if due is None else min(1.0, max(0.0, due - time.monotonic()))
+        for message in self._federation.receive(timeout_s):
+            if message.job != self._place.job:
+                if isinstance(message.body, Result):
+                    self._endpoint.settle([message])
+            elif isinstance(message.body, Result):
+                self._take(message, message.body)
+            elif isinstance(message.body, Event):
+                self._step(roundkeeping.SignOfLife(time.monotonic(), message.sender))
+        fetched = []
+        while not self._fetched.empty():
+            fetched.append(self._fetched.get())
+        good = [f.arrival for f in fetched if f.arrival is not None and not f.problem]
+        if good:
+            self._journal.append([_to_record(arrival) for arrival in good])
+        for item in fetched:
+            node = item.message.sender
+            if item.arrival is None or item.problem:
+                self._step(roundkeeping.Failed(time.monotonic(), node, item.problem))
+            else:
+                self._arrivals[node] = item.arrival
+                self._step(roundkeeping.Collected(time.monotonic(), node))
+        self._endpoint.settle([item.message for item in fetched])
+        self._step(roundkeeping.Tick(time.monotonic()))
+
+    def _take(self, message: Message, result: Result) -> None:
+        reason = "" if result.ok else f"{result.reason}{': ' + result.detail if result.detail else ''}"
+        self._replies[message.id] = message
+        commands = self._step(
+            roundkeeping.ReplyArrived(
+                time.monotonic(), message.sender, result.key, message.id, result.ok, reason
+            )
+        )
+        for command in commands:
+            if isinstance(command, roundkeeping.Collect):
+                self._pool.submit(self._fetch, message, result)
+                return
+            listed = command.listed
+            if listed.reason != "duplicate":
+                self._events.add(
+                    "note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}"
+                )
+        self._endpoint.settle([message])
+
+    def _fetch(self, message: Message, result: Result) -> None:
+        """Bring a contribution here and look it over; runs on a thread of the pool."""
+        arrival, problem = None, ""
+        try:
+            arrival = self._download(message.sender, result)
+            problem = self._accept(arrival)
+        except FedjobError as error:
+            problem = f"{error.reason}: {error}"
+        except Exception as error:  # a thread must not swallow a node's answer
+            problem = f"unreadable: {type(error).__name__}: {error}"
+        self._fetched.put(_Fetched(message, arrival, problem))
+        self._endpoint.wake()
+
+    def _download(self, node: str, result: Result) -> Arrival:
+        if result.blob is not None:
+            large = unpack(self._repository.get_bytes(result.blob, limit_bytes=MAX_BLOB_BYTES))
+            if not isinstance(large, dict) or large.keys() != {"value", "metrics"}:
+                raise DecodeError("a reply's large part is not a map of value and metrics")
+            result = from_plain(Result, {**to_plain(result), **large})
+        params = None
+        if result.params is not None:
+            path = self._place.spool / f"{self._place.step}_{node}.safetensors"
+            self._repository.get(result.params, path)
+            params = FileParams(path, result.params)
+        return Arrival(node=node, result=result, params=params)
+
+    def _recover(self, journal_path: Path) -> set[str]:
+        """Take replies that a run before this one made durable; nobody is asked for them again."""
+        recovered = set()
+        for record in read_journal(journal_path):
+            try:
+                arrival = _from_record(record, self._place)
+            except (DecodeError, KeyError, OSError):
+                continue
+            node = arrival.node
+            if self._keys.get(node) != arrival.result.key or node in recovered or self._accept(arrival):
+                continue
+            self._arrivals[node] = arrival
+            recovered.add(node)
+            now = time.monotonic()
+            self._step(roundkeeping.ReplyArrived(now, node, arrival.result.key, arrival.result.of))
+            self._step(roundkeeping.Collected(now, node))
+        return recovered
+
+    def _send(self, node: str, task: Task) -> str:
+        return self._endpoint.send(
+            Address(node),
+            task,
+            task=self._keys[node],
+            round=self._place.round,
+            step=self._place.step,
+            **self._federation.header,
+        )
+
+    def _step(self, event: roundkeeping.Event) -> list[roundkeeping.Command]:
+        self._state, commands = roundkeeping.step(self._state, event)
+        return commands
+
+
+def _to_record(arrival: Arrival) -> dict[str, object]:
+    name = arrival.params.path.name if arrival.params is not None else ""
+    return {"node": arrival.node, "result": to_plain(arrival.result), "file": name}
+
+
+def _from_record(record: Mapping[str, object], place: Place) -> Arrival:
+    result = from_plain(Result, record["result"])
+    params = None
+    if record["file"]:
+        path = place.spool / str(record["file"])
+        if result.params is None or ref_of(path) != result.params:
+            raise DecodeError(f"{path.name} is not what was journaled")
+        params = FileParams(path, result.params)
+    return Arrival(node=str(record["node"]), result=result, params=params)
+
+
+def and_required(quorum: Quorum) -> str:
+    """Return how an error names the required nodes."""
+    return f", {', '.join(quorum.required)} among them" if quorum.required else ""
