@@ -1,0 +1,44 @@
+"""The words of a job: what must be said, what may be, and what is no word at all."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from fedjob import FedAvg, Job
+from fedjob.common.errors import SpecError
+from tests.plans import Linear
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.feature("TB-03")
+def test_a_job_is_an_operation_data_arguments_and_preprocessing_in_that_order() -> None:
+    parameters = inspect.signature(Job).parameters
+    positional = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == ["operation"]
+    words = ["operation", "training_plan", "data", "model_args", "training_args", "preprocess"]
+    assert [name for name in parameters if name in words] == words
+    needed = {name for name, p in parameters.items() if p.default is p.empty}
+    assert needed <= {"operation"}
+    page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    places = [page.index(f"`{word}`") for word in ("operation", "data", "training_args", "preprocess")]
+    assert places == sorted(places)
+
+
+@pytest.mark.feature("TB-14")
+def test_an_unknown_argument_names_the_nearest_known_one(tmp_path: Path) -> None:
+    data = tmp_path / "numbers.csv"
+    data.write_text("a,b\n1,2\n3,4\n")
+    with pytest.raises(SpecError, match="unknown key 'epoch'; the nearest known one is 'epochs'"):
+        Job(
+            FedAvg(),
+            training_plan=Linear,
+            data=data,
+            training_args={"epoch": 3},
+            nodes="local",
+            home=tmp_path / "home",
+        )
+    assert not (tmp_path / "home").exists()
