@@ -94,7 +94,7 @@ def gather(
         events=events,
         select=lambda round_, nodes: nodes,
         fold=None,
-        plan=None,
+        code={},
         named_states=lambda: {"a": {"kept"}},
     )
     params = FileParams(job.initial_params)
