@@ -22,8 +22,10 @@ from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
 from fedjob.researcher.arguments import LOCAL, as_asked, check_hook, content_hash, define
+from fedjob.researcher.attending import attendants
 from fedjob.researcher.beginning import adopt, find_breakpoint, first_params
 from fedjob.researcher.breakpoints import Breakpoint, hash_file
+from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.components import from_part
 from fedjob.researcher.datasets import resolve, resolve_local
@@ -166,7 +168,7 @@ class Job(Looking, ByHand):
             keep=keep,
         )
         self._session = session
-        self._data = data
+        self._data, brought = take_brought(data, local=nodes == LOCAL)
         self._nodes_asked = nodes
         self._as_node = as_node
         self._source = defined.source
@@ -177,9 +179,9 @@ class Job(Looking, ByHand):
         self._runner: Runner | None = None
         self._folder = job_folder(where, self._spec.id)
         params = first_params(init, self._plan)
-        asked = {"data": as_asked(data), "nodes": as_asked(nodes), "as_node": as_node}
+        asked = {"data": as_asked(self._data), "nodes": as_asked(nodes), "as_node": as_node}
         kept = "" if keep_files_dir is None else str(Path(keep_files_dir).expanduser().resolve())
-        self._write_folder(params, asked, defined.given_seed, init is not None, kept)
+        self._write_folder(params, asked, defined.given_seed, init is not None, kept, brought)
 
     def _write_folder(
         self,
@@ -188,9 +190,11 @@ class Job(Looking, ByHand):
         given_seed: int | None,
         given_init: bool,
         keep_files: str,
+        brought: Source | None,
     ) -> None:
         try:
             self._folder.create()
+            self._spec = replace(self._spec, files=bring(brought, self._folder))
             write_atomic(self._folder.plan, self._source.text.encode())
             save_params(params, self._folder.initial_params)
             self._spec.save(self._folder.spec)
@@ -256,7 +260,11 @@ class Job(Looking, ByHand):
             self._folder,
             position=self._position,
             session=session,
-            hooks=(*self._hooks, *extra_hooks),
+            hooks=(
+                *self._hooks,
+                *extra_hooks,
+                *attendants(self, session, lambda text: runner.events.add("note", text=text)),
+            ),
             keep_files=Path(record.keep_files) if record.keep_files else None,
             extras=self._extras,
         )
@@ -276,11 +284,11 @@ class Job(Looking, ByHand):
 
     def _resolve(self, session: Session | None) -> None:
         if session is None:
-            datasets = resolve_local(self._data, self._as_node)
+            datasets = resolve_local(self._data, self._as_node, self._folder, use=self._spec.use)
             spec = self._spec
         else:
             asked = None if self._nodes_asked is None else list(self._nodes_asked)
-            datasets = resolve(self._data, asked, session)
+            datasets = resolve(self._data, asked, session, use=self._spec.use)
             spec = replace(
                 self._spec,
                 researcher=session.party,

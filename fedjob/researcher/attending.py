@@ -1,0 +1,27 @@
+"""What attends every run of a job besides the hooks that its researcher chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fedjob.researcher.hooks.counting import Counting
+from fedjob.researcher.hooks.telling import Telling
+
+if TYPE_CHECKING:
+    from fedjob.researcher.hooks.base import Hook
+    from fedjob.researcher.job import Job
+    from fedjob.researcher.session import Session
+
+
+def attendants(job: Job, session: Session | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
+    """Return the hooks that tell handlers, count messages, and publish to watchers.
+
+    Args:
+        session: None for a local job.
+        note: adds a note to the job's events.
+    """
+    telling = Telling(job, note)
+    if session is None:
+        return (telling,)
+    return telling, Counting(session.endpoint.traffic)
