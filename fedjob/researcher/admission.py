@@ -134,7 +134,12 @@ class Admission:
     def _wait(self, wait: Wait) -> None:
         if self._gates.record.state != State.WAITING:
             self._gates.enter(State.WAITING, wait.reason, wait.detail)
-        self._events.add("grant", waiting=list(wait.nodes), plan=self._spec.plan_hash[:12])
+        self._events.add(
+            "grant",
+            waiting=list(wait.nodes),
+            plan=self._spec.plan_hash[:12],
+            contacts=self._contacts(wait.nodes),
+        )
 
     def _take_slot(self) -> None:
         if self._gates.record.state != State.QUEUED:
@@ -150,9 +155,10 @@ class Admission:
         self._gates.update(tries=tried.number)
         self._events.add(
             "schedule",
-            number=tried.number,
+            **{"try": tried.number},
             reason=tried.reason,
             nodes=dict(tried.nodes),
+            contacts=self._contacts(node for node, said in tried.nodes.items() if said != "ok"),
             wait_s=round(tried.wait_s, 1),
         )
         if tried.reason != "scheduled":
@@ -160,6 +166,10 @@ class Admission:
         for node, said in tried.nodes.items():
             outcome = {"ok": "ok", "offline": "no reply"}.get(said, f"error: {said}")
             self._events.add("setup", node=node, outcome=outcome)
+
+    def _contacts(self, nodes: Iterable[str]) -> dict[str, str]:
+        grants = self._gates.record.grants
+        return {node: contact for node in nodes if (contact := grants.get(node, {}).get("contact"))}
 
     # -- what the nodes say ---------------------------------------------------------
 
