@@ -33,6 +33,10 @@ class DatasetHandle:
     columns: tuple[dict[str, Any], ...] = ()
     has_mock: bool = False
     min_rows: int = 0
+    description: str = ""
+    contact: str = ""
+    version: str = ""
+    mock_version: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -4,35 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import NoDatasets, SpecError
+from fedjob.researcher.bringing import BROUGHT, unpacked
 from fedjob.researcher.catalogue import DatasetHandle
-from fedjob.researcher.session import Session
+from fedjob.researcher.folder import JobFolder
 
-_FORMS = 'data={"tags": ["heart"]}, data="node/name", dataset handles, or a list of these'
+if TYPE_CHECKING:
+    from fedjob.researcher.session import Session
+
+_FORMS = 'data={"tags": ["heart"]}, data="node/name", dataset handles, a local path, None, or a list of these'
 
 
-def resolve(data: Any, nodes: list[str] | None, session: Session) -> dict[str, dict[str, Any]]:
+def resolve(
+    data: Any, nodes: list[str] | None, session: Session, *, use: str = "private"
+) -> dict[str, dict[str, Any]]:
     """Find the dataset to use at each node.
 
+    Data that are brought go to `nodes`, or to every node that answers, where the rest
+    of `data` names none.
+
     Args:
-        data: see `_FORMS`.
+        data: see `_FORMS`; what is brought stands as `{"brought": name}`.
         nodes: use these only; None for every node that has the data.
+        use: `mock` for datasets that have one.
 
     Returns:
-        node -> `{name, num_rows}`.
+        node -> `{name, num_rows, version}`; `name` is empty for a job without data, and with
+        `brought`, its name, for brought data.
 
     Raises:
         NoDatasets: nothing matches; what there is is listed.
         SpecError: `data` is none of the forms, or matches two datasets at one node.
     """
+    brought, rest = _divide(data)
+    found = {} if rest is None else _at_nodes(rest, nodes, session, use, alone=brought is None)
+    if brought is None and rest is not None:
+        return found
+    if use == "mock" and rest is None:
+        raise SpecError("use='mock' is for datasets at nodes: this job uses none")
+    everywhere = nodes if nodes is not None else [node.id for node in session.nodes() if node.online]
+    if not everywhere:
+        raise NoDatasets("no node answers: start one, or look at session.nodes()")
+    empty = {"name": "", "num_rows": None, "version": ""}
+    if brought is not None:
+        empty[BROUGHT] = brought
+    return {node: found.get(node, dict(empty)) for node in sorted({*everywhere, *found})}
+
+
+def _divide(data: Any) -> tuple[str | None, Any]:
+    """Return the name of what is brought, and the rest; None for nothing."""
+    if isinstance(data, Mapping) and data.keys() == {BROUGHT}:
+        return str(data[BROUGHT]), None
+    if not isinstance(data, (list, tuple)):
+        return None, data
+    brought = [item for item in data if isinstance(item, Mapping) and item.keys() == {BROUGHT}]
+    rest = [item for item in data if item not in brought]
+    return (str(brought[0][BROUGHT]) if brought else None), (rest or None)
+
+
+def _at_nodes(
+    data: Any, nodes: list[str] | None, session: Session, use: str, *, alone: bool
+) -> dict[str, dict[str, Any]]:
     offered = session.datasets()
     chosen = list(_choose(data, list(offered)))
     if nodes is not None:
         known = {handle.node for handle in offered}
         missing = sorted(set(nodes) - {handle.node for handle in chosen})
-        if missing:
+        if missing and alone:
             known_text = ", ".join(sorted(known)) or "no node"
             raise NoDatasets(
                 f"nodes {', '.join(missing)} offer nothing that matches data={data!r}; "
@@ -53,15 +93,24 @@ def resolve(data: Any, nodes: list[str] | None, session: Session) -> dict[str, d
             ", ".join(f"{h} (tags: {', '.join(h.tags) or 'none'})" for h in offered[:10]) or "none at all"
         )
         raise NoDatasets(f"no dataset matches data={data!r}; the nodes that answered offer {listed}")
+    if use == "mock" and not any(handles[0].has_mock for handles in by_node.values()):
+        names = ", ".join(str(handles[0]) for handles in by_node.values())
+        raise NoDatasets(f"use='mock', but {names} have no mock: ask their owners to add one")
+    return {node: _info(handles[0], use) for node, handles in sorted(by_node.items())}
+
+
+def _info(handle: DatasetHandle, use: str) -> dict[str, Any]:
     return {
-        node: {"name": handles[0].name, "num_rows": handles[0].num_rows}
-        for node, handles in sorted(by_node.items())
+        "name": handle.name,
+        # how many rows a mock has is nobody's concern; nothing is held against it
+        "num_rows": handle.num_rows if use == "private" else None,
+        "version": handle.version if use == "private" else handle.mock_version,
     }
 
 
 def _choose(data: Any, offered: list[DatasetHandle]) -> Iterable[DatasetHandle]:
     if isinstance(data, DatasetHandle):
-        return [data]
+        return [next((handle for handle in offered if str(handle) == str(data)), data)]
     if isinstance(data, str):
         if "/" not in data:
             return [handle for handle in offered if handle.name == data]
@@ -83,29 +132,37 @@ def _choose(data: Any, offered: list[DatasetHandle]) -> Iterable[DatasetHandle]:
     raise SpecError(f"data={data!r} is a {type(data).__name__}; write {_FORMS}")
 
 
-def resolve_local(data: Any, as_node: str) -> dict[str, dict[str, Any]]:
+def resolve_local(
+    data: Any, as_node: str, folder: JobFolder, *, use: str = "private"
+) -> dict[str, dict[str, Any]]:
     """Describe local data for a job with `nodes="local"`.
 
     Args:
-        data: a path; `{"path": ..., "reader": ..., "options": {...}}`; or a map from
-            node names to either, for a federation simulated in this process.
+        data: a path; `{"path": ..., "reader": ..., "options": {...}, "mock": ...}`; or a map from
+            node names to either, for a federation simulated in this process; None for a job without data.
+        folder: of the job, with what it brings.
+        use: `mock` reads the mocks.
 
     Returns:
-        node -> `{name, path, reader, tags, options, num_rows}`.
+        node -> `{name, path, reader, tags, options, num_rows, version}`.
 
     Raises:
         SpecError: it is none of these, or can't be read.
     """
-    if isinstance(data, Mapping) and "path" not in data:
+    if isinstance(data, Mapping) and not data.keys() & {"path", BROUGHT}:
         if not data:
             raise NoDatasets('nodes="local" needs data: a path, or {"node": path, ...}')
-        return {str(node): _local(item, str(node)) for node, item in sorted(data.items())}
-    return {as_node: _local(data, as_node)}
+        return {str(node): _local(item, str(node), folder, use) for node, item in sorted(data.items())}
+    return {as_node: _local(data, as_node, folder, use)}
 
 
-def _local(item: Any, node: str) -> dict[str, Any]:
-    from fedjob.common.readers import describe, guess_reader
+def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
+    from fedjob.common.readers import describe, fitting_reader
 
+    if item is None:
+        return {"name": "", "num_rows": None, "version": ""}
+    if isinstance(item, Mapping) and item.keys() == {BROUGHT}:
+        item = {"path": unpacked(folder)}
     if isinstance(item, (str, Path)):
         item = {"path": item}
     if not isinstance(item, Mapping) or not isinstance(item.get("path"), (str, Path)):
@@ -113,20 +170,24 @@ def _local(item: Any, node: str) -> dict[str, Any]:
             f'nodes="local" takes data="file.csv" or data={{"path": ..., "reader": ..., "options": {{...}}}}; '
             f"found {item!r} for {node}"
         )
-    unknown = set(item) - {"path", "reader", "options", "name", "tags"}
+    unknown = set(item) - {"path", "reader", "options", "name", "tags", "mock"}
     if unknown:
         raise SpecError(
-            f"data for {node}: unknown keys {sorted(unknown)}; expected path, reader, options, name, tags"
+            f"data for {node}: unknown keys {sorted(unknown)}; expected path, reader, options, name, tags, mock"
         )
-    path = Path(item["path"]).expanduser().resolve()
+    if use == "mock" and not item.get("mock"):
+        raise SpecError(f"use='mock' needs a mock for {node}: data={{'path': ..., 'mock': ...}}")
+    private = Path(item["path"]).expanduser().resolve()
+    path = private if use == "private" else Path(item["mock"]).expanduser().resolve()
     options = {str(key): value for key, value in dict(item.get("options") or {}).items()}
-    reader = item.get("reader") or guess_reader(path)
+    reader = item.get("reader") or fitting_reader(path)
     about = describe(path, reader, options)
     return {
-        "name": str(item.get("name") or path.stem),
+        "name": str(item.get("name") or private.stem),
         "path": str(path),
         "reader": reader,
         "tags": list(item.get("tags") or ()),
         "options": options,
         "num_rows": about.get("num_rows"),
+        "version": about["version"],
     }

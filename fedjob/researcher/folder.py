@@ -75,6 +75,16 @@ class JobFolder:
         return self.path / "result"
 
     @property
+    def brought(self) -> Path:
+        """The archive of the data that the researcher brings."""
+        return self.path / "brought.zip"
+
+    @property
+    def unpacked(self) -> Path:
+        """What a local job brings, unpacked."""
+        return self.path / "brought"
+
+    @property
     def replies(self) -> Path:
         """The exact bodies of the nodes' replies, a file for each ask."""
         return self.path / "replies"

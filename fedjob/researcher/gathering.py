@@ -22,6 +22,7 @@ from fedjob.common.types import Ref
 from fedjob.common.values import decode, encode
 from fedjob.common.work import is_params
 from fedjob.researcher.breakpoints import chain
+from fedjob.researcher.bringing import BROUGHT
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Arrival, Federation, Place
@@ -42,6 +43,7 @@ class Gatherer:
         select: `(round, nodes) -> nodes` for asks that leave it open.
         fold: in place of the protocol's own, where it is given.
         code: node -> the plan that it runs, in the repository; empty for a protocol without one.
+        files: what the researcher brings, published.
         named_states: returns node -> ids of the node states that kept breakpoints name.
     """
 
@@ -53,6 +55,7 @@ class Gatherer:
     fold: FoldRule | None
     code: Mapping[str, Code]
     named_states: Callable[[], Mapping[str, Collection[str]]]
+    files: Ref | None = None
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
     _published: list[Ref] = field(default_factory=list)
 
@@ -184,6 +187,7 @@ class Gatherer:
                 params={**params, **own_params},
                 state=position.node_states.get(node),
                 preprocess=self.spec.datasets[node].get("preprocess", []),
+                files=self.files if BROUGHT in self.spec.datasets[node] else None,
                 keep_states=sorted(named.get(node, ())),
             )
         return tasks
@@ -243,7 +247,9 @@ class Gatherer:
 
     def _accept(self, arrival: Arrival, step: str, expected: Schema | None, position: Position) -> str:
         result = arrival.result
-        problem = check_weight(result.weight, result.num_examples, self.federation.num_rows[arrival.node])
+        # the number of rows that a node tells is its private data's, whatever its mock has
+        num_rows = self.federation.num_rows[arrival.node] if self.spec.use == "private" else None
+        problem = check_weight(result.weight, result.num_examples, num_rows)
         if problem:
             return problem
         if step == "validate":

@@ -423,12 +423,13 @@ class Job(Looking, ByHand):
                     federation=session.federation,
                 )
                 position = replace(position, node_states={})
-        if data is not None:
-            spec = replace(spec, datasets=resolve_local(data, next(iter(spec.datasets), LOCAL)))
         folder = _owning_folder(found, spec) if home is None else None
         if folder is None:
             base = session.home if session is not None and home is None else home_path(home)
             folder = job_folder(base, spec.id)
+        if data is not None:
+            as_node = next(iter(spec.datasets), LOCAL)
+            spec = replace(spec, datasets=resolve_local(data, as_node, folder, use=spec.use))
         job = cls._of(folder, spec, found.plan_text, session=session, hooks=hooks)
         job._data = data
         job._begin_at(found, position)

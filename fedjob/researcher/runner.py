@@ -11,7 +11,14 @@ from typing import Any
 
 from fedjob.common.config import load_config
 from fedjob.common.durable import link_or_copy
-from fedjob.common.errors import FedjobError, JobFailed, JobStopped, NoSpace, SpecError
+from fedjob.common.errors import (
+    BreakpointIncompatible,
+    FedjobError,
+    JobFailed,
+    JobStopped,
+    NoSpace,
+    SpecError,
+)
 from fedjob.common.folds import FOLDS
 from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
 from fedjob.common.params import FileParams
@@ -128,6 +135,7 @@ class Runner:
                 select=lambda round_, nodes: self.select(round_, nodes),
                 fold=None if self.spec.fold is None else from_part(FOLDS, self.spec.fold),
                 code=code,
+                files=self._publish_brought(),
                 named_states=self._named_states,
             )
             self.federation.prepare(code, self)
@@ -138,6 +146,16 @@ class Runner:
             if (ended := self._ended_by(error)) is error:
                 raise
             raise ended from error
+
+    def _publish_brought(self) -> Ref | None:
+        if not self.spec.files:
+            return None
+        if not self.folder.brought.exists():
+            raise BreakpointIncompatible(
+                f"the data that job {self.spec.id} brings are not in {self.folder.path}: go on in the folder that "
+                "the job was made in"
+            )
+        return self.federation.publish(self.folder.brought)
 
     def _begin(self, before: JobRecord) -> None:
         """Take over the record: a new attempt, or one that waited when its runner was gone."""

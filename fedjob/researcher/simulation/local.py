@@ -27,6 +27,7 @@ from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
 
 _STATE = "node_state_"
+_OPENED_BY = ("name", "path", "reader", "tags", "options", "preprocess")
 
 
 class LocalFederation(Federation):
@@ -138,7 +139,7 @@ class LocalFederation(Federation):
             config=task.config,
             plan_text="" if task.plan is None else self._text(task.plan),
             entry=task.entry,
-            dataset={k: v for k, v in self._datasets[node].items() if k != "num_rows"},
+            dataset=self._opened_by(node),
             values=values,
             params={name: str(self._published[ref]) for name, ref in task.params.items()},
             model_args=task.model_args,
@@ -178,6 +179,10 @@ class LocalFederation(Federation):
     def _text(self, plan: Ref) -> str:
         source = self._published[plan]
         return (source if isinstance(source, bytes) else source.read_bytes()).decode()
+
+    def _opened_by(self, node: str) -> dict[str, Any]:
+        info = self._datasets[node]
+        return {key: info[key] for key in _OPENED_BY if key in info} if info.get("path") else {}
 
     def _emitter(self, node: str, round_: int) -> Emit:
         def emit(type_: str, data: dict[str, Any]) -> None:
