@@ -10,6 +10,10 @@ from fedjob.common.lifecycle import HISTORY, State
 from fedjob.researcher.events import JobEvent, is_job_state, state_of
 
 
+_ODD = ("nan", "inf", "-inf")
+"""How a log writes the numbers that JSON does not have."""
+
+
 class Progress(NamedTuple):
     """How far a job is, over all its nodes.
 
@@ -209,7 +213,9 @@ def _progress(live: Live, event: JobEvent) -> Live:
 
 
 def _metrics(live: Live, event: JobEvent) -> Live:
-    return replace(live, metrics={**live.metrics, event.node: dict(event.body)})
+    before = live.metrics.get(event.node, {})
+    now = {key: float(value) if value in _ODD else value for key, value in event.body.items()}
+    return replace(live, metrics={**live.metrics, event.node: {**before, **now}})
 
 
 def _number(value: Any) -> float:

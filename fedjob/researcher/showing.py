@@ -80,7 +80,7 @@ def table(facts: Facts) -> dict[str, str]:
         "protocol": facts.protocol,
         "plan": facts.plan or "-",
         "state": _state(facts),
-        "waits for": waits_for(facts).removeprefix("waits for ") or "-",
+        "waits": waits_for(facts).removeprefix("waits ") or "-",
         "round": f"{facts.round} of {facts.rounds}",
         "nodes": ", ".join(_node(node, live) for node in facts.nodes) or "not resolved yet",
         "progress": "-" if facts.progress is None else str(facts.progress),
