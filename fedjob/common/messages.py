@@ -35,12 +35,14 @@ class Search:
 
     Args:
         project: only nodes that are enrolled in it answer with data.
+        mock: put the mock of the dataset of that name into the repository, and tell its ref.
     """
 
     kind: ClassVar[str] = "search"
     tags: list[str] = field(default_factory=list)
     name: str = ""
     project: str = ""
+    mock: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +20,7 @@ from fedjob.node.database import Database
 
 MAX_TOLD_COLUMNS = 100
 MAX_TOLD_BYTES = 40 * 1024
+MAX_TEXT_BYTES = 2000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _TAG = re.compile(r"[^\s,/]{1,64}")
 
@@ -32,6 +33,7 @@ class Dataset:
         min_rows: nothing is computed on fewer rows than these.
         num_rows, size_bytes, columns: as found when it was added; columns are `{name, type}`.
         mock: path of a safe stand-in of the same form; empty for none.
+        description, contact: for researchers; the contact is the node's own where it is empty.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Dataset:
     num_rows: int = 0
     size_bytes: int = 0
     columns: tuple[Mapping[str, Any], ...] = ()
+    description: str = ""
+    contact: str = ""
     added: float = 0.0
 
     def told(self) -> dict[str, Any]:
@@ -58,6 +62,8 @@ class Dataset:
             "num_columns": len(self.columns),
             "has_mock": bool(self.mock),
             "min_rows": self.min_rows,
+            "description": self.description,
+            "contact": self.contact,
             "options": dict(self.options),
         }
 
@@ -92,7 +98,8 @@ class Datasets:
                 )
             self._database.execute(
                 "INSERT INTO datasets (name, path, reader, tags, options, mock, min_rows, num_rows, "
-                "size_bytes, columns, added) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "size_bytes, columns, description, contact, added) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     dataset.name,
                     dataset.path,
@@ -104,6 +111,8 @@ class Datasets:
                     dataset.num_rows,
                     dataset.size_bytes,
                     pack([dict(column) for column in dataset.columns]),
+                    dataset.description,
+                    dataset.contact,
                     dataset.added or time.time(),
                 ),
             )
@@ -147,9 +156,17 @@ class Datasets:
         return [d for d in self.all() if wanted <= set(d.tags) and name in ("", d.name)]
 
 
-def told_within(datasets: Iterable[Dataset], limit_bytes: int = MAX_TOLD_BYTES) -> list[dict[str, Any]]:
-    """Return what a search is answered with, so that it fits into a message: columns go first."""
-    told = [dataset.told() for dataset in datasets]
+def told_within(
+    datasets: Iterable[Dataset],
+    limit_bytes: int = MAX_TOLD_BYTES,
+    more: Callable[[Dataset], dict[str, Any]] = lambda dataset: {},
+) -> list[dict[str, Any]]:
+    """Return what a search is answered with, so that it fits into a message: columns go first.
+
+    Args:
+        more: what there is to tell of a dataset beside what is registered.
+    """
+    told = [dataset.told() | more(dataset) for dataset in datasets]
     if len(pack(told)) > limit_bytes:
         told = [{**one, "columns": []} for one in told]
     while len(pack(told)) > limit_bytes:
@@ -166,12 +183,18 @@ def describe_dataset(
     options: Mapping[str, str] | None = None,
     mock: Path | None = None,
     min_rows: int = 0,
+    description: str = "",
+    contact: str = "",
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
     """Open the data once and return what is registered of them.
 
+    Args:
+        warn: told where the mock is not of the data's form.
+
     Raises:
-        SpecError: a name or tag that can't be one, a path or option that the reader can't use, a mock of
-            another form, or fewer rows than `min_rows`.
+        SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
+            rows than `min_rows`.
     """
     from fedjob.common.readers import describe, guess_reader
 
@@ -200,12 +223,12 @@ def describe_dataset(
         )
     if mock is not None:
         mock = mock.absolute()
-        other = describe(mock, chosen, given).get("columns", ())
-        if [c["name"] for c in other] != [c["name"] for c in columns]:
-            raise SpecError(
-                f"the mock {mock} has columns {', '.join(c['name'] for c in other)[:200]}; expected those of "
-                f"{path}: {', '.join(c['name'] for c in columns)[:200]}"
-            )
+        differences = _differences(columns, describe(mock, chosen, given).get("columns", ()))
+        if differences:
+            warn(f"the mock {mock} is not of the form of {path}: {differences}")
+    for what, text in (("--description", description), ("--contact", contact)):
+        if len(text.encode()) > MAX_TEXT_BYTES:
+            raise SpecError(f"{what} has at most {MAX_TEXT_BYTES} bytes, not {len(text.encode())}")
     return Dataset(
         name=name,
         path=str(path),
@@ -217,8 +240,26 @@ def describe_dataset(
         num_rows=num_rows,
         size_bytes=int(found.get("size_bytes", 0)),
         columns=columns,
+        description=description,
+        contact=contact,
         added=time.time(),
     )
+
+
+def _differences(columns: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
+    """Say how the columns of a mock differ from the data's; nothing where they don't."""
+    ours = {str(c["name"]): str(c["type"]) for c in columns}
+    theirs = {str(c["name"]): str(c["type"]) for c in others}
+    said = [f"it lacks column {name!r}" for name in ours if name not in theirs]
+    said += [f"it has column {name!r}, which the data have not" for name in theirs if name not in ours]
+    said += [
+        f"column {name!r} is {theirs[name]}, in the data {ours[name]}"
+        for name in ours
+        if theirs.get(name, ours[name]) != ours[name]
+    ]
+    if not said and list(ours) != list(theirs):
+        said = ["its columns are in another order"]
+    return "; ".join(said[:5]) + ("; ..." if len(said) > 5 else "")
 
 
 def _dataset(row: Any) -> Dataset:
@@ -233,5 +274,7 @@ def _dataset(row: Any) -> Dataset:
         num_rows=row["num_rows"],
         size_bytes=row["size_bytes"],
         columns=tuple(unpack(row["columns"])),
+        description=row["description"],
+        contact=row["contact"],
         added=row["added"],
     )

@@ -130,7 +130,7 @@ class Runs:
         self._home = home
         self._node = node
         self._spool = spool
-        self._repository = repository
+        self.repository = repository
         self._notify = notify
         self._point = point
         self.brought = Brought(home.brought, repository)
@@ -203,7 +203,7 @@ class Runs:
                 raise NodeFailure(self._node, "state_missing", f"there is no node state {task.state[:64]!r}")
             state_path = str(path)
         if plan is None and task.plan is not None:
-            plan = self._repository.get_bytes(task.plan, limit_bytes=task.plan.size_bytes)
+            plan = self.repository.get_bytes(task.plan, limit_bytes=task.plan.size_bytes)
         params = {name: str(self._spool.fetch(ref)) for name, ref in task.params.items()}
         values = dict(task.values)
         for name, ref in task.blobs.items():
@@ -265,14 +265,15 @@ class Runs:
             failed = _failure(row.key, found.reason or "exception", detail[:8000])
             return Stored(row.key, run, failed, message=found.message, trace=found.trace)
         if found.num_examples < min_rows:
-            detail = "fewer examples than the dataset's owner allows"
+            ask = f"; ask {self.config.contact}" if self.config.contact else ""
+            detail = f"computed on {found.num_examples} rows, fewer than the owner's minimum of {min_rows}{ask}"
             return Stored(row.key, run, _failure(row.key, "min_rows", detail))
         if len(pack(found.metrics)) > MAX_METRICS_BYTES:
             raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
         params = self._put_params(row) if found.params_path else None
         value, metrics, blob = found.value, found.metrics, None
         if len(packed := pack({"value": value, "metrics": metrics})) > MAX_INLINE_BYTES:
-            blob = self._repository.put(packed, job=row.job, readers=[row.researcher])
+            blob = self.repository.put(packed, job=row.job, readers=[row.researcher])
             value, metrics = None, {}
         state = ""
         if found.state_path:
@@ -296,7 +297,7 @@ class Runs:
 
     def _put_params(self, row: TaskRow) -> Ref:
         path = self._spool.params_of(row.key, limit_bytes=self.config.result_mb << 20)
-        ref = self._repository.put(path, job=row.job, readers=[row.researcher])
+        ref = self.repository.put(path, job=row.job, readers=[row.researcher])
         if ref.size_bytes >= LARGE_BYTES:
             self._large[row.key] = ref
         return ref
@@ -306,11 +307,11 @@ class Runs:
         ref = self._large.pop(key, None)
         if ref is not None:
             with suppress(RepositoryError):  # the job's end removes it too
-                self._repository.delete(ref)
+                self.repository.delete(ref)
 
     def _fetch(self, ref: Ref, limit_bytes: int) -> None:
         try:
-            self._notify(Fetched(ref, self._repository.get_bytes(ref, limit_bytes=limit_bytes)))
+            self._notify(Fetched(ref, self.repository.get_bytes(ref, limit_bytes=limit_bytes)))
         except FedjobError as error:
             self._notify(Fetched(ref, None, error.reason, _without_places(error)))
         except Exception as error:  # a thread's exception would go unheard
@@ -320,7 +321,7 @@ class Runs:
         try:
             result = from_plain(Result, unpack(row.result))
             refs = [ref for ref in (result.params, result.blob) if ref is not None]
-            if not all(self._repository.exists(ref) for ref in refs) and self._spool.has_result(row.key):
+            if not all(self.repository.exists(ref) for ref in refs) and self._spool.has_result(row.key):
                 self._put(row, 0, self._spool.result(row.key), 0)
         except Exception:
             pass  # the researcher finds it missing, and says so

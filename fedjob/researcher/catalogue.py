@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedjob.common.errors import SpecError
+if TYPE_CHECKING:
+    from fedjob.common.readers import Dataset
+    from fedjob.researcher.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,13 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetHandle:
-    """A dataset at a node: a name to compute on, never the data."""
+    """A dataset at a node: a name to compute on, never the data.
+
+    Args:
+        version, mock_version: hashes that change when the data, or the mock, do.
+        has_mock: jobs may `use="mock"`; where the owner publishes it, `mock()` brings it here too.
+        session: that it was found by.
+    """
 
     node: str
     name: str
@@ -38,6 +46,7 @@ class DatasetHandle:
     version: str = ""
     mock_version: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    session: Session | None = field(default=None, repr=False, compare=False)
 
     @property
     def schema(self) -> dict[str, str]:
@@ -46,18 +55,44 @@ class DatasetHandle:
 
     def describe(self) -> dict[str, Any]:
         """Return everything that the node tells of it."""
-        return {key: value for key, value in asdict(self).items() if key != "extra"} | self.extra
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "session")}
+        return told | self.extra
 
-    def mock(self) -> Any:
-        """Return the dataset's mock; fetching mocks comes with private and mock jobs.
+    def mock(self, timeout_s: float = 60.0) -> Dataset:
+        """Download the mock and return it as a local dataset: `.frame()`, `.arrays()`, `.path`.
+
+        The data themselves stay where they are.
+
+        Args:
+            timeout_s: to wait for the node.
 
         Raises:
-            SpecError: the node registered none.
+            SpecError: the node has none, or does not publish it.
+            NoReply: the node does not answer.
         """
-        raise SpecError(f"{self.node}/{self.name} offers no mock to fetch")
+        from fedjob.researcher.mocks import fetch_mock
+
+        return fetch_mock(self, timeout_s)
 
     def __str__(self) -> str:
         return f"{self.node}/{self.name}"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "dataset": str(self),
+            "description": self.description or "-",
+            "contact": self.contact or "-",
+            "tags": ", ".join(self.tags) or "-",
+            "rows": str(self.num_rows),
+            "reader": self.reader,
+            "mock": "yes" if self.has_mock else "no",
+            "columns": ", ".join(f"{name} ({kind})" for name, kind in list(self.schema.items())[:30]) or "-",
+        }
+        rows = "".join(
+            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
+            for key, value in facts.items()
+        )
+        return f"<table>{rows}</table>"
 
 
 T = TypeVar("T")
@@ -100,9 +135,41 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def dataset_from_wire(node: str, info: dict[str, Any]) -> DatasetHandle:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetUsed:
+    """A dataset that a job uses: `str()` of it is `node/name`.
+
+    Args:
+        version: hash of its content when the job found it; empty for a job without data.
+        brought: the researcher brings it.
+    """
+
+    node: str
+    name: str
+    version: str = ""
+    brought: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.name}"
+
+
+def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Table[DatasetUsed]:
+    """Return what a job's spec says of its datasets, as a table."""
+    used = [
+        DatasetUsed(
+            node=node,
+            name=str(info.get("brought") or info["name"]),
+            version=str(info.get("version") or ""),
+            brought="brought" in info,
+        )
+        for node, info in sorted(datasets.items())
+    ]
+    return Table(used, ("node", "name", "version", "brought"))
+
+
+def dataset_from_wire(node: str, info: dict[str, Any], session: Session | None = None) -> DatasetHandle:
     """Build a handle from what a node says, believing nothing about its types."""
-    known = {"name", "tags", "reader", "num_rows", "columns", "has_mock", "min_rows"}
+    known = {f.name for f in fields(DatasetHandle)} - {"extra", "session"}
     columns = info.get("columns")
     return DatasetHandle(
         node=node,
@@ -113,5 +180,10 @@ def dataset_from_wire(node: str, info: dict[str, Any]) -> DatasetHandle:
         columns=tuple(c for c in columns if isinstance(c, dict)) if isinstance(columns, list) else (),
         has_mock=bool(info.get("has_mock")),
         min_rows=int(info.get("min_rows") or 0),
+        description=str(info.get("description", "")),
+        contact=str(info.get("contact", "")),
+        version=str(info.get("version", "")),
+        mock_version=str(info.get("mock_version", "")),
         extra={key: value for key, value in info.items() if key not in known},
+        session=session,
     )

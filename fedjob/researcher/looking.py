@@ -11,6 +11,7 @@ from fedjob.common.errors import NotReady
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.traffic import Tally
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint, newest_valid
+from fedjob.researcher.catalogue import datasets_used
 from fedjob.researcher.formatting import utc
 from fedjob.researcher.history import OVERALL
 from fedjob.researcher.hooks.counting import read_traffic
@@ -86,9 +87,9 @@ class Looking(Listening):
 
     @property
     def data(self) -> Any:
-        """The datasets, as `node/name`, once they are found; before that, what was asked for."""
+        """The datasets with the version of their content, once they are found; before that, what was asked for."""
         if self._spec.datasets:
-            return [f"{node}/{info['name']}" for node, info in sorted(self._spec.datasets.items())]
+            return datasets_used(self._spec.datasets)
         return self.record.asked.get("data")
 
     @property

@@ -125,7 +125,7 @@ class Session:
         self.roster.refresh()
         answers = self.ask(None, body, timeout_s=timeout_s)
         handles = [
-            dataset_from_wire(node, info)
+            dataset_from_wire(node, info, self)
             for node, message in sorted(answers.items())
             if isinstance(message.body, Found)
             for info in message.body.datasets

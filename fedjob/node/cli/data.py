@@ -32,6 +32,8 @@ def data() -> None:
 )
 @click.option("--mock", type=click.Path(path_type=Path), help="A safe stand-in of the same form.")
 @click.option("--min-rows", type=int, default=0, help="Nothing is computed on fewer rows.")
+@click.option("--description", default="", help="What the data are; researchers read it.")
+@click.option("--contact", default="", help="Whom to ask about them, where it is not the node's own contact.")
 def data_add(
     name: str,
     path: Path,
@@ -41,8 +43,13 @@ def data_add(
     options: tuple[str, ...],
     mock: Path | None,
     min_rows: int,
+    description: str,
+    contact: str,
 ) -> None:
-    """Offer the data at PATH under NAME; they stay where they are."""
+    """Offer the data at PATH under NAME; they stay where they are.
+
+    PATH is a file, or a folder of several: images, or tables of one form that are read as one.
+    """
     pairs: dict[str, str] = {}
     for option in options:
         key, equals, value = option.partition("=")
@@ -52,7 +59,16 @@ def data_add(
     words = [tag.strip() for tag in tags.split(",") if tag.strip()]
     with open_database(home) as database:
         dataset = describe_dataset(
-            name, path, tags=words, reader=reader, options=pairs, mock=mock, min_rows=min_rows
+            name,
+            path,
+            tags=words,
+            reader=reader,
+            options=pairs,
+            mock=mock,
+            min_rows=min_rows,
+            description=description,
+            contact=contact,
+            warn=lambda text: click.echo(f"warning: {text}", err=True),
         )
         Datasets(database).add(dataset)
     click.echo(
@@ -121,11 +137,11 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_plain(dataset), indent=2))
         return
-    for key in ("name", "path", "mock", "reader", "num_rows", "min_rows"):
-        click.echo(f"{key:<10}{getattr(dataset, key) or '-'}")
-    click.echo(f"{'size':<10}{size(dataset.size_bytes)}")
-    click.echo(f"{'tags':<10}{', '.join(dataset.tags) or '-'}")
-    click.echo(f"{'options':<10}{', '.join(f'{k}={v}' for k, v in dataset.options.items()) or '-'}")
+    for key in ("name", "description", "contact", "path", "mock", "reader", "num_rows", "min_rows"):
+        click.echo(f"{key:<13}{getattr(dataset, key) or '-'}")
+    click.echo(f"{'size':<13}{size(dataset.size_bytes)}")
+    click.echo(f"{'tags':<13}{', '.join(dataset.tags) or '-'}")
+    click.echo(f"{'options':<13}{', '.join(f'{k}={v}' for k, v in dataset.options.items()) or '-'}")
     table(("column", "type"), [(str(c["name"]), str(c["type"])) for c in dataset.columns], empty="no columns")
 
 

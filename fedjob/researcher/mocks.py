@@ -1,0 +1,60 @@
+"""The mock of a dataset, fetched from its node to be tried out here."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from fedjob.common.codec import from_plain
+from fedjob.common.errors import NoReply, SpecError
+from fedjob.common.messages import Found, Search
+from fedjob.common.packing import unpack_data
+from fedjob.common.types import Ref
+
+if TYPE_CHECKING:
+    from fedjob.common.readers import Dataset
+    from fedjob.researcher.catalogue import DatasetHandle
+
+MAX_BYTES = 4 << 30
+
+
+def fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
+    """Return a dataset's mock as a local dataset; see `DatasetHandle.mock`."""
+    from fedjob.common.readers import find_reader
+
+    if not handle.has_mock:
+        raise SpecError(f"{handle} has no mock{_ask(handle)}")
+    session = handle.session
+    if session is None:
+        raise SpecError(f"{handle} was not found by a session: take it from session.datasets()")
+    question = Search(name=handle.name, mock=True)
+    message = session.ask([handle.node], question, timeout_s=timeout_s).get(handle.node)
+    if message is None or not isinstance(message.body, Found):
+        raise NoReply(f"{handle.node} did not answer within {timeout_s:.0f} s: look at session.nodes()")
+    told = message.body.datasets[0] if message.body.datasets else {}
+    if "mock" not in told:
+        why = told.get("problem") or "its owner does not publish mocks (`publish_mocks`)"
+        raise SpecError(
+            f"{handle} offers no mock to fetch: {why}{_ask(handle)}; jobs with use='mock' may run on it"
+        )
+    ref = from_plain(Ref, told["mock"])
+    home = session.home / "mocks" / handle.node / handle.name
+    folder = home / ref.sha256
+    if not folder.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        archive, begun = home / f"{ref.sha256}.zip", home / f".{secrets.token_hex(8)}"
+        try:
+            session.repository.get(ref, archive)
+            unpack_data(archive, begun, limit_bytes=MAX_BYTES)
+        finally:
+            archive.unlink(missing_ok=True)
+        begun.chmod(0o700)  # a folder that may not be written to can't be renamed
+        begun.rename(folder)
+    options = told.get("options")
+    given = {str(key): str(value) for key, value in options.items()} if isinstance(options, dict) else {}
+    reader = find_reader(str(told.get("reader", "")))
+    return reader.open(next(folder.iterdir()), given, name=handle.name, tags=handle.tags)
+
+
+def _ask(handle: DatasetHandle) -> str:
+    return f"; ask {handle.contact}" if handle.contact else ""
