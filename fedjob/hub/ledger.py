@@ -19,7 +19,7 @@ from fedjob.common.errors import ConfigError, NoSpace, RepositoryError
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_BATCH = 256
 _BUSY_S = 30.0
 
@@ -54,6 +54,15 @@ CREATE TRIGGER lease_ends AFTER DELETE ON leases BEGIN
     DELETE FROM readers WHERE sha256 = OLD.sha256 AND job = OLD.job AND owner = OLD.owner;
 END;
 """
+
+
+_WATCHES = """
+CREATE TABLE watches (
+    job TEXT PRIMARY KEY, owner TEXT NOT NULL, readers TEXT NOT NULL, frame BLOB NOT NULL, put REAL NOT NULL
+) WITHOUT ROWID;
+"""
+_STEPS = (_SCHEMA, _WATCHES)
+"""What each version added to the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +183,12 @@ class Ledger:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        for statement in _statements(_SCHEMA):
+    for step in _STEPS[version:]:
+        for statement in _statements(step):
             connection.execute(statement)
+    if version < SCHEMA_VERSION:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if version == 0:
         connection.execute("INSERT INTO facts VALUES ('federation', ?)", (f"fed_{secrets.token_hex(8)}",))
     connection.execute("COMMIT")
     if version > SCHEMA_VERSION:

@@ -36,6 +36,7 @@ from fedjob.hub.guard import ABORT
 from fedjob.hub.objects import Handler, Objects
 from fedjob.hub.parties import Member, Parties
 from fedjob.hub.store import ObjectStore
+from fedjob.hub.watching import Watching
 
 MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8
@@ -106,12 +107,14 @@ class HubApp:
     def app(self) -> Starlette:
         """Return the ASGI application."""
         objects = Objects(self._store, self._authenticate, self._pool)
+        watching = Watching(self._store.ledger, self._store.limits, self._authenticate)
         return Starlette(
             routes=[
                 Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
                 Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
                 Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
                 *objects.routes(self._wrap),
+                *watching.routes(self._wrap),
             ],
             exception_handlers={404: _not_found, 405: _not_found},
         )

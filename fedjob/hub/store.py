@@ -17,6 +17,7 @@ from pathlib import Path
 from fedjob.common.blocks import write_at
 from fedjob.common.durable import fsync_dir
 from fedjob.common.errors import NoSpace, NotPermitted, ObjectCorrupt, ObjectMissing, ObjectTooLarge
+from fedjob.common.repository.base import WATCH
 from fedjob.common.repository.landing import no_space_is_an_error
 from fedjob.hub.ledger import Ledger
 from fedjob.hub.limits import Limits
@@ -112,7 +113,7 @@ class ObjectStore:
         self._folder = folder
         self._objects = folder / "objects"
         self._incoming = folder / "incoming"
-        self._ledger = ledger
+        self.ledger = self._ledger = ledger
         self._clock = clock
         with no_space_is_an_error(folder):
             self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -240,6 +241,7 @@ class ObjectStore:
                 ]
                 db.execute("DELETE FROM leases WHERE job = ?", (job,))
                 db.execute("DELETE FROM jobs WHERE job = ?", (job,))
+                _stop_watching(db, job)
                 return self._remove_unheld(db, shas)
 
             count, size = self._ledger.write(work)
@@ -263,6 +265,7 @@ class ObjectStore:
         shas = [row[0] for row in db.execute(f"SELECT DISTINCT sha256 FROM leases WHERE {where}", values)]
         count = db.execute(f"DELETE FROM leases WHERE {where}", values).rowcount
         self._remove_unheld(db, shas)
+        _stop_watching(db, job)
         return count
 
     def _remove_unheld(self, db: sqlite3.Connection, shas: list[str]) -> tuple[int, int]:
@@ -316,6 +319,12 @@ def _hold(db: sqlite3.Connection, sha256: str, size_bytes: int, holder: Holder, 
         "INSERT OR IGNORE INTO readers VALUES (?, ?, ?, ?)",
         [(sha256, reader, holder.job, holder.party) for reader in holder.readers],
     )
+
+
+def _stop_watching(db: sqlite3.Connection, job: str) -> None:
+    """Forget the frame whose objects `job` held, see `watching`."""
+    if job.endswith(WATCH):
+        db.execute("DELETE FROM watches WHERE job = ?", (job.removesuffix(WATCH),))
 
 
 def _may_read(db: sqlite3.Connection, sha256: str, party: str) -> bool:

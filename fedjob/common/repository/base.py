@@ -40,6 +40,15 @@ def check_job(job: str) -> str:
     return job
 
 
+WATCH = ".watch"
+"""What the job that holds a watched job's published events ends in."""
+
+
+def watch_job(job: str) -> str:
+    """Return the name under which what watchers may see of a job is held; it outlives the job's end."""
+    return check_job(f"{job}{WATCH}")
+
+
 class _Stopped(RepositoryError):
     """A part was given up because another one failed."""
 
@@ -82,6 +91,24 @@ class Repository(ABC):
     @abstractmethod
     def end_job(self, job: str) -> None:
         """Remove every object that only this job holds."""
+
+    def put_watch(self, job: str, frame: bytes, *, readers: tuple[str, ...]) -> None:
+        """Show `readers` a signed frame about a job; it takes the place of the one before.
+
+        Raises:
+            RepositoryError: this repository has no place for it.
+        """
+        raise RepositoryError(f"{self!r} can't show a job to watchers: use a hub")
+
+    def get_watch(self, job: str) -> bytes:
+        """Return the frame that a job's owner put, after a single try.
+
+        Raises:
+            ObjectMissing: there is none.
+            NotPermitted: this side is none of its readers.
+            RepositoryUnreachable: the repository does not answer.
+        """
+        raise RepositoryError(f"{self!r} can't show a job to watchers: use a hub")
 
     def close(self) -> None:
         """Let go of connections. The repository can't be used afterwards."""

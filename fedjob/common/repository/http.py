@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedjob.common.blocks import Blocks
 from fedjob.common.errors import ObjectCorrupt, RepositoryError
+from fedjob.common.messages import MAX_FRAME_BYTES
 from fedjob.common.repository.base import NUM_FETCHES, Repository, check_job
 from fedjob.common.repository.parts import PART_BYTES
 from fedjob.common.web import Passing, Patience, Tries, Web
@@ -84,12 +85,27 @@ class HttpRepository(Repository):
     def end_job(self, job: str) -> None:
         self._web.call("DELETE", f"/v1/jobs/{check_job(job)}", what=f"job {job}", accept=(404,))
 
+    def put_watch(self, job: str, frame: bytes, *, readers: tuple[str, ...]) -> None:
+        headers = {"X-Fedjob-Readers": ",".join(readers)}
+        self._web.call("PUT", _watch(job), headers=headers, body=frame, what=f"watching job {job}")
+
+    def get_watch(self, job: str) -> bytes:
+        try:
+            with self._web.stream("GET", _watch(job), what=f"watching job {job}") as stream:
+                return stream.read(MAX_FRAME_BYTES)
+        except Passing as passing:  # whoever follows has a schedule of retries
+            raise passing.error from passing
+
     def close(self) -> None:
         self._web.close()
 
 
 def _path(sha256: str) -> str:
     return f"/v1/objects/{sha256}"
+
+
+def _watch(job: str) -> str:
+    return f"/v1/jobs/{check_job(job)}/watch"
 
 
 def _holder(job: str, readers: tuple[str, ...]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from fedjob.common.blocks import Blocks
 from fedjob.common.errors import ObjectCorrupt, ObjectMissing
-from fedjob.common.repository.base import Repository
+from fedjob.common.repository.base import WATCH, Repository
 from fedjob.common.repository.parts import PART_BYTES
 
 
@@ -20,6 +20,7 @@ class MemoryRepository(Repository):
         self._lock = threading.Lock()
         self._objects: dict[str, bytes] = {}
         self._holders: dict[str, set[str]] = {}
+        self._watches: dict[str, bytes] = {}
 
     def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
         content = b"".join(map(bytes, blocks))  # copies: a block is valid until the next
@@ -52,8 +53,19 @@ class MemoryRepository(Repository):
             self._objects.pop(sha256, None)
             self._holders.pop(sha256, None)
 
+    def put_watch(self, job: str, frame: bytes, *, readers: tuple[str, ...]) -> None:
+        with self._lock:
+            self._watches[job] = frame
+
+    def get_watch(self, job: str) -> bytes:
+        with self._lock:
+            if job not in self._watches:
+                raise ObjectMissing(f"job {job}: its owner shows nothing of it")
+            return self._watches[job]
+
     def end_job(self, job: str) -> None:
         with self._lock:
+            self._watches.pop(job.removesuffix(WATCH) if job.endswith(WATCH) else "", None)
             for sha256, holders in list(self._holders.items()):
                 holders.discard(job)
                 if not holders:
