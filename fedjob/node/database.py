@@ -15,7 +15,7 @@ from typing import Any
 
 from fedjob.common.errors import ConfigError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_S = 10.0
 
 _SCHEMA = """
@@ -30,6 +30,8 @@ CREATE TABLE datasets (
     num_rows INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
     columns BLOB NOT NULL,
+    description TEXT NOT NULL DEFAULT '',
+    contact TEXT NOT NULL DEFAULT '',
     added REAL NOT NULL
 ) STRICT;
 
@@ -40,31 +42,83 @@ CREATE TABLE plans (
 
 CREATE TABLE grants (
     id TEXT PRIMARY KEY,
+    origin TEXT NOT NULL CHECK (origin IN ('request', 'rule')),
+    status TEXT NOT NULL CHECK (status IN ('pending', 'granted', 'rejected', 'expired', 'revoked')),
     researcher TEXT NOT NULL,
     key_hex TEXT NOT NULL,
     plan TEXT NOT NULL,
     entry TEXT NOT NULL,
-    protocol TEXT NOT NULL,
     dataset TEXT NOT NULL,
+    version TEXT NOT NULL,
     use TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('pending', 'approved', 'rejected')),
-    job_name TEXT NOT NULL,
-    request_note TEXT NOT NULL,
+    project TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    asked BLOB NOT NULL,
+    limits BLOB NOT NULL,
+    approvals BLOB NOT NULL,
     note TEXT NOT NULL DEFAULT '',
     requested REAL NOT NULL,
     decided REAL,
     decided_by TEXT NOT NULL DEFAULT '',
+    until REAL NOT NULL DEFAULT 0,
+    rule TEXT NOT NULL DEFAULT '',
+    rows_spent INTEGER NOT NULL DEFAULT 0,
+    inferences_spent INTEGER NOT NULL DEFAULT 0,
     announced INTEGER NOT NULL DEFAULT 1,
-    UNIQUE (researcher, key_hex, plan, entry, dataset, use)
+    noticed INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX grants_by_subject ON grants (researcher, key_hex, plan, entry, dataset, use);
+
+CREATE TABLE uses (
+    grant_id TEXT NOT NULL REFERENCES grants (id) ON DELETE CASCADE,
+    job TEXT NOT NULL,
+    began REAL NOT NULL,
+    PRIMARY KEY (grant_id, job)
+) STRICT;
+
+CREATE TABLE task_grants (
+    key TEXT PRIMARY KEY,
+    grant_id TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE researchers (
+    researcher TEXT NOT NULL,
+    key_hex TEXT NOT NULL,
+    org TEXT NOT NULL,
+    known REAL NOT NULL,
+    known_by TEXT NOT NULL,
+    PRIMARY KEY (researcher, key_hex)
+) STRICT;
+
+CREATE TABLE project_limits (
+    project TEXT PRIMARY KEY,
+    limits BLOB NOT NULL
 ) STRICT;
 
 CREATE TABLE waiting (
     offer TEXT PRIMARY KEY,
     grant_id TEXT NOT NULL REFERENCES grants (id) ON DELETE CASCADE,
     reply_to TEXT NOT NULL,
-    job TEXT NOT NULL
+    job TEXT NOT NULL,
+    sender TEXT NOT NULL,
+    body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX waiting_by_grant ON waiting (grant_id);
+
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    body TEXT NOT NULL,
+    hash TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE audit_head (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    seq INTEGER NOT NULL,
+    hash TEXT NOT NULL
+) STRICT;
 
 CREATE TABLE jobs (
     job TEXT PRIMARY KEY,
@@ -89,16 +143,25 @@ CREATE TABLE tasks (
     message TEXT NOT NULL,
     task_order BLOB NOT NULL,
     seq INTEGER NOT NULL,
-    status TEXT NOT NULL,
+    state TEXT NOT NULL,
+    worker INTEGER NOT NULL,
+    after_stop TEXT NOT NULL,
+    ends TEXT NOT NULL,
     deaths INTEGER NOT NULL,
     reason TEXT NOT NULL,
     detail TEXT NOT NULL,
     result BLOB NOT NULL,
     reply TEXT NOT NULL,
     acknowledged INTEGER NOT NULL,
+    resources BLOB NOT NULL,
+    project TEXT NOT NULL,
+    job_name TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    child TEXT NOT NULL,
     accepted REAL NOT NULL,
     started REAL,
-    ended REAL
+    ended REAL,
+    updated REAL
 ) STRICT;
 
 CREATE TABLE history (
@@ -106,15 +169,29 @@ CREATE TABLE history (
     key TEXT NOT NULL,
     job TEXT NOT NULL,
     researcher TEXT NOT NULL,
+    reply_to TEXT NOT NULL,
     dataset TEXT NOT NULL,
     round INTEGER NOT NULL,
     step TEXT NOT NULL,
-    status TEXT NOT NULL,
+    state TEXT NOT NULL,
+    worker INTEGER NOT NULL,
     reason TEXT NOT NULL,
+    project TEXT NOT NULL,
+    job_name TEXT NOT NULL,
+    parent TEXT NOT NULL,
     accepted REAL NOT NULL,
     started REAL,
     ended REAL,
+    updated REAL,
     released REAL NOT NULL
+) STRICT;
+CREATE INDEX history_by_key ON history (key);
+
+CREATE TABLE owner_orders (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    verb TEXT NOT NULL CHECK (verb IN ('kill', 'release')),
+    task TEXT NOT NULL,
+    given REAL NOT NULL
 ) STRICT;
 
 CREATE TABLE states (
@@ -186,6 +263,11 @@ class Database:
                 raise ConfigError(
                     f"{self._path} was written by a newer fedjob (schema {found}, this one knows "
                     f"{SCHEMA_VERSION}): update fedjob"
+                )
+            if 0 < found < SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{self._path} was written by an older fedjob (schema {found}, this one needs "
+                    f"{SCHEMA_VERSION}): move it away and add the datasets again"
                 )
             if found == 0:
                 for statement in _SCHEMA.split(";\n"):

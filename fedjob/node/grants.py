@@ -1,152 +1,103 @@
-"""The owner's decisions: which researcher may run which exact text on which dataset.
+"""The owner's decisions, in the node's database.
 
-A grant is about one researcher's key, the sha256 of a plan's text, the class in
-it, a dataset, and private or mock use. The node keeps the text itself, and what
-it runs is compiled from these bytes. A new node has approved nothing.
+The node keeps the text of each plan that was asked for, and what it runs is
+compiled from these bytes. A new node has approved nothing. Every change is
+audited in the transaction that makes it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.node.database import Database
-
-MAX_WAITING = 16
-"""Offers that one undecided grant answers later; the oldest is forgotten first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What is asked for.
-
-    Args:
-        plan: sha256 of the plan's text; empty for a protocol without a plan.
-        entry: the plan's class, or, without a plan, the protocol's name.
-    """
-
-    researcher: str
-    key_hex: str
-    plan: str
-    entry: str
-    dataset: str
-    use: str = "private"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """A request, and what became of it.
-
-    Args:
-        status: `pending`, `approved` or `rejected`.
-        request_note: the researcher's; `note` is the owner's.
-        requested, decided: seconds since 1970.
-    """
-
-    id: str
-    subject: Subject
-    protocol: str
-    status: str
-    job_name: str
-    request_note: str
-    note: str
-    requested: float
-    decided: float | None
-    decided_by: str
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return it flat, for lists and JSON."""
-        subject = self.subject
-        return {
-            "id": self.id,
-            "status": self.status,
-            "researcher": subject.researcher,
-            "dataset": subject.dataset,
-            "use": subject.use,
-            "protocol": self.protocol,
-            "entry": subject.entry,
-            "plan": subject.plan,
-            "job_name": self.job_name,
-            "request_note": self.request_note,
-            "note": self.note,
-            "requested": self.requested,
-            "decided": self.decided,
-            "decided_by": self.decided_by,
-            "key": subject.key_hex,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An offer that gets another answer once the owner has decided."""
-
-    offer: str
-    reply_to: str
-    job: str
+from fedjob.node.grant import Asked, Grant, Subject, agreement_covers, names_somebody
+from fedjob.node.grantrows import MAX_NOTE_CHARS, GrantRows
+from fedjob.node.known import KnownResearchers
+from fedjob.node.limits import Limits, tighten
+from fedjob.node.plantexts import PlanTexts
+from fedjob.node.projects import Projects
+from fedjob.node.usage import Usage
+from fedjob.node.waiting import WaitingOffers
 
 
 class Grants:
-    """The grants, in the node's database."""
+    """The grants: requests with what became of them, and standing agreements."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._rows = GrantRows(database)
+        self.audit = self._rows.audit
+        self.texts = PlanTexts(database)
+        self.waiting = WaitingOffers(database)
+        self.known = KnownResearchers(database)
+        self.projects = Projects(database)
+        self.usage = Usage(database)
 
-    def find(self, subject: Subject) -> Grant | None:
-        """Return the grant about exactly this."""
-        row = self._database.row(
-            "SELECT * FROM grants WHERE researcher = ? AND key_hex = ? AND plan = ? AND entry = ? "
-            "AND dataset = ? AND use = ?",
-            _values(subject),
+    # --- asking ---------------------------------------------------------------------------------
+
+    def of(self, subject: Subject) -> list[Grant]:
+        """Return the requests about exactly this, of any version of the data, newest first."""
+        return self._rows.select(
+            "WHERE origin = 'request' AND researcher = ? AND key_hex = ? AND plan = ? AND entry = ? "
+            "AND dataset = ? AND use = ? ORDER BY requested DESC, rowid DESC",
+            (
+                subject.researcher,
+                subject.key_hex,
+                subject.plan,
+                subject.entry,
+                subject.dataset,
+                subject.use,
+            ),
         )
-        return None if row is None else _grant(row)
 
     def file(
-        self, subject: Subject, text: bytes, *, protocol: str, job_name: str = "", note: str = ""
+        self,
+        subject: Subject,
+        text: bytes,
+        *,
+        protocol: str,
+        asked: Asked | None = None,
     ) -> Grant:
-        """Ask the owner; asking again changes nothing.
+        """Ask the owner; where the same waits for a decision already, that is returned.
 
         Raises:
             PlanError: the text does not have the hash it is asked for by.
         """
-        if subject.plan and hashlib.sha256(text).hexdigest() != subject.plan:
+        asked = asked or Asked()
+        plan = subject.plan or asked.reading
+        if plan and hashlib.sha256(text).hexdigest() != plan:
             raise PlanError("the plan's text does not have the hash that names it")
         with self._database.transaction():
-            found = self.find(subject)
-            if found is not None:
-                return found
-            if subject.plan:
-                self._database.execute("INSERT OR IGNORE INTO plans VALUES (?, ?)", (subject.plan, text))
-            self._database.execute(
-                "INSERT INTO grants (id, researcher, key_hex, plan, entry, dataset, use, protocol, status, "
-                "job_name, request_note, requested) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?)",
-                (
-                    secrets.token_hex(6),
-                    *_values(subject),
-                    protocol,
-                    job_name[:200],
-                    note[:2000],
-                    time.time(),
-                ),
-            )
-        filed = self.find(subject)
-        assert filed is not None
-        return filed
+            for found in self.of(subject):
+                if found.status == "pending" and found.subject.version == subject.version:
+                    return found
+            if plan:
+                self.texts.keep(plan, text)
+            asked = replace(asked, job_name=asked.job_name[:200], note=asked.note[:MAX_NOTE_CHARS])
+            return self._rows.insert("request", subject, protocol, asked, Limits())
 
     def num_pending(self, researcher: str) -> int:
         """Return how many of a researcher's requests are undecided."""
         row = self._database.row(
-            "SELECT count(*) AS n FROM grants WHERE researcher = ? AND status = 'pending'", (researcher,)
+            "SELECT count(*) AS n FROM grants WHERE researcher = ? AND status = 'pending' "
+            "AND origin = 'request'",
+            (researcher,),
         )
         return 0 if row is None else int(row["n"])
 
+    def rules(self, use: str) -> list[Grant]:
+        """Return the standing agreements that are in force, oldest first."""
+        return self._rows.select(
+            "WHERE origin = 'rule' AND status = 'granted' AND use = ? ORDER BY requested, rowid", (use,)
+        )
+
     def all(self, status: str | None = None) -> list[Grant]:
         """Return the grants, newest first."""
-        rows = self._database.rows("SELECT * FROM grants ORDER BY requested DESC")
-        return [_grant(row) for row in rows if status is None or row["status"] == status]
+        rows = self._rows.select("ORDER BY requested DESC, rowid DESC")
+        return [grant for grant in rows if status is None or grant.status == status]
 
     def get(self, prefix: str) -> Grant:
         """Return the one grant whose id begins so.
@@ -164,91 +115,217 @@ class Grants:
             )
         return found[0]
 
-    def text_of(self, plan: str) -> bytes | None:
-        """Return the bytes of a plan that was asked for, checked against their hash."""
-        row = self._database.row("SELECT text FROM plans WHERE sha256 = ?", (plan,))
-        if row is None:
-            return None
-        text = bytes(row["text"])
-        return text if hashlib.sha256(text).hexdigest() == plan else None
+    def approved_plans(self) -> list[Grant]:
+        """Return the grants by which a text was approved, newest first."""
+        return self._rows.select(
+            "WHERE length(plan) = 64 AND status IN ('granted', 'expired') ORDER BY decided DESC"
+        )
 
-    def decide(self, id_: str, *, approve: bool, note: str, by: str) -> Grant:
-        """Write down the owner's decision; a later one replaces it."""
+    # --- deciding -------------------------------------------------------------------------------
+
+    def approve(
+        self,
+        id_: str,
+        *,
+        by: str,
+        note: str = "",
+        limits: Limits | None = None,
+        approvers: int = 1,
+        version: str | None = None,
+        anybody: bool = False,
+    ) -> Grant:
+        """Write down a yes; it counts once as many different people said it as are asked for.
+
+        Args:
+            limits: of the grant; None keeps what an earlier approver set.
+            approvers: how many have to agree.
+            version: of the data as they are now, None to keep the one that was asked for.
+            anybody: an agreement counts for researchers who are not known, too.
+
+        Raises:
+            SpecError: it is granted, or this person has approved it already.
+        """
         with self._database.transaction():
-            self._database.execute(
-                "UPDATE grants SET status = ?, note = ?, decided = ?, decided_by = ?, announced = 0 "
-                "WHERE id = ?",
-                ("approved" if approve else "rejected", note[:2000], time.time(), by, id_),
+            grant = self.get(id_)
+            if grant.status == "granted" and limits is None:
+                raise SpecError(
+                    f"grant {grant.id} is granted already, by {grant.decided_by or 'a standing agreement'}; "
+                    "give limits to change them, or revoke it"
+                )
+            earlier = grant.approvals if grant.status == "pending" else ()
+            if any(approval["by"] == by for approval in earlier):
+                raise SpecError(
+                    f"{by} has approved grant {grant.id} already: it waits for another person's approval, "
+                    f"{len(earlier)} of {approvers} are there"
+                )
+            chosen = grant.limits if limits is None else limits
+            if earlier:  # nobody widens what another approver agreed to
+                chosen = tighten(grant.limits, chosen)
+            now = time.time()
+            approvals = (*earlier, {"by": by, "at": now, "note": note[:MAX_NOTE_CHARS]})
+            status = "granted" if len(approvals) >= approvers else "pending"
+            if version is not None and grant.origin == "request":
+                self._database.execute("UPDATE grants SET version = ? WHERE id = ?", (version, grant.id))
+            self._rows.decide(
+                grant,
+                status,
+                note=note or grant.note,
+                by=", ".join(str(a["by"]) for a in approvals),
+                limits=chosen,
+                approvals=approvals,
             )
-        return self.get(id_)
+            if status == "granted":
+                self._take_up(self.get(grant.id), now, by, anybody)
+            return self.get(grant.id)
 
-    # --- offers that wait for a decision ----------------------------------------------------------
+    def reject(self, id_: str, *, by: str, note: str) -> Grant:
+        """Write down a no.
 
-    def wait(self, grant: str, waiting: Waiting) -> None:
-        """Remember whom to answer when this is decided."""
+        Raises:
+            SpecError: it is rejected, or in force.
+        """
         with self._database.transaction():
-            self._database.execute(
-                "INSERT OR REPLACE INTO waiting (offer, grant_id, reply_to, job) VALUES (?, ?, ?, ?)",
-                (waiting.offer, grant, waiting.reply_to, waiting.job),
-            )
-            self._database.execute(
-                "DELETE FROM waiting WHERE grant_id = ? AND rowid NOT IN "
-                "(SELECT rowid FROM waiting WHERE grant_id = ? ORDER BY rowid DESC LIMIT ?)",
-                (grant, grant, MAX_WAITING),
+            grant = self.get(id_)
+            if grant.status == "granted":
+                raise SpecError(f"grant {grant.id} is in force: revoke it")
+            if grant.status == "rejected":
+                raise SpecError(f"grant {grant.id} is rejected already, by {grant.decided_by}")
+            self._rows.decide(grant, "rejected", note=note, by=by, limits=grant.limits, approvals=())
+            return self.get(grant.id)
+
+    def revoke(self, id_: str, *, by: str, note: str = "") -> Grant:
+        """Take a yes back; what runs under it is ended by the node.
+
+        Raises:
+            SpecError: it is not in force.
+        """
+        with self._database.transaction():
+            grant = self.get(id_)
+            if grant.status != "granted":
+                raise SpecError(
+                    f"grant {grant.id} is {grant.status}: only one that is granted can be revoked"
+                )
+            self._close(grant, "revoked", note=note, by=by)
+            return self.get(grant.id)
+
+    def allow(
+        self,
+        rule: Subject,
+        *,
+        limits: Limits,
+        by: str,
+        note: str = "",
+        approvers: int = 1,
+        anybody: bool = False,
+    ) -> Grant:
+        """Make a standing agreement; requests that it covers are answered by it once it is in force.
+
+        Args:
+            rule: patterns; see `grant.agreement_covers`.
+        """
+        with self._database.transaction():
+            asked = Asked(project=rule.project, needs=())
+            grant = self._rows.insert("rule", rule, "", asked, limits)
+            return self.approve(
+                grant.id, by=by, note=note, limits=limits, approvers=approvers, anybody=anybody
             )
 
-    def decided(self) -> list[tuple[Grant, list[Waiting]]]:
-        """Return decisions that nobody was told of yet, and who waits for them."""
-        return [
-            (
-                _grant(row),
-                [
-                    Waiting(w["offer"], w["reply_to"], w["job"])
-                    for w in self._database.rows(
-                        "SELECT * FROM waiting WHERE grant_id = ? ORDER BY rowid", (row["id"],)
-                    )
-                ],
-            )
-            for row in self._database.rows("SELECT * FROM grants WHERE announced = 0 AND status <> 'pending'")
-        ]
+    def expire(self, now: float) -> list[Grant]:
+        """Close the grants whose time has passed; return them."""
+        due = self._database.rows(
+            "SELECT id FROM grants WHERE status = 'granted' AND until > 0 AND until <= ?", (now,)
+        )
+        if not due:
+            return []
+        with self._database.transaction():
+            closed = [self.get(row["id"]) for row in due]
+            for grant in closed:
+                if grant.status == "granted":
+                    self._close(grant, "expired", note="its time has passed", by="")
+        return closed
 
-    def told(self, grant: str) -> None:
+    def ended_use(self, job: str, subject: Subject) -> Grant | None:
+        """Return the revoked or expired agreement that a job ran under on this dataset."""
+        found = self._rows.select(
+            "WHERE origin = 'rule' AND status IN ('revoked', 'expired') AND use = ? AND id IN "
+            "(SELECT grant_id FROM uses WHERE job = ?) ORDER BY decided DESC",
+            (subject.use, job),
+        )
+        return found[0] if found else None
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def unannounced(self) -> list[Grant]:
+        """Return decisions that nobody was told of yet."""
+        return self._rows.select("WHERE announced = 0 AND status <> 'pending'")
+
+    def told(self, id_: str) -> None:
         """Mark a decision as announced; the offers stay, for the owner may change it."""
-        self._database.execute("UPDATE grants SET announced = 1 WHERE id = ?", (grant,))
+        self._database.execute("UPDATE grants SET announced = 1 WHERE id = ?", (id_,))
 
-    def forget_job(self, job: str) -> None:
-        """Drop the offers of a job that has ended."""
-        self._database.execute("DELETE FROM waiting WHERE job = ?", (job,))
+    def unnoticed(self) -> list[Grant]:
+        """Return what waits for a decision and the owner was not told of."""
+        return self._rows.select("WHERE noticed = 0 AND status = 'pending' ORDER BY requested")
+
+    def noticed(self, id_: str) -> None:
+        """Mark a request as one that the owner was told of."""
+        self._database.execute("UPDATE grants SET noticed = 1 WHERE id = ?", (id_,))
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _close(self, grant: Grant, status: str, *, note: str, by: str) -> None:
+        """End a grant that is in force, and the requests that it had answered."""
+        answered = self._rows.select("WHERE rule = ? AND status = 'granted'", (grant.id,))
+        for one in (grant, *answered):
+            self._rows.decide(
+                one, status, note=note, by=by, limits=one.limits, approvals=one.approvals, rule=one.rule
+            )
+
+    def _take_up(self, grant: Grant, now: float, by: str, anybody: bool) -> None:
+        """Act on a yes that counts: who was asked about is known, what an agreement covers is answered."""
+        if grant.origin == "request":
+            subject = grant.subject
+            if self.known.org_of(subject.researcher, subject.key_hex) is None:
+                self.known.add(subject.researcher, subject.key_hex, grant.asked.owner.get("org", ""), by)
+            return
+        if grant.limits.over(now):
+            return
+        for pending in self._rows.select(
+            "WHERE origin = 'request' AND status = 'pending' ORDER BY requested"
+        ):
+            asked = pending.asked
+            plan = pending.subject.plan or asked.reading
+            fits = not grant.limits.broken_by(asked.model_args, asked.training_args, asked.protect)
+            if fits and self.is_about(grant, pending.subject, asked, plan=plan, anybody=anybody):
+                self._rows.decide(
+                    pending,
+                    "granted",
+                    note=grant.note,
+                    by=by,
+                    limits=grant.limits,
+                    approvals=(),
+                    rule=grant.id,
+                )
+
+    def is_about(
+        self, rule: Grant, subject: Subject, asked: Asked, *, plan: str, anybody: bool = False
+    ) -> bool:
+        """Tell whether a standing agreement is about this, whatever its limits say.
+
+        Args:
+            plan: sha256 of the text that would run, empty for none.
+            anybody: also researchers who are not known, as they describe themselves.
+        """
+        org = self.known.org_of(subject.researcher, subject.key_hex)
+        if org is None and anybody:
+            org = asked.owner.get("org", "")
+        return agreement_covers(rule.subject, subject, asked, plan=plan, known_org=org)
 
 
-def _values(subject: Subject) -> tuple[str, ...]:
-    return (
-        subject.researcher,
-        subject.key_hex,
-        subject.plan,
-        subject.entry,
-        subject.dataset,
-        subject.use,
-    )
-
-
-def _grant(row: Any) -> Grant:
-    return Grant(
-        id=row["id"],
-        subject=Subject(
-            researcher=row["researcher"],
-            key_hex=row["key_hex"],
-            plan=row["plan"],
-            entry=row["entry"],
-            dataset=row["dataset"],
-            use=row["use"],
-        ),
-        protocol=row["protocol"],
-        status=row["status"],
-        job_name=row["job_name"],
-        request_note=row["request_note"],
-        note=row["note"],
-        requested=row["requested"],
-        decided=row["decided"],
-        decided_by=row["decided_by"],
-    )
+def pinned(rule: Subject, grants: Grants) -> Subject:
+    """Return an agreement that names a researcher, bound to the one key that is known of them."""
+    if not names_somebody(rule.researcher) or rule.researcher.startswith("key:"):
+        return rule
+    keys = {row["key_hex"] for row in grants.known.all() if row["researcher"] == rule.researcher}
+    keys |= {g.subject.key_hex for g in grants.all() if g.subject.researcher == rule.researcher} - {""}
+    return replace(rule, key_hex=keys.pop()) if len(keys) == 1 else rule

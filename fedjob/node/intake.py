@@ -6,11 +6,17 @@ import time
 from collections.abc import Callable
 
 from fedjob.common.codec import pack, to_plain
+from fedjob.common.errors import SpecError
+from fedjob.common.lifecycle import State
 from fedjob.common.messages import End, Message, Task, work_key
 from fedjob.common.types import check_job_id
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
-from fedjob.node.parts import Parts, Turn, objects_of
+from fedjob.node.parts import Parts, Turn, objects_of, task_of
+from fedjob.node.resources import read_need
+
+MAX_REFUSED = 1000
+"""Refusals that are remembered as audited."""
 
 
 class Intake:
@@ -19,6 +25,7 @@ class Intake:
     def __init__(self, parts: Parts, attempts: Attempts) -> None:
         self._parts = parts
         self._attempts = attempts
+        self._refused: dict[tuple[str, str], None] = {}  # by job and reason, what was audited
         self._ensured: dict[str, Message] = {}  # by message id, while the old result is looked after
 
     def handle_task(self, turn: Turn, message: Message, task: Task, *, ensured: bool = False) -> None:
@@ -30,15 +37,17 @@ class Intake:
         arrived = self._arrived(message, task)
         known = turn.book.tasks.get(arrived.key)
         if refusal := self._refusal(turn, message, task, is_new=known is None):
+            self._record_refusal(turn, arrived, refusal)
             reply = keeping.reply_id(arrived.key, arrived.message)
             turn.commands.append(keeping.Refuse(arrived, *refusal, reply))
             turn.settled.append(message)
             return
-        if known is not None and known.status == "done" and not ensured:
+        if known is not None and known.state == State.COMPLETED and not ensured:
             # asked again, maybe after a long time: first see that what the answer refers to is still there
             self._ensured[message.id] = message
             turn.after.append(lambda: self._parts.runs.ensure(known, message.id))
             return
+        self._bind(turn, message, task, arrived.key)
         commands = turn.step(arrived)
         if any(isinstance(command, keeping.PutTask) for command in commands):
             self._attempts.wants[arrived.key] = objects_of(task)
@@ -47,6 +56,37 @@ class Intake:
                 keep = {*task.keep_states, task.state or ""}
                 self._parts.drop_states(turn, message.job, keep, message.round)
         turn.settled.append(message)
+
+    def stop_forbidden(self, turn: Turn) -> None:
+        """End what may not run any more, because its grant was revoked or has expired."""
+        for row in turn.book.unfinished():
+            verdict = self._parts.judge_for(row.researcher, row.job, task_of(row))
+            if verdict.status == "rejected" or verdict.state == "expired":
+                turn.step(keeping.Cancel(row.key, *verdict.refusal))
+
+    def _bind(self, turn: Turn, message: Message, task: Task, key: str) -> None:
+        """Note which decision of the owner the task is accepted under."""
+        grant = self._parts.judge(message, task).grant
+        if grant is not None:
+            turn.rows.append(lambda: self._parts.grants.usage.bind(key, grant.id))
+
+    def _record_refusal(self, turn: Turn, task: keeping.TaskArrived, refusal: tuple[str, str]) -> None:
+        """Audit that a task was refused: once for a job and reason, so that nobody can fill the disk with it."""
+        if (task.job, refusal[0]) in self._refused:
+            return
+        while len(self._refused) >= MAX_REFUSED:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[task.job, refusal[0]] = None
+        body = {
+            "job": task.job,
+            "researcher": task.researcher,
+            "dataset": task.dataset,
+            "round": task.round,
+            "step": task.step,
+            "state": "rejected",
+            "reason": refusal[0],
+        }
+        turn.rows.append(lambda: self._parts.grants.audit.add("task", task.key, body))
 
     def take_ensured(self, turn: Turn, message_id: str) -> None:
         """Go on with a task whose old result was looked after."""
@@ -57,12 +97,10 @@ class Intake:
     def handle_end(self, turn: Turn, message: Message, end: End) -> None:
         """End a job: its work, its spool, its node states but those that a breakpoint names."""
         check_job_id(message.job)
-        commands = turn.step(
-            keeping.EndArrived(job=message.job, researcher=message.sender, epoch=message.epoch)
-        )
+        commands = turn.step(keeping.EndArrived(message.job, message.sender, message.epoch, end.outcome))
         if any(isinstance(command, keeping.EndJob) for command in commands):
             self._parts.drop_states(turn, message.job, end.keep_states)
-            turn.rows.append(lambda: self._parts.grants.forget_job(message.job))
+            turn.rows.append(lambda: self._parts.grants.waiting.forget_job(message.job))
         turn.settled.append(message)
 
     def snapshot(self) -> Callable[[], None]:
@@ -91,17 +129,23 @@ class Intake:
             reply_to=message.reply_to,
             message=message.id,
             order=pack(to_plain(task)),
+            resources=task.resources,
+            project=task.project,
         )
 
     def _refusal(self, turn: Turn, message: Message, task: Task, *, is_new: bool) -> tuple[str, str] | None:
         """Return reason and detail if a task may not run."""
         verdict = self._parts.judge(message, task)
-        if verdict.status in ("pending", "rejected"):
-            return "plan_not_approved", verdict.detail
         if not verdict.allowed:
-            return verdict.reason, verdict.detail
+            return verdict.refusal
         if task.state is not None and not _is_state_id(task.state):
             return "state_missing", "no node state is named so"
+        try:
+            short = turn.book.ledger.never(read_need(task.resources))
+        except SpecError as error:
+            return "spec", str(error)[:1000]
+        if short:
+            return "resources", f"this node never has so much to spare: {', '.join(short)}"
         if not is_new:
             return None
         config = self._parts.config

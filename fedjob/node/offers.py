@@ -9,10 +9,11 @@ from fedjob.common.errors import PlanError
 from fedjob.common.gate import parse_address
 from fedjob.common.messages import Answer, Message, Offer
 from fedjob.common.types import Ref
-from fedjob.node.grants import Grant, Waiting
 from fedjob.node.parts import Parts, Turn
-from fedjob.node.policy import MAX_PLAN_BYTES, Verdict, examine_plan
+from fedjob.node.policy import MAX_PLAN_BYTES, Verdict, ask, contact_of, examine_plan
+from fedjob.node.reserving import consider
 from fedjob.node.runs import Fetched
+from fedjob.node.waiting import Waiting
 
 
 class Offers:
@@ -60,29 +61,60 @@ class Offers:
             if grants.num_pending(message.sender) >= self._parts.config.max_pending:
                 return replace(verdict, status="unknown", reason="busy", detail="too many open requests")
             assert verdict.subject is not None
-            grant = grants.file(
-                verdict.subject,
-                text,
-                protocol=offer.protocol,
-                job_name=offer.job_name,
-                note=offer.note,
-            )
-        waiting = Waiting(message.id, message.reply_to, message.job)
-        turn.rows.append(lambda: grants.wait(grant.id, waiting))
-        return replace(verdict, grant=grant, reason="", detail="its owner has not decided yet")
+            grant = grants.file(verdict.subject, text, protocol=offer.protocol, asked=verdict.asked)
+        waiting = Waiting(message.id, message.reply_to, message.job, message.sender, offer)
+        turn.rows.append(lambda: grants.waiting.add(grant.id, waiting))
+        detail = f"its owner has not decided yet{ask(self._parts.config, verdict.dataset)}"
+        return replace(verdict, grant=grant, reason="", detail=detail, origin="request", state="pending")
 
     def _answer(self, turn: Turn, message: Message, verdict: Verdict, missing: tuple[str, ...] = ()) -> None:
-        note = verdict.grant.note if verdict.grant is not None and verdict.grant.note else verdict.detail
-        answer = Answer(
-            of=message.id,
+        answer = self._said(message.id, verdict, missing)
+        if isinstance(message.body, Offer):
+            answer = self._scheduled(turn, message.sender, message.job, message.body, verdict, answer)
+        self._parts.answer(turn, message, answer)
+
+    def _scheduled(
+        self, turn: Turn, sender: str, job: str, offer: Offer, verdict: Verdict, answer: Answer
+    ) -> Answer:
+        """Add whether the job could start here; hold what it needs if it may."""
+        judgement = consider(
+            turn,
+            self._parts.config,
+            researcher=sender,
+            job=job,
+            resources=offer.resources,
+            reserve=offer.reserve and verdict.allowed and not offer.dry,
+        )
+        return replace(
+            answer,
+            schedule=judgement.schedule,
+            short=list(judgement.short),
+            workers=judgement.workers,
+            ahead=judgement.ahead,
+        )
+
+    def _said(self, offer: str, verdict: Verdict, missing: tuple[str, ...] = ()) -> Answer:
+        """Put a verdict into the words of an answer."""
+        grant = verdict.grant
+        note = grant.note if grant is not None and grant.note else verdict.detail
+        return Answer(
+            of=offer,
             status=verdict.status,
             reason=verdict.reason,
             note=note[:2000],
             missing=list(missing),
             num_rows=0 if verdict.dataset is None else verdict.dataset.num_rows,
-            grant="" if verdict.grant is None else verdict.grant.id,
+            grant="" if grant is None else grant.id,
+            grant_state=verdict.state,
+            origin=verdict.origin,
+            needs=list(verdict.needs),
+            until=verdict.limits.until,
+            limits=verdict.limits.to_plain(),
+            by="" if grant is None else grant.decided_by,
+            decided=0.0 if grant is None else grant.decided or 0.0,
+            contact=contact_of(self._parts.config, verdict.dataset),
+            version="" if verdict.subject is None else verdict.subject.version,
         )
-        self._parts.answer(turn, message, answer)
 
     # --- plans that have to be fetched ----------------------------------------------------------
 
@@ -120,21 +152,13 @@ class Offers:
     def announce(self, turn: Turn) -> None:
         """Tell those who wait what the owner decided."""
         parts = self._parts
-        for grant, waiting in parts.grants.decided():
-            for one in waiting:
+        for grant in parts.grants.unannounced():
+            for one in parts.grants.waiting.of(grant.id):
+                verdict = parts.judge_for(one.sender, one.job, one.body)
+                answer = self._said(one.offer, verdict)
+                answer = self._scheduled(turn, one.sender, one.job, one.body, verdict, answer)
                 to = parse_address(one.reply_to)
-                turn.outgoing.append(parts.endpoint.prepare(to, self._decision(grant, one), job=one.job))
+                turn.outgoing.append(parts.endpoint.prepare(to, answer, job=one.job))
+                if verdict.allowed:
+                    turn.after.append(parts.workers.warm_up)
             turn.rows.append(lambda grant=grant: parts.grants.told(grant.id))  # type: ignore[misc]
-            if grant.status == "approved" and waiting:
-                turn.after.append(parts.workers.warm_up)
-
-    def _decision(self, grant: Grant, waiting: Waiting) -> Answer:
-        dataset = self._parts.datasets.find(grant.subject.dataset)
-        return Answer(
-            of=waiting.offer,
-            status="granted" if grant.status == "approved" else "rejected",
-            reason="" if grant.status == "approved" else "rejected",
-            note=grant.note,
-            num_rows=0 if dataset is None else dataset.num_rows,
-            grant=grant.id,
-        )

@@ -17,11 +17,13 @@ from fedjob.node import taskkeeping as keeping
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grants import Grants
+from fedjob.node.limits import Limits, tighten
 from fedjob.node.policy import Verdict, judge
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
 from fedjob.node.taskstore import TaskStore
+from fedjob.node.versions import Versions
 
 if TYPE_CHECKING:
     from fedjob.node.runs import Runs
@@ -47,7 +49,7 @@ class Turn:
     outgoing: list[Outgoing] = field(default_factory=list)
     settled: list[Message] = field(default_factory=list)
     rows: list[Callable[[], None]] = field(default_factory=list)
-    after: list[Callable[[], None]] = field(default_factory=list)
+    after: list[Callable[[], object]] = field(default_factory=list)
 
     def step(self, event: keeping.Event) -> list[keeping.Command]:
         """Feed the core."""
@@ -79,6 +81,7 @@ class Parts:
     tasks: TaskStore = field(init=False)
     datasets: Datasets = field(init=False)
     grants: Grants = field(init=False)
+    versions: Versions = field(default_factory=Versions)
     _texts: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,14 +91,55 @@ class Parts:
 
     def judge(self, message: Message, wish: Offer | Task) -> Verdict:
         """Ask policy about a message."""
+        return self.judge_for(message.sender, message.job, wish)
+
+    def judge_for(self, researcher: str, job: str, wish: Offer | Task) -> Verdict:
+        """Ask policy about what a researcher wants for a job."""
         return judge(
             wish,
-            researcher=message.sender,
-            key_hex=self.roster.key_of(message.sender) or "",
+            researcher=researcher,
+            key_hex=self.roster.key_of(researcher) or "",
             datasets=self.datasets,
             grants=self.grants,
             config=self.config,
+            job=job,
+            version=self.version_of(wish.dataset, wish.use),
         )
+
+    def version_of(self, name: str, use: str) -> str:
+        """Return the version of a dataset, or of its mock."""
+        dataset = self.datasets.find(name) if name else None
+        if dataset is None:
+            return ""
+        return self.versions.of(dataset.mock if use == "mock" else dataset.path)
+
+    def may_start(self, row: keeping.TaskRow) -> tuple[str, str] | None:
+        """Ask policy again when a task begins to run, and count the run; return why it may not."""
+        verdict = self.judge_for(row.researcher, row.job, task_of(row))
+        if not verdict.allowed:
+            return verdict.refusal
+        if verdict.grant is not None:
+            with self.database.transaction():
+                self.grants.usage.use(verdict.grant.id, row.job)
+                self.grants.usage.bind(row.key, verdict.grant.id)
+        return None
+
+    def spend(self, row: keeping.TaskRow, num_examples: int) -> None:
+        """Count a finished task against the grant that it ran under; part of a commit."""
+        inferences = num_examples if task_of(row).protocol == "inference" else 0
+        self.grants.usage.spend(row.key, rows=num_examples, inferences=inferences)
+
+    def limits_of(self, row: keeping.TaskRow) -> Limits:
+        """Return what limits a task: its grant, its project and its dataset together."""
+        task = task_of(row)
+        bound = self.grants.usage.bound(row.key)
+        limits = self.grants.projects.limits_of(task.project)
+        if bound:
+            limits = tighten(self.grants.get(bound).limits, limits)
+        dataset = self.datasets.find(row.dataset)
+        if dataset is not None and task.use == "private":
+            limits = tighten(limits, Limits(min_rows=dataset.min_rows))
+        return limits
 
     def answer(self, turn: Turn, message: Message, body: Body) -> None:
         """Answer a message, and be done with it when that is committed."""
@@ -106,7 +150,7 @@ class Parts:
     def text_of(self, plan: str) -> bytes | None:
         """Return a plan's text, if it is here."""
         kept = self._texts.get(plan)
-        return kept if kept is not None else self.grants.text_of(plan)
+        return kept if kept is not None else self.grants.texts.of(plan)
 
     def keep_text(self, sha256: str, text: bytes) -> None:
         """Remember a plan's text for a while, if it is the one that the hash names."""

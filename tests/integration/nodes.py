@@ -39,6 +39,7 @@ from fedjob.node.daemon import Daemon
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.grants import Grants
+from fedjob.node.limits import Limits
 from fedjob.node.settings import NodeConfig, NodeHome
 
 B = TypeVar("B", bound=Body)
@@ -139,12 +140,15 @@ class Node:
         finally:
             database.close()
 
-    def decide(self, *, approve: bool = True, note: str = "") -> None:
+    def decide(self, *, approve: bool = True, note: str = "", limits: Limits | None = None) -> None:
         """Decide over every pending grant."""
         with self.database() as database:
             grants = Grants(database)
             for grant in grants.all("pending"):
-                grants.decide(grant.id, approve=approve, note=note, by="owner")
+                if approve:
+                    grants.approve(grant.id, note=note, by="owner", limits=limits)
+                else:
+                    grants.reject(grant.id, note=note, by="owner")
 
     def start(self) -> Node:
         self.daemon = Daemon(

@@ -49,8 +49,8 @@ def test_a_new_node_runs_nothing_until_its_owner_approves_that_text(
     with node.database() as database:
         grants = Grants(database)
         (grant,) = grants.all("pending")
-        assert (grant.job_name, grant.request_note) == ("heart", "please")
-        assert grants.text_of(grant.subject.plan) == ADD_ONE.encode()
+        assert (grant.asked.job_name, grant.asked.note) == ("heart", "please")
+        assert grants.texts.of(grant.subject.plan) == ADD_ONE.encode()
     assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), attempt=2).reason == "plan_not_approved"
 
     node.decide(approve=True, note="welcome")

@@ -173,6 +173,9 @@ class FederatedProtocol(ABC):
 
     name: ClassVar[str]
 
+    family: ClassVar[str] = ""
+    """Groups operations in their public names: `train` makes `fedjob.train.fedavg`."""
+
     needs_plan: ClassVar[bool] = True
     """Whether the node's half uses a training plan."""
 

@@ -26,6 +26,8 @@ class TrainingProtocol(FederatedProtocol):
     to, and to answer its parameters, weighted by the number of its examples.
     """
 
+    family = "train"
+
     def start(self, params: Mapping[str, Any]) -> State:
         return {"params": params, "round": 0, "validated": False}
 

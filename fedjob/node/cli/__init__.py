@@ -13,7 +13,11 @@ _COMMANDS = {
     "status": ("fedjob.node.cli.life", "status", "Show whether it runs, its queue, its workers."),
     "data": ("fedjob.node.cli.data", "data", "The datasets that this node offers."),
     "grants": ("fedjob.node.cli.grants", "grants", "Who may run which plan on which data."),
+    "audit": ("fedjob.node.cli.audit", "audit", "What happened here: one record for each change, chained."),
     "tasks": ("fedjob.node.cli.tasks", "tasks", "List what was computed here, and for whom."),
+    "logs": ("fedjob.node.cli.tasks", "logs", "What a task's user code wrote; release it."),
+    "kill": ("fedjob.node.cli.tasks", "kill", "End a task."),
+    "state": ("fedjob.node.cli.states", "state", "What jobs keep here between rounds."),
     "config": ("fedjob.node.cli.config", "config", "The node's settings."),
 }
 

@@ -1,0 +1,179 @@
+"""`fedjob node grants list, show, researchers`: what was asked for, and what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from fedjob.common.cli import clean, json_option, print_json, show_rows, table, when
+from fedjob.common.errors import FedjobError
+from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.datasets import Datasets
+from fedjob.node.grant import SHA256_CHARS, Grant
+from fedjob.node.grants import Grants
+from fedjob.node.limits import describe_limits
+from fedjob.node.settings import NodeHome
+
+
+@click.command("list")
+@home_option
+@click.option("--pending", is_flag=True, help="Only what waits for a decision.")
+@json_option
+def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
+    """List what was asked for, and what was decided."""
+    with open_database(home) as database:
+        found = Grants(database).all("pending" if pending else None)
+    if as_json:
+        print_json([grant.to_plain() for grant in found])
+        return
+    table(
+        ("id", "status", "origin", "researcher", "dataset", "use", "plan", "sha256", "job", "asked"),
+        [
+            (
+                g.id,
+                g.status,
+                g.origin,
+                g.subject.researcher,
+                g.subject.dataset or "-",
+                g.subject.use,
+                g.subject.entry or "-",
+                g.subject.plan[:12] or "-",
+                g.asked.job_name or "-",
+                when(g.requested),
+            )
+            for g in found
+        ],
+        empty="nothing waits for a decision" if pending else "nobody has asked for anything yet",
+    )
+
+
+@click.command()
+@click.argument("grant_id", metavar="ID")
+@home_option
+@click.option("--code", is_flag=True, help="Print the plan's text too: what would run, byte for byte.")
+@json_option
+def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
+    """Show one grant: who, when, which plan on which data; --code its text, with what to look at."""
+    with open_database(home) as database:
+        store = Grants(database)
+        grant = store.get(grant_id)
+        text = _text(store, grant)
+        alike = _alike(store, grant, text)
+        dataset = Datasets(database).find(grant.subject.dataset)
+    if as_json:
+        plain = {**grant.to_plain(), "differs_only_in_form_from": alike}
+        print_json({**plain, "code": text} if code else plain)
+        return
+    for key, value in _lines(grant, 0 if dataset is None else dataset.num_rows):
+        click.echo(f"{key:<14}{clean(value) or '-'}")
+    if not text:
+        return
+    from fedjob.common.plans.source import imported_packages, missing_packages
+
+    click.echo(f"{'imports':<14}{', '.join(imported_packages(text)) or '-'}")
+    click.echo(f"{'not installed':<14}{', '.join(missing_packages(text)) or '-'}")
+    if alike:
+        click.echo(f"{'the same as':<14}grant {alike}, approved: only comments or formatting differ")
+    if not code:
+        lines = text.count("\n")
+        click.echo(f"{'lines':<14}{lines}; read them: fedjob node grants show {grant.id} --code")
+        return
+    _print_code(text)
+
+
+@click.command()
+@home_option
+@json_option
+def researchers(home: NodeHome, as_json: bool) -> None:
+    """List the researchers whose keys are known."""
+    with open_database(home) as database:
+        found = Grants(database).known.all()
+    rows = [
+        {
+            "researcher": row["researcher"],
+            "key": row["key_hex"],
+            "org": row["org"],
+            "known": row["known"] if as_json else when(row["known"]),
+            "by": row["known_by"],
+        }
+        for row in found
+    ]
+    show_rows(rows, as_json, empty="no researcher is known yet: approving a request makes its key known")
+
+
+def _lines(grant: Grant, num_rows: int) -> Iterator[tuple[str, str]]:
+    subject, asked = grant.subject, grant.asked
+    described = ", ".join(
+        asked.owner.get(word, "") for word in ("name", "org", "role") if asked.owner.get(word)
+    )
+    yield "grant", grant.id
+    yield "status", grant.status
+    yield "origin", grant.origin
+    yield "who", subject.researcher + (f" ({described})" if described else "")
+    yield "key", subject.key_hex
+    yield "when", when(grant.requested)
+    yield "plan", subject.entry
+    yield "hash", subject.plan or asked.reading
+    yield "protocol", grant.protocol
+    yield "data", subject.dataset + (f", {num_rows} rows" if num_rows else "")
+    yield "version", subject.version[:16]
+    yield "use", subject.use
+    yield "arguments", _arguments(asked.model_args, asked.training_args)
+    yield "rounds", str(asked.rounds)
+    yield "nested plans", ", ".join(sha256[:16] for sha256 in asked.launches) or "none"
+    yield "pool", str(asked.resources.get("pool", "") or "default")
+    yield "project", subject.project or asked.project
+    yield "job", " ".join(word for word in (asked.job, asked.job_name) if word)
+    yield "note", asked.note
+    if grant.decided is not None:
+        yield "decided", f"{when(grant.decided)} by {grant.decided_by or 'time'}"
+        yield "answer", grant.note
+        yield "limits", "; ".join(describe_limits(grant.limits))
+        yield "used by", f"{grant.uses} job{'' if grant.uses == 1 else 's'}, {grant.rows_spent} rows"
+    if grant.rule:
+        yield "agreement", grant.rule
+
+
+def _arguments(model_args: Any, training_args: Any) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in {**model_args, **training_args}.items())[:1000]
+
+
+def _print_code(text: str) -> None:
+    from fedjob.node.review import can_look_for_risks, numbered, remarks
+
+    found = remarks(text)
+    click.echo("")
+    for line in numbered(text, found):
+        click.echo("".join(c if c.isprintable() or c == "\t" else " " for c in line))
+    click.echo("")
+    risks = sum(remark.kind == "risk" for remark in found)
+    click.echo(f"{risks} place{'' if risks == 1 else 's'} to look at twice; this is a reading aid, no proof")
+    if not can_look_for_risks():
+        click.echo("bandit is not installed, so less was looked for: pip install bandit")
+
+
+def _text(store: Grants, grant: Grant) -> str:
+    plan = grant.subject.plan or grant.asked.reading
+    if len(plan) != SHA256_CHARS:
+        return ""
+    data = store.texts.of(plan)
+    if data is None and grant.origin == "rule":
+        return ""  # allowed by its hash alone
+    if data is None:
+        raise FedjobError(
+            f"the text of grant {grant.id} is damaged: reject it, and let it be asked for again"
+        )
+    return data.decode()
+
+
+def _alike(store: Grants, grant: Grant, text: str) -> str:
+    """Return the newest approved grant whose text differs from this one in form only."""
+    from fedjob.node.review import differs_only_in_form
+
+    for other in store.approved_plans() if text else []:
+        approved = store.texts.of(other.subject.plan)
+        if approved is not None and differs_only_in_form(approved.decode(), text):
+            return other.id
+    return ""

@@ -1,0 +1,309 @@
+"""`fedjob node grants approve, reject, allow, revoke, project, know`: the owner decides."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from fedjob.common.cli import clean, json_option, print_json
+from fedjob.common.config import load_config
+from fedjob.common.errors import SpecError
+from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.datasets import Datasets
+from fedjob.node.grant import KEY_PREFIX_CHARS, SHA256_CHARS, Grant, Subject
+from fedjob.node.grants import Grants, pinned
+from fedjob.node.limits import LOGS, describe_limits, parse_limits
+from fedjob.node.settings import NodeConfig, NodeHome
+
+_LIMIT_OPTIONS = (
+    click.option("--until", metavar="WHEN", help="A date, a time, or a while such as 30d."),
+    click.option("--runs", type=int, metavar="N", help="Jobs that may use it."),
+    click.option("--inferences", type=int, metavar="N", help="Predictions, over all jobs."),
+    click.option("--rows", type=int, metavar="N", help="Examples computed on, over all tasks."),
+    click.option("--min-rows", type=int, metavar="K", help="Nothing computed on fewer rows leaves."),
+    click.option("--logs", type=click.Choice(LOGS), help="What of the log the researcher sees."),
+    click.option(
+        "--protection", "protections", multiple=True, metavar="NAME", help="The job has to offer it."
+    ),
+    click.option("--arg", "args", multiple=True, metavar="NAME=MIN..MAX", help="Binds an argument."),
+)
+
+
+def _limited(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that limit a grant."""
+    for option in reversed(_LIMIT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--by", default=None, metavar="NAME", help="Who decides; default the user of this system."
+    )(command)
+
+
+@click.command()
+@click.argument("grant_id", metavar="ID")
+@home_option
+@click.option("--note", default="", help="The researcher will read it.")
+@_by_option
+@_limited
+@json_option
+def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: bool, **options: Any) -> None:
+    """Allow exactly this text, for this researcher, on this dataset, within the limits given."""
+    limits = parse_limits(**options) if any(options.values()) else None
+    config = load_config(NodeConfig, home.root)
+    with open_database(home) as database:
+        store = Grants(database)
+        asked = store.get(grant_id)
+        grant = store.approve(
+            asked.id,
+            by=_who(by),
+            note=note,
+            limits=limits,
+            approvers=config.approvers,
+            version=_version(Datasets(database), asked),
+            anybody=config.unknown == "allow",
+        )
+    if as_json:
+        print_json(grant.to_plain())
+        return
+    if grant.status == "pending":
+        click.echo(_waits_for_more(grant, config))
+        return
+    click.echo(f"approved: {_what(grant)}")
+    if grant.subject.version != asked.subject.version and asked.subject.version:
+        click.echo("the data have changed since it was asked for; approved for the data as they are now")
+
+
+@click.command()
+@click.argument("grant_id", metavar="ID")
+@home_option
+@click.option("--reason", required=True, help="The researcher will read it.")
+@_by_option
+def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
+    """Forbid it."""
+    with open_database(home) as database:
+        store = Grants(database)
+        grant = store.reject(store.get(grant_id).id, by=_who(by), note=reason)
+    subject = grant.subject
+    click.echo(clean(f"rejected: {subject.entry} of {subject.researcher} on {subject.dataset}"))
+
+
+@click.command()
+@click.argument("grant_id", metavar="ID")
+@home_option
+@click.option("--reason", default="", help="The researcher will read it.")
+@_by_option
+def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
+    """Take a yes back: what runs under it ends within a second."""
+    with open_database(home) as database:
+        store = Grants(database)
+        grant = store.revoke(store.get(grant_id).id, by=_who(by), note=reason)
+    click.echo(f"revoked: {_what(grant).replace(' may run ', ' may no longer run ', 1)}")
+
+
+@click.command()
+@home_option
+@click.option("--who", required=True, help="An id, key:FINGERPRINT, org:NAME, a pattern, or '*'.")
+@click.option("--plan", default=None, help="A hash, the class of an approved plan, FILE.py:CLASS, fedjob.*.")
+@click.option("--data", default=None, help="A dataset, or a pattern.")
+@click.option("--use", type=click.Choice(("private", "mock")), default="private", show_default=True)
+@click.option("--project", default="", help="Only jobs of this project.")
+@click.option("--note", default="", help="The researcher will read it.")
+@_by_option
+@_limited
+@json_option
+def allow(
+    home: NodeHome,
+    who: str,
+    plan: str | None,
+    data: str | None,
+    use: str,
+    project: str,
+    note: str,
+    by: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make a standing agreement: whatever fits its patterns runs without asking again."""
+    if use == "private" and (plan is None or data is None):
+        raise SpecError(
+            "--use private needs --plan and --data: say what may run on which data; '*' stands for anything"
+        )
+    limits, config = parse_limits(**options), load_config(NodeConfig, home.root)
+    with open_database(home) as database:
+        store = Grants(database)
+        sha256, entry = _plan(store, plan or "*")
+        rule = Subject(
+            researcher=_checked_who(who),
+            key_hex="",
+            plan=sha256,
+            entry=entry,
+            dataset=_data(Datasets(database), data or "*"),
+            use=use,
+            project=project,
+        )
+        rule = pinned(rule, store)
+        waited = {grant.id for grant in store.all("pending")}
+        grant = store.allow(
+            rule,
+            limits=limits,
+            by=_who(by),
+            note=note,
+            approvers=config.approvers,
+            anybody=config.unknown == "allow",
+        )
+        answered = [g.id for g in store.all("granted") if g.id in waited and g.rule == grant.id]
+    if as_json:
+        print_json({**grant.to_plain(), "answered": answered})
+        return
+    if grant.status == "pending":
+        click.echo(_waits_for_more(grant, config))
+        return
+    click.echo(f"allowed: {_what(grant)}; agreement {grant.id}")
+    if answered:
+        click.echo(f"{len(answered)} that waited {'is' if len(answered) == 1 else 'are'} granted by it")
+
+
+@click.command()
+@click.argument("name")
+@home_option
+@_by_option
+@_limited
+def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
+    """Limit everything in a project, on top of each grant's own limits; `default` is for all others."""
+    limits = parse_limits(**options)
+    with open_database(home) as database:
+        Grants(database).projects.limit(name, limits, _who(by))
+    click.echo(f"project {name}: {'; '.join(describe_limits(limits)) or 'no limits of its own'}")
+
+
+@click.command()
+@click.argument("researcher")
+@home_option
+@click.option("--key", required=True, metavar="HEX", help="Their public key, as they told you.")
+@click.option("--org", default="", help="The organisation that you know them to belong to.")
+@_by_option
+def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) -> None:
+    """Note that you know a researcher's key: agreements for many count for them from now on."""
+    if not re.fullmatch(r"[0-9a-f]{64}", key):
+        raise SpecError("--key is a public key of 64 hex digits; the hub's `party list` shows it")
+    with open_database(home) as database:
+        Grants(database).known.add(researcher, key, org, _who(by))
+    click.echo(f"known: {researcher}, key {key[:16]}..." + (f", of {org}" if org else ""))
+
+
+def _who(by: str | None) -> str:
+    return (by or getpass.getuser())[:80]
+
+
+def _version(datasets: Datasets, grant: Grant) -> str | None:
+    """Return the version of the data that an approval is about: as they are now."""
+    from fedjob.node.versions import Versions
+
+    dataset = datasets.find(grant.subject.dataset)
+    if dataset is None or not grant.subject.version:
+        return None
+    return Versions().of(dataset.mock if grant.subject.use == "mock" else dataset.path)
+
+
+def _checked_who(who: str) -> str:
+    if who.startswith("key:") and not re.fullmatch(rf"key:[0-9a-f]{{{KEY_PREFIX_CHARS},64}}", who):
+        raise SpecError(f"--who key:HEX takes {KEY_PREFIX_CHARS} to 64 hex digits of the public key")
+    if not who or who in ("key:", "org:"):
+        raise SpecError("--who is a researcher's id, key:FINGERPRINT, org:NAME, or '*'")
+    return who
+
+
+def _data(datasets: Datasets, data: str) -> str:
+    if not set(data) & set("*?["):
+        datasets.get(data)  # an agreement about what is not there is a slip of the pen
+    return data
+
+
+def _plan(store: Grants, words: str) -> tuple[str, str]:
+    """Return hash (or pattern) and class of the plan that is meant."""
+    if words == "*":
+        return "*", "*"
+    if re.search(r"\.py(:|$)", words):
+        return _plan_of_file(store, words)
+    if re.fullmatch(rf"[0-9a-f]{{{SHA256_CHARS}}}", words):
+        return words, ""
+    found = store.texts.like(words)
+    if len({sha256 for sha256, _ in found}) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(f"{entry} {sha256[:12]}" for sha256, entry in found[:5])
+        raise SpecError(f"--plan {words!r} means several plans: {listed}; give more of the hash")
+    operations = known_operations()
+    if "." in words:
+        from fedjob.node.grant import matches_any
+
+        if any(matches_any(words, operation) for operation in operations):
+            return words, ""
+        raise SpecError(f"--plan {words!r} fits no operation; known: {', '.join(operations)}")
+    raise SpecError(
+        f"--plan {words!r}: no text with this hash was asked for, and no approved one has a class so called; give "
+        "its hash, FILE.py:CLASS, or a pattern of operations such as fedjob.train.*"
+    )
+
+
+def _plan_of_file(store: Grants, words: str) -> tuple[str, str]:
+    import ast
+    from pathlib import Path
+
+    from fedjob.common.plans.hidden import decode_plan
+    from fedjob.common.plans.source import extract
+
+    file, _, entry = words.partition(":")
+    if not entry:
+        try:
+            tree = ast.parse(decode_plan(Path(file).read_bytes(), path=file))
+        except (OSError, SyntaxError) as error:
+            raise SpecError(f"--plan {file}: {error}") from error
+        names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+        if len(names) != 1:
+            raise SpecError(f"--plan {file} has {len(names)} classes: say which, {file}:CLASS")
+        entry = names[0]
+    source = extract(f"{file}:{entry}")
+    store.texts.keep(source.sha256, source.text.encode())
+    return source.sha256, source.entry
+
+
+def known_operations() -> list[str]:
+    """Return the public names of what can be computed here."""
+    from fedjob.common.protocols import PROTOCOLS
+    from fedjob.node.policy import operation_of
+
+    return sorted(operation_of(PROTOCOLS.find(name)) for name in PROTOCOLS.names())
+
+
+def _what(grant: Grant) -> str:
+    """Say who may run what on which data, and how far."""
+    subject = grant.subject
+    plan = (
+        subject.entry if subject.entry not in ("", "*") else "any plan" if subject.plan in ("", "*") else ""
+    )
+    if len(subject.plan) == SHA256_CHARS:
+        plan = f"plan {plan} ({subject.plan[:12]})".replace("  ", " ")
+    elif subject.plan not in ("", "*"):
+        plan = subject.plan
+    who = "anybody who is known" if subject.researcher == "*" else subject.researcher
+    where = "any dataset" if subject.dataset == "*" else subject.dataset or "no data"
+    limits = describe_limits(grant.limits)
+    project = f" in project {subject.project}" if subject.project else ""
+    text = f"{who} may run {plan} on {where} ({subject.use}){project}"
+    return clean(text + ("; " + "; ".join(limits) if limits else ""))
+
+
+def _waits_for_more(grant: Grant, config: NodeConfig) -> str:
+    said = ", ".join(str(approval["by"]) for approval in grant.approvals)
+    return (
+        f"noted: {len(grant.approvals)} of {config.approvers} approvals of grant {grant.id} are there ({said}); "
+        f"another person approves it with: fedjob node grants approve {grant.id} --by NAME"
+    )
