@@ -91,9 +91,6 @@ def define(
         raise SpecError(f"use is 'private' or 'mock', not {use!r}")
     check_count("rounds", rounds, 1)
     source = wanted.source
-    quorum = quorum or Quorum()
-    if not isinstance(quorum, Quorum):
-        raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
     checked_hooks = tuple(check_hook(hook) for hook in hooks)
     spec = JobSpec(
         id=new_job_id(),
@@ -108,12 +105,7 @@ def define(
         seed=secrets.randbits(62) if seed is None else seed,
         local=nodes == LOCAL,
         selector=to_part(SELECTORS, selector),
-        quorum={
-            "required": list(quorum.required),
-            "min_nodes": quorum.min_nodes,
-            "deadline_s": quorum.deadline_s,
-            "grants_deadline_s": quorum.grants_deadline_s,
-        },
+        quorum=checked_quorum(quorum or Quorum()),
         fold=None if fold is None else to_part(FOLDS, fold),
         hooks=[to_part(HOOKS, hook) for hook in checked_hooks if travels(hook)],
         validate_at_end=validate_at_end,
@@ -125,9 +117,9 @@ def define(
         project=_text("project", project),
         props=plain_args("props", props),
         owner=_owner(owner, settings),
-        resources=_resources(resources),
-        watchers=_watchers(watchers),
-        round_timeout_s=_timeout(round_timeout_s),
+        resources=checked_resources(resources),
+        watchers=checked_watchers(watchers),
+        round_timeout_s=checked_timeout(round_timeout_s),
         max_tries=check_count("max_tries", settings.max_tries if max_tries is None else max_tries, 1),
     )
     return Defined(spec=spec, source=source, hooks=checked_hooks, given_seed=seed)
@@ -205,7 +197,28 @@ def _owner(owner: Mapping[str, str] | None, settings: ResearcherConfig) -> dict[
     return given
 
 
-def _resources(resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+def checked_quorum(quorum: Any) -> dict[str, Any]:
+    """Return a quorum as a spec keeps it.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not isinstance(quorum, Quorum):
+        raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
+    return {
+        "required": list(quorum.required),
+        "min_nodes": quorum.min_nodes,
+        "deadline_s": quorum.deadline_s,
+        "grants_deadline_s": quorum.grants_deadline_s,
+    }
+
+
+def checked_resources(resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Return resources per node; what is given for no node in particular is the default of all.
+
+    Raises:
+        SpecError: they are not plain, or a node's name is none.
+    """
     plain = plain_args("resources", resources)
     if plain and not all(isinstance(value, dict) for value in plain.values()):
         plain = {"default": plain}
@@ -214,13 +227,23 @@ def _resources(resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]
     return plain
 
 
-def _watchers(watchers: Sequence[str]) -> list[str]:
+def checked_watchers(watchers: Sequence[str]) -> list[str]:
+    """Return parties that may follow a job.
+
+    Raises:
+        SpecError: one is no party's name.
+    """
     if isinstance(watchers, str):
         raise SpecError(f"watchers is a list of parties: watchers=[{watchers!r}]")
     return [check_party(party) for party in watchers]
 
 
-def _timeout(seconds: Any) -> float | None:
+def checked_timeout(seconds: Any) -> float | None:
+    """Return a duration in seconds, or None for no limit.
+
+    Raises:
+        SpecError: it is no number above 0.
+    """
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:

@@ -22,17 +22,20 @@ from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
 from fedjob.researcher.arguments import LOCAL, as_asked, check_hook, content_hash, define
+from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
 from fedjob.researcher.beginning import adopt, find_breakpoint, first_params
 from fedjob.researcher.breakpoints import Breakpoint, hash_file
 from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
+from fedjob.researcher.cloning import changed_spec, copy_definition
 from fedjob.researcher.components import from_part
 from fedjob.researcher.datasets import resolve, resolve_local
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.home import home_path, job_folder
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.living import Living
 from fedjob.researcher.looking import Looking, RoundInfo
 from fedjob.researcher.position import Position
 from fedjob.researcher.preparing import attach, num_entries
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["LOCAL", "Job", "RoundInfo"]
 
 
-class Job(Looking, ByHand):
+class Job(Asking, Living, Looking, ByHand):
     """One run of one protocol over nodes.
 
     The constructor checks everything that can be checked here, builds the plan
@@ -239,7 +242,10 @@ class Job(Looking, ByHand):
         from fedjob.researcher.progress import progress_hook
 
         drawn = progress_hook(progress)
-        runner = self._open(extra_hooks=() if drawn is None else (drawn,))
+        return self._run(() if drawn is None else (drawn,))
+
+    def _run(self, extra_hooks: tuple[Hook, ...] = ()) -> JobResult:
+        runner = self._open(extra_hooks=extra_hooks)
         try:
             self._value = runner.run()
         finally:
@@ -275,11 +281,18 @@ class Job(Looking, ByHand):
 
     def _reach(self) -> Session | None:
         """Return the session of a remote job, connected if need be; the job's data are resolved then."""
-        session = None
-        if not self._spec.local:
-            session = self._session = self._session or default_session()
+        session = self._at_home()
         if not self._spec.datasets:
             self._resolve(session)
+        return session
+
+    def _at_home(self) -> Session | None:
+        """Return the session, connected if need be, None for a local job; the folder lies in its home then."""
+        if self._spec.local:
+            return None
+        session = self._session = self._session or default_session()
+        if not self._spec.researcher and self._folder.path.parent.parent != session.home:
+            self._move(job_folder(session.home, self.id))
         return session
 
     def _resolve(self, session: Session | None) -> None:
@@ -295,8 +308,6 @@ class Job(Looking, ByHand):
                 owner_key=session.identity.public_key_hex,
                 federation=session.federation,
             )
-            if self._folder.path.parent.parent != session.home:
-                self._move(job_folder(session.home, self.id))
         required = set(self._spec.the_quorum.required) | set(self._explicit_nodes())
         unknown = sorted(required - set(datasets))
         if unknown:
@@ -320,6 +331,59 @@ class Job(Looking, ByHand):
         target.path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(self._folder.path, target.path)
         self._folder = target
+
+    def clone(self, **changes: Any) -> Job:
+        """Return a new draft that keeps every field of this job but those that are named.
+
+        It needs neither the plan's file nor the notebook that this job came from.
+
+        Args:
+            changes: arguments of `Job`.
+
+        Raises:
+            SpecError: an argument that there is not, or a wrong value.
+            NoSuchJob: this job was deleted.
+        """
+        before = self.record
+        spec, source = changed_spec(load_spec(self._folder.spec), self._source.text, changes)
+        folder = job_folder(self._folder.path.parent.parent, spec.id)
+        clone = Job._of(folder, spec, source.text, session=changes.get("session", self._session))
+        clone._source = source
+        clone._hooks = tuple(changes.get("hooks", self._hooks))
+        clone._data = changes.get("data", self._data)
+        clone._nodes_asked = changes.get("nodes", self._nodes_asked)
+        clone._as_node = self._as_node
+        asked = {**before.asked, **{k: as_asked(v) for k, v in changes.items() if k in ("data", "nodes")}}
+        params = None
+        if {"init", "training_plan", "model_args", "seed"} & changes.keys():
+            params = first_params(changes.get("init"), clone._plan)
+        brought = None
+        if "data" in changes:
+            clone._data, brought = take_brought(clone._data, local=spec.local)
+        try:
+            folder.create()
+            copy_definition(self._folder, folder, brought="data" not in changes)
+            if brought is not None:
+                spec = clone._spec = replace(spec, files=bring(brought, folder))
+            if params is not None:
+                folder.initial_params.unlink()
+                save_params(params, folder.initial_params)
+            write_atomic(folder.plan, source.text.encode())
+            spec.save(folder.spec)
+            hash_ = content_hash(
+                spec, seed=spec.seed, asked=asked, init_hash=hash_file(folder.initial_params)
+            )
+            JobRecord(
+                rounds=spec.rounds,
+                created=utc_now(),
+                asked=asked,
+                content_hash=hash_,
+                keep_files=before.keep_files,
+            ).save(folder.record)
+        except BaseException:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        return clone
 
     # -- come back ------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from fedjob.researcher.hooks.counting import read_traffic
 from fedjob.researcher.listening import Listening
 from fedjob.researcher.partial import Partial, load_partial
 from fedjob.researcher.position import Position
-from fedjob.researcher.record import JobRecord, load_record, seconds_between, utc_now
+from fedjob.researcher.record import JobRecord, seconds_between, utc_now
 from fedjob.researcher.results import JobResult
 from fedjob.researcher.showing import Facts
 from fedjob.researcher.tailing import FolderSource, Source
@@ -113,9 +114,9 @@ class Looking(Listening):
         return self._folder.path
 
     @property
+    @abstractmethod
     def record(self) -> JobRecord:
         """The growing half of the job, as it is on disk."""
-        return load_record(self._folder.record)
 
     @property
     def state(self) -> str:

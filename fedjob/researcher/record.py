@@ -54,6 +54,7 @@ class JobRecord:
         content_hash: sha256 of everything that was asked for, whatever the job's id.
         token: that it was submitted with.
         begin: name of the breakpoint that this attempt goes on from; empty for the newest.
+        further: this attempt goes on where a hook ended an earlier one.
         keep_files: folder that plan, parameters and replies of every round are put into.
     """
 
@@ -77,6 +78,7 @@ class JobRecord:
     content_hash: str = ""
     token: str = ""
     begin: str = ""
+    further: bool = False
     keep_files: str = ""
 
     def save(self, path: Path) -> None:

@@ -1,0 +1,140 @@
+"""A new draft from a job that exists: every field is kept but those that are named."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from fedjob.common.durable import link_or_copy
+from fedjob.common.errors import NoSuchJob, SpecError
+from fedjob.common.folds import FOLDS
+from fedjob.common.plans.args import TrainingArgs
+from fedjob.common.plans.function import FunctionPlan
+from fedjob.common.plans.source import PlanSource, extract, make_plan
+from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.quorum import Quorum
+from fedjob.common.types import new_job_id
+from fedjob.researcher.arguments import (
+    check_hook,
+    checked_quorum,
+    checked_resources,
+    checked_timeout,
+    checked_watchers,
+    travels,
+)
+from fedjob.researcher.components import to_part
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.hooks import HOOKS
+from fedjob.researcher.selection import SELECTORS
+from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args
+
+_PLAIN = ("model_args", "training_args", "props")
+_AS_GIVEN = (
+    "name",
+    "note",
+    "project",
+    "use",
+    "seed",
+    "validate_at_end",
+    "keep",
+    "rounds",
+    "breakpoint_every",
+    "keep_breakpoints",
+    "max_tries",
+)
+_OTHERS = (
+    "operation",
+    "training_plan",
+    "data",
+    "nodes",
+    "quorum",
+    "selector",
+    "fold",
+    "hooks",
+    "resources",
+    "watchers",
+    "round_timeout_s",
+    "owner",
+    "init",
+)
+CHANGEABLE = (*_AS_GIVEN, *_PLAIN, *_OTHERS)
+
+
+def changed_spec(spec: JobSpec, plan_text: str, changes: Mapping[str, Any]) -> tuple[JobSpec, PlanSource]:
+    """Return the spec of a clone, with a new id, and its plan.
+
+    Args:
+        changes: arguments of `Job` by name.
+
+    Raises:
+        SpecError: an argument that there is not, or a wrong value.
+    """
+    for name in changes:
+        if name not in CHANGEABLE:
+            near = get_close_matches(name, CHANGEABLE, 1)
+            hint = f": did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(CHANGEABLE)}"
+            raise SpecError(f"a clone has no argument {name!r} to change{hint}")
+    source = PlanSource(plan_text, spec.plan_entry, spec.plan_hash)
+    new: dict[str, Any] = {"id": new_job_id(), "cloned_from": spec.id}
+    new |= {name: changes[name] for name in _AS_GIVEN if name in changes}
+    new |= {name: plain_args(name, changes[name]) for name in _PLAIN if name in changes}
+    if "training_plan" in changes:
+        source = extract(changes["training_plan"])
+        new |= {"plan_entry": source.entry, "plan_hash": source.sha256, "plans": {}}
+    if "operation" in changes:
+        operation = changes["operation"]
+        protocol = PROTOCOLS.build(operation, {}) if isinstance(operation, str) else operation
+        name, config = PROTOCOLS.config_of(protocol)
+        new["protocol"] = Part(name=name, config=config)
+    if "data" in changes or "nodes" in changes or "use" in changes:
+        new |= {"datasets": {}, "files": ""}
+    if "quorum" in changes:
+        new["quorum"] = checked_quorum(changes["quorum"] or Quorum())
+    if "selector" in changes:
+        new["selector"] = to_part(SELECTORS, changes["selector"])
+    if "fold" in changes:
+        new["fold"] = None if changes["fold"] is None else to_part(FOLDS, changes["fold"])
+    if "hooks" in changes:
+        hooks = [check_hook(hook) for hook in changes["hooks"]]
+        new["hooks"] = [to_part(HOOKS, hook) for hook in hooks if travels(hook)]
+    if "resources" in changes:
+        new["resources"] = checked_resources(changes["resources"])
+    if "watchers" in changes:
+        new["watchers"] = checked_watchers(changes["watchers"])
+    if "round_timeout_s" in changes:
+        new["round_timeout_s"] = checked_timeout(changes["round_timeout_s"])
+    if "owner" in changes:
+        new["owner"] = {**spec.owner, **plain_args("owner", changes["owner"])}
+    check_count("rounds", new.get("rounds", spec.rounds), 1)
+    clone = replace(spec, **new)
+    if "training_plan" in changes or "training_args" in changes:
+        _check_args(clone, source)
+    return clone, source
+
+
+def _check_args(spec: JobSpec, source: PlanSource) -> None:
+    if not source.text:
+        return
+    plan = make_plan(source.text, source.entry)
+    if isinstance(plan, FunctionPlan):
+        plan.remote.check(spec.training_args)
+    else:
+        TrainingArgs.parse(spec.training_args, extra_args=type(plan).extra_args)
+
+
+def copy_definition(origin: JobFolder, folder: JobFolder, *, brought: bool) -> None:
+    """Give a clone the files of its origin's definition: first parameters, plans, data that was brought.
+
+    Raises:
+        NoSuchJob: the origin is gone.
+    """
+    if not origin.spec.exists():
+        raise NoSuchJob(f"job {origin.path.name} is not there any more: was it deleted?")
+    link_or_copy(origin.initial_params, folder.initial_params)
+    if (origin.path / "plans").is_dir():
+        shutil.copytree(origin.path / "plans", folder.path / "plans", dirs_exist_ok=True)
+    if brought and origin.brought.exists():
+        link_or_copy(origin.brought, folder.brought)

@@ -1,0 +1,167 @@
+"""Which submission made which job: a token names one job for good, whatever crashes in between.
+
+A row is `creating` before anything is sent and `created` once the job stands;
+when the job is deleted it stays, as `job_deleted`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.errors import SpecError, SubmitError, TokenConflict, TokenDeleted
+from fedjob.researcher.index import open_index
+
+SCHEMA = 1
+SUBMIT_S = 30.0
+"""How long a submission waits for another one of the same home."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_FIELDS = "token, state, job_id, name, spec_hash, project, owner, time, schema, deleted_by, deleted_time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One submission of a home.
+
+    Args:
+        token: empty for none.
+        state: `creating`, `created` or `job_deleted`.
+        spec_hash: of everything that was asked for.
+    """
+
+    token: str
+    state: str
+    job_id: str
+    name: str
+    spec_hash: str
+    project: str
+    owner: str
+    time: str
+    schema: int = SCHEMA
+    deleted_by: str = ""
+    deleted_time: str = ""
+
+
+def check_token(token: str) -> str:
+    """Return `token` if it may be one.
+
+    Raises:
+        SpecError: it may not.
+    """
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise SpecError(f"a submit token is 1 to 128 of A-Z a-z 0-9 . _ : -; found {str(token)[:140]!r}")
+    return token
+
+
+@contextmanager
+def one_at_a_time(home: Path) -> Iterator[None]:
+    """Hold back other submissions of this home; a process that dies lets go.
+
+    Raises:
+        SubmitError: another one takes too long.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(home / "submit.lock", os.O_CREAT | os.O_RDWR, 0o644)
+    deadline = time.monotonic() + SUBMIT_S
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise SubmitError(
+                        f"another submission of {home} takes more than {SUBMIT_S:.0f} s: submit again"
+                    ) from error
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def begin(home: Path, wanted: Submission) -> Submission:
+    """Record a submission that begins; return it, or the one that its token belongs to already.
+
+    Raises:
+        TokenConflict: the token was used for other content.
+        TokenDeleted: the token's job was deleted.
+    """
+    with open_index(home) as index:
+        found = _of_token(index, wanted) if wanted.token else None
+        if found is None:
+            _put(index, wanted)
+            return wanted
+        if found.state == "job_deleted":
+            raise TokenDeleted(
+                f"token {wanted.token!r} belongs to job {found.job_id}, which {found.deleted_by or 'its owner'} "
+                f"deleted at {found.deleted_time}: submit with another token to run it anew"
+            )
+        if found.spec_hash != wanted.spec_hash:
+            raise TokenConflict(
+                f"token {wanted.token!r} belongs to job {found.job_id}, which was asked for with other arguments: "
+                "submit this one with another token"
+            )
+        if not (home / "jobs" / found.job_id).is_dir():  # taken away by hand: this one is in its place
+            index.execute("DELETE FROM submissions WHERE job_id = ?", (found.job_id,))
+            _put(index, wanted)
+            return wanted
+        return found
+
+
+def created(home: Path, job_id: str) -> None:
+    """Record that a submission's job stands."""
+    with open_index(home) as index:
+        index.execute("UPDATE submissions SET state = 'created' WHERE job_id = ?", (job_id,))
+
+
+def withdrawn(home: Path, job_id: str) -> None:
+    """Forget a submission that failed before the job stood; its token is free again."""
+    with open_index(home) as index:
+        index.execute("DELETE FROM submissions WHERE job_id = ? AND state = 'creating'", (job_id,))
+
+
+def deleted(home: Path, submission: Submission) -> None:
+    """Record that a job was deleted; it is never made again by its token."""
+    with open_index(home) as index:
+        _put(index, submission)
+        index.execute("DELETE FROM jobs WHERE id = ?", (submission.job_id,))
+
+
+def list_submissions(home: Path, token: str | None = None) -> list[Submission]:
+    """Return a home's submissions, those of deleted jobs included, oldest first.
+
+    Args:
+        token: only those with this token.
+    """
+    with open_index(home) as index:
+        rows = index.execute(f"SELECT {_FIELDS} FROM submissions ORDER BY time").fetchall()
+    found = [_from(row) for row in rows]
+    return [s for s in found if token is None or s.token == token]
+
+
+def _of_token(index: sqlite3.Connection, wanted: Submission) -> Submission | None:
+    row = index.execute(
+        f"SELECT {_FIELDS} FROM submissions WHERE project = ? AND owner = ? AND token = ?",
+        (wanted.project, wanted.owner, wanted.token),
+    ).fetchone()
+    return None if row is None else _from(row)
+
+
+def _put(index: sqlite3.Connection, submission: Submission) -> None:
+    values: list[Any] = [getattr(submission, name) for name in _FIELDS.split(", ")]
+    index.execute(
+        f"INSERT OR REPLACE INTO submissions ({_FIELDS}) VALUES ({', '.join('?' * len(values))})", values
+    )
+
+
+def _from(row: sqlite3.Row) -> Submission:
+    return Submission(**dict(row))
