@@ -12,6 +12,7 @@ from fedjob.common.lifecycle import State
 from fedjob.common.messages import Answer, Message
 from fedjob.common.types import Address
 from fedjob.researcher import scheduling
+from fedjob.researcher.checking import grant_entry, read_answer
 from fedjob.researcher.collecting import and_required
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.federation import Gates
@@ -31,6 +32,7 @@ from fedjob.researcher.gates import (
     Tried,
     Wait,
 )
+from fedjob.researcher.idling import no_workers_text
 from fedjob.researcher.offering import offer_for
 from fedjob.researcher.settings import ResearcherConfig
 
@@ -153,13 +155,16 @@ class Admission:
 
     def _tell(self, tried: Tried) -> None:
         self._gates.update(tries=tried.number)
-        self._events.add(
+        self._events.record(
             "schedule",
-            **{"try": tried.number},
-            reason=tried.reason,
-            nodes=dict(tried.nodes),
-            contacts=self._contacts(node for node, said in tried.nodes.items() if said != "ok"),
-            wait_s=round(tried.wait_s, 1),
+            {
+                "try": tried.number,
+                "reason": tried.reason,
+                "nodes": dict(tried.nodes),
+                "wait_s": round(tried.wait_s, 1),
+                "ahead": {node: a.ahead for node, a in self._state.answers.items() if a.ahead},
+                "contacts": self._contacts(node for node, said in tried.nodes.items() if said != "ok"),
+            },
         )
         if tried.reason != "scheduled":
             return
@@ -176,7 +181,7 @@ class Admission:
     def _write_down(self, node: str, answer: Answer) -> None:
         grants: dict[str, dict[str, Any]] = self._gates.record.grants
         before = grants.get(node, {})
-        entry = grant_entry(answer, before, time.time())
+        entry = grant_entry(read_answer(self._spec, node, answer), before, time.time())
         if entry != before:
             self._gates.update(grants={**grants, node: entry})
             if before.get("state") in _UNDECIDED and entry["state"] not in _UNDECIDED:
@@ -215,39 +220,3 @@ class Admission:
             reason=state.reason,
             outcome=outcome.value,
         )
-
-
-def grant_entry(answer: Answer, before: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Return what a job's record says of one node's grant.
-
-    Args:
-        before: what it said before; `since` lasts while it waits for the same decision.
-        now: seconds since 1970.
-    """
-    state = answer.grant_state or answer.status
-    if answer.status == "pending":
-        state = "pending"
-    same = before.get("state") == state and before.get("grant") == answer.grant
-    return {
-        "state": state,
-        "reason": answer.reason,
-        "grant": answer.grant,
-        "origin": answer.origin,
-        "needs": sorted(answer.needs),
-        "by": answer.by,
-        "note": answer.note,
-        "when": answer.decided,
-        "until": answer.until,
-        "limits": dict(answer.limits),
-        "contact": answer.contact,
-        "since": before.get("since", now) if same else now,
-    }
-
-
-def no_workers_text(node: str, contact: str = "") -> str:
-    """Return the warning about a node without workers."""
-    ask = f"ask {contact}" if contact else "ask its owner"
-    return (
-        f"node {node} has no workers: it accepts and queues tasks but runs none; {ask} to start it with "
-        "`fedjob node start --workers N`"
-    )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
     from fedjob.common.plans.source import PlanSource
     from fedjob.common.repository.base import Repository
+    from fedjob.researcher.checking import Checks
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.position import Position
     from fedjob.researcher.runner import Runner
@@ -58,8 +59,8 @@ class ByHand(ABC):
         """Take the job's lock and reach its nodes."""
 
     @abstractmethod
-    def _reach(self) -> Session | None:
-        """Find the job's datasets; return the session, None for a local job."""
+    def check(self) -> Checks:
+        """Ask every node whether the job may run there."""
 
     # -- what there is ------------------------------------------------------------
 
@@ -135,18 +136,7 @@ class ByHand(ABC):
         Returns:
             node -> `granted`, `not-needed`, `pending`, `rejected: why`, `unknown: why` or `no reply`.
         """
-        from fedjob.researcher.remote import ask_grants
-
-        session = self._reach()
-        nodes = sorted(self._spec.datasets)
-        if session is None:
-            return dict.fromkeys(nodes, "not-needed")
-        plan = session.repository.put(self._folder.plan, job=self._spec.id, readers=nodes)
-        try:
-            return ask_grants(session, self._spec, plan, self._runner.record.epoch if self._runner else 0)
-        finally:
-            if self._runner is None:
-                session.repository.end_job(self._spec.id)
+        return {answer.node: answer.verdict for answer in self.check()}
 
     def start_nodes_training_round(self, round_: int, do_training: bool = True) -> Replies:
         """Ask the nodes for one round and return their replies.

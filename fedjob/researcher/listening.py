@@ -116,10 +116,12 @@ class Listening(ABC):
         return {}
 
     @property
-    def waiting_on(self) -> list[str]:
-        """The nodes whose owners have yet to decide on the plan; empty once the job is queued."""
+    def waiting_on(self) -> list[dict[str, Any]]:
+        """Whose permission is missing, `{node, contact}`; empty once the job is queued."""
         facts = self._facts()
-        return list(facts.live.waiting) if facts.state == State.WAITING else []
+        if facts.state != State.WAITING:
+            return []
+        return [{"node": node, "contact": facts.contacts.get(node, "")} for node in facts.live.waiting]
 
     @property
     def traffic(self) -> tuple[Tally, ...]:

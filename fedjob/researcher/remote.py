@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import RepositoryError, SpecError
-from fedjob.common.messages import Answer, End, Event, Message, Offer, Pong, Result, Task
+from fedjob.common.messages import End, Event, Message, Pong, Result, Task
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import Ref
@@ -133,36 +133,3 @@ class RemoteFederation(Federation):
                 self.session.repository.end_job(self.spec.id)
             except RepositoryError as error:
                 self.events.add("note", text=f"the hub keeps the job's objects until they expire: {error}")
-
-
-def ask_grants(session: Session, spec: JobSpec, plan: Ref | None, epoch: int) -> dict[str, str]:
-    """Ask every node of a job, without filing anything, whether the plan may run there.
-
-    Returns:
-        node -> `granted`, `not-needed`, `pending`, `rejected: why`, `unknown: why` or `no reply`.
-    """
-    verdicts = dict.fromkeys(sorted(spec.datasets), "no reply")
-    by_dataset: dict[str, list[str]] = {}
-    for node, info in spec.datasets.items():
-        by_dataset.setdefault(str(info["name"]), []).append(node)
-    for dataset, nodes in by_dataset.items():
-        offer = Offer(
-            dataset=dataset,
-            protocol=spec.protocol.name,
-            plan=plan,
-            entry=spec.plan_entry,
-            job_name=spec.name,
-            dry=True,
-        )
-        for node, message in session.ask(nodes, offer, timeout_s=10.0, job=spec.id, epoch=epoch).items():
-            if isinstance(message.body, Answer):
-                verdicts[node] = _verdict(message.body)
-    return verdicts
-
-
-def _verdict(answer: Answer) -> str:
-    """Say in a word what a node answered, and why where that is bad news."""
-    if answer.status in ("granted", "not-needed", "pending"):
-        return answer.status
-    why = (answer.reason if answer.reason != answer.status else "", answer.note)
-    return ": ".join([answer.status, *filter(None, why)])

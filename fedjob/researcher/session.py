@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
 from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_from_wire
 from fedjob.researcher.home import home_path
+from fedjob.researcher.homejobs import HomeJobs
 from fedjob.researcher.release import release_again
 
 ASK_AGAIN_S = 0.7
@@ -43,7 +44,7 @@ PRESENCE_GRACE_S = 0.5
 """How long a node that shows no presence is given to answer anyway."""
 
 
-class Session:
+class Session(HomeJobs):
     """An open connection, used by one thread at a time.
 
     Args:
@@ -160,6 +161,30 @@ class Session:
                 for message in messages:
                     if getattr(message.body, "of", None) in ids:
                         answers.setdefault(message.sender, message)
+                endpoint.settle(messages)
+            endpoint.withdraw(ids)
+            return answers
+
+    def ask_each(self, bodies: Mapping[str, Body], *, timeout_s: float, **header: Any) -> dict[str, Message]:
+        """Send each node a question of its own, of a kind that is resent until it is receipted.
+
+        Args:
+            bodies: node -> what to ask.
+            timeout_s: after which silence is an answer too.
+
+        Returns:
+            node -> its answer, for those that answered in time.
+        """
+        with self.lock:
+            endpoint = self.endpoint
+            ids = {endpoint.send(Address(node), body, **header): node for node, body in bodies.items()}
+            answers: dict[str, Message] = {}
+            deadline = time.monotonic() + timeout_s
+            while len(answers) < len(ids) and (left := deadline - time.monotonic()) > 0:
+                messages = endpoint.receive(min(left, 0.2))
+                for message in messages:
+                    if ids.get(getattr(message.body, "of", "")) == message.sender:
+                        answers[message.sender] = message
                 endpoint.settle(messages)
             endpoint.withdraw(ids)
             return answers
