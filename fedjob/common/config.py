@@ -2,7 +2,8 @@
 
 A role's settings are a frozen dataclass of bools, ints, floats and strings; it is
 loaded once and passed in, never kept in a global. A field may carry
-`metadata={"choices": (...), "at_least": n}`, which is held against every source.
+`metadata={"choices": (...), "at_least": n, "check": function}`, which is held against
+every source; the function raises `ConfigError`.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ def _checked(kind: type[Any], field: Field[Any], value: Any, where: str) -> Scal
         raise ConfigError(
             f"{where}: {field.name}: expected {_expected(kind, field)}, found {str(value)[:80]!r}"
         )
+    if check := field.metadata.get("check"):
+        check(value)
     return value  # type: ignore[no-any-return]
 
 

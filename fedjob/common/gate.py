@@ -19,6 +19,7 @@ from fedjob.common.messages import (
     Answer,
     Body,
     End,
+    Event,
     Message,
     Offer,
     Result,
@@ -159,7 +160,7 @@ class Gate:
 
 def is_reliable(body: Body) -> bool:
     """Tell whether messages of this kind are receipted."""
-    return isinstance(body, (Task, Result, Offer, Answer, End))
+    return isinstance(body, (Task, Result, Offer, Answer, End)) or (isinstance(body, Event) and body.lasting)
 
 
 def parse_address(text: str) -> Address:

@@ -234,6 +234,7 @@ class Result:
         key: the work that was done, see `work_key`.
         reason: empty when `ok`; else one word such as `exception`, `worker_died`, `not_permitted`.
         detail: what the researcher may know of it.
+        trace: the traceback, where mock data were used.
         value: a msgpack value, or None.
         blob: ref of a msgpack map `{value, metrics}`, where these are too large for the message.
         params: ref of a safetensors file.
@@ -251,6 +252,7 @@ class Result:
     ok: bool
     reason: str = ""
     detail: str = ""
+    trace: str = ""
     value: Any = None
     blob: Ref | None = None
     params: Ref | None = None
@@ -264,11 +266,16 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A fact on the way: `lease` (still working), `progress`, `metrics`, `log`, `grant`, or a plan's own."""
+    """A fact on the way: `lease` (still working), `progress`, `metrics`, `log`, `state`, or a plan's own.
+
+    Args:
+        lasting: it is resent until it is receipted, as tasks are; others may be lost.
+    """
 
     kind: ClassVar[str] = "event"
     type: str
     data: dict[str, Any] = field(default_factory=dict)
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

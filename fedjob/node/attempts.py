@@ -8,20 +8,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fedjob.common.gate import parse_address
+from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event
 from fedjob.common.work import WorkOrder
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
 from fedjob.node.runs import RETRY_AFTER_S, Prepared, Stored, Unprepared, Unstored, packed_result
-from fedjob.node.worker import Began, Emitted, Returned, WorkerDied
+from fedjob.node.tasklog import Forwarding, add_trace, drop_empty
+from fedjob.node.worker import Began, Emitted, Returned, WorkerDied, WorkerGone
 
 START_WITHIN_S = 300.0
 """For fetching and for the fork server to import torch; not part of a task's own limit."""
-EVENTS_PER_S = 50.0
+GONE_WITHIN_S = 10.0
+"""For a killed worker to end in; after that its task goes on without."""
 
-Stage = Prepared | Unprepared | Stored | Unstored | Began | Emitted | Returned | WorkerDied
+EVENTS_PER_S = 50.0
+LOGS_EVERY_S = 0.5
+OWN_EVENTS = ("lease", "log", "state", "grant")
+"""Types of events that a node says itself: user code can't."""
+
+Stage = Prepared | Unprepared | Stored | Unstored | Began | Emitted | Returned | WorkerDied | WorkerGone
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +44,8 @@ class Attempt:
         folder: that the worker writes to.
         ends_at: when it is ended, in monotonic seconds.
         stores: how often the repository did not take the result.
+        gpus: the devices that its job holds.
+        log: what of its output goes to the researcher.
     """
 
     number: int
@@ -42,6 +53,8 @@ class Attempt:
     ends_at: float | None = None
     limit_s: float = 0.0
     stores: int = 0
+    gpus: tuple[int, ...] = ()
+    log: Forwarding | None = None
     timing: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     tokens: float = EVENTS_PER_S
@@ -71,6 +84,8 @@ class Attempts:
         self._attempts: dict[str, Attempt] = {}
         self._number = 0
         self._again: list[tuple[float, str, Attempt]] = []
+        self._ending: dict[str, tuple[float, Attempt | None]] = {}  # by key, workers that were killed
+        self._logs_read = 0.0
         self.wants: dict[str, set[str]] = {}
         """By key of a task: the objects that have to stay in the spool."""
         self.arrived: dict[str, float] = {}
@@ -87,6 +102,7 @@ class Attempts:
     def next_due(self) -> float | None:
         """Return when something has to be ended or tried again."""
         due = [at for at, _, _ in self._again]
+        due += [until for until, _ in self._ending.values()]
         due += [attempt.ends_at for attempt in self._attempts.values() if attempt.ends_at is not None]
         return min(due, default=None)
 
@@ -98,11 +114,11 @@ class Attempts:
         for command in commands:
             match command:
                 case keeping.Kill(key=key):
-                    self._end(key)
+                    self._kill(key)
                 case keeping.Start(key=key):
                     row = book.tasks.get(key)
-                    if row is not None and row.status == "running":
-                        self._start(row)
+                    if row is not None and row.state == State.STARTING:
+                        self._start(row, book.ledger.gpus_of(row.job))
                 case keeping.Release(key=key):
                     released.append(key)
                     self.wants.pop(key, None)
@@ -115,11 +131,11 @@ class Attempts:
             self._parts.runs.later(lambda: self._parts.spool.tidy(released, wanted))
             self._parts.point("released")
 
-    def _start(self, row: keeping.TaskRow) -> None:
+    def _start(self, row: keeping.TaskRow, gpus: tuple[int, ...]) -> None:
         """Begin to compute a task, or bring home what was computed before a kill."""
         parts, key = self._parts, row.key
         self._number += 1
-        attempt = self._attempts[key] = Attempt(self._number)
+        attempt = self._attempts[key] = Attempt(self._number, gpus=gpus)
         attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
         if parts.spool.has_result(key):
             self._store(row, attempt)
@@ -129,6 +145,11 @@ class Attempts:
         if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
+        if refusal := parts.may_start(row):
+            self._report(Unprepared(key, attempt.number, *refusal))
+            return
+        rule = parts.config.logs_mock if task.use == "mock" else parts.config.logs_private
+        attempt.log = Forwarding(parts.home, key, parts.limits_of(row).logs or rule)
         parts.workers.warm_up()
         attempt.folder = parts.spool.begin(key)
         attempt.limit_s = min(task.limit_s or parts.config.task_limit_s, parts.config.task_limit_s)
@@ -142,22 +163,26 @@ class Attempts:
     def take(self, turn: Turn, event: Stage) -> None:
         """Take a running task one stage further; what an ended attempt says counts no more."""
         attempt, row = self._attempts.get(event.key), turn.book.tasks.get(event.key)
+        if isinstance(event, WorkerGone):
+            self._gone(turn, event.key)
+            return
         if attempt is None or attempt.number != event.run or row is None:
             return
         key = event.key
         match event:
             case Emitted():
-                if attempt.lets_through():
+                if event.type not in OWN_EVENTS and attempt.lets_through():
                     self._pass_on(turn, row, event)
             case Prepared(order=order):
                 text = order.plan_text.encode()
                 self._parts.keep_text(hashlib.sha256(text).hexdigest(), text)
-                turn.after.append(lambda: self._work(attempt, order))
+                turn.after.append(lambda: self._work(attempt, order, row.resources))
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(keeping.Finished(key, False, b"", reason, detail))
-            case Began():
+            case Began(pid=pid):
                 attempt.ends_at = time.monotonic() + attempt.limit_s
+                turn.step(keeping.Began(key, pid))
             case Returned():
                 self._parts.point("returned")
                 attempt.ends_at = None
@@ -168,6 +193,7 @@ class Attempts:
                 log.warning("a result waits for the repository: %s", detail)
                 turn.after.append(lambda: self._again.append((time.monotonic() + pause, key, attempt)))
             case WorkerDied(detail=detail):
+                self._tell_log(turn, row, attempt, final=True)
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(keeping.Died(key, detail))
             case Stored():
@@ -180,25 +206,55 @@ class Attempts:
             self._parts.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
         )
 
-    def _work(self, attempt: Attempt, order: WorkOrder) -> None:
+    def tell_logs(self, turn: Turn) -> None:
+        """Pass on, now and then, what running tasks wrote and their researchers may see."""
+        now = time.monotonic()
+        if now - self._logs_read >= LOGS_EVERY_S:
+            self._logs_read = now
+            for key, attempt in self._attempts.items():
+                row = turn.book.tasks.get(key)
+                if row is not None:
+                    self._tell_log(turn, row, attempt)
+
+    def _tell_log(self, turn: Turn, row: keeping.TaskRow, attempt: Attempt, *, final: bool = False) -> None:
+        if attempt.log is None:
+            return
+        said = list(attempt.log.events(final=final))
+        if final and attempt.log.withholds():
+            said.append({"withheld": True, "contact": self._parts.config.contact})
+        if final:
+            attempt.log = None
+        to = parse_address(row.reply_to)
+        for data in said:
+            event = Event(type="log", data=data)
+            turn.outgoing.append(self._parts.endpoint.prepare(to, event, **header_of(row)))
+
+    def _work(self, attempt: Attempt, order: WorkOrder, resources: dict[str, Any]) -> None:
         if self._attempts.get(order.key) is attempt:
             attempt.timing["fetch"] = time.monotonic() - attempt.started
-            if self._parts.workers.run(order, attempt.number):
-                attempt.ends_at = time.monotonic() + attempt.limit_s
+            try:
+                self._parts.workers.run(order, attempt.number, gpus=attempt.gpus, resources=resources)
+            except Exception as error:  # a launcher is somebody else's code
+                log.exception("a worker could not be started")
+                self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
 
     def _store(self, row: keeping.TaskRow, attempt: Attempt) -> None:
-        dataset = self._parts.datasets.find(row.dataset)
         folder = None if self._parts.spool.has_result(row.key) else attempt.folder
-        min_rows = 0 if dataset is None else dataset.min_rows
+        min_rows = self._parts.limits_of(row).min_rows
         self._parts.runs.store(row, attempt.number, folder, min_rows=min_rows)
 
     def _finish(self, turn: Turn, row: keeping.TaskRow, stored: Stored, attempt: Attempt) -> None:
         result = replace(stored.result, timing={**stored.result.timing, **attempt.timing})
         if stored.trace or stored.message:
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
-            log.warning("%s, failed: %s\n%s", what, stored.message, stored.trace)
+            log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])
+            add_trace(self._parts.home, row.key, stored.trace or stored.message)
+        self._tell_log(turn, row, attempt, final=True)
+        self._parts.runs.later(lambda: drop_empty(self._parts.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._parts.tasks.add_state(row.job, stored.state, row.round))
+        if result.ok:
+            turn.rows.append(lambda: self._parts.spend(row, result.num_examples))
         if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
             turn.after.append(lambda: self._release(row.key))
         packed = packed_result(result)
@@ -212,9 +268,14 @@ class Attempts:
         for key, attempt in list(self._attempts.items()):
             if attempt.ends_at is not None and attempt.ends_at <= now:
                 if key in turn.book.tasks:
-                    turn.step(keeping.Cancel(key, "timeout", "the work took longer than its limit"))
+                    turn.step(keeping.Overdue(key, "the work took longer than its limit"))
                 else:
                     attempt.ends_at = None
+        for key in [key for key, (until, _) in self._ending.items() if until <= now]:
+            log.error(
+                "the worker of task %s is still there %g s after it was killed", key[:12], GONE_WITHIN_S
+            )
+            self._gone(turn, key)
         due = [entry for entry in self._again if entry[0] <= now]
         self._again = [entry for entry in self._again if entry[0] > now]
         for _, key, attempt in due:
@@ -222,17 +283,32 @@ class Attempts:
             if row is not None and self._attempts.get(key) is attempt:
                 self._store(row, attempt)
 
-    def _end(self, key: str, attempt: Attempt | None = None) -> None:
-        """Stop computing a task, wherever it is."""
+    def _kill(self, key: str) -> None:
+        """End a task's worker, and hear when nothing is left of it."""
+        self._ending[key] = (time.monotonic() + GONE_WITHIN_S, self._attempts.get(key))
+        if not self._end(key):
+            self._report(WorkerGone(key, 0))
+
+    def _gone(self, turn: Turn, key: str) -> None:
+        _, attempt = self._ending.pop(key, (0.0, None))
+        row = turn.book.tasks.get(key)
+        if row is not None and attempt is not None:
+            self._tell_log(turn, row, attempt, final=True)
+        turn.step(keeping.Gone(key))
+
+    def _end(self, key: str, attempt: Attempt | None = None) -> bool:
+        """Stop computing a task, wherever it is; tell whether a worker has to end first."""
         found = attempt or self._attempts.get(key)
         if found is None:
-            return
+            return False
+        is_killed = False
         if self._attempts.get(key) is found:
             del self._attempts[key]
-            self._parts.workers.kill(key)
+            is_killed = self._parts.workers.kill(key)
         folder = found.folder
         if folder is not None:
             self._parts.runs.later(lambda: self._parts.spool.discard(folder))
+        return is_killed
 
     def _forget(self, key: str, attempt: Attempt) -> None:
         if self._attempts.get(key) is attempt:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from fedjob.common.endpoint import Endpoint
 from fedjob.common.errors import EncodeError
 from fedjob.common.gate import parse_address
+from fedjob.common.lifecycle import State
+from fedjob.common.messages import Event
 from fedjob.common.outbox import Outgoing
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.parts import header_of
@@ -21,8 +23,8 @@ def put_rows(tasks: TaskStore, commands: Iterable[keeping.Command]) -> None:
         match command:
             case keeping.PutTask(row=row):
                 last[row.key] = command
-            case keeping.DeleteTask(key=key):
-                last[key] = command
+            case keeping.DeleteTask():
+                last[command.key] = command
             case keeping.PutJob(row=job):
                 tasks.put_job(job)
             case keeping.DeleteJob(job=name):
@@ -31,7 +33,7 @@ def put_rows(tasks: TaskStore, commands: Iterable[keeping.Command]) -> None:
         if isinstance(change, keeping.PutTask):
             tasks.put_task(change.row)
         else:
-            tasks.delete_task(change.key)
+            tasks.delete_task(change.row)
 
 
 def encode_replies(endpoint: Endpoint, commands: Iterable[keeping.Command]) -> list[Outgoing]:
@@ -67,8 +69,20 @@ def _reply(endpoint: Endpoint, row: keeping.TaskRow, reply: str) -> Outgoing:
         return endpoint.prepare(to, short, **header, id=reply)
 
 
+def encode_states(endpoint: Endpoint, commands: Iterable[keeping.Command]) -> list[Outgoing]:
+    """Encode what is said of tasks' states."""
+    said = []
+    for command in commands:
+        if isinstance(command, keeping.Say):
+            row = command.row
+            data = {"state": str(row.state), "worker": row.worker, "reason": row.reason}
+            to = parse_address(row.reply_to)
+            said.append(endpoint.prepare(to, Event(type="state", data=data), **header_of(row)))
+    return said
+
+
 def must_last(command: keeping.Command) -> bool:
     """Whether losing this command's row to a power cut would cost more than a resend."""
-    if isinstance(command, keeping.PutTask):
-        return not command.row.acknowledged
+    if isinstance(command, keeping.PutTask):  # a task that was running begins again, as one that starts
+        return not command.row.acknowledged and command.row.state != State.RUNNING
     return isinstance(command, (keeping.PutJob, keeping.DeleteTask))

@@ -26,32 +26,38 @@ from fedjob.common.endpoint import Endpoint, seen_entries
 from fedjob.common.errors import FedjobError
 from fedjob.common.gate import parse_address
 from fedjob.common.identity import Identity
+from fedjob.common.lifecycle import PENDING, State
 from fedjob.common.messages import Message
 from fedjob.common.repository.base import Repository
 from fedjob.common.roster import Roster
 from fedjob.common.transport.base import Transport
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
-from fedjob.node.committing import encode_replies, must_last, put_rows
+from fedjob.node.committing import encode_replies, encode_states, must_last, put_rows
 from fedjob.node.database import Database
-from fedjob.node.datasets import told_within
+from fedjob.node.hours import is_open_now
 from fedjob.node.intake import Intake
+from fedjob.node.notices import Notices
 from fedjob.node.offers import Offers
 from fedjob.node.parts import Parts, Turn, header_of
+from fedjob.node.resources import read_labels
 from fedjob.node.runs import Ensured, Fetched, RunEvent, Runs
+from fedjob.node.searching import Published, Searches
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
+from fedjob.node.tasklog import released, tidy_logs
 from fedjob.node.worker import WorkerEvent, Workers
 
 LEASE_EVERY_S = 10.0
 LOOK_EVERY_S = 0.5
 TIDY_EVERY_S = 5.0
 FACTS_EVERY_S = 1.0
+MAX_TOLD_JOBS = 500
 SILENT_JOB_S = 30 * 24 * 3600.0
 """After which the tasks and node states of a job that nobody ended are removed."""
 
-Report = WorkerEvent | RunEvent | keeping.ReplyReceipted | keeping.ReplyGivenUp
+Report = WorkerEvent | RunEvent | Published | keeping.ReplyReceipted | keeping.ReplyGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +126,9 @@ class Daemon:
         )
         self._attempts = Attempts(self._parts, self._report)
         self._offers = Offers(self._parts)
+        self._searches = Searches(self._parts, self._report)
         self._intake = Intake(self._parts, self._attempts)
+        self._notices = Notices(identity.party, config, self._count)
         self._book = keeping.Book()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._taken: list[Report] = []
@@ -148,16 +156,28 @@ class Daemon:
                 self._backlog += self._endpoint.receive(self._patience())
                 if not (self._turn() and self._look_around()):
                     self._stopping.wait(1.0)
+            self._put_down()
         finally:
             self._close()
 
     def stop(self) -> None:
-        """Let `run` return soon; unfinished tasks are taken up at the next start."""
+        """Let `run` return soon; unfinished tasks are stopped, and taken up at the next start."""
         self._stopping.set()
         self._endpoint.wake()
 
+    def _count(self, what: str) -> None:
+        self._endpoint.counters[what] += 1
+
+    def _put_down(self) -> None:
+        """Stop what runs: it is told so, and noted for the next start."""
+        turn = Turn(self._book)
+        turn.step(keeping.NodeStops())
+        with suppress(sqlite3.Error):  # the next start finds it running, which comes to the same
+            self._commit(turn)
+
     def _close(self) -> None:
         self._endpoint.stop()
+        self._notices.stop()
         self._workers.stop()
         self._runs.stop()
         with suppress(sqlite3.Error):
@@ -166,17 +186,29 @@ class Daemon:
 
     def _recover(self) -> None:
         """Take up what the last daemon left, however it ended."""
-        self._book = self._parts.tasks.load(slots=self._parts.config.workers)
-        statuses = {key: row.status for key, row in self._book.tasks.items()}
+        self._book = self._sized(self._parts.tasks.load())
+        rows = self._book.tasks
         self._spool.recover(
-            {key for key, status in statuses.items() if status != "failed"},
-            {key for key, status in statuses.items() if status == "done"},
+            {key for key, row in rows.items() if not row.finished or row.state == State.COMPLETED},
+            {key for key, row in rows.items() if row.state == State.COMPLETED},
             set(self._parts.tasks.states()),
         )
         self._attempts.recover(self._book)
         turn = Turn(self._book)
         turn.step(keeping.Restarted())
         self._commit(turn)
+
+    def _sized(self, book: keeping.Book) -> keeping.Book:
+        """Return the book with the bounds that the owner has set."""
+        config = self._parts.config
+        ledger = replace(book.ledger, capacity=config.capacity())
+        return replace(
+            book,
+            slots=config.workers,
+            per_job=config.job_workers,
+            ledger=ledger,
+            is_open=is_open_now(config.hours),
+        )
 
     def _report(self, event: Report) -> None:
         """Take an event from another thread."""
@@ -203,6 +235,7 @@ class Daemon:
                 if not self._guarded(turn, self._handle, message):
                     turn.settled.append(message)
             self._attempts.end_overdue(turn)
+            self._attempts.tell_logs(turn)
             self._commit(turn)
         except sqlite3.Error as error:
             # nothing was committed, so nothing has happened: the same is tried again
@@ -236,12 +269,9 @@ class Daemon:
         parts = self._parts
         match message.body:
             case wire.Ping():
-                num_datasets, busy = len(parts.datasets.all()), len(self._attempts)
-                pong = wire.Pong(of=message.id, version=__version__, num_datasets=num_datasets, busy=busy)
-                parts.answer(turn, message, pong)
-            case wire.Search(tags=tags, name=name):
-                found = told_within(parts.datasets.search(tags, name))
-                parts.answer(turn, message, wire.Found(of=message.id, datasets=found))
+                parts.answer(turn, message, self._pong(turn, message))
+            case wire.Search() as search:
+                self._searches.handle(turn, message, search)
             case wire.Offer() as offer:
                 self._offers.handle(turn, message, offer)
             case wire.Task() as task:
@@ -251,6 +281,21 @@ class Daemon:
             case _:
                 turn.settled.append(message)
 
+    def _pong(self, turn: Turn, message: Message) -> wire.Pong:
+        config = self._parts.config
+        mine = {row.job for row in turn.book.unfinished() if row.researcher == message.sender}
+        return wire.Pong(
+            of=message.id,
+            version=__version__,
+            num_datasets=len(self._parts.datasets.all()),
+            busy=len(self._attempts),
+            workers=config.workers,
+            contact=config.contact,
+            labels=sorted(read_labels(config.labels)),
+            projects=sorted(read_labels(config.projects)),
+            jobs=sorted(mine)[:MAX_TOLD_JOBS],
+        )
+
     def _take(self, turn: Turn, report: Report) -> None:
         """Take what a thread, a worker or the endpoint reported."""
         match report:
@@ -258,6 +303,8 @@ class Daemon:
                 turn.step(report)
             case Fetched():
                 self._offers.take_plan(turn, report)
+            case Published():
+                self._searches.take(turn, report)
             case Ensured(message=message_id):
                 self._intake.take_ensured(turn, message_id)
             case _:
@@ -269,6 +316,7 @@ class Daemon:
             self._book = turn.book
             return
         replies = encode_replies(self._endpoint, turn.commands)
+        said = encode_states(self._endpoint, turn.commands)
         withdrawn = [c.reply for c in turn.commands if isinstance(c, keeping.Unreply)]
         lasting = [outgoing for outgoing in (*replies, *turn.outgoing) if outgoing.reliable]
         seen = seen_entries(turn.settled)
@@ -289,11 +337,11 @@ class Daemon:
             self._lazy += turn.commands
         self._book = turn.book
         point = self._parts.point
-        if any(isinstance(c, keeping.PutTask) and not c.row.finished for c in turn.commands):
+        if any(isinstance(c, keeping.PutTask) and c.row.state in PENDING for c in turn.commands):
             point("accepted")
         if replies:
             point("done")
-        for outgoing in (*replies, *turn.outgoing):
+        for outgoing in (*said, *replies, *turn.outgoing):
             self._endpoint.post(outgoing)
         if replies:
             point("replied")
@@ -318,10 +366,13 @@ class Daemon:
             if now - self._looked >= LOOK_EVERY_S:
                 self._looked = now
                 self._follow_decisions()
+                self._tell_owner()
                 self._follow_config()
+                self._follow_time()
             if now - self._tidied >= TIDY_EVERY_S:
                 self._tidied = now
                 self._workers.tidy()
+                self._runs.later(lambda: tidy_logs(self._parts.home, self._parts.config.logs_mb << 20))
                 self._end_silent_jobs()
             if now - self._told >= FACTS_EVERY_S:
                 self._told = now
@@ -334,18 +385,44 @@ class Daemon:
 
     def _send_leases(self) -> None:
         for row in self._book.unfinished():
-            lease = wire.Event(type="lease", data={"status": row.status})
+            lease = wire.Event(type="lease", data={"status": str(row.state)})
             self._endpoint.send(parse_address(row.reply_to), lease, **header_of(row))
 
     def _follow_decisions(self) -> None:
         """See whether the command line wrote something, and tell those who wait for it."""
-        if not (self._database.changed() or self._undecided):
+        expired = self._parts.grants.expire(time.time())
+        if not (expired or self._database.changed() or self._undecided):
             return
         self._undecided = True  # until it is committed
         turn = Turn(self._book)
+        self._obey_owner(turn)
         self._offers.announce(turn)
+        self._intake.stop_forbidden(turn)
         self._commit(turn)
         self._undecided = False
+
+    def _tell_owner(self) -> None:
+        """Have it told, as the owner wishes, that something waits for a decision."""
+        told = self._notices.look(self._parts.grants.unnoticed)
+        if told:
+            with self._database.transaction():
+                for grant in told:
+                    self._parts.grants.noticed(grant)
+
+    def _obey_owner(self, turn: Turn) -> None:
+        """Do what the command line wrote down: end tasks, release their logs."""
+        tasks = self._parts.tasks
+        for seq, verb, key in tasks.orders():
+            turn.rows.append(lambda seq=seq: tasks.ordered(seq))  # type: ignore[misc]
+            asker = tasks.asker_of(key)
+            if verb == "kill":
+                turn.step(keeping.Cancel(key, "killed_by_owner", "the node's owner ended it"))
+            elif asker is not None:
+                for data in released(self._parts.home, key):
+                    event = wire.Event(type="log", data=data, lasting=True)
+                    header = {name: asker[name] for name in ("job", "round", "step")}
+                    to = parse_address(asker["reply_to"])
+                    turn.outgoing.append(self._endpoint.prepare(to, event, task=key, **header))
 
     def _follow_config(self) -> None:
         if self._reload is None:
@@ -357,15 +434,23 @@ class Daemon:
             return
         if config == self._parts.config:
             return
-        self._parts.config = self._workers.config = self._runs.config = config
-        turn = Turn(replace(self._book, slots=config.workers))
-        turn.step(keeping.Granted(""))  # of nothing: it only fills the new slots
+        self._parts.config = self._workers.config = self._runs.config = self._notices.config = config
+        turn = Turn(self._sized(self._book))
+        turn.step(keeping.TimePassed(time.monotonic()))  # it fills the new slots
         self._commit(turn)
+
+    def _follow_time(self) -> None:
+        """Free what was reserved and not taken; begin when the working hours do."""
+        is_open = is_open_now(self._parts.config.hours)
+        if is_open != self._book.is_open or self._book.ledger.holdings:
+            turn = Turn(replace(self._book, is_open=is_open))
+            turn.step(keeping.TimePassed(time.monotonic()))
+            self._commit(turn)
 
     def _end_silent_jobs(self) -> None:
         turn = Turn(self._book)
         for job in self._parts.tasks.silent_jobs(time.time() - SILENT_JOB_S):
-            turn.step(keeping.OrphanTimeout(job))
+            turn.step(keeping.Forgotten(job))
             self._parts.drop_states(turn, job)
         self._commit(turn)
 
@@ -384,6 +469,8 @@ class Daemon:
             "counters": dict(self._endpoint.counters),
             "undelivered": self._endpoint.undelivered(),
             "workers": self._workers.facts(),
+            "resources": self._book.ledger.facts(),
+            "is_open": self._book.is_open,
         }
         packed = pack(facts)
         if packed != self._facts:

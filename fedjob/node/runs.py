@@ -28,6 +28,7 @@ from fedjob.common.types import Ref
 from fedjob.common.work import WorkOrder, WorkResult
 from fedjob.node.brought import Brought
 from fedjob.node.datasets import Dataset
+from fedjob.node.parts import task_of
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.taskkeeping import TaskRow
@@ -38,6 +39,7 @@ LARGE_BYTES = 1 << 20
 """Results from this size on are removed from the hub as soon as they are not needed; others at the job's end."""
 
 MAX_METRICS_BYTES = 1 << 20
+MAX_TRACE_CHARS = 8000
 RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to bring a finished result to a repository that does not answer."""
 
@@ -260,13 +262,15 @@ class Runs:
     def _put(self, row: TaskRow, run: int, found: WorkResult, min_rows: int) -> Stored:
         if not found.ok:
             detail = found.detail
-            if self.config.errors == "full" and found.message:
+            is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
+            if found.message and (is_mock or self.config.errors == "full"):
                 detail = f"{detail}: {found.message}"
             failed = _failure(row.key, found.reason or "exception", detail[:8000])
+            failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
             return Stored(row.key, run, failed, message=found.message, trace=found.trace)
         if found.num_examples < min_rows:
             ask = f"; ask {self.config.contact}" if self.config.contact else ""
-            detail = f"computed on {found.num_examples} rows, fewer than the owner's minimum of {min_rows}{ask}"
+            detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
             return Stored(row.key, run, _failure(row.key, "min_rows", detail))
         if len(pack(found.metrics)) > MAX_METRICS_BYTES:
             raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")

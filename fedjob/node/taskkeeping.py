@@ -2,399 +2,108 @@
 
 A pure core, `book, commands = step(book, event)`: no sockets, files, clocks or
 threads. A `Book` is never changed in place, so a daemon whose transaction fails
-keeps the old one and has lost nothing.
+keeps the old one and has lost nothing. Every change of a task's state is a step of
+`lifecycle.TABLE`:
 
-    (waiting for a grant) -> accepted -> running -> done | failed -> acknowledged -> released
+    (waiting for a grant) -> queued -> starting -> running -> completed | failed
+    cancelled before it began; stopping -> killed | lost after that
+    lost, and anything that failed -> waiting -> queued, when it is tried again
 
 How the daemon maps commands: it feeds every event of one turn to `step`, and then
 
  1. in ONE transaction: `PutTask`, `DeleteTask`, `PutJob`, `DeleteJob` (rows, the last one of a
     key wins), `Reply` and `Refuse` (`store.add(endpoint.prepare(..., id=command.reply))`),
     `Unreply` (`store.drop`), and `store.mark_seen` for the messages of the turn;
- 2. after the commit, in order: `endpoint.post` the replies, `endpoint.withdraw` the unreplied,
-    `Kill`, `Start`, `Release`, `EndJob`; then `endpoint.settle(messages)`.
+ 2. after the commit, in order: `endpoint.post` the replies and what `Say` says, `endpoint.withdraw`
+    the unreplied, `Kill`, `Start`, `Release`, `EndJob`; then `endpoint.settle(messages)`.
+
+A task whose worker is being ended is `stopping`, and holds its slot, until the
+daemon says `Gone`. What `after` says comes then: its answer, its release, or its
+return to the queue.
 
 A kill between 1 and 2 is mended at the next start: the outbox is in the store,
 `Restarted` starts what was running again, spool folders without a row are swept.
-A worker's output is durable before the daemon hears of it; so at start the daemon
-says `Finished` for each row whose spool holds a complete output, and only then
-`Restarted`: finished work is never computed twice.
+A worker's output is durable before the daemon hears of it; a task that starts again
+with a complete output in the spool says `Finished` without being computed.
+
+Tasks start in the order of arrival. Where several researchers wait, who has the
+fewest tasks running goes first, then who was served longest ago. A task whose job
+is at its limit, or whose resources are held by others, is passed over.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
-from fedjob.common.codec import from_plain
+from fedjob.common.lifecycle import ACTIVE, HISTORY, TABLE, State, advance
+from fedjob.node.resources import read_need
+from fedjob.node.taskbook import Book, JobRow, TaskRow
+from fedjob.node.taskevents import (
+    Began,
+    Cancel,
+    Command,
+    DeleteJob,
+    DeleteTask,
+    Died,
+    EndArrived,
+    EndJob,
+    Event,
+    Finished,
+    Forgotten,
+    Gone,
+    Granted,
+    Kill,
+    NodeStops,
+    OrphanTimeout,
+    Overdue,
+    PutJob,
+    PutTask,
+    Refuse,
+    Refused,
+    Release,
+    Reply,
+    ReplyGivenUp,
+    ReplyReceipted,
+    Reserve,
+    Restarted,
+    Say,
+    Start,
+    TaskArrived,
+    TimePassed,
+    Unreply,
+)
 
-Status = Literal["waiting", "accepted", "running", "done", "failed"]
-UNFINISHED = ("waiting", "accepted", "running")
+__all__ = [
+    "Began", "Book", "Cancel", "Command", "DeleteJob", "DeleteTask", "Died", "EndArrived", "EndJob",
+    "Event", "Finished", "Forgotten", "Gone", "Granted", "JobRow", "Kill", "NodeStops", "OrphanTimeout",
+    "Overdue", "PutJob", "PutTask", "Refuse", "Refused", "Release", "Reply", "ReplyGivenUp",
+    "ReplyReceipted", "Reserve", "Restarted", "Say", "Start", "TaskArrived", "TaskRow", "TimePassed",
+    "Unreply", "reply_id", "step",
+]  # fmt: skip
+
 MAX_JOBS = 1000
-
-# --- state ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRow:
-    """One task, as it is persisted.
-
-    Args:
-        key: names the work, see `messages.work_key`.
-        researcher: the party that asked.
-        reply_to: the session that the answer goes to; a newer epoch changes it.
-        message: id of the task message that is answered.
-        order: what the daemon needs to run it, opaque here.
-        seq: order of arrival.
-        deaths: workers that died over it.
-        reason, detail: why it failed.
-        result: what the daemon answers with when done (or failed in the worker), opaque here.
-        reply: id of the reply on its way, or delivered.
-        acknowledged: the researcher has that reply.
-    """
-
-    key: str
-    job: str
-    researcher: str
-    dataset: str
-    round: int
-    step: str
-    epoch: int
-    attempt: int
-    reply_to: str
-    message: str
-    order: bytes
-    seq: int
-    status: str
-    deaths: int = 0
-    reason: str = ""
-    detail: str = ""
-    result: bytes = b""
-    reply: str = ""
-    acknowledged: bool = False
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return it as plain data, a column each."""
-        return asdict(self)
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> TaskRow:
-        """Build it from `to_plain`'s data; raises `MessageError` if it is something else."""
-        return from_plain(cls, dict(plain))
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more is computed for it."""
-        return self.status not in UNFINISHED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRow:
-    """What outlives a job's tasks: who began it, and the fences against messages from its past.
-
-    Args:
-        epoch: the newest one seen; older messages are refused.
-        round: the newest one asked under that epoch.
-        ended: nothing of this epoch is accepted any more.
-    """
-
-    job: str
-    researcher: str
-    epoch: int
-    round: int = 0
-    ended: bool = False
-    seq: int = 0
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return it as plain data, a column each."""
-        return asdict(self)
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> JobRow:
-        """Build it from `to_plain`'s data; raises `MessageError` if it is something else."""
-        return from_plain(cls, dict(plain))
-
-
-@dataclass(frozen=True, slots=True)
-class Book:
-    """All tasks of a node.
-
-    Args:
-        slots: tasks that run at once.
-        per_job: of those, of one job (a job has one worker process).
-        max_deaths: a task over which so many workers died has failed.
-    """
-
-    tasks: Mapping[str, TaskRow] = field(default_factory=dict)
-    jobs: Mapping[str, JobRow] = field(default_factory=dict)
-    slots: int = 1
-    per_job: int = 1
-    max_deaths: int = 3
-
-    def unfinished(self) -> list[TaskRow]:
-        """Return the tasks whose leases are to be renewed, in order of arrival."""
-        return sorted((row for row in self.tasks.values() if not row.finished), key=lambda row: row.seq)
-
-
-# --- events -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskArrived:
-    """A task message that was not seen before; `granted` says whether its owner's decision is there."""
-
-    key: str
-    job: str
-    researcher: str
-    dataset: str
-    round: int
-    step: str
-    epoch: int
-    attempt: int
-    reply_to: str
-    message: str
-    order: bytes
-    granted: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The owner allowed a waiting task."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The owner, or a limit, forbids a task that has not started; see `Cancel` for one that may run."""
-
-    key: str
-    reason: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The worker is through and its output durable (and uploaded); not `ok`: the plan failed."""
-
-    key: str
-    ok: bool
-    result: bytes
-    reason: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Died:
-    """The worker ended without an answer."""
-
-    key: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyReceipted:
-    """The researcher has this reply, durably."""
-
-    reply: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyGivenUp:
-    """This reply expired undelivered; the result stays for who asks again."""
-
-    reply: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndArrived:
-    """The researcher says that the job is over."""
-
-    job: str
-    researcher: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class OrphanTimeout:
-    """Nothing was heard of this job for so long that its tasks are given up; it may come back."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """The owner, or a time limit, ends this task; the researcher is told."""
-
-    key: str
-    reason: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Restarted:
-    """The daemon starts: no worker is left of what was running."""
-
-
-Event = (
-    TaskArrived
-    | Granted
-    | Refused
-    | Finished
-    | Died
-    | ReplyReceipted
-    | ReplyGivenUp
-    | EndArrived
-    | OrphanTimeout
-    | Cancel
-    | Restarted
-)
-
-# --- commands ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PutTask:
-    """Persist this row."""
-
-    row: TaskRow
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteTask:
-    """Remove this row."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class PutJob:
-    """Persist this row."""
-
-    row: JobRow
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteJob:
-    """Remove this row."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Send the row's result (or failure) to `row.reply_to` as message `row.reply`, about `row.message`."""
-
-    row: TaskRow
-
-    @property
-    def reply(self) -> str:
-        """The id to send it under."""
-        return self.row.reply
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Answer a task that was not accepted, with a failed result; no row stands for it."""
-
-    task: TaskArrived
-    reason: str
-    detail: str
-    reply: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unreply:
-    """Stop sending this reply."""
-
-    reply: str
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Run this task in a worker."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End the worker that runs this task."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Remove this task's spool."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndJob:
-    """Retire the job's worker and scratch space."""
-
-    job: str
-
-
-Command = (
-    PutTask | DeleteTask | PutJob | DeleteJob | Reply | Refuse | Unreply | Start | Kill | Release | EndJob
-)
-
-# --- the core ---------------------------------------------------------------------------
+TOLD = HISTORY | ACTIVE
+"""States that who asked is told of."""
 
 
 def step(book: Book, event: Event) -> tuple[Book, list[Command]]:
-    """Advance by one event; see the module."""
+    """Advance by one event; see the module.
+
+    Raises:
+        IllegalTransition: a task would take a step that the table of lives does not have.
+    """
     keeper = _Keeper(book)
-    match event:
-        case TaskArrived():
-            keeper.arrived(event)
-        case Granted(key):
-            row = keeper.tasks.get(key)
-            if row is not None and row.status == "waiting":
-                keeper.put(replace(row, status="accepted"))
-        case Refused(key, reason, detail):
-            row = keeper.tasks.get(key)
-            if row is not None and row.status in ("waiting", "accepted"):
-                keeper.finish(row, "failed", reason, detail)
-        case Finished():
-            row = keeper.tasks.get(event.key)
-            if row is not None and not row.finished:
-                keeper.finish(row, "done" if event.ok else "failed", event.reason, event.detail, event.result)
-        case Died(key, detail):
-            keeper.died(key, detail)
-        case Cancel(key, reason, detail):
-            row = keeper.tasks.get(key)
-            if row is not None and not row.finished:
-                if row.status == "running":
-                    keeper.commands.append(Kill(key))
-                keeper.finish(row, "failed", reason, detail)
-        case ReplyReceipted(reply):
-            keeper.receipted(reply)
-        case ReplyGivenUp(reply):
-            for row in keeper.of_reply(reply):
-                if keeper.is_past(row):
-                    keeper.release(replace(row, reply=""))
-                elif not row.acknowledged:
-                    keeper.put(replace(row, reply=""))
-        case EndArrived():
-            keeper.ended(event)
-        case OrphanTimeout(job):
-            for row in keeper.of_job(job):
-                keeper.release(row)
-        case Restarted():
-            for row in list(keeper.tasks.values()):
-                if row.status == "running":
-                    keeper.put(replace(row, status="accepted"))
-    keeper.schedule()
-    if not keeper.commands:
-        return book, []  # every change is a command too
-    return replace(book, tasks=keeper.tasks, jobs=keeper.jobs), keeper.commands
+    keeper.take(event)
+    if not isinstance(event, NodeStops):
+        keeper.schedule()
+    if not keeper.commands and keeper.ledger is book.ledger:
+        return book, []  # every other change is a command too
+    book = replace(book, tasks=keeper.tasks, jobs=keeper.jobs, ledger=keeper.ledger, turns=keeper.turns)
+    return book, keeper.commands
 
 
 def reply_id(key: str, message: str) -> str:
@@ -409,7 +118,78 @@ class _Keeper:
         self.book = book
         self.tasks = dict(book.tasks)
         self.jobs = dict(book.jobs)
+        self.turns = dict(book.turns)
+        self.ledger = book.ledger
         self.commands: list[Command] = []
+
+    def take(self, event: Event) -> None:
+        row = self.tasks.get(getattr(event, "key", ""))
+        match event:
+            case TaskArrived():
+                self.arrived(event)
+            case EndArrived():
+                self.ended(event)
+            case ReplyReceipted(reply):
+                self.receipted(reply)
+            case ReplyGivenUp(reply):
+                self.given_up(reply)
+            case Reserve():
+                self.reserve(event)
+            case TimePassed(now):
+                self.ledger = self.ledger.expire(now)
+            case OrphanTimeout(job):
+                for orphan in self.of_job(job):
+                    if not orphan.finished:
+                        self.release(orphan, "abandoned", State.LOST)
+                self.free(job)
+            case Forgotten(job):
+                for forgotten in self.of_job(job):
+                    self.release(forgotten, "abandoned", State.LOST)
+                self.free(job)
+            case NodeStops():
+                for running in self.all_in(State.STARTING, State.RUNNING):
+                    self.move(running, State.STOPPING, after="again", reason="node_stopped")
+            case Restarted():
+                for left in self.all_in(State.STARTING, State.RUNNING):
+                    self.queue_again(left, State.LOST)
+                for stopping in self.all_in(State.STOPPING):
+                    self.gone(stopping)
+            case _:
+                if row is not None:
+                    self.take_about(row, event)
+
+    def take_about(self, row: TaskRow, event: Event) -> None:
+        """Take an event about one task that is here."""
+        match event:
+            case Granted():
+                if row.state == State.WAITING:
+                    self.move(row, State.QUEUED)
+            case Refused(reason=reason, detail=detail):
+                if row.state in (State.WAITING, State.QUEUED):
+                    self.finish(row, State.REJECTED, reason, detail)
+            case Began(worker=worker):
+                if row.state == State.STARTING:
+                    self.move(row, State.RUNNING, worker=worker)
+            case Finished():
+                if row.computing:
+                    state = State.COMPLETED if event.ok else State.FAILED
+                    self.finish(row, state, event.reason, event.detail, event.result)
+            case Died(detail=detail):
+                self.died(row, detail)
+            case Gone():
+                if row.state == State.STOPPING:
+                    self.gone(row)
+            case Overdue(detail=detail):
+                if row.computing:
+                    self.commands.append(Kill(row.key))
+                    self.finish(row, State.FAILED, "timeout", detail)
+            case Cancel(reason=reason, detail=detail):
+                if row.computing or row.after == "again":
+                    self.stop(row, "answer", State.KILLED, reason, detail)
+                elif row.state in (State.WAITING, State.QUEUED):
+                    self.finish(row, State.CANCELLED, reason, detail)
+
+    # --- rows ------------------------------------------------------------------------------
 
     def put(self, row: TaskRow) -> None:
         self.tasks[row.key] = row
@@ -418,6 +198,23 @@ class _Keeper:
     def put_job(self, row: JobRow) -> None:
         self.jobs[row.job] = row
         self.commands.append(PutJob(row))
+
+    def move(self, row: TaskRow, state: State, **changes: Any) -> TaskRow:
+        """Take a row one step of the table further, and say so."""
+        row = replace(row, state=advance(row.state, state), **changes)
+        self.put(row)
+        if state in TOLD:
+            self.commands.append(Say(row))
+        return row
+
+    def queue_again(self, row: TaskRow, via: State, **changes: Any) -> None:
+        """Return a row to the queue: nothing of it was lost but time, so nobody is told."""
+        for state in (via, State.WAITING, State.QUEUED):
+            row = replace(row, state=advance(row.state, state))
+        self.put(replace(row, worker=0, after="", ends="", reason="", detail="", **changes))
+
+    def all_in(self, *states: State) -> list[TaskRow]:
+        return [row for row in self.tasks.values() if row.state in states]
 
     def of_job(self, job: str) -> Iterator[TaskRow]:
         return iter([row for row in self.tasks.values() if row.job == job])
@@ -429,6 +226,8 @@ class _Keeper:
         """Tell whether the job has moved on, so that nobody will ask for this again."""
         job = self.jobs.get(row.job)
         return job is None or job.ended or (row.epoch == job.epoch and row.round < job.round)
+
+    # --- arrivals ------------------------------------------------------------------------------
 
     def arrived(self, event: TaskArrived) -> None:
         job = self.jobs.get(event.job)
@@ -444,7 +243,7 @@ class _Keeper:
                 return self.refuse(event, "stale_round", f"the job is at round {job.round}")
         self._follow(job, event)
         if known is not None:
-            return self._again(known, event)
+            return self._again(self.tasks[event.key], event)
         self._supersede(event)
         self.put(
             TaskRow(
@@ -460,7 +259,12 @@ class _Keeper:
                 message=event.message,
                 order=event.order,
                 seq=1 + max((row.seq for row in self.tasks.values()), default=0),
-                status="accepted" if event.granted else "waiting",
+                state=State.QUEUED if event.granted else State.WAITING,
+                resources=event.resources,
+                project=event.project,
+                job_name=event.job_name,
+                parent=event.parent,
+                child=event.child,
             )
         )
         return None
@@ -477,8 +281,8 @@ class _Keeper:
         elif event.epoch > job.epoch:
             self.put_job(replace(job, epoch=event.epoch, round=0, ended=False))
             for row in self.of_job(event.job):
-                if row.status in ("waiting", "accepted"):
-                    self.release(row)  # asked for again if it is still wanted
+                if row.state in (State.WAITING, State.QUEUED) and row.key != event.key:
+                    self.release(row, "not_needed")  # asked for again if it is still wanted
                 elif row.finished and row.reply and not row.acknowledged:
                     self.commands.append(Unreply(row.reply))  # that session is gone
                     self.put(replace(row, reply=""))
@@ -488,7 +292,7 @@ class _Keeper:
 
     def _again(self, row: TaskRow, event: TaskArrived) -> None:
         """The same work is wanted again, perhaps by a new runner: it is not done again."""
-        retry = row.status == "failed" and (event.epoch, event.attempt) > (row.epoch, row.attempt)
+        newer = (event.epoch, event.attempt) > (row.epoch, row.attempt)
         old_reply = row.reply
         row = replace(
             row,
@@ -497,13 +301,20 @@ class _Keeper:
             reply_to=event.reply_to,
             message=event.message,
             order=event.order,
+            resources=event.resources,
         )
         if row.finished and old_reply and not row.acknowledged:
             self.commands.append(Unreply(old_reply))
-        if retry or row.status == "waiting":
-            status = "accepted" if event.granted else "waiting"
-            fresh = replace(row, status=status, deaths=0, reason="", detail="", result=b"", reply="")
+        if row.finished and newer and row.state != State.COMPLETED:
+            state = advance(row.state, State.WAITING)
+            fresh = replace(row, state=state, worker=0, deaths=0, reason="", detail="", result=b"", reply="")
             self.put(replace(fresh, acknowledged=False))
+            if event.granted:
+                self.move(self.tasks[row.key], State.QUEUED)
+        elif row.state == State.WAITING and event.granted:
+            self.move(row, State.QUEUED)
+        elif row.state == State.STOPPING and (newer or row.after == "release"):
+            self.put(replace(row, after="again", ends=""))
         elif row.finished:
             self.answer(row)
         else:
@@ -514,12 +325,19 @@ class _Keeper:
         for row in self.of_job(event.job):
             if row.finished:
                 if row.round < event.round and (row.acknowledged or not row.reply):
-                    self.release(row)
+                    self.release(row, "")
             elif row.dataset == event.dataset and (row.round < event.round or row.epoch < event.epoch):
-                self.release(row)
+                self.release(row, "not_needed")
 
-    def finish(self, row: TaskRow, status: str, reason: str, detail: str, result: bytes = b"") -> None:
-        row = replace(row, status=status, reason=reason, detail=detail, result=result, acknowledged=False)
+    # --- ends ------------------------------------------------------------------------------
+
+    def finish(self, row: TaskRow, state: State, reason: str, detail: str, result: bytes = b"") -> None:
+        """End a task, and answer it."""
+        if row.state == State.STARTING and state not in TABLE[State.STARTING]:
+            row = replace(row, state=advance(row.state, State.RUNNING))  # it was found in the spool
+        row = self.move(
+            row, state, reason=reason, detail=detail, result=result, after="", ends="", acknowledged=False
+        )
         if row.epoch == self.jobs[row.job].epoch:
             self.answer(row)
         else:
@@ -530,29 +348,78 @@ class _Keeper:
         self.put(row)
         self.commands.append(Reply(row))
 
-    def died(self, key: str, detail: str) -> None:
-        row = self.tasks.get(key)
-        if row is None or row.status != "running":
+    def died(self, row: TaskRow, detail: str) -> None:
+        if not row.computing:
             return
         row = replace(row, deaths=row.deaths + 1)
         if row.deaths >= self.book.max_deaths:
-            self.finish(row, "failed", "worker_died", detail)
+            self.finish(row, State.FAILED, "worker_died", detail)
         else:
-            self.put(replace(row, status="accepted"))  # node state is copy-on-write: starting over is safe
+            self.queue_again(row, State.LOST)  # node state is copy-on-write: starting over is safe
+
+    def stop(self, row: TaskRow, after: str, ends: State, reason: str, detail: str = "") -> None:
+        """End a task's worker; what follows comes when nothing is left of it."""
+        changes: dict[str, Any] = {"after": after, "ends": ends, "reason": reason, "detail": detail}
+        if row.computing:
+            self.commands.append(Kill(row.key))
+            self.move(row, State.STOPPING, **changes)
+        else:
+            self.put(replace(row, **changes))
+
+    def gone(self, row: TaskRow) -> None:
+        """Nothing is left of a stopping task's worker: do what was to follow."""
+        if row.after == "again":
+            self.queue_again(row, State.LOST)
+        elif row.after == "answer":
+            self.finish(row, State(row.ends), row.reason, row.detail)
+        else:
+            self.drop(self.move(row, State(row.ends)))
+            if not any(self.of_job(row.job)):
+                self.free(row.job)
+
+    def free(self, job: str) -> None:
+        """Give back what a job holds, unless a worker of it still lives: then when that is gone."""
+        if not any(row.state in ACTIVE for row in self.of_job(job)):
+            self.ledger = self.ledger.free(job)
+
+    def release(self, row: TaskRow, reason: str, ends: State = State.KILLED) -> None:
+        """Take a task off the book: its worker, its reply, its row, its spool."""
+        if row.computing or row.state == State.STOPPING:
+            self.stop(row, "release", ends, reason)
+        elif row.finished:
+            self.drop(row)
+        else:
+            self.drop(self.move(row, State.CANCELLED, reason=reason))
+
+    def drop(self, row: TaskRow) -> None:
+        if row.reply and not row.acknowledged:
+            self.commands.append(Unreply(row.reply))
+        del self.tasks[row.key]
+        self.commands += [DeleteTask(row), Release(row.key)]
 
     def receipted(self, reply: str) -> None:
         for row in self.of_reply(reply):
             if self.is_past(row):
-                self.release(replace(row, acknowledged=True))
+                self.drop(replace(row, acknowledged=True))
             elif not row.acknowledged:
                 self.put(replace(row, acknowledged=True))
+
+    def given_up(self, reply: str) -> None:
+        for row in self.of_reply(reply):
+            if self.is_past(row):
+                self.drop(replace(row, reply=""))
+            elif not row.acknowledged:
+                self.put(replace(row, reply=""))
 
     def ended(self, event: EndArrived) -> None:
         job = self.jobs.get(event.job)
         if job is not None and (job.researcher != event.researcher or event.epoch < job.epoch):
             return
         for row in self.of_job(event.job):
-            self.release(row)
+            self.release(row, "killed" if event.outcome == "killed" else "not_needed")
+        held = self.ledger.holdings.get(event.job)
+        if held is not None and held.researcher == event.researcher:
+            self.free(event.job)
         if job is None:  # a fence against its tasks, should they come after
             seq = 1 + max((row.seq for row in self.jobs.values()), default=0)
             job = JobRow(job=event.job, researcher=event.researcher, epoch=event.epoch, seq=seq)
@@ -560,26 +427,62 @@ class _Keeper:
         self._bound_jobs()
         self.commands.append(EndJob(event.job))
 
-    def release(self, row: TaskRow) -> None:
-        """Take a task off the book: its worker, its reply, its row, its spool."""
-        if row.status == "running":
-            self.commands.append(Kill(row.key))
-        if row.finished and row.reply and not row.acknowledged:
-            self.commands.append(Unreply(row.reply))
-        del self.tasks[row.key]
-        self.commands += [DeleteTask(row.key), Release(row.key)]
+    # --- the queue ------------------------------------------------------------------------------
+
+    def reserve(self, event: Reserve) -> None:
+        job = self.jobs.get(event.job)
+        if job is None or job.researcher == event.researcher:
+            need = read_need(event.resources)
+            self.ledger = self.ledger.reserve(event.job, event.researcher, need, event.until) or self.ledger
 
     def schedule(self) -> None:
-        """Start what fits, first come first served; a job that is at its limit is passed over."""
-        running = Counter(row.job for row in self.tasks.values() if row.status == "running")
-        accepted = [row for row in self.tasks.values() if row.status == "accepted"]
-        for row in sorted(accepted, key=lambda row: row.seq):
-            if running.total() >= self.book.slots:
+        """Start what fits; see the module for the order."""
+        active = [row for row in self.tasks.values() if row.state in ACTIVE]
+        free = self.book.slots - len(active)
+        if free <= 0 or not self.book.is_open:
+            return
+        queue = sorted((r for r in self.tasks.values() if r.state == State.QUEUED), key=lambda r: r.seq)
+        if not queue:
+            return
+        per_job = Counter(row.job for row in active)
+        per_place = Counter(self.place(row) for row in active)
+        running = Counter(row.researcher for row in active)
+        while free > 0:
+            queue.sort(key=lambda r: (running[r.researcher], self.turns.get(r.researcher, 0), r.seq))
+            for row in queue:
+                if per_job[row.job] < self.book.per_job and self.starts(row, per_place):
+                    break
+            else:
                 return
-            if running[row.job] < self.book.per_job:
-                running[row.job] += 1
-                self.put(replace(row, status="running"))
-                self.commands.append(Start(row.key))
+            queue.remove(row)
+            for counter, name in (
+                (per_job, row.job),
+                (per_place, self.place(row)),
+                (running, row.researcher),
+            ):
+                counter[name] += 1
+            self.turns[row.researcher] = 1 + max(self.turns.values(), default=0)
+            free -= 1
+
+    def place(self, row: TaskRow) -> str:
+        pool = row.resources.get("pool", "")
+        return self.ledger.capacity.place(pool) if isinstance(pool, str) else ""
+
+    def starts(self, row: TaskRow, per_place: Counter[str]) -> bool:
+        """Start a task if its pool has a free worker and what it needs is free or held for it."""
+        pools, place = self.ledger.capacity.pools, self.place(row)
+        limit = pools[place].workers if place else None
+        if not place and pools:
+            limit = self.book.slots - sum(part.workers or 0 for part in pools.values())
+        if limit is not None and per_place[place] >= limit:
+            return False
+        ledger = self.ledger.take(row.job, row.researcher, read_need(row.resources))
+        if ledger is None:
+            return False
+        self.ledger = ledger
+        self.move(row, State.STARTING)
+        self.commands.append(Start(row.key))
+        return True
 
     def _bound_jobs(self) -> None:
         """Forget the oldest jobs without tasks, beyond a limit."""

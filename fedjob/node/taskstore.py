@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from fedjob.common.codec import pack, unpack
+from fedjob.common.errors import SpecError
+from fedjob.common.lifecycle import PENDING, State
 from fedjob.node.database import Database
 from fedjob.node.taskkeeping import Book, JobRow, TaskRow
+from fedjob.node.tasktrail import TaskTrail
 
 MAX_HISTORY = 10_000
 
 _COLUMNS = (
-    "key, job, researcher, dataset, round, step, epoch, attempt, reply_to, message, task_order, seq, status, "
-    "deaths, reason, detail, result, reply, acknowledged"
+    "key, job, researcher, dataset, round, step, epoch, attempt, reply_to, message, task_order, seq, state, "
+    "worker, after_stop, ends, deaths, reason, detail, result, reply, acknowledged, resources, project, "
+    "job_name, parent, child"
 )
 _NAMES = _COLUMNS.split(", ")
-_FIELDS = [name for name in _NAMES if name != "task_order"]
+_FIELDS = {"task_order": "order", "after_stop": "after"}
+"""Columns that are named otherwise than the row's field, since SQL has a meaning for that."""
+
 _PUT = (
-    f"INSERT INTO tasks ({_COLUMNS}, accepted, started, ended) "
-    f"VALUES ({', '.join(':' + name for name in _NAMES)}, :now, :started, :ended) "
+    f"INSERT INTO tasks ({_COLUMNS}, accepted, started, ended, updated) "
+    f"VALUES ({', '.join(':' + name for name in _NAMES)}, :now, :started, :ended, :updated) "
     f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _NAMES)}, "
-    "started = coalesce(excluded.started, started), ended = coalesce(ended, excluded.ended)"
+    "started = coalesce(excluded.started, started), "
+    "ended = iif(excluded.ended IS NULL, NULL, coalesce(ended, excluded.ended)), "
+    "updated = iif(state = excluded.state, updated, excluded.updated)"
+)
+_TOLD = (
+    "key, job, round, step, dataset, researcher, state, reason, worker, accepted, started, ended, updated, "
+    "project, job_name, parent"
 )
 
 
@@ -30,9 +44,10 @@ class TaskStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._trail = TaskTrail(database)
 
-    def load(self, *, slots: int) -> Book:
-        """Return the book as it was last committed."""
+    def load(self) -> Book:
+        """Return the tasks and jobs as they were last committed."""
         tasks = {row.key: row for row in map(_task, self._database.rows("SELECT * FROM tasks ORDER BY seq"))}
         jobs = {
             row["job"]: JobRow(
@@ -45,33 +60,33 @@ class TaskStore:
             )
             for row in self._database.rows("SELECT * FROM jobs ORDER BY seq")
         }
-        return Book(tasks=tasks, jobs=jobs, slots=slots)
+        return Book(tasks=tasks, jobs=jobs)
 
     def put_task(self, row: TaskRow) -> None:
         """Insert or update a task."""
         now = time.time()
-        plain = {name: getattr(row, name) for name in _FIELDS}
-        plain["task_order"] = row.order
+        plain: dict[str, Any] = {name: getattr(row, _FIELDS.get(name, name)) for name in _NAMES}
+        plain["state"], plain["ends"] = str(row.state), str(row.ends)
+        plain["resources"] = pack(row.resources)
         plain["now"] = now
-        plain["started"] = now if row.status == "running" else None
+        plain["started"] = now if row.state in (State.STARTING, State.RUNNING) else None
         plain["ended"] = now if row.finished else None
+        plain["updated"] = None if row.state in PENDING else now
+        self._trail.note(row)
         self._database.execute(_PUT, plain)
 
-    def delete_task(self, key: str) -> None:
-        """Move a task into the history; one that was not finished is no longer needed."""
-        execute = self._database.execute
-        now = time.time()
-        finished = "status IN ('done', 'failed')"
-        cursor = execute(
-            "INSERT INTO history (key, job, researcher, dataset, round, step, status, reason, accepted, "
-            f"started, ended, released) SELECT key, job, researcher, dataset, round, step, "
-            f"iif({finished}, status, 'cancelled'), iif({finished}, reason, 'not_needed'), "
-            "accepted, started, coalesce(ended, ?), ? FROM tasks WHERE key = ?",
-            (now, now, key),
+    def delete_task(self, row: TaskRow) -> None:
+        """Move a task, in its final state, into the history."""
+        self.put_task(row)
+        cursor = self._database.execute(
+            f"INSERT INTO history ({_TOLD}, reply_to, released) "
+            f"SELECT {_TOLD}, reply_to, ? FROM tasks WHERE key = ?",
+            (time.time(), row.key),
         )
-        execute("DELETE FROM tasks WHERE key = ?", (key,))
+        self._database.execute("DELETE FROM tasks WHERE key = ?", (row.key,))
+        self._trail.forget(row.key)
         if cursor.lastrowid and cursor.lastrowid % 256 == 0:
-            execute("DELETE FROM history WHERE seq <= ?", (cursor.lastrowid - MAX_HISTORY,))
+            self._database.execute("DELETE FROM history WHERE seq <= ?", (cursor.lastrowid - MAX_HISTORY,))
 
     def put_job(self, row: JobRow) -> None:
         """Insert or update a job."""
@@ -95,14 +110,69 @@ class TaskStore:
             )
         ]
 
-    def list_tasks(self, status: str | None = None) -> list[dict[str, Any]]:
+    def list_tasks(self, state: str | None = None) -> list[dict[str, Any]]:
         """Return tasks as an owner sees them, newest first, released ones included."""
-        columns = "key, job, researcher, dataset, round, step, status, reason, accepted, started, ended"
         rows = self._database.rows(
-            f"SELECT {columns}, NULL AS released FROM tasks UNION ALL "
-            f"SELECT {columns}, released FROM history ORDER BY accepted DESC"
+            f"SELECT {_TOLD}, NULL AS released, seq FROM tasks UNION ALL "
+            f"SELECT {_TOLD}, released, seq FROM history ORDER BY accepted DESC, seq DESC"
         )
-        return [dict(row) for row in rows if status is None or row["status"] == status]
+        told = [dict(row) for row in rows]
+        children = Counter(task["parent"] for task in told if task["parent"])
+        for task in told:
+            del task["seq"]
+            task["children"] = children[task["key"]]
+        return [task for task in told if state is None or task["state"] == state]
+
+    def find_task(self, start: str) -> dict[str, Any]:
+        """Return the task whose key begins so, its latest run where it ran several times.
+
+        Raises:
+            SpecError: none, or several.
+        """
+        found = {task["key"]: task for task in reversed(self.list_tasks()) if task["key"].startswith(start)}
+        if not found:
+            raise SpecError(f"no task begins with {start[:64]!r}: `fedjob node tasks` lists them")
+        if len(found) > 1:
+            keys = ", ".join(key[:12] for key in list(found)[:5])
+            raise SpecError(f"{len(found)} tasks begin with {start[:64]!r} ({keys}, ...): say more of it")
+        return next(iter(found.values()))
+
+    def asker_of(self, key: str) -> dict[str, Any] | None:
+        """Return who asked for a task: its job, round, step, researcher and session; None if unknown."""
+        for table, order in (("tasks", "seq"), ("history", "seq DESC")):
+            row = self._database.row(
+                f"SELECT key, job, round, step, researcher, reply_to FROM {table} WHERE key = ? "
+                f"ORDER BY {order} LIMIT 1",
+                (key,),
+            )
+            if row is not None:
+                return dict(row)
+        return None
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tasks are in each state, released ones excepted."""
+        rows = self._database.rows("SELECT state, count(*) AS n FROM tasks GROUP BY state")
+        return {row["state"]: row["n"] for row in rows}
+
+    # --- what the owner orders ------------------------------------------------------------------
+
+    def order(self, verb: str, key: str) -> None:
+        """Write down what the daemon is to do about a task: `kill` it or `release` its logs."""
+        with self._database.transaction():
+            self._database.execute(
+                "INSERT INTO owner_orders (verb, task, given) VALUES (?, ?, ?)", (verb, key, time.time())
+            )
+
+    def orders(self) -> list[tuple[int, str, str]]:
+        """Return number, verb and task of what the owner ordered and the daemon has not done."""
+        rows = self._database.rows("SELECT seq, verb, task FROM owner_orders ORDER BY seq")
+        return [(row["seq"], row["verb"], row["task"]) for row in rows]
+
+    def ordered(self, seq: int) -> None:
+        """Strike an order off."""
+        self._database.execute("DELETE FROM owner_orders WHERE seq = ?", (seq,))
+
+    # --- node states ------------------------------------------------------------------------------
 
     def add_state(self, job: str, state: str, round_: int) -> None:
         """Enter a node state."""
@@ -122,7 +192,7 @@ class TaskStore:
 
 
 def _task(row: Any) -> TaskRow:
-    plain = {name: row[name] for name in _NAMES}
-    plain["order"] = plain.pop("task_order")
+    plain = {_FIELDS.get(name, name): row[name] for name in _NAMES}
     plain["acknowledged"] = bool(plain["acknowledged"])
+    plain["resources"] = unpack(plain["resources"])
     return TaskRow(**plain)

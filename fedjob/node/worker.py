@@ -1,7 +1,7 @@
-"""The daemon's side of its workers: one warm process per job, forked by a fork server.
+"""The daemon's side of its workers: warm processes, each for one job, forked by a fork server.
 
-`run` hands a work order to the job's worker, `kill` ends it with everything it
-started. What happens comes back through `notify`, which is called on this room's
+`run` hands a work order to an idle worker of the job, `kill` ends one with everything
+it started. What happens comes back through `notify`, which is called on this room's
 own threads. Deaths are learned from the fork server, so that a worker whose
 children keep its socket open is noticed too.
 """
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +26,21 @@ from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.work import WorkOrder, WorkResult
 from fedjob.node.forkserver import MAX_PACKET_BYTES, Request
+from fedjob.node.launcher import LAUNCHERS, Launch, hints_for
 from fedjob.node.link import Link
 from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.tasklog import STREAMS, cut
 
 DEATH_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """A worker that had to be forked for this task is up; from here on its time counts."""
+    """A worker process is up and has the task; from here on its time counts."""
 
     key: str
     run: int
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +71,24 @@ class WorkerDied:
     detail: str
 
 
-WorkerEvent = Began | Emitted | Returned | WorkerDied
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    """Nothing is left of the worker that worked on this task when it was killed."""
+
+    key: str
+    run: int
+
+
+WorkerEvent = Began | Emitted | Returned | WorkerDied | WorkerGone
 
 
 class _Worker:
     """One process; its fields are guarded by the lock of `Workers`."""
 
-    def __init__(self, name: str, job: str, link: Link, scratch: Path) -> None:
+    def __init__(self, name: str, job: str, gpus: tuple[int, ...], link: Link, scratch: Path) -> None:
         self.name = name
         self.job = job
+        self.gpus = gpus
         self.link = link
         self.scratch = scratch
         self.pid: int | None = None
@@ -85,6 +97,7 @@ class _Worker:
         self.is_up = False
         self.used = time.monotonic()
         self.doomed = False  # killed, or told to go: nothing it says counts any more
+        self.mourned = ""  # the task whose end waits for this worker's
         self.exit_status: int | None = None
 
     def kill(self) -> None:
@@ -106,7 +119,8 @@ class Workers:
         self._notify = notify
         self._lock = threading.RLock()
         self._server: _ForkServer | None = None
-        self._workers: dict[str, _Worker] = {}  # by job
+        self._workers: dict[str, _Worker] = {}  # by name, the ones that can be given work
+        self._dying: dict[str, _Worker] = {}  # by name, until nothing is left of them
         self._number = 0
         self._idle_since = time.monotonic()
 
@@ -117,44 +131,61 @@ class Workers:
             if self._server is None or not self._server.alive:
                 self._server = _ForkServer(self._home, self._forked, self._exited, self._server_gone)
 
-    def run(self, order: WorkOrder, number: int) -> bool:
-        """Give an order to its job's worker, which is forked if there is none.
+    def run(
+        self,
+        order: WorkOrder,
+        number: int,
+        *,
+        gpus: tuple[int, ...] = (),
+        resources: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Give an order to an idle worker of its job, which is forked if there is none; `Began` follows.
 
         Args:
             number: tells this attempt from earlier ones at the same task; events carry it.
-
-        Returns:
-            Whether the worker is up already; if not, `Began` follows when it is.
+            gpus: the devices that the job holds.
+            resources: what the job asked for; its launcher's hints are among it.
         """
         with self._lock:
-            worker = self._workers.get(order.job)
-            if worker is None or worker.doomed:
-                worker = self._fork(order.job)
+            idle = [w for w in self._workers.values() if w.job == order.job and not w.key]
+            for worker in idle:
+                if worker.gpus != gpus:
+                    self._drop(worker)
+            fitting = [w for w in idle if w.gpus == gpus]
+            worker = fitting[0] if fitting else self._fork(order.job, gpus, resources or {})
             worker.key, worker.run, worker.used = order.key, number, time.monotonic()
             plain = to_plain(order)
             plain["scratch_path"] = str(worker.scratch)
-            is_up = worker.is_up
+            plain["log_paths"] = {s: str(self._home.log_of(order.key, s)) for s in STREAMS}
+            pid = worker.pid if worker.is_up else None
         try:
             worker.link.send(plain)
         except (OSError, FedjobError) as error:
             self._lost(worker, f"the worker took no order: {error}")
-        return is_up
+        else:
+            if pid is not None:
+                self._notify(Began(order.key, number, pid))
 
-    def kill(self, key: str) -> None:
-        """End the worker that works on this task; nothing more is heard of the task."""
+    def kill(self, key: str) -> bool:
+        """End the worker that works on this task; nothing more is heard of the task but `WorkerGone`.
+
+        Returns:
+            Whether there is such a worker.
+        """
         with self._lock:
             for worker in list(self._workers.values()):
                 if worker.key == key:
-                    worker.key = ""
+                    worker.mourned, worker.key = key, ""
                     self._drop(worker)
+                    return True
+        return False
 
     def end_job(self, job: str) -> None:
-        """End a job's worker."""
+        """End a job's idle workers."""
         with self._lock:
-            worker = self._workers.get(job)
-            if worker is not None:
-                worker.key = ""
-                self._drop(worker)
+            for worker in list(self._workers.values()):
+                if worker.job == job and not worker.key:
+                    self._drop(worker)
 
     def tidy(self) -> None:
         """Evict idle workers over the caps or unused for long, then the fork server; bound the logs."""
@@ -173,9 +204,10 @@ class Workers:
             elif self._server is not None and now - self._idle_since > self.config.warm_s:
                 self._server.stop()
                 self._server = None
-            jobs = list(self._workers)
-        for job in jobs:
-            _cut(self._home.log_of(job), 2 * self.config.log_kb << 10)
+            keys = [worker.key for worker in self._workers.values() if worker.key]
+        for key in keys:
+            for stream in STREAMS:
+                cut(self._home.log_of(key, stream), 2 * self.config.log_kb << 10)
 
     def facts(self) -> dict[str, Any]:
         """Return what `fedjob node status` shows."""
@@ -183,7 +215,14 @@ class Workers:
             return {
                 "fork_server": self._server is not None and self._server.alive,
                 "warm": [
-                    {"job": w.job, "pid": w.pid or 0, "busy": bool(w.key)} for w in self._workers.values()
+                    {
+                        "job": w.job,
+                        "pid": w.pid or 0,
+                        "busy": bool(w.key),
+                        "task": w.key,
+                        "gpus": list(w.gpus),
+                    }
+                    for w in self._workers.values()
                 ],
             }
 
@@ -199,23 +238,33 @@ class Workers:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _fork(self, job: str) -> _Worker:
+    def _fork(self, job: str, gpus: tuple[int, ...], resources: Mapping[str, Any]) -> _Worker:
         self.warm_up()
         assert self._server is not None
         self._number += 1
         name = f"{os.getpid()}-{self._number}"
+        config = self.config
+        launch = Launch(
+            worker=name,
+            job=job,
+            memory_bytes=config.worker_memory_bytes,
+            threads=config.torch_threads,
+            gpus=gpus,
+            hints=hints_for(config.launcher, resources, config.launcher_options),
+        )
+        request = Request(
+            worker=name,
+            log_bytes=config.log_kb << 10,
+            memory_bytes=launch.memory_bytes,
+            threads=launch.threads,
+            gpus=",".join(map(str, gpus)),
+            command=LAUNCHERS.build(config.launcher, {}).command(launch),
+        )
         scratch = self._home.scratch_of(name)
         scratch.mkdir(parents=True, mode=0o700)
         ours, theirs = socket.socketpair()
-        worker = _Worker(name, job, Link(ours), scratch)
-        self._workers[job] = worker
-        request = Request(
-            worker=name,
-            log_path=str(self._home.log_of(job)),
-            log_bytes=self.config.log_kb << 10,
-            memory_bytes=self.config.worker_memory_bytes,
-            threads=self.config.torch_threads,
-        )
+        worker = _Worker(name, job, gpus, Link(ours), scratch)
+        self._workers[name] = worker
         self._server.request(request, theirs)
         theirs.close()
         threading.Thread(target=self._listen, args=(worker,), name=f"worker {name}", daemon=True).start()
@@ -239,7 +288,7 @@ class Workers:
         match said:
             case ["up"]:
                 worker.is_up = True
-                event: WorkerEvent = Began(worker.key, worker.run)
+                event: WorkerEvent = Began(worker.key, worker.run, worker.pid or 0)
             case ["event", str(type_), dict(data)]:
                 event = Emitted(worker.key, worker.run, type_, data)
             case ["result", dict(plain)]:
@@ -256,8 +305,8 @@ class Workers:
         self._notify(event)
 
     def _drop(self, worker: _Worker) -> None:
-        if self._workers.get(worker.job) is worker:
-            del self._workers[worker.job]
+        if self._workers.pop(worker.name, None) is not None and worker.exit_status is None:
+            self._dying[worker.name] = worker
         worker.kill()
         worker.link.shut()
         self._idle_since = time.monotonic()
@@ -276,28 +325,35 @@ class Workers:
 
     def _forked(self, name: str, pid: int) -> None:
         with self._lock:
-            for worker in self._workers.values():
-                if worker.name == name:
-                    worker.pid = pid
-                    return
-        kill_group(pid)  # no longer wanted
+            worker = self._workers.get(name) or self._dying.get(name)
+            if worker is not None:
+                worker.pid = pid
+            if worker is None or worker.doomed:
+                kill_group(pid)  # no longer wanted
 
     def _exited(self, pid: int, status: int) -> None:
         with self._lock:
-            worker = next((w for w in self._workers.values() if w.pid == pid), None)
-            if worker is not None:
-                worker.exit_status = status
-                kill_group(pid)  # what it left behind
-                worker.link.shut()  # wakes its listener, which reads first what had been said
+            for worker in [*self._workers.values(), *self._dying.values()]:
+                if worker.pid == pid:
+                    worker.exit_status = status
+                    worker.link.shut()  # wakes its listener, which reads first what had been said
+                    self._bury(worker)
 
     def _server_gone(self) -> None:
         with self._lock:
-            for worker in self._workers.values():
+            for worker in [*self._workers.values(), *self._dying.values()]:
                 if worker.exit_status is None:
                     worker.exit_status = -signal.SIGKILL
                 if worker.pid is not None:
                     kill_group(worker.pid)
                 worker.link.shut()
+                self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        self._dying.pop(worker.name, None)
+        mourned, worker.mourned = worker.mourned, ""
+        if mourned:
+            self._notify(WorkerGone(mourned, worker.run))
 
 
 class _ForkServer:
@@ -390,10 +446,3 @@ def _describe(status: int | None, detail: str) -> str:
         hint = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
         return f"the worker process was ended by {name}{hint}"
     return f"the worker process exited with status {status}"
-
-
-def _cut(path: Path, limit_bytes: int) -> None:
-    """Empty a log that C code or a child process of a plan has filled past every limit."""
-    with suppress(OSError):
-        if path.stat().st_size > limit_bytes:
-            os.truncate(path, 0)

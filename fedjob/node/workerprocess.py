@@ -1,8 +1,12 @@
 """What runs in a worker process: take a work order, perform it, say what came of it, again.
 
 It was forked from the fork server, leads its own session, and knows nothing but
-the paths that its orders name. What user code prints goes to a log file of bounded
-size; what it raises, `SystemExit` included, becomes a result.
+the paths that its orders name. What user code writes to standard output and to
+standard error, be it from C or from a child process, goes to two files of the task;
+what it raises, `SystemExit` included, becomes a result.
+
+Run as `python -m fedjob.node.workerprocess FD LOG_BYTES MEMORY_BYTES THREADS`
+where a launcher wants a command.
 """
 
 from __future__ import annotations
@@ -29,9 +33,16 @@ EVENTS_AT_ONCE = 40.0
 PROGRESS_EVERY_S = 0.25
 
 
-def run(end: socket.socket, *, log_path: str, log_bytes: int, memory_bytes: int, threads: int) -> None:
-    """Serve one daemon until it closes its end."""
-    _redirect_output(Path(log_path), log_bytes)
+def run(end: socket.socket, log_bytes: int, memory_bytes: int, threads: int) -> None:
+    """Serve one daemon until it closes its end.
+
+    Args:
+        log_bytes: that Python code may write, per task and stream.
+        memory_bytes: that it may allocate.
+        threads: of torch.
+    """
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    os.dup2(sys.stdin.fileno(), 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     import torch
@@ -44,6 +55,7 @@ def run(end: socket.socket, *, log_path: str, log_bytes: int, memory_bytes: int,
             plain = link.receive()
         except EOFError:
             return
+        _redirect_output(plain["log_paths"], log_bytes)
         order = from_plain(WorkOrder, plain)
         torch.set_num_threads(threads)  # anew for each: user code may have changed it
         result = _perform(bench, order, link)
@@ -134,16 +146,21 @@ class BoundedLog(io.TextIOBase):
         return len(text)
 
 
-def _redirect_output(path: Path, limit_bytes: int) -> None:
-    log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    for standard in (1, 2):
-        os.dup2(log, standard)
-    os.close(log)
-    os.close(nothing)
-    left = limit_bytes - os.fstat(1).st_size
-    # One stream for both, so that they share the limit. What C code or a child process writes goes past
-    # it: the daemon cuts the file.
-    sys.stdout = sys.stderr = BoundedLog(1, left)
-    sys.stdin = open(os.devnull)  # noqa: SIM115
+def _redirect_output(paths: dict[str, str], limit_bytes: int) -> None:
+    """Let both streams, and their file descriptors, lead to the files of a task."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(paths[name], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+        # What C code or a child process writes goes past this limit: the daemon cuts the file.
+        setattr(sys, name, BoundedLog(number, limit_bytes - os.fstat(number).st_size))
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the daemon at the other end of an inherited socket."""
+    descriptor, log_bytes, memory_bytes, threads = map(int, arguments)
+    run(socket.socket(fileno=descriptor), log_bytes, memory_bytes, threads)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -61,7 +61,7 @@ def finished_work(node: Node, job: Job) -> set[int]:
     home = NodeHome(node.home)
     kept = {path.parent.name for folder in (home.results, home.tasks) for path in folder.glob("*/result.mpk")}
     tasks = [task for task in node.json("tasks") if task["job"] == job.id]
-    return {task["round"] for task in tasks if task["key"] in kept or task["status"] == "done"}
+    return {task["round"] for task in tasks if task["key"] in kept or task["state"] == "completed"}
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_an_interrupted_job_is_killed_and_its_nodes_are_free(rough: Federation, 
     about = {"plan": f"{PLANS}:Counting", "data": "points", "training_args": args, "rounds": 1}
     researcher = rough.research({"job": about})
     job = researcher.wait_for(r"^job: (\S+)")[1]
-    mine = lambda node: [task["status"] for task in node.json("tasks") if task["job"] == job]  # noqa: E731
+    mine = lambda node: [task["state"] for task in node.json("tasks") if task["job"] == job]  # noqa: E731
     node = rough.nodes[SITES[0]]
     wait_until(lambda: mine(node) == ["running"], timeout_s=PATIENCE_S, what="the work to begin")
     researcher.send(signal.SIGINT)
@@ -123,8 +123,8 @@ def test_an_interrupted_job_is_killed_and_its_nodes_are_free(rough: Federation, 
     (listed,) = [row for row in json.loads(rough.cli("job", "list", "--json").stdout) if row["id"] == job]
     assert (listed["state"], listed["reason"]) == ("killed", "interrupted")
     for node in rough.nodes.values():
-        wait_until(lambda node=node: mine(node) == ["cancelled"], timeout_s=60, what=f"{node.name} to let go")
-        assert not {"accepted", "running"} & node.status()["queue"].keys()
+        wait_until(lambda node=node: mine(node) == ["killed"], timeout_s=60, what=f"{node.name} to let go")
+        assert not {"queued", "starting", "running", "stopping"} & node.status()["queue"].keys()
 
 
 def gone(node: Node) -> bool:

@@ -195,8 +195,9 @@ def test_what_a_plan_prints_goes_to_a_log_of_bounded_size(shared_node: Node) -> 
     node, ann = shared_node, shared_node.federation.ann
     ann.job = new_job_id()
     step = "for _ in range(2000): print('x' * 1000)"
-    assert ann.result("node1", ann.task(plan_with(step), "Odd")).ok
-    size = node.home.log_of(ann.job).stat().st_size
+    result = ann.result("node1", ann.task(plan_with(step), "Odd"))
+    assert result.ok
+    size = node.home.log_of(result.key, "stdout").stat().st_size
     assert 60_000 < size < 70_000
 
 

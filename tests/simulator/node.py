@@ -41,10 +41,6 @@ class Node(Party):
         self.spool = {key: out for key, out in self.spool.items() if key in tasks}  # the sweep
         for packet in list(self.outbox.values()):
             self.post(packet)
-        if "forget_output" not in self.world.bugs:
-            for row in list(tasks.values()):
-                if not row.finished and row.key in self.spool:
-                    self._events.append(keeping.Finished(row.key, True, self.spool[row.key]))
         self._events.append(keeping.Restarted())
         self.turn()
         if not self.world.config.strict:
@@ -104,8 +100,12 @@ class Node(Party):
             match command:
                 case keeping.Kill(key):
                     self.workers.discard(key)
+                    self.later(self.world.rng.uniform(0.001, 0.1), self._tell, keeping.Gone(key))
+                case keeping.Start(key) if key in self.spool and "forget_output" not in self.world.bugs:
+                    self.later(0.001, self._tell, keeping.Finished(key, True, self.spool[key]))
                 case keeping.Start(key):
                     self.workers.add(key)
+                    self.later(0.01, self._tell, keeping.Began(key, 1))
                     self.later(self.world.rng.uniform(0.05, 1.0), self._work, key)
                 case keeping.Release(key):
                     self.spool.pop(key, None)
@@ -126,8 +126,8 @@ class Node(Party):
             match command:
                 case keeping.PutTask(row):
                     self.tasks[row.key] = row
-                case keeping.DeleteTask(key):
-                    self.tasks.pop(key, None)
+                case keeping.DeleteTask(row):
+                    self.tasks.pop(row.key, None)
                 case keeping.PutJob(job):
                     self.jobs[job.job] = job
                 case keeping.DeleteJob(name):
@@ -143,9 +143,13 @@ class Node(Party):
             to, body = command.task.reply_to, (command.task.key, False, command.reason, b"")
         else:
             row = command.row
-            to, body = row.reply_to, (row.key, row.status == "done", row.reason, row.result)
+            to, body = row.reply_to, (row.key, row.state == "completed", row.reason, row.result)
         party, _, session = to.partition("/")
         return self.make(Address(party, session), "reply", body, id_=command.reply)
+
+    def _tell(self, event: keeping.Event) -> None:
+        self._events.append(event)
+        self.turn()
 
     def _work(self, key: str) -> None:
         """The worker is through: its output becomes durable before the daemon hears of it."""

@@ -13,18 +13,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
-from fedjob.common.cli import json_option
+from fedjob.common.cli import json_option, size
 from fedjob.common.codec import unpack
 from fedjob.common.config import load_config
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.node.cli.home import home_option, name_of, open_database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grants import Grants
+from fedjob.node.hours import is_open_now
 from fedjob.node.opening import init_node, locked, log_to, open_daemon, running_pid
+from fedjob.node.resources import read_labels
 from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.taskstore import TaskStore
 
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
@@ -150,10 +154,7 @@ def status(home: NodeHome, as_json: bool) -> None:
         pid = running_pid(home)
         row = database.row("SELECT facts FROM live")
         live = unpack(row["facts"]) if row is not None and pid is not None else {}
-        queue = {
-            row["status"]: row["n"]
-            for row in database.rows("SELECT status, count(*) AS n FROM tasks GROUP BY status")
-        }
+        queue = TaskStore(database).counts()
         facts = {
             "node": name_of(home),
             "home": str(home.root),
@@ -167,6 +168,12 @@ def status(home: NodeHome, as_json: bool) -> None:
             "pending_grants": len(Grants(database).all("pending")),
             "queue": queue,
             "undelivered": database.rows("SELECT count(*) AS n FROM outbox")[0]["n"],
+            "hours": config.hours,
+            "open": is_open_now(config.hours),
+            "launcher": config.launcher,
+            "labels": sorted(read_labels(config.labels)),
+            "resources": _resources(config),
+            "held": live.get("resources", []),
             "worker_processes": live.get("workers", {}).get("warm", []),
             "fork_server": live.get("workers", {}).get("fork_server", False),
             "dropped": live.get("counters", {}),
@@ -184,12 +191,40 @@ def status(home: NodeHome, as_json: bool) -> None:
     click.echo(f"data      {facts['datasets']} dataset{'' if facts['datasets'] == 1 else 's'}")
     click.echo(f"grants    {facts['pending_grants']} wait for a decision")
     click.echo(f"tasks     {_counts(queue)}")
+    if config.workers == 0:
+        click.echo("workers   none: tasks are queued only; fedjob node config set workers 1 lets them begin")
     click.echo(
         f"workers   {config.workers} at a time with {config.torch_threads} threads; "
         f"{len(facts['worker_processes'])} processes"
     )
+    click.echo(f"hours     {config.hours or 'always'}{'' if facts['open'] else ' (closed now)'}")
+    lent = _resources(config)
+    click.echo(f"lends     {lent['cpus']:g} cpus, {size(lent['memory_bytes'])}, {len(lent['gpus'])} gpus")
+    for held in live.get("resources", []):
+        click.echo(
+            f"held      {held['job']}: {held['cpus']:g} cpus, {size(held['memory_bytes'])}, "
+            f"gpus {held['gpus'] or 'none'}{' (reserved)' if held['reserved_until'] else ''}"
+        )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
     click.echo(f"dropped   {_counts(live.get('counters', {}))}")
+
+
+def _resources(config: NodeConfig) -> dict[str, Any]:
+    capacity = config.capacity()
+    return {
+        "cpus": capacity.whole.cpus,
+        "memory_bytes": capacity.whole.memory_bytes,
+        "gpus": list(capacity.whole.gpus),
+        "pools": {
+            name: {
+                "workers": part.workers,
+                "cpus": part.cpus,
+                "memory_bytes": part.memory_bytes,
+                "gpus": list(part.gpus),
+            }
+            for name, part in capacity.pools.items()
+        },
+    }
 
 
 def _counts(counts: Mapping[str, int]) -> str:

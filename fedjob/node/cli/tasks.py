@@ -1,20 +1,29 @@
-"""`fedjob node tasks`: what is and was computed here."""
+"""`fedjob node tasks`, `logs`, `kill`: what is and was computed here, what it wrote, and its end."""
 
 from __future__ import annotations
 
 import json
+import time
 
 import click
 
-from fedjob.common.cli import json_option, table, when
+from fedjob.common.cli import clean, json_option, table, when
+from fedjob.common.errors import FedjobError, SpecError
+from fedjob.common.lifecycle import HISTORY, State
 from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.opening import running_pid
 from fedjob.node.settings import NodeHome
+from fedjob.node.tasklog import STREAMS, read_log
 from fedjob.node.taskstore import TaskStore
+
+KILLED_WITHIN_S = 30.0
 
 
 @click.command()
 @home_option
-@click.option("--state", help="Only tasks in this state: accepted, running, done, failed, cancelled.")
+@click.option(
+    "--state", type=click.Choice([state.value for state in State]), help="Only tasks in this state."
+)
 @json_option
 def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
     """List what was computed here, for whom, and what came of it."""
@@ -24,16 +33,16 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     table(
-        ("task", "job", "round", "step", "dataset", "researcher", "status", "reason", "accepted", "took"),
+        ("task", "job", "round", "step", "dataset", "researcher", "state", "reason", "accepted", "took"),
         [
             (
                 task["key"][:12],
-                task["job"],
+                task["job_name"] or task["job"],
                 str(task["round"]),
                 task["step"],
                 task["dataset"],
                 task["researcher"],
-                task["status"],
+                task["state"],
                 task["reason"] or "-",
                 when(task["accepted"]),
                 f"{task['ended'] - task['accepted']:.2f} s" if task["ended"] else "-",
@@ -42,3 +51,50 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
         ],
         empty="no tasks yet",
     )
+
+
+@click.command()
+@click.argument("task")
+@click.option("--release", is_flag=True, help="Send it to the researcher who asked for the task.")
+@home_option
+@json_option
+def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
+    """Show what a task's user code wrote, its traceback included; release it to the researcher."""
+    with open_database(home) as database:
+        store = TaskStore(database)
+        found = store.find_task(task)
+        written = {stream: read_log(home, found["key"], stream) for stream in STREAMS}
+        if release:
+            store.order("release", found["key"])
+    if as_json:
+        click.echo(json.dumps({"task": found["key"], "job": found["job"], "released": release, **written}))
+        return
+    for stream in STREAMS:
+        for line in written[stream]:
+            click.echo(clean(line), err=stream == "stderr")
+    if release:
+        later = "" if running_pid(home) is not None else ", once the node is started"
+        click.echo(f"released to {found['researcher']}{later}")
+
+
+@click.command()
+@click.argument("task")
+@home_option
+def kill(task: str, home: NodeHome) -> None:
+    """End a task, and tell its researcher that it was ended here."""
+    with open_database(home) as database:
+        store = TaskStore(database)
+        found = store.find_task(task)
+        key = found["key"]
+        if found["state"] in HISTORY:
+            raise SpecError(f"task {key[:12]} is {found['state']} already")
+        store.order("kill", key)
+        if running_pid(home) is None:
+            click.echo(f"task {key[:12]} will be ended when the node is started")
+            return
+        deadline = time.monotonic() + KILLED_WITHIN_S
+        while (state := store.find_task(key)["state"]) not in HISTORY:
+            if time.monotonic() > deadline:
+                raise FedjobError(f"task {key[:12]} is still {state} after {KILLED_WITHIN_S:.0f} s")
+            time.sleep(0.05)
+    click.echo(f"task {key[:12]} is {state}")

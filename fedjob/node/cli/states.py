@@ -1,0 +1,58 @@
+"""`fedjob node state`: what protocols and plans keep here between rounds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import click
+
+from fedjob.common.cli import json_option, size, table
+from fedjob.common.errors import SpecError
+from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.settings import NodeHome
+from fedjob.node.taskstore import TaskStore
+
+
+@click.group()
+def state() -> None:
+    """The node states of jobs: optimizers, control variates, personal layers."""
+
+
+@state.command("list")
+@home_option
+@json_option
+def state_list(home: NodeHome, as_json: bool) -> None:
+    """List the jobs that keep state here, and how much."""
+    with open_database(home) as database:
+        kept = list(TaskStore(database).states())
+    jobs: dict[str, list[int]] = {}
+    for job, id_ in kept:
+        path = home.state_of(job, id_)
+        jobs.setdefault(job, []).append(path.stat().st_size if path.exists() else 0)
+    rows = [
+        {"job": job, "states": len(sizes), "size_bytes": sum(sizes)} for job, sizes in sorted(jobs.items())
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table(
+        ("job", "states", "size"),
+        [(str(row["job"]), str(row["states"]), size(sum(jobs[str(row["job"])]))) for row in rows],
+        empty="no job keeps state here",
+    )
+
+
+@state.command("drop")
+@click.argument("job")
+@home_option
+def state_drop(job: str, home: NodeHome) -> None:
+    """Remove a job's node states: it goes on with fresh ones, or fails where it names one of these."""
+    with open_database(home) as database:
+        store = TaskStore(database)
+        with database.transaction():
+            gone = store.drop_states(job, ())
+    if not gone:
+        raise SpecError(f"job {job} keeps no state here: `fedjob node state list` shows which do")
+    shutil.rmtree(home.states_of(job), ignore_errors=True)
+    click.echo(f"removed {len(gone)} node state{'' if len(gone) == 1 else 's'} of job {job}")

@@ -1,0 +1,310 @@
+"""What a node lends out (cores, memory, GPUs, labels, pools), what jobs need, and who holds what.
+
+Pure: a `Ledger` is never changed in place. A job's offer may *reserve* for a short
+lease; its first task *takes* what was reserved, or what is free; the job's end, or
+the end of the lease, *frees* it. A ledger lives in memory only: after a crash
+nothing is held, and tasks that are still in the queue take again as they start.
+
+A pool is a part of the node that jobs ask for by name. A job that asks for none
+gets what belongs to no pool. A node that has the pool's name among its labels is,
+as a whole, such a pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fedjob.common.errors import ConfigError, SpecError
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+KNOWN = ("cpus", "memory", "gpus", "labels", "pool", "launcher")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a job asks of a node; a need of nothing holds nothing."""
+
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    gpus: int = 0
+    labels: tuple[str, ...] = ()
+    pool: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it takes anything away from others."""
+        return bool(self.cpus or self.memory_bytes or self.gpus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What can be held: the whole node, or one pool.
+
+    Args:
+        workers: tasks that run at once here; None where only the node's own limit counts.
+        gpus: indices of the devices.
+    """
+
+    workers: int | None = None
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What the owner lends; `whole` includes the pools."""
+
+    whole: Part = field(default_factory=Part)
+    labels: frozenset[str] = frozenset()
+    pools: Mapping[str, Part] = field(default_factory=dict)
+
+    def part(self, pool: str) -> Part | None:
+        """Return what a pool has, or what belongs to none; None where the pool is unknown."""
+        if pool in self.pools:
+            return self.pools[pool]
+        if pool and pool not in self.labels:
+            return None
+        lent = list(self.pools.values())
+        gone = {gpu for part in lent for gpu in part.gpus}
+        return Part(
+            cpus=self.whole.cpus - sum(part.cpus for part in lent),
+            memory_bytes=self.whole.memory_bytes - sum(part.memory_bytes for part in lent),
+            gpus=tuple(gpu for gpu in self.whole.gpus if gpu not in gone),
+        )
+
+    def place(self, pool: str) -> str:
+        """Return the key under which a pool's holdings are counted together."""
+        return pool if pool in self.pools else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What a job holds.
+
+    Args:
+        until: end of the lease; 0 once a task has taken it.
+    """
+
+    researcher: str
+    need: Need
+    gpus: tuple[int, ...] = ()
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Who holds what of a capacity."""
+
+    capacity: Capacity = field(default_factory=Capacity)
+    holdings: Mapping[str, Holding] = field(default_factory=dict)
+
+    def short(self, job: str, need: Need) -> tuple[str, ...]:
+        """Return what is lacking for a job now, by name; what it holds itself counts as free."""
+        return self._lacking(need, [h for name, h in self.holdings.items() if name != job])
+
+    def never(self, need: Need) -> tuple[str, ...]:
+        """Return what is lacking even when nobody holds anything."""
+        return self._lacking(need, [])
+
+    def reserve(self, job: str, researcher: str, need: Need, until: float) -> Ledger | None:
+        """Hold for the length of a lease; None where something is short."""
+        held = self.holdings.get(job)
+        if held is not None and not held.until:
+            until = 0.0  # its tasks have taken it already
+        return self._hold(job, researcher, need, until)
+
+    def take(self, job: str, researcher: str, need: Need) -> Ledger | None:
+        """Hold until the job's end; None where something is short."""
+        return self._hold(job, researcher, need, 0.0)
+
+    def free(self, job: str) -> Ledger:
+        """Give back what a job holds."""
+        if job not in self.holdings:
+            return self
+        return replace(self, holdings={name: h for name, h in self.holdings.items() if name != job})
+
+    def expire(self, now: float) -> Ledger:
+        """Give back what was reserved and not taken in time."""
+        left = {name: h for name, h in self.holdings.items() if not h.until or h.until > now}
+        return self if len(left) == len(self.holdings) else replace(self, holdings=left)
+
+    def gpus_of(self, job: str) -> tuple[int, ...]:
+        """Return the indices of the GPUs that a job holds."""
+        held = self.holdings.get(job)
+        return () if held is None else held.gpus
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return what `fedjob node status` shows."""
+        return [
+            {
+                "job": job,
+                "researcher": held.researcher,
+                "cpus": held.need.cpus,
+                "memory_bytes": held.need.memory_bytes,
+                "gpus": list(held.gpus),
+                "pool": held.need.pool,
+                "reserved_until": held.until,
+            }
+            for job, held in sorted(self.holdings.items())
+        ]
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _hold(self, job: str, researcher: str, need: Need, until: float) -> Ledger | None:
+        held = self.holdings.get(job)
+        if held is not None and held.researcher != researcher:
+            return None
+        if held is not None and held.need == need and held.until == until:
+            return self
+        if self.short(job, need):
+            return None
+        if not need.holds:
+            return self.free(job)
+        if held is not None and held.need == need:
+            gpus = held.gpus  # the same devices: a warm worker knows them already
+        else:
+            gpus = self._free_gpus(need.pool, self._others(job))[: need.gpus]
+        holding = Holding(researcher=researcher, need=need, gpus=gpus, until=until)
+        return replace(self, holdings={**self.holdings, job: holding})
+
+    def _others(self, job: str) -> list[Holding]:
+        return [held for name, held in self.holdings.items() if name != job]
+
+    def _free_gpus(self, pool: str, held: Iterable[Holding]) -> tuple[int, ...]:
+        part = self.capacity.part(pool)
+        taken = {gpu for holding in held for gpu in holding.gpus}
+        return () if part is None else tuple(gpu for gpu in part.gpus if gpu not in taken)
+
+    def _lacking(self, need: Need, held: list[Holding]) -> tuple[str, ...]:
+        part = self.capacity.part(need.pool)
+        if part is None:
+            return ("pool",)
+        missing = sorted(set(need.labels) - self.capacity.labels)
+        place = self.capacity.place(need.pool)
+        here = [h.need for h in held if self.capacity.place(h.need.pool) == place]
+        lacking = ["labels"] if missing else []
+        if need.cpus and need.cpus > part.cpus - sum(other.cpus for other in here):
+            lacking.append("cpus")
+        if need.memory_bytes and need.memory_bytes > part.memory_bytes - sum(o.memory_bytes for o in here):
+            lacking.append("memory")
+        if need.gpus > len(self._free_gpus(need.pool, held)):
+            lacking.append("gpus")
+        return tuple(lacking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Whether a job could start here now; the fields of `messages.Answer` of the same names."""
+
+    schedule: str = ""
+    short: tuple[str, ...] = ()
+    workers: int = 0
+    ahead: int = 0
+
+
+def judge(
+    ledger: Ledger, job: str, need: Need, *, workers: int, active: int, ahead: int, is_open: bool
+) -> Judgement:
+    """Say whether a job could start here now.
+
+    Args:
+        workers: tasks that may run at once.
+        active: tasks that run.
+        ahead: tasks that wait already.
+    """
+    schedule, short = "", ledger.short(job, need)
+    if workers == 0:
+        schedule = "no_workers"
+    elif short:
+        schedule = "resources"
+    elif not is_open:
+        schedule = "outside_hours"
+    elif active + ahead >= workers:
+        schedule = "no_free_worker"
+    return Judgement(schedule=schedule, short=short, workers=workers, ahead=ahead)
+
+
+def read_need(resources: Mapping[str, Any]) -> Need:
+    """Read what an offer or a task asks for.
+
+    Raises:
+        SpecError: a name or a value that means nothing; says what is expected.
+    """
+    for name in resources:
+        if name not in KNOWN:
+            raise SpecError(f"resources: there is no {str(name)[:40]!r}. Known: {', '.join(KNOWN)}")
+    cpus, gpus = resources.get("cpus", 0), resources.get("gpus", 0)
+    labels, pool = resources.get("labels", ()), resources.get("pool", "")
+    if not _is_number(cpus) or cpus < 0:
+        raise SpecError(f"resources: cpus is a number of 0 or more, found {cpus!r}")
+    if not isinstance(gpus, int) or isinstance(gpus, bool) or gpus < 0:
+        raise SpecError(f"resources: gpus is a whole number of 0 or more, found {gpus!r}")
+    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
+        raise SpecError(f"resources: labels is a list of words, found {labels!r}")
+    if not isinstance(pool, str):
+        raise SpecError(f"resources: pool is a name, found {pool!r}")
+    return Need(
+        cpus=float(cpus),
+        memory_bytes=read_bytes(resources.get("memory", 0)),
+        gpus=gpus,
+        labels=tuple(sorted(set(labels))),
+        pool=pool,
+    )
+
+
+def read_bytes(amount: int | float | str) -> int:
+    """Read an amount of memory: a number of bytes, or text such as `8Gi` or `500M`.
+
+    Raises:
+        SpecError: it is none.
+    """
+    text = str(amount).strip()
+    digits = text.rstrip("KMGTi")
+    try:
+        value = float(digits) * UNITS[text[len(digits) :]]
+    except (ValueError, KeyError) as error:
+        raise SpecError(f"memory is bytes or text like '8Gi', found {text[:40]!r}") from error
+    if not 0 <= value < 2**63:
+        raise SpecError(f"memory is 0 or more bytes, found {text[:40]!r}")
+    return int(value)
+
+
+def read_labels(text: str) -> frozenset[str]:
+    """Read an owner's labels: words with commas between them."""
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
+
+
+def read_pools(text: str) -> dict[str, Part]:
+    """Read an owner's pools: `gpu: workers=1 gpus=0,1 memory=32Gi; batch: workers=2 cpus=8`.
+
+    Raises:
+        ConfigError: it does not read as pools.
+    """
+    pools: dict[str, Part] = {}
+    for piece in filter(str.strip, text.split(";")):
+        name, colon, rest = piece.partition(":")
+        name = name.strip()
+        try:
+            words = dict(word.split("=", 1) for word in rest.split())
+            part = Part(
+                workers=int(words.pop("workers", "1")),
+                cpus=float(words.pop("cpus", "0")),
+                memory_bytes=read_bytes(words.pop("memory", "0")),
+                gpus=tuple(int(index) for index in words.pop("gpus", "").split(",") if index),
+            )
+        except (ValueError, SpecError) as error:
+            raise ConfigError(
+                f"pools: expected 'NAME: workers=1 cpus=4 memory=8Gi gpus=0,1; ...', found {piece[:80]!r}"
+            ) from error
+        if not colon or not name or words or (part.workers or 0) < 0:
+            raise ConfigError(f"pools: expected 'NAME: workers=1 ...; ...', found {piece[:80]!r}")
+        pools[name] = part
+    return pools
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
