@@ -22,7 +22,7 @@ class Subject:
     Args:
         plan: sha256 of the plan's text; empty for a protocol without a plan, or where any plan will do.
         entry: the plan's class, or, without a plan, the protocol's name; `*` where any plan will do.
-        version: hash of the dataset's content; empty for any.
+        version: hash of the dataset's content, and of the steps that prepare it; empty for any.
         project: empty for any.
     """
 
@@ -43,6 +43,7 @@ class Asked:
     Args:
         owner: how the researcher describes themselves: name, org, role.
         operation: the protocol's public name, such as `fedjob.train.fedavg`.
+        preprocess: steps that prepare the data, as one canonical JSON text; empty for none.
         launches: sha256 of plans that this one may start as child tasks.
         needs: of `plan` and `data`: what the owner has to allow.
         reading: the plan's real hash, where the decision is about data only.
@@ -58,6 +59,7 @@ class Asked:
     training_args: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 1
     resources: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: str = ""
     launches: tuple[str, ...] = ()
     protect: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("plan",)
@@ -119,6 +121,7 @@ class Grant:
             "rounds": asked.rounds,
             "model_args": dict(asked.model_args),
             "training_args": dict(asked.training_args),
+            "preprocess": asked.preprocess,
             "needs": list(asked.needs),
             "limits": self.limits.to_plain(),
             "uses": self.uses,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from fedjob.common.errors import FedjobError, PlanError
 from fedjob.common.messages import Offer, Task
+from fedjob.common.preprocess import canonical, hash_of
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.node.datasets import Dataset, Datasets
@@ -192,7 +193,7 @@ def _subject(
         entry=entry,
         dataset=wish.dataset,
         use=wish.use,
-        version=version,
+        version=f"{version}+{hash_of(wish.preprocess)}" if wish.preprocess else version,
         project=wish.project,
     )
 
@@ -209,6 +210,7 @@ def _asked(wish: Offer | Task, job: str, operation: str, needs: tuple[str, ...])
         model_args=wish.model_args,
         training_args=wish.training_args,
         resources=wish.resources,
+        preprocess=canonical(wish.preprocess) if wish.preprocess else "",
         launches=tuple(wish.launches),
         protect=tuple(wish.protect),
         needs=needs,
@@ -278,7 +280,7 @@ def _decided(
             f"what was granted has ended ({over or 'its time has passed'}): its owner has to be asked anew"
         )
     elif every:
-        detail = "the data have changed since its owner was asked"
+        detail = "the data have changed since its owner was asked, or the steps that prepare them"
     state = "expired" if expired else ""
     return replace(verdict, status="pending", reason="not_requested", detail=detail, state=state)
 

@@ -209,7 +209,9 @@ def _version(datasets: Datasets, grant: Grant) -> str | None:
     dataset = datasets.find(grant.subject.dataset)
     if dataset is None or not grant.subject.version:
         return None
-    return Versions().of(dataset.mock if grant.subject.use == "mock" else dataset.path)
+    now = Versions().of(dataset.mock if grant.subject.use == "mock" else dataset.path)
+    _, prepared, steps = grant.subject.version.partition("+")
+    return now + prepared + steps
 
 
 def _checked_who(who: str) -> str:
