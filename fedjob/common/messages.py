@@ -57,6 +57,7 @@ class Offer:
         owner: who asks, as they describe themselves: `{name, org, role}`. Their key is in the frame.
         model_args, training_args: what the plan would run with; a grant may bind them to ranges.
         rounds: that the job is for.
+        brings: the researcher brings the data.
         preprocess: steps that the node runs on the data before the plan sees them, see `common/preprocess`.
         resources: `{cpus, memory, gpus, labels, pool}` that the node would have to spare.
         launches: sha256 of further plans that this one may launch as child tasks.
@@ -79,6 +80,7 @@ class Offer:
     model_args: dict[str, Any] = field(default_factory=dict)
     training_args: dict[str, Any] = field(default_factory=dict)
     rounds: int = 1
+    brings: bool = False
     preprocess: list[dict[str, Any]] = field(default_factory=list)
     resources: dict[str, Any] = field(default_factory=dict)
     launches: list[str] = field(default_factory=list)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 REASONS: Mapping[str, str] = {
+    "bring": "a node takes no data that researchers bring",
     "cancelled": "its owner withdrew it before it began",
     "config": "a home, its config.toml or a FEDJOB_* variable is wrong",
     "connection_lost": "the connection broke and did not come back in time",

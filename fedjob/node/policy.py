@@ -150,6 +150,11 @@ def _refused_outright(wish: Offer | Task, dataset: Dataset | None, config: NodeC
         return _no("project", f"this node takes no part in project {wish.project[:60]!r}{ask(config)}")
     if dataset is None and wish.dataset:
         return _no("no_dataset", f"there is no dataset {wish.dataset[:80]!r} here")
+    brings = wish.brings if isinstance(wish, Offer) else wish.files is not None
+    if brings and config.bring == "off":
+        return _no("bring", f"this node takes no data that researchers bring (bring = off){ask(config)}")
+    if not wish.dataset and not brings and wish.plan is None:
+        return _no("no_dataset", f"{wish.protocol} computes on a dataset, and the job names none here")
     if wish.use not in ("private", "mock"):
         return _no("spec", f"data are used as 'private' or 'mock', not {wish.use[:40]!r}")
     if dataset is not None and wish.use == "mock" and not dataset.mock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedjob.common.messages import Offer
+from fedjob.researcher.bringing import BROUGHT
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.spec import JobSpec, resources_of
 
@@ -32,6 +33,7 @@ def offer_for(
         model_args=spec.model_args,
         training_args=spec.training_args,
         rounds=spec.rounds,
+        brings=BROUGHT in dataset,
         preprocess=list(dataset.get("preprocess") or ()),
         resources=resources_of(spec, node),
         launches=sorted(spec.launches),
