@@ -10,6 +10,8 @@ from fedjob.common.errors import NotFinished
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.messages import End
 from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.index import owner_of
+from fedjob.researcher.hooks.publishing import stop_showing
 from fedjob.researcher.noticing import notice
 from fedjob.researcher.record import utc_now
 from fedjob.researcher.release import Goodbye, forget_goodbyes, release
@@ -41,6 +43,8 @@ def delete_job(folder: JobFolder, reach: Callable[[], Session]) -> None:
         if record.attempt and not spec.local:
             session = reach()
             session.repository.end_job(spec.id)
+            if spec.watchers:
+                stop_showing(session, spec.id)
             end = End(outcome=record.state)
             release(session, {node: Goodbye(spec.id, end, record.epoch) for node in spec.datasets})
         else:
@@ -55,9 +59,9 @@ def delete_job(folder: JobFolder, reach: Callable[[], Session]) -> None:
                     name=spec.name,
                     spec_hash=record.content_hash,
                     project=spec.project,
-                    owner=spec.researcher,
+                    owner=owner_of(home),
                     time=record.submitted,
-                    deleted_by=spec.researcher,
+                    deleted_by=owner_of(home),
                     deleted_time=utc_now(),
                 ),
             )

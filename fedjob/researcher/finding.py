@@ -25,6 +25,7 @@ def find_entries(
     state: str | Sequence[str] | None = None,
     project: str | None = None,
     token: str | None = None,
+    plan: str | None = None,
     limit: int | None = None,
     reverse: bool = False,
 ) -> list[JobEntry]:
@@ -37,6 +38,7 @@ def find_entries(
         name: exactly so, a pattern with `*`, or a compiled regular expression that matches from the start.
         id: how it begins, with or without `job_`.
         state: a state, a group (`pending`, `active`, `history`), or several.
+        plan: the beginning of its text's sha256, or its class.
         limit: only so many of the newest.
         reverse: newest first.
 
@@ -52,6 +54,8 @@ def find_entries(
         if (prefix is not None and not entry.id.startswith(prefix)) or not _is_named(entry.name, name):
             continue
         if (project is not None and entry.project != project) or (token is not None and entry.token != token):
+            continue
+        if plan is not None and not (entry.plan.startswith(plan) or entry.plan.endswith(f" {plan}")):
             continue
         if entry.state in ACTIVE:
             folder = job_folder(home, entry.id)
@@ -71,6 +75,7 @@ def find_entry(
     id: str | None = None,
     state: str | Sequence[str] | None = None,
     project: str | None = None,
+    plan: str | None = None,
 ) -> JobEntry | None:
     """Return the one job that matches, None for none; by its id a draft is found, too.
 
@@ -79,7 +84,7 @@ def find_entry(
     """
     if state is None and id is not None:
         state = tuple(State)
-    found = find_entries(home, name=name, id=id, state=state, project=project)
+    found = find_entries(home, name=name, id=id, state=state, project=project, plan=plan)
     if id is not None and (exact := [entry for entry in found if entry.id == id]):
         found = exact
     if len(found) > 1:

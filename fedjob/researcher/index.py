@@ -7,18 +7,22 @@ rows without a folder go. A file that was lost is made again, submissions includ
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from fedjob.common.enrol import MEMBERSHIP_NAME, load_membership
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.record import load_record
 from fedjob.researcher.spec import load_spec
 
 BUSY_S = 10.0
+LAYOUT = 1
+"""Of the index; it grows when a column comes, and the index is then made again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,7 @@ class JobEntry:
     """What a list shows of a job.
 
     Args:
+        plan: sha256 of its text, and its class.
         seen: its record's time of change, in nanoseconds.
     """
 
@@ -33,6 +38,7 @@ class JobEntry:
     name: str = ""
     project: str = ""
     protocol: str = ""
+    plan: str = ""
     state: str = ""
     reason: str = ""
     attempt: int = 0
@@ -45,6 +51,23 @@ class JobEntry:
     cloned_from: str = ""
     seen: int = 0
 
+
+SCHEMA = 1
+"""Of a submission."""
+
+SUBMISSION_FIELDS = (
+    "job_id",
+    "token",
+    "state",
+    "name",
+    "spec_hash",
+    "project",
+    "owner",
+    "time",
+    "schema",
+    "deleted_by",
+    "deleted_time",
+)
 
 _COLUMNS = tuple(f.name for f in fields(JobEntry))
 _TABLES = f"""
@@ -74,8 +97,13 @@ def open_index(home: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES.split(";"):
-            connection.execute(statement)
+        if (layout := connection.execute("PRAGMA user_version").fetchone()[0]) != LAYOUT:
+            connection.execute("DROP TABLE IF EXISTS jobs")
+            for statement in _TABLES.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {LAYOUT}")
+            if not layout:
+                _remember_submissions(connection, home)
         yield connection
         connection.execute("COMMIT")
     except sqlite3.Error as error:
@@ -121,6 +149,7 @@ def read_entry(folder: JobFolder, seen: int = 0) -> JobEntry:
         name=spec.name,
         project=spec.project,
         protocol=spec.protocol.name,
+        plan=f"{spec.plan_hash} {spec.plan_entry}".strip(),
         state=record.state,
         reason=record.reason,
         attempt=record.attempt,
@@ -133,3 +162,26 @@ def read_entry(folder: JobFolder, seen: int = 0) -> JobEntry:
         cloned_from=spec.cloned_from,
         seen=seen,
     )
+
+
+def _remember_submissions(index: sqlite3.Connection, home: Path) -> None:
+    """Fill in what a new file must know: the submissions of the jobs that are there, and of deleted ones."""
+    rows: list[tuple[object, ...]] = []
+    for path in (home / "jobs").glob("job_*"):
+        entry = read_entry(JobFolder(path))
+        if entry.submitted:
+            hash_, owner = load_record(JobFolder(path).record).content_hash, owner_of(home)
+            told = (entry.name, hash_, entry.project, owner, entry.submitted, SCHEMA, "", "")
+            rows.append((entry.id, entry.token, "created", *told))
+    for path in (home / "tombstones").glob("job_*.json"):
+        with suppress(OSError, ValueError, KeyError):
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            rows.append(tuple(kept[name] for name in SUBMISSION_FIELDS))
+    marks = ", ".join("?" * len(SUBMISSION_FIELDS))
+    names = ", ".join(SUBMISSION_FIELDS)
+    index.executemany(f"INSERT OR IGNORE INTO submissions ({names}) VALUES ({marks})", rows)
+
+
+def owner_of(home: Path) -> str:
+    """Return the party that a home belongs to; empty for one that joined no federation."""
+    return load_membership(home).party if (home / MEMBERSHIP_NAME).exists() else ""

@@ -7,25 +7,26 @@ when the job is deleted it stays, as `job_deleted`.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.durable import write_atomic
 from fedjob.common.errors import SpecError, SubmitError, TokenConflict, TokenDeleted
-from fedjob.researcher.index import open_index
+from fedjob.researcher.index import SCHEMA, SUBMISSION_FIELDS, open_index
 
-SCHEMA = 1
 SUBMIT_S = 30.0
 """How long a submission waits for another one of the same home."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_FIELDS = "token, state, job_id, name, spec_hash, project, owner, time, schema, deleted_by, deleted_time"
+_FIELDS = ", ".join(SUBMISSION_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,10 @@ def withdrawn(home: Path, job_id: str) -> None:
 
 def deleted(home: Path, submission: Submission) -> None:
     """Record that a job was deleted; it is never made again by its token."""
+    tombstones = home / "tombstones"
+    tombstones.mkdir(exist_ok=True)
+    plain = json.dumps(asdict(submission), indent=1) + "\n"
+    write_atomic(tombstones / f"{submission.job_id}.json", plain.encode())
     with open_index(home) as index:
         _put(index, submission)
         index.execute("DELETE FROM jobs WHERE id = ?", (submission.job_id,))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from fedjob.common.enrol import MEMBERSHIP_NAME, load_membership
 from fedjob.common.errors import (
     ConnectionLost,
     JobError,
@@ -17,6 +16,7 @@ from fedjob.common.errors import (
 from fedjob.common.lifecycle import PENDING, State
 from fedjob.researcher import submissions
 from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.index import owner_of
 from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import walk
 from fedjob.researcher.record import load_record, utc_now
@@ -28,7 +28,6 @@ def submission_of(folder: JobFolder, token: str) -> Submission:
     """Return what is recorded of a job's submission."""
     record, spec = load_record(folder.record), load_spec(folder.spec)
     home = folder.path.parent.parent
-    owner = load_membership(home).party if (home / MEMBERSHIP_NAME).exists() else ""
     return Submission(
         token=token,
         state="creating",
@@ -36,7 +35,7 @@ def submission_of(folder: JobFolder, token: str) -> Submission:
         name=spec.name,
         spec_hash=record.content_hash,
         project=spec.project,
-        owner=owner,
+        owner=owner_of(home),
         time=utc_now(),
     )
 

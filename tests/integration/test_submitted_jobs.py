@@ -1,0 +1,361 @@
+"""Local jobs that are handed over to a process of their own: submit, wait, cancel, kill, restart, clone, delete."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedjob import EarlyStopping, FedAvg, Hook, Job, JobFailed
+from fedjob.common.config import set_config
+from fedjob.common.errors import (
+    NoSuchJob,
+    NotFinished,
+    NotReady,
+    SpecError,
+    SubmitError,
+    TokenConflict,
+    TokenDeleted,
+    WaitTimeout,
+)
+from fedjob.researcher.breakpoints import hash_file
+from fedjob.researcher.settings import ResearcherConfig
+from tests.data import TRAINING, make_points
+from tests.plans import Linear, Raises, Tiny
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+PATIENCE_S = 90.0
+
+SLOW = """\
+import time
+
+import torch
+from fedjob import TorchPlan
+
+
+class Slow(TorchPlan):
+    def init_model(self, model_args):
+        return torch.nn.Linear(4, 2)
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def training_data(self, dataset, training_args):
+        inputs, targets = dataset.arrays()
+        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
+
+    def training_step(self, model, batch):
+        time.sleep({seconds})
+        inputs, targets = batch
+        return torch.nn.functional.cross_entropy(model(inputs), targets)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def make(tmp_path: Path, home: Path) -> Callable[..., Job]:
+    data = str(make_points(tmp_path / "points.npz", 60, 1))
+
+    def make_job(**changes: object) -> Job:
+        if "slow" in changes:
+            seconds = changes.pop("slow")
+            plan = tmp_path / f"slow_{seconds}.py"
+            plan.write_text(SLOW.replace("{seconds}", str(seconds)))
+            changes["training_plan"] = f"{plan}:Slow"
+            changes["training_args"] = {"num_updates": 1000, "batch_size": 16}
+        arguments: dict[str, object] = {
+            "training_plan": Tiny,
+            "data": data,
+            "nodes": "local",
+            "training_args": TRAINING,
+            "rounds": 2,
+            "seed": 3,
+            "home": home,
+        }
+        return Job(FedAvg(), **{**arguments, **changes})  # type: ignore[arg-type]
+
+    return make_job
+
+
+def digest(job: Job) -> str:
+    return hash_file(job.folder / "result" / "params.safetensors")
+
+
+def runner_of(job: Job) -> int:
+    """Return the process id of a job's detached runner, once it holds the job's lock."""
+    wait_until(job._folder.is_held, timeout_s=PATIENCE_S, what="a runner to take the job up")
+    return job._folder.holder()
+
+
+def until(job: Job, *states: str) -> None:
+    wait_until(
+        lambda: job.state in states, timeout_s=PATIENCE_S, what=f"{job!r} to be {' or '.join(states)}"
+    )
+
+
+def python(text: str, *arguments: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, cwd=cwd
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.feature("PS-01", "PS-02", "PS-32", "TB-22", "TB-23", "TB-34", "PS-42", "NV-36", "NV-41")
+def test_a_submitted_job_outlives_the_process_that_made_it_and_ends_as_a_run_does(
+    make: Callable[..., Job], tmp_path: Path
+) -> None:
+    ran = make()
+    ran.run(progress=False)
+    job = make(props={"ticket": "X-1"}, name="kept")
+    began = time.monotonic()
+    assert job.submit() is job
+    assert time.monotonic() - began < 1.0
+    assert job
+    assert job.state in ("waiting", "queued", "starting", "running")
+    other = "import sys; from fedjob import Job; print(Job.open(sys.argv[1]).wait(silent=True).state)"
+    assert python(other, str(job.folder), cwd=tmp_path) == "completed"
+    assert job.success
+    assert digest(job) == digest(ran)
+    assert set(job.result.params) == set(ran.result.params)
+    again = Job.open(job.folder)
+    for name in ("id", "name", "params", "created", "owner", "data", "plan", "props"):
+        assert getattr(again, name) == getattr(job, name), name
+    record = job.record
+    assert record.created <= record.submitted <= record.started <= record.finished
+    assert record.created.endswith("Z")
+    took = job.duration
+    assert 0 < took == job.duration
+
+
+@pytest.mark.feature("TB-48", "PS-54")
+def test_waiting_tells_on_stderr_and_ends_with_the_jobs_end_or_with_the_time(
+    make: Callable[..., Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NotReady, match="draft"):
+        make().wait()
+    bad = make(training_plan=Raises).submit()
+    with pytest.raises(JobFailed) as caught:
+        bad.wait(silent=True)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
+    assert (caught.value.outcome, bad.state) == ("failed", "failed")
+    assert caught.value.reason == bad.reason == "exception"
+    with pytest.raises(JobFailed):
+        bad.wait()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "failed" in said.err
+    slow = make(slow=0.01, rounds=1, training_args={}).submit()
+    with pytest.raises(WaitTimeout, match="it goes on"):
+        slow.wait(timeout_s=1, silent=True)
+    assert not slow.finished
+    assert slow.wait(timeout_s=PATIENCE_S, silent=True).success
+
+
+@pytest.mark.feature("TB-40", "PS-58", "NV-47")
+def test_a_job_is_killed_from_another_process_wherever_it_stands(
+    make: Callable[..., Job], tmp_path: Path
+) -> None:
+    job = make(slow=60).submit()
+    until(job, "running")
+    runner = runner_of(job)
+    time.sleep(1.0)  # deep in the plan's own code
+    began = time.monotonic()
+    killing = "import sys; from fedjob import Job; print(Job.open(sys.argv[1]).kill())"
+    assert python(killing, str(job.folder), cwd=tmp_path) == "True"
+    assert time.monotonic() - began < 20
+    assert (job.state, job.reason) == ("killed", "killed")
+    wait_until(lambda: not Path(f"/proc/{runner}").exists(), timeout_s=20, what="the runner to end")
+    states = [event.body["state"] for event in job.events() if event.type == "state"]
+    assert states[-2:] == ["stopping", "killed"]
+    assert job.kill() is False
+    assert job.cancel() is False
+
+
+@pytest.mark.feature("TB-39", "TB-41", "NV-57")
+def test_of_jobs_beyond_max_jobs_the_others_queue_in_order_and_can_be_cancelled(
+    make: Callable[..., Job], home: Path
+) -> None:
+    home.mkdir()
+    set_config(ResearcherConfig, home, "max_jobs", "1")
+    first = make(slow=60, name="first").submit()
+    until(first, "running")
+    second, third = make(name="second").submit(), make(name="third").submit()
+    for job in (second, third):
+        until(job, "queued")
+    assert first.cancel() is False
+    assert second.cancel() is True
+    assert (second.state, second.reason) == ("cancelled", "cancelled")
+    assert third.state == "queued"
+    assert first.state == "running"
+    assert first.kill()
+    assert third.wait(timeout_s=PATIENCE_S, silent=True).success
+    assert third.cancel() is False
+    assert second.kill() is False
+
+
+@pytest.mark.feature("PS-44", "NV-49", "PS-61", "PS-62", "NV-59")
+def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(make: Callable[..., Job]) -> None:
+    whole = make(rounds=40)
+    whole.run(progress=False)
+    job = make(rounds=40).submit()
+    wait_until(lambda: len(job.breakpoints) > 1, timeout_s=PATIENCE_S, what="two rounds")
+    with pytest.raises(NotFinished, match="running"):
+        job.restart()
+    with pytest.raises(NotFinished, match="running"):
+        job.delete()
+    os.kill(runner_of(job), signal.SIGKILL)
+    with pytest.raises(JobFailed) as caught:
+        job.wait(silent=True)
+    assert (caught.value.outcome, caught.value.reason) == ("lost", "runner_died")
+    before = [event.round for event in job.events() if event.type == "round"]
+    time.sleep(1.0)
+    assert job.state == "lost"  # nothing is begun again by itself
+    job.restart().wait(timeout_s=PATIENCE_S, silent=True)
+    assert job.attempts == 2
+    assert [(a.attempt, a.state, a.reason) for a in job.record.past] == [(1, "lost", "runner_died")]
+    assert digest(job) == digest(whole)
+    rounds = [event.round for event in job.events() if event.type == "round"]
+    assert rounds[: len(before)] == before
+    assert before[-1] <= rounds[len(before)] <= before[-1] + 2  # a breakpoint comes before its event
+
+
+@pytest.mark.feature("NV-49")
+def test_a_job_that_waited_when_its_runner_died_goes_on_when_somebody_looks(
+    make: Callable[..., Job], home: Path
+) -> None:
+    home.mkdir()
+    set_config(ResearcherConfig, home, "max_jobs", "1")
+    first = make(slow=60).submit()
+    until(first, "running")
+    job = make().submit()
+    until(job, "queued")
+    os.kill(runner_of(job), signal.SIGKILL)
+    wait_until(lambda: not job._folder.is_held(), timeout_s=10, what="the lock to be free")
+    assert job.state == "queued"
+    first.kill()
+    assert job.wait(timeout_s=PATIENCE_S, silent=True).success
+    assert job.attempts == 1
+    assert job.record.past == []
+
+
+def test_a_restart_may_begin_at_an_older_breakpoint_and_go_further(make: Callable[..., Job]) -> None:
+    four = make(rounds=4)
+    four.run(progress=False)
+    job = make(rounds=2).submit().wait(silent=True)
+    with pytest.raises(SpecError, match="before it"):
+        job.restart(rounds=1)
+    job.restart(breakpoint=1, rounds=4).wait(timeout_s=PATIENCE_S, silent=True)
+    assert digest(job) == digest(four)
+    assert job.attempts == 2
+    with pytest.raises(SpecError, match="no breakpoint of job"):
+        job.restart(breakpoint=four.breakpoints[0])
+
+
+@pytest.mark.feature("NV-16", "TB-06")
+def test_a_clone_keeps_every_field_but_those_that_are_named(
+    make: Callable[..., Job], tmp_path: Path
+) -> None:
+    job = make(slow=0.001, rounds=1, name="first", props={"a": 1}, hooks=[EarlyStopping("loss")])
+    (tmp_path / "slow_0.001.py").unlink()
+    clone = job.clone(model_args={"width": 9}, name="second")
+    assert clone.state == "draft"
+    assert clone.cloned_from == job.id
+    changed = {
+        name
+        for name in job.spec.__dataclass_fields__
+        if getattr(job.spec, name) != getattr(clone.spec, name)
+    }
+    assert changed == {"id", "name", "cloned_from", "model_args"}
+    chain = clone.clone()
+    assert (chain.cloned_from, chain.name) == (clone.id, "second")
+    same = make()
+    same.run(progress=False)
+    twin = same.clone()
+    twin.run(progress=False)
+    assert digest(twin) == digest(same)
+    with pytest.raises(SpecError, match="did you mean 'rounds'"):
+        job.clone(round=3)
+    same.delete()
+    with pytest.raises(NoSuchJob, match="deleted"):
+        same.clone()
+    with pytest.raises(NoSuchJob, match="deleted"):
+        same.delete()
+
+
+@pytest.mark.feature("NV-55", "NV-54", "NV-63")
+def test_a_token_names_one_job_for_good(make: Callable[..., Job], home: Path) -> None:
+    job = make(seed=None).submit(token="nightly-1")
+    again = make(seed=None).submit(token="nightly-1")
+    assert again.id == job.id
+    with pytest.raises(TokenConflict, match=job.id):
+        make(seed=None, rounds=3).submit(token="nightly-1")
+    other = make(seed=None, project="other").submit(token="nightly-1")
+    assert other.id != job.id
+    for token in ("", "x" * 129, "a b", "ä"):
+        if token:
+            with pytest.raises(SpecError, match="submit token"):
+                make().submit(token=token)
+    job.wait(silent=True)
+    job.delete()
+    assert not job.folder.exists()
+    with pytest.raises(TokenDeleted, match=job.id):
+        make(seed=None).submit(token="nightly-1")
+    other.wait(silent=True)
+
+
+@pytest.mark.feature("NV-53")
+@pytest.mark.parametrize("when", ["begin", "created"])
+def test_a_submission_that_was_cut_is_continued_by_the_next_with_its_token(
+    make: Callable[..., Job], home: Path, tmp_path: Path, when: str
+) -> None:
+    cut = f"""
+import os, signal, sys
+from fedjob import Job
+from fedjob.researcher import submissions
+code = submissions.{when}.__code__
+def watch(frame, what, _):
+    if frame.f_code is code and what == ("return" if {when!r} == "begin" else "call"):
+        os.kill(os.getpid(), signal.SIGKILL)
+job = Job.open(sys.argv[1])
+sys.setprofile(watch)
+job.submit(token="t")
+"""
+    job = make()
+    done = subprocess.run([sys.executable, "-c", cut, str(job.folder)], timeout=PATIENCE_S, cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL
+    assert job.state == ("draft" if when == "begin" else "waiting")
+    again = make().submit(token="t")
+    assert again.id == job.id
+    assert again.wait(timeout_s=PATIENCE_S, silent=True).success
+    assert again.attempts == 1
+
+
+def test_a_hook_of_this_process_cannot_be_submitted(make: Callable[..., Job]) -> None:
+    class Mine(Hook):
+        name = "mine-alone"
+
+    with pytest.raises(SpecError, match="Mine lives in this process"):
+        make(hooks=[Mine()]).submit()
+
+
+def test_a_job_is_submitted_once(make: Callable[..., Job]) -> None:
+    job = make(training_plan=Linear, training_args={"lr": 0.1, "num_updates": 1, "batch_size": 8})
+    job.submit()
+    with pytest.raises(Exception, match="only a draft is submitted"):
+        job.submit()
+    job.wait(silent=True)
+    assert issubclass(TokenConflict, SubmitError)
