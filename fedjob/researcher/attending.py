@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fedjob.researcher.hooks.counting import Counting
+from fedjob.researcher.hooks.publishing import Publishing
 from fedjob.researcher.hooks.telling import Telling
 
 if TYPE_CHECKING:
@@ -24,4 +25,7 @@ def attendants(job: Job, session: Session | None, note: Callable[[str], object])
     telling = Telling(job, note)
     if session is None:
         return (telling,)
-    return telling, Counting(session.endpoint.traffic)
+    counting = Counting(session.endpoint.traffic)
+    if not job.spec.watchers:
+        return telling, counting
+    return telling, counting, Publishing(session, job.spec)

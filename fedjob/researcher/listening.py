@@ -121,7 +121,8 @@ class Listening(ABC):
         facts = self._facts()
         if facts.state != State.WAITING:
             return []
-        return [{"node": node, "contact": facts.contacts.get(node, "")} for node in facts.live.waiting]
+        contacts = {**facts.contacts, **facts.live.contacts}
+        return [{"node": node, "contact": contacts.get(node, "")} for node in facts.live.waiting]
 
     @property
     def traffic(self) -> tuple[Tally, ...]:

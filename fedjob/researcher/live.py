@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.researcher.events import JobEvent, is_job_state, state_of
 
-
 _ODD = ("nan", "inf", "-inf")
 """How a log writes the numbers that JSON does not have."""
 

@@ -17,6 +17,7 @@ from fedjob.researcher.formatting import utc
 from fedjob.researcher.history import OVERALL
 from fedjob.researcher.hooks.counting import read_traffic
 from fedjob.researcher.listening import Listening
+from fedjob.researcher.noticing import notice
 from fedjob.researcher.partial import Partial, load_partial
 from fedjob.researcher.position import Position
 from fedjob.researcher.record import JobRecord, seconds_between, utc_now
@@ -254,7 +255,7 @@ class Looking(Listening):
     # -- heard ----------------------------------------------------------------------
 
     def _listen(self, since: int) -> Source:
-        return FolderSource(self._folder, since)
+        return FolderSource(self._folder, since, lambda: notice(self._folder))
 
     def _tallies(self) -> tuple[Tally, ...]:
         return read_traffic(self._folder)

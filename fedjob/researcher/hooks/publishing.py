@@ -1,0 +1,191 @@
+"""Shows a job to its watchers while it runs: its events as objects, how it stands as a signed frame."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from fedjob.common.errors import FedjobError, RepositoryError
+from fedjob.common.repository.base import watch_job
+from fedjob.common.types import Ref
+from fedjob.researcher.events import JobEvent
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.hooks.counting import read_traffic
+from fedjob.researcher.position import Position
+from fedjob.researcher.record import load_record
+from fedjob.researcher.shown import (
+    MAX_NODES,
+    MAX_SEGMENT_BYTES,
+    MAX_SEGMENTS,
+    MAX_TEXT_CHARS,
+    Segment,
+    Shown,
+    cut,
+)
+
+if TYPE_CHECKING:
+    from fedjob.researcher.session import Session
+    from fedjob.researcher.spec import JobSpec
+
+EVERY_S = 1.0
+"""Between two publications."""
+
+SIGN_OF_LIFE_S = 30.0
+"""After which a job that has nothing to tell says that it is still there."""
+
+MAX_PAUSE_S = 30.0
+"""Between two tries at a hub that does not answer."""
+
+LAST_S = 15.0
+"""How long the job's end may wait for the last publication."""
+
+REPLACED_S = 60.0
+"""How long a segment that another one replaced stays, for those who are about to fetch it."""
+
+_log = logging.getLogger("fedjob")
+
+
+class Publishing(Hook):
+    """Publishes from a thread of its own, so that no round waits for it; what fails is tried again."""
+
+    name: ClassVar[str] = "publishing"
+
+    def __init__(self, session: Session, spec: JobSpec) -> None:
+        self._session = session
+        self._spec = spec
+        self._readers = tuple(sorted(spec.watchers))
+        self._holder = watch_job(spec.id)
+        self._segments: list[Segment] = []
+        self._replaced: list[tuple[float, Ref]] = []
+        self._folder: JobFolder | None = None
+        self._news = threading.Event()
+        self._over = threading.Event()
+        self._count = 0
+        self._thread: threading.Thread | None = None
+        self.trouble = ""
+
+    def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
+        self._folder = folder
+        self._thread = threading.Thread(target=self._run, name="fedjob-publishing", daemon=True)
+        self._thread.start()
+
+    def event(self, event: JobEvent) -> None:
+        self._news.set()
+
+    def end(self, outcome: str) -> None:
+        self._over.set()
+        self._news.set()
+        if self._thread is not None:
+            self._thread.join(LAST_S)
+        if self.trouble:
+            _log.warning("watchers may not see how job %s ended: %s", self._spec.id, self.trouble)
+
+    def _run(self) -> None:
+        pause_s = EVERY_S
+        last_by: float | None = None
+        while True:
+            self._news.wait(SIGN_OF_LIFE_S)
+            self._news.clear()
+            over = self._over.is_set()
+            try:
+                self.publish()
+            except (FedjobError, OSError) as error:  # the hub may be away: the job goes on
+                self.trouble = str(error)
+                self._news.set()
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+            else:
+                self.trouble = ""
+                pause_s = EVERY_S
+                if over:
+                    return
+            if over:
+                last_by = last_by or time.monotonic() + LAST_S - 2 * EVERY_S
+                if time.monotonic() > last_by:
+                    return
+                time.sleep(EVERY_S)
+            else:
+                self._over.wait(pause_s)
+
+    def publish(self) -> None:
+        """Show how the job stands now."""
+        folder = self._folder
+        if folder is None:
+            return
+        record = load_record(folder.record)  # before the events: the frame says no more than they do
+        self._segments = self._put_segments(folder)
+        self._count = max(self._count + 1, int(time.time() * 1000))  # a later runner's count is larger
+        spec = self._spec
+        shown = Shown(
+            job=spec.id,
+            owner=self._session.party,
+            count=self._count,
+            time=time.time(),
+            name=spec.name[:MAX_TEXT_CHARS],
+            protocol=spec.protocol.name,
+            plan=f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "",
+            state=str(record.state),
+            reason=record.reason[:MAX_TEXT_CHARS],
+            detail=record.detail[:MAX_TEXT_CHARS],
+            attempt=record.attempt,
+            rounds=record.rounds or spec.rounds,
+            nodes=sorted(spec.datasets)[:MAX_NODES],
+            created=record.created,
+            traffic=list(read_traffic(folder)),
+            segments=self._segments[-MAX_SEGMENTS:],
+        )
+        frame = shown.frame(self._session.identity, self._session.federation)
+        self._session.repository.put_watch(spec.id, frame, readers=self._readers)
+        self._forget()
+
+    def _put_segments(self, folder: JobFolder) -> list[Segment]:
+        """Put what is new of the log into objects; return all that watchers need."""
+        segments = list(self._segments)
+        while True:
+            spans = [(segment.start, segment.end) for segment in segments]
+            begin = spans[-1][1] if spans else 0
+            block = _read(folder.events, begin, begin + MAX_SEGMENT_BYTES)
+            whole = block.rfind(b"\n") + 1
+            if not whole:
+                return segments
+            kept = {(segment.start, segment.end): segment for segment in segments}
+            segments = []
+            for start, end in cut(spans, begin + whole):
+                segment = kept.pop((start, end), None)
+                if segment is None:
+                    ref = self._session.repository.put(
+                        _read(folder.events, start, end), job=self._holder, readers=self._readers
+                    )
+                    segment = Segment(start=start, end=end, ref=ref)
+                segments.append(segment)
+            now = time.monotonic()
+            self._replaced += [(now + REPLACED_S, segment.ref) for segment in kept.values()]
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        due = [ref for at, ref in self._replaced if at < now]
+        self._replaced = [(at, ref) for at, ref in self._replaced if at >= now]
+        for ref in due:
+            try:
+                self._session.repository.delete(ref)
+            except RepositoryError:  # it goes with the job
+                return
+
+
+def stop_showing(session: Session, job: str) -> None:
+    """Take back what was shown of a job to its watchers.
+
+    Raises:
+        RepositoryError: the hub can't be reached.
+    """
+    session.repository.end_job(watch_job(job))
+
+
+def _read(path: Path, start: int, end: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(end - start)
