@@ -264,7 +264,7 @@ def is_params(value: Any) -> bool:
 
 def _where(error: BaseException) -> str:
     """Name the class of an error and the lines inside the plan's own text, and no values."""
-    from fedjob.common.plans.source import PLAN_FILENAME
+    from fedjob.common.plans.places import PLAN_FILENAME
 
     lines = [
         str(frame.lineno)
@@ -280,7 +280,7 @@ def _our_words(error: PlanError) -> str:
 
     Nothing for an error that the plan's own code raised.
     """
-    from fedjob.common.plans.source import PLAN_FILENAME
+    from fedjob.common.plans.places import PLAN_FILENAME
 
     raised = traceback.extract_tb(error.__traceback__)[-1]
     return "" if raised.filename.startswith(PLAN_FILENAME) else str(error)[:1000]

@@ -17,6 +17,9 @@ from fedjob.common.plans.bindings import Binding, Module, Unit, bound_names, has
 from fedjob.common.plans.extraction import Locate
 from fedjob.common.plans.hidden import decode_plan
 
+PLAN_FILENAME = "<plan "
+"""Every plan's file name in tracebacks begins so, and goes on with its hash."""
+
 Definition = type | types.FunctionType
 _Scopes = (ast.FunctionDef, ast.AsyncFunctionDef)
 _TRANSPARENT_MAGICS = frozenset({"time", "timeit", "capture", "prun"})
@@ -78,6 +81,10 @@ def place_of(definition: Definition) -> Place:
     shell = _shell()
     if filename and Path(filename).is_file():
         return _place_in_source(definition, filename, codes, vars(module) if module else {})
+    if filename.startswith(PLAN_FILENAME) and filename in linecache.cache:
+        # it was built from a plan's text: a plan at a node that submits a job of its own
+        text = "".join(linecache.getlines(filename))
+        return _place_in_source(definition, filename, codes, {}, text)
     if shell is not None and definition.__module__ == "__main__":
         return _place_in_notebook(definition, shell, filename)
     path = getattr(module, "__file__", None)
@@ -92,9 +99,13 @@ def place_of(definition: Definition) -> Place:
 
 
 def _place_in_source(
-    definition: Definition, path: str, codes: list[types.CodeType], live: Mapping[str, Any]
+    definition: Definition,
+    path: str,
+    codes: list[types.CodeType],
+    live: Mapping[str, Any],
+    text: str | None = None,
 ) -> Place:
-    unit = Unit(_read(Path(path)), path)
+    unit = Unit(_read(Path(path)) if text is None else text, path)
     module = _module_of([unit], path)
     parts = [part for part in definition.__qualname__.split(".") if part != "<locals>"]
     tree = _parse(unit, path)

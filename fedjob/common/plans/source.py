@@ -20,10 +20,7 @@ from fedjob.common.plans.base import TrainingPlan, check_plan_class
 from fedjob.common.plans.extraction import Extraction
 from fedjob.common.plans.function import FunctionPlan, RemoteFunction, function
 from fedjob.common.plans.hidden import check_plan_text, decode_plan
-from fedjob.common.plans.places import Place, place_in_file, place_of
-
-PLAN_FILENAME = "<plan "
-"""Every plan's file name in tracebacks begins so, and goes on with its hash."""
+from fedjob.common.plans.places import PLAN_FILENAME, Place, place_in_file, place_of
 
 _SOURCE = "__fedjob_source__"
 

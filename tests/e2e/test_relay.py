@@ -1,0 +1,43 @@
+"""Two federations: a node of the first is a researcher in the second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.spec import load_spec
+from tests.e2e.federation import Federation, preferred_kind
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.mark.feature("NV-23")
+def test_a_relay_passes_on_the_sum_of_its_own_federation(tmp_path: Path) -> None:
+    (tmp_path / "nation").mkdir()
+    (tmp_path / "region").mkdir()
+    kind = preferred_kind()
+    with Federation(tmp_path / "nation", kind) as nation, Federation(tmp_path / "region", kind) as region:
+        for node, rows in zip(region.add_nodes("ward1", "ward2"), (3, 4), strict=True):
+            path = tmp_path / f"{node.name}.csv"
+            path.write_text("a,b\n" + "1,2\n" * rows)
+            node.add("beds", path, "ward")
+        nation.add_nodes("south")
+        region.start_nodes()
+        nation.start_nodes()
+        relay = tmp_path / "relay"
+        region.cli("init", "--id", "south-region", "--hub", region.url, home=relay)
+        nation.cli("init", "--id", "lab", "--hub", nation.url)
+        asked = nation.processes.run(
+            "python",
+            ROOT / "examples" / "relay.py",
+            *(nation.url, "south", region.url, str(relay)),
+            env={"FEDJOB_HOME": str(nation.folder / "lab")},
+            timeout_s=120,
+        )
+        assert "7 rows in the region" in asked.stdout
+        (job,) = (relay / "jobs").iterdir()
+        assert load_spec(JobFolder(job).spec).props == {"via": "south"}
