@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ class NodeInfo:
     version: str = ""
     num_datasets: int = 0
     busy: int = 0
+    workers: int = 0
+    contact: str = ""
+    labels: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+
+    def takes_part(self, project: str) -> bool:
+        """Whether the node is enrolled in a project; every node takes part in jobs without one."""
+        return not project or any(fnmatchcase(project, pattern) for pattern in self.projects)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

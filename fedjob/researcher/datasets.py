@@ -18,7 +18,7 @@ _FORMS = 'data={"tags": ["heart"]}, data="node/name", dataset handles, a local p
 
 
 def resolve(
-    data: Any, nodes: list[str] | None, session: Session, *, use: str = "private"
+    data: Any, nodes: list[str] | None, session: Session, *, use: str = "private", project: str = ""
 ) -> dict[str, dict[str, Any]]:
     """Find the dataset to use at each node.
 
@@ -29,6 +29,7 @@ def resolve(
         data: see `_FORMS`; what is brought stands as `{"brought": name}`.
         nodes: use these only; None for every node that has the data.
         use: `mock` for datasets that have one.
+        project: only nodes that are enrolled in it take part; empty for all.
 
     Returns:
         node -> `{name, num_rows, version}`; `name` is empty for a job without data, and with
@@ -39,12 +40,15 @@ def resolve(
         SpecError: `data` is none of the forms, or matches two datasets at one node.
     """
     brought, rest = _divide(data)
-    found = {} if rest is None else _at_nodes(rest, nodes, session, use, alone=brought is None)
+    found = {} if rest is None else _at_nodes(rest, nodes, session, use, project, alone=brought is None)
     if brought is None and rest is not None:
         return found
     if use == "mock" and rest is None:
         raise SpecError("use='mock' is for datasets at nodes: this job uses none")
-    everywhere = nodes if nodes is not None else [node.id for node in session.nodes() if node.online]
+    there = [node.id for node in session.nodes() if node.online and node.takes_part(project)]
+    everywhere = there if nodes is None else nodes
+    if project and (outside := sorted(set(everywhere) - set(there))):
+        raise NoDatasets(f"nodes {', '.join(outside)} do not answer, or take no part in project {project}")
     if not everywhere:
         raise NoDatasets("no node answers: start one, or look at session.nodes()")
     empty = {"name": "", "num_rows": None, "version": ""}
@@ -65,9 +69,9 @@ def _divide(data: Any) -> tuple[str | None, Any]:
 
 
 def _at_nodes(
-    data: Any, nodes: list[str] | None, session: Session, use: str, *, alone: bool
+    data: Any, nodes: list[str] | None, session: Session, use: str, project: str, *, alone: bool
 ) -> dict[str, dict[str, Any]]:
-    offered = session.datasets()
+    offered = session.datasets(project=project)
     chosen = list(_choose(data, list(offered)))
     if nodes is not None:
         known = {handle.node for handle in offered}

@@ -35,6 +35,7 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.home import home_path, job_folder
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.idling import warn_of_no_workers
 from fedjob.researcher.living import Living
 from fedjob.researcher.looking import Looking, RoundInfo
 from fedjob.researcher.position import Position
@@ -49,6 +50,7 @@ from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_pl
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
+    from fedjob.researcher.rehearsal import Rehearsal
 
 __all__ = ["LOCAL", "Job", "RoundInfo"]
 
@@ -301,7 +303,9 @@ class Job(Asking, Living, Looking, ByHand):
             spec = self._spec
         else:
             asked = None if self._nodes_asked is None else list(self._nodes_asked)
-            datasets = resolve(self._data, asked, session, use=self._spec.use)
+            datasets = resolve(
+                self._data, asked, session, use=self._spec.use, project=self._spec.project
+            )
             spec = replace(
                 self._spec,
                 researcher=session.party,
@@ -310,17 +314,20 @@ class Job(Asking, Living, Looking, ByHand):
             )
         required = set(self._spec.the_quorum.required) | set(self._explicit_nodes())
         unknown = sorted(required - set(datasets))
+        where = f" in project {self._spec.project}" if self._spec.project else ""
         if unknown:
             raise SpecError(
-                f"the job requires nodes {', '.join(unknown)}, but only {', '.join(datasets)} have its data"
+                f"the job requires nodes {', '.join(unknown)}, but only {', '.join(datasets)} have its data{where}"
             )
         if self._spec.the_quorum.min_nodes > len(datasets):
             raise SpecError(
                 f"the quorum needs {self._spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
-                f"job's data: {', '.join(datasets)}"
+                f"job's data{where}: {', '.join(datasets)}"
             )
         self._spec = replace(spec, datasets=attach(spec.preprocess, self._data, datasets))
         self._spec.save(self._folder.spec)
+        if session is not None:
+            warn_of_no_workers(session, datasets)
 
     def _explicit_nodes(self) -> tuple[str, ...]:
         part = self._spec.selector
@@ -384,6 +391,17 @@ class Job(Asking, Living, Looking, ByHand):
             shutil.rmtree(folder.path, ignore_errors=True)
             raise
         return clone
+
+    def rehearse(self) -> Rehearsal:
+        """Run the whole job on the nodes' mocks first; then ask their owners, with the outcome in the note.
+
+        Raises:
+            JobError: the job is no draft any more.
+            NoDatasets, SpecError: its datasets have no mocks.
+        """
+        from fedjob.researcher.rehearsal import rehearse
+
+        return rehearse(self)
 
     # -- come back ------------------------------------------------------------------
 

@@ -107,22 +107,32 @@ class Session(HomeJobs):
                         version=pong.version,
                         num_datasets=pong.num_datasets,
                         busy=pong.busy,
+                        workers=pong.workers,
+                        contact=pong.contact,
+                        labels=tuple(pong.labels),
+                        projects=tuple(pong.projects),
                     )
                 )
         return Table(infos, ("id", "online", "version", "num_datasets", "busy"))
 
     def datasets(
-        self, tags: Iterable[str] | None = None, name: str | None = None, timeout_s: float = 3.0
+        self,
+        tags: Iterable[str] | None = None,
+        name: str | None = None,
+        timeout_s: float = 3.0,
+        *,
+        project: str = "",
     ) -> Table[DatasetHandle]:
         """Return the datasets that nodes offer.
 
         Args:
             tags: a dataset must have all of them.
             name: exact name of a dataset.
+            project: only nodes that are enrolled in it answer; empty for all nodes.
         """
         if isinstance(tags, str):
             raise SpecError(f"tags is a list of strings: tags=[{tags!r}]")
-        body = Search(tags=[str(tag) for tag in tags or ()], name=name or "")
+        body = Search(tags=[str(tag) for tag in tags or ()], name=name or "", project=project)
         self.roster.refresh()
         answers = self.ask(None, body, timeout_s=timeout_s)
         handles = [
