@@ -9,11 +9,11 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import End, Message, Task, work_key
+from fedjob.common.needs import read_need
 from fedjob.common.types import check_job_id
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
 from fedjob.node.parts import Parts, Turn, objects_of, task_of
-from fedjob.node.resources import read_need
 
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.lifecycle import ACTIVE, PENDING
+from fedjob.common.needs import read_need
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.parts import Turn
-from fedjob.node.resources import Judgement, judge, read_need
+from fedjob.node.resources import Judgement, judge
 from fedjob.node.settings import NodeConfig
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError, SpecError
+from fedjob.common.needs import read_bytes
 from fedjob.node.hours import read_hours
 from fedjob.node.launcher import read_options
-from fedjob.node.resources import Capacity, Part, read_bytes, read_labels, read_pools
+from fedjob.node.resources import Capacity, Part, read_labels, read_pools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedjob.common.lifecycle import ACTIVE, HISTORY, TABLE, State, advance
-from fedjob.node.resources import read_need
+from fedjob.common.needs import read_need
 from fedjob.node.taskbook import Book, JobRow, TaskRow
 from fedjob.node.taskevents import (
     Began,
