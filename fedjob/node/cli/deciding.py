@@ -55,7 +55,7 @@ def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @json_option
 def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: bool, **options: Any) -> None:
     """Allow exactly this text, for this researcher, on this dataset, within the limits given."""
-    limits = parse_limits(**options) if any(options.values()) else None
+    limits = parse_limits(**options) if any(value not in (None, ()) for value in options.values()) else None
     config = load_config(NodeConfig, home.root)
     with open_database(home) as database:
         store = Grants(database)

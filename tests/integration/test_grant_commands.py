@@ -1,0 +1,361 @@
+"""`fedjob node grants` and `fedjob node audit`, typed by an owner beside a running node."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedjob.common.messages import Answer
+from fedjob.common.plans.source import extract, plan_hash
+from fedjob.common.types import new_job_id
+from fedjob.node.settings import NodeConfig
+from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
+from tests.processes import Processes
+
+RISKY = ADD_ONE.replace("import pathlib\n", "import os\nimport pathlib\nimport socket\n").replace(
+    "        inputs, targets = batch\n",
+    '        inputs, targets = batch\n        os.system("date")  # nosec\n        eval("1 + 1")\n',
+)
+
+
+class Owner:
+    """Types `fedjob node ...` with the home of a node that runs in this process."""
+
+    def __init__(self, processes: Processes, node: Node) -> None:
+        self.processes = processes
+        self.node = node
+
+    def types(self, *words: str | Path, expect: int = 0) -> str:
+        home = self.node.home.root
+        done = self.processes.run("fedjob", "node", *words, "--home", home, expect=expect)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done.stdout if expect == 0 else done.stderr
+
+    def json(self, *words: str | Path) -> Any:
+        return json.loads(self.types(*words, "--json"))
+
+    def pending(self) -> str:
+        (grant,) = self.json("grants", "list", "--pending")
+        return str(grant["id"])
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    made = Federation(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def owner(federation: Federation, tmp_path: Path) -> Iterator[Owner]:
+    with Processes(tmp_path / "logs") as processes:
+        yield Owner(processes, federation.node(config=NodeConfig(contact="privacy@clinic.example")).start())
+
+
+def asks(ann: Researcher, text: str = ADD_ONE, entry: str = "AddOne", **more: Any) -> str:
+    """Offer, and return the offer's id once it is answered."""
+    offer = ann.offer("node1", text, entry, **more)
+    ann.answer_to(offer, Answer)
+    return offer
+
+
+def status(ann: Researcher, text: str = ADD_ONE, entry: str = "AddOne", **more: Any) -> str:
+    return ann.answer_to(ann.offer("node1", text, entry, dry=True, **more), Answer).status
+
+
+def answered(ann: Researcher, offer: str, status: str) -> Answer:
+    found: Answer = ann.take(
+        lambda received: next(
+            (
+                m.body
+                for m in received
+                if isinstance(m.body, Answer) and (m.body.of, m.body.status) == (offer, status)
+            ),
+            None,
+        )
+    )
+    return found
+
+
+@pytest.mark.feature("PS-23", "PS-25")
+def test_show_prints_who_when_what_and_the_code(federation: Federation, owner: Owner) -> None:
+    ann = federation.ann
+    asks(
+        ann,
+        RISKY,
+        project="heart",
+        note="the cohort of March",
+        job_name="heart-fedavg",
+        owner={"name": "Ann Lee", "org": "acme", "role": "statistician"},
+        model_args={"num_features": 2},
+        training_args={"lr": 0.1},
+        rounds=15,
+        resources={"pool": "gpu"},
+        launches=["ab" * 32],
+    )
+    id_ = owner.pending()
+    shown = owner.types("grants", "show", id_, "--code")
+    (listed,) = owner.json("grants", "list")
+    code = [f"{number:>2}  {line}" for number, line in enumerate(RISKY.splitlines(), start=1)]
+    expected = f"""\
+grant         {id_}
+status        pending
+origin        request
+who           ann (Ann Lee, acme, statistician)
+key           {ann.identity.public_key_hex}
+when          {time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(listed["requested"]))}
+plan          AddOne
+hash          {plan_hash(RISKY)}
+protocol      fedavg
+data          toy, 20 rows
+version       {listed["version"][:16]}
+use           private
+arguments     num_features=2, lr=0.1
+rounds        15
+nested plans  {"ab" * 8}
+pool          gpu
+project       heart
+job           {ann.job} heart-fedavg
+note          the cohort of March
+imports       torch
+not installed -
+"""
+    head, text = shown.split("\n\n", 1)
+    assert head + "\n" == expected
+    lines = text.splitlines()
+    assert [line for line in lines if re.match(r" ?\d", line) and "places" not in line] == code
+    remarks = [
+        (lines[n - 1].strip().split("  ")[-1], line.strip()) for n, line in enumerate(lines) if "^" in line
+    ]
+    assert ("import os", "^ import: os") in remarks
+    assert ("import socket", "^ import: socket") in remarks
+    text = "\n".join(lines)
+    assert "socket: can talk to other machines" in text
+    assert "Starting a process with a shell" in text  # although the plan says nosec
+    assert "B307" in text
+    assert "open(...): reads or writes a file?" in text
+    assert "this is a reading aid, no proof" in text
+
+
+@pytest.mark.feature("PS-29", "TB-81")
+def test_approve_says_what_is_allowed_now_and_the_one_who_waits_hears_of_it(
+    federation: Federation, owner: Owner
+) -> None:
+    ann = federation.ann
+    offer = asks(ann)
+    said = owner.types(
+        *("grants", "approve", owner.pending()[:6], "--note", "fine", "--by", "eve"),
+        *(
+            "--runs",
+            "3",
+            "--min-rows",
+            "5",
+            "--logs",
+            "stdout",
+            "--arg",
+            "num_updates=1..9",
+            "--until",
+            "30d",
+        ),
+    )
+    assert f"approved: ann may run plan AddOne ({plan_hash(ADD_ONE)[:12]}) on toy (private); until " in said
+    assert said.rstrip().endswith("; 3 runs; at least 5 rows each; logs stdout; num_updates = 1..9")
+    told = answered(ann, offer, "granted")
+    assert (told.note, told.by) == ("fine", "eve")
+    assert told.limits["args"] == {"num_updates": {"min": 1, "max": 9}}
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).ok
+
+
+@pytest.mark.feature("TB-81")
+def test_reject_tells_its_reason(federation: Federation, owner: Owner) -> None:
+    offer = asks(federation.ann)
+    assert "rejected: AddOne of ann on toy" in owner.types(
+        "grants", "reject", owner.pending(), "--reason", "reads the disk"
+    )
+    assert answered(federation.ann, offer, "rejected").note == "reads the disk"
+
+
+def test_decisions_that_can_not_be_made_are_refused_with_what_to_do(
+    federation: Federation, owner: Owner
+) -> None:
+    ann = federation.ann
+    assert "there is no grant 'abc'; see `fedjob node grants list`" in owner.types(
+        "grants", "approve", "abc", expect=1
+    )
+    for number in range(17):  # two of seventeen ids begin with the same of sixteen digits
+        asks(ann, ADD_ONE.replace("lr=0.1", f"lr=0.{number + 2}"))
+    ids = [grant["id"] for grant in owner.json("grants", "list")]
+    first = next(id_[0] for id_ in ids if sum(other[0] == id_[0] for other in ids) > 1)
+    assert "begins several grants: " in owner.types("grants", "approve", first, expect=1)
+    id_ = ids[0]
+    owner.types("grants", "approve", id_)
+    assert "is granted already" in owner.types("grants", "approve", id_, expect=1)
+    assert "is in force: revoke it" in owner.types("grants", "reject", id_, "--reason", "no", expect=1)
+    assert "may no longer run plan AddOne" in owner.types("grants", "revoke", id_, "--reason", "over")
+    assert "is revoked: only one that is granted" in owner.types("grants", "revoke", id_, expect=1)
+    for words, said in (
+        (("approve", ids[1], "--until", "yesterday"), "--until is a date such as"),
+        (("approve", ids[1], "--until", "2001-01-01"), "has passed"),
+        (("approve", ids[1], "--runs", "0"), "--runs is 1 or more"),
+        (("approve", ids[1], "--arg", "lr"), "--arg is NAME=MIN..MAX"),
+        (("approve", ids[1], "--arg", "lr=9..1"), "--arg is NAME=MIN..MAX"),
+        (("allow", "--who", "ann"), "--use private needs --plan and --data"),
+        (("allow", "--who", "ann", "--plan", "*", "--data", "tooy"), "did you mean 'toy'"),
+        (("allow", "--who", "key:ab", "--use", "mock"), "--who key:HEX takes 16 to 64"),
+        (("allow", "--who", "ann", "--plan", "AddOne", "--data", "toy"), "means several plans"),
+        (("allow", "--who", "ann", "--plan", "Nobody", "--data", "toy"), "no text with this hash"),
+        (
+            ("allow", "--who", "ann", "--plan", "fedjob.none", "--data", "toy"),
+            "fits no operation; known: fedjob.",
+        ),
+        (("know", "ann", "--key", "xyz"), "--key is a public key"),
+    ):
+        if "AddOne" in words:
+            owner.types("grants", "approve", ids[2])
+            owner.types("grants", "approve", ids[3])
+        assert said in owner.types("grants", *words, expect=1)
+    assert owner.json("grants", "show", ids[1])["status"] == "pending"
+
+
+@pytest.mark.feature("TB-82", "NV-40")
+def test_agreements_are_made_by_patterns_and_answer_what_waited(
+    federation: Federation, owner: Owner, tmp_path: Path
+) -> None:
+    ann, claim = federation.ann, {"org": "acme"}
+    file = tmp_path / "plan.py"
+    file.write_text(ADD_ONE)
+    text = extract(f"{file}:AddOne").text
+    offer = asks(ann, text, owner=claim)
+    said = owner.types(
+        *(
+            "grants",
+            "allow",
+            "--who",
+            "ann",
+            "--plan",
+            file,
+            "--data",
+            "to*",
+            "--runs",
+            "2",
+            "--note",
+            "as in 2029",
+        )
+    )
+    assert (
+        f"allowed: ann may run plan AddOne ({plan_hash(text)[:12]}) on to* (private); 2 runs; agreement "
+        in said
+    )
+    assert "1 that waited is granted by it" in said
+    assert (answered(ann, offer, "granted").origin, answered(ann, offer, "granted").note) == (
+        "rule",
+        "as in 2029",
+    )
+    for _ in range(2):
+        assert ann.result("node1", ann.task(text, "AddOne")).ok
+        ann.job = new_job_id()
+    assert status(ann, text) == "pending"  # the third run
+    other = text.replace("lr=0.1", "lr=0.2")
+    assert status(ann, other, owner=claim) == "pending"  # another plan
+
+    org = owner.json(
+        "grants", "allow", "--who", "org:acme", "--plan", "*", "--data", "*", "--project", "heart"
+    )
+    assert (org["origin"], org["status"]) == ("rule", "granted")
+    assert status(ann, other, owner=claim, project="heart") == "pending"  # anybody can say so
+    owner.types("grants", "know", "ann", "--key", ann.identity.public_key_hex, "--org", "acme")
+    assert [r["org"] for r in owner.json("grants", "researchers")] == ["acme"]
+    assert status(ann, other, project="heart") == "granted"
+    assert status(ann, other) == "pending"
+    owner.types("grants", "revoke", org["id"])
+    assert status(ann, other, project="heart") == "pending"
+
+
+@pytest.mark.feature("FB-36")
+def test_the_owner_is_told_that_only_form_differs_from_an_approved_plan(
+    federation: Federation, owner: Owner
+) -> None:
+    ann = federation.ann
+    asks(ann)
+    approved = owner.pending()
+    owner.types("grants", "approve", approved)
+    asks(
+        ann,
+        ADD_ONE.replace("lr=0.1)", "lr=0.1)  # as before").replace("import torch\n", "import torch\n\n\n", 1),
+    )
+    new = owner.pending()
+    assert f"the same as   grant {approved}, approved: only comments or formatting differ" in owner.types(
+        "grants", "show", new
+    )
+    owner.types("grants", "reject", new, "--reason", "no")
+    asks(ann, ADD_ONE.replace("lr=0.1", "lr=0.2"))
+    assert owner.json("grants", "show", owner.pending())["differs_only_in_form_from"] == ""
+
+
+def test_two_people_have_to_agree_where_the_node_is_set_so(federation: Federation, owner: Owner) -> None:
+    ann = federation.ann
+    owner.types("config", "set", "approvers", "2")
+    offer = asks(ann)
+    id_ = owner.pending()
+    assert "1 of 2 approvals" in owner.types("grants", "approve", id_, "--by", "eve", "--runs", "4")
+    assert status(ann) == "pending"
+    assert "waits for another person" in owner.types("grants", "approve", id_, "--by", "eve", expect=1)
+    assert "approved: ann may run" in owner.types("grants", "approve", id_, "--by", "max")
+    assert answered(ann, offer, "granted").by == "eve, max"
+    rule = owner.json("grants", "allow", "--who", "ann", "--use", "mock", "--by", "eve")
+    assert rule["status"] == "pending"
+
+
+def test_limits_of_projects_are_set_and_shown(federation: Federation, owner: Owner) -> None:
+    said = owner.types("grants", "project", "heart", "--min-rows", "30", "--protection", "dp")
+    assert "project heart: at least 30 rows each; with dp" in said
+    assert owner.types("grants", "project", "open").strip() == "project open: no limits of its own"
+    answer = federation.ann.offer("node1", ADD_ONE, "AddOne", project="heart", protect=["dp"])
+    assert federation.ann.answer_to(answer, Answer).reason == "min_rows"
+
+
+@pytest.mark.feature("TB-85")
+def test_the_audit_is_shown_verified_exported_and_notices_what_was_changed(
+    federation: Federation, owner: Owner, tmp_path: Path
+) -> None:
+    ann = federation.ann
+    asks(ann, job_name="=cmd()", owner={"org": "=1+1"})
+    owner.types("grants", "approve", owner.pending(), "--by", "eve")
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).ok
+    records = owner.json("audit")
+    assert [r["seq"] for r in records] == list(range(1, len(records) + 1))
+    assert {r["kind"] for r in records} == {"grant", "researcher", "use", "task"}
+    assert "granted ann AddOne toy private" in owner.types("audit")
+    verified = owner.json("audit", "--verify")
+    assert verified["verified"] == len(records)
+    owner.types("audit", "--verify", "--head", records[2]["hash"])
+    assert "the chain was written anew" in owner.types("audit", "--head", "ab" * 32, expect=1)
+
+    lines, table = tmp_path / "audit.jsonl", tmp_path / "audit.csv"
+    owner.types("audit", "--export", lines)
+    exported = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert exported[: len(records)] == records
+    owner.types("audit", "--export", table)
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert len(rows) == len(exported)
+    assert rows[0]["status"] == "pending"
+    assert not any(cell.startswith("=") for row in rows for cell in row.values())
+
+    federation.nodes[0].stop()
+    with sqlite3.connect(owner.node.home.database) as database:
+        database.execute("UPDATE audit SET body = replace(body, 'eve', 'max') WHERE seq = 3")
+    database.close()
+    said = owner.types("audit", "--verify", expect=1)
+    assert "audit record 3" in said
+    assert "was changed" in said
