@@ -10,8 +10,8 @@ from fedjob.common.errors import NotFinished
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.messages import End
 from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.index import owner_of
 from fedjob.researcher.hooks.publishing import stop_showing
+from fedjob.researcher.index import owner_of
 from fedjob.researcher.noticing import notice
 from fedjob.researcher.record import utc_now
 from fedjob.researcher.release import Goodbye, forget_goodbyes, release

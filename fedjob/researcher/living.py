@@ -24,7 +24,6 @@ from fedjob.researcher.arguments import travels
 from fedjob.researcher.beginning import adopt, find_breakpoint
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint
 from fedjob.researcher.deleting import delete_job
-from fedjob.researcher.events import JobEvent
 from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import notice, walk
 from fedjob.researcher.record import JobRecord, load_record
@@ -32,6 +31,7 @@ from fedjob.researcher.spec import check_count, load_spec
 from fedjob.researcher.stopping import cancel, kill
 from fedjob.researcher.submitting import check_connected, hand_over
 from fedjob.researcher.waiting import wait_for
+from fedjob.researcher.watching import attended
 
 if TYPE_CHECKING:
     from fedjob.researcher.folder import JobFolder
@@ -161,10 +161,10 @@ class Living(ABC):
         """
         if on_interrupt not in _INTERRUPTS:
             raise SpecError(f"on_interrupt is one of {', '.join(_INTERRUPTS)}, not {on_interrupt!r}")
-        tell = None if silent else _tell
         while True:
             try:
-                wait_for(self._folder, timeout_s=timeout_s, for_grants=for_grants, tell=tell)
+                with attended(self, silent) as tell:
+                    wait_for(self._folder, timeout_s=timeout_s, for_grants=for_grants, tell=tell)
                 self._spec = load_spec(self._folder.spec)
                 return self
             except KeyboardInterrupt:
@@ -271,11 +271,6 @@ class Living(ABC):
 
 def _round_of(path: Path) -> int:
     return int(path.name.removeprefix("round_"))
-
-
-def _tell(event: JobEvent) -> None:
-    sys.stderr.write(f"{event}\n")
-    sys.stderr.flush()
 
 
 def _wants_it_stopped(id_: str) -> bool:

@@ -22,7 +22,7 @@ class ProgressBar(Hook):
     def __init__(self, console: Any = None) -> None:
         from rich.console import Console
 
-        self._console = console or Console()
+        self._console = console or Console(stderr=True)
         self._progress: Any = None
         self._task: Any = None
 
@@ -55,7 +55,7 @@ class ProgressBar(Hook):
         if self._progress is None:
             return
         if event.type == "grant":
-            waiting = ", ".join(event.body["waiting"])
+            waiting = ", ".join(event.body.get("waiting", ()))
             self._progress.update(
                 self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan"
             )

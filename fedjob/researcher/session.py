@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedjob.common.endpoint import Endpoint
 from fedjob.common.enrol import (
@@ -36,6 +36,9 @@ from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_
 from fedjob.researcher.home import home_path
 from fedjob.researcher.homejobs import HomeJobs
 from fedjob.researcher.release import release_again
+
+if TYPE_CHECKING:
+    from fedjob.researcher.following import FollowedJob
 
 ASK_AGAIN_S = 0.7
 """After which a question without an answer is asked again."""
@@ -198,6 +201,18 @@ class Session(HomeJobs):
                 endpoint.settle(messages)
             endpoint.withdraw(ids)
             return answers
+
+    def follow(self, job_id: str) -> FollowedJob:
+        """Return another party's job that names this party among its watchers, to look at only.
+
+        Raises:
+            NotAllowed: it does not.
+            NoSuchJob: nothing is shown of that job, or not any more.
+            RepositoryUnreachable: the hub does not answer.
+        """
+        from fedjob.researcher.following import FollowedJob
+
+        return FollowedJob(self, job_id)
 
     def _expected(self, started: float) -> list[str]:
         presence = self.endpoint.presence()

@@ -31,7 +31,7 @@ from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.common.types import Address, new_job_id
 from fedjob.researcher.events import EventLog, JobEvent
 from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.following import FollowedJob, HubSource, Window
+from fedjob.researcher.following import HubSource, Window
 from fedjob.researcher.home import job_folder
 from fedjob.researcher.hooks.publishing import Publishing, stop_showing
 from fedjob.researcher.position import Position
@@ -138,7 +138,7 @@ def test_a_watcher_sees_a_job_live_and_after_its_runner_is_gone(lab: Lab) -> Non
     job = Played(ann, "bob")
     job.enter("waiting", "queued")
     job.publishing.publish()
-    followed = FollowedJob(bob, job.spec.id)
+    followed = bob.follow(job.spec.id)
     heard: list[JobEvent] = []
     listener = threading.Thread(target=lambda: heard.extend(followed.events(follow=True)))
     listener.start()
@@ -153,8 +153,8 @@ def test_a_watcher_sees_a_job_live_and_after_its_runner_is_gone(lab: Lab) -> Non
     ann.close()
     listener.join(20)
     assert not listener.is_alive()
-    assert heard == own_events(job) == list(FollowedJob(bob, job.spec.id).events(follow=True))
-    late = FollowedJob(bob, job.spec.id)
+    assert heard == own_events(job) == list(bob.follow(job.spec.id).events(follow=True))
+    late = bob.follow(job.spec.id)
     assert (late.state, late.success, late.owner, late.name) == ("completed", True, "ann", "heart")
     shot = late.snapshot()
     assert (shot.state, shot.code, shot.reason, shot.result, shot.round) == ("completed", 4, None, None, 1)
@@ -166,9 +166,9 @@ def test_a_party_that_is_no_watcher_is_told_so(lab: Lab) -> None:
     job = Played(ann, "bob")
     job.close("failed", reason="timeout")
     with pytest.raises(NotAllowed, match="eve is no watcher"):
-        FollowedJob(eve, job.spec.id)
+        eve.follow(job.spec.id)
     with pytest.raises(NoSuchJob, match="ask whoever runs it"):
-        FollowedJob(eve, new_job_id())
+        eve.follow(new_job_id())
     [segment] = Window(ann, job.spec.id).look().segments
     with pytest.raises(NotPermitted):
         eve.repository.get_bytes(segment.ref, limit_bytes=1 << 20)
@@ -182,7 +182,7 @@ def test_a_watcher_changes_nothing(verb: str, lab: Lab) -> None:
     job.enter("waiting", "queued", "starting", "running")
     job.publishing.publish()
     before = job.folder.record.read_bytes(), own_events(job)
-    followed = FollowedJob(bob, job.spec.id)
+    followed = bob.follow(job.spec.id)
     with pytest.raises(NotAllowed, match=f"only ann, who runs job .* may {verb} it"):
         getattr(followed, verb)()
     with pytest.raises(NotAllowed):
@@ -198,13 +198,13 @@ def test_how_a_watched_job_failed_is_what_the_stream_returns(lab: Lab) -> None:
     job = Played(ann, "bob")
     job.enter("waiting", "queued", "starting", "running")
     job.close("failed", reason="timeout", detail="round 2 took too long")
-    found = FollowedJob(bob, job.spec.id).events(follow=True)
+    found = bob.follow(job.spec.id).events(follow=True)
     assert [next(found).seq for _ in range(5)] == [1, 2, 3, 4, 5]
     with pytest.raises(StopIteration) as stop:
         next(found)
     assert isinstance(stop.value.value, JobFailed)
     assert stop.value.value.reason == "timeout"
-    assert FollowedJob(bob, job.spec.id).snapshot().error == "round 2 took too long"
+    assert bob.follow(job.spec.id).snapshot().error == "round 2 took too long"
 
 
 def test_a_hub_that_is_away_costs_a_job_nothing_and_watchers_get_it_all_later(lab: Lab) -> None:
@@ -220,7 +220,7 @@ def test_a_hub_that_is_away_costs_a_job_nothing_and_watchers_get_it_all_later(la
     gateway.blocked = False
     job.enter("starting", "running")
     job.close("completed")
-    assert list(FollowedJob(bob, job.spec.id).events(follow=True)) == own_events(job)
+    assert list(bob.follow(job.spec.id).events(follow=True)) == own_events(job)
 
 
 def test_a_long_log_is_followed_in_order_and_from_any_event(lab: Lab) -> None:
@@ -231,7 +231,7 @@ def test_a_long_log_is_followed_in_order_and_from_any_event(lab: Lab) -> None:
             job.log.add("note", text=f"{burst} {number}")
         job.publishing.publish()
     job.close("completed")
-    followed = FollowedJob(bob, job.spec.id)
+    followed = bob.follow(job.spec.id)
     assert list(followed.events()) == own_events(job)
     assert [e.seq for e in followed.events(since=300)] == list(range(301, 482))
     assert len(Window(bob, job.spec.id).look().segments) < 8
@@ -241,7 +241,7 @@ def test_what_is_taken_back_is_gone_for_watchers(lab: Lab) -> None:
     ann, bob = lab.session("ann"), lab.session("bob")
     job = Played(ann, "bob")
     job.close("completed")
-    followed = FollowedJob(bob, job.spec.id)
+    followed = bob.follow(job.spec.id)
     found = followed.events()
     next(found, None)
     stop_showing(ann, job.spec.id)
