@@ -21,7 +21,7 @@ from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
-from fedjob.researcher.arguments import LOCAL, as_asked, check_hook, content_hash, define
+from fedjob.researcher.arguments import LOCAL, Defined, as_asked, check_hook, content_hash, define
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
 from fedjob.researcher.beginning import adopt, find_breakpoint, first_params
@@ -31,6 +31,7 @@ from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.cloning import changed_spec, copy_definition
 from fedjob.researcher.components import from_part
 from fedjob.researcher.datasets import resolve, resolve_local
+from fedjob.researcher.deployment import restore_plans, write_plans
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.home import home_path, job_folder
 from fedjob.researcher.hooks import HOOKS
@@ -65,7 +66,8 @@ class Job(Asking, Living, Looking, ByHand):
 
     Args:
         operation: a protocol such as `FedAvg()`, or its name.
-        training_plan: a class, an instance, or "file.py:Class".
+        training_plan: a class, an instance, or "file.py:Class"; or a plan per node,
+            `{"node-a": PlanA, "node-b": PlanB}`, see docs/scheduling.md.
         data: `{"tags": [...]}`, "node/name", dataset handles, or a list of these;
             for `nodes="local"` a path, `{"path": ..., "reader": ..., "options": ...}`,
             or a map from node names to these.
@@ -174,7 +176,7 @@ class Job(Asking, Living, Looking, ByHand):
         )
         self._session = session
         self._data, brought = take_brought(data, local=nodes == LOCAL)
-        self._nodes_asked = nodes
+        self._nodes_asked = nodes = defined.nodes
         self._as_node = as_node
         self._source = defined.source
         self._hooks = defined.hooks
@@ -186,13 +188,13 @@ class Job(Asking, Living, Looking, ByHand):
         params = first_params(init, self._plan)
         asked = {"data": as_asked(self._data), "nodes": as_asked(nodes), "as_node": as_node}
         kept = "" if keep_files_dir is None else str(Path(keep_files_dir).expanduser().resolve())
-        self._write_folder(params, asked, defined.given_seed, init is not None, kept, brought)
+        self._write_folder(params, asked, defined, init is not None, kept, brought)
 
     def _write_folder(
         self,
         params: Mapping[str, Any],
         asked: Mapping[str, Any],
-        given_seed: int | None,
+        defined: Defined,
         given_init: bool,
         keep_files: str,
         brought: Source | None,
@@ -201,6 +203,7 @@ class Job(Asking, Living, Looking, ByHand):
             self._folder.create()
             self._spec = replace(self._spec, files=bring(brought, self._folder))
             write_atomic(self._folder.plan, self._source.text.encode())
+            write_plans(self._folder, defined.plans)
             save_params(params, self._folder.initial_params)
             self._spec.save(self._folder.spec)
             init_hash = hash_file(self._folder.initial_params) if given_init else ""
@@ -208,7 +211,9 @@ class Job(Asking, Living, Looking, ByHand):
                 rounds=self._spec.rounds,
                 created=utc_now(),
                 asked=dict(asked),
-                content_hash=content_hash(self._spec, seed=given_seed, asked=asked, init_hash=init_hash),
+                content_hash=content_hash(
+                    self._spec, seed=defined.given_seed, asked=asked, init_hash=init_hash
+                ),
                 keep_files=keep_files,
             ).save(self._folder.record)
         except (OSError, FedjobError) as error:
@@ -525,6 +530,7 @@ class Job(Asking, Living, Looking, ByHand):
         self._spec.save(folder.spec)
         # the next breakpoints push this one out; what the position maps must stay readable until the end
         self._position, self._extras = adopt(found.position, position, folder, found.extras)
+        restore_plans(self._spec, folder, self._extras)
         record = load_record(folder.record)
         if not record.created:
             record = replace(record, created=utc_now())

@@ -73,6 +73,9 @@ def guess_reader(path: str | Path) -> str:
     if checked.is_dir():
         if any(child.is_dir() for child in checked.iterdir()):
             return "images"
+        kinds = {_SUFFIXES.get(child.suffix.lower(), "") for child in checked.iterdir()}
+        if kinds in ({"csv"}, {"parquet"}):
+            return kinds.pop()
         raise SpecError(f"no reader fits the folder {checked}: name one of {', '.join(READERS)}")
     suffixes = [suffix.lower() for suffix in checked.suffixes]
     if suffixes and suffixes[-1] in (".gz", ".bz2", ".xz", ".zip", ".zst"):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Reader, check_file, flag, words
-from fedjob.common.readers.table import TableDataset, join_types, type_name
+from fedjob.common.readers.base import Reader, flag, words
+from fedjob.common.readers.table import TableDataset, check_table, join_types, type_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,10 @@ class CsvDataset(TableDataset):
     def read(self) -> pd.DataFrame:
         import pandas as pd
 
-        return self._parse(lambda **settings: pd.read_csv(self.path, **settings))
+        def load(**settings: Any) -> pd.DataFrame:
+            return self.joined([pd.read_csv(file, **settings) for file in self.files])
+
+        return self._parse(load)
 
     @cached_property
     def _summary(self) -> tuple[int, dict[str, str]]:
@@ -33,12 +36,14 @@ class CsvDataset(TableDataset):
 
         def scan(**settings: Any) -> tuple[int, dict[str, str]]:
             rows, types = 0, dict[str, str]()
-            with pd.read_csv(self.path, chunksize=_CHUNK_ROWS, **settings) as chunks:
-                for chunk in chunks:
-                    rows += len(chunk)
-                    for column in chunk:
-                        found = type_name(chunk[column].dtype)
-                        types[str(column)] = join_types(types.get(str(column), found), found)
+            for file in self.files:
+                with pd.read_csv(file, chunksize=_CHUNK_ROWS, **settings) as chunks:
+                    for chunk in chunks:
+                        rows += len(chunk)
+                        self.check_form(types or chunk, chunk, file)
+                        for column in chunk:
+                            found = type_name(chunk[column].dtype)
+                            types[str(column)] = join_types(types.get(str(column), found), found)
             return rows, types
 
         found: tuple[int, dict[str, str]] = self._parse(scan)
@@ -80,7 +85,7 @@ class CsvDataset(TableDataset):
     def _check_names(self, names: list[str], settings: dict[str, Any]) -> None:
         import pandas as pd
 
-        first = pd.read_csv(self.path, sep=settings["sep"], header=None, nrows=1)
+        first = pd.read_csv(self.files[0], sep=settings["sep"], header=None, nrows=1)
         if len(first.columns) != len(names):
             raise SpecError(
                 f"option names gives {len(names)} names, but {self.path.name} has "
@@ -110,4 +115,4 @@ class CsvReader(Reader):
         tags: Sequence[str] = (),
     ) -> CsvDataset:
         checked, given = self.check(path, options)
-        return CsvDataset(check_file(checked, self.name), given, name=name, tags=tags)
+        return CsvDataset(check_table(checked, self.name), given, name=name, tags=tags)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Reader, check_file
-from fedjob.common.readers.table import TableDataset
+from fedjob.common.readers.base import Reader
+from fedjob.common.readers.table import TableDataset, check_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ class ParquetDataset(TableDataset):
         import pandas as pd
 
         try:
-            return pd.read_parquet(self.path)
+            return self.joined([pd.read_parquet(file) for file in self.files])
         except (ValueError, OSError) as error:
             raise SpecError(f"{self.path} can't be read as parquet: {error}") from error
 
@@ -33,8 +33,13 @@ class ParquetDataset(TableDataset):
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(self.path) as file:
-                return file.metadata.num_rows, file.schema_arrow
+            rows, schema = 0, None
+            for path in self.files:
+                with pq.ParquetFile(path) as file:
+                    rows += file.metadata.num_rows
+                    schema = schema or file.schema_arrow
+                    self.check_form(schema.names, file.schema_arrow.names, path)
+            return rows, schema
         except (pa.ArrowException, OSError) as error:
             raise SpecError(f"{self.path} can't be read as parquet: {error}") from error
 
@@ -82,4 +87,4 @@ class ParquetReader(Reader):
         tags: Sequence[str] = (),
     ) -> ParquetDataset:
         checked, given = self.check(path, options)
-        return ParquetDataset(check_file(checked, self.name), given, name=name, tags=tags)
+        return ParquetDataset(check_table(checked, self.name), given, name=name, tags=tags)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Dataset
+from fedjob.common.readers.base import Dataset, files_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,36 @@ if TYPE_CHECKING:
 
 
 class TableDataset(Dataset):
-    """A table. `option target` names the column that `arrays` gives as targets, the last by default."""
+    """A table in a file, or in several of one form in a folder, which are read as one in the order of their names.
+
+    `option target` names the column that `arrays` gives as targets, the last by default.
+    """
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files that the table is in."""
+        return list(files_of(self.path))
+
+    def check_form(self, first: Iterable[Any], other: Iterable[Any], file: Path) -> None:
+        """Refuse a file whose columns are not those of the first one.
+
+        Raises:
+            SpecError: names both.
+        """
+        wanted, found = [str(name) for name in first], [str(name) for name in other]
+        if wanted != found:
+            raise SpecError(
+                f"{file.name} has columns {', '.join(found)[:200]}; expected those of {self.files[0].name}: "
+                f"{', '.join(wanted)[:200]}"
+            )
+
+    def joined(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Return the tables of all files as one."""
+        import pandas as pd
+
+        for file, frame in zip(self.files, frames, strict=True):
+            self.check_form(frames[0], frame, file)
+        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
     @abstractmethod
     def read(self) -> pd.DataFrame:
@@ -60,7 +90,9 @@ class TableDataset(Dataset):
             raise SpecError(
                 f"{self.path.name}: column {texts[0]!r} does not hold numbers; use .frame() and encode it"
             )
-        return inputs.to_numpy(dtype="float32", na_value=float("nan")), frame.iloc[:, place].to_numpy()
+        # copies: what pandas hands out by itself may not be written to
+        given = inputs.to_numpy(dtype="float32", na_value=float("nan"), copy=True)
+        return given, frame.iloc[:, place].to_numpy(copy=True)
 
     @property
     def items(self) -> Sequence[dict[str, Any]]:
@@ -85,3 +117,14 @@ def join_types(a: str, b: str) -> str:
     if a == b:
         return a
     return "float" if {a, b} == {"int", "float"} else "string"
+
+
+def check_table(path: Path, reader: str) -> Path:
+    """Return a path that is a file, or a folder with files and no folders.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    if path.is_dir() and (any(child.is_dir() for child in path.iterdir()) or not any(path.iterdir())):
+        raise SpecError(f"reader {reader} reads a file, or a folder with files alone; {path} is not")
+    return path

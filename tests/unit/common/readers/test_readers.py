@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers import READERS, describe, find_reader, guess_reader, open_dataset
+from fedjob.common.readers import READERS, describe, find_reader, fitting_reader, guess_reader, open_dataset
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
 HEART = "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,num"
@@ -72,7 +72,42 @@ MAKERS = {
 
 
 def test_every_reader_has_its_part_in_the_suite() -> None:
-    assert MAKERS.keys() == READERS.keys()
+    assert MAKERS.keys() == READERS.keys() - {"files"}
+
+
+def test_files_as_they_are_are_read_where_nothing_else_fits(tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.bin").write_bytes(b"a")
+    (folder / "deep" / "b.bin").write_bytes(b"b")
+    assert fitting_reader(folder) == "files"
+    assert fitting_reader(folder / "a.bin") == "files"
+    assert fitting_reader(make_csv(tmp_path)[0]) == "csv"
+    assert describe(folder, "files")["num_rows"] == 2
+    assert [p.name for p in open_dataset({"path": folder, "reader": "files"}).items] == ["a.bin", "b.bin"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_tables_of_one_form_in_a_folder_are_one_table(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "years"
+    folder.mkdir()
+
+    def write(name: str, **columns: list[int]) -> None:
+        frame = pd.DataFrame(columns)
+        if suffix == "csv":
+            frame.to_csv(folder / f"{name}.csv", index=False)
+        else:
+            frame.to_parquet(folder / f"{name}.parquet")
+
+    write("2024", age=[1, 2], ill=[0, 1])
+    write("2023", age=[3], ill=[1])
+    assert guess_reader(folder) == suffix
+    found = describe(folder)
+    assert found["num_rows"] == 3
+    assert list(open_dataset({"path": folder}).frame().age) == [3, 1, 2]
+    write("2025", age=[3], sick=[1])
+    with pytest.raises(SpecError, match="2025"):
+        describe(folder)
 
 
 @pytest.mark.parametrize("reader", MAKERS)
@@ -135,7 +170,8 @@ def test_a_file_of_another_kind_is_refused(reader: str, data: bytes, tmp_path: P
 
 @pytest.mark.parametrize("reader", ["csv", "parquet", "npz"])
 def test_a_folder_where_a_file_is_read_is_refused(reader: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="is a folder"):
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(SpecError, match="reads a file"):
         describe(tmp_path, reader)
 
 
