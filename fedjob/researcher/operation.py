@@ -13,6 +13,8 @@ from fedjob.common.plans.source import PlanSource, extract, make_plan
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.function import Function
+from fedjob.researcher.artifact import Artifact
+from fedjob.researcher.results import JobResult
 from fedjob.researcher.spec import plain_args
 
 NO_PLAN = PlanSource("", "", "")
@@ -49,6 +51,11 @@ def read_operation(
         return _function(extract(operation), {}, training_plan, training_args, folded=folded)
     if isinstance(operation, RemoteFunction):
         return _function(extract(operation), operation.args, training_plan, training_args, folded=folded)
+    if isinstance(operation, (JobResult, Artifact)):
+        raise SpecError(
+            "a trained result as operation will mean inference; that is not part of this version. To train on "
+            "from it, give it as init=...; to compute on it, as data=..."
+        )
     protocol = _protocol(operation)
     raw = plain_args("training_args", training_args)
     if not protocol.needs_plan:
