@@ -13,12 +13,14 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold
+from fedjob.common.needs import read_need
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import check_party, new_job_id
 from fedjob.researcher.components import to_part
+from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.operation import read_operation
@@ -38,11 +40,16 @@ class Defined:
     """A job's definition, before anything of it is on disk.
 
     Args:
+        source: of the plan that is built on this side; nodes run it too, unless there are `plans`.
+        plans: texts by their sha256, where there is a plan per node.
+        nodes: that were asked for, by name or by a plan of their own.
         given_seed: None where the seed was drawn.
     """
 
     spec: JobSpec
     source: PlanSource
+    plans: Mapping[str, str]
+    nodes: Sequence[str] | str | None
     hooks: tuple[Hook, ...]
     given_seed: int | None
 
@@ -83,7 +90,13 @@ def define(
         SpecError: a wrong argument: what was expected, what was found.
         PlanError: the plan can't be extracted or compiled.
     """
-    wanted = read_operation(operation, training_plan, training_args, folded=fold is not None)
+    deployed = read_deploy_map(training_plan)
+    wanted = read_operation(operation, deployed.own, training_args, folded=fold is not None)
+    sources = {
+        node: read_operation(operation, plan, training_args, folded=fold is not None).source
+        for node, plan in deployed.plans.items()
+    }
+    nodes = _nodes_with_plans(nodes, deployed)
     protocol_name, protocol_config = PROTOCOLS.config_of(wanted.protocol)
     if isinstance(nodes, str) and nodes != LOCAL:
         raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {nodes!r}')
@@ -91,6 +104,7 @@ def define(
         raise SpecError(f"use is 'private' or 'mock', not {use!r}")
     check_count("rounds", rounds, 1)
     source = wanted.source
+    quorum = quorum or Quorum()
     checked_hooks = tuple(check_hook(hook) for hook in hooks)
     spec = JobSpec(
         id=new_job_id(),
@@ -105,7 +119,8 @@ def define(
         seed=secrets.randbits(62) if seed is None else seed,
         local=nodes == LOCAL,
         selector=to_part(SELECTORS, selector),
-        quorum=checked_quorum(quorum or Quorum()),
+        quorum=checked_quorum(quorum),
+        plans={node: {"entry": own.entry, "hash": own.sha256} for node, own in sources.items()},
         fold=None if fold is None else to_part(FOLDS, fold),
         hooks=[to_part(HOOKS, hook) for hook in checked_hooks if travels(hook)],
         validate_at_end=validate_at_end,
@@ -122,7 +137,27 @@ def define(
         round_timeout_s=checked_timeout(round_timeout_s),
         max_tries=check_count("max_tries", settings.max_tries if max_tries is None else max_tries, 1),
     )
-    return Defined(spec=spec, source=source, hooks=checked_hooks, given_seed=seed)
+    if sources:
+        named = list(nodes) if nodes is not None and nodes != LOCAL else deployed.nodes
+        check_quorum_of_map(named, quorum.required, quorum.min_nodes)
+    return Defined(
+        spec=spec,
+        source=source,
+        plans={own.sha256: own.text for own in sources.values()},
+        nodes=nodes,
+        hooks=checked_hooks,
+        given_seed=seed,
+    )
+
+
+def _nodes_with_plans(nodes: Sequence[str] | str | None, deployed: DeployMap) -> Sequence[str] | str | None:
+    named = deployed.nodes
+    if named is None or nodes == LOCAL:
+        return nodes
+    without = sorted(set(nodes or ()) - set(named))
+    if without:
+        raise SpecError(f"nodes {', '.join(without)} have no plan: training_plan names {', '.join(named)}")
+    return named if nodes is None else nodes
 
 
 def travels(hook: Hook) -> bool:
@@ -220,10 +255,15 @@ def checked_resources(resources: Mapping[str, Any] | None) -> dict[str, dict[str
         SpecError: they are not plain, or a node's name is none.
     """
     plain = plain_args("resources", resources)
-    if plain and not all(isinstance(value, dict) for value in plain.values()):
+    if plain and not any(isinstance(value, dict) for value in plain.values()):
         plain = {"default": plain}
-    for node in plain:
+    for node, wanted in plain.items():
         check_party(node)
+        if not isinstance(wanted, dict):
+            raise SpecError(
+                f"resources[{node!r}] is a map such as {{'gpus': 1, 'memory': '8Gi'}}, not {wanted!r}"
+            )
+        read_need(wanted)
     return plain
 
 

@@ -12,7 +12,7 @@ from fedjob.common.errors import JobError
 from fedjob.common.lifecycle import State
 from fedjob.researcher.catalogue import Table
 from fedjob.researcher.checking import NO_REPLY, Checks, NodeAnswer, ask_nodes, check_schemas, grant_entry
-from fedjob.researcher.deployment import deployment
+from fedjob.researcher.deployment import deployment, plan_at
 from fedjob.researcher.events import read_events
 from fedjob.researcher.record import load_record
 from fedjob.researcher.why import TaskInfo, Try, Why, explain, tasks_of, tries_of
@@ -168,7 +168,7 @@ class Asking(ABC):
             {
                 "node": node,
                 "needs": record.grants[node]["needs"],
-                "plan": self._spec.plans.get(node, {}).get("hash", self._spec.plan_hash),
+                "plan": plan_at(self._spec, node).get("hash", ""),
                 "dataset": str(self._spec.datasets.get(node, {}).get("name", "")),
                 "since": record.grants[node]["since"],
                 "contact": record.grants[node]["contact"],

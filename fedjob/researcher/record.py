@@ -48,7 +48,8 @@ class JobRecord:
         grants: node -> `{state, reason, grant, origin, needs, by, note, when, until, limits, contact, since}`,
             as the nodes last said; `when` (decided), `until` and `since` are seconds since 1970.
         tries: how often scheduling was tried in this attempt.
-        participants: nodes whose reply counted in a round -> empty, or why they were dropped since.
+        participants: nodes that were asked in a committed round -> empty where their reply counted in the
+            last one that they were asked in, else why they were dropped.
         deployment: plan (`Class@sha256`) -> nodes that it runs at.
         asked: what the constructor was given as `data` and `nodes`, as plain data.
         content_hash: sha256 of everything that was asked for, whatever the job's id.

@@ -28,7 +28,7 @@ from fedjob.common.types import Ref
 from fedjob.researcher import inbox
 from fedjob.researcher.breakpoints import drop_breakpoints, list_breakpoints, save_breakpoint, states_of
 from fedjob.researcher.components import from_part, selection
-from fedjob.researcher.deployment import deployment, publish_code
+from fedjob.researcher.deployment import deployment, plan_files, publish_code
 from fedjob.researcher.ending import route
 from fedjob.researcher.events import EventLog, JobEvent
 from fedjob.researcher.federation import Federation
@@ -300,13 +300,16 @@ class Runner:
             left_out=dict(gathered.left_out),
             seconds=round(report.seconds, 4),
         )
+        took_part = {**self.record.participants, **dict.fromkeys(gathered.replies, ""), **gathered.left_out}
+        if took_part != self.record.participants:
+            self.update(participants=took_part)
         self.position = position
         self._tidy(position)
         return position
 
     def save_breakpoint(self, position: Position, path: Path | None = None) -> Path:
         """Write a breakpoint of `position`; the oldest beyond `keep_breakpoints` go."""
-        files = self.federation.state_files(position.node_states)
+        files = self.federation.state_files(position.node_states) | plan_files(self.spec, self.folder)
         for hook in self.hooks:
             files |= hook.files()
         saved = save_breakpoint(self.folder, position, path, files)
