@@ -11,13 +11,16 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError, NodeFailure, PlanError
 from fedjob.common.seeds import seed_for
+
+CHILD_STEP = "child"
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -36,6 +39,8 @@ class WorkOrder:
         state_path: the node state to start from; empty for a fresh one.
         output_path: an existing, empty folder for what comes out.
         scratch_path: a folder that lives as long as the warm worker.
+        props: the job's free properties.
+        child: the place of a child task among its parent's, `0` or `0/2`; empty for a task of the job's own.
     """
 
     key: str
@@ -56,6 +61,8 @@ class WorkOrder:
     state_path: str = ""
     output_path: str = ""
     scratch_path: str = ""
+    props: dict[str, Any] = field(default_factory=dict)
+    child: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +106,14 @@ class Workbench:
         self._plan: Any = None
         self._made_of: tuple[Any, ...] = ()
 
-    def perform(self, order: WorkOrder, emit: Emit) -> WorkResult:
-        """Do the work; whatever user code raises becomes a result that says so."""
+    def perform(self, order: WorkOrder, emit: Emit, nursery: Nursery | None = None) -> WorkResult:
+        """Do the work; whatever user code raises becomes a result that says so.
+
+        Args:
+            nursery: where child tasks run; None for this process.
+        """
         try:
-            return self.compute(order, emit)
+            return self.compute(order, emit, nursery)
         except NodeFailure as failure:
             return _failed(order, failure, failure.reason, failure.detail)
         except MemoryError as error:
@@ -114,7 +125,7 @@ class Workbench:
         except Exception as error:  # user code may raise anything; the node must answer
             return _failed(order, error, "exception", _where(error))
 
-    def compute(self, order: WorkOrder, emit: Emit) -> WorkResult:
+    def compute(self, order: WorkOrder, emit: Emit, nursery: Nursery | None = None) -> WorkResult:
         """Do the work; what user code raises comes through, for a debugger.
 
         Raises:
@@ -125,6 +136,7 @@ class Workbench:
 
         from fedjob.common.guard import not_finite
         from fedjob.common.params import FileParams, save_params
+        from fedjob.common.plans.function import declared
         from fedjob.common.protocols import PROTOCOLS
         from fedjob.common.protocols.base import Instruction, Local
         from fedjob.common.protocols.run import run_step
@@ -135,9 +147,12 @@ class Workbench:
         ready = time.perf_counter()
 
         state = load_tree(Path(order.state_path)) if order.state_path else {}
-        seed = seed_for(order.seed, order.round, order.node)
+        seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
         if plan is not None:
             plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
+            plan.ctx.props = order.props
+            names = tuple(launched.function.__name__ for launched in declared(plan.launches))
+            plan.ctx.launcher = Launcher(order.node, names, nursery or InlineNursery(order, emit))
             plan.start_step(order.training_args)
             plan.set_state(state.get("plan"))
         local = Local(
@@ -206,6 +221,60 @@ class Workbench:
         plan.load_data(open_dataset(order.dataset) if order.dataset else None)
         self._plan, self._made_of = plan, made_of
         return plan, True
+
+
+def child_order(parent: WorkOrder, wanted: ChildOrder, values: Mapping[str, Any]) -> WorkOrder:
+    """Return the order for a child task: the parent's text and data, another function of it.
+
+    Args:
+        values: argument -> encoded value, for those that are other children's values.
+    """
+    place = f"{parent.child}/{wanted.number}" if parent.child else str(wanted.number)
+    return replace(
+        parent,
+        key=f"{parent.key}.{wanted.number}",
+        step=CHILD_STEP,
+        protocol="function",
+        config={},
+        entry=wanted.entry,
+        values={},
+        params={},
+        model_args={},
+        training_args={**wanted.args, **values},
+        state_path="",
+        child=place,
+    )
+
+
+class InlineNursery(Nursery):
+    """Computes children at once, in the parent's own process: for local jobs."""
+
+    def __init__(self, parent: WorkOrder, emit: Emit) -> None:
+        self._parent = parent
+        self._emit = emit
+        self._outcomes: dict[int, ChildOutcome] = {}
+
+    def launch(self, order: ChildOrder) -> None:
+        inputs = {name: self._outcomes[number] for name, number in order.inputs.items()}
+        failed = next((outcome for outcome in inputs.values() if not outcome.ok), None)
+        if failed is not None:
+            self._outcomes[order.number] = replace(failed, number=order.number)
+            return
+        work = child_order(self._parent, order, {name: outcome.value for name, outcome in inputs.items()})
+        output = Path(self._parent.output_path) / f"child_{order.number}"
+        output.mkdir()
+        done = Workbench().perform(replace(work, output_path=str(output)), self._emit)
+        self._outcomes[order.number] = outcome_of(order.number, done)
+
+    def wait(self, number: int) -> ChildOutcome:
+        return self._outcomes[number]
+
+
+def outcome_of(number: int, done: WorkResult) -> ChildOutcome:
+    """Return what a parent is told of a child's result."""
+    return ChildOutcome(
+        number=number, ok=done.ok, value=done.value, reason=done.reason, detail=done.message or done.detail
+    )
 
 
 def built_plan(

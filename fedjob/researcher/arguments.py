@@ -115,6 +115,7 @@ def define(
         plan_hash=source.sha256,
         model_args=plain_args("model_args", model_args),
         training_args=wanted.training_args,
+        launches=wanted.launches,
         rounds=rounds,
         seed=secrets.randbits(62) if seed is None else seed,
         local=nodes == LOCAL,

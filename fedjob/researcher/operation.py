@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.plans.args import TrainingArgs
-from fedjob.common.plans.function import FunctionPlan, RemoteFunction
+from fedjob.common.plans.function import FunctionPlan, RemoteFunction, declared
 from fedjob.common.plans.source import PlanSource, extract, make_plan
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
@@ -27,11 +27,13 @@ class Operation:
     Args:
         source: of the plan or function; `NO_PLAN` where none is needed.
         training_args: checked; a function's arguments.
+        launches: sha256 of the text of what it may start as child tasks -> name.
     """
 
     protocol: FederatedProtocol
     source: PlanSource
     training_args: dict[str, Any]
+    launches: dict[str, str] = field(default_factory=dict)
 
 
 def read_operation(
@@ -72,7 +74,11 @@ def read_operation(
     if isinstance(plan, FunctionPlan):
         raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
     TrainingArgs.parse(raw, extra_args=type(plan).extra_args)
-    return Operation(protocol=protocol, source=source, training_args=raw)
+    return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
+
+
+def _launches(functions: Any) -> dict[str, str]:
+    return {extract(launched).sha256: launched.function.__name__ for launched in declared(functions)}
 
 
 def _protocol(operation: Any) -> FederatedProtocol:
@@ -106,4 +112,9 @@ def _function(
             f"{source.entry} is a training plan, not a function: Job(FedAvg(), training_plan={source.entry}, ...)"
         )
     built.remote.check(raw)
-    return Operation(protocol=Function(folded=folded), source=source, training_args=raw)
+    return Operation(
+        protocol=Function(folded=folded),
+        source=source,
+        training_args=raw,
+        launches=_launches(built.remote.launches),
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +18,7 @@ from fedjob.common.seeds import seed_for
 if TYPE_CHECKING:
     import torch
 
+    from fedjob.common.children import Child, Launcher
     from fedjob.common.metrics import MetricState
 
 Adjust = Callable[[Any], None]
@@ -45,6 +46,8 @@ class Context:
         state: kept at this node from round to round: a dictionary of numbers,
             strings, bytes, None, tensors, and lists and dictionaries of them.
         send: `send(type, body)` takes what `emit` is given on its way to the researcher.
+        props: the job's free properties.
+        launcher: what `launch` goes through; None where no task is computed.
     """
 
     node: str = "local"
@@ -55,6 +58,8 @@ class Context:
     allow_gpu: bool = True
     state: dict[str, Any] = field(default_factory=dict)
     send: Callable[[str, dict[str, Any]], None] = _ignore
+    props: Mapping[str, Any] = field(default_factory=dict)
+    launcher: Launcher | None = None
 
     def emit(self, type_: str, body: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
         """Send an event to whoever follows the job: `ctx.emit("found", site=3, rows=[1, 2])`.
@@ -69,9 +74,19 @@ class Context:
         """Say how far this work is."""
         self.emit("progress", {"done": done, "total": total})
 
-    def launch(self, *_: Any, **__: Any) -> Any:
-        """Start a child job; not part of this version."""
-        raise PlanError("self.ctx.launch is not available yet: a plan can't start child jobs")
+    def launch(self, function: Any, /, **args: Any) -> Child:
+        """Start a function of the plan's `launches` as a child task at this node; see `common/children.py`.
+
+        Returns:
+            A child: `child.wait()` returns what the function returned; given to another launch as an
+            argument, it stands for that value.
+
+        Raises:
+            PlanError: the function was not declared, or no task is being computed.
+        """
+        if self.launcher is None:
+            raise PlanError("ctx.launch works while a node computes a task, not here")
+        return self.launcher.launch(function, **args)
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,9 @@ class TrainingPlan(ABC):
 
     requires: ClassVar[tuple[str, ...]] = ()
     """Packages, by the name they are imported by, that a node needs beside the plan's own imports."""
+
+    launches: ClassVar[Sequence[Any]] = ()
+    """Functions that the plan may start as child tasks, `self.ctx.launch(...)`."""
 
     extra_args: ClassVar[tuple[str, ...]] = ()
     """Names of training arguments that this plan understands beside the common ones."""

@@ -15,12 +15,13 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
 
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.plans.base import Context
+from fedjob.common.values import decode
 
 CONTEXT = "ctx"
 """The parameter by which a function asks for its context."""
@@ -37,10 +38,12 @@ class RemoteFunction:
     Args:
         function: as it was written.
         args: bound by name, plain data.
+        launches: functions that it may start as child tasks, `ctx.launch(...)`.
     """
 
     function: types.FunctionType
     args: Mapping[str, Any] = field(default_factory=dict)
+    launches: tuple[RemoteFunction, ...] = ()
 
     def __post_init__(self) -> None:
         self.__dict__.update({name: getattr(self.function, name) for name in functools.WRAPPER_ASSIGNMENTS})
@@ -53,7 +56,7 @@ class RemoteFunction:
         """
         bound = {**self.args, **args}
         self.check(bound, complete=False)
-        return RemoteFunction(self.function, bound)
+        return RemoteFunction(self.function, bound, self.launches)
 
     def check(self, args: Mapping[str, Any], *, complete: bool = True) -> None:
         """Refuse arguments that the function can't be called with.
@@ -90,12 +93,46 @@ class RemoteFunction:
         return f"<fedjob.function {self.function.__name__}{f' with {bound}' if bound else ''}>"
 
 
-def function(definition: Callable[..., Any]) -> RemoteFunction:
-    """Make a function one that jobs can send to nodes.
+@overload
+def function(definition: Callable[..., Any], /) -> RemoteFunction: ...
+
+
+@overload
+def function(*, launches: Sequence[Any] = ()) -> Callable[[Callable[..., Any]], RemoteFunction]: ...
+
+
+def function(
+    definition: Callable[..., Any] | None = None, /, *, launches: Sequence[Any] = ()
+) -> RemoteFunction | Callable[[Callable[..., Any]], RemoteFunction]:
+    """Make a function one that jobs can send to nodes: `@function`, or `@function(launches=[other])`.
+
+    Args:
+        launches: functions that it may start as child tasks; their text travels, and is approved, with its own.
 
     Raises:
         PlanError: it is no plain function, or takes no dataset as its first parameter.
     """
+    if definition is None:
+        children = declared(launches)
+        return lambda found: replace(_remote(found), launches=children)
+    return _remote(definition)
+
+
+def declared(launches: Any) -> tuple[RemoteFunction, ...]:
+    """Return what a plan declares under `launches`.
+
+    Raises:
+        PlanError: something in it is no @fedjob.function.
+    """
+    if isinstance(launches, (str, bytes)) or not isinstance(launches, Sequence):
+        raise PlanError(f"launches is a list of @fedjob.function functions, not {launches!r:.80}")
+    for launched in launches:
+        if not isinstance(launched, RemoteFunction):
+            raise PlanError(f"launches is a list of @fedjob.function functions; found {launched!r:.80}")
+    return tuple(launches)
+
+
+def _remote(definition: Callable[..., Any]) -> RemoteFunction:
     if isinstance(definition, RemoteFunction):
         return definition
     if not isinstance(definition, types.FunctionType) or inspect.iscoroutinefunction(definition):
@@ -143,13 +180,18 @@ class FunctionPlan:
         self.timing = {}
 
     @property
+    def launches(self) -> tuple[RemoteFunction, ...]:
+        """What it may start as child tasks."""
+        return self.remote.launches
+
+    @property
     def num_rows(self) -> int:
         """Of the dataset; 0 without one."""
         return 0 if self.dataset is None else int(self.dataset.num_rows)
 
     def call(self) -> Any:
         """Call the function; whatever it raises comes through."""
-        given = dict(self.training_args)
+        given = {name: decode(value) for name, value in self.training_args.items()}
         if self.remote._context_name:
             given[CONTEXT] = self.ctx
         return self.remote.function(self.dataset, **given)
