@@ -1,8 +1,8 @@
 """The owner is told that something waits: by mail, by webhook or by a command, as the node is set.
 
 The daemon never waits for any of them. One thread sends, within a deadline; what
-fails is tried again a few times, then logged and counted, and the request still
-stands in `fedjob node grants list`.
+fails is logged, counted and tried again, ever more seldom, until one way has
+worked or nothing waits any more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from fedjob.node.grant import Grant
 from fedjob.node.settings import NodeConfig
 
 SEND_WITHIN_S = 20.0
-MAX_TRIES = 3
+AGAIN_AFTER_S = 5.0
+AGAIN_AT_MOST_S = 600.0
 MAX_TOLD = 20
 """Requests that one notice describes; of more only the number is told."""
 
@@ -120,17 +121,16 @@ class Notices:
         now = time.monotonic()
         while not self._outcomes.empty():
             num_failed, any_sent = self._outcomes.get_nowait()
-            self._tries += 1
+            self._tries = min(self._tries + 1, 10)
             for _ in range(num_failed):
                 self._count("notices_failed")
             if any_sent:
                 self._count("notices_sent")
-            if num_failed == 0 or any_sent or self._tries >= MAX_TRIES:
-                done, self._under_way, self._tries = self._under_way, (), 0
+                done, self._tries = self._under_way, 0
                 self._again_at = now + self.config.notify_every_s
             else:
-                self._under_way = ()
-                self._again_at = now + min(5.0 * self._tries, self.config.notify_every_s)
+                self._again_at = now + min(AGAIN_AFTER_S * 2 ** (self._tries - 1), AGAIN_AT_MOST_S)
+            self._under_way = ()
         if done or self._under_way or not self.wanted or now < self._again_at:
             return done
         found = waiting()
