@@ -47,6 +47,7 @@ from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
 from fedjob.node.tasklog import released, tidy_logs
+from fedjob.node.vigil import Vigil
 from fedjob.node.worker import WorkerEvent, Workers
 
 LEASE_EVERY_S = 10.0
@@ -134,6 +135,8 @@ class Daemon:
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
         self._lazy: list[keeping.Command] = []
+        self._vigil = Vigil()
+        self._asked: dict[str, str] = {}  # by message id, the session that is asked whether it is there
         self._stopping = threading.Event()
         self._leased = self._looked = self._tidied = self._told = 0.0
         self._facts = b""
@@ -151,6 +154,9 @@ class Daemon:
         try:
             self._recover()
             self._endpoint.start(connect_timeout_s)
+            turn = Turn(self._book)
+            turn.step(keeping.Restarted())
+            self._commit(turn)
             self.ready.set()
             while not self._stopping.is_set():
                 self._backlog += self._endpoint.receive(self._patience())
@@ -194,9 +200,6 @@ class Daemon:
             set(self._parts.tasks.states()),
         )
         self._attempts.recover(self._book)
-        turn = Turn(self._book)
-        turn.step(keeping.Restarted())
-        self._commit(turn)
 
     def _sized(self, book: keeping.Book) -> keeping.Book:
         """Return the book with the bounds that the owner has set."""
@@ -267,6 +270,7 @@ class Daemon:
     def _handle(self, turn: Turn, message: Message) -> None:
         """Take a message."""
         parts = self._parts
+        self._vigil.heard(message.reply_to, time.monotonic())
         match message.body:
             case wire.Ping():
                 parts.answer(turn, message, self._pong(turn, message))
@@ -299,7 +303,10 @@ class Daemon:
     def _take(self, turn: Turn, report: Report) -> None:
         """Take what a thread, a worker or the endpoint reported."""
         match report:
-            case keeping.ReplyReceipted() | keeping.ReplyGivenUp():
+            case keeping.ReplyReceipted(reply=id_) | keeping.ReplyGivenUp(reply=id_):
+                asked = self._asked.pop(id_, "")
+                if asked and isinstance(report, keeping.ReplyReceipted):
+                    self._vigil.heard(asked, time.monotonic())
                 turn.step(report)
             case Fetched():
                 self._offers.take_plan(turn, report)
@@ -369,6 +376,7 @@ class Daemon:
                 self._tell_owner()
                 self._follow_config()
                 self._follow_time()
+                self._look_for_orphans()
             if now - self._tidied >= TIDY_EVERY_S:
                 self._tidied = now
                 self._workers.tidy()
@@ -446,6 +454,30 @@ class Daemon:
             turn = Turn(replace(self._book, is_open=is_open))
             turn.step(keeping.TimePassed(time.monotonic()))
             self._commit(turn)
+
+    def _look_for_orphans(self) -> None:
+        """Give up the unfinished work of sessions that are gone; ask the silent ones."""
+        rows = self._book.unfinished()
+        after_s = self._parts.config.orphan_after_s
+        gone, ask = self._vigil.look(
+            {row.reply_to for row in rows},
+            time.monotonic(),
+            after_s=after_s,
+            connected=self._endpoint.connected,
+        )
+        turn = Turn(self._book)
+        for session in gone:
+            for job in sorted({row.job for row in rows if row.reply_to == session}):
+                log.warning("nothing is heard of %s for %g s: job %s is given up", session, after_s, job)
+                turn.step(keeping.OrphanTimeout(job))
+        for row in {row.reply_to: row for row in rows if row.reply_to in ask}.values():
+            lease = wire.Event(type="lease", data={"status": str(row.state)}, lasting=True)
+            asked = self._endpoint.prepare(
+                parse_address(row.reply_to), lease, ttl_s=after_s, **header_of(row)
+            )
+            self._asked[asked.id] = row.reply_to
+            turn.outgoing.append(asked)
+        self._commit(turn)
 
     def _end_silent_jobs(self) -> None:
         turn = Turn(self._book)

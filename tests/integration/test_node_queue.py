@@ -1,0 +1,429 @@
+"""The queue of a node: who starts when, on what, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedjob.common.messages import Answer, Ping, Pong, Result
+from fedjob.common.types import new_job_id
+from fedjob.node.hours import DAYS
+from fedjob.node.settings import NodeConfig
+from fedjob.node.taskstore import TaskStore
+from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
+from tests.processes import wait_until
+
+OPEN = NodeConfig(approval="off")
+FOR_EVER = "while True: time.sleep(0.05)"
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    made = Federation(tmp_path_factory.mktemp("queue"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(federation: Federation) -> Node:
+    return federation.node(config=OPEN).start()
+
+
+@pytest.fixture
+def node(shared: Node, federation: Federation) -> Iterator[Node]:
+    """The node with its first settings; what a test leaves running is ended."""
+    ann = federation.ann
+    ann.received.clear()
+    configure(shared, OPEN)
+    yield shared
+    for task in listed(shared).values():
+        if task["released"] is None and task["researcher"] == "ann":
+            ann.job = task["job"]
+            ann.end("node1", epoch=100)
+    ann.take(lambda _: not [t for t in listed(shared).values() if t["released"] is None])
+
+
+def configure(node: Node, config: NodeConfig) -> None:
+    """Change the settings, as the owner does while the node runs."""
+    node.config = config
+    daemon = node.daemon
+    assert daemon is not None
+    wait_until(lambda: daemon._parts.config == config, timeout_s=5, what="the node to follow its settings")
+
+
+def listed(node: Node) -> dict[str, dict[str, Any]]:
+    """What `fedjob node tasks` shows, by job."""
+    with node.database() as database:
+        return {task["job"]: task for task in reversed(TaskStore(database).list_tasks())}
+
+
+def ordered(node: Node, verb: str, key: str) -> None:
+    with node.database() as database:
+        TaskStore(database).order(verb, key)
+
+
+def states(ann: Researcher, job: str) -> list[str]:
+    """The states that the researcher was told of a job's only task."""
+    ann.received += (messages := ann.endpoint.receive(0.05))
+    ann.endpoint.settle(messages)
+    return [m.body.data["state"] for m in ann.received if m.job == job and _type(m.body) == "state"]
+
+
+def _type(body: object) -> str:
+    return getattr(body, "type", "")
+
+
+def begin(ann: Researcher, step: str = FOR_EVER, *, node: str = "node1", **more: Any) -> str:
+    """Send a task of a new job, and return the job."""
+    ann.job = new_job_id()
+    ann.train(node, ann.task(plan_with(step), "Odd", **more))
+    return ann.job
+
+
+def answered(ann: Researcher, job: str) -> Result:
+    """The result of a job's task, when it has come."""
+    found = lambda got: [m.body for m in got if m.job == job and isinstance(m.body, Result)]  # noqa: E731
+    results: list[Result] = ann.take(found)
+    return results[-1]
+
+
+def is_in(node: Node, job: str, *wanted: str) -> bool:
+    return listed(node).get(job, {}).get("state") in wanted
+
+
+def until(node: Node, job: str, *wanted: str, timeout_s: float = 30.0) -> None:
+    wait_until(
+        lambda: is_in(node, job, *wanted), timeout_s=timeout_s, what=f"the task to be {' or '.join(wanted)}"
+    )
+
+
+@pytest.mark.feature("PS-06")
+def test_with_one_worker_tasks_start_in_the_order_of_submission(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    jobs = [begin(ann, "pass") for _ in range(3)]
+    for job in jobs:
+        until(node, job, "completed")
+    found = listed(node)
+    assert sorted(jobs, key=lambda job: found[job]["started"]) == jobs
+    for earlier, later in pairwise(jobs):
+        assert found[earlier]["ended"] <= found[later]["started"], "one at a time"
+
+
+@pytest.mark.feature("PS-07")
+def test_more_workers_let_the_tasks_begin_that_queue(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    jobs = [begin(ann) for _ in range(3)]
+    until(node, jobs[0], "running")
+    assert [listed(node)[job]["state"] for job in jobs[1:]] == ["queued", "queued"]
+    configure(node, replace(OPEN, workers=3))
+    for job in jobs[1:]:
+        until(node, job, "running")
+    assert len({listed(node)[job]["worker"] for job in jobs}) == 3
+
+
+@pytest.mark.feature("PS-03")
+def test_four_workers_sleep_side_by_side(federation: Federation, node: Node) -> None:
+    configure(node, replace(OPEN, workers=4))
+    ann = federation.ann
+    ann.result("node1", ann.task(ADD_ONE, "AddOne"))  # torch is imported by now
+    began = time.monotonic()
+    jobs = [begin(ann, "time.sleep(1)") for _ in range(4)]  # each makes two updates
+    for job in jobs:
+        until(node, job, "completed")
+    assert time.monotonic() - began < 5.0
+
+
+@pytest.mark.feature("PS-08")
+def test_a_ping_is_answered_at_once_while_a_task_computes(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    job = begin(ann, "while True: pass")
+    until(node, job, "running")
+    began = time.monotonic()
+    pong = ann.answer_to(ann.send("node1", Ping()), Pong)
+    assert time.monotonic() - began < 1.0
+    assert pong.busy == 1
+
+
+@pytest.mark.feature("PS-12")
+def test_a_node_without_workers_queues_and_says_so(federation: Federation, node: Node) -> None:
+    configure(node, replace(OPEN, workers=0))
+    ann = federation.ann
+    answer = ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer)
+    assert (answer.status, answer.schedule, answer.workers) == ("not-needed", "no_workers", 0)
+    job = begin(ann, "pass")
+    until(node, job, "queued")
+    assert ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer).ahead == 1
+    configure(node, OPEN)
+    until(node, job, "completed")
+
+
+@pytest.mark.feature("PS-13")
+def test_a_new_node_has_one_worker() -> None:
+    assert NodeConfig().workers == 1
+
+
+@pytest.mark.feature("PS-37")
+def test_the_worker_and_the_time_of_its_start_are_known_once_a_task_was_picked_up(
+    federation: Federation,
+    node: Node,
+) -> None:
+    ann = federation.ann
+    first, second = begin(ann), begin(ann)
+    until(node, first, "running")
+    running, queued = listed(node)[first], listed(node)[second]
+    assert (queued["state"], queued["worker"], queued["updated"], queued["started"]) == (
+        "queued",
+        0,
+        None,
+        None,
+    )
+    assert Path(f"/proc/{running['worker']}").exists()
+    assert running["accepted"] <= running["started"] <= running["updated"] <= time.time()
+    told = [m.body.data for m in ann.received if _type(m.body) == "state" and m.job == first]
+    assert states(ann, first) == ["starting", "running"], told
+    assert ann.received[-1].task == running["key"]
+
+
+@pytest.mark.feature("PS-43")
+def test_a_killed_task_is_stopping_before_it_is_killed(federation: Federation, node: Node) -> None:
+    from fedjob.common.messages import End
+
+    ann = federation.ann
+    job = begin(ann)
+    waiting = begin(ann)
+    until(node, job, "running")
+    for over in (job, waiting):
+        ann.job = over
+        ann.send("node1", End(outcome="killed"), epoch=1)
+    until(node, job, "killed")
+    until(node, waiting, "cancelled")
+    assert listed(node)[job]["reason"] == "killed"
+    wait_until(lambda: "killed" in states(ann, job), timeout_s=5, what="the last state")
+    assert states(ann, job) == ["starting", "running", "stopping", "killed"]
+    assert states(ann, waiting) == ["cancelled"]
+
+
+@pytest.mark.feature("PS-43")
+def test_a_stopped_node_stops_its_task_and_takes_it_up_at_the_next_start(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    job = begin(ann)
+    until(node, job, "running")
+    node.stop()
+    stopped = listed(node)[job]
+    assert (stopped["state"], stopped["reason"]) == ("stopping", "node_stopped")
+    assert not Path(f"/proc/{stopped['worker']}").exists()
+    node.start()
+    until(node, job, "running")
+    assert states(ann, job) == ["starting", "running", "stopping", "starting", "running"]
+    assert listed(node)[job]["worker"] != stopped["worker"]
+
+
+@pytest.mark.feature("PS-44")
+def test_a_task_whose_process_is_killed_again_and_again_has_failed(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    job = begin(ann)
+    killed: set[int] = set()
+    for _ in range(3):
+        until(node, job, "running")
+        wait_until(lambda: listed(node)[job]["worker"] not in {0, *killed}, timeout_s=30, what="a new worker")
+        pid = listed(node)[job]["worker"]
+        killed.add(pid)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: listed(node)[job]["worker"] not in killed or is_in(node, job, "failed"),
+                   timeout_s=30, what="the death to be noticed")  # fmt: skip
+    until(node, job, "failed")
+    assert listed(node)[job]["reason"] == "worker_died"
+    assert answered(ann, job).reason == "worker_died"
+
+
+@pytest.mark.feature("TB-40")
+def test_what_a_killed_plan_started_dies_with_it_wherever_it_hid(
+    federation: Federation, node: Node, tmp_path: Path
+) -> None:
+    ann = federation.ann
+    pids = tmp_path / "pids"
+    step = f"""\
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def note():
+    with open({str(pids)!r}, "a") as file:
+        file.write(f"{{os.getpid()}}\\n")
+for flees in (False, True):
+    if os.fork() == 0:
+        if flees:
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+        note()
+        while True: time.sleep(0.1)
+note()
+while True: pass"""
+    job = begin(ann, step)
+    wait_until(
+        lambda: pids.exists() and len(pids.read_text().split()) == 3, timeout_s=30, what="three processes"
+    )
+    started = [int(pid) for pid in pids.read_text().split()]
+    assert all(Path(f"/proc/{pid}").exists() for pid in started)
+    ann.end("node1")
+    until(node, job, "killed", timeout_s=5)
+    left = [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert left == [], "killed is only said when nothing is left"
+
+
+@pytest.mark.feature("PS-44")
+def test_the_owner_can_end_a_task_and_its_researcher_is_told(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    job = begin(ann)
+    until(node, job, "running")
+    ordered(node, "kill", listed(node)[job]["key"])
+    result = answered(ann, job)
+    assert (result.ok, result.reason) == (False, "killed_by_owner")
+    assert is_in(node, job, "killed")
+    assert states(ann, job)[-2:] == ["stopping", "killed"]
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2).ok, "the worker is free"
+
+
+@pytest.mark.feature("NV-22", "PS-68")
+def test_labels_and_pools_choose_the_nodes(federation: Federation, node: Node) -> None:
+    configure(node, replace(OPEN, labels="edge, gpu", pools="fast: workers=1"))
+    federation.node("plain", config=OPEN).start()
+    ann = federation.ann
+
+    def short(node: str, **resources: Any) -> tuple[str, list[str]]:
+        answer = ann.answer_to(ann.offer(node, ADD_ONE, "AddOne", resources=resources), Answer)
+        return answer.schedule, answer.short
+
+    for wanted in ({"labels": ["edge"]}, {"pool": "gpu"}, {"pool": "fast"}):
+        (name,) = wanted
+        assert short("node1", **wanted) == ("", [])
+        assert short("plain", **wanted) == ("resources", [name])
+    assert short("node1", labels=["edge", "arm"]) == ("resources", ["labels"])
+    assert ann.answer_to(ann.send("node1", Ping()), Pong).labels == ["edge", "gpu"]
+    result = ann.result("plain", ann.task(ADD_ONE, "AddOne", resources={"pool": "gpu"}))
+    assert (result.ok, result.reason) == (False, "resources")
+
+
+SEES = "open({!r}, 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + ' ')"
+
+
+@pytest.mark.feature("NV-03")
+def test_two_jobs_never_hold_the_same_gpu(federation: Federation, node: Node, tmp_path: Path) -> None:
+    configure(node, replace(OPEN, workers=3, gpus=2))
+    federation.node("none", config=OPEN).start()
+    ann = federation.ann
+    answer = ann.answer_to(ann.offer("none", ADD_ONE, "AddOne", resources={"gpus": 1}), Answer)
+    assert (answer.schedule, answer.short) == ("resources", ["gpus"])
+    seen = [tmp_path / f"seen{n}" for n in range(4)]
+    jobs = [
+        begin(ann, f"{SEES.format(str(path))}\n{FOR_EVER}", resources={"gpus": gpus})
+        for path, gpus in zip(seen, (1, 1, 1, 0), strict=True)
+    ]
+    for job in (jobs[0], jobs[1], jobs[3]):
+        until(node, job, "running")
+    assert is_in(node, jobs[2], "queued"), "there is a worker for it, but no GPU"
+    wait_until(
+        lambda: all(p.exists() and p.read_text() for p in (*seen[:2], seen[3])), timeout_s=30, what="3"
+    )
+    assert [seen[0].read_text(), seen[1].read_text(), seen[3].read_text()] == ["0 ", "1 ", " "]
+    ann.job = jobs[1]
+    ann.end("node1")
+    until(node, jobs[2], "running")
+    wait_until(lambda: seen[2].exists() and seen[2].read_text(), timeout_s=30, what="the third")
+    assert seen[2].read_text() == "1 "
+
+
+@pytest.mark.feature("NV-58")
+def test_an_offer_reserves_for_a_while_a_task_takes_it_and_the_end_frees_it(
+    federation: Federation, node: Node
+) -> None:
+    config = replace(OPEN, cpus=4.0, workers=4, reserve_s=2.0)
+    configure(node, config)
+    ann = federation.ann
+    three = {"cpus": 3}
+
+    def offered(job: str, *, reserve: bool = False) -> list[str]:
+        ann.job = job
+        offer = ann.offer("node1", ADD_ONE, "AddOne", resources=three, reserve=reserve)
+        return ann.answer_to(offer, Answer).short
+
+    first, second = new_job_id(), new_job_id()
+    assert offered(first, reserve=True) == []
+    assert offered(second) == ["cpus"], "it is held for the first"
+    assert offered(first) == [], "which may have what it holds"
+    time.sleep(2.6)
+    assert offered(second, reserve=True) == [], "the lease ended"
+    ann.train("node1", ann.task(plan_with(FOR_EVER), "Odd", resources=three))
+    until(node, second, "running")
+    time.sleep(2.6)
+    assert offered(first) == ["cpus"], "a task took it: the lease counts no more"
+    node.stop()
+    node.start()
+    until(node, second, "running")
+    assert offered(first) == ["cpus"], "after a restart the task holds what it needs again"
+    ann.job = second
+    ann.end("node1")
+    until(node, second, "killed")
+    assert offered(first, reserve=True) == []
+    node.stop()
+    node.start()
+    assert offered(second) == [], "a crash frees what was only reserved"
+
+
+@pytest.mark.feature("NV-52")
+def test_the_work_of_a_researcher_who_is_gone_is_given_up(federation: Federation, node: Node) -> None:
+    configure(node, replace(OPEN, orphan_after_s=2.0))
+    ann = federation.ann
+    bob = Researcher(federation, "bob")
+    job, queued = begin(bob), begin(bob)
+    wait_until(lambda: "running" in states(bob, job), timeout_s=30, what="the task to run")
+    over = time.monotonic() + 4.0
+    while time.monotonic() < over:
+        assert "lost" not in states(bob, job), "who receives is there"
+    bob.endpoint.stop()
+    until(node, job, "lost", timeout_s=10)
+    assert listed(node)[job]["reason"] == "abandoned"
+    until(node, queued, "cancelled")
+    ann.job = new_job_id()
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).ok, "the worker is free"
+
+
+@pytest.mark.feature("NV-60")
+def test_a_researcher_finds_the_tasks_it_does_not_know_and_ends_them(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    bob = Researcher(federation, "bob")
+    zombie = begin(ann)
+    until(node, zombie, "running")
+    assert bob.answer_to(bob.send("node1", Ping()), Pong).jobs == []
+    pong = ann.answer_to(ann.send("node1", Ping()), Pong)
+    assert pong.jobs == [zombie]
+    ann.end("node1", epoch=99)
+    until(node, zombie, "killed")
+    assert ann.answer_to(ann.send("node1", Ping()), Pong).jobs == []
+    bob.endpoint.stop()
+
+
+def test_outside_its_hours_a_node_queues_and_says_so(federation: Federation, node: Node) -> None:
+    later = DAYS[(time.localtime().tm_wday + 3) % 7]
+    configure(node, replace(OPEN, hours=f"{later} 10:00-11:00"))
+    ann = federation.ann
+    assert ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer).schedule == "outside_hours"
+    job = begin(ann, "pass")
+    until(node, job, "queued")
+    configure(node, OPEN)
+    until(node, job, "completed")
