@@ -31,6 +31,7 @@ from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.cloning import changed_spec, copy_definition
 from fedjob.researcher.components import from_part
 from fedjob.researcher.datasets import resolve, resolve_local
+from fedjob.researcher.definition import open_definition
 from fedjob.researcher.deployment import restore_plans, write_plans
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.home import home_path, job_folder
@@ -343,6 +344,20 @@ class Job(Asking, Living, Looking, ByHand):
         target.path.parent.mkdir(parents=True, exist_ok=True)
         os.rename(self._folder.path, target.path)
         self._folder = target
+
+    @classmethod
+    def from_json(cls, source: str | Path | Mapping[str, Any], **changes: Any) -> Job:
+        """Return a draft of what a file defines, see docs/scheduling.md; NVFlare's names are understood.
+
+        Args:
+            source: `job.json`, a folder or zip archive that holds one, or what one would hold.
+            changes: arguments of `Job`, in place of the file's.
+
+        Raises:
+            SpecError: it does not define a job; says what was expected.
+        """
+        with open_definition(source) as defined:
+            return cls(defined.operation, **{**defined.arguments, **changes})
 
     def clone(self, **changes: Any) -> Job:
         """Return a new draft that keeps every field of this job but those that are named.
