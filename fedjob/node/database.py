@@ -158,6 +158,8 @@ CREATE TABLE tasks (
     job_name TEXT NOT NULL,
     parent TEXT NOT NULL,
     child TEXT NOT NULL,
+    inputs TEXT NOT NULL,
+    waits TEXT NOT NULL,
     accepted REAL NOT NULL,
     started REAL,
     ended REAL,

@@ -34,6 +34,8 @@ class TaskRow:
         resources: that it needs of the node, see `resources.Need`.
         project, job_name: for people.
         parent, child: key of the task that launched this one, and its place among those.
+        inputs: keys of siblings whose values it takes; it starts when they are completed.
+        waits: key of the child whose end it waits for; it holds no slot meanwhile.
     """
 
     key: str
@@ -63,6 +65,8 @@ class TaskRow:
     job_name: str = ""
     parent: str = ""
     child: str = ""
+    inputs: tuple[str, ...] = ()
+    waits: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as plain data, a column each."""
@@ -135,5 +139,9 @@ class Book:
 
     def unfinished(self) -> list[TaskRow]:
         """Return the tasks that somebody waits for, whose leases are to be renewed, in order of arrival."""
-        rows = [row for row in self.tasks.values() if not row.finished and row.after != "release"]
+        rows = [
+            row
+            for row in self.tasks.values()
+            if not row.finished and row.after != "release" and not row.parent
+        ]
         return sorted(rows, key=lambda row: row.seq)

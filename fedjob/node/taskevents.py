@@ -57,6 +57,33 @@ class Began:
     worker: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """A running task wants a child.
+
+    Args:
+        key: of the child; the same whenever the same parent launches it again.
+        parent: key of who launched it.
+        place: among the parent's children, `0` or `0/2`.
+        inputs: keys of siblings whose values it takes.
+    """
+
+    key: str
+    parent: str
+    place: str
+    step: str
+    order: bytes
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """A running task waits for a child of its own."""
+
+    key: str
+    child: str
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The worker is through and its output durable (and uploaded); not `ok`: the plan failed."""
@@ -170,6 +197,8 @@ Event = (
     | Granted
     | Refused
     | Began
+    | Launched
+    | Waits
     | Finished
     | Died
     | Gone
@@ -273,6 +302,14 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell a waiting task's worker what became of its child: it has a slot again."""
+
+    key: str
+    child: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Remove this task's spool."""
 
@@ -297,6 +334,7 @@ Command = (
     | Unreply
     | Start
     | Kill
+    | Tell
     | Release
     | EndJob
 )

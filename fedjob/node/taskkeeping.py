@@ -26,6 +26,11 @@ A kill between 1 and 2 is mended at the next start: the outbox is in the store,
 A worker's output is durable before the daemon hears of it; a task that starts again
 with a complete output in the spool says `Finished` without being computed.
 
+A task may launch children (`Launched`): rows of their own in the same queue, answered to
+nobody but the parent. A parent that `Waits` for one gives its slot back, and gets one
+again, before anything new is started, when the child has ended (`Tell`). What ends a
+parent ends its children.
+
 Tasks start in the order of arrival. Where several researchers wait, who has the
 fewest tasks running goes first, then who was served longest ago. A task whose job
 is at its limit, or whose resources are held by others, is passed over.
@@ -41,6 +46,7 @@ from typing import Any
 
 from fedjob.common.lifecycle import ACTIVE, HISTORY, TABLE, State, advance
 from fedjob.common.needs import read_need
+from fedjob.node.families import children_of, failed_input, inputs_ready
 from fedjob.node.taskbook import Book, JobRow, TaskRow
 from fedjob.node.taskevents import (
     Began,
@@ -57,6 +63,7 @@ from fedjob.node.taskevents import (
     Gone,
     Granted,
     Kill,
+    Launched,
     NodeStops,
     OrphanTimeout,
     Overdue,
@@ -73,16 +80,18 @@ from fedjob.node.taskevents import (
     Say,
     Start,
     TaskArrived,
+    Tell,
     TimePassed,
     Unreply,
+    Waits,
 )
 
 __all__ = [
     "Began", "Book", "Cancel", "Command", "DeleteJob", "DeleteTask", "Died", "EndArrived", "EndJob",
-    "Event", "Finished", "Forgotten", "Gone", "Granted", "JobRow", "Kill", "NodeStops", "OrphanTimeout",
+    "Event", "Finished", "Forgotten", "Gone", "Granted", "JobRow", "Kill", "Launched", "NodeStops", "OrphanTimeout",
     "Overdue", "PutJob", "PutTask", "Refuse", "Refused", "Release", "Reply", "ReplyGivenUp",
-    "ReplyReceipted", "Reserve", "Restarted", "Say", "Start", "TaskArrived", "TaskRow", "TimePassed",
-    "Unreply", "reply_id", "step",
+    "ReplyReceipted", "Reserve", "Restarted", "Say", "Start", "TaskArrived", "TaskRow", "Tell", "TimePassed",
+    "Unreply", "Waits", "reply_id", "step",
 ]  # fmt: skip
 
 MAX_JOBS = 1000
@@ -127,6 +136,8 @@ class _Keeper:
         match event:
             case TaskArrived():
                 self.arrived(event)
+            case Launched():
+                self.launched(event)
             case EndArrived():
                 self.ended(event)
             case ReplyReceipted(reply):
@@ -170,6 +181,9 @@ class _Keeper:
             case Began(worker=worker):
                 if row.state == State.STARTING:
                     self.move(row, State.RUNNING, worker=worker)
+            case Waits(child=child):
+                if row.computing and child in self.tasks and self.tasks[child].parent == row.key:
+                    self.put(replace(row, waits=child))
             case Finished():
                 if row.computing:
                     state = State.COMPLETED if event.ok else State.FAILED
@@ -211,7 +225,7 @@ class _Keeper:
         """Return a row to the queue: nothing of it was lost but time, so nobody is told."""
         for state in (via, State.WAITING, State.QUEUED):
             row = replace(row, state=advance(row.state, state))
-        self.put(replace(row, worker=0, after="", ends="", reason="", detail="", **changes))
+        self.put(replace(row, worker=0, after="", ends="", reason="", detail="", waits="", **changes))
 
     def all_in(self, *states: State) -> list[TaskRow]:
         return [row for row in self.tasks.values() if row.state in states]
@@ -281,7 +295,7 @@ class _Keeper:
         elif event.epoch > job.epoch:
             self.put_job(replace(job, epoch=event.epoch, round=0, ended=False))
             for row in self.of_job(event.job):
-                if row.state in (State.WAITING, State.QUEUED) and row.key != event.key:
+                if row.state in (State.WAITING, State.QUEUED) and row.key != event.key and not row.parent:
                     self.release(row, "not_needed")  # asked for again if it is still wanted
                 elif row.finished and row.reply and not row.acknowledged:
                     self.commands.append(Unreply(row.reply))  # that session is gone
@@ -329,6 +343,50 @@ class _Keeper:
             elif row.dataset == event.dataset and (row.round < event.round or row.epoch < event.epoch):
                 self.release(row, "not_needed")
 
+    # --- children --------------------------------------------------------------------------
+
+    def launched(self, event: Launched) -> None:
+        """Queue a child; one that the same parent launched before stands already."""
+        parent, known = self.tasks.get(event.parent), self.tasks.get(event.key)
+        if parent is None or not parent.computing:
+            return
+        if known is not None:
+            if known.finished and known.state != State.COMPLETED:  # the parent is tried again, and so is this
+                again = replace(known, state=advance(known.state, State.WAITING), deaths=0, reply="")
+                self.put(again)
+                self.move(again, State.QUEUED, reason="", detail="", result=b"", worker=0)
+            return
+        self.put(
+            replace(
+                parent,
+                key=event.key,
+                parent=event.parent,
+                child=event.place,
+                step=event.step,
+                order=event.order,
+                inputs=event.inputs,
+                seq=1 + max(row.seq for row in self.tasks.values()),
+                state=State.QUEUED,
+                resources={},  # the job holds what it needs
+                worker=0,
+                deaths=0,
+                waits="",
+            )
+        )
+
+    def settle_children(self) -> None:
+        """End children that wait for a sibling in vain."""
+        while True:
+            lost = [
+                (row, failed)
+                for row in self.tasks.values()
+                if row.state == State.QUEUED and (failed := failed_input(self.tasks, row)) is not None
+            ]
+            if not lost:
+                return
+            for row, failed in lost:
+                self.finish(row, State.CANCELLED, failed.reason or "not_needed", failed.detail)
+
     # --- ends ------------------------------------------------------------------------------
 
     def finish(self, row: TaskRow, state: State, reason: str, detail: str, result: bytes = b"") -> None:
@@ -336,8 +394,20 @@ class _Keeper:
         if row.state == State.STARTING and state not in TABLE[State.STARTING]:
             row = replace(row, state=advance(row.state, State.RUNNING))  # it was found in the spool
         row = self.move(
-            row, state, reason=reason, detail=detail, result=result, after="", ends="", acknowledged=False
+            row,
+            state,
+            reason=reason,
+            detail=detail,
+            result=result,
+            after="",
+            ends="",
+            waits="",
+            acknowledged=False,
         )
+        for child in children_of(self.tasks, row):
+            self.release(child, "not_needed")
+        if row.parent:  # its own parent is told, when it waits for this
+            return
         if row.epoch == self.jobs[row.job].epoch:
             self.answer(row)
         else:
@@ -383,7 +453,9 @@ class _Keeper:
             self.ledger = self.ledger.free(job)
 
     def release(self, row: TaskRow, reason: str, ends: State = State.KILLED) -> None:
-        """Take a task off the book: its worker, its reply, its row, its spool."""
+        """Take a task off the book: its worker, its reply, its row, its spool; and its children."""
+        for child in children_of(self.tasks, row):
+            self.release(child, reason, ends)
         if row.computing or row.state == State.STOPPING:
             self.stop(row, "release", ends, reason)
         elif row.finished:
@@ -437,29 +509,36 @@ class _Keeper:
 
     def schedule(self) -> None:
         """Start what fits; see the module for the order."""
-        active = [row for row in self.tasks.values() if row.state in ACTIVE]
+        self.settle_children()
+        active = [row for row in self.tasks.values() if row.state in ACTIVE and not row.waits]
         free = self.book.slots - len(active)
+        waiting = sorted((row for row in self.tasks.values() if row.waits), key=lambda row: row.seq)
+        for row in waiting:
+            child = self.tasks.get(row.waits)
+            if free > 0 and row.computing and (child is None or child.finished):
+                self.put(replace(row, waits=""))
+                self.commands.append(Tell(row.key, row.waits))
+                active.append(row)
+                free -= 1
         if free <= 0 or not self.book.is_open:
             return
-        queue = sorted((r for r in self.tasks.values() if r.state == State.QUEUED), key=lambda r: r.seq)
+        ready = (r for r in self.tasks.values() if r.state == State.QUEUED and inputs_ready(self.tasks, r))
+        queue = sorted(ready, key=lambda r: r.seq)
         if not queue:
             return
-        per_job = Counter(row.job for row in active)
+        per_job = Counter(row.job for row in active if not row.parent)
         per_place = Counter(self.place(row) for row in active)
         running = Counter(row.researcher for row in active)
         while free > 0:
             queue.sort(key=lambda r: (running[r.researcher], self.turns.get(r.researcher, 0), r.seq))
             for row in queue:
-                if per_job[row.job] < self.book.per_job and self.starts(row, per_place):
+                if (row.parent or per_job[row.job] < self.book.per_job) and self.starts(row, per_place):
                     break
             else:
                 return
             queue.remove(row)
-            for counter, name in (
-                (per_job, row.job),
-                (per_place, self.place(row)),
-                (running, row.researcher),
-            ):
+            counted = [(per_place, self.place(row)), (running, row.researcher)]
+            for counter, name in counted if row.parent else [(per_job, row.job), *counted]:
                 counter[name] += 1
             self.turns[row.researcher] = 1 + max(self.turns.values(), default=0)
             free -= 1

@@ -19,7 +19,7 @@ MAX_HISTORY = 10_000
 _COLUMNS = (
     "key, job, researcher, dataset, round, step, epoch, attempt, reply_to, message, task_order, seq, state, "
     "worker, after_stop, ends, deaths, reason, detail, result, reply, acknowledged, resources, project, "
-    "job_name, parent, child"
+    "job_name, parent, child, inputs, waits"
 )
 _NAMES = _COLUMNS.split(", ")
 _FIELDS = {"task_order": "order", "after_stop": "after"}
@@ -68,6 +68,7 @@ class TaskStore:
         plain: dict[str, Any] = {name: getattr(row, _FIELDS.get(name, name)) for name in _NAMES}
         plain["state"], plain["ends"] = str(row.state), str(row.ends)
         plain["resources"] = pack(row.resources)
+        plain["inputs"] = " ".join(row.inputs)
         plain["now"] = now
         plain["started"] = now if row.state in (State.STARTING, State.RUNNING) else None
         plain["ended"] = now if row.finished else None
@@ -195,4 +196,5 @@ def _task(row: Any) -> TaskRow:
     plain = {_FIELDS.get(name, name): row[name] for name in _NAMES}
     plain["acknowledged"] = bool(plain["acknowledged"])
     plain["resources"] = unpack(plain["resources"])
+    plain["inputs"] = tuple(plain["inputs"].split())
     return TaskRow(**plain)
