@@ -16,13 +16,13 @@ _COMMANDS = {
         "doctor",
         "Check hub, broker rights, repository, clock and versions.",
     ),
-    "verify": ("fedjob.researcher.cli.jobs", "verify", "Fold every committed round of a job again."),
+    "verify": ("fedjob.researcher.cli.verify", "verify", "Fold every committed round of a job again."),
     "hub": ("fedjob.hub.cli", "hub", "Run a federation's hub: broker and file repository."),
     "node": ("fedjob.node.cli", "node", "Run a node: data, grants, tasks."),
     "init": ("fedjob.researcher.cli.federation", "init", "Make a researcher's home."),
     "nodes": ("fedjob.researcher.cli.federation", "nodes", "List the nodes of the federation."),
     "data": ("fedjob.researcher.cli.federation", "data", "List the datasets that nodes offer."),
-    "job": ("fedjob.researcher.cli.jobs", "job", "Look at the jobs of this home."),
+    "job": ("fedjob.researcher.cli.jobs", "job", "Submit jobs, find them, follow them, end them."),
 }
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,13 +22,13 @@ from fedjob.researcher.arguments import travels
 from fedjob.researcher.beginning import adopt, find_breakpoint
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint
 from fedjob.researcher.deleting import delete_job
+from fedjob.researcher.interrupting import wait_through
 from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import notice, walk
 from fedjob.researcher.record import JobRecord, load_record
 from fedjob.researcher.spec import check_count, load_spec
 from fedjob.researcher.stopping import cancel, kill
 from fedjob.researcher.submitting import check_connected, hand_over
-from fedjob.researcher.waiting import wait_for
 from fedjob.researcher.watching import attended
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from fedjob.researcher.runner import Runner
     from fedjob.researcher.session import Session
     from fedjob.researcher.spec import JobSpec
-
-_INTERRUPTS = ("ask", "leave", "kill")
 
 
 class Living(ABC):
@@ -159,20 +155,15 @@ class Living(ABC):
             WaitTimeout: time is up; the job goes on.
             KeyboardInterrupt: this process was interrupted, and the job left running.
         """
-        if on_interrupt not in _INTERRUPTS:
-            raise SpecError(f"on_interrupt is one of {', '.join(_INTERRUPTS)}, not {on_interrupt!r}")
-        while True:
-            try:
-                with attended(self, silent) as tell:
-                    wait_for(self._folder, timeout_s=timeout_s, for_grants=for_grants, tell=tell)
-                self._spec = load_spec(self._folder.spec)
-                return self
-            except KeyboardInterrupt:
-                if on_interrupt == "leave" or (
-                    on_interrupt == "ask" and not _wants_it_stopped(self._spec.id)
-                ):
-                    raise
-                self.kill()  # the next look raises JobFailed, or finds the job completed in the last moment
+        wait_through(
+            self._folder,
+            lambda: attended(self, silent),
+            timeout_s=timeout_s,
+            for_grants=for_grants,
+            on_interrupt=on_interrupt,
+        )
+        self._spec = load_spec(self._folder.spec)
+        return self
 
     # -- end --------------------------------------------------------------------------
 
@@ -271,24 +262,3 @@ class Living(ABC):
 
 def _round_of(path: Path) -> int:
     return int(path.name.removeprefix("round_"))
-
-
-def _wants_it_stopped(id_: str) -> bool:
-    """Ask in a terminal; anywhere else, and at a second Ctrl+C, the job is left running."""
-    if not (sys.stdin is not None and sys.stdin.isatty()):
-        return False
-    ask: Callable[[], str] = sys.stdin.readline
-    try:
-        while True:
-            sys.stderr.write(
-                f"\n{id_} goes on without this terminal. Leave it running, or stop it? [leave/stop] "
-            )
-            sys.stderr.flush()
-            answer = ask()
-            word = answer.strip().lower()
-            if word in ("stop", "s", "kill"):
-                return True
-            if not answer or word in ("leave", "l", ""):
-                return False
-    except KeyboardInterrupt:
-        return False

@@ -100,9 +100,7 @@ def runner_of(job: Job) -> int:
 
 
 def until(job: Job, *states: str) -> None:
-    wait_until(
-        lambda: job.state in states, timeout_s=PATIENCE_S, what=f"{job!r} to be {' or '.join(states)}"
-    )
+    wait_until(lambda: job.state in states, timeout_s=PATIENCE_S, what=f"{job!r} to be {' or '.join(states)}")
 
 
 def python(text: str, *arguments: str, cwd: Path) -> str:
@@ -266,18 +264,14 @@ def test_a_restart_may_begin_at_an_older_breakpoint_and_go_further(make: Callabl
 
 
 @pytest.mark.feature("NV-16", "TB-06")
-def test_a_clone_keeps_every_field_but_those_that_are_named(
-    make: Callable[..., Job], tmp_path: Path
-) -> None:
+def test_a_clone_keeps_every_field_but_those_that_are_named(make: Callable[..., Job], tmp_path: Path) -> None:
     job = make(slow=0.001, rounds=1, name="first", props={"a": 1}, hooks=[EarlyStopping("loss")])
     (tmp_path / "slow_0.001.py").unlink()
     clone = job.clone(model_args={"width": 9}, name="second")
     assert clone.state == "draft"
     assert clone.cloned_from == job.id
     changed = {
-        name
-        for name in job.spec.__dataclass_fields__
-        if getattr(job.spec, name) != getattr(clone.spec, name)
+        name for name in job.spec.__dataclass_fields__ if getattr(job.spec, name) != getattr(clone.spec, name)
     }
     assert changed == {"id", "name", "cloned_from", "model_args"}
     chain = clone.clone()

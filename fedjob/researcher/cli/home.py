@@ -1,9 +1,51 @@
-"""The option that every command of the researcher takes."""
+"""The options and arguments that many commands of the researcher take."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from fedjob.researcher.folder import JobFolder
+
+    _Text = click.ParamType[str]
+else:
+    _Text = click.ParamType
 
 HOME = click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="The researcher's home.")
+
+
+class JobId(_Text):
+    """The beginning of a job's id, or its name; a shell completes it from the home's jobs."""
+
+    name = "id"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from fedjob.researcher.home import home_path
+        from fedjob.researcher.index import list_entries
+
+        entries = list_entries(home_path(ctx.params.get("home")))
+        begins = (incomplete, f"job_{incomplete}")
+        return [
+            CompletionItem(entry.id, help=f"{entry.name or '-'} {entry.state}")
+            for entry in reversed(entries)
+            if entry.id.startswith(begins)
+        ]
+
+
+def job_argument(command: Any) -> Any:
+    """Give a command its argument ID."""
+    return click.argument("job_id", metavar="ID", type=JobId())(command)
+
+
+def folder_of(home: Path | None, job_id: str) -> JobFolder:
+    """Return the folder of the one job that is meant."""
+    from fedjob.researcher.finding import the_folder
+    from fedjob.researcher.home import home_path
+
+    return the_folder(home_path(home), job_id)

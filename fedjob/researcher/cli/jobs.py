@@ -1,124 +1,31 @@
-"""`fedjob job`: the jobs of a home; and `fedjob verify`."""
+"""`fedjob job`: the jobs of a home. Each command is imported when it is used."""
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
-from fedjob.common.cli import json_option, show_rows
-from fedjob.common.errors import FedjobError
-from fedjob.researcher.cli.home import HOME
+from fedjob.common.cli import LazyGroup
 
-if TYPE_CHECKING:
-    from fedjob.researcher.folder import JobFolder
+_HERE = "fedjob.researcher.cli"
+_COMMANDS = {
+    "submit": (f"{_HERE}.submit", "submit", "Hand a job over to a process of its own."),
+    "check": (f"{_HERE}.submit", "check", "Ask the nodes whether a job may run; leave nothing."),
+    "request": (f"{_HERE}.submit", "request", "Ask the nodes' owners to allow a job."),
+    "list": (f"{_HERE}.look", "list_jobs", "List the jobs of this home, newest last."),
+    "show": (f"{_HERE}.look", "show", "Show a job's spec and record."),
+    "why": (f"{_HERE}.look", "why", "Say why a job is not further than it is, and whom to ask."),
+    "wait": (f"{_HERE}.follow", "wait", "Wait for a job's end; the exit code tells how it ended."),
+    "watch": (f"{_HERE}.follow", "watch", "Follow a job's events to its end."),
+    "logs": (f"{_HERE}.follow", "logs", "Print what tasks wrote, as far as their nodes let it out."),
+    "cancel": (f"{_HERE}.verbs", "cancel", "Withdraw a job that has not begun."),
+    "kill": (f"{_HERE}.verbs", "kill", "End a job wherever it stands."),
+    "restart": (f"{_HERE}.verbs", "restart", "Begin the next attempt, from the last breakpoint."),
+    "clone": (f"{_HERE}.verbs", "clone", "Make a new draft of a job."),
+    "result": (f"{_HERE}.result", "result", "Show a job's result, or fetch everything it has to show."),
+    "delete": (f"{_HERE}.verbs", "delete", "Delete a job, here, at the hub and at the nodes."),
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, commands_of=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def job() -> None:
-    """Look at the jobs of this home."""
-
-
-@job.command("list")
-@HOME
-@json_option
-def list_jobs(home: Path | None, as_json: bool) -> None:
-    """List the jobs of this home, newest last."""
-    from fedjob.researcher.folder import JobFolder
-    from fedjob.researcher.home import home_path
-    from fedjob.researcher.record import load_record
-    from fedjob.researcher.spec import load_spec
-
-    rows = []
-    jobs = home_path(home) / "jobs"
-    for path in sorted(jobs.glob("job_*"), key=lambda p: p.stat().st_mtime) if jobs.is_dir() else ():
-        folder = JobFolder(path)
-        try:
-            spec = load_spec(folder.spec)
-        except FedjobError as error:
-            rows.append(
-                {"id": path.name, "name": "", "protocol": "", "state": "unreadable", "reason": str(error)}
-            )
-            continue
-        record = load_record(folder.record)
-        rows.append(
-            {
-                "id": spec.id,
-                "name": spec.name,
-                "protocol": spec.protocol.name,
-                "state": record.state,
-                "reason": record.reason,
-            }
-        )
-    show_rows(rows, as_json, empty="no jobs in this home yet")
-
-
-@job.command()
-@click.argument("job_id")
-@HOME
-@json_option
-def show(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Show a job's spec and record."""
-    from dataclasses import asdict
-
-    from fedjob.researcher.breakpoints import list_breakpoints
-    from fedjob.researcher.home import find_job, home_path
-    from fedjob.researcher.record import load_record
-    from fedjob.researcher.spec import load_spec
-
-    folder = find_job(home_path(home), job_id)
-    spec, record = load_spec(folder.spec), load_record(folder.record)
-    kept = [str(path) for path in list_breakpoints(folder.breakpoints)]
-    if as_json:
-        click.echo(
-            json.dumps({"spec": asdict(spec), "record": asdict(record), "breakpoints": kept}, indent=2)
-        )
-        return
-    for key, value in {
-        "id": spec.id,
-        "name": spec.name or "-",
-        "protocol": spec.protocol.name,
-        "plan": f"{spec.plan_entry} ({spec.plan_hash[:12]})",
-        "nodes": ", ".join(spec.datasets) or "-",
-        "rounds": spec.rounds,
-        "state": record.state + (f" ({record.reason})" if record.reason else ""),
-        "detail": record.detail or "-",
-        "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
-        "newest breakpoint": kept[-1] if kept else "-",
-    }.items():
-        click.echo(f"{key:18} {value}")
-
-
-def _waited_for(folder: JobFolder) -> list[str]:
-    """Return the nodes whose owners have not decided, as the job last said."""
-    from fedjob.researcher.events import read_events
-
-    waiting: list[str] = []
-    for event in read_events(folder.events):
-        if event.type == "grant":
-            waiting = event.body.get("waiting", [])
-    return waiting
-
-
-@click.command()
-@click.argument("job")
-@HOME
-@json_option
-def verify(job: str, home: Path | None, as_json: bool) -> None:
-    """Compute every committed round of JOB again from its recorded replies."""
-    from fedjob.researcher.home import find_job, home_path
-    from fedjob.researcher.verify import verify_job
-
-    checks = verify_job(find_job(home_path(home), job))
-    show_rows(
-        [{"round": c.round, "step": c.step, "verdict": c.verdict, "detail": c.detail} for c in checks],
-        as_json,
-    )
-    equal = sum(check.verdict == "equal" for check in checks)
-    bad = [check for check in checks if check.verdict == "different"]
-    click.echo(f"{equal} of {len(checks)} folds recomputed to the same bytes", err=as_json)
-    if bad:
-        sys.exit(1)
+    """Submit jobs, find them, follow them, end them."""

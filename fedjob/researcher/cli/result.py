@@ -1,0 +1,39 @@
+"""`fedjob job result`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fedjob.common.cli import json_option, print_json, show_rows, size
+from fedjob.researcher.cli.home import HOME, folder_of, job_argument
+
+
+@click.command()
+@job_argument
+@HOME
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write everything that there is into this folder."
+)
+@click.option("--force", is_flag=True, help="Replace the folder if it exists.")
+@json_option
+def result(job_id: str, home: Path | None, output: Path | None, force: bool, as_json: bool) -> None:
+    """Show a completed job's result; with -o, fetch record, parameters, metrics, released logs and outputs."""
+    folder = folder_of(home, job_id)
+    if output is None:
+        from fedjob.researcher.results import JobResult
+
+        found = JobResult.load(folder)
+        if as_json:
+            print_json({"id": folder.path.name, "kind": found.kind, "path": str(folder.result)})
+        else:
+            click.echo(f"{found!r}\n{folder.result}")
+        return
+    from fedjob.researcher.downloading import download
+
+    files = download(folder, output, force=force)
+    if as_json:
+        print_json({"path": str(output), "files": files})
+        return
+    show_rows([{"file": name, "size": size(num_bytes)} for name, num_bytes in files.items()], False)

@@ -1,0 +1,98 @@
+"""`fedjob job submit`, `check` and `request`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedjob.common.cli import json_option, print_json, show_rows
+from fedjob.researcher.cli.home import HOME, folder_of
+
+if TYPE_CHECKING:
+    from fedjob.researcher.job import Job
+
+_WHAT = click.argument("what", metavar="FILE.py|SPEC|ID", type=str)
+
+
+@click.command()
+@_WHAT
+@HOME
+@click.option("--token", help="Names this submission for good: submitted again, it is the same job.")
+@json_option
+def submit(what: str, home: Path | None, token: str | None, as_json: bool) -> None:
+    """Hand a job over to a process of its own, and return.
+
+    FILE.py is a script with a line `job = Job(...)`; SPEC a folder or a zip with a
+    job.json; ID a draft of this home.
+    """
+    job = _job(what, home)
+    made = job.submit(token=token)
+    if made.id != job.id:
+        job.delete()  # the token's job is older than this draft
+    if as_json:
+        print_json({"id": made.id, "state": made.state, "name": made.name})
+    else:
+        click.echo(made.id)
+
+
+@click.command()
+@_WHAT
+@HOME
+@json_option
+def check(what: str, home: Path | None, as_json: bool) -> None:
+    """Ask every node whether the job may run there; nothing is filed. The exit code is 1 if one says no."""
+    job = _job(what, home)
+    try:
+        checks = job.check()
+    finally:
+        if Path(what).exists():
+            job.delete()  # it was made to be looked at
+    show_rows(
+        [{"node": c.node, "dataset": c.dataset, "grant": c.verdict, "workers": c.workers} for c in checks]
+        if not as_json
+        else [asdict(c) for c in checks],
+        as_json,
+    )
+    if not checks.ok:
+        sys.exit(1)
+
+
+@click.command()
+@_WHAT
+@HOME
+@json_option
+def request(what: str, home: Path | None, as_json: bool) -> None:
+    """Ask the nodes' owners to allow the job; it stays a draft, to be submitted by its ID."""
+    job = _job(what, home)
+    filed = job.request()
+    if as_json:
+        print_json({"id": job.id, "grants": filed})
+        return
+    click.echo(job.id)
+    show_rows(
+        [{"node": node, "grant": grant} for node, grant in filed.items()], False, empty="no grant needed"
+    )
+
+
+def _job(what: str, home: Path | None) -> Job:
+    """Return the draft that is meant."""
+    from fedjob.researcher.home import home_path
+    from fedjob.researcher.job import Job
+    from fedjob.researcher.script import job_of_script
+    from fedjob.researcher.session import connect
+
+    path = Path(what).expanduser()
+    where = home_path(home)
+    if path.suffix == ".py" and path.is_file():
+        job = job_of_script(path.resolve(), where)
+    elif path.exists():
+        job = Job.from_json(path, home=where)
+    else:
+        job = Job.open(folder_of(home, what).path)
+    if not job.spec.local and job.requests is None:
+        connect(home=where)
+    return job

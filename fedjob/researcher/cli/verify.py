@@ -1,0 +1,31 @@
+"""`fedjob verify`: fold every committed round of a job again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from fedjob.common.cli import json_option, show_rows
+from fedjob.researcher.cli.home import HOME, folder_of, job_argument
+
+
+@click.command()
+@job_argument
+@HOME
+@json_option
+def verify(job_id: str, home: Path | None, as_json: bool) -> None:
+    """Compute every committed round of a job again from its recorded replies."""
+    from fedjob.researcher.verify import verify_job
+
+    checks = verify_job(folder_of(home, job_id))
+    show_rows(
+        [{"round": c.round, "step": c.step, "verdict": c.verdict, "detail": c.detail} for c in checks],
+        as_json,
+    )
+    equal = sum(check.verdict == "equal" for check in checks)
+    bad = [check for check in checks if check.verdict == "different"]
+    click.echo(f"{equal} of {len(checks)} folds recomputed to the same bytes", err=as_json)
+    if bad:
+        sys.exit(1)
