@@ -171,6 +171,7 @@ class Collector:
     def _download(self, node: str, result: Result) -> Arrival:
         if result.blob is not None:
             large = unpack(self._repository.get_bytes(result.blob, limit_bytes=MAX_BLOB_BYTES))
+            self._federation.count("in", result.blob)
             if not isinstance(large, dict) or large.keys() != {"value", "metrics"}:
                 raise DecodeError("a reply's large part is not a map of value and metrics")
             result = from_plain(Result, {**to_plain(result), **large})
@@ -178,6 +179,7 @@ class Collector:
         if result.params is not None:
             path = self._place.spool / f"{self._place.step}_{node}.safetensors"
             self._repository.get(result.params, path)
+            self._federation.count("in", result.params)
             params = FileParams(path, result.params)
         return Arrival(node=node, result=result, params=params)
 

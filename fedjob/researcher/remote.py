@@ -12,6 +12,7 @@ from fedjob.common.errors import RepositoryError, SpecError
 from fedjob.common.messages import End, Event, Message, Pong, Result, Task
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
+from fedjob.common.traffic import OBJECT, Direction
 from fedjob.common.types import Ref
 from fedjob.researcher.admission import Admission
 from fedjob.researcher.collecting import Collector
@@ -64,7 +65,13 @@ class RemoteFederation(Federation):
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         readers = self._nodes if node is None else (node,)
-        return self.session.repository.put(source, job=self.spec.id, readers=readers)
+        ref = self.session.repository.put(source, job=self.spec.id, readers=readers)
+        self.count("out", ref)
+        return ref
+
+    def count(self, direction: Direction, ref: Ref) -> None:
+        """Count an object that was exchanged for the job."""
+        self.session.endpoint.traffic.note(self.spec.id, direction, OBJECT, ref.size_bytes, time.time())
 
     def forget(self, refs: Iterable[Ref]) -> None:
         """Delete published objects that no node will ask for again."""
