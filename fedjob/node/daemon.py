@@ -348,7 +348,8 @@ class Daemon:
             point("accepted")
         if replies:
             point("done")
-        for outgoing in (*said, *replies, *turn.outgoing):
+        # a reply may be the job's last: what was written on the way to it goes first
+        for outgoing in (*turn.outgoing, *said, *replies):
             self._endpoint.post(outgoing)
         if replies:
             point("replied")

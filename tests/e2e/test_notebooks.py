@@ -84,4 +84,5 @@ def test_there_are_the_notebooks_that_the_papers_name() -> None:
         "01_first_job",
         "02_resume_from_breakpoint",
         "03_from_fedbiomed",
+        "04_remote_functions",
     ]
