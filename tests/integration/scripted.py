@@ -12,7 +12,19 @@ from fedjob.common.endpoint import Endpoint
 from fedjob.common.enrol import Membership, Party
 from fedjob.common.gate import parse_address
 from fedjob.common.identity import Identity
-from fedjob.common.messages import Answer, Body, Found, Message, Offer, Ping, Pong, Result, Search, Task
+from fedjob.common.messages import (
+    Answer,
+    Body,
+    Event,
+    Found,
+    Message,
+    Offer,
+    Ping,
+    Pong,
+    Result,
+    Search,
+    Task,
+)
 from fedjob.common.outbox import MemoryStore
 from fedjob.common.repository.memory import MemoryRepository
 from fedjob.common.roster import Roster
@@ -30,6 +42,8 @@ class ScriptedNode:
     Args:
         says: fields of the answer to an offer, or a function that returns them; None keeps silent.
         pong: further fields of its answers to pings.
+        columns: of its dataset.
+        events: type and data of what it tells of every task, before it refuses it.
     """
 
     def __init__(
@@ -40,12 +54,14 @@ class ScriptedNode:
         *,
         pong: dict[str, Any] | None = None,
         columns: list[dict[str, str]] | None = None,
+        events: list[tuple[str, dict[str, Any]]] | None = None,
     ) -> None:
         self.name = name
         self.says = {"status": "not-needed"} if says is None else says
         self.silent = False
         self.pong = {"workers": 1, **(pong or {})}
         self.columns = columns or []
+        self.events = [("lease", {"status": "running"}), *(events or [])]
         self.heard: list[Message] = []
         self._federation = federation
         self._identity = Identity.generate(name)
@@ -96,10 +112,22 @@ class ScriptedNode:
             if self.silent:
                 continue
             for message in messages:
+                if isinstance(message.body, Task):
+                    self._tell(endpoint, message)
                 body = self._say(message)
                 if body is not None:
                     self._answer(endpoint, message, body)
             endpoint.settle(messages)
+
+    def _tell(self, endpoint: Endpoint, message: Message) -> None:
+        for type_, data in self.events:
+            endpoint.send(
+                parse_address(message.reply_to),
+                Event(type=type_, data=data),
+                job=message.job,
+                task=message.task,
+                round=message.round,
+            )
 
     def _answer(self, endpoint: Endpoint, message: Message, body: Body) -> None:
         endpoint.send(parse_address(message.reply_to), body, job=message.job)

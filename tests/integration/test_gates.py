@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ import pytest
 from fedjob import FedAvg, Job, JobFailed, Quorum
 from fedjob.common.errors import SpecError
 from fedjob.common.messages import End, Offer, Ping, Task
+from fedjob.common.plans.source import extract
 from fedjob.common.types import new_job_id
 from fedjob.researcher.idling import NoWorkersWarning
 from fedjob.researcher.session import Session
 from tests.e2e.federation import background
 from tests.integration.scripted import Field
-from tests.plans import Tiny
+from tests.plans import Linear, Tiny
 from tests.processes import wait_until
 
 ASK_OWNER = {"status": "pending", "grant": "g1", "needs": ["data", "plan"], "contact": "dpo@ward.example"}
@@ -346,3 +348,102 @@ def test_tasks_of_jobs_that_are_over_or_unknown_are_ended_when_a_runner_meets_th
     ended = {message.job: message.body for message in node.heard if isinstance(message.body, End)}
     assert ended.keys() == {old.id, unknown, new.id}
     assert (ended[old.id].outcome, ended[unknown].outcome) == ("failed", "lost")
+
+
+# --- a plan and resources per node --------------------------------------------------------
+
+
+@pytest.mark.feature("NV-04", "NV-10", "NV-11", "NV-20")
+def test_each_node_is_offered_and_given_its_own_plan_and_no_other(field: Field, session: Session) -> None:
+    for name in ("node-a", "node-b", "node-c", "node-d"):
+        field.node(name)
+    texts = {"node-a": extract(Tiny), "node-b": extract(Tiny), "node-c": extract(Linear)}
+    plans = {"app1": (Tiny, ["node-a", "node-b"]), "app2": (Linear, ["node-c"])}
+    job = make_job(session, training_plan=plans)
+    with running(job) as run:
+        soon(lambda: job.state in ("running", "failed"), "the job to run")
+        error_of(run)
+    for name, text in texts.items():
+        node = field.nodes[name]
+        asked = [*node.heard_of(Offer), *node.heard_of(Task)]
+        assert len(asked) == 3
+        assert {body.plan.sha256 for body in asked} == {text.sha256}
+        assert {body.entry for body in asked} == {text.entry}
+    assert not field.nodes["node-d"].heard_of(Offer)
+    expected = {
+        f"Tiny@{texts['node-a'].sha256}": ["node-a", "node-b"],
+        f"Linear@{texts['node-c'].sha256}": ["node-c"],
+    }
+    assert job.deployment == expected
+    assert job.record.deployment == expected
+
+
+@pytest.mark.feature("NV-10")
+def test_the_bytes_that_a_node_would_fetch_are_those_that_its_offer_names(
+    field: Field, session: Session
+) -> None:
+    fetched: dict[str, str] = {}
+
+    def look(name: str) -> Callable[[Offer], dict[str, Any]]:
+        def say(offer: Offer) -> dict[str, Any]:
+            assert offer.plan is not None
+            data = field.repository.get_bytes(offer.plan, limit_bytes=1 << 20)
+            fetched[name] = hashlib.sha256(data).hexdigest()
+            return {"status": "granted"}
+
+        return say
+
+    for name in ("a", "b"):
+        field.node(name, look(name))
+    make_job(session, training_plan={"a": Tiny, "b": Linear}).check()
+    assert fetched == {"a": extract(Tiny).sha256, "b": extract(Linear).sha256}
+
+
+@pytest.mark.feature("NV-03", "NV-31")
+def test_each_node_is_asked_for_its_own_resources_and_reserves_them(field: Field, session: Session) -> None:
+    for name in ("a", "b"):
+        field.node(name)
+    given = {"default": {"cpus": 1}, "b": {"gpus": 1, "memory": "8Gi"}}
+    job = make_job(session, resources=given)
+    with running(job) as run:
+        error_of(run)
+    for name, wanted in (("a", given["default"]), ("b", given["b"])):
+        node = field.nodes[name]
+        assert [(offer.reserve, offer.resources) for offer in node.heard_of(Offer)] == [
+            (False, wanted),
+            (True, wanted),
+        ]
+        assert [task.resources for task in node.heard_of(Task)] == [wanted]
+    assert job.spec.resources == given
+
+
+@pytest.mark.feature("PS-39")
+def test_a_queued_job_names_the_node_and_its_contact(field: Field, session: Session) -> None:
+    field.node("ward", {"status": "granted", "schedule": "outside_hours", "contact": "it@ward.example"})
+    job = make_job(session, max_tries=3)
+    with running(job) as run:
+        soon(lambda: job.state == "queued" and len(job.schedule), "the job to queue")
+        assert "waits to start at ward (ask it@ward.example): outside_hours" in str(job)
+        error_of(run)
+
+
+@pytest.mark.feature("NV-09")
+def test_a_required_node_that_fails_in_a_round_fails_the_job(field: Field, session: Session) -> None:
+    field.node("a")
+    job = make_job(session, quorum=Quorum(required=("a",)))
+    with running(job) as run:
+        error = error_of(run)
+    assert (job.state, job.reason, error.reason) == ("failed", "quorum_lost", "quorum_lost")
+
+
+def test_events_of_nodes_are_kept_with_node_task_and_round(field: Field, session: Session) -> None:
+    node = field.node("a", events=[("state", {"state": "running", "worker": 41}), ("my.type", {"x": 1})])
+    job = make_job(session)
+    with running(job) as run:
+        error_of(run)
+    (task,) = job.tasks
+    assert (task.node, task.round, task.state, task.worker) == ("a", 1, "running", 41)
+    (own,) = [event for event in job.events() if event.type == "my.type"]
+    assert (own.node, own.round, own.task, own.body) == ("a", 1, task.key, {"x": 1})
+    assert not [event for event in job.events() if event.type == "lease"]
+    assert node.heard_of(Task)
