@@ -15,10 +15,12 @@ from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event
 from fedjob.common.work import WorkOrder
 from fedjob.node import taskkeeping as keeping
+from fedjob.node.families import root_of
+from fedjob.node.nursing import Nursing
 from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
 from fedjob.node.runs import RETRY_AFTER_S, Prepared, Stored, Unprepared, Unstored, packed_result
 from fedjob.node.tasklog import Forwarding, add_trace, drop_empty
-from fedjob.node.worker import Began, Emitted, Returned, WorkerDied, WorkerGone
+from fedjob.node.worker import Asked, Awaited, Began, Emitted, Returned, WorkerDied, WorkerGone
 
 START_WITHIN_S = 300.0
 """For fetching and for the fork server to import torch; not part of a task's own limit."""
@@ -30,7 +32,19 @@ LOGS_EVERY_S = 0.5
 OWN_EVENTS = ("lease", "log", "state", "grant")
 """Types of events that a node says itself: user code can't."""
 
-Stage = Prepared | Unprepared | Stored | Unstored | Began | Emitted | Returned | WorkerDied | WorkerGone
+Stage = (
+    Prepared
+    | Unprepared
+    | Stored
+    | Unstored
+    | Began
+    | Emitted
+    | Returned
+    | WorkerDied
+    | WorkerGone
+    | Asked
+    | Awaited
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +60,7 @@ class Attempt:
         stores: how often the repository did not take the result.
         gpus: the devices that its job holds.
         log: what of its output goes to the researcher.
+        children: number -> key, of what it launched.
     """
 
     number: int
@@ -55,6 +70,7 @@ class Attempt:
     stores: int = 0
     gpus: tuple[int, ...] = ()
     log: Forwarding | None = None
+    children: dict[int, str] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     tokens: float = EVENTS_PER_S
@@ -89,6 +105,7 @@ class Attempts:
         self.wants: dict[str, set[str]] = {}
         """By key of a task: the objects that have to stay in the spool."""
         self.arrived: dict[str, float] = {}
+        self._nursing = Nursing(parts)
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -118,7 +135,11 @@ class Attempts:
                 case keeping.Start(key=key):
                     row = book.tasks.get(key)
                     if row is not None and row.state == State.STARTING:
-                        self._start(row, book.ledger.gpus_of(row.job))
+                        self._start(row, root_of(book.tasks, row), book.ledger.gpus_of(row.job))
+                case keeping.Tell(key=key):
+                    parent = self._attempts.get(key)
+                    if parent is not None:
+                        self._nursing.tell(book, parent.children, command)
                 case keeping.Release(key=key):
                     released.append(key)
                     self.wants.pop(key, None)
@@ -131,7 +152,7 @@ class Attempts:
             self._parts.runs.later(lambda: self._parts.spool.tidy(released, wanted))
             self._parts.point("released")
 
-    def _start(self, row: keeping.TaskRow, gpus: tuple[int, ...]) -> None:
+    def _start(self, row: keeping.TaskRow, root: keeping.TaskRow, gpus: tuple[int, ...]) -> None:
         """Begin to compute a task, or bring home what was computed before a kill."""
         parts, key = self._parts, row.key
         self._number += 1
@@ -145,7 +166,7 @@ class Attempts:
         if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
-        if refusal := parts.may_start(row):
+        if refusal := parts.may_start(row, root):
             self._report(Unprepared(key, attempt.number, *refusal))
             return
         rule = parts.config.logs_mock if task.use == "mock" else parts.config.logs_private
@@ -187,6 +208,10 @@ class Attempts:
                 self._parts.point("returned")
                 attempt.ends_at = None
                 turn.after.append(lambda: self._store(row, attempt))
+            case Asked(order=wanted):
+                self._nursing.launch(turn, row, attempt.children, wanted)
+            case Awaited(number=number):
+                turn.step(keeping.Waits(key, attempt.children.get(number, "")))
             case Unstored(detail=detail):
                 pause = RETRY_AFTER_S[min(attempt.stores, len(RETRY_AFTER_S) - 1)]
                 attempt.stores += 1
@@ -253,7 +278,7 @@ class Attempts:
         self._parts.runs.later(lambda: drop_empty(self._parts.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._parts.tasks.add_state(row.job, stored.state, row.round))
-        if result.ok:
+        if result.ok and not row.parent:
             turn.rows.append(lambda: self._parts.spend(row, result.num_examples))
         if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
             turn.after.append(lambda: self._release(row.key))

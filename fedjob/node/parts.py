@@ -113,9 +113,13 @@ class Parts:
             return ""
         return self.versions.of(dataset.mock if use == "mock" else dataset.path)
 
-    def may_start(self, row: keeping.TaskRow) -> tuple[str, str] | None:
-        """Ask policy again when a task begins to run, and count the run; return why it may not."""
-        verdict = self.judge_for(row.researcher, row.job, task_of(row))
+    def may_start(self, row: keeping.TaskRow, root: keeping.TaskRow) -> tuple[str, str] | None:
+        """Ask policy again when a task begins to run, and count the run; return why it may not.
+
+        Args:
+            root: the task of the job that a child belongs to: what was decided on that is the child's too.
+        """
+        verdict = self.judge_for(root.researcher, root.job, task_of(root))
         if not verdict.allowed:
             return verdict.refusal
         if verdict.grant is not None:

@@ -28,6 +28,7 @@ from fedjob.common.types import Ref
 from fedjob.common.work import WorkOrder, WorkResult
 from fedjob.node.brought import Brought
 from fedjob.node.datasets import Dataset
+from fedjob.node.nursing import inputs_of
 from fedjob.node.parts import task_of
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
@@ -226,10 +227,12 @@ class Runs:
             values=values,
             params=params,
             model_args=task.model_args,
-            training_args=task.training_args,
+            training_args={**task.training_args, **(inputs_of(task, self._spool) if row.parent else {})},
             seed=task.seed,
             state_path=state_path,
             output_path=str(folder),
+            props=task.props,
+            child=row.child,
         )
 
     def _data(self, row: TaskRow, task: Task, dataset: Dataset | None) -> dict[str, Any]:
@@ -272,6 +275,9 @@ class Runs:
             ask = f"; ask {self.config.contact}" if self.config.contact else ""
             detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
             return Stored(row.key, run, _failure(row.key, "min_rows", detail))
+        if row.parent:  # its value stays here, for the parent
+            done = Result(of="", key=row.key, ok=True, num_examples=found.num_examples, timing=found.timing)
+            return Stored(row.key, run, done)
         if len(pack(found.metrics)) > MAX_METRICS_BYTES:
             raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
         params = self._put_params(row) if found.params_path else None

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.children import ChildOrder
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.work import WorkOrder, WorkResult
@@ -79,7 +80,25 @@ class WorkerGone:
     run: int
 
 
-WorkerEvent = Began | Emitted | Returned | WorkerDied | WorkerGone
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The plan launches a child."""
+
+    key: str
+    run: int
+    order: ChildOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """The plan waits for the child of that number."""
+
+    key: str
+    run: int
+    number: int
+
+
+WorkerEvent = Began | Emitted | Returned | WorkerDied | WorkerGone | Asked | Awaited
 
 
 class _Worker:
@@ -179,6 +198,16 @@ class Workers:
                     self._drop(worker)
                     return True
         return False
+
+    def tell(self, key: str, said: list[Any]) -> None:
+        """Say something to the worker that works on this task, if there is one."""
+        with self._lock:
+            worker = next((w for w in self._workers.values() if w.key == key), None)
+        if worker is not None:
+            try:
+                worker.link.send(said)
+            except (OSError, FedjobError) as error:
+                self._lost(worker, f"the worker did not listen: {error}")
 
     def end_job(self, job: str) -> None:
         """End a job's idle workers."""
@@ -291,6 +320,10 @@ class Workers:
                 event: WorkerEvent = Began(worker.key, worker.run, worker.pid or 0)
             case ["event", str(type_), dict(data)]:
                 event = Emitted(worker.key, worker.run, type_, data)
+            case ["launch", dict(wanted)]:
+                event = Asked(worker.key, worker.run, from_plain(ChildOrder, wanted))
+            case ["wait", int(number)]:
+                event = Awaited(worker.key, worker.run, number)
             case ["result", dict(plain)]:
                 event = Returned(worker.key, worker.run, from_plain(WorkResult, plain))
             case _:

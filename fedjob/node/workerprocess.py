@@ -21,6 +21,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.children import ChildOrder, ChildOutcome, Nursery
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import FedjobError
 from fedjob.common.work import Workbench, WorkOrder, WorkResult
@@ -66,7 +67,7 @@ def run(end: socket.socket, log_bytes: int, memory_bytes: int, threads: int) -> 
 
 def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
     try:
-        result = bench.perform(order, EventValve(link))
+        result = bench.perform(order, EventValve(link), LinkNursery(link))
     except BaseException as error:  # SystemExit and the like: the plan is over, not the node
         result = WorkResult(
             key=order.key,
@@ -119,6 +120,26 @@ class EventValve:
             return
         self._tokens -= 1.0
         self._link.send(["event", str(type_)[:64], data])
+
+
+class LinkNursery(Nursery):
+    """Children as tasks of the daemon's queue."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._outcomes: dict[int, ChildOutcome] = {}
+
+    def launch(self, order: ChildOrder) -> None:
+        self._link.send(["launch", to_plain(order)])
+
+    def wait(self, number: int) -> ChildOutcome:
+        if number not in self._outcomes:
+            self._link.send(["wait", number])
+            while number not in self._outcomes:
+                said = self._link.receive()
+                outcome = from_plain(ChildOutcome, said[1])
+                self._outcomes[outcome.number] = outcome
+        return self._outcomes[number]
 
 
 class BoundedLog(io.TextIOBase):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedjob import Job, JobFailed
+from fedjob.common.identity import Identity
+from fedjob.node.settings import NodeConfig
+from fedjob.node.taskstore import TaskStore
+from fedjob.researcher.session import Session
 from tests import launching
+from tests.integration.nodes import Federation, Node
+from tests.integration.test_jobs_over_memory import open_session
 
 
 def local(function: object, home: Path) -> object:
@@ -34,3 +43,63 @@ def test_the_failure_of_a_child_is_the_failure_of_who_waits_for_it(tmp_path: Pat
 def test_the_spec_lists_what_may_be_launched(tmp_path: Path) -> None:
     job = Job(launching.count_all.bind(texts=[]), nodes="local", home=tmp_path)
     assert list(job.spec.launches.values()) == ["count_words"]
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    found = Federation(tmp_path_factory.mktemp("children"))
+    found.node("node1", NodeConfig(approval="off", threads=1, workers=2)).start()
+    found.node("single", NodeConfig(approval="off", threads=1, workers=1)).start()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def session(federation: Federation, tmp_path: Path) -> Iterator[Session]:
+    with open_session(federation, tmp_path / "lab", Identity.generate(f"lab{secrets.token_hex(3)}")) as found:
+        yield found
+
+
+def tasks_of(node: Node, job: Job) -> list[dict[str, Any]]:
+    with node.database() as database:
+        return [task for task in TaskStore(database).list_tasks() if task["job"] == job.id]
+
+
+@pytest.mark.feature("PS-65", "PS-38")
+def test_a_map_and_reduce_over_two_workers_gives_the_right_total(
+    federation: Federation, session: Session
+) -> None:
+    job = Job(
+        launching.count_all.bind(texts=list(launching.TEXTS)), data=None, nodes=["node1"], session=session
+    )
+    assert job.run(progress=False).value == {"a": 4, "b": 3, "c": 3}
+    children = [task for task in tasks_of(federation.nodes[0], job) if task["parent"]]
+    assert len(children) == 4
+
+
+@pytest.mark.feature("PS-66")
+def test_a_child_waits_for_the_children_that_it_takes_values_of(session: Session) -> None:
+    for node in ("node1", "single"):  # on a single worker the parent has to give its place back
+        job = Job(launching.diamond, data=None, nodes=[node], session=session)
+        assert job.run(progress=False).value == 15
+
+
+def test_three_levels_run_on_a_single_worker(session: Session) -> None:
+    job = Job(launching.three_levels.bind(seconds=0.1), data=None, nodes=["single"], session=session)
+    assert job.run(progress=False).value == 0.1
+
+
+@pytest.mark.feature("PS-31")
+def test_an_undeclared_launch_is_refused_at_the_node_and_the_declared_are_named_to_the_owner(
+    session: Session,
+) -> None:
+    job = Job(launching.disobedient, data=None, nodes=["node1"], session=session)
+    assert list(job.spec.launches.values()) == ["double"]
+    with pytest.raises(JobFailed, match=r"square was not declared"):
+        job.run(progress=False)
+
+
+def test_a_child_that_fails_fails_those_that_wait_for_its_value(session: Session) -> None:
+    job = Job(launching.with_a_broken_child, data=None, nodes=["node1"], session=session)
+    with pytest.raises(JobFailed, match="ValueError at plan line"):
+        job.run(progress=False)

@@ -1,0 +1,103 @@
+"""Children of running tasks: from what a worker asks for to rows in the queue, and back to who waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedjob.common.children import MAX_CHILDREN, ChildOrder, ChildOutcome
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.errors import DecodeError
+from fedjob.common.lifecycle import State
+from fedjob.common.messages import Task, work_key
+from fedjob.common.work import CHILD_STEP
+from fedjob.node import taskkeeping as keeping
+from fedjob.node.parts import Parts, Turn, task_of
+from fedjob.node.spool import Spool
+
+INPUTS = "inputs"
+"""Value of a child's task: argument -> key of the sibling whose value it takes."""
+
+
+class Nursing:
+    """Queues the children that workers launch, and tells workers what became of them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def launch(
+        self, turn: Turn, parent: keeping.TaskRow, siblings: dict[int, str], wanted: ChildOrder
+    ) -> None:
+        """Queue a child.
+
+        Args:
+            siblings: number -> key of the parent's children so far; the new one is added.
+
+        Raises:
+            DecodeError: a worker asked for what no plan can ask for.
+        """
+        numbers = set(wanted.inputs.values())
+        if wanted.number != len(siblings) or wanted.number >= MAX_CHILDREN or not numbers <= siblings.keys():
+            raise DecodeError(f"a worker launched child {wanted.number} out of turn")
+        place = f"{parent.child}/{wanted.number}" if parent.child else str(wanted.number)
+        inputs = {name: siblings[number] for name, number in wanted.inputs.items()}
+        task = replace(
+            task_of(parent),
+            protocol="function",
+            config={},
+            entry=wanted.entry,
+            values={INPUTS: inputs},
+            blobs={},
+            params={},
+            model_args={},
+            training_args=wanted.args,
+            state=None,
+            keep_states=None,
+        )
+        key = work_key(
+            job=parent.job,
+            round_=parent.round,
+            step=CHILD_STEP,
+            node=self._parts.node,
+            task=task,
+            child=f"{parent.key}/{place}",
+        )
+        siblings[wanted.number] = key
+        turn.step(
+            keeping.Launched(
+                key=key,
+                parent=parent.key,
+                place=place,
+                step=CHILD_STEP,
+                order=pack(to_plain(task)),
+                inputs=tuple(inputs.values()),
+            )
+        )
+
+    def tell(self, book: keeping.Book, siblings: Mapping[int, str], command: keeping.Tell) -> None:
+        """Tell a parent's worker what became of the child that it waits for."""
+        number = next((n for n, key in siblings.items() if key == command.child), None)
+        if number is not None:
+            outcome = self._outcome(number, book.tasks.get(command.child))
+            self._parts.workers.tell(command.key, ["child", to_plain(outcome)])
+
+    def _outcome(self, number: int, row: keeping.TaskRow | None) -> ChildOutcome:
+        if row is None:
+            return ChildOutcome(number=number, ok=False, reason="not_needed", detail="it was ended")
+        if row.state != State.COMPLETED:
+            return ChildOutcome(number=number, ok=False, reason=row.reason, detail=row.detail)
+        try:
+            return ChildOutcome(number=number, ok=True, value=self._parts.spool.result(row.key).value)
+        except DecodeError as error:
+            return ChildOutcome(number=number, ok=False, reason="unreadable", detail=str(error))
+
+
+def inputs_of(task: Task, spool: Spool) -> dict[str, Any]:
+    """Return the arguments that a child takes from its siblings' values.
+
+    Raises:
+        DecodeError: one of them is damaged.
+    """
+    named = task.values.get(INPUTS) or {}
+    return {name: spool.result(key).value for name, key in named.items()}
