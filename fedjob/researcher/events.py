@@ -27,6 +27,7 @@ TYPES = (
     "state",
     "grant",
     "schedule",
+    "setup",
     "ask",
     "round",
     "batch",

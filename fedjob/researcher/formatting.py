@@ -81,7 +81,11 @@ def _grant(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
     waiting = [
         f"{node} ({contacts[node]})" if contacts.get(node) else str(node) for node in body.get("waiting", ())
     ]
-    if waiting:
+    if event.node and body.get("state"):
+        by = f" by {short(body['by'])}" if body.get("by") else ""
+        note = f": {short(body['note'])}" if body.get("note") else ""
+        said = f"{short(body['state'])}{by}{note}"
+    elif waiting:
         said = f"waiting for the owner of {names(waiting)} to decide on the plan"
     elif body.get("waiting") == []:
         said = "nobody has to decide any more"
@@ -97,6 +101,12 @@ def _schedule(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
     each = ", ".join(f"{node}: {short(why)}" if why else str(node) for node, why in listed)
     said = f"{tried}{short(body.get('reason') or 'scheduled')}{f' ({each})' if each else ''}"
     return [f"scheduling, {said}"], f"waiting to start, {said}"
+
+
+def _setup(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
+    outcome = short(body.get("outcome", "ok"))
+    said = "ready" if outcome == "ok" else f"not ready: {outcome}"
+    return [said], f"{_who(event)}{said}"
 
 
 def _ask(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
@@ -178,6 +188,7 @@ _DRAWN: dict[str, Callable[[JobEvent, Mapping[str, Any]], Drawn]] = {
     "state": _state,
     "grant": _grant,
     "schedule": _schedule,
+    "setup": _setup,
     "ask": _ask,
     "round": _round,
     "batch": _batch,

@@ -40,6 +40,16 @@ GOLDEN: list[tuple[JobEvent, list[str], str]] = [
         [JOB + "waiting for the owner of node-a (ann@a.example), node-b to decide on the plan"],
         "waiting for the owner of node-a (ann@a.example), node-b to decide on the plan",
     ),
+    (
+        event("grant", "node-a", waiting=["node-b"], state="rejected", by="ann", note="no heart data"),
+        ["2024-10-01T21:57:01Z node-a | rejected by ann: no heart data"],
+        "rejected by ann: no heart data",
+    ),
+    (
+        event("setup", "node-a", outcome="ok"),
+        ["2024-10-01T21:57:01Z node-a | ready"],
+        "node-a: ready",
+    ),
     (event("grant", waiting=[]), [JOB + "nobody has to decide any more"], "nobody has to decide any more"),
     (
         event(
