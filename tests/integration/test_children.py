@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from click.testing import CliRunner
 
 from fedjob import Job, JobFailed
+from fedjob.common.errors import JobError, SpecError
 from fedjob.common.identity import Identity
+from fedjob.node.cli import node as node_command
 from fedjob.node.settings import NodeConfig
 from fedjob.node.taskstore import TaskStore
 from fedjob.researcher.session import Session
 from tests import launching
 from tests.integration.nodes import Federation, Node
 from tests.integration.test_jobs_over_memory import open_session
+from tests.processes import wait_until
 
 
 def local(function: object, home: Path) -> object:
@@ -102,4 +109,37 @@ def test_an_undeclared_launch_is_refused_at_the_node_and_the_declared_are_named_
 def test_a_child_that_fails_fails_those_that_wait_for_its_value(session: Session) -> None:
     job = Job(launching.with_a_broken_child, data=None, nodes=["node1"], session=session)
     with pytest.raises(JobFailed, match="ValueError at plan line"):
+        job.run(progress=False)
+
+
+@pytest.mark.feature("PS-59")
+def test_killing_a_job_ends_its_whole_tree_and_a_child_alone_can_not_be_killed(
+    federation: Federation, session: Session
+) -> None:
+    node = federation.nodes[0]
+    job = Job(launching.three_levels.bind(seconds=600.0), data=None, nodes=["node1"], session=session)
+    ended = threading.Thread(target=run_ignoring, args=(job,))
+    ended.start()
+
+    def running() -> list[dict[str, Any]]:
+        return [task for task in tasks_of(node, job) if task["state"] == "running" and task["worker"]]
+
+    wait_until(lambda: len(running()) == 3, timeout_s=60, what="three levels of tasks to run")
+    workers = [task["worker"] for task in running()]
+    child = next(task for task in running() if task["parent"])
+    refused = CliRunner().invoke(node_command, ["kill", child["key"][:16], "--home", str(node.home.root)])
+    assert isinstance(refused.exception, SpecError)
+    assert "kill that one" in str(refused.exception)
+    job.kill()
+    ended.join(60)
+    assert job.state == "killed"
+    wait_until(
+        lambda: not any(psutil.pid_exists(pid) for pid in workers), timeout_s=30, what="no worker left"
+    )
+    assert {task["state"] for task in tasks_of(node, job)} <= {"killed", "cancelled"}
+
+
+def run_ignoring(job: Job) -> None:
+    """Run a job that somebody else ends."""
+    with contextlib.suppress(JobFailed, JobError):
         job.run(progress=False)

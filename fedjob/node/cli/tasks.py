@@ -88,6 +88,10 @@ def kill(task: str, home: NodeHome) -> None:
         key = found["key"]
         if found["state"] in HISTORY:
             raise SpecError(f"task {key[:12]} is {found['state']} already")
+        if found["parent"]:
+            raise SpecError(
+                f"task {key[:12]} was launched by task {found['parent'][:12]}, which waits for it: kill that one"
+            )
         store.order("kill", key)
         if running_pid(home) is None:
             click.echo(f"task {key[:12]} will be ended when the node is started")
