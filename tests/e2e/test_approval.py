@@ -65,6 +65,7 @@ def failure(run: Future[object]) -> JobFailed:
     return error
 
 
+@pytest.mark.feature("TB-81", "PS-29")
 def test_a_job_waits_for_the_owners_and_runs_the_approved_bytes(strict: Federation) -> None:
     job = make_job(strict, Tiny, name="wards", note="to see whether it works")
     nodes = strict.nodes
@@ -92,6 +93,7 @@ def test_a_job_waits_for_the_owners_and_runs_the_approved_bytes(strict: Federati
     assert not [event for event in again.events() if event.type == "grant"]
 
 
+@pytest.mark.feature("TB-81")
 def test_a_rejected_plan_fails_the_job_and_the_owners_reason_is_told(strict: Federation) -> None:
     job = make_job(strict, Linear, quorum=Quorum(min_nodes=2))
     with background(lambda: job.run(progress=False)) as run:

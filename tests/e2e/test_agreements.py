@@ -1,0 +1,121 @@
+"""Standing agreements and limits, from an owner's command line to a researcher's job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedjob import FedAvg, Job, JobFailed, Quorum
+from fedjob.common.plans.source import extract
+from tests.data import TRAINING, make_points
+from tests.e2e.federation import PATIENCE_S, Federation, background, preferred_kind
+from tests.e2e.test_approval import failure, waits_for
+from tests.plans import Tiny
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Return one new node whose data have a mock."""
+    with Federation(tmp_path_factory.mktemp("ward"), preferred_kind()) as made:
+        (node,) = made.add_nodes("ward", approval="on", contact="privacy@ward.example")
+        mock = make_points(made.folder / "mock.npz", 12, 3)
+        node.add("points", make_points(made.folder / "points.npz", 60, 1), "points", mock=mock)
+        node.add("few", make_points(made.folder / "few.npz", 60, 2), "few", min_rows=50)
+        made.start_nodes()
+        yield made
+
+
+def make_job(ward: Federation, **changes: object) -> Job:
+    arguments = {"data": "points", "training_args": TRAINING, "rounds": 1, "seed": 1, **changes}
+    return Job(FedAvg(), training_plan=Tiny, session=ward.session(), **arguments)  # type: ignore[arg-type]
+
+
+def allow(ward: Federation, *words: str) -> str:
+    return str(ward.nodes["ward"].json("grants", "allow", "--who", "lab", *words)["id"])
+
+
+def revoke(ward: Federation, id_: str) -> None:
+    ward.nodes["ward"].cli("grants", "revoke", id_)
+
+
+@pytest.mark.feature("PS-20")
+def test_a_mock_job_waits_until_the_owner_allows_mock_jobs(ward: Federation) -> None:
+    job = make_job(ward, use="mock")
+    with background(lambda: job.run(progress=False)) as run:
+        waits_for(job, "ward")
+        allow(ward, "--use", "mock")
+        run.result(timeout=PATIENCE_S)
+    assert job.success
+
+
+@pytest.mark.feature("TB-82")
+def test_three_runs_are_allowed_and_the_fourth_waits(ward: Federation) -> None:
+    plan = extract(Tiny).sha256
+    rule = allow(ward, "--plan", plan, "--data", "points", "--runs", "3")
+    for _ in range(3):
+        make_job(ward).run(progress=False)
+    fourth = make_job(ward)
+    with background(lambda: fourth.run(progress=False)) as run:
+        waits_for(fourth, "ward")
+        (pending,) = ward.nodes["ward"].json("grants", "list", "--pending")
+        ward.nodes["ward"].cli("grants", "approve", str(pending["id"]), "--runs", "1", "--note", "one more")
+        run.result(timeout=PATIENCE_S)
+    assert ward.nodes["ward"].json("grants", "show", rule)["uses"] == 3
+    revoke(ward, rule)
+
+
+@pytest.mark.feature("TB-83", "PS-18")
+def test_a_job_over_too_few_rows_fails_by_that_reason(ward: Federation, tmp_path: Path) -> None:
+    text = extract(Tiny).text.replace("dataset.arrays()", "(part[:3] for part in dataset.arrays())")
+    file = tmp_path / "few.py"
+    file.write_text(text)
+    rule = allow(ward, "--plan", "*", "--data", "few")
+    job = Job(
+        FedAvg(),
+        training_plan=f"{file}:Tiny",
+        data="few",
+        training_args={**TRAINING, "batch_size": 3},
+        rounds=1,
+        quorum=Quorum(min_nodes=1),
+        session=ward.session(),
+    )
+    with pytest.raises(JobFailed) as raised:
+        job.run(progress=False)
+    said = str(raised.value) + str([event.body for event in job.events()])
+    assert "min_rows" in said
+    assert "ask privacy@ward.example" in said
+    revoke(ward, rule)
+
+
+@pytest.mark.feature("PS-28")
+def test_a_grant_that_is_revoked_ends_the_job_that_runs_under_it(ward: Federation, tmp_path: Path) -> None:
+    text = extract(Tiny).text.replace(
+        "inputs, targets = batch\n", "inputs, targets = batch\n        __import__('time').sleep(0.5)\n", 1
+    )
+    file = tmp_path / "slow.py"
+    file.write_text(text)
+    rule = allow(ward, "--plan", f"{file}:Tiny", "--data", "points")
+    job = Job(
+        FedAvg(),
+        training_plan=f"{file}:Tiny",
+        data="points",
+        training_args={**TRAINING, "num_updates": 100},
+        rounds=2,
+        session=ward.session(),
+    )
+    node = ward.nodes["ward"]
+    with background(lambda: job.run(progress=False)) as run:
+        while not [
+            task for task in node.json("tasks") if task["job"] == job.id and task["state"] == "running"
+        ]:
+            assert not run.done(), run.exception()
+        revoke(ward, rule)
+        assert "revoked" in str(failure(run))
+    ended = [task for task in node.json("tasks") if task["job"] == job.id]
+    assert {task["reason"] for task in ended} == {"revoked"}
+    audited = [r["body"] for r in node.json("audit", "--last", "500") if r["body"].get("job") == job.id]
+    assert {body["grant"] for body in audited if "grant" in body} == {rule}
