@@ -115,13 +115,17 @@ def opened(plain: Any, kind: str, num_nodes: int) -> Any:
 
 
 def frame_of(value: Any) -> Any:
-    """Return a value as one DataFrame, if it is one or a map of several; else None."""
+    """Return a value as one DataFrame, if it is one or a map of several; else None.
+
+    An index that says something becomes a column.
+    """
     if type(value).__name__ == "DataFrame" and hasattr(value, "itertuples"):
-        return value
+        plain = type(value.index).__name__ == "RangeIndex" and value.index.start == 0
+        return value if plain else value.reset_index()
     if isinstance(value, Mapping) and value and all(frame_of(item) is not None for item in value.values()):
         import pandas
 
-        parts = [item.assign(node=node) for node, item in value.items()]
+        parts = [frame_of(item).assign(node=node) for node, item in value.items()]
         joined = pandas.concat(parts, ignore_index=True)
         return joined[["node", *(name for name in joined.columns if name != "node")]]
     return None

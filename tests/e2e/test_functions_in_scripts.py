@@ -1,9 +1,11 @@
-"""The example of a function on a mock and then on private data, with an owner who approves by command line."""
+"""Functions as users write them, in scripts, with an owner who approves by command line."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pandas
 import pytest
 
 from tests.e2e.federation import PATIENCE_S, Federation, preferred_kind
@@ -50,3 +52,20 @@ def test_the_example_runs_on_the_mock_and_after_a_second_approval_on_the_private
         assert "at the node, on the mock: {'A': 4, 'B': 50}" in said
         assert "at the node, on the private data: {'A': 6, 'B': 60}" in said
         assert "Traceback" not in said
+
+
+@pytest.mark.feature("TB-05")
+def test_the_short_script_of_the_readme_leaves_a_csv_file(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (script,) = [block for block in blocks if "output.csv" in block]
+    assert len([line for line in script.split("describe()")[1].splitlines() if line.strip()]) <= 6
+    with Federation(tmp_path / "federation", preferred_kind()) as federation:
+        (node,) = federation.add_nodes("hospital")
+        table = write_table(tmp_path / "heart.csv", age=[40, 50, 60], chol=[200.0, 210.0, 220.0])
+        node.add("heart", table, "heart").start()
+        lab = federation.folder / "lab"
+        federation.cli("init", "--id", "lab", "--hub", federation.url)
+        (tmp_path / "script.py").write_text(f"import os\nos.environ['FEDJOB_HOME'] = {str(lab)!r}\n{script}")
+        federation.processes.run("python", "script.py", cwd=tmp_path, timeout_s=PATIENCE_S)
+    saved = pandas.read_csv(tmp_path / "output.csv", index_col="index")
+    assert saved.loc["mean"].to_dict() == {"age": 50.0, "chol": 210.0}
