@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from fedjob.common.messages import Answer
@@ -175,6 +176,23 @@ def test_approve_says_what_is_allowed_now_and_the_one_who_waits_hears_of_it(
     assert (told.note, told.by) == ("fine", "eve")
     assert told.limits["args"] == {"num_updates": {"min": 1, "max": 9}}
     assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).ok
+
+
+def test_an_approval_is_for_the_data_as_they_are_and_the_steps_that_were_asked_for(
+    federation: Federation, owner: Owner
+) -> None:
+    ann = federation.ann
+    steps = [{"step": "scale", "columns": ["x"]}]
+    offer = asks(ann, preprocess=steps)
+    asked_for = owner.json("grants", "show", owner.pending())["version"]
+    path = owner.node.folder / "toy.npz"
+    numpy.savez(path, x=numpy.ones((30, 2), "float32"), y=numpy.ones((30, 1), "float32"))
+    time.sleep(1.1)
+    assert "the data have changed since" in owner.types("grants", "approve", owner.pending())
+    told = answered(ann, offer, "granted")
+    assert told.version != asked_for
+    assert told.version.partition("+")[2] == asked_for.partition("+")[2] != ""
+    assert status(ann) == "pending"  # without these steps
 
 
 @pytest.mark.feature("TB-81")
