@@ -15,16 +15,6 @@ from fedjob.researcher.events import JobEvent, is_job_state
 from fedjob.researcher.record import JobRecord
 from fedjob.researcher.spec import JobSpec
 
-SHORT: Mapping[str, str] = {
-    "required_missing": "a required node is not there",
-    "too_few_nodes": "too few nodes are there",
-    "resources": "nodes lack resources that the job asks for",
-    "no_workers": "nodes have no workers: no free worker will come until their owners start some",
-    "outside_hours": "nodes are outside their working hours",
-    "scheduled": "it was scheduled",
-}
-"""What a try at scheduling can come to."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Try:
@@ -146,7 +136,7 @@ def _queued(record: JobRecord, events: Sequence[JobEvent]) -> Why:
     held = [node for node, said in last.nodes.items() if said != "ok"]
     again = f"; the next comes {last.wait_s:.0f} s after it, or when a node appears" if last.wait_s else ""
     lines = [
-        f"It waits at the scheduling gate: {SHORT.get(last.reason, last.reason)} ({last.reason}).",
+        f"It waits at the scheduling gate: {REASONS.get(last.reason, last.reason)} ({last.reason}).",
         f"Try {last.number} was at {last.when}{again}.",
     ]
     for node in held:
@@ -162,23 +152,11 @@ def _queued(record: JobRecord, events: Sequence[JobEvent]) -> Why:
 def _running(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent]) -> Why:
     if record.state == State.STOPPING:
         return Why(state=record.state, gate="nodes", lines=("It is being ended.",))
-    asked: tuple[str, ...] = ()
-    round_ = 0
-    answered: set[str] = set()
-    for event in events:
-        if event.type == "ask":
-            asked, round_ = tuple(map(str, event.body.get("nodes", ()))), event.round
-            answered = set()
-        elif event.type == "round":
-            asked = ()
+    round_ = max((event.round for event in events if event.type == "ask"), default=0)
     open_ = [task for task in tasks_of(events) if task.round == round_ and task.state not in HISTORY]
     busy = {task.node: task for task in open_}
-    nodes = tuple(node for node in asked if node not in answered)
     lines = [f"It runs: round {round_} of {record.rounds or spec.rounds}." if round_ else "It starts."]
-    for node in nodes:
-        task = busy.get(node)
-        if task is None:
-            continue
+    for node, task in sorted(busy.items()):
         worker = f" in worker {task.worker}" if task.worker else ""
         lines.append(f"{node}: its task is {task.state}{worker}{f' ({task.reason})' if task.reason else ''}.")
     return Why(state=record.state, gate="nodes", nodes=tuple(busy), lines=tuple(lines))
@@ -186,7 +164,7 @@ def _running(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent]) -> Wh
 
 def _ended(record: JobRecord) -> Why:
     lines = [f"It has ended: {record.state}{f' ({record.reason})' if record.reason else ''}."]
-    meaning = REASONS.get(record.reason) or SHORT.get(record.reason)
+    meaning = REASONS.get(record.reason)
     if meaning:
         lines.append(f"{record.reason}: {meaning}.")
     if record.detail:

@@ -30,6 +30,8 @@ PURE_FILES = (
     "researcher/roundkeeping.py",
     "researcher/gates.py",
     "researcher/scheduling.py",
+    "researcher/deploymap.py",
+    "researcher/why.py",
 )
 
 UNSAFE_IMPORTS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
