@@ -94,7 +94,8 @@ class HttpRepository(Repository):
             with self._web.stream("GET", _watch(job), what=f"watching job {job}") as stream:
                 return stream.read(MAX_FRAME_BYTES)
         except Passing as passing:  # whoever follows has a schedule of retries
-            raise passing.error from passing
+            error = passing.error
+            raise error from passing
 
     def close(self) -> None:
         self._web.close()
