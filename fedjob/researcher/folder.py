@@ -154,21 +154,30 @@ class JobFolder:
         Raises:
             JobError: another process holds it.
         """
-        descriptor = os.open(self.lock, os.O_CREAT | os.O_RDWR, 0o644)
+        descriptor = self.take(wait_s)
         try:
-            deadline = time.monotonic() + wait_s
-            while not _take(descriptor):
-                if time.monotonic() > deadline:
-                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
-                    raise JobError(
-                        f"job {self.path.name} is being run by process {holder}: wait for it or end it first"
-                    )
-                time.sleep(0.02)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)
+
+    def take(self, wait_s: float = LOCK_S) -> int:
+        """Take the lock and return its descriptor; a child that inherits it holds it from then on.
+
+        Raises:
+            JobError: another process holds it.
+        """
+        descriptor = os.open(self.lock, os.O_CREAT | os.O_RDWR, 0o644)
+        deadline = time.monotonic() + wait_s
+        while not _take(descriptor):
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
+                os.close(descriptor)
+                raise JobError(
+                    f"job {self.path.name} is being run by process {holder}: wait for it or end it first"
+                )
+            time.sleep(0.02)
+        sign(descriptor)
+        return descriptor
 
     def is_held(self) -> bool:
         """Whether a process runs this job, or writes its record, right now."""
@@ -187,6 +196,12 @@ class JobFolder:
             return int(self.lock.read_text())
         except (OSError, ValueError):
             return 0
+
+
+def sign(descriptor: int) -> None:
+    """Write this process's id into a lock that it holds."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def _take(descriptor: int) -> bool:

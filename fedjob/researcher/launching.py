@@ -15,21 +15,28 @@ from fedjob.researcher.folder import JobFolder
 MODULE = "fedjob.researcher.runnerprocess"
 
 
-def start_runner(folder: JobFolder) -> int:
+def start_runner(folder: JobFolder, lock: int | None = None) -> int:
     """Start a detached runner for a submitted job and return its process id.
 
     It has a session of its own, no terminal, and says what it says into the
-    job's `runner.log`. One that finds the job being run already ends at once.
+    job's `runner.log`. It inherits the job's lock, so that nobody can take the
+    job for one without a runner while the process starts.
+
+    Args:
+        lock: what `folder.take` returned, closed here; None takes it.
 
     Raises:
+        JobError: the job is being run.
         SubmitError: no process can be started.
     """
+    lock = folder.take() if lock is None else lock
     above = str(Path(fedjob.__file__).parents[1])
     paths = [above, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     try:
         with folder.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(folder.path)],
+                [sys.executable, "-m", MODULE, str(folder.path), str(lock)],
+                pass_fds=(lock,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -41,5 +48,7 @@ def start_runner(folder: JobFolder) -> int:
         raise SubmitError(
             f"the job's runner can't be started: {error.strerror or error}; job.wait() tries again"
         ) from error
+    finally:
+        os.close(lock)
     threading.Thread(target=process.wait, name="fedjob-reaper", daemon=True).start()  # or it stays a zombie
     return process.pid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -108,18 +109,18 @@ class Living(ABC):
         return job._folder
 
     def run_on(self) -> Any:
-        """Run a submitted job in this process, from where it stands; what a detached runner does."""
+        """Run a submitted job in this process, which holds its lock; what a detached runner does."""
         record = self.record
-        if record.attempt > 1 or list_breakpoints(self._folder.breakpoints):
+        if record.attempt > 1 or self._breakpoints():
             begin = self._folder.breakpoints / record.begin if record.begin else self._folder.path
             found = find_breakpoint(begin)
             position = replace(found.position, stop="") if record.further else found.position
             self._position, self._extras = adopt(found.position, position, self._folder, found.extras)
-        return self._run()
+        return self._run(held=True)
 
     @abstractmethod
-    def _run(self) -> Any:
-        """Run in this process."""
+    def _run(self, extra_hooks: tuple[Hook, ...] = (), held: bool = False) -> Any:
+        """Run in this process; `held`: it has the job's lock already."""
 
     @property
     def record(self) -> JobRecord:
@@ -210,21 +211,29 @@ class Living(ABC):
                 f"job {self._spec.id} is {record.state}: kill it, or wait for it, then restart it"
             )
         begin = "" if breakpoint is None else self._the_breakpoint(breakpoint).name
-        with self._folder.locked():
-            record = load_record(self._folder.record)
-            spec = load_spec(self._folder.spec)
-            if rounds is not None:
-                spec = replace(spec, rounds=check_count("rounds", rounds, 1))
-                last = int(begin[6:]) if begin else max([0, *map(_round_of, self._breakpoints())])
-                if rounds < last:
-                    raise SpecError(f"the breakpoint is of round {last}; rounds={rounds} lies before it")
-                spec.save(self._folder.spec)
-            further = rounds is not None
-            record = replace(record, begin=begin, rounds=spec.rounds, further=further)
-            walk(self._folder, record, [State.WAITING])
+        lock = self._folder.take()
+        try:
+            spec = self._next_attempt(begin, rounds)
+        except BaseException:
+            os.close(lock)
+            raise
         self._spec, self._position = spec, None
-        start_runner(self._folder)
+        start_runner(self._folder, lock)
         return self
+
+    def _next_attempt(self, begin: str, rounds: int | None) -> JobSpec:
+        """Write what the next attempt begins with, for the holder of the lock."""
+        record = load_record(self._folder.record)
+        spec = load_spec(self._folder.spec)
+        if rounds is not None:
+            spec = replace(spec, rounds=check_count("rounds", rounds, 1))
+            last = int(begin[6:]) if begin else max([0, *map(_round_of, self._breakpoints())])
+            if rounds < last:
+                raise SpecError(f"the breakpoint is of round {last}; rounds={rounds} lies before it")
+            spec.save(self._folder.spec)
+        record = replace(record, begin=begin, rounds=spec.rounds, further=rounds is not None)
+        walk(self._folder, record, [State.WAITING])
+        return spec
 
     def _the_breakpoint(self, given: str | Path | int) -> Path:
         path = self._folder.breakpoint(given) if isinstance(given, int) else Path(given).expanduser()

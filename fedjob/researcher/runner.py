@@ -107,14 +107,18 @@ class Runner:
 
     # -- life -------------------------------------------------------------------
 
-    def open(self) -> None:
+    def open(self, *, held: bool = False) -> None:
         """Take the lock, tell the hooks, reach the nodes.
+
+        Args:
+            held: this process has the lock already, and keeps it.
 
         Raises:
             JobError: another process runs this job.
             JobFailed: too few nodes may or can take part.
         """
-        self._stack.enter_context(self.folder.locked())
+        if not held:
+            self._stack.enter_context(self.folder.locked())
         self._stack.callback(self.leave_slot)
         try:
             self.events = EventLog(self.folder.events, self.spec.id, (self._tell,))

@@ -1,4 +1,4 @@
-"""`python -m fedjob.researcher.runnerprocess JOBFOLDER`: runs one submitted job, detached from everybody.
+"""`python -m fedjob.researcher.runnerprocess JOBFOLDER LOCK`: runs one submitted job, detached from everybody.
 
 It is started by `job.submit`, `job.restart`, and by whoever waits for a job whose
 runner is gone before it began. It ends with the job.
@@ -6,6 +6,7 @@ runner is gone before it began. It ends with the job.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -16,13 +17,17 @@ from typing import TYPE_CHECKING
 from fedjob.common.errors import (
     BrokerUnreachable,
     FedjobError,
-    JobError,
     JobFailed,
+    JobStopped,
     RepositoryUnreachable,
 )
-from fedjob.common.lifecycle import PENDING
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.noticing import notice
+from fedjob.common.lifecycle import PENDING, State
+from fedjob.researcher import inbox
+from fedjob.researcher.ending import route
+from fedjob.researcher.folder import JobFolder, sign
+from fedjob.researcher.noticing import walk
+from fedjob.researcher.record import load_record
+from fedjob.researcher.spec import load_spec
 
 if TYPE_CHECKING:
     from fedjob.researcher.session import Session
@@ -33,47 +38,59 @@ CONNECT_S = 3600.0
 _AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
-def main(path: str) -> int:
-    """Run the job; return the process's exit status."""
+def main(path: str, lock: int) -> int:
+    """Run the job; return the process's exit status.
+
+    Args:
+        lock: the descriptor of the job's lock, which this process inherited.
+    """
+    os.set_inheritable(lock, False)
+    sign(lock)
     folder = JobFolder(Path(path))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # its terminal may go; it stays
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not _is_wanted(folder):
+    if load_record(folder.record).state not in PENDING:
         return 0
-    from fedjob.researcher.job import Job
-    from fedjob.researcher.spec import load_spec
-
     session = None
     try:
         if not load_spec(folder.spec).local:
             session = _connect(folder)
-            if session is None:
-                return 1
-        job = Job.open(folder.path, session=session)
-        job.run_on()
+        from fedjob.researcher.job import Job
+
+        Job.open(folder.path, session=session).run_on()
         return 0
     except JobFailed as error:
         sys.stderr.write(f"{error.outcome} ({error.reason}): {error}\n")
-        return 1
-    except JobError as error:  # somebody else runs it
-        sys.stderr.write(f"{error}\n")
-        return 0
+    except JobStopped as error:
+        walk(folder, load_record(folder.record), [State.CANCELLED], error.reason)
+        inbox.clear(folder)
     except KeyboardInterrupt:
-        return 1
-    except BaseException:
+        pass
+    except FedjobError as error:
+        sys.stderr.write(f"{error}\n")
+        _end_badly(folder, error)
+    except Exception as error:
         traceback.print_exc()
-        return 1
+        _end_badly(folder, error)
     finally:
         if session is not None:
             session.close()
+    return 1
 
 
-def _is_wanted(folder: JobFolder) -> bool:
-    return notice(folder).state in PENDING and not folder.is_held()
+def _end_badly(folder: JobFolder, error: Exception) -> None:
+    """Say how a job ended that could not even be opened."""
+    record = load_record(folder.record)
+    if record.state in PENDING:
+        walk(folder, record, route(record.state, "failed"), getattr(error, "reason", "exception"), str(error))
 
 
-def _connect(folder: JobFolder) -> Session | None:
-    """Connect; while the hub is away, try again as long as the job is still wanted."""
+def _connect(folder: JobFolder) -> Session:
+    """Connect; while the hub is away, try again as long as the job is wanted.
+
+    Raises:
+        JobStopped: it is not any more.
+    """
     from fedjob.researcher.session import connect
 
     deadline = time.monotonic() + CONNECT_S
@@ -86,15 +103,12 @@ def _connect(folder: JobFolder) -> Session | None:
             again = time.monotonic() + _AGAIN_S[min(num_failed, len(_AGAIN_S) - 1)]
             num_failed += 1
             while time.monotonic() < again:
+                if verb := inbox.asked(folder):
+                    raise JobStopped(verb) from error
                 time.sleep(0.5)
-                if not _is_wanted(folder):
-                    return None
             if time.monotonic() > deadline:
                 raise
-        except FedjobError as error:
-            sys.stderr.write(f"{error}\n")
-            return None
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

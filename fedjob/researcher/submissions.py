@@ -147,6 +147,8 @@ def list_submissions(home: Path, token: str | None = None) -> list[Submission]:
     Args:
         token: only those with this token.
     """
+    if not home.is_dir():
+        return []
     with open_index(home) as index:
         rows = index.execute(f"SELECT {_FIELDS} FROM submissions ORDER BY time").fetchall()
     found = [_from(row) for row in rows]

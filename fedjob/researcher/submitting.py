@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -74,12 +75,16 @@ def hand_over(folder: JobFolder, token: str, prepare: Callable[[JobFolder], JobF
             except BaseException:
                 submissions.withdrawn(home, found.job_id)
                 raise
-            with theirs.locked():
-                record = replace(load_record(theirs.record), token=token)
-                record = walk(theirs, record, [State.WAITING])
+            lock = theirs.take()
+            try:
+                walk(theirs, replace(load_record(theirs.record), token=token), [State.WAITING])
+            except BaseException:
+                os.close(lock)
+                raise
+            start_runner(theirs, lock)
         if found.state != "created":
             submissions.created(home, found.job_id)
-    if state == State.DRAFT or (state in PENDING and not theirs.is_held()):
+    if state in PENDING and not theirs.is_held():
         start_runner(theirs)
     return theirs
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from fedjob.common.errors import JobFailed, NoSuchJob, NotReady, WaitTimeout
+from fedjob.common.errors import JobError, JobFailed, NoSuchJob, NotReady, WaitTimeout
 from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.researcher.events import EventFile, JobEvent, is_job_state
 from fedjob.researcher.folder import JobFolder
@@ -71,7 +72,8 @@ def wait_for(
             )
         if record.state in PENDING and now - revived > REVIVE_S and not folder.is_held():
             revived = now
-            start_runner(folder)
+            with suppress(JobError):  # somebody looks at it right now
+                start_runner(folder, folder.take(0.0))
         time.sleep(look_s if deadline is None else max(0.0, min(look_s, deadline - now)))
         look_s = min(2 * look_s, LOOK_S)
 

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from fedjob import EarlyStopping, FedAvg, Hook, Job, JobFailed
 from fedjob.common.config import set_config
@@ -64,6 +65,16 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process and the runners compute with as many threads: then they compute the same bytes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def make(tmp_path: Path, home: Path) -> Callable[..., Job]:
     data = str(make_points(tmp_path / "points.npz", 60, 1))
@@ -74,7 +85,7 @@ def make(tmp_path: Path, home: Path) -> Callable[..., Job]:
             plan = tmp_path / f"slow_{seconds}.py"
             plan.write_text(SLOW.replace("{seconds}", str(seconds)))
             changes["training_plan"] = f"{plan}:Slow"
-            changes["training_args"] = {"num_updates": 1000, "batch_size": 16}
+            changes["training_args"] = {"num_updates": 300, "batch_size": 16}
         arguments: dict[str, object] = {
             "training_plan": Tiny,
             "data": data,
@@ -156,7 +167,7 @@ def test_waiting_tells_on_stderr_and_ends_with_the_jobs_end_or_with_the_time(
     said = capsys.readouterr()
     assert said.out == ""
     assert "failed" in said.err
-    slow = make(slow=0.01, rounds=1, training_args={}).submit()
+    slow = make(slow=0.02, rounds=1).submit()
     with pytest.raises(WaitTimeout, match="it goes on"):
         slow.wait(timeout_s=1, silent=True)
     assert not slow.finished
@@ -207,9 +218,9 @@ def test_of_jobs_beyond_max_jobs_the_others_queue_in_order_and_can_be_cancelled(
 
 @pytest.mark.feature("PS-44", "NV-49", "PS-61", "PS-62", "NV-59")
 def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(make: Callable[..., Job]) -> None:
-    whole = make(rounds=40)
+    whole = make(rounds=15)
     whole.run(progress=False)
-    job = make(rounds=40).submit()
+    job = make(rounds=15).submit()
     wait_until(lambda: len(job.breakpoints) > 1, timeout_s=PATIENCE_S, what="two rounds")
     with pytest.raises(NotFinished, match="running"):
         job.restart()

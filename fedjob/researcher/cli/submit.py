@@ -90,7 +90,7 @@ def _job(what: str, home: Path | None) -> Job:
     if path.suffix == ".py" and path.is_file():
         job = job_of_script(path.resolve(), where)
     elif path.exists():
-        job = Job.from_json(path, home=where)
+        job = Job.from_json(path.resolve(), home=where)
     else:
         job = Job.open(folder_of(home, what).path)
     if not job.spec.local and job.requests is None:
