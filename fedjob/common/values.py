@@ -32,30 +32,10 @@ def encode(value: Any, where: str = "the value") -> Any:
     Raises:
         EncodeError: something in it can't travel; the place and the type are named.
     """
-    kind = type(value)
-    if kind in _PLAIN:
-        if kind is int and not -(1 << 63) <= value < 1 << 64:
-            return {MARK: "int", "digits": str(value)}
-        return value
-    if isinstance(value, Mapping):
-        return _encode_map(value, where)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return _encode_items(value, where)
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return {
-            MARK: "datetime" if isinstance(value, datetime.datetime) else "date",
-            "iso": value.isoformat(),
-        }
-    for package, encoder in (("torch", _encode_torch), ("pandas", _encode_pandas), ("numpy", _encode_numpy)):
-        if package in sys.modules and (found := encoder(value, where)) is not None:
-            return found
-    for plain in (int, float, str):  # an enumeration's member, say
-        if isinstance(value, plain):
-            return encode(plain(value), where)
-    raise EncodeError(
-        f"{where} is a {kind.__module__}.{kind.__qualname__}, which can't travel: return plain data, numpy arrays, "
-        "torch tensors, pandas DataFrames, or lists and dicts of these"
-    )
+    try:
+        return _encode(value, where)
+    except RecursionError as error:
+        raise EncodeError(f"{where} holds itself, or is nested too deeply to travel") from error
 
 
 def decode(value: Any) -> Any:
@@ -64,18 +44,49 @@ def decode(value: Any) -> Any:
     Raises:
         DecodeError: marked data that is not what it says.
     """
+    try:
+        return _decode(value)
+    except RecursionError as error:
+        raise DecodeError("the value is nested too deeply") from error
+
+
+def _encode(value: Any, where: str) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        if kind is int and not -(1 << 63) <= value < 1 << 64:
+            return {MARK: "int", "digits": f"{value:x}"}
+        return value
+    if isinstance(value, Mapping):
+        return _encode_map(value, where)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return _encode_items(value, where)
+    if isinstance(value, datetime.date):
+        return _encode_date(value)
+    for package, encoder in (("torch", _encode_torch), ("pandas", _encode_pandas), ("numpy", _encode_numpy)):
+        if package in sys.modules and (found := encoder(value, where)) is not None:
+            return found
+    for plain in (int, float, str):  # an enumeration's member, say
+        if isinstance(value, plain):
+            return _encode(plain(value), where)
+    raise EncodeError(
+        f"{where} is a {kind.__module__}.{kind.__qualname__}, which can't travel: return plain data, numpy arrays, "
+        "torch tensors, pandas DataFrames, or lists and dicts of these"
+    )
+
+
+def _decode(value: Any) -> Any:
     if isinstance(value, list):
-        return [decode(item) for item in value]
+        return [_decode(item) for item in value]
     if not isinstance(value, dict):
         return value
     if MARK not in value:
-        return {key: decode(item) for key, item in value.items()}
+        return {key: _decode(item) for key, item in value.items()}
     decoder = _DECODERS.get(str(value[MARK]))
     if decoder is None:
         raise DecodeError(f"there is no type {str(value[MARK])[:40]!r}: a newer fedjob may have sent it")
     try:
         return decoder(value)
-    except DecodeError:
+    except (DecodeError, RecursionError, ImportError):
         raise
     except Exception as error:  # a peer's bytes may upset a parser in any way
         raise DecodeError(f"not a {value[MARK]}: {type(error).__name__}: {error}") from error
@@ -88,9 +99,9 @@ def _encode_map(value: Mapping[Any, Any], where: str) -> Any:
     if len(value) > MAX_ITEMS:
         raise EncodeError(f"{where} has {len(value)} entries; at most {MAX_ITEMS}: return a DataFrame")
     if all(type(key) is str for key in value) and MARK not in value:
-        return {key: encode(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}
     pairs = [
-        [encode(key, f"a key of {where}"), encode(item, f"{where}[{key!r}]")] for key, item in value.items()
+        [_encode(key, f"a key of {where}"), _encode(item, f"{where}[{key!r}]")] for key, item in value.items()
     ]
     return {MARK: "map", "items": pairs}
 
@@ -99,14 +110,23 @@ def _encode_items(value: Any, where: str) -> Any:
     if len(value) > MAX_ITEMS:
         raise EncodeError(f"{where} has {len(value)} items; at most {MAX_ITEMS}: return a numpy array")
     if isinstance(value, (set, frozenset)):
-        items = sorted((encode(item, f"an item of {where}") for item in value), key=repr)
+        items = sorted((_encode(item, f"an item of {where}") for item in value), key=repr)
         return {MARK: "set", "items": items}
-    items = [encode(item, f"{where}[{number}]") for number, item in enumerate(value)]
+    items = [_encode(item, f"{where}[{number}]") for number, item in enumerate(value)]
     return {MARK: "tuple", "items": items} if isinstance(value, tuple) else items
 
 
 def _hashable(value: Any) -> Any:
     return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
+
+
+def _encode_date(value: datetime.date) -> Any:
+    """Encode a date, a time, or one of pandas' kinds of them, which are both."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, (pandas.Timestamp, type(pandas.NaT))):
+        return {MARK: "timestamp", "iso": value.isoformat()}
+    kind = "datetime" if isinstance(value, datetime.datetime) else "date"
+    return {MARK: kind, "iso": value.isoformat()}
 
 
 # --- tensors ---------------------------------------------------------------------------------------
@@ -172,20 +192,18 @@ def _decode_array(plain: Mapping[str, Any]) -> Any:
 def _encode_pandas(value: Any, where: str) -> Any:
     import pandas
 
-    if value is pandas.NaT or value is pandas.NA:
-        return None if value is None else {MARK: "missing", "what": "NaT" if value is pandas.NaT else "NA"}
-    if isinstance(value, pandas.Timestamp):
-        return {MARK: "timestamp", "iso": value.isoformat()}
+    if value is pandas.NA:
+        return {MARK: "missing"}
     if isinstance(value, pandas.Index):
         value = value.to_series(index=range(len(value)))
         return {MARK: "index", "arrow": _to_arrow(value.to_frame("0"), where)}
     if isinstance(value, pandas.Series):
-        name = None if value.name is None else encode(value.name, f"the name of {where}")
+        name = None if value.name is None else _encode(value.name, f"the name of {where}")
         return {MARK: "series", "name": name, "arrow": _to_arrow(value.to_frame("0"), where)}
     if isinstance(value, pandas.DataFrame):
         # Arrow names columns by text alone; what they were called goes beside
-        names = [encode(name, f"a column of {where}") for name in value.columns]
-        top = [None if name is None else encode(name, "a name") for name in value.columns.names]
+        names = [_encode(name, f"a column of {where}") for name in value.columns]
+        top = [None if name is None else _encode(name, "a name") for name in value.columns.names]
         plain = value.set_axis([str(number) for number in range(len(names))], axis=1)
         return {MARK: "frame", "columns": names, "names": top, "arrow": _to_arrow(plain, where)}
     return None
@@ -216,24 +234,28 @@ def _from_arrow(data: bytes) -> Any:
         raise ImportError(
             "tables need pyarrow and pandas: pip install 'fedjob[researcher]' pyarrow"
         ) from error
-    return pyarrow.ipc.open_stream(data).read_all().to_pandas()
+    table = pyarrow.ipc.open_stream(data).read_all()
+    table.validate(full=True)  # a peer's offsets and lengths, before anything follows them
+    return table.to_pandas()
 
 
 def _decode_frame(plain: Mapping[str, Any]) -> Any:
     import pandas
 
     frame = _from_arrow(plain["arrow"])
-    names = [_hashable(decode(name)) for name in plain["columns"]]
-    top = [None if name is None else decode(name) for name in plain["names"]]
+    names = [_hashable(_decode(name)) for name in plain["columns"]]
+    top = [None if name is None else _decode(name) for name in plain["names"]]
     if len(top) > 1:
         frame.columns = pandas.MultiIndex.from_tuples(names, names=top)
+    elif names:
+        frame.columns = pandas.Index(names, name=top[0], tupleize_cols=False)
     else:
-        frame.columns = pandas.Index(names, name=top[0], dtype=None if names else object)
+        frame.columns = pandas.RangeIndex(0)
     return frame
 
 
 def _decode_series(plain: Mapping[str, Any]) -> Any:
-    return _from_arrow(plain["arrow"])["0"].rename(_hashable(decode(plain["name"])))
+    return _from_arrow(plain["arrow"])["0"].rename(_hashable(_decode(plain["name"])))
 
 
 def _decode_index(plain: Mapping[str, Any]) -> Any:
@@ -251,14 +273,14 @@ def _decode_timestamp(plain: Mapping[str, Any]) -> Any:
 def _decode_missing(plain: Mapping[str, Any]) -> Any:
     import pandas
 
-    return pandas.NaT if plain["what"] == "NaT" else pandas.NA
+    return pandas.NA
 
 
 _DECODERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "int": lambda plain: int(str(plain["digits"])[:5000]),
-    "map": lambda plain: {_hashable(decode(key)): decode(item) for key, item in plain["items"]},
-    "set": lambda plain: {_hashable(decode(item)) for item in plain["items"]},
-    "tuple": lambda plain: tuple(decode(item) for item in plain["items"]),
+    "int": lambda plain: int(str(plain["digits"]), 16),
+    "map": lambda plain: {_hashable(_decode(key)): _decode(item) for key, item in plain["items"]},
+    "set": lambda plain: {_hashable(_decode(item)) for item in plain["items"]},
+    "tuple": lambda plain: tuple(_decode(item) for item in plain["items"]),
     "date": lambda plain: datetime.date.fromisoformat(plain["iso"]),
     "datetime": lambda plain: datetime.datetime.fromisoformat(plain["iso"]),
     "tensor": _decode_tensor,

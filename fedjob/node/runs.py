@@ -19,6 +19,7 @@ from fedjob.common.errors import (
     EncodeError,
     FedjobError,
     NodeFailure,
+    ObjectTooLarge,
     RepositoryError,
     RepositoryUnreachable,
 )
@@ -283,6 +284,8 @@ class Runs:
         params = self._put_params(row) if found.params_path else None
         value, metrics, blob = found.value, found.metrics, None
         if len(packed := pack({"value": value, "metrics": metrics})) > MAX_INLINE_BYTES:
+            if len(packed) > self.config.result_mb << 20:
+                raise ObjectTooLarge(f"a result has at most {self.config.result_mb} MB here")
             blob = self.repository.put(packed, job=row.job, readers=[row.researcher])
             value, metrics = None, {}
         state = ""

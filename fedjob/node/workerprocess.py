@@ -23,11 +23,12 @@ from typing import Any
 
 from fedjob.common.children import ChildOrder, ChildOutcome, Nursery
 from fedjob.common.codec import from_plain, pack, to_plain
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import EncodeError, FedjobError
 from fedjob.common.work import Workbench, WorkOrder, WorkResult
 from fedjob.node.link import Link
 
 RESULT_NAME = "result.mpk"
+MAX_RESULT_BYTES = 200 << 20
 MAX_EVENT_BYTES = 16 * 1024
 EVENTS_PER_S = 20.0
 EVENTS_AT_ONCE = 40.0
@@ -80,6 +81,8 @@ def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
     plain: dict[str, Any] = to_plain(result)
     try:
         packed = pack(plain)
+        if len(packed) > MAX_RESULT_BYTES:
+            raise EncodeError(f"a value takes at most {MAX_RESULT_BYTES >> 20} MB, this one {len(packed) >> 20}")
     except FedjobError as error:
         plain = to_plain(WorkResult(key=order.key, ok=False, reason=error.reason, detail=str(error)[:1000]))
         packed = pack(plain)

@@ -3,6 +3,8 @@
 <home>/jobs/<job id>/
     spec.mpk  plan.py  plans/  record.json  events.jsonl  traffic.csv  lock
     breakpoints/round_0007/
+    brought.zip               the data that the researcher brings, packed
+    replies/                  the bodies of the nodes' replies, a file for each ask
     spool/round_0007/         contributions, totals and the journal of replies
     result/
     inbox/                    verbs that other processes leave for the one that runs the job

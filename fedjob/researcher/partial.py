@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.durable import write_atomic
 from fedjob.common.errors import DecodeError
 from fedjob.common.messages import Result
 from fedjob.common.values import decode
@@ -58,7 +58,10 @@ def keep_replies(folder: JobFolder, round_: int, step: str, arrivals: Mapping[st
             bodies[node] = {"body": body, "large": {"value": result.value, "metrics": result.metrics}}
     path = folder.reply(round_, step)
     path.parent.mkdir(exist_ok=True)
-    write_atomic(path, pack(bodies))
+    # not fsynced: nothing is computed from it, and an ask should cost no more than it must
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(pack(bodies))
+    os.replace(temporary, path)
 
 
 def raw_replies(folder: JobFolder) -> dict[int, dict[str, Any]]:
@@ -113,10 +116,9 @@ def _files(folder: JobFolder) -> list[tuple[int, str, Path]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return what a file holds; nothing for one that a power cut damaged."""
     try:
         bodies = unpack(path.read_bytes())
-    except OSError as error:
-        raise DecodeError(f"the replies in {path} can't be read: {error}") from error
-    if not isinstance(bodies, dict):
-        raise DecodeError(f"{path} does not hold replies")
-    return bodies
+    except (OSError, DecodeError):
+        return {}
+    return bodies if isinstance(bodies, dict) else {}
