@@ -105,7 +105,9 @@ class Grants:
         Raises:
             SpecError: none, or several.
         """
-        found = [grant for grant in self.all() if prefix and grant.id.startswith(prefix)]
+        found = self._rows.select("WHERE id = ?", (prefix,)) or self._rows.select(
+            "WHERE substr(id, 1, ?) = ? ORDER BY requested DESC", (len(prefix) or -1, prefix)
+        )
         if len(found) != 1:
             several = ", ".join(grant.id for grant in found[:5])
             raise SpecError(

@@ -14,6 +14,7 @@ from fedjob.common.types import check_job_id
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
 from fedjob.node.parts import Parts, Turn, objects_of, task_of
+from fedjob.node.policy import Verdict
 
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""
@@ -36,7 +37,8 @@ class Intake:
         """
         arrived = self._arrived(message, task)
         known = turn.book.tasks.get(arrived.key)
-        if refusal := self._refusal(turn, message, task, is_new=known is None):
+        verdict = self._parts.judge(message, task)
+        if refusal := self._refusal(turn, message, task, verdict, is_new=known is None):
             self._record_refusal(turn, arrived, refusal)
             reply = keeping.reply_id(arrived.key, arrived.message)
             turn.commands.append(keeping.Refuse(arrived, *refusal, reply))
@@ -47,7 +49,8 @@ class Intake:
             self._ensured[message.id] = message
             turn.after.append(lambda: self._parts.runs.ensure(known, message.id))
             return
-        self._bind(turn, message, task, arrived.key)
+        if grant := verdict.grant:
+            turn.rows.append(lambda: self._parts.grants.usage.bind(arrived.key, grant.id))
         commands = turn.step(arrived)
         if any(isinstance(command, keeping.PutTask) for command in commands):
             self._attempts.wants[arrived.key] = objects_of(task)
@@ -63,12 +66,6 @@ class Intake:
             verdict = self._parts.judge_for(row.researcher, row.job, task_of(row))
             if verdict.status == "rejected" or verdict.state == "expired":
                 turn.step(keeping.Cancel(row.key, *verdict.refusal))
-
-    def _bind(self, turn: Turn, message: Message, task: Task, key: str) -> None:
-        """Note which decision of the owner the task is accepted under."""
-        grant = self._parts.judge(message, task).grant
-        if grant is not None:
-            turn.rows.append(lambda: self._parts.grants.usage.bind(key, grant.id))
 
     def _record_refusal(self, turn: Turn, task: keeping.TaskArrived, refusal: tuple[str, str]) -> None:
         """Audit that a task was refused: once for a job and reason, so that nobody can fill the disk with it."""
@@ -133,9 +130,10 @@ class Intake:
             project=task.project,
         )
 
-    def _refusal(self, turn: Turn, message: Message, task: Task, *, is_new: bool) -> tuple[str, str] | None:
+    def _refusal(
+        self, turn: Turn, message: Message, task: Task, verdict: Verdict, *, is_new: bool
+    ) -> tuple[str, str] | None:
         """Return reason and detail if a task may not run."""
-        verdict = self._parts.judge(message, task)
         if not verdict.allowed:
             return verdict.refusal
         if task.state is not None and not _is_state_id(task.state):

@@ -195,6 +195,30 @@ def test_an_approval_is_for_the_data_as_they_are_and_the_steps_that_were_asked_f
     assert status(ann) == "pending"  # without these steps
 
 
+@pytest.mark.feature("PS-27")
+def test_each_state_of_a_grant_comes_from_a_command_or_by_time(federation: Federation, owner: Owner) -> None:
+    ann = federation.ann
+
+    def states() -> dict[str, str]:
+        return {grant["id"]: grant["status"] for grant in owner.json("grants", "list")}
+
+    asks(ann)
+    first = owner.pending()
+    owner.types("grants", "approve", first, "--until", "3s")
+    assert states()[first] == "granted"
+    ann.take(lambda received: states()[first] == "expired")
+    asks(ann)
+    second = owner.pending()
+    assert second != first
+    owner.types("grants", "reject", second, "--reason", "not again")
+    assert states() == {first: "expired", second: "rejected"}
+    owner.types("grants", "approve", second)
+    owner.types("grants", "revoke", second)
+    assert states()[second] == "revoked"
+    (shown,) = [line for line in owner.types("grants", "list").splitlines() if line.startswith(second)]
+    assert shown.split("\t")[1:7] == ["revoked", "request", "ann", "toy", "private", "AddOne"]
+
+
 @pytest.mark.feature("TB-81")
 def test_reject_tells_its_reason(federation: Federation, owner: Owner) -> None:
     offer = asks(federation.ann)

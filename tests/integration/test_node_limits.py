@@ -91,7 +91,6 @@ def begun(ann: Researcher, node: Node) -> None:
     ann.take(running)
 
 
-@pytest.mark.feature("PS-05")
 def test_asking_leaves_a_pending_grant_and_no_task(federation: Federation, node: Node) -> None:
     answer = asked(federation.ann)
     assert (answer.status, answer.grant_state, answer.origin) == ("pending", "pending", "request")
@@ -311,7 +310,7 @@ def test_a_researcher_whom_nobody_here_knows(
     assert asked(federation.ann).status == "granted"
 
 
-@pytest.mark.feature("NV-35", "NV-39")
+@pytest.mark.feature("NV-35")
 def test_a_project_selects_its_limits_and_a_node_that_is_not_enrolled_says_so(federation: Federation) -> None:
     config = NodeConfig(projects="public,private", contact=CONTACT)
     node = federation.node(config=config).start()
@@ -386,7 +385,7 @@ def test_a_comment_makes_another_text_that_is_pending_anew(federation: Federatio
     assert (new, old) == (commented.encode(), ADD_ONE.encode())
 
 
-@pytest.mark.feature("PS-27", "FB-35")
+@pytest.mark.feature("FB-35")
 def test_each_state_of_a_grant_is_reached_and_told(federation: Federation, node: Node) -> None:
     ann = federation.ann
     offer = ann.offer("node1", ADD_ONE, "AddOne")
