@@ -121,7 +121,9 @@ def test_what_is_brought_is_at_the_hub_while_the_job_runs_and_not_after(
     session: Session, federation: Federation, tmp_path: Path, end: str
 ) -> None:
     path = write_table(tmp_path / "local.csv", A=[1, 2])
-    function = remote.fails if end == "failed" else remote.waits.bind(seconds=60.0 if end == "killed" else 1.5)
+    function = (
+        remote.fails if end == "failed" else remote.waits.bind(seconds=60.0 if end == "killed" else 1.5)
+    )
     job = Job(function, data=path, nodes=["node1"], session=session)
     ref = ref_of(JobFolder(job.folder).brought)
     seen: list[bool] = []
@@ -168,7 +170,9 @@ def test_a_clone_runs_after_the_source_files_are_gone(session: Session, tmp_path
     assert again.run(progress=False).value == 9
 
 
-def test_what_is_not_there_or_too_much_is_said_before_anything_starts(session: Session, tmp_path: Path) -> None:
+def test_what_is_not_there_or_too_much_is_said_before_anything_starts(
+    session: Session, tmp_path: Path
+) -> None:
     for data in (tmp_path / "none.csv", str(tmp_path / "none.csv"), "./none.csv"):
         with pytest.raises(SpecError, match="no such file"):
             Job(remote.sums, data=data, session=session)
@@ -213,7 +217,8 @@ class TestArchives:
         assert hash_of(tmp_path / "a.zip") == hash_of(tmp_path / "b.zip")
 
     @pytest.mark.parametrize(
-        "name", ["../out.txt", "/out.txt", "a/../../out.txt", "a//b", "C:\\out", "a\\b", "", "./a", "a/.", "x\x00y"]
+        "name",
+        ["../out.txt", "/out.txt", "a/../../out.txt", "a//b", "C:\\out", "a\\b", "", "./a", "a/.", "x\x00y"],
     )
     def test_no_name_leads_out(self, tmp_path: Path, name: str) -> None:
         with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
