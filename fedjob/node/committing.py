@@ -69,15 +69,15 @@ def _reply(endpoint: Endpoint, row: keeping.TaskRow, reply: str) -> Outgoing:
         return endpoint.prepare(to, short, **header, id=reply)
 
 
-def encode_states(endpoint: Endpoint, commands: Iterable[keeping.Command]) -> list[Outgoing]:
+def encode_states(endpoint: Endpoint, rows: Iterable[keeping.TaskRow]) -> list[Outgoing]:
     """Encode what is said of tasks' states."""
     said = []
-    for command in commands:
-        if isinstance(command, keeping.Say):
-            row = command.row
-            data = {"state": str(row.state), "worker": row.worker, "reason": row.reason}
-            to = parse_address(row.reply_to)
-            said.append(endpoint.prepare(to, Event(type="state", data=data), **header_of(row)))
+    for row in rows:
+        data = {"state": str(row.state), "worker": row.worker, "reason": row.reason}
+        if row.parent:
+            data["parent"] = row.parent
+        to = parse_address(row.reply_to)
+        said.append(endpoint.prepare(to, Event(type="state", data=data), **header_of(row)))
     return said
 
 

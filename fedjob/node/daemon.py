@@ -42,6 +42,7 @@ from fedjob.node.offers import Offers
 from fedjob.node.parts import Parts, Turn, header_of
 from fedjob.node.resources import read_labels
 from fedjob.node.runs import Ensured, Fetched, RunEvent, Runs
+from fedjob.node.saying import Sayings
 from fedjob.node.searching import Published, Searches
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
@@ -136,6 +137,7 @@ class Daemon:
         self._backlog: list[Message] = []
         self._lazy: list[keeping.Command] = []
         self._vigil = Vigil()
+        self._sayings = Sayings()
         self._asked: dict[str, str] = {}  # by message id, the session that is asked whether it is there
         self._stopping = threading.Event()
         self._leased = self._looked = self._tidied = self._told = 0.0
@@ -219,8 +221,8 @@ class Daemon:
         self._endpoint.wake()
 
     def _patience(self) -> float:
-        due = self._attempts.next_due()
-        return LOOK_EVERY_S if due is None else max(0.0, min(LOOK_EVERY_S, due - time.monotonic()))
+        dues = [due for due in (self._attempts.next_due(), self._sayings.next_due()) if due is not None]
+        return max(0.0, min([LOOK_EVERY_S, *(due - time.monotonic() for due in dues)]))
 
     # --- a turn ------------------------------------------------------------------------------
 
@@ -323,7 +325,6 @@ class Daemon:
             self._book = turn.book
             return
         replies = encode_replies(self._endpoint, turn.commands)
-        said = encode_states(self._endpoint, turn.commands)
         withdrawn = [c.reply for c in turn.commands if isinstance(c, keeping.Unreply)]
         lasting = [outgoing for outgoing in (*replies, *turn.outgoing) if outgoing.reliable]
         seen = seen_entries(turn.settled)
@@ -348,6 +349,8 @@ class Daemon:
             point("accepted")
         if replies:
             point("done")
+        reached = [command.row for command in turn.commands if isinstance(command, keeping.Say)]
+        said = encode_states(self._endpoint, self._sayings.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first
         for outgoing in (*turn.outgoing, *said, *replies):
             self._endpoint.post(outgoing)
@@ -367,6 +370,8 @@ class Daemon:
     def _look_around(self) -> bool:
         """Do what is due from time to time; tell whether the database played along."""
         now = time.monotonic()
+        for outgoing in encode_states(self._endpoint, self._sayings.due(now)):
+            self._endpoint.post(outgoing)
         try:
             if now - self._leased >= LEASE_EVERY_S:
                 self._leased = now

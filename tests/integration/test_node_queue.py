@@ -223,10 +223,11 @@ def test_a_stopped_node_stops_its_task_and_takes_it_up_at_the_next_start(
     node.stop()
     stopped = listed(node)[job]
     assert (stopped["state"], stopped["reason"]) == ("stopping", "node_stopped")
-    assert not Path(f"/proc/{stopped['worker']}").exists()
+    wait_until(lambda: not Path(f"/proc/{stopped['worker']}").exists(), timeout_s=10, what="the worker's end")
     node.start()
     until(node, job, "running")
-    assert states(ann, job) == ["starting", "running", "stopping", "starting", "running"]
+    expected = ["starting", "running", "stopping", "starting", "running"]
+    wait_until(lambda: states(ann, job) == expected, timeout_s=5, what="the states to be told")
     assert listed(node)[job]["worker"] != stopped["worker"]
 
 
