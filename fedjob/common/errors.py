@@ -4,6 +4,7 @@
       SpecError                 a wrong argument; also a ValueError
         NoDatasets              nothing at any node matches `data=`
         PlanError               a training plan can't be found, extracted, compiled or built
+      MissingPackage            a package is not installed here; also an ImportError
       ConfigError               a home, its config.toml or a FEDJOB_* variable is wrong
       WireError
         EncodeError             ours: this can't be put into a message
@@ -85,6 +86,12 @@ class PlanError(SpecError):
         super().__init__(message)
         self.path = None if path is None else str(path)
         self.name = name
+
+
+class MissingPackage(FedjobError, ImportError):
+    """Something needs a package that is not installed here; the message says how to install it."""
+
+    reason = "missing_packages"
 
 
 class ConfigError(FedjobError, ValueError):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedjob.common.codec import MAX_ITEMS
-from fedjob.common.errors import DecodeError, EncodeError
+from fedjob.common.errors import DecodeError, EncodeError, MissingPackage
 
 MARK = "\0type"
 """The key that no map of a user's may have."""
@@ -86,7 +86,7 @@ def _decode(value: Any) -> Any:
         raise DecodeError(f"there is no type {str(value[MARK])[:40]!r}: a newer fedjob may have sent it")
     try:
         return decoder(value)
-    except (DecodeError, RecursionError, ImportError):
+    except (DecodeError, RecursionError, MissingPackage):
         raise
     except Exception as error:  # a peer's bytes may upset a parser in any way
         raise DecodeError(f"not a {value[MARK]}: {type(error).__name__}: {error}") from error
@@ -231,9 +231,7 @@ def _from_arrow(data: bytes) -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise ImportError(
-            "tables need pyarrow and pandas: pip install 'fedjob[researcher]' pyarrow"
-        ) from error
+        raise MissingPackage("tables need pyarrow and pandas: pip install 'fedjob[researcher]'") from error
     table = pyarrow.ipc.open_stream(data).read_all()
     table.validate(full=True)  # a peer's offsets and lengths, before anything follows them
     return table.to_pandas()

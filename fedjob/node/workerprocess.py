@@ -82,7 +82,9 @@ def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
     try:
         packed = pack(plain)
         if len(packed) > MAX_RESULT_BYTES:
-            raise EncodeError(f"a value takes at most {MAX_RESULT_BYTES >> 20} MB, this one {len(packed) >> 20}")
+            raise EncodeError(
+                f"a value takes at most {MAX_RESULT_BYTES >> 20} MB, this one {len(packed) >> 20}"
+            )
     except FedjobError as error:
         plain = to_plain(WorkResult(key=order.key, ok=False, reason=error.reason, detail=str(error)[:1000]))
         packed = pack(plain)

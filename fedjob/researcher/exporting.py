@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import SpecError, WrongResult
+from fedjob.common.errors import MissingPackage, SpecError, WrongResult
 from fedjob.researcher.resultfile import PARAMS, VALUE
 from fedjob.researcher.table import free_path
 
@@ -109,7 +109,9 @@ def _export_onnx(result: JobResult, path: Path, example: Any, *, force: bool) ->
         )
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise ImportError(f"exporting to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        raise MissingPackage(
+            f"exporting to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        )
     target = free_path(path / "model.onnx" if path.is_dir() else path, force=force)
     try:
         torch.onnx.export(model.eval(), example if isinstance(example, tuple) else (example,), str(target))

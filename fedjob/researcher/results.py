@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import NotReady, WrongResult
+from fedjob.common.errors import MissingPackage, NotReady, WrongResult
 from fedjob.researcher.artifact import Artifact
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import OVERALL, Measurement, to_frame
@@ -244,7 +244,7 @@ class JobResult:
 
         Raises:
             SpecError: the format is unknown, the model can't be exported so, or something is there already.
-            ImportError: a package is missing; says which.
+            MissingPackage: a package is missing; says which. It is an ImportError.
         """
         from fedjob.researcher.exporting import export
 
@@ -283,7 +283,7 @@ def _need_pandas() -> None:
     try:
         import pandas  # noqa: F401
     except ImportError as error:
-        raise ImportError("tables need pandas: pip install 'fedjob[researcher]'") from error
+        raise MissingPackage("tables need pandas: pip install 'fedjob[researcher]'") from error
 
 
 def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:
