@@ -150,7 +150,7 @@ def _memory_bytes(text: str) -> int:
     try:
         return read_bytes(text) if text else machine_memory_bytes()
     except SpecError as error:
-        raise ConfigError(f"memory: {error}") from error
+        raise ConfigError(str(error)) from error
 
 
 def num_gpus_here() -> int:

@@ -45,7 +45,7 @@ def config_get(key: str, home: NodeHome) -> None:
     click.echo(values[key])
 
 
-@config.command("set")
+@config.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a value
 @click.argument("key")
 @click.argument("value")
 @home_option
