@@ -115,6 +115,7 @@ status        pending
 origin        request
 who           ann (Ann Lee, acme, statistician)
 key           {ann.identity.public_key_hex}
+known         no: nothing of this key was approved yet
 when          {time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(listed["requested"]))}
 plan          AddOne
 hash          {plan_hash(RISKY)}

@@ -61,12 +61,13 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         grant = store.get(grant_id)
         text = _text(store, grant)
         alike = _alike(store, grant, text)
+        org = store.known.org_of(grant.subject.researcher, grant.subject.key_hex)
         dataset = Datasets(database).find(grant.subject.dataset)
     if as_json:
         plain = {**grant.to_plain(), "differs_only_in_form_from": alike}
         print_json({**plain, "code": text} if code else plain)
         return
-    for key, value in _lines(grant, 0 if dataset is None else dataset.num_rows):
+    for key, value in _lines(grant, 0 if dataset is None else dataset.num_rows, org):
         click.echo(f"{key:<14}{clean(value) or '-'}")
     if not text:
         return
@@ -103,7 +104,7 @@ def researchers(home: NodeHome, as_json: bool) -> None:
     show_rows(rows, as_json, empty="no researcher is known yet: approving a request makes its key known")
 
 
-def _lines(grant: Grant, num_rows: int) -> Iterator[tuple[str, str]]:
+def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, str]]:
     subject, asked = grant.subject, grant.asked
     described = ", ".join(
         asked.owner.get(word, "") for word in ("name", "org", "role") if asked.owner.get(word)
@@ -113,13 +114,24 @@ def _lines(grant: Grant, num_rows: int) -> Iterator[tuple[str, str]]:
     yield "origin", grant.origin
     yield "who", subject.researcher + (f" ({described})" if described else "")
     yield "key", subject.key_hex
+    if grant.origin == "request":
+        yield (
+            "known",
+            "no: nothing of this key was approved yet"
+            if org is None
+            else f"yes, of {org or 'no organisation'}",
+        )
     yield "when", when(grant.requested)
-    yield "plan", subject.entry
+    yield "plan", "whatever the plan" if asked.needs == ("data",) else subject.entry
     yield "hash", subject.plan or asked.reading
     yield "protocol", grant.protocol
     yield "data", subject.dataset + (f", {num_rows} rows" if num_rows else "")
     yield "version", subject.version[:16]
     yield "use", subject.use
+    if asked.preprocess:
+        yield "prepared by", asked.preprocess
+    if asked.protect:
+        yield "protections", ", ".join(asked.protect)
     yield "arguments", _arguments(asked.model_args, asked.training_args)
     yield "rounds", str(asked.rounds)
     yield "nested plans", ", ".join(sha256[:16] for sha256 in asked.launches) or "none"
