@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import secrets
+import shutil
+import sys
 import threading
 import time
 from collections import Counter
@@ -24,6 +26,7 @@ from fedjob.common.frame import decode_frame
 from fedjob.common.identity import Identity
 from fedjob.common.messages import decode_payload
 from fedjob.common.types import Address
+from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher import events as events_module
 from fedjob.researcher.events import JobEvent
@@ -40,7 +43,7 @@ ARGS = {"lr": 0.1, "num_updates": 2, "batch_size": 5}
 class Telling(TorchPlan):
     """One linear layer that tells of itself; `fail` makes it raise."""
 
-    extra_args = ("fail",)
+    extra_args = ("fail", "slow")
 
     def init_model(self, model_args):  # type: ignore[no-untyped-def]
         return torch.nn.Linear(2, 1)
@@ -56,6 +59,9 @@ class Telling(TorchPlan):
         return torch.tensor(inputs), torch.tensor(targets)
 
     def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        print("Started execution..", flush=True)
+        print("a warning", file=sys.stderr, flush=True)
+        time.sleep(self.training_args.raw.get("slow", 0))
         if self.training_args.raw.get("fail"):
             raise RuntimeError("no luck")
         inputs, targets = batch
@@ -91,7 +97,12 @@ class Spy:
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     found = Federation(tmp_path_factory.mktemp("events"))
     found.broker.fate = Spy()
-    found.node("node1", NodeConfig(approval="off", threads=1)).start()
+    first = found.node("node1", NodeConfig(approval="off", threads=1, contact="bo@hospital.example"))
+    private, mock = first.folder / "toy.npz", first.folder / "mock.npz"
+    shutil.copyfile(private, mock)
+    with first.database() as database:
+        Datasets(database).add(describe_dataset("twofold", private, tags=["twofold"], mock=mock))
+    first.start()
     found.node("node2", NodeConfig(approval="on", threads=1, contact="ada@hospital.example")).start()
     yield found
     found.close()
@@ -275,3 +286,21 @@ def test_waiting_returns_the_job_and_tells_on_stderr_only(
     assert "completed" in said.err
     assert job.wait(silent=True) is job
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.feature("PS-40")
+def test_logs_on_mocks_stream_while_those_on_private_data_are_withheld(session: Session) -> None:
+    args = {**ARGS, "slow": 2.0}
+    mock = make_job(session, data="node1/twofold", use="mock", training_args=args, rounds=1)
+    with background(lambda: mock.run(progress=False)) as run:
+        wait_until(lambda: len(mock.logs()) > 0, timeout_s=30, what="lines of a task that runs")
+        assert mock.state == "running"
+        run.result(timeout=60)
+    texts = [line.text for line in mock.logs()]
+    assert texts.count("Started execution..") == texts.count("a warning") == 2
+    assert {line.text for line in mock.logs(stderr=False)} == {"Started execution.."}
+    assert {line.text for line in mock.logs("node1", stdout=False)} == {"a warning"}
+    assert " node1 round 1 | Started execution.." in str(mock.logs())
+    private = make_job(session, data="node1/twofold", rounds=1)
+    private.run(progress=False)
+    assert [line.text for line in private.logs()] == ["withheld by node1; ask bo@hospital.example"]

@@ -41,7 +41,7 @@ SIGN_OF_LIFE_S = 30.0
 MAX_PAUSE_S = 30.0
 """Between two tries at a hub that does not answer."""
 
-LAST_S = 15.0
+LAST_S = 8.0
 """How long the job's end may wait for the last publication."""
 
 REPLACED_S = 60.0
