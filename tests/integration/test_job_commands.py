@@ -248,7 +248,7 @@ def test_a_job_is_cloned_and_restarted_by_command(shell: Shell) -> None:
     assert "was deleted" in shell("clone", id_, expect=1).stderr
 
 
-@pytest.mark.feature("TB-42")
+@pytest.mark.feature("TB-42", "TB-70")
 @pytest.mark.parametrize("answer", ["leave", "stop"])
 def test_ctrl_c_asks_in_a_terminal(shell: Shell, answer: str) -> None:
     id_ = shell.submit("job.py", nap_s=0.5, updates=20 if answer == "leave" else 1000)

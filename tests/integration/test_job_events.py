@@ -205,7 +205,7 @@ def test_messages_are_counted_as_a_spy_at_the_broker_counts_them(
     assert shot.bytes_in == sum(sizes[key] for key in sizes if key[0] == "in") + int(objects["in"]["bytes"])
 
 
-@pytest.mark.feature("TB-59", "TB-62", "TB-61")
+@pytest.mark.feature("TB-59", "TB-62")
 def test_a_snapshot_stays_when_its_job_goes_on(session: Session) -> None:
     job = make_job(session)
     before = job.snapshot()
@@ -235,7 +235,7 @@ def test_a_snapshot_stays_when_its_job_goes_on(session: Session) -> None:
     assert all(torch.equal(after.result.params[name], value) for name, value in job.result.params.items())
 
 
-@pytest.mark.feature("TB-61", "TB-62", "TB-67", "PS-64")
+@pytest.mark.feature("TB-62", "TB-67", "PS-64")
 def test_a_failed_job_says_why_in_its_snapshot_its_stream_and_its_handlers(session: Session) -> None:
     job = make_job(session, training_args={**ARGS, "fail": True})
     heard: list[tuple[str, str]] = []
