@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fedjob.common.errors import NotFinished
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.messages import End
-from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.folder import LET_GO_S, JobFolder
 from fedjob.researcher.hooks.publishing import stop_showing
 from fedjob.researcher.index import owner_of
 from fedjob.researcher.noticing import notice
@@ -39,7 +39,7 @@ def delete_job(folder: JobFolder, reach: Callable[[], Session]) -> None:
         raise NotFinished(f"job {folder.path.name} is {record.state}: kill it, then delete it")
     spec = load_spec(folder.spec)
     home = folder.path.parent.parent
-    with folder.locked():
+    with folder.locked(LET_GO_S):
         if record.attempt and not spec.local:
             session = reach()
             session.repository.end_job(spec.id)

@@ -28,6 +28,9 @@ from fedjob.common.errors import ConfigError, JobError
 LOCK_S = 0.5
 """How long a lock that somebody else holds is tried."""
 
+LET_GO_S = 10.0
+"""How long a runner may take to let go of a job whose end it has written."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobFolder:

@@ -252,15 +252,15 @@ class Job(Asking, Living, Looking, ByHand):
         drawn = progress_hook(progress)
         return self._run(() if drawn is None else (drawn,))
 
-    def _run(self, extra_hooks: tuple[Hook, ...] = (), held: bool = False) -> JobResult:
-        runner = self._open(extra_hooks=extra_hooks, held=held)
+    def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> JobResult:
+        runner = self._open(extra_hooks=extra_hooks, lock=lock)
         try:
             self._value = runner.run()
         finally:
             self._position, self._runner = runner.position, None
         return self.result
 
-    def _open(self, extra_hooks: tuple[Hook, ...] = (), held: bool = False) -> Runner:
+    def _open(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> Runner:
         """Resolve the data, then take the folder's lock and reach the nodes."""
         record = self.record
         if record.state == "completed" and self._position is None:
@@ -284,7 +284,7 @@ class Job(Asking, Living, Looking, ByHand):
         )
         if self._nodes_override is not None:
             runner.select = self._select_override
-        runner.open(held=held)
+        runner.open(lock=lock)
         return runner
 
     def _reach(self) -> Session | None:

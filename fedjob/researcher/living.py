@@ -23,6 +23,7 @@ from fedjob.researcher.arguments import travels
 from fedjob.researcher.beginning import adopt, find_breakpoint
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint
 from fedjob.researcher.deleting import delete_job
+from fedjob.researcher.folder import LET_GO_S
 from fedjob.researcher.interrupting import wait_through
 from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import notice, walk
@@ -108,19 +109,23 @@ class Living(ABC):
         job._reach()
         return job._folder
 
-    def run_on(self) -> Any:
-        """Run a submitted job in this process, which holds its lock; what a detached runner does."""
+    def run_on(self, lock: int) -> Any:
+        """Run a submitted job in this process, which holds its lock; what a detached runner does.
+
+        Args:
+            lock: the descriptor of the job's lock.
+        """
         record = self.record
         if record.attempt > 1 or self._breakpoints():
             begin = self._folder.breakpoints / record.begin if record.begin else self._folder.path
             found = find_breakpoint(begin)
             position = replace(found.position, stop="") if record.further else found.position
             self._position, self._extras = adopt(found.position, position, self._folder, found.extras)
-        return self._run(held=True)
+        return self._run(lock=lock)
 
     @abstractmethod
-    def _run(self, extra_hooks: tuple[Hook, ...] = (), held: bool = False) -> Any:
-        """Run in this process; `held`: it has the job's lock already."""
+    def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> Any:
+        """Run in this process; `lock`: the descriptor of the job's lock, where it has it already."""
 
     @property
     def record(self) -> JobRecord:
@@ -211,7 +216,7 @@ class Living(ABC):
                 f"job {self._spec.id} is {record.state}: kill it, or wait for it, then restart it"
             )
         begin = "" if breakpoint is None else self._the_breakpoint(breakpoint).name
-        lock = self._folder.take()
+        lock = self._folder.take(LET_GO_S)
         try:
             spec = self._next_attempt(begin, rounds)
         except BaseException:

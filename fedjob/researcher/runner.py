@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -107,18 +108,17 @@ class Runner:
 
     # -- life -------------------------------------------------------------------
 
-    def open(self, *, held: bool = False) -> None:
+    def open(self, *, lock: int | None = None) -> None:
         """Take the lock, tell the hooks, reach the nodes.
 
         Args:
-            held: this process has the lock already, and keeps it.
+            lock: what `folder.take` returned, where this process has it already; it goes with the attempt.
 
         Raises:
             JobError: another process runs this job.
             JobFailed: too few nodes may or can take part.
         """
-        if not held:
-            self._stack.enter_context(self.folder.locked())
+        self._stack.callback(os.close, self.folder.take() if lock is None else lock)
         self._stack.callback(self.leave_slot)
         try:
             self.events = EventLog(self.folder.events, self.spec.id, (self._tell,))

@@ -57,7 +57,7 @@ def main(path: str, lock: int) -> int:
             session = _connect(folder)
         from fedjob.researcher.job import Job
 
-        Job.open(folder.path, session=session).run_on()
+        Job.open(folder.path, session=session).run_on(lock)
         return 0
     except JobFailed as error:
         sys.stderr.write(f"{error.outcome} ({error.reason}): {error}\n")
