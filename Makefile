@@ -29,7 +29,7 @@ demo: $(STAMP_DEMO)
 
 test: $(STAMP_DEV)
 	@sh envs/mosquitto/get.sh
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST)
 
 check: $(STAMP_DEV)
 	@failed=; \
