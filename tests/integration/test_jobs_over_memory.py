@@ -12,7 +12,6 @@ import torch
 
 from fedjob import FedAvg, Fraction, Hook, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.endpoint import Endpoint
-from fedjob.common.enrol import Membership, Party
 from fedjob.common.errors import NoDatasets, ObjectMissing, PlanError, SpecError
 from fedjob.common.frame import decode_frame
 from fedjob.common.identity import Identity
@@ -28,6 +27,7 @@ from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.session import Session
 from tests.integration.nodes import Federation, Node
+from tests.integration.scripted import open_session
 
 NAMES = ("node1", "node2", "node3")
 ARGS = {"lr": 0.1, "num_updates": 2, "batch_size": 5}
@@ -88,20 +88,6 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 def session(federation: Federation, tmp_path: Path) -> Iterator[Session]:
     with open_session(federation, tmp_path / "lab", Identity.generate(f"lab{secrets.token_hex(3)}")) as found:
         yield found
-
-
-def open_session(federation: Federation, home: Path, identity: Identity) -> Session:
-    """Return a researcher's session without hub or broker."""
-    federation.parties[identity.party] = Party(identity.party, "researcher", identity.public_key_hex)
-    address = Address(identity.party, secrets.token_hex(4))
-    roster, outbox = Roster(federation.parties, federation.refresh), MemoryStore()
-    endpoint = Endpoint(
-        identity, federation.name, roster, federation.transport(address), outbox, "researcher"
-    )
-    endpoint.start(5)
-    member = Membership("memory://", federation.name, identity.party, "researcher", "0" * 64, "memory://", "")
-    home.mkdir(exist_ok=True)
-    return Session(home, member, identity, endpoint, federation.repository, roster, outbox)
 
 
 def make_job(session: Session, **changes: Any) -> Job:

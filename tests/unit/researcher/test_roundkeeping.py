@@ -14,6 +14,7 @@ from fedjob.researcher.roundkeeping import (
     Listed,
     Note,
     Open,
+    Overdue,
     ReplyArrived,
     RoundState,
     SignOfLife,
@@ -51,6 +52,19 @@ def test_an_ask_is_finished_when_all_are_in_whatever_their_order() -> None:
     state = after(state, *included("a"))
     assert outcome(state) == Finished(("a", "b", "c"), {})
     assert next_wake(state) is None
+
+
+def test_a_round_that_takes_too_long_is_overdue_whoever_has_answered() -> None:
+    state = begin(0.0, KEYS, Quorum(), ends_at=30.0)
+    state = after(state, *included("a"), Tick(29.0))
+    assert outcome(state) == Open()
+    assert next_wake(state) == 30.0
+    late = after(state, Tick(30.0), reply("b", 31.0))
+    assert outcome(late) == Overdue(("a",), {"b": "timeout", "c": "timeout"})
+    assert next_wake(late) is None
+    in_time = after(state, *included("b", "c"), Tick(30.0))
+    assert outcome(in_time) == Finished(("a", "b", "c"), {})
+
 
 
 def test_a_reply_that_does_not_count_is_listed_with_its_reason() -> None:
