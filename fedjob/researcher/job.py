@@ -37,6 +37,7 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.home import home_path, job_folder
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.hooks.coordinating import coordinators
 from fedjob.researcher.idling import warn_of_no_workers
 from fedjob.researcher.living import Living
 from fedjob.researcher.looking import Looking, RoundInfo
@@ -277,6 +278,7 @@ class Job(Asking, Living, Looking, ByHand):
             hooks=(
                 *self._hooks,
                 *extra_hooks,
+                *coordinators(self._source.text, lambda: self._plan),
                 *attendants(self, session, lambda text: runner.events.add("note", text=text)),
             ),
             keep_files=Path(record.keep_files) if record.keep_files else None,

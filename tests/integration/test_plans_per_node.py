@@ -39,6 +39,13 @@ class Learns(Still):
         return torch.optim.SGD(model.parameters(), lr=0.1)
 
 
+class Watches(Still):
+    """The researcher's own: says when it is enough."""
+
+    def coordinate(self, report):  # type: ignore[no-untyped-def]
+        return "enough" if report.round == 2 else None
+
+
 @pytest.fixture
 def clinics(tmp_path: Path) -> dict[str, str]:
     return {name: str(make_points(tmp_path / f"{name}.npz", 60, seed)) for seed, name in enumerate("ab")}
@@ -83,3 +90,21 @@ def test_plans_of_nodes_travel_in_breakpoints(clinics: dict[str, str], tmp_path:
     resumed = Job.resume(moved, home=tmp_path / "two")
     resumed.run(progress=False)
     assert digest(resumed) == expected
+
+
+@pytest.mark.feature("NV-05")
+def test_the_researchers_own_plan_coordinates_and_runs_nowhere_else(
+    clinics: dict[str, str], tmp_path: Path
+) -> None:
+    plans = {
+        "hello-numpy-server": (Watches, ["@researcher"]),
+        "hello-numpy-client": (Learns, ["a"]),
+        "hello-numpy-client3": (Still, ["b"]),
+    }
+    job = make_job(clinics, tmp_path / "home", plans, rounds=5)
+    job.run(progress=False)
+    assert sorted(job.rounds) == [1, 2]
+    assert {plan.partition("@")[0]: nodes for plan, nodes in job.deployment.items()} == {
+        "Learns": ["a"],
+        "Still": ["b"],
+    }
