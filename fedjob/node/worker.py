@@ -317,6 +317,9 @@ class Workers:
         match said:
             case ["up"]:
                 worker.is_up = True
+                deadline = time.monotonic() + DEATH_GRACE_S
+                while worker.pid is None and not worker.doomed and time.monotonic() < deadline:
+                    time.sleep(0.002)  # it may be up before the fork server has told its number
                 event: WorkerEvent = Began(worker.key, worker.run, worker.pid or 0)
             case ["event", str(type_), dict(data)]:
                 event = Emitted(worker.key, worker.run, type_, data)
