@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -364,3 +365,63 @@ def test_a_job_is_submitted_once(make: Callable[..., Job]) -> None:
         job.submit()
     job.wait(silent=True)
     assert issubclass(TokenConflict, SubmitError)
+
+
+def test_two_processes_that_submit_at_once_with_one_token_make_one_job(
+    make: Callable[..., Job], home: Path, tmp_path: Path
+) -> None:
+    jobs = [make() for _ in range(3)]
+    text = "import sys; from fedjob import Job; print(Job.open(sys.argv[1]).submit(token='both').id)"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", text, str(job.folder)], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+        for job in jobs
+    ]
+    ids = {process.communicate(timeout=PATIENCE_S)[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(ids) == 1
+    (submitted,) = [job for job in jobs if job.id in ids]
+    assert submitted.wait(timeout_s=PATIENCE_S, silent=True).success
+    assert [job.state for job in jobs if job is not submitted] == ["draft", "draft"]
+    assert submitted.attempts == 1
+    begun = [e for e in submitted.events() if e.type == "state" and e.body["state"] == "waiting"]
+    assert len(begun) == 1
+
+
+def test_a_full_disk_under_the_job_folder_is_told_and_the_job_restarts(
+    make: Callable[..., Job], tmp_path: Path
+) -> None:
+    whole = make(model_args={"width": 4000})
+    whole.run(progress=False)
+    job = make(model_args={"width": 4000})
+    full = """
+import resource, signal, sys
+from fedjob import Job, JobFailed
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+job = Job.open(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+try:
+    job.run(progress=False)
+except (JobFailed, OSError) as error:
+    print(type(error).__name__)
+"""
+    assert python(full, str(job.folder), cwd=tmp_path) in ("JobFailed", "OSError")
+    assert job.state in ("failed", "lost")
+    job.restart().wait(timeout_s=PATIENCE_S, silent=True)
+    assert digest(job) == digest(whole)
+
+
+@pytest.mark.feature("PS-10")
+def test_a_job_is_never_completed_without_a_readable_result(make: Callable[..., Job]) -> None:
+    for wait_s in (0.0, 0.05, 0.1):
+        job = make(rounds=3).submit()
+        wait_until(lambda job=job: job.breakpoints, timeout_s=PATIENCE_S, what="a round")  # type: ignore[misc]
+        time.sleep(wait_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(job._folder.holder(), signal.SIGKILL)
+        wait_until(lambda job=job: job.finished, timeout_s=PATIENCE_S, what="an end")  # type: ignore[misc]
+        if job.success:
+            assert job.result.params
+        else:
+            assert job.state == "lost"
