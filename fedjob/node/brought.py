@@ -23,7 +23,8 @@ class Brought:
     def __init__(self, folder: Path, repository: Repository) -> None:
         self._folder = folder
         self._repository = repository
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}  # by job: one that is fetching keeps no other waiting
 
     def open(self, job: str, ref: Ref, *, limit_bytes: int) -> dict[str, Any]:
         """Return what a worker opens a job's brought data by.
@@ -39,7 +40,7 @@ class Brought:
             )
         home = self._folder / job
         unpacked = home / ref.sha256
-        with self._lock:
+        with self._lock_of(job):
             if not unpacked.exists():
                 home.mkdir(parents=True, exist_ok=True, mode=0o700)
                 archive, begun = home / f"{ref.sha256}.zip", home / f".{ref.sha256}"
@@ -63,15 +64,23 @@ class Brought:
 
     def end_job(self, job: str) -> None:
         """Remove what was brought for a job."""
-        with self._lock:
+        with self._lock_of(job):
             self._drop(self._folder / job)
+        with self._guard:
+            self._locks.pop(job, None)
 
     def recover(self, jobs: set[str]) -> None:
         """Remove what was brought for jobs that the node has no tasks of any more."""
         if self._folder.exists():
             for home in self._folder.iterdir():
-                if home.name not in jobs:
+                if home.is_file():  # a mock that was being published
+                    home.unlink()
+                elif home.name not in jobs:
                     self.end_job(home.name)
+
+    def _lock_of(self, job: str) -> threading.Lock:
+        with self._guard:
+            return self._locks.setdefault(job, threading.Lock())
 
     def _drop(self, home: Path) -> None:
         if home.exists():

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError
 from fedjob.common.messages import Found, Message, Search
 from fedjob.common.packing import pack_data
 from fedjob.common.types import Ref
@@ -21,9 +20,10 @@ from fedjob.node.parts import Parts, Turn
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A mock is in the repository, or is not."""
+    """A mock is in the repository for a researcher, or is not."""
 
-    message: str
+    researcher: str
+    dataset: str
     ref: Ref | None
     detail: str = ""
 
@@ -38,7 +38,8 @@ class Searches:
     def __init__(self, parts: Parts, report: Callable[[Published], None]) -> None:
         self._parts = parts
         self._report = report
-        self._asked: dict[str, Message] = {}
+        self._asked: dict[tuple[str, str], list[Message]] = {}  # by researcher and dataset
+        self._packing: set[tuple[str, str]] = set()
 
     def handle(self, turn: Turn, message: Message, search: Search) -> None:
         """Answer a search, or fetch the mock that it asks for first."""
@@ -52,24 +53,21 @@ class Searches:
         mocks = [dataset for dataset in datasets if dataset.mock and parts.config.publish_mocks == "on"]
         if not mocks:
             return parts.answer(turn, message, Found(of=message.id))
-        if message.id not in self._asked:
-            self._asked[message.id] = message
-            turn.after.append(lambda: parts.runs.later(lambda: self._publish(mocks[0], message)))
+        self._asked.setdefault((message.sender, mocks[0].name), []).append(message)
+        turn.after.append(lambda: self._begin(mocks[0], message.sender))
         return None
 
     def take(self, turn: Turn, event: Published) -> None:
         """Tell where the mock is."""
-        message = self._asked.pop(event.message, None)
-        if message is None:
-            return
         told: dict[str, Any] = {} if event.ref is None else {"mock": to_plain(event.ref)}
-        body = message.body
-        assert isinstance(body, Search)
-        for dataset in self._parts.datasets.search((), body.name):
+        dataset = self._parts.datasets.find(event.dataset)
+        if dataset is not None:
             told |= {"name": dataset.name, "reader": dataset.reader, "options": dict(dataset.options)}
         if event.detail:
             told["problem"] = event.detail
-        self._parts.answer(turn, message, Found(of=message.id, datasets=[told]))
+        self._packing.discard((event.researcher, event.dataset))
+        for message in self._asked.pop((event.researcher, event.dataset), []):
+            self._parts.answer(turn, message, Found(of=message.id, datasets=[told]))
 
     def _now(self, dataset: Dataset) -> dict[str, Any]:
         """Return what is true of a dataset now."""
@@ -81,18 +79,22 @@ class Searches:
             "contact": dataset.contact or parts.config.contact,
         }
 
-    def _publish(self, dataset: Dataset, message: Message) -> None:
+    def _begin(self, dataset: Dataset, researcher: str) -> None:
+        """Pack a mock, unless that is being done: a question that is asked again waits for the same answer."""
+        if (researcher, dataset.name) not in self._packing:
+            self._packing.add((researcher, dataset.name))
+            self._parts.runs.later(lambda: self._publish(dataset, researcher))
+
+    def _publish(self, dataset: Dataset, researcher: str) -> None:
         parts = self._parts
         archive = parts.home.brought / f"mock-{secrets.token_hex(8)}.zip"
         try:
             archive.parent.mkdir(exist_ok=True, mode=0o700)
             pack_data(Path(dataset.mock), archive)
             name = hashlib.sha256(f"{parts.node}/{dataset.name}".encode()).hexdigest()[:32]
-            ref = parts.runs.repository.put(archive, job=f"mock.{name}", readers=[message.sender])
-            self._report(Published(message.id, ref))
-        except FedjobError as error:
-            self._report(Published(message.id, None, type(error).__name__))
+            ref = parts.runs.repository.put(archive, job=f"mock.{name}", readers=[researcher])
+            self._report(Published(researcher, dataset.name, ref))
         except Exception as error:  # a thread's exception would go unheard
-            self._report(Published(message.id, None, type(error).__name__))
+            self._report(Published(researcher, dataset.name, None, type(error).__name__))
         finally:
             archive.unlink(missing_ok=True)
