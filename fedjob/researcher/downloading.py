@@ -48,7 +48,7 @@ def download(folder: JobFolder, target: Path, *, force: bool = False) -> dict[st
     target.mkdir(parents=True)
     shutil.copyfile(folder.record, target / "record.json")
     _write_json(target / "spec.json", asdict(load_spec(folder.spec)))
-    for source in (folder.plan, folder.events):
+    for source in (folder.plan, folder.events, folder.traffic):
         if source.exists():
             shutil.copyfile(source, target / source.name)
     if folder.result.is_dir():

@@ -29,7 +29,9 @@ from fedjob.common.types import Address
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher import events as events_module
+from fedjob.researcher.downloading import download
 from fedjob.researcher.events import JobEvent
+from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.session import Session
 from tests.e2e.federation import background
 from tests.integration.nodes import Federation
@@ -185,12 +187,13 @@ def test_the_last_metrics_of_each_node_stand_beside_those_over_all(session: Sess
 
 @pytest.mark.feature("TB-60", "NV-37")
 def test_messages_are_counted_as_a_spy_at_the_broker_counts_them(
-    session: Session, federation: Federation
+    session: Session, federation: Federation, tmp_path: Path
 ) -> None:
     job = make_job(session)
     job.run(progress=False)
+    download(JobFolder(job.folder), tmp_path / "out")  # what `fedjob job result -o` does
     numbers, sizes = spy_of(federation).counts(job.id, session.party)
-    rows = list(csv.DictReader(io.StringIO((job.folder / "traffic.csv").read_text())))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "traffic.csv").read_text())))
     counted = {(row["direction"], row["kind"]): row for row in rows if row["kind"] != "object"}
     assert {key: int(row["count"]) for key, row in counted.items()} == dict(numbers)
     assert {key: int(row["bytes"]) for key, row in counted.items()} == dict(sizes)
