@@ -123,7 +123,7 @@ def python(text: str, *arguments: str, cwd: Path) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.feature("PS-01", "PS-02", "PS-32", "TB-22", "TB-23", "TB-34", "PS-42", "NV-36", "NV-41")
+@pytest.mark.feature("PS-01", "PS-02", "PS-32", "TB-22", "TB-23", "TB-34", "PS-42", "NV-21", "NV-36", "NV-41")
 def test_a_submitted_job_outlives_the_process_that_made_it_and_ends_as_a_run_does(
     make: Callable[..., Job], tmp_path: Path
 ) -> None:
