@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,15 +64,23 @@ def _signature(path: Path) -> Iterator[tuple[str, int, int]]:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append((Path(entry.path), f"{name}/"))
                 else:
-                    found = entry.stat()
-                    yield name, found.st_size, found.st_mtime_ns
+                    yield name, *_size_and_time(entry)
+
+
+def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
+    """Return both; the size is -1 of what is no file to be read, such as a pipe or a link to nowhere."""
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        found = entry.stat(follow_symlinks=False)
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1, found.st_mtime_ns
 
 
 def _version(path: Path, signature: Signature) -> str:
     digest = hashlib.sha256()
     for name, size, changed in signature:
         content = b""
-        if len(signature) <= MAX_OPENED:
+        if size >= 0 and len(signature) <= MAX_OPENED:
             content = _content(path / name if name else path, size)
         if size > WHOLE_BYTES or not content:
             content += b"%d" % changed

@@ -37,6 +37,19 @@ def test_a_folder_changes_with_any_file_in_it(tmp_path: Path) -> None:
     assert len(seen) == 6
 
 
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"1")
+    os.mkfifo(folder / "pipe")
+    (folder / "nowhere").symlink_to(tmp_path / "none")
+    (folder / "again").symlink_to(folder)
+    first = version(folder)
+    assert len(first) == 64
+    (folder / "1.png").write_bytes(b"2")
+    assert version(folder) != first
+
+
 def test_of_a_large_file_ends_size_and_time_count(tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
