@@ -13,20 +13,35 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "AllNodes": "fedjob.researcher.selection",
+    "AmbiguousJob": "fedjob.common.errors",
+    "Bin": "fedjob.common.preprocess.categories",
+    "Cast": "fedjob.common.preprocess.columns",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
+    "Encode": "fedjob.common.preprocess.categories",
     "Explicit": "fedjob.researcher.selection",
     "FedAvg": "fedjob.common.protocols.fedavg",
     "FedjobError": "fedjob.common.errors",
+    "Filter": "fedjob.common.preprocess.rows",
     "Fraction": "fedjob.researcher.selection",
     "Hook": "fedjob.researcher.hooks.base",
+    "Impute": "fedjob.common.preprocess.rows",
     "Job": "fedjob.researcher.job",
     "JobFailed": "fedjob.common.errors",
     "KeepBest": "fedjob.researcher.hooks.best_round",
+    "NoSuchJob": "fedjob.common.errors",
+    "NotReady": "fedjob.common.errors",
     "Quorum": "fedjob.common.quorum",
+    "Resize": "fedjob.common.preprocess.images",
+    "Select": "fedjob.common.preprocess.columns",
     "Session": "fedjob.researcher.session",
     "SklearnPlan": "fedjob.common.plans.sklearn",
+    "SpecError": "fedjob.common.errors",
+    "State": "fedjob.common.lifecycle",
+    "SubmitError": "fedjob.common.errors",
+    "Target": "fedjob.common.preprocess.columns",
     "TensorBoard": "fedjob.researcher.hooks.tensorboard",
     "TorchPlan": "fedjob.common.plans.torch",
+    "WaitTimeout": "fedjob.common.errors",
     "WeightedMean": "fedjob.common.folds.mean",
     "connect": "fedjob.researcher.session",
     "format_event": "fedjob.researcher.formatting",
@@ -37,20 +52,35 @@ _NAMES = {
 
 __all__ = [
     "AllNodes",
+    "AmbiguousJob",
+    "Bin",
+    "Cast",
     "EarlyStopping",
+    "Encode",
     "Explicit",
     "FedAvg",
     "FedjobError",
+    "Filter",
     "Fraction",
     "Hook",
+    "Impute",
     "Job",
     "JobFailed",
     "KeepBest",
+    "NoSuchJob",
+    "NotReady",
     "Quorum",
+    "Resize",
+    "Select",
     "Session",
     "SklearnPlan",
+    "SpecError",
+    "State",
+    "SubmitError",
+    "Target",
     "TensorBoard",
     "TorchPlan",
+    "WaitTimeout",
     "WeightedMean",
     "__version__",
     "connect",
@@ -61,11 +91,25 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fedjob.common.errors import FedjobError, JobFailed
+    from fedjob.common.errors import (
+        AmbiguousJob,
+        FedjobError,
+        JobFailed,
+        NoSuchJob,
+        NotReady,
+        SpecError,
+        SubmitError,
+        WaitTimeout,
+    )
     from fedjob.common.folds.mean import WeightedMean
+    from fedjob.common.lifecycle import State
     from fedjob.common.plans.function import function
     from fedjob.common.plans.sklearn import SklearnPlan
     from fedjob.common.plans.torch import TorchPlan
+    from fedjob.common.preprocess.categories import Bin, Encode
+    from fedjob.common.preprocess.columns import Cast, Select, Target
+    from fedjob.common.preprocess.images import Resize
+    from fedjob.common.preprocess.rows import Filter, Impute
     from fedjob.common.protocols.fedavg import FedAvg
     from fedjob.common.quorum import Quorum
     from fedjob.researcher.formatting import format_event

@@ -85,4 +85,5 @@ def test_there_are_the_notebooks_that_the_papers_name() -> None:
         "02_resume_from_breakpoint",
         "03_from_fedbiomed",
         "04_remote_functions",
+        "05_life_of_a_job",
     ]
