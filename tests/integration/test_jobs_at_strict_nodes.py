@@ -18,7 +18,7 @@ from fedjob.node.grants import Grants
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher.session import Session
 from tests.e2e.federation import background
-from tests.integration.nodes import Federation, Node
+from tests.integration.nodes import Federation, Node, Researcher, plan_with
 from tests.integration.scripted import open_session
 from tests.processes import wait_until
 
@@ -206,3 +206,21 @@ def test_a_node_without_workers_queues_the_job_and_says_so(federation: Federatio
         run.result(timeout=60)
     assert job.schedule[0].reason == "no_workers"
     assert job.schedule[-1].reason == "scheduled"
+
+
+@pytest.mark.feature("NV-60")
+def test_a_task_whose_job_this_home_does_not_know_is_gone_once_a_runner_meets_its_node(
+    federation: Federation, session: Session
+) -> None:
+    (node,) = strict(federation, "a", approval="off", workers=2)
+    lost = Researcher(federation, "lab", session.identity)  # the same researcher, on a home that is gone
+    lost.train("a", lost.task(plan_with("time.sleep(120)"), "Odd"))
+    wait_until(lambda: states_of(node) == ["running"], timeout_s=60, what="the task to run")
+    make_job(session).run(progress=False)
+    wait_until(lambda: "running" not in states_of(node), timeout_s=30, what="the task to be ended")
+    lost.endpoint.stop()
+
+
+def states_of(node: Node) -> list[str]:
+    with node.database() as database:
+        return [str(row["state"]) for row in database.rows("SELECT state FROM tasks", ())]
