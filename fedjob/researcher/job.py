@@ -311,9 +311,7 @@ class Job(Asking, Living, Looking, ByHand):
             spec = self._spec
         else:
             asked = None if self._nodes_asked is None else list(self._nodes_asked)
-            datasets = resolve(
-                self._data, asked, session, use=self._spec.use, project=self._spec.project
-            )
+            datasets = resolve(self._data, asked, session, use=self._spec.use, project=self._spec.project)
             spec = replace(
                 self._spec,
                 researcher=session.party,
