@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
@@ -50,6 +51,7 @@ class Intake:
             turn.after.append(lambda: self._parts.runs.ensure(known, message.id))
             return
         if grant := verdict.grant:
+            arrived = replace(arrived, job_name=grant.asked.job_name)
             turn.rows.append(lambda: self._parts.grants.usage.bind(arrived.key, grant.id))
         commands = turn.step(arrived)
         if any(isinstance(command, keeping.PutTask) for command in commands):
