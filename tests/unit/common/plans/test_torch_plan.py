@@ -594,6 +594,6 @@ def test_an_incomplete_plan_is_refused_with_all_that_it_lacks(cls: Any, words: s
         check_plan_class(cls)
 
 
-def test_a_child_job_is_not_there_yet() -> None:
-    with pytest.raises(PlanError, match="not available yet"):
+def test_a_child_task_is_launched_at_a_node_alone() -> None:
+    with pytest.raises(PlanError, match="while a node computes"):
         Context().launch("x")
