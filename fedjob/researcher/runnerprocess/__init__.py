@@ -108,7 +108,3 @@ def _connect(folder: JobFolder) -> Session:
                 time.sleep(0.5)
             if time.monotonic() > deadline:
                 raise
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
