@@ -211,7 +211,6 @@ def test_there_is_no_result_before_the_end_but_a_partial_one(trained: Job, tmp_p
     assert failed.partial.round == 0
 
 
-@pytest.mark.feature("TB-55")
 def test_a_result_begins_the_next_job_and_can_be_its_data(trained: Job, table: Job, tmp_path: Path) -> None:
     again = Job(
         FedAvg(),

@@ -53,7 +53,6 @@ def local(operation: Any, folder: Path, **more: Any) -> Job:
     return Job(operation, nodes="local", home=folder, **more)
 
 
-@pytest.mark.feature("TB-02")
 def test_train_cnn(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     np.savez(tmp_path / "x.npz", x=rng.normal(size=(20, 6, 6)).astype("float32"), y=rng.integers(0, 2, 20))
@@ -62,7 +61,6 @@ def test_train_cnn(tmp_path: Path) -> None:
     assert "0.weight" in job.run(progress=False).params
 
 
-@pytest.mark.feature("TB-02")
 def test_regression(tmp_path: Path) -> None:
     table = write_table(tmp_path / "line.csv", x=[0.1, 0.4, 0.5, 0.9] * 5, y=[1.0, 2.0, 3.0, 4.0] * 5)
     args = {"num_updates": 5, "batch_size": 4}
@@ -73,7 +71,6 @@ def test_regression(tmp_path: Path) -> None:
     assert job.run(progress=False).model().coef_.shape == (1,)
 
 
-@pytest.mark.feature("TB-04")
 @pytest.mark.parametrize("form", ["protocol", "class", "name", "file", "function", "function in a file"])
 def test_whatever_says_what_to_run_makes_a_job(tmp_path: Path, form: str) -> None:
     points = make_points(tmp_path / "p.npz", 30, 1)
