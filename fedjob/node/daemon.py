@@ -14,7 +14,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -275,6 +275,7 @@ class Daemon:
         self._vigil.heard(message.reply_to, time.monotonic())
         match message.body:
             case wire.Ping():
+                self._tell_released(turn, message)
                 parts.answer(turn, message, self._pong(turn, message))
             case wire.Search() as search:
                 self._searches.handle(turn, message, search)
@@ -432,11 +433,22 @@ class Daemon:
             if verb == "kill":
                 turn.step(keeping.Cancel(key, "killed_by_owner", "the node's owner ended it"))
             elif asker is not None:
-                for data in released(self._parts.home, key):
-                    event = wire.Event(type="log", data=data, lasting=True)
-                    header = {name: asker[name] for name in ("job", "round", "step")}
-                    to = parse_address(asker["reply_to"])
-                    turn.outgoing.append(self._endpoint.prepare(to, event, task=key, **header))
+                turn.rows.append(lambda asker=asker: tasks.mark_released(asker))  # type: ignore[misc]
+                self._send_log(turn, asker, asker["reply_to"], lasting=True)
+
+    def _tell_released(self, turn: Turn, message: Message) -> None:
+        """Send again what was released of a job, for who asks after its end."""
+        if message.job:
+            for task in self._parts.tasks.released_of(message.job, message.sender):
+                self._send_log(turn, task, message.reply_to, lasting=False)
+
+    def _send_log(self, turn: Turn, task: Mapping[str, Any], reply_to: str, *, lasting: bool) -> None:
+        """Send all that a task wrote."""
+        header = {name: task[name] for name in ("job", "round", "step")}
+        for data in released(self._parts.home, task["key"]):
+            event = wire.Event(type="log", data=data, lasting=lasting)
+            to = parse_address(reply_to)
+            turn.outgoing.append(self._endpoint.prepare(to, event, task=task["key"], **header))
 
     def _follow_config(self) -> None:
         if self._reload is None:

@@ -196,6 +196,16 @@ CREATE TABLE owner_orders (
     given REAL NOT NULL
 ) STRICT;
 
+CREATE TABLE released (
+    task TEXT PRIMARY KEY,
+    job TEXT NOT NULL,
+    researcher TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    given REAL NOT NULL
+) STRICT;
+CREATE INDEX released_by_job ON released (job);
+
 CREATE TABLE states (
     id TEXT NOT NULL,
     job TEXT NOT NULL,

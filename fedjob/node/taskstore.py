@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from fedjob.common.codec import pack, unpack
@@ -172,6 +172,28 @@ class TaskStore:
     def ordered(self, seq: int) -> None:
         """Strike an order off."""
         self._database.execute("DELETE FROM owner_orders WHERE seq = ?", (seq,))
+
+    def mark_released(self, asker: Mapping[str, Any]) -> None:
+        """Note that a task's log may be read by who asked for it, whenever they ask."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO released VALUES (:key, :job, :researcher, :round, :step, :now)",
+            {**asker, "now": time.time()},
+        )
+        self._database.execute(
+            "DELETE FROM released WHERE rowid NOT IN (SELECT rowid FROM released ORDER BY given DESC LIMIT ?)",
+            (MAX_HISTORY,),
+        )
+
+    def released_of(self, job: str, researcher: str) -> list[dict[str, Any]]:
+        """Return key, round and step of a job's tasks whose logs were released, in the order of release."""
+        return [
+            dict(row)
+            for row in self._database.rows(
+                "SELECT task AS key, job, round, step FROM released WHERE job = ? AND researcher = ? "
+                "ORDER BY given",
+                (job, researcher),
+            )
+        ]
 
     # --- node states ------------------------------------------------------------------------------
 

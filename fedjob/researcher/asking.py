@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import JobError
-from fedjob.common.lifecycle import State
+from fedjob.common.errors import JobError, RepositoryError, TransportError
+from fedjob.common.lifecycle import HISTORY, State
 from fedjob.researcher.catalogue import Table
 from fedjob.researcher.checking import NO_REPLY, Checks, NodeAnswer, ask_nodes, check_schemas, grant_entry
 from fedjob.researcher.deployment import deployment, plan_at
 from fedjob.researcher.events import read_events
+from fedjob.researcher.logs import JobLogs, read_logs
 from fedjob.researcher.record import load_record
+from fedjob.researcher.releasedlogs import fetch_released
 from fedjob.researcher.why import TaskInfo, Try, Why, explain, tasks_of, tries_of
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from fedjob.researcher.spec import JobSpec
 
 REFRESH_TIMEOUT_S = 3.0
+LOGS_EVERY_S = 1.0
+"""Nodes are asked for released logs at most so often."""
 
 
 class Asking(ABC):
@@ -40,6 +44,7 @@ class Asking(ABC):
     _runner: Runner | None
     _refreshed: float | None = None
     _told: tuple[str, ...] | None = None
+    _logs_asked: float | None = None
 
     @abstractmethod
     def _reach(self) -> Session | None:
@@ -118,6 +123,37 @@ class Asking(ABC):
             self._ask_again(waiting)
         self._told = _undecided(load_record(self._folder.record).grants)
         return self._told != before
+
+    def logs(self, node: str | None = None, stdout: bool = True, stderr: bool = True) -> JobLogs:
+        """Return what tasks wrote, as far as their nodes let it out; print it to read it.
+
+        A node that keeps a log to itself says so, and whom to ask. Of a job that has
+        ended, such nodes are asked whether their owners have released it since.
+
+        Args:
+            node: None for all.
+            stdout, stderr: which streams.
+        """
+
+        def read() -> JobLogs:
+            events = read_events(self._folder.events)
+            return JobLogs(read_logs(events, node=node, stdout=stdout, stderr=stderr))
+
+        found = read()
+        withheld = {line.node for line in found if line.withheld}
+        ended = load_record(self._folder.record).state in HISTORY
+        return read() if withheld and ended and self._fetch_released(withheld) else found
+
+    def _fetch_released(self, nodes: set[str]) -> int:
+        now = time.monotonic()
+        if self._logs_asked is not None and now - self._logs_asked < LOGS_EVERY_S:
+            return 0
+        self._logs_asked = now
+        try:
+            session = self._reach()
+            return 0 if session is None else fetch_released(session, self._folder, self._spec.id, nodes)
+        except (TransportError, RepositoryError, JobError):
+            return 0  # what is known is shown; who asks again may be luckier
 
     def _ask_again(self, nodes: tuple[str, ...]) -> None:
         session = self._reach()

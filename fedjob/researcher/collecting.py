@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, QuorumNotReached, RoundTimeout
+from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event, Message, Result, Task, work_key
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
@@ -133,6 +134,14 @@ class Collector:
             else:
                 self._arrivals[node] = item.arrival
                 self._step(roundkeeping.Collected(time.monotonic(), node))
+                # a node does not tell of a task that is done at once: its answer is here
+                self._events.record(
+                    "state",
+                    {"state": str(State.COMPLETED), "worker": 0, "reason": ""},
+                    round_=self._place.round,
+                    node=node,
+                    task=self._keys[node],
+                )
         self._endpoint.settle([item.message for item in fetched])
         self._step(roundkeeping.Tick(time.monotonic()))
 
