@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-@pytest.mark.feature("NV-23")
+@pytest.mark.feature("NV-23", "PS-04")
 def test_a_relay_passes_on_the_sum_of_its_own_federation(tmp_path: Path) -> None:
     (tmp_path / "nation").mkdir()
     (tmp_path / "region").mkdir()
@@ -39,5 +40,9 @@ def test_a_relay_passes_on_the_sum_of_its_own_federation(tmp_path: Path) -> None
             timeout_s=120,
         )
         assert "7 rows in the region" in asked.stdout
+        (listed,) = json.loads(nation.cli("job", "list", "--json").stdout)
+        assert (listed["protocol"], listed["state"]) == ("function", "completed")
+        (listed,) = json.loads(region.cli("job", "list", "--json", home=relay).stdout)
         (job,) = (relay / "jobs").iterdir()
+        assert listed["id"] == job.name
         assert load_spec(JobFolder(job).spec).props == {"via": "south"}
