@@ -71,7 +71,6 @@ class HubSettings:
             check_http_url(url)
         return self
 
-
     def warnings(self) -> list[str]:
         """Return what an owner who chose this should know."""
         said = []

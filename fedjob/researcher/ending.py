@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fedjob.common.lifecycle import HISTORY, State
+
+SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "resources"})
+"""Why a node could not begin at all: words before the colon of why it is left out."""
+
+
+def failed_to_start(left_out: Mapping[str, str], *, first: bool) -> bool:
+    """Tell whether a job failed because it could not be set up, rather than in its work.
+
+    Args:
+        left_out: node -> reason, of the ask that failed.
+        first: no round was committed before.
+    """
+    words = {reason.partition(":")[0] for reason in left_out.values()}
+    return first and bool(words & SETUP_REASONS)
+
 
 _BEGUN = (State.STARTING, State.RUNNING, State.STOPPING)
 

@@ -18,6 +18,7 @@ from fedjob.common.errors import (
     JobFailed,
     JobStopped,
     NoSpace,
+    QuorumNotReached,
     SpecError,
 )
 from fedjob.common.folds import FOLDS
@@ -30,7 +31,7 @@ from fedjob.researcher import inbox
 from fedjob.researcher.breakpoints import drop_breakpoints, list_breakpoints, save_breakpoint, states_of
 from fedjob.researcher.components import from_part, selection
 from fedjob.researcher.deployment import deployment, plan_files, publish_code
-from fedjob.researcher.ending import route
+from fedjob.researcher.ending import failed_to_start, route
 from fedjob.researcher.events import EventLog, JobEvent
 from fedjob.researcher.federation import Federation
 from fedjob.researcher.folder import JobFolder
@@ -213,6 +214,10 @@ class Runner:
     def _reason_of(self, error: BaseException) -> str:
         if isinstance(error, KeyboardInterrupt):
             return "killed" if inbox.asked(self.folder) == inbox.KILL else "interrupted"
+        if isinstance(error, QuorumNotReached) and failed_to_start(
+            error.left_out, first=self.position.round == 0
+        ):
+            return "start"
         return str(getattr(error, "reason", "exception"))
 
     def _ended_by(self, error: BaseException) -> BaseException:
@@ -226,7 +231,8 @@ class Runner:
             error.outcome = outcome
         if isinstance(error, JobFailed) or not isinstance(error, FedjobError) or not hasattr(self, "record"):
             return error
-        return JobFailed(f"{error}{self._resume_hint()}", reason=error.reason, outcome=outcome)
+        reason = self._reason_of(error)
+        return JobFailed(f"{error}{self._resume_hint()}", reason=reason, outcome=outcome)
 
     def _join(self) -> Federation:
         if self.spec.local:

@@ -276,6 +276,21 @@ def test_a_required_node_that_is_away_is_waited_for_and_tried_when_it_appears(
     assert [tried.reason for tried in job.schedule] == ["required_missing", "scheduled"]
 
 
+@pytest.mark.feature("NV-50")
+def test_a_required_node_that_never_comes_makes_the_job_unschedulable(
+    field: Field, session: Session
+) -> None:
+    for name in ("a", "b"):
+        field.node(name)
+    job = make_job(session, quorum=Quorum(required=("b",)), max_tries=2)
+    job._reach()
+    field.nodes["b"].stop()
+    with running(job) as run:
+        error = error_of(run)
+    assert (job.state, job.reason, error.reason) == ("unschedulable", "required_missing", "required_missing")
+    assert job.schedule[-1].reason == "required_missing"
+
+
 @pytest.mark.feature("NV-08", "NV-25")
 def test_a_job_starts_without_nodes_that_are_away_or_cannot_be_set_up(field: Field, session: Session) -> None:
     for name in ("a", "b", "c", "d"):
