@@ -277,9 +277,7 @@ def test_a_required_node_that_is_away_is_waited_for_and_tried_when_it_appears(
 
 
 @pytest.mark.feature("NV-50")
-def test_a_required_node_that_never_comes_makes_the_job_unschedulable(
-    field: Field, session: Session
-) -> None:
+def test_a_required_node_that_never_comes_makes_the_job_unschedulable(field: Field, session: Session) -> None:
     for name in ("a", "b"):
         field.node(name)
     job = make_job(session, quorum=Quorum(required=("b",)), max_tries=2)

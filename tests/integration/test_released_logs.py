@@ -27,7 +27,9 @@ def test_a_log_that_is_released_after_the_end_is_seen_by_a_later_session(tmp_pat
     folder = tmp_path / "nodes"
     folder.mkdir()
     federation = Federation(folder)
-    node = federation.node("node1", NodeConfig(approval="off", threads=1, contact="ada@node1.example")).start()
+    node = federation.node(
+        "node1", NodeConfig(approval="off", threads=1, contact="ada@node1.example")
+    ).start()
     ann = Identity.generate("ann")
     try:
         with open_session(federation, tmp_path / "lab", ann) as session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from fedjob.common.errors import IllegalTransition
 from fedjob.common.lifecycle import ACTIVE, GROUPS, HISTORY, PENDING, TABLE, State, advance, diagram
 

@@ -66,7 +66,6 @@ def test_a_round_that_takes_too_long_is_overdue_whoever_has_answered() -> None:
     assert outcome(in_time) == Finished(("a", "b", "c"), {})
 
 
-
 def test_a_reply_that_does_not_count_is_listed_with_its_reason() -> None:
     state = after(begin(0.0, KEYS, Quorum()), *included("a"))
     listed = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedjob.common.plans.function import RemoteFunction
 from fedjob.common.plans.source import compile_text, extract
 
-TEXT = '''\
+TEXT = """\
 import fedjob
 
 HALF = 0.5
@@ -19,7 +19,7 @@ def ward(dataset):
 @fedjob.function
 def region(dataset):
     return fedjob.Job(ward, data={"tags": ["ward"]}).run().value
-'''
+"""
 
 
 def test_a_function_of_a_built_plan_is_extracted_from_the_plans_own_text() -> None:
