@@ -27,7 +27,7 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
         yield made
 
 
-@pytest.mark.feature("TB-72", "TB-74")
+@pytest.mark.feature("TB-72", "TB-74", "NV-62")
 def test_a_partner_watches_a_submitted_job_and_nobody_else_does(fed: Federation) -> None:
     partner, stranger = fed.session("partner"), fed.session("stranger")
     job = Job(
@@ -65,6 +65,9 @@ def test_a_partner_watches_a_submitted_job_and_nobody_else_does(fed: Federation)
     assert job.success
     told = fed.cli("job", "watch", job.id, home=fed.folder / "partner")
     assert "round 3 | done with clinic" in told.stdout
+    assert "completed" in fed.cli("job", "wait", job.id, home=fed.folder / "partner").stdout
+    said = fed.cli("job", "wait", job.id, home=fed.folder / "stranger", expect=2).stderr
+    assert len(said.strip().splitlines()) == 1
     job.delete()
     with pytest.raises(NoSuchJob):
         list(partner.follow(job.id).events())

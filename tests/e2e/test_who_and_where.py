@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,27 @@ def test_the_plan_and_the_results_are_files_that_their_hashes_find(session: Sess
     assert job.result.artifacts
     for artifact in job.result.artifacts.values():
         assert hashlib.sha256(artifact.check().read_bytes()).hexdigest() == artifact.sha256
+
+
+@pytest.mark.feature("TB-43")
+def test_the_hub_keeps_nothing_of_a_job_that_has_ended_unless_it_was_told_to(
+    federation: Federation, session: Session, tmp_path: Path
+) -> None:
+    def at_the_hub() -> int:
+        said = federation.processes.run(
+            "fedjob", "hub", "status", "--json", "--home", federation.folder / "hub"
+        ).stdout
+        return int(json.loads(said)["objects"])
+
+    brought = tmp_path / "mine.csv"
+    brought.write_text("A,B\n5,6\n")
+    before = at_the_hub()
+    job = Job(remote.column_mean.bind(column="B"), data=brought, nodes=["east"], session=session)
+    job.run(progress=False)
+    assert at_the_hub() == before
+    kept = job.clone(keep=True)
+    kept.run(progress=False)
+    assert at_the_hub() > before
 
 
 @pytest.mark.feature("TB-26")
