@@ -37,7 +37,6 @@ REASONS: Mapping[str, str] = {
     "no_datasets": "nothing at any node matches the data that were asked for",
     "no_free_worker": "all workers of a node are busy",
     "no_mock": "the dataset has no mock",
-    "no_reply": "a node did not answer in time",
     "no_space": "a disk is full",
     "no_workers": "nodes have no workers: no free worker will come until their owners start some",
     "node_stopped": "the node's daemon was stopped while it computed",
@@ -69,7 +68,6 @@ REASONS: Mapping[str, str] = {
     "state_missing": "a node state that it needs is not at the node",
     "timeout": "it took longer than it was given",
     "too_few_nodes": "fewer nodes are there than the quorum needs",
-    "transport": "messages can't travel",
     "unknown_researcher": "the node serves only researchers whose keys its owner knows",
     "worker_died": "the process that computed it is gone",
 }

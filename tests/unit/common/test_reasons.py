@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from fedjob.common import errors
 from fedjob.common.reasons import REASONS
 
@@ -16,6 +18,7 @@ OF_VERBS = {
     "breakpoint",
     "illegal_transition",
     "job",
+    "no_reply",
     "no_such_job",
     "not_allowed",
     "not_finished",
@@ -26,6 +29,7 @@ OF_VERBS = {
     "submit",
     "token_conflict",
     "token_deleted",
+    "transport",
     "wait_timeout",
     "wire",
     "wrong_result",
@@ -45,6 +49,27 @@ def test_every_word_is_used_outside_the_map() -> None:
     )
     unused = [word for word in REASONS if not re.search(rf'["\'`]{word}\b', text)]
     assert unused == []
+
+
+@pytest.mark.feature("TB-61")
+def test_every_reason_is_produced_by_a_test() -> None:
+    """A test names the word itself, or the error that brings it along."""
+    kinds: dict[str, list[str]] = {}
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.FedjobError) and "reason" in vars(kind):
+            kinds.setdefault(kind.reason, []).append(name)
+    here = Path(__file__)
+    tests = "\n".join(
+        path.read_text(encoding="utf-8") for path in here.parents[2].rglob("test_*.py") if path != here
+    )
+    unreached = [
+        word
+        for word in REASONS
+        if not re.search(
+            "|".join([rf"""["' {{]{word}["':]""", *(rf"\b{name}\b" for name in kinds.get(word, ()))]), tests
+        )
+    ]
+    assert unreached == []
 
 
 def test_words_are_words_and_meanings_are_short() -> None:
