@@ -294,7 +294,9 @@ def test_files_of_one_name_load_independently_and_leave_no_trace(tmp_path: Path)
 
 
 @pytest.mark.feature("FB-11")
-@pytest.mark.parametrize("plan", [42, None, int, [1], Path("plan.py"), sys, lambda: 1], ids=lambda plan: type(plan).__name__)
+@pytest.mark.parametrize(
+    "plan", [42, None, int, [1], Path("plan.py"), sys, lambda: 1], ids=lambda plan: type(plan).__name__
+)
 def test_what_is_no_plan_is_refused(plan: Any) -> None:
     with pytest.raises(SpecError):
         check_plan_class(compile_text(*dataclasses.astuple(extract(plan))[:2]))
