@@ -10,6 +10,8 @@ from typing import Any
 from fedjob.node.limits import Limits
 
 STATES = ("pending", "granted", "rejected", "expired", "revoked")
+PREDICTIONS = "fedjob.infer."
+"""Operations whose results are about single rows."""
 SHA256_CHARS = 64
 KEY_PREFIX_CHARS = 16
 """Hex digits of a key that are enough to mean it."""
@@ -195,6 +197,9 @@ def _who_covers(rule: Subject, subject: Subject, known_org: str | None) -> bool:
 
 
 def _plan_covers(rule: Subject, subject: Subject, asked: Asked, plan: str) -> bool:
+    if asked.operation.startswith(PREDICTIONS) and rule.plan != "*":
+        # what leaves is about single rows: that a text may train does not cover it
+        return fnmatchcase(asked.operation, rule.plan)
     if rule.plan == "*":
         return True
     if len(rule.plan) == SHA256_CHARS:

@@ -38,11 +38,15 @@ class Grants:
 
     # --- asking ---------------------------------------------------------------------------------
 
-    def of(self, subject: Subject) -> list[Grant]:
-        """Return the requests about exactly this, of any version of the data, newest first."""
+    def of(self, subject: Subject, protocol: str) -> list[Grant]:
+        """Return the requests about exactly this, of any version of the data, newest first.
+
+        Args:
+            protocol: that would use it: a plan that may train on the data may not predict from them.
+        """
         return self._rows.select(
             "WHERE origin = 'request' AND researcher = ? AND key_hex = ? AND plan = ? AND entry = ? "
-            "AND dataset = ? AND use = ? ORDER BY requested DESC, rowid DESC",
+            "AND dataset = ? AND use = ? AND protocol = ? ORDER BY requested DESC, rowid DESC",
             (
                 subject.researcher,
                 subject.key_hex,
@@ -50,6 +54,7 @@ class Grants:
                 subject.entry,
                 subject.dataset,
                 subject.use,
+                protocol,
             ),
         )
 
@@ -71,7 +76,7 @@ class Grants:
         if plan and hashlib.sha256(text).hexdigest() != plan:
             raise PlanError("the plan's text does not have the hash that names it")
         with self._database.transaction():
-            for found in self.of(subject):
+            for found in self.of(subject, protocol):
                 if found.status == "pending" and found.subject.version == subject.version:
                     return found
             if plan:

@@ -229,7 +229,7 @@ def _decided(
 ) -> Verdict:
     """Look for the owner's decision: on exactly this first, then in the standing agreements."""
     asked = verdict.asked
-    every = grants.of(subject)
+    every = grants.of(subject, wish.protocol)
     exact = [grant for grant in every if grant.subject.version == subject.version]
     newest = exact[0] if exact else None
     closed = newest is not None and newest.status in ("rejected", "revoked")

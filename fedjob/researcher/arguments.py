@@ -44,6 +44,7 @@ class Defined:
         plans: texts by their sha256, where there is a plan per node.
         nodes: that were asked for, by name or by a plan of their own.
         given_seed: None where the seed was drawn.
+        trained: file of the parameters to predict with, where the job is an inference.
     """
 
     spec: JobSpec
@@ -52,6 +53,7 @@ class Defined:
     nodes: Sequence[str] | str | None
     hooks: tuple[Hook, ...]
     given_seed: int | None
+    trained: Path | None = None
 
 
 def define(
@@ -104,6 +106,7 @@ def define(
         raise SpecError(f"use is 'private' or 'mock', not {use!r}")
     check_count("rounds", rounds, 1)
     source = wanted.source
+    trained_with = {} if wanted.trained is None else wanted.trained.model_args
     quorum = quorum or Quorum()
     checked_hooks = tuple(check_hook(hook) for hook in hooks)
     spec = JobSpec(
@@ -113,7 +116,7 @@ def define(
         protocol=Part(name=protocol_name, config=protocol_config),
         plan_entry=source.entry,
         plan_hash=source.sha256,
-        model_args=plain_args("model_args", model_args),
+        model_args={**trained_with, **plain_args("model_args", model_args)},
         training_args=wanted.training_args,
         launches=wanted.launches,
         rounds=rounds,
@@ -148,6 +151,7 @@ def define(
         nodes=nodes,
         hooks=checked_hooks,
         given_seed=seed,
+        trained=None if wanted.trained is None else wanted.trained.params,
     )
 
 

@@ -67,7 +67,8 @@ class Job(Asking, Living, Looking, ByHand):
     `run`, `check` or `request`.
 
     Args:
-        operation: a protocol such as `FedAvg()`, or its name.
+        operation: a protocol such as `FedAvg()`, or its name; a `@fedjob.function`; or the result of a job
+            that trained, to predict with.
         training_plan: a class, an instance, or "file.py:Class"; or a plan per node,
             `{"node-a": PlanA, "node-b": PlanB}`, see docs/scheduling.md.
         data: `{"tags": [...]}`, "node/name", dataset handles, or a list of these;
@@ -187,6 +188,9 @@ class Job(Asking, Living, Looking, ByHand):
         self._extras: dict[str, Path] = {}
         self._runner: Runner | None = None
         self._folder = job_folder(where, self._spec.id)
+        if defined.trained is not None and init is not None:
+            raise SpecError("a trained result as operation brings its parameters: leave init out")
+        init = init if defined.trained is None else defined.trained
         params = first_params(init, self._plan)
         asked = {"data": as_asked(self._data), "nodes": as_asked(nodes), "as_node": as_node}
         kept = "" if keep_files_dir is None else str(Path(keep_files_dir).expanduser().resolve())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
@@ -13,11 +14,28 @@ from fedjob.common.plans.source import PlanSource, extract, make_plan
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.function import Function
+from fedjob.common.protocols.inference import Inference
 from fedjob.researcher.artifact import Artifact
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.resultfile import PARAMS
 from fedjob.researcher.results import JobResult
-from fedjob.researcher.spec import plain_args
+from fedjob.researcher.spec import load_spec, plain_args
 
 NO_PLAN = PlanSource("", "", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What an earlier job trained, as an operation: inference.
+
+    Args:
+        params: its result's safetensors file.
+    """
+
+    source: PlanSource
+    params: Path
+    model_args: dict[str, Any]
+    training_args: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +46,14 @@ class Operation:
         source: of the plan or function; `NO_PLAN` where none is needed.
         training_args: checked; a function's arguments.
         launches: sha256 of the text of what it may start as child tasks -> name.
+        trained: what it predicts with; None where nothing was trained before.
     """
 
     protocol: FederatedProtocol
     source: PlanSource
     training_args: dict[str, Any]
     launches: dict[str, str] = field(default_factory=dict)
+    trained: Trained | None = None
 
 
 def read_operation(
@@ -42,7 +62,8 @@ def read_operation(
     """Check and complete what a job is to do.
 
     Args:
-        operation: a protocol, its class or name, a `@fedjob.function`, or "file.py:function".
+        operation: a protocol, its class or name, a `@fedjob.function`, "file.py:function", or the result of
+            a job that trained: then it means inference.
         folded: the job has a fold of its own.
 
     Raises:
@@ -54,10 +75,7 @@ def read_operation(
     if isinstance(operation, RemoteFunction):
         return _function(extract(operation), operation.args, training_plan, training_args, folded=folded)
     if isinstance(operation, (JobResult, Artifact)):
-        raise SpecError(
-            "a trained result as operation will mean inference; that is not part of this version. To train on "
-            "from it, give it as init=...; to compute on it, as data=..."
-        )
+        return _inference(operation, training_plan, training_args)
     protocol = _protocol(operation)
     raw = plain_args("training_args", training_args)
     if not protocol.needs_plan:
@@ -75,6 +93,43 @@ def read_operation(
         raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
     TrainingArgs.parse(raw, extra_args=type(plan).extra_args)
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
+
+
+def _inference(
+    result: JobResult | Artifact, training_plan: Any, training_args: Mapping[str, Any] | None
+) -> Operation:
+    if training_plan is not None:
+        raise SpecError("a trained result brings its own plan: leave training_plan out")
+    trained = trained_by(result)
+    given = plain_args("training_args", training_args)
+    return Operation(
+        protocol=Inference(),
+        source=trained.source,
+        training_args={**trained.training_args, **given},
+        trained=trained,
+    )
+
+
+def trained_by(result: JobResult | Artifact) -> Trained:
+    """Return what a result was trained with, from its job's folder.
+
+    Raises:
+        SpecError: it holds no parameters, or its job is not there any more.
+    """
+    artifact = result.artifact if isinstance(result, JobResult) else result
+    folder = JobFolder(artifact.path.parent.parent)
+    if artifact.name != PARAMS or not folder.spec.exists():
+        raise SpecError(
+            f"{artifact} is no trained model: as an operation, give the result of a job that trained one, "
+            "or its params.safetensors where its job lies"
+        )
+    spec = load_spec(folder.spec)
+    return Trained(
+        source=PlanSource(folder.plan.read_bytes().decode(), spec.plan_entry, spec.plan_hash),
+        params=artifact.check(),
+        model_args=spec.model_args,
+        training_args=spec.training_args,
+    )
 
 
 def _launches(functions: Any) -> dict[str, str]:

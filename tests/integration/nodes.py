@@ -285,8 +285,8 @@ class Researcher:
         return found
 
     def offer(self, node: str, text: str, entry: str, **more: Any) -> str:
-        offer = Offer(dataset="toy", protocol="fedavg", plan=self.plan(text), entry=entry, **more)
-        return self.send(node, offer)
+        fields = {"dataset": "toy", "protocol": "fedavg", "plan": self.plan(text), "entry": entry, **more}
+        return self.send(node, Offer(**fields))
 
     def task(self, text: str, entry: str, **more: Any) -> Task:
         task = Task(

@@ -356,6 +356,17 @@ def test_a_grant_is_about_the_data_as_they_were(federation: Federation, node: No
     assert "the data have changed" in changed.note
 
 
+def test_a_plan_that_may_train_on_the_data_may_not_predict_from_them(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    asked(ann)
+    node.decide()
+    assert asked(ann).status == "granted"
+    infers = asked(ann, protocol="inference")
+    assert (infers.status, infers.grant_state) == ("pending", "pending")
+
+
 @pytest.mark.feature("TB-27")
 def test_a_grant_is_about_the_steps_that_prepare_the_data(federation: Federation, node: Node) -> None:
     ann = federation.ann

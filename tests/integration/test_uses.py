@@ -61,6 +61,7 @@ def test_train_cnn(tmp_path: Path) -> None:
     assert "0.weight" in job.run(progress=False).params
 
 
+@pytest.mark.feature("TB-02")
 def test_regression(tmp_path: Path) -> None:
     table = write_table(tmp_path / "line.csv", x=[0.1, 0.4, 0.5, 0.9] * 5, y=[1.0, 2.0, 3.0, 4.0] * 5)
     args = {"num_updates": 5, "batch_size": 4}
@@ -71,6 +72,7 @@ def test_regression(tmp_path: Path) -> None:
     assert job.run(progress=False).model().coef_.shape == (1,)
 
 
+@pytest.mark.feature("TB-04")
 @pytest.mark.parametrize("form", ["protocol", "class", "name", "file", "function", "function in a file"])
 def test_whatever_says_what_to_run_makes_a_job(tmp_path: Path, form: str) -> None:
     points = make_points(tmp_path / "p.npz", 30, 1)
@@ -89,10 +91,28 @@ def test_whatever_says_what_to_run_makes_a_job(tmp_path: Path, form: str) -> Non
     assert made.run(progress=False).kind == ("value" if "function" in form else "params")
 
 
-def test_a_trained_result_as_operation_is_told_to_come_later(tmp_path: Path) -> None:
+@pytest.mark.feature("TB-02", "TB-04", "TB-55")
+@pytest.mark.parametrize("form", ["result", "artifact"])
+def test_inference_with_a_trained_result_predicts_for_every_row(tmp_path: Path, form: str) -> None:
     points = make_points(tmp_path / "p.npz", 30, 1)
     trained = local(FedAvg(), tmp_path, training_plan=Tiny, training_args=TRAINING, data=points)
     result = trained.run(progress=False)
-    for operation in (result, result.artifact):
-        with pytest.raises(SpecError, match="will mean inference"):
-            local(operation, tmp_path, data=points)
+    operation = result if form == "result" else result.artifact
+    job = local(operation, tmp_path, data=points)
+    assert job.spec.protocol.name == "inference"
+    assert job.spec.plan_hash == trained.spec.plan_hash
+    predictions = job.run(progress=False).value
+    model = result.model().eval()
+    with torch.no_grad():
+        expected = model(torch.tensor(np.load(points)["x"], dtype=torch.float32)).numpy()
+    np.testing.assert_allclose(predictions, expected, rtol=1e-6)
+
+
+def test_a_trained_result_brings_its_plan_and_its_parameters(tmp_path: Path) -> None:
+    points = make_points(tmp_path / "p.npz", 30, 1)
+    trained = local(FedAvg(), tmp_path, training_plan=Tiny, training_args=TRAINING, data=points)
+    result = trained.run(progress=False)
+    with pytest.raises(SpecError, match="brings its own plan"):
+        local(result, tmp_path, data=points, training_plan=Tiny)
+    with pytest.raises(SpecError, match="leave init out"):
+        local(result, tmp_path, data=points, init=result)

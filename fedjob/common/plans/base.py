@@ -205,6 +205,16 @@ class TrainingPlan(ABC):
             NodeFailure: there is no test data, or a prediction is not finite.
         """
 
+    def predict_all(self) -> Any:
+        """Return a prediction for every example of the node, in their order: an array with a row for each.
+
+        Raises:
+            PlanError: this kind of plan can't.
+        """
+        raise PlanError(
+            f"{type(self).__name__} makes no predictions: derive it from TorchPlan or SklearnPlan"
+        )
+
     @abstractmethod
     def get_state(self) -> dict[str, Any]:
         """Return a copy of what stays at this node between rounds, `ctx.state` included."""

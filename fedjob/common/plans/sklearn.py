@@ -202,6 +202,12 @@ class SklearnPlan(TrainingPlan):
         self.timing["validate"] = self.timing.get("validate", 0.0) + time.perf_counter() - started
         return total
 
+    def predict_all(self) -> Array:
+        if self._data is None:
+            raise PlanError("the data is not loaded: call load_data before predict_all")
+        found: Array = self.model.predict(self._data[0])
+        return found
+
     def _measure(self, inputs: Array, targets: Array) -> dict[str, MetricState]:
         args, classes = self.training_args, self._fitted.classes
         if not overrides(self, SklearnPlan, "testing_step"):

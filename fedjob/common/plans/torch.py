@@ -38,6 +38,7 @@ class TorchPlan(TrainingPlan):
     optional_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "testing_data": ("dataset", "training_args"),
         "testing_step": ("model", "batch"),
+        "inference_step": ("model", "batch"),
     }
 
     model: torch.nn.Module
@@ -68,6 +69,10 @@ class TorchPlan(TrainingPlan):
     def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
         """Return (predictions, targets), or {"name": value}; without it the loss is measured."""
         raise NotImplementedError
+
+    def inference_step(self, model: torch.nn.Module, batch: Any) -> Any:
+        """Return a prediction for each example of a batch; without it, what the model makes of its first part."""
+        return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
     dataset: Any = None
     _data: Examples | Stream | None = None
@@ -274,6 +279,24 @@ class TorchPlan(TrainingPlan):
         self.timing["validate"] = self.timing.get("validate", 0.0) + time.perf_counter() - started
         return total
 
+    def predict_all(self) -> np.ndarray[Any, Any]:
+        if self._data is None:
+            raise PlanError("the data is not loaded: call load_data before predict_all")
+        found: list[torch.Tensor] = []
+        self.model.eval()
+        with seeded(self.seed_of("predict")), torch.no_grad(), _repeatable():
+            for batch in self._all_batches():
+                step = self.inference_step(self.model, to_device(batch, self.device))
+                part = torch.as_tensor(step).detach().cpu()
+                if part.ndim == 0 or len(part) != num_in_batch(batch):
+                    expected = f"expected one row for each of the {num_in_batch(batch)} examples of a batch"
+                    raise self.fail("plan", f"inference_step returned {list(part.shape)}; {expected}")
+                found.append(part)
+        self.model.train()
+        if not found:
+            raise self.fail("no_data", "training_data gave no examples to predict for")
+        return _numpy(torch.cat(found))
+
     def _measure(self, batch: Any, size: int) -> dict[str, MetricState]:
         if not overrides(self, TorchPlan, "testing_step"):
             loss = self._loss(batch).item()
@@ -370,6 +393,14 @@ class TorchPlan(TrainingPlan):
             drop_last=data.drop_last,
         )
         yield from data.batches(order)
+
+    def _all_batches(self) -> Iterator[Any]:
+        """Yield every example once, in the order of the data."""
+        if self._data is None or isinstance(self._data, Stream):
+            yield from self._data or ()
+            return
+        size = self._data.batch_size or self.training_args.batch_size
+        yield from self._data.batches(epoch_batches(np.arange(len(self._data)), size))
 
     def _testing_batches(self) -> Iterator[Any]:
         if self._test is None:

@@ -10,5 +10,6 @@ PROTOCOLS: Registry[FederatedProtocol] = Registry(
     {
         "fedavg": "fedjob.common.protocols.fedavg:FedAvg",
         "function": "fedjob.common.protocols.function:Function",
+        "inference": "fedjob.common.protocols.inference:Inference",
     },
 )
