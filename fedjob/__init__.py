@@ -25,6 +25,7 @@ _NAMES = {
     "Fraction": "fedjob.researcher.selection",
     "Hook": "fedjob.researcher.hooks.base",
     "Impute": "fedjob.common.preprocess.rows",
+    "Inference": "fedjob.common.protocols.inference",
     "Job": "fedjob.researcher.job",
     "JobFailed": "fedjob.common.errors",
     "KeepBest": "fedjob.researcher.hooks.best_round",
@@ -64,6 +65,7 @@ __all__ = [
     "Fraction",
     "Hook",
     "Impute",
+    "Inference",
     "Job",
     "JobFailed",
     "KeepBest",
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
     from fedjob.common.preprocess.images import Resize
     from fedjob.common.preprocess.rows import Filter, Impute
     from fedjob.common.protocols.fedavg import FedAvg
+    from fedjob.common.protocols.inference import Inference
     from fedjob.common.quorum import Quorum
     from fedjob.researcher.formatting import format_event
     from fedjob.researcher.handlers import off, on
