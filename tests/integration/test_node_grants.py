@@ -1,3 +1,5 @@
+"""What owners decide, and what reaches researchers of it, over a node's daemon."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -5,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.messages import Answer, Offer
+from fedjob.common.gate import MAY_SEND
+from fedjob.common.messages import Answer, Body, End, Offer, Ping, Pong, Receipt, Search
 from fedjob.common.types import Ref
 from fedjob.node.grants import Grants
 from fedjob.node.settings import NodeConfig
+from fedjob.researcher.session import Session
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
 
 
@@ -155,3 +159,25 @@ def test_approval_off_is_followed_by_a_running_node(federation: Federation, node
     assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).ok
     with node.database() as database:
         assert Grants(database).all() == []
+
+
+@pytest.mark.feature("PS-14")
+def test_nothing_that_a_researcher_may_send_decides_for_the_owner(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer)
+    bodies: list[Body] = [
+        Ping(),
+        Search(tags=["toy"]),
+        Offer(dataset="toy", protocol="fedavg", plan=ann.plan(ADD_ONE), entry="AddOne", dry=True),
+        ann.task(ADD_ONE, "AddOne"),
+        Receipt(of=["f" * 32]),
+        End(outcome="killed"),
+    ]
+    assert {body.kind for body in bodies} == MAY_SEND["researcher"]
+    for body in bodies:
+        ann.send("node1", body)
+    ann.answer_to(ann.send("node1", Ping()), Pong)  # all before it was taken
+    with node.database() as database:
+        (grant,) = Grants(database).all()
+    assert grant.status == "pending"
+    assert not {name for name in dir(Session) if "grant" in name or "approve" in name}
