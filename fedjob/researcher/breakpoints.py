@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.durable import fsync_dir, link_or_copy, replace_durably
+from fedjob.common.durable import fsync_dir, link_or_copy, replace_durably, write_atomic
 from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, BreakpointMissing, DecodeError
 from fedjob.common.params import FileParams, save_params
 from fedjob.researcher.folder import JobFolder
@@ -153,6 +153,21 @@ def states_of(path: Path) -> dict[str, str]:
         return from_plain(_Record, unpack((path / "record.mpk").read_bytes())).node_states
     except (OSError, DecodeError):
         return {}
+
+
+def saved_elsewhere(folder: JobFolder) -> tuple[Path, ...]:
+    """Return the breakpoints that were written outside of the job's folder and are still there."""
+    try:
+        paths = [Path(str(path)) for path in unpack(folder.elsewhere.read_bytes())]
+    except (OSError, DecodeError):
+        return ()
+    return tuple(path for path in paths if path.exists())
+
+
+def note_elsewhere(folder: JobFolder, path: Path) -> None:
+    """Remember a breakpoint outside of the job's folder: nodes keep the states that it names."""
+    paths = [str(known) for known in saved_elsewhere(folder) if known != path]
+    write_atomic(folder.elsewhere, pack([*paths, str(path)]))
 
 
 def drop_breakpoints(folder: JobFolder, keep: int) -> None:

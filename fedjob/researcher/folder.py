@@ -76,6 +76,11 @@ class JobFolder:
         return self.path / "breakpoints"
 
     @property
+    def elsewhere(self) -> Path:
+        """Which breakpoints lie outside of this folder."""
+        return self.path / "elsewhere.mpk"
+
+    @property
     def result(self) -> Path:
         return self.path / "result"
 

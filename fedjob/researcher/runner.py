@@ -28,7 +28,14 @@ from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import Ask, Gathered, View
 from fedjob.common.types import Ref
 from fedjob.researcher import inbox
-from fedjob.researcher.breakpoints import drop_breakpoints, list_breakpoints, save_breakpoint, states_of
+from fedjob.researcher.breakpoints import (
+    drop_breakpoints,
+    list_breakpoints,
+    note_elsewhere,
+    save_breakpoint,
+    saved_elsewhere,
+    states_of,
+)
 from fedjob.researcher.components import from_part, selection
 from fedjob.researcher.deployment import deployment, plan_files, publish_code
 from fedjob.researcher.ending import failed_to_start, route
@@ -326,7 +333,9 @@ class Runner:
         self._states_of[saved] = dict(position.node_states)
         if path is None:
             drop_breakpoints(self.folder, self.spec.keep_breakpoints)
-            self.events.add("breakpoint", round_=position.round, path=str(saved))
+        else:
+            note_elsewhere(self.folder, saved)
+        self.events.add("breakpoint", round_=position.round, path=str(saved))
         return saved
 
     def save_result(self, value: Any) -> None:
@@ -360,6 +369,7 @@ class Runner:
     def _named_states(self) -> dict[str, set[str]]:
         """Return node -> ids of the node states that kept breakpoints, or the next task, name."""
         paths = list_breakpoints(self.folder.breakpoints)
+        paths += saved_elsewhere(self.folder)
         for path in paths:
             if path not in self._states_of:  # of a run before this one
                 self._states_of[path] = states_of(path)

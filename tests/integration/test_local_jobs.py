@@ -458,6 +458,23 @@ class TestRoundsByHand:
         job.load_state_breakpoint(saved)
         job.close("killed")
 
+    def test_a_breakpoint_that_lies_elsewhere_keeps_its_node_states_for_as_long_as_it_is_there(
+        self, clinics: dict[str, str], tmp_path: Path
+    ) -> None:
+        job = make_job(clinics, tmp_path, keep_breakpoints=1)
+        job.start_nodes_training_round(1)
+        job.update_parameters()
+        saved = job.save_state_breakpoint(tmp_path / "bp")
+        states = set(job.position.node_states.values())
+        for round_ in range(2, 6):
+            job.start_nodes_training_round(round_)
+            job.update_parameters()
+        kept = {path.name for path in (job.folder / "local" / "states").iterdir()}
+        assert states <= kept
+        job.close("killed")
+        again = Job.resume(saved, rounds=3)
+        assert again.run(progress=False).params
+
     def test_parameters_of_ones_own_and_other_nodes_and_arguments_count_from_the_next_round(
         self, clinics: dict[str, str], tmp_path: Path
     ) -> None:
