@@ -118,7 +118,7 @@ class Node:
 
     def log(self) -> str:
         """Everything that this node has written into its logs."""
-        logs = sorted((self.home / "logs").glob("*"))
+        logs = sorted(path for path in (self.home / "logs").rglob("*") if path.is_file())
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
 
 

@@ -245,7 +245,7 @@ class TestCommands:
             (("grants", "approve", "nothing"), "nothing"),
             (("config", "set", "aproval", "off"), "approval"),
             (("config", "set", "approval", "maybe"), "maybe"),
-            (("config", "set", "workers", "0"), "workers"),
+            (("config", "set", "workers", "many"), "workers"),
             (("start",), "already"),
             (("init", "--id", "other", "--hub", "http://127.0.0.1:1"), "clinic-1"),
             (("init", "--id", "clinic-1"), "--hub"),

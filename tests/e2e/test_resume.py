@@ -77,7 +77,7 @@ def ended(researcher: Running) -> str:
 CUTS = [
     # the first in round 2, so that there is a breakpoint; each goes on from where the one before was cut
     ["fedjob.researcher.remote:RemoteFederation.collect", "call", 2],  # nothing of the round is sent
-    ["fedjob.researcher.remote:_Collector._send", "return", 3],  # one of two tasks is sent
+    ["fedjob.researcher.collecting:Collector._send", "return", 3],  # one of two tasks is sent
     ["fedjob.researcher.journal:Journal.append", "call", 3],  # a contribution is here, not in the journal
     ["fedjob.researcher.journal:Journal.append", "return", 4],  # it is in the journal, and has no receipt
     [
