@@ -7,6 +7,7 @@ tells the others.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -77,10 +78,15 @@ class Identity:
 def verify(key_hex: str, signature: bytes, data: bytes) -> bool:
     """Tell whether the owner of the public key `key_hex` signed exactly `data`."""
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key_hex)).verify(signature, data)
+        _public_key(key_hex).verify(signature, data)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+@lru_cache(maxsize=1024)
+def _public_key(key_hex: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(key_hex))
 
 
 def _read_key(path: Path) -> Ed25519PrivateKey:

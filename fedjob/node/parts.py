@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.codec import from_plain, unpack
@@ -187,8 +188,13 @@ def header_of(row: keeping.TaskRow) -> dict[str, Any]:
 
 
 def task_of(row: keeping.TaskRow) -> Task:
-    """Return the body of the message that asked for a task."""
-    return from_plain(Task, unpack(row.order))
+    """Return the body of the message that asked for a task; nobody may change what is in it."""
+    return _task(row.order)
+
+
+@lru_cache(maxsize=64)
+def _task(order: bytes) -> Task:
+    return from_plain(Task, unpack(order))
 
 
 def objects_of(task: Task) -> set[str]:
