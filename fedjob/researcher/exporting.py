@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,12 +110,17 @@ def _export_onnx(result: JobResult, path: Path, example: Any, *, force: bool) ->
         )
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise MissingPackage(
-            f"exporting to ONNX needs {' and '.join(missing)}: pip install {' '.join(missing)}"
-        )
+        raise MissingPackage(f"exporting to ONNX needs {' and '.join(missing)}: pip install 'fedjob[onnx]'")
     target = free_path(path / "model.onnx" if path.is_dir() else path, force=force)
     try:
-        torch.onnx.export(model.eval(), example if isinstance(example, tuple) else (example,), str(target))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch to itself
+            torch.onnx.export(
+                model.eval(),
+                example if isinstance(example, tuple) else (example,),
+                str(target),
+                verbose=False,
+            )
     except Exception as error:  # the exporter raises whatever the model makes it stumble over
         target.unlink(missing_ok=True)
         raise SpecError(f"this model can't be exported to ONNX: {type(error).__name__}: {error}") from error

@@ -53,6 +53,8 @@ from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_pl
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
+    from fedjob.common.plans.function import RemoteFunction
+    from fedjob.researcher.artifact import Artifact
     from fedjob.researcher.rehearsal import Rehearsal
 
 __all__ = ["LOCAL", "Job", "RoundInfo"]
@@ -113,7 +115,7 @@ class Job(Asking, Living, Looking, ByHand):
 
     def __init__(
         self,
-        operation: FederatedProtocol | str = "fedavg",
+        operation: FederatedProtocol | RemoteFunction | JobResult | Artifact | str = "fedavg",
         *,
         training_plan: Any = None,
         data: Any = None,
