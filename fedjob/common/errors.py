@@ -275,7 +275,7 @@ class JobStopped(JobError):
     """
 
     def __init__(self, verb: str) -> None:
-        super().__init__(f"the job's owner asked for its end: {verb}")
+        super().__init__(f"its owner asked to {verb} it")
         self.verb = verb
         self.reason = "cancelled" if verb == "cancel" else "killed"
 

@@ -109,7 +109,8 @@ def as_html(facts: Facts) -> str:
 
 
 def _state(facts: Facts) -> str:
-    said = ": ".join(short(part) for part in (facts.reason, facts.detail) if part)
+    reason = "" if facts.reason == facts.state else facts.reason  # killed (killed) says nothing more
+    said = ": ".join(short(part) for part in (reason, facts.detail) if part)
     return f"{facts.state} ({said})" if said and facts.state in HISTORY | {State.STOPPING} else facts.state
 
 

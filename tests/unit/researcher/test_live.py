@@ -157,7 +157,7 @@ LINES: dict[str, tuple[Facts, str]] = {
     ),
     "killed": (
         facts("killed", reason="killed"),
-        f"heart (job_0b6e1f0a): killed (killed), round 2 of 4, {TWO}",
+        f"heart (job_0b6e1f0a): killed, round 2 of 4, {TWO}",
     ),
     "lost": (
         facts("lost", reason="runner_died", name=""),
@@ -165,7 +165,7 @@ LINES: dict[str, tuple[Facts, str]] = {
     ),
     "rejected": (
         facts("rejected", reason="rejected", round=0),
-        f"heart (job_0b6e1f0a): rejected (rejected), round 0 of 4, {TWO}",
+        f"heart (job_0b6e1f0a): rejected, round 0 of 4, {TWO}",
     ),
     "cancelled": (facts("cancelled", round=0), f"heart (job_0b6e1f0a): cancelled, round 0 of 4, {TWO}"),
     "unschedulable": (
