@@ -61,6 +61,7 @@ class Collector:
         self._accept = accept
         self._pool = pool
         self._arrivals: dict[str, Arrival] = {}
+        self._told: set[str] = set()  # tasks that their nodes called completed
         self._replies: dict[str, Message] = {}
         self._fetched: queue.SimpleQueue[_Fetched] = queue.SimpleQueue()
         self._sent: list[str] = []
@@ -120,6 +121,8 @@ class Collector:
             elif isinstance(message.body, Result):
                 self._take(message, message.body)
             elif isinstance(message.body, Event):
+                if message.body.data.get("state") == State.COMPLETED:
+                    self._told.add(message.task)
                 self._step(roundkeeping.SignOfLife(time.monotonic(), message.sender))
         fetched = []
         while not self._fetched.empty():
@@ -134,14 +137,16 @@ class Collector:
             else:
                 self._arrivals[node] = item.arrival
                 self._step(roundkeeping.Collected(time.monotonic(), node))
-                # a node does not tell of a task that is done at once: its answer is here
-                self._events.record(
-                    "state",
-                    {"state": str(State.COMPLETED), "worker": 0, "reason": ""},
-                    round_=self._place.round,
-                    node=node,
-                    task=self._keys[node],
-                )
+                if (
+                    self._keys[node] not in self._told
+                ):  # of a task that is done at once its node tells nothing
+                    self._events.record(
+                        "state",
+                        {"state": str(State.COMPLETED), "worker": 0, "reason": ""},
+                        round_=self._place.round,
+                        node=node,
+                        task=self._keys[node],
+                    )
         self._endpoint.settle([item.message for item in fetched])
         self._step(roundkeeping.Tick(time.monotonic()))
 
