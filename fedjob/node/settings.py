@@ -205,10 +205,6 @@ class NodeHome:
         """The folder that holds the finished result of a task."""
         return self.results / key
 
-    def work_of(self, key: str) -> Path:
-        """The folder that a worker writes a task's output to."""
-        return self.tasks / key
-
     def object_of(self, sha256: str) -> Path:
         """An object fetched from the repository."""
         return self.objects / sha256

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import fedjob
 from fedjob import FedAvg, Job
 from fedjob.common.errors import SpecError
 from tests.plans import Linear
@@ -42,3 +43,13 @@ def test_an_unknown_argument_names_the_nearest_known_one(tmp_path: Path) -> None
             home=tmp_path / "home",
         )
     assert not (tmp_path / "home").exists()
+
+
+@fedjob.function
+def ticket(dataset, ctx):  # type: ignore[no-untyped-def]
+    return ctx.props["ticket"]
+
+
+def test_a_local_job_reads_its_free_properties_as_a_node_does(tmp_path: Path) -> None:
+    job = Job(ticket, data=None, nodes="local", props={"ticket": "X-1"}, home=tmp_path)
+    assert job.run(progress=False).value == "X-1"

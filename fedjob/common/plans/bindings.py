@@ -117,10 +117,6 @@ class Module:
         """Return the bindings of a name, the latest last."""
         return [binding for binding in self.bindings if name in binding.names]
 
-    def has_future(self) -> bool:
-        """Tell whether annotations stay unevaluated."""
-        return any(binding.future for binding in self.bindings)
-
 
 def has_future_annotations(tree: ast.Module) -> bool:
     """Tell whether a unit says `from __future__ import annotations`."""

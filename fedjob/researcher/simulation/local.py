@@ -148,6 +148,7 @@ class LocalFederation(Federation):
             state_path=self._state_path(node, task.state),
             output_path=str(output),
             scratch_path=str(scratch),
+            props=task.props,
         )
         bench = self._benches.setdefault(node, Workbench())
         try:
