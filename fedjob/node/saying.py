@@ -33,7 +33,8 @@ class Sayings:
         said: list[TaskRow] = []
         for row in rows:
             key = row.key
-            if row.state not in HISTORY and key not in self._told:
+            passing = row.state not in HISTORY and row.state != State.STOPPING  # a stop is news, however short
+            if passing and key not in self._told:
                 self._held.setdefault(key, []).append(row)
                 self._due.setdefault(key, now + HOLD_S)
                 continue
@@ -44,6 +45,8 @@ class Sayings:
             said += [*held, row]
             if row.state in HISTORY:
                 self._told.discard(key)
+            else:
+                self._told.add(key)
         return said
 
     def due(self, now: float) -> list[TaskRow]:

@@ -57,3 +57,11 @@ def test_a_child_is_told_of_however_short_it_is() -> None:
     sayings.take([at(State.STARTING, parent="p")], 0.0)
     said = sayings.take([at(State.COMPLETED, parent="p")], 0.1)
     assert [row.state for row in said] == [State.STARTING, State.COMPLETED]
+
+
+def test_a_task_that_is_stopped_at_once_is_told_of_before_its_node_goes() -> None:
+    sayings = Sayings()
+    sayings.take([at(State.STARTING), at(State.RUNNING)], 0.0)
+    said = sayings.take([at(State.STOPPING)], 0.1)
+    assert [row.state for row in said] == [State.STARTING, State.RUNNING, State.STOPPING]
+    assert sayings.next_due() is None
