@@ -41,6 +41,7 @@ class WorkOrder:
         scratch_path: a folder that lives as long as the warm worker.
         props: the job's free properties.
         child: the place of a child task among its parent's, `0` or `0/2`; empty for a task of the job's own.
+        limits: what the owner limits, by name, see `Local`.
     """
 
     key: str
@@ -63,6 +64,7 @@ class WorkOrder:
     scratch_path: str = ""
     props: dict[str, Any] = field(default_factory=dict)
     child: str = ""
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,8 @@ class Workbench:
 
     def __init__(self) -> None:
         self._plan: Any = None
-        self._made_of: tuple[Any, ...] = ()
+        self._data: Any = None
+        self._made_of: tuple[Any, ...] | None = None
 
     def perform(self, order: WorkOrder, emit: Emit, nursery: Nursery | None = None) -> WorkResult:
         """Do the work; whatever user code raises becomes a result that says so.
@@ -160,12 +163,13 @@ class Workbench:
             round=order.round,
             seed=seed,
             plan=plan,
-            data=None if plan is None else plan.dataset,
+            data=self._data,
             args=None if plan is None else plan.training_args,
             state=dict(state.get("protocol") or {}),
             emit=emit,
             progress=lambda done, total: emit("progress", {"done": done, "total": total}),
             scratch=Path(order.scratch_path),
+            limits=order.limits,
         )
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
@@ -206,10 +210,12 @@ class Workbench:
         from fedjob.common.readers import open_dataset
 
         made_of = (order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node)
-        if self._made_of == made_of and self._plan is not None:
+        if self._made_of == made_of:
             return self._plan, False
-        self._plan, self._made_of = None, ()
+        self._plan, self._data, self._made_of = None, None, None
+        data = open_dataset(order.dataset) if order.dataset else None
         if not order.plan_text:
+            self._data, self._made_of = data, made_of
             return None, True
         plan = make_plan(order.plan_text, order.entry)
         plan.ctx = Context(
@@ -218,8 +224,8 @@ class Workbench:
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))
-        plan.load_data(open_dataset(order.dataset) if order.dataset else None)
-        self._plan, self._made_of = plan, made_of
+        plan.load_data(data)
+        self._plan, self._data, self._made_of = plan, data, made_of
         return plan, True
 
 

@@ -176,7 +176,8 @@ class Attempts:
         attempt.limit_s = min(task.limit_s or parts.config.task_limit_s, parts.config.task_limit_s)
         attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
         text = None if task.plan is None else parts.text_of(task.plan.sha256)
-        parts.runs.prepare(row, attempt.number, task, dataset, text, attempt.folder)
+        limits = parts.limits_of(row).to_plain()
+        parts.runs.prepare(row, attempt.number, task, dataset, text, attempt.folder, limits)
         parts.point("started")
 
     # --- stages ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ daemon's loop hears of their end through `notify`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -142,10 +142,17 @@ class Runs:
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
 
     def prepare(
-        self, row: TaskRow, run: int, task: Task, dataset: Dataset | None, plan: bytes | None, folder: Path
+        self,
+        row: TaskRow,
+        run: int,
+        task: Task,
+        dataset: Dataset | None,
+        plan: bytes | None,
+        folder: Path,
+        limits: Mapping[str, Any],
     ) -> None:
         """Fetch what a task needs; ends in `Prepared` or `Unprepared`."""
-        self._pool.submit(self._prepare, row, run, task, dataset, plan, folder)
+        self._pool.submit(self._prepare, row, run, task, dataset, plan, folder, limits)
 
     def store(self, row: TaskRow, run: int, folder: Path | None, *, min_rows: int) -> None:
         """Make a finished result the task's and put it into the repository; `Stored` or `Unstored`.
@@ -183,10 +190,17 @@ class Runs:
     # --- inside ------------------------------------------------------------------------------
 
     def _prepare(
-        self, row: TaskRow, run: int, task: Task, dataset: Dataset | None, plan: bytes | None, folder: Path
+        self,
+        row: TaskRow,
+        run: int,
+        task: Task,
+        dataset: Dataset | None,
+        plan: bytes | None,
+        folder: Path,
+        limits: Mapping[str, Any],
     ) -> None:
         try:
-            order = self._order(row, task, dataset, plan, folder)
+            order = replace(self._order(row, task, dataset, plan, folder), limits=dict(limits))
             self._point("fetched")
         except NodeFailure as failure:
             self._notify(Unprepared(row.key, run, failure.reason, failure.detail))

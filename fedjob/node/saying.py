@@ -33,7 +33,9 @@ class Sayings:
         said: list[TaskRow] = []
         for row in rows:
             key = row.key
-            passing = row.state not in HISTORY and row.state != State.STOPPING  # a stop is news, however short
+            passing = (
+                row.state not in HISTORY and row.state != State.STOPPING
+            )  # a stop is news, however short
             if passing and key not in self._told:
                 self._held.setdefault(key, []).append(row)
                 self._due.setdefault(key, now + HOLD_S)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from fedjob.common.contribution import Contribution
     from fedjob.common.params import Schema
-    from fedjob.common.plans.base import TrainingPlan
 
 State = dict[str, Any]
 """A protocol's state on the researcher: a map of plain data and named tensors."""
@@ -148,24 +147,26 @@ class Local:
         node: this node's id.
         plan: the training plan, built, its data loaded; None for a protocol without one.
         data: the dataset.
-        params: the instruction's parameters, where there are any.
         state: what the protocol keeps here between rounds; write to it to propose the next.
         seed: derived for (job, round, node).
         emit: `emit(type, data)` sends an event to the researcher.
         progress: `progress(done, total)`.
         scratch: a folder that lives as long as the warm worker.
+        limits: what the owner limits: `min_rows`, and others by the names of a grant's limits; a
+            missing one does not limit.
     """
 
     node: str
     round: int
     seed: int
-    plan: TrainingPlan
+    plan: Any
     data: Any
     args: Any
     state: dict[str, Any]
     emit: Callable[[str, dict[str, Any]], None]
     progress: Callable[[int, int], None]
     scratch: Path
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FederatedProtocol(ABC):
