@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fedjob.common.contribution import Contribution
@@ -46,11 +47,16 @@ class TrainingProtocol(FederatedProtocol):
         metrics: dict[str, Any] = {}
         if args.test_on_global_updates:
             metrics["before"] = plan.validate()
-        outcome = plan.train()
-        metrics["train"] = outcome.metrics
+        trained = self.train(instruction, local)
+        metrics |= trained.metrics
         if args.test_on_local_updates:
             metrics["after"] = plan.validate()
-        return Contribution(plan.get_params(), float(outcome.num_examples), metrics)
+        return replace(trained, metrics=metrics)
+
+    def train(self, instruction: Instruction, local: Local) -> Contribution:
+        """Train the plan, which has the instruction's parameters, and return what the node answers."""
+        outcome = local.plan.train()
+        return Contribution(local.plan.get_params(), float(outcome.num_examples), {"train": outcome.metrics})
 
     def finish(self, state: State, gathered: Gathered) -> State:
         if gathered.total.value is None:  # a round that only validated
