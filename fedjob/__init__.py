@@ -49,6 +49,7 @@ _NAMES = {
     "function": "fedjob.common.plans.function",
     "off": "fedjob.researcher.handlers",
     "on": "fedjob.researcher.handlers",
+    "plans": "fedjob.common.protocols",
 }
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "function",
     "off",
     "on",
+    "plans",
 ]
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from fedjob.common.preprocess.columns import Cast, Select, Target
     from fedjob.common.preprocess.images import Resize
     from fedjob.common.preprocess.rows import Filter, Impute
+    from fedjob.common.protocols import plans
     from fedjob.common.protocols.fedavg import FedAvg
     from fedjob.common.protocols.inference import Inference
     from fedjob.common.quorum import Quorum

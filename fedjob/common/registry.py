@@ -1,19 +1,19 @@
 """Components by name: what a spec or a message may say, and what that builds.
 
 A table maps a name to `module:class`, so that looking one up imports only it.
-Third parties add theirs as entry points of the group `fedjob.<kind>`. Only names
-in the table or among the entry points can be built: what a peer sends is looked
-up, never imported.
+Third parties add theirs as entry points of the group `fedjob.<kind>`; protocols as
+those of `fedjob.plans`, the name that users look them up by. Only names in the table
+or among the entry points can be built: what a peer sends is looked up, never imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import SpecError
@@ -21,22 +21,38 @@ from fedjob.common.errors import SpecError
 T = TypeVar("T")
 
 
-class Registry(Generic[T]):
-    """The components of one kind.
+class Registry(Mapping[str, type[T]]):
+    """The components of one kind: a read-only map from their names to their classes.
 
     Args:
         kind: singular, as in messages: `protocol`, `fold`.
         table: name -> `module:class`; each class is a frozen dataclass with a
             class attribute `name` that equals its key.
+        group: of the entry points of third parties; None for `fedjob.<kind>`.
     """
 
-    def __init__(self, kind: str, table: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, table: Mapping[str, str], *, group: str | None = None) -> None:
         self.kind = kind
+        self.group = group or f"fedjob.{kind}"
         self._table = dict(table)
+
+    def __getitem__(self, name: str) -> type[T]:
+        if name not in self.names():
+            raise KeyError(name)
+        return self.find(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __repr__(self) -> str:
+        return f"<{self.group}: {', '.join(self)}>"
 
     def names(self) -> list[str]:
         """Return every known name, sorted."""
-        return sorted({*self._table, *(point.name for point in entry_points(group=f"fedjob.{self.kind}"))})
+        return sorted({*self._table, *(point.name for point in entry_points(group=self.group))})
 
     def find(self, name: str) -> type[T]:
         """Return the class of that name.
@@ -48,7 +64,7 @@ class Registry(Generic[T]):
             module, _, attribute = self._table[name].partition(":")
             found: type[T] = getattr(import_module(module), attribute)
             return found
-        for point in entry_points(group=f"fedjob.{self.kind}", name=name):
+        for point in entry_points(group=self.group, name=name):
             loaded: type[T] = point.load()
             return loaded
         near = get_close_matches(name, self.names(), n=1)

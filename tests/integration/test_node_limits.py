@@ -269,7 +269,7 @@ def test_an_allowed_built_in_needs_nothing_while_a_researchers_code_needs_approv
     about = tmp_path / "wards-1.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: wards\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[fedjob.protocol]\ncount = wards:Count\n")
+    (about / "entry_points.txt").write_text("[fedjob.plans]\ncount = wards:Count\n")
     monkeypatch.syspath_prepend(tmp_path)
     ann = federation.ann
     node = federation.node(config=NodeConfig(plans="wards.*")).start()

@@ -12,4 +12,8 @@ PROTOCOLS: Registry[FederatedProtocol] = Registry(
         "function": "fedjob.common.protocols.function:Function",
         "inference": "fedjob.common.protocols.inference:Inference",
     },
+    group="fedjob.plans",
 )
+
+plans = PROTOCOLS
+"""`fedjob.plans`: what there is to run, name -> class; installed plug-ins too."""
