@@ -1,11 +1,4 @@
-"""Suites that every implementation of a kind must pass, third parties' too.
-
-Subclass one in a test module, name the subclass `Test...` and write its fixture:
-
-    class TestMyRepository(RepositoryContract):
-        @pytest.fixture
-        def repository(self, tmp_path): ...
-"""
+"""What a repository promises, whatever stands behind it."""
 
 from __future__ import annotations
 
