@@ -26,6 +26,7 @@ _NAMES = {
     "Hook": "fedjob.researcher.hooks.base",
     "Impute": "fedjob.common.preprocess.rows",
     "Inference": "fedjob.common.protocols.inference",
+    "Items": "fedjob.common.items",
     "Job": "fedjob.researcher.job",
     "JobFailed": "fedjob.common.errors",
     "KeepBest": "fedjob.researcher.hooks.best_round",
@@ -67,6 +68,7 @@ __all__ = [
     "Hook",
     "Impute",
     "Inference",
+    "Items",
     "Job",
     "JobFailed",
     "KeepBest",
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
         WaitTimeout,
     )
     from fedjob.common.folds.mean import WeightedMean
+    from fedjob.common.items import Items
     from fedjob.common.lifecycle import State
     from fedjob.common.plans.function import function
     from fedjob.common.plans.sklearn import SklearnPlan

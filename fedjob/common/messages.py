@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import EncodeError, MessageError
+from fedjob.common.items import Items
 from fedjob.common.types import Ref
 
 VERSION = 1
@@ -105,6 +106,7 @@ class Task:
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
         files: data that the researcher brings, unpacked read-only at the node; `dataset` is then empty.
         props: the job's free properties, which the plan can read.
+        items: which items of the dataset it is computed on, and how.
         preprocess, project, owner, resources, launches, protect: as in the offer.
     """
 
@@ -129,6 +131,7 @@ class Task:
     model_args: dict[str, Any] = field(default_factory=dict)
     training_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    items: Items = field(default_factory=Items)
     state: str | None = None
     keep_states: list[str] | None = None
     limit_s: float | None = None

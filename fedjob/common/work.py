@@ -18,6 +18,8 @@ from typing import Any
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError, NodeFailure, PlanError
+from fedjob.common.measured import naming
+from fedjob.common.items import Items
 from fedjob.common.seeds import seed_for
 
 CHILD_STEP = "child"
@@ -42,6 +44,7 @@ class WorkOrder:
         props: the job's free properties.
         child: the place of a child task among its parent's, `0` or `0/2`; empty for a task of the job's own.
         limits: what the owner limits, by name, see `Local`.
+        items: which items of the dataset, and how.
     """
 
     key: str
@@ -65,6 +68,7 @@ class WorkOrder:
     props: dict[str, Any] = field(default_factory=dict)
     child: str = ""
     limits: dict[str, Any] = field(default_factory=dict)
+    items: Items = field(default_factory=Items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +150,7 @@ class Workbench:
         from fedjob.common.tree import load_tree, save_tree
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
+        emit = naming(emit, order.entry or type(protocol).__name__)
         plan, first = self._bench(order, emit)
         ready = time.perf_counter()
 

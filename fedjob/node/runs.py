@@ -247,6 +247,7 @@ class Runs:
             state_path=state_path,
             output_path=str(folder),
             props=task.props,
+            items=task.items,
             child=row.child,
         )
 

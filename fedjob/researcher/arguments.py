@@ -13,11 +13,12 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold
+from fedjob.common.items import Items
 from fedjob.common.needs import read_need
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
-from fedjob.common.quorum import Quorum
+from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_party, new_job_id
 from fedjob.researcher.components import to_part
 from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
@@ -75,6 +76,7 @@ def define(
     fold: Fold | str | None,
     hooks: Sequence[Hook],
     preprocess: list[PlainSteps],
+    items: Items | None,
     resources: Mapping[str, Any] | None,
     use: str,
     watchers: Sequence[str],
@@ -133,6 +135,7 @@ def define(
         keep=keep,
         use=use,
         preprocess=preprocess,
+        items=checked_items(items),
         project=_text("project", project),
         props=plain_args("props", props),
         owner=_owner(owner, settings),
@@ -143,7 +146,8 @@ def define(
     )
     if sources:
         named = list(nodes) if nodes is not None and nodes != LOCAL else deployed.nodes
-        check_quorum_of_map(named, quorum.required, quorum.min_nodes)
+        required = () if quorum.required == ALL else quorum.required
+        check_quorum_of_map(named, required, quorum.min_nodes)
     return Defined(
         spec=spec,
         source=source,
@@ -246,11 +250,24 @@ def checked_quorum(quorum: Any) -> dict[str, Any]:
     if not isinstance(quorum, Quorum):
         raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
     return {
-        "required": list(quorum.required),
+        "required": ALL if quorum.required == ALL else list(quorum.required),
         "min_nodes": quorum.min_nodes,
         "deadline_s": quorum.deadline_s,
         "grants_deadline_s": quorum.grants_deadline_s,
     }
+
+
+def checked_items(items: Any) -> Items:
+    """Return which items a job is computed on; None is all of them, in one batch.
+
+    Raises:
+        SpecError: it is no `Items`.
+    """
+    if items is not None and not isinstance(items, Items):
+        raise SpecError(
+            f"items is Items(only=..., limit=..., batch=..., tolerate=..., retry_failed=...), not {items!r}"
+        )
+    return items or Items()
 
 
 def checked_resources(resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:

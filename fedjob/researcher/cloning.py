@@ -19,6 +19,7 @@ from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.researcher.arguments import (
     check_hook,
+    checked_items,
     checked_quorum,
     checked_resources,
     checked_timeout,
@@ -54,6 +55,7 @@ _OTHERS = (
     "selector",
     "fold",
     "hooks",
+    "items",
     "resources",
     "watchers",
     "round_timeout_s",
@@ -100,6 +102,8 @@ def changed_spec(spec: JobSpec, plan_text: str, changes: Mapping[str, Any]) -> t
     if "hooks" in changes:
         hooks = [check_hook(hook) for hook in changes["hooks"]]
         new["hooks"] = [to_part(HOOKS, hook) for hook in hooks if travels(hook)]
+    if "items" in changes:
+        new["items"] = checked_items(changes["items"])
     if "resources" in changes:
         new["resources"] = checked_resources(changes["resources"])
     if "watchers" in changes:

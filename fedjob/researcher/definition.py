@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.common.items import Items
 from fedjob.common.protocols import PROTOCOLS
-from fedjob.common.quorum import Quorum
+from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_job_id
 
 FILE_NAME = "job.json"
@@ -64,7 +65,7 @@ _AS_GIVEN = (
     "keep",
     "preprocess",
 )
-_OWN = ("operation", "training_plan", "quorum", "min_nodes", "required", "props", "meta", "job_id")
+_OWN = ("operation", "training_plan", "items", "quorum", "min_nodes", "required", "props", "meta", "job_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,8 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
     arguments = {name: given[name] for name in _AS_GIVEN if name in given}
     if "training_plan" in given:
         arguments["training_plan"] = _plans(given["training_plan"], folder)
+    if "items" in given:
+        arguments["items"] = _items(given["items"])
     if quorum := _quorum(given):
         arguments["quorum"] = quorum
     props = {**_map("meta", given.get("meta")), **_map("props", given.get("props"))}
@@ -146,6 +149,14 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
     )
 
 
+def _items(value: Any) -> Items:
+    fields = dict(_map("items", value))
+    unknown = sorted(set(fields) - set(Items.__slots__))
+    if unknown:
+        raise SpecError(f"{FILE_NAME}: items has no {', '.join(unknown)}")
+    return Items(**fields)
+
+
 def _quorum(given: Mapping[str, Any]) -> Quorum | None:
     rule = dict(_map("quorum", given.get("quorum")))
     for name in ("min_nodes", "required"):
@@ -157,9 +168,9 @@ def _quorum(given: Mapping[str, Any]) -> Quorum | None:
     if unknown:
         raise SpecError(f"{FILE_NAME}: a quorum has no {', '.join(unknown)}")
     required = rule.pop("required", None) or ()
-    if isinstance(required, str) or not all(isinstance(node, str) for node in required):
-        raise SpecError(f"{FILE_NAME}: required is a list of nodes, not {required!r}")
-    return Quorum(required=tuple(required), **rule) if rule or required else None
+    if isinstance(required, str) and required != ALL:
+        raise SpecError(f'{FILE_NAME}: required is a list of nodes, or "all"; found {required!r}')
+    return Quorum(required=required, **rule) if rule or required else None
 
 
 def _operation(value: Any, folder: Path | None) -> Any:

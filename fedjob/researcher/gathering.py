@@ -169,6 +169,7 @@ class Gatherer:
             model_args=self.spec.model_args,
             training_args=dict(position.training_args),
             seed=self.spec.seed,
+            items=self.spec.items,
             limit_s=min(limits) if limits else None,
         )
         tasks = {}

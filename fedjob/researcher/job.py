@@ -14,6 +14,7 @@ from fedjob.common.config import load_config
 from fedjob.common.durable import write_atomic
 from fedjob.common.errors import ConfigError, FedjobError, JobError, NoSuchJob, SpecError
 from fedjob.common.folds.base import Fold
+from fedjob.common.items import Items
 from fedjob.common.params import save_params
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import per_dataset
@@ -86,12 +87,13 @@ class Job(Asking, Living, Looking, ByHand):
         seed: of everything random; None draws one, which `job.seed` tells.
         nodes: None for every node that has the data, a list of node ids, or "local".
         as_node: the node that a local job plays.
-        quorum: who must answer for a round to count, and how long to wait.
+        quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
         fold: in place of the protocol's own.
         hooks: what runs at the end of each round.
         preprocess: steps that nodes run before the plan sees the data, such as `[Select(["age"]), ...]`;
             or a list of such lists, one for each entry of `data`.
+        items: which items of their datasets nodes work on, and how, see `Items`; None for all, in one batch.
         resources: what a node must have to spare, `{"cpus": 2, "memory": "4G", "gpus": 1, ...}`,
             or a map from nodes (and `default`) to that.
         use: `private`, or `mock` for the stand-ins that owners give.
@@ -134,6 +136,7 @@ class Job(Asking, Living, Looking, ByHand):
         fold: Fold | str | None = None,
         hooks: Sequence[Hook] = (),
         preprocess: Sequence[Any] | None = None,
+        items: Items | None = None,
         resources: Mapping[str, Any] | None = None,
         use: str = "private",
         watchers: Sequence[str] = (),
@@ -168,6 +171,7 @@ class Job(Asking, Living, Looking, ByHand):
             fold=fold,
             hooks=hooks,
             preprocess=per_dataset(preprocess, num_entries(data)),
+            items=items,
             resources=resources,
             use=use,
             watchers=watchers,

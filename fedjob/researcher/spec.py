@@ -10,7 +10,8 @@ from typing import Any
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.durable import write_atomic
 from fedjob.common.errors import BreakpointCorrupt, DecodeError, SpecError
-from fedjob.common.quorum import Quorum
+from fedjob.common.items import Items
+from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_job_id
 
 VERSION = 1
@@ -55,6 +56,7 @@ class JobSpec:
         round_timeout_s: a round that takes longer ends the job, `failed (timeout)`.
         max_tries: how often scheduling is tried.
         files: sha256 of the data that the researcher brings; empty for none.
+        items: which items of their datasets nodes work on, and how.
         cloned_from: id of the job that this is a clone of.
     """
 
@@ -94,6 +96,7 @@ class JobSpec:
     round_timeout_s: float | None = None
     max_tries: int = 10
     files: str = ""
+    items: Items = field(default_factory=Items)
     cloned_from: str = ""
 
     def __post_init__(self) -> None:
@@ -107,8 +110,9 @@ class JobSpec:
     @property
     def the_quorum(self) -> Quorum:
         """The rule of participation."""
+        required = self.quorum.get("required", ())
         return Quorum(
-            required=tuple(self.quorum.get("required", ())),
+            required=tuple(sorted(self.datasets)) if required == ALL else tuple(required),
             min_nodes=self.quorum.get("min_nodes", 1),
             deadline_s=self.quorum.get("deadline_s"),
             grants_deadline_s=self.quorum.get("grants_deadline_s"),

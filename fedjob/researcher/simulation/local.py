@@ -149,6 +149,7 @@ class LocalFederation(Federation):
             output_path=str(output),
             scratch_path=str(scratch),
             props=task.props,
+            items=task.items,
         )
         bench = self._benches.setdefault(node, Workbench())
         try:

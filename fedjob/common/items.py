@@ -1,0 +1,53 @@
+"""Which items of a dataset a job is computed on, and how: all or new ones, how many, in batches, what may fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedjob.common.errors import SpecError
+
+ONLY = ("all", "new")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """Which items of its dataset a node works on.
+
+    Args:
+        only: `all`, or `new` for those that this plan has not processed on this dataset in this project:
+            never seen, or changed since.
+        limit: only the first so many, in one batch, as a trial: results are marked `test`, and the node
+            does not remember the items. None for no limit, else 1 or more.
+        batch: items per batch, 1 or more; None for one batch of all.
+        tolerate: consecutive batches that may fail, 0 or more; None for any number. The items of failed
+            batches are then tried one by one. 0: the first failure ends the task.
+        retry_failed: work again on items that failed before and have not changed since.
+    """
+
+    only: Literal["all", "new"] = "all"
+    limit: int | None = None
+    batch: int | None = None
+    tolerate: int | None = 0
+    retry_failed: bool = True
+
+    def __post_init__(self) -> None:
+        if self.only not in ONLY:
+            raise SpecError(f"Items(only=...) is 'all' or 'new', not {self.only!r}")
+        for name, least in (("limit", 1), ("batch", 1), ("tolerate", 0)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise SpecError(
+                    f"Items({name}=...) is a whole number of {least} or more, or None, not {value!r}"
+                )
+        if type(self.retry_failed) is not bool:
+            raise SpecError(f"Items(retry_failed=...) is True or False, not {self.retry_failed!r}")
+        if self.limit is not None and self.batch is not None and self.batch < self.limit:
+            raise SpecError(
+                f"Items(limit={self.limit}) is a trial in one batch: leave batch out, or make it {self.limit} or more"
+            )
+
+    @property
+    def uses_ledger(self) -> bool:
+        """Whether what the node remembers of earlier jobs decides which items are worked on."""
+        return self.only == "new" or not self.retry_failed
