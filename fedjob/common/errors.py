@@ -34,6 +34,7 @@
         TokenConflict           a submit token was used for other content
         TokenDeleted            a submit token belongs to a job that was deleted
         JobFailed               carries the machine-readable reason
+          NodeRefused           too few owners allow it; they are named
         JobStopped              its owner asked for its end: cancel or kill
         WaitTimeout             a job goes on, but not within the time that was given
         NoSuchJob               nothing matches
@@ -265,6 +266,20 @@ class JobFailed(JobError):
         super().__init__(message)
         self.reason = reason
         self.outcome = outcome
+
+
+class NodeRefused(JobFailed):
+    """Nodes that the job can't do without refuse it.
+
+    Args:
+        nodes: node -> why.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str = "rejected", outcome: str = "rejected", nodes: dict[str, str]
+    ) -> None:
+        super().__init__(message, reason=reason, outcome=outcome)
+        self.nodes = dict(nodes)
 
 
 class JobStopped(JobError):

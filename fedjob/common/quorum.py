@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Literal
 
 from fedjob.common.errors import SpecError
+
+ALL: Literal["all"] = "all"
 
 
 class Verdict(Enum):
@@ -22,7 +25,7 @@ class Quorum:
     """Who must answer for an ask to count, and how long to wait for the others.
 
     Args:
-        required: nodes without which nothing counts.
+        required: nodes without which nothing counts; "all" for every node of the job.
         min_nodes: at least so many nodes must answer, 1 or more.
         deadline_s: seconds after which an ask goes on with those who answered,
             if they are enough; None waits as long as nodes give signs of life.
@@ -30,13 +33,17 @@ class Quorum:
             if they are enough; None waits until every owner has decided, because these are people.
     """
 
-    required: tuple[str, ...] = ()
+    required: tuple[str, ...] | Literal["all"] = ()
     min_nodes: int = 1
     deadline_s: float | None = None
     grants_deadline_s: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "required", tuple(self.required))
+        required: Any = self.required
+        if required != ALL:
+            if isinstance(required, str) or not all(isinstance(node, str) for node in required):
+                raise SpecError(f'Quorum(required=...) takes a list of nodes or "all", not {required!r}')
+            object.__setattr__(self, "required", tuple(required))
         if isinstance(self.min_nodes, bool) or not isinstance(self.min_nodes, int) or self.min_nodes < 1:
             raise SpecError(
                 f"Quorum(min_nodes=...) takes a whole number of 1 or more, not {self.min_nodes!r}"
@@ -70,6 +77,7 @@ class Quorum:
         lost = set(failed) - answered
         pending = set() if closed else set(selected) - answered - lost
         possible = answered | pending
-        if len(possible) < self.min_nodes or not set(self.required) <= possible:
+        required = set(selected if self.required == ALL else self.required)
+        if len(possible) < self.min_nodes or not required <= possible:
             return Verdict.IMPOSSIBLE
         return Verdict.OPEN if pending else Verdict.MET

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.config import load_config
-from fedjob.common.errors import JobFailed
+from fedjob.common.errors import JobFailed, NodeRefused
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Answer, Message
 from fedjob.common.types import Address
@@ -72,7 +72,8 @@ class Admission:
         """Return once the job may start; the nodes that take part are its `included`.
 
         Raises:
-            JobFailed: it may not, or can't.
+            NodeRefused: owners refuse it.
+            JobFailed: it can't.
         """
         with self._session.lock:
             nodes = tuple(sorted(self._spec.datasets))
@@ -203,7 +204,8 @@ class Admission:
         """Say why it does not start.
 
         Raises:
-            JobFailed: always.
+            NodeRefused: owners refuse it.
+            JobFailed: in every other case.
         """
         state, quorum = self._state, self._spec.the_quorum
         refused = state.gate is Gate.REJECTED
@@ -214,9 +216,10 @@ class Admission:
             self._gates.enter(State.WAITING, state.reason, state.detail)
         self._gates.enter(outcome, state.reason, state.detail)
         after = f" after {state.num_tries} tries" if state.num_tries > 1 else ""
-        raise JobFailed(
+        text = (
             f"too few nodes take part{after}: {state.detail}. Expected {quorum.min_nodes} or more"
-            f"{and_required(quorum)}; ask the nodes' owners, or start the nodes",
-            reason=state.reason,
-            outcome=outcome.value,
+            f"{and_required(quorum)}; ask the nodes' owners, or start the nodes"
         )
+        if refused:
+            raise NodeRefused(text, reason=state.reason, outcome=outcome.value, nodes=state.lost)
+        raise JobFailed(text, reason=state.reason, outcome=outcome.value)

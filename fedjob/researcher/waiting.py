@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from fedjob.common.errors import JobError, JobFailed, NoSuchJob, NotReady, WaitTimeout
+from fedjob.common.errors import JobError, JobFailed, NodeRefused, NoSuchJob, NotReady, WaitTimeout
 from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.researcher.events import EventFile, JobEvent, is_job_state
 from fedjob.researcher.folder import JobFolder
@@ -16,6 +16,7 @@ from fedjob.researcher.record import JobRecord
 
 FIRST_LOOK_S = 0.02
 LOOK_S = 0.3
+_REFUSED = ("rejected", "revoked")
 REVIVE_S = 10.0
 """A job that waits and that nobody runs gets a runner, at most so often."""
 
@@ -35,6 +36,7 @@ def wait_for(
         tell: is given the events of this attempt as they come.
 
     Raises:
+        NodeRefused: it was rejected; names the nodes whose owners did.
         JobFailed: it ended otherwise; carries outcome and reason.
         WaitTimeout: it goes on, but time is up.
         NotReady: it is a draft.
@@ -81,9 +83,12 @@ def wait_for(
 def failure(id_: str, record: JobRecord) -> JobFailed:
     """Return the error that says how a job ended."""
     why = f" ({record.reason}{': ' if record.detail else ''}{record.detail})" if record.reason else ""
-    return JobFailed(
-        f"job {id_} is {record.state}{why}", reason=record.reason or record.state, outcome=record.state
-    )
+    text, reason = f"job {id_} is {record.state}{why}", record.reason or record.state
+    if record.state == State.REJECTED:
+        refused = {node: str(said.get("note") or said["state"]) for node, said in record.grants.items()}
+        nodes = {node: said for node, said in refused.items() if record.grants[node]["state"] in _REFUSED}
+        return NodeRefused(text, reason=reason, outcome=record.state, nodes=nodes)
+    return JobFailed(text, reason=reason, outcome=record.state)
 
 
 def _before_attempt(folder: JobFolder) -> int:

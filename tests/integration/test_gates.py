@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedjob import FedAvg, Job, JobFailed, Quorum
+from fedjob import FedAvg, Job, JobFailed, NodeRefused, Quorum
 from fedjob.common.errors import SpecError
 from fedjob.common.messages import End, Offer, Ping, Task
 from fedjob.common.plans.source import extract
@@ -207,6 +207,25 @@ def test_a_rejected_job_is_rejected_and_carries_the_owners_note(field: Field, se
     assert (job.state, job.reason, error.outcome) == ("rejected", "rejected", "rejected")
     assert "too vague" in str(error)
     assert "too vague" in str(job.why())
+
+
+@pytest.mark.feature("BF-46")
+def test_one_refusal_of_three_ends_a_job_that_needs_all_and_no_other(field: Field, session: Session) -> None:
+    field.node("no", {"status": "rejected", "grant_state": "rejected", "note": "too vague"})
+    field.node("yes-1")
+    field.node("yes-2")
+    every = make_job(session, quorum=Quorum(required="all"))
+    with pytest.raises(NodeRefused, match="no: rejected: too vague") as caught:
+        every.run(progress=False)
+    assert caught.value.nodes == {"no": "rejected: too vague"}
+    assert (every.state, caught.value.outcome) == ("rejected", "rejected")
+    with pytest.raises(NodeRefused) as again:
+        every.wait(silent=True)
+    assert again.value.nodes == {"no": "too vague"}
+    assert not any(node.heard_of(Task) for node in field.nodes.values())
+    with pytest.raises(JobFailed, match="scripted"):
+        make_job(session).run(progress=False)
+    assert [len(field.nodes[name].heard_of(Task)) for name in ("no", "yes-1", "yes-2")] == [0, 1, 1]
 
 
 def test_a_grants_deadline_starts_the_job_with_those_who_decided(field: Field, session: Session) -> None:

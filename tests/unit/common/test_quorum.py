@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,9 +43,24 @@ def test_a_lost_required_node_makes_it_impossible_at_once() -> None:
     assert Quorum(required=("b",)).decide(NODES, ["a"], ["b"]) is Verdict.IMPOSSIBLE
 
 
+def test_all_means_those_that_are_asked() -> None:
+    everybody = Quorum(required="all")
+    assert everybody.decide(NODES, NODES[1:], []) is Verdict.OPEN
+    assert everybody.decide(NODES, NODES[1:], ["a"]) is Verdict.IMPOSSIBLE
+    assert everybody.decide(["b", "c"], ["b", "c"], ["a"]) is Verdict.MET
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"min_nodes": 0}, {"min_nodes": True}, {"deadline_s": 0}, {"deadline_s": -1.0}]
+    "wrong",
+    [
+        {"required": "alll"},
+        {"required": [1]},
+        {"min_nodes": 0},
+        {"min_nodes": True},
+        {"deadline_s": 0},
+        {"deadline_s": -1.0},
+    ],
 )
-def test_a_wrong_argument_says_what_was_expected(wrong: dict[str, float]) -> None:
+def test_a_wrong_argument_says_what_was_expected(wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="takes"):
-        Quorum(**wrong)  # type: ignore[arg-type]
+        Quorum(**wrong)
