@@ -18,8 +18,8 @@ from typing import Any
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError, NodeFailure, PlanError
-from fedjob.common.measured import naming
 from fedjob.common.items import Items
+from fedjob.common.measured import naming
 from fedjob.common.seeds import seed_for
 
 CHILD_STEP = "child"
@@ -141,6 +141,7 @@ class Workbench:
         started = time.perf_counter()
         import torch
 
+        from fedjob.common.auxiliary import join
         from fedjob.common.guard import not_finite
         from fedjob.common.params import FileParams, save_params
         from fedjob.common.plans.function import declared
@@ -184,12 +185,13 @@ class Workbench:
         output = Path(order.output_path)
         params_path = state_path = ""
         value = contribution.value
-        if is_params(value):
-            if problem := not_finite(value):
+        if is_params(value) or contribution.aux:
+            tensors = join(value if is_params(value) else {}, contribution.aux)
+            if problem := not_finite(tensors):
                 raise NodeFailure(order.node, *problem.split(": ", 1))
             params_path = str(output / "params.safetensors")
-            save_params(value, Path(params_path))
-            value = None
+            save_params(tensors, Path(params_path))
+            value = None if is_params(value) else value
         kept = {"plan": None if plan is None else plan.get_state(), "protocol": local.state}
         if order.step != "validate" and (kept["plan"] or kept["protocol"]):
             state_path = str(output / "state.safetensors")

@@ -131,7 +131,8 @@ def _progress(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
 
 
 def _metrics(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
-    measured = {key: value for key, value in body.items() if key not in _QUIET}
+    told = body.get("values") or body
+    measured = {key: value for key, value in told.items() if key not in _QUIET}
     phase = f"{body['phase']}: " if body.get("phase") else ""
     return [f"{phase}{pairs(measured)}"], f"{_who(event)}{phase}{pairs(measured)}"
 

@@ -213,7 +213,8 @@ def _progress(live: Live, event: JobEvent) -> Live:
 
 def _metrics(live: Live, event: JobEvent) -> Live:
     before = live.metrics.get(event.node, {})
-    now = {key: float(value) if value in _ODD else value for key, value in event.body.items()}
+    body = {key: value for key, value in event.body.items() if key not in ("values", "source")}
+    now = {key: float(value) if value in _ODD else value for key, value in body.items()}
     return replace(live, metrics={**live.metrics, event.node: {**before, **now}})
 
 

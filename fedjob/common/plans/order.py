@@ -89,3 +89,15 @@ def num_updates(
     if args.batch_maxnum is not None:
         per_epoch = min(per_epoch, args.batch_maxnum)
     return per_epoch * (args.epochs or 1)
+
+
+def is_told(done: int, total: int, args: TrainingArgs) -> bool:
+    """Tell whether a `metrics` event follows an update: every `log_interval`, and at the end of each epoch.
+
+    Args:
+        done: updates so far.
+        total: of the round, 0 where only its end will tell.
+    """
+    per_epoch = total // args.epochs if args.epochs else 0
+    at_end = done == total or (per_epoch > 0 and done % per_epoch == 0)
+    return at_end or done % args.log_interval == 0

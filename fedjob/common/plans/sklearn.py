@@ -13,7 +13,7 @@ from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.metrics import MetricState, add_all, is_state, mean_state, measure, values
 from fedjob.common.plans.args import Arguments, TrainingArgs
 from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, overrides
-from fedjob.common.plans.order import epoch_batches, num_updates, split_indices, training_batches
+from fedjob.common.plans.order import epoch_batches, is_told, num_updates, split_indices, training_batches
 from fedjob.common.plans.randomness import seeded
 from fedjob.common.seeds import seed_for
 
@@ -169,7 +169,7 @@ class SklearnPlan(TrainingPlan):
                 raise self.fail("not_finite", f"the loss is {loss}: scale the inputs, or learn more slowly")
             self._fitted.update(inputs, targets)
             done, samples, loss_sum = done + 1, samples + len(rows), loss_sum + loss * len(rows)
-            if done % args.log_interval == 0 or done == total:
+            if is_told(done, total, args):
                 self.ctx.emit(
                     "metrics",
                     {
@@ -178,6 +178,7 @@ class SklearnPlan(TrainingPlan):
                         "iteration": done,
                         "num_updates": total,
                         "epoch": round(samples / num_rows, 4),
+                        "epochs": args.epochs,
                         "samples": samples,
                         "loss": loss,
                     },

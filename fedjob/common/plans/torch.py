@@ -16,7 +16,7 @@ from fedjob.common.metrics import MetricState, add_all, is_state, mean_state, me
 from fedjob.common.plans.args import Arguments, TrainingArgs
 from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, overrides
 from fedjob.common.plans.examples import Examples, Stream, examples_of, num_in_batch, to_device
-from fedjob.common.plans.order import epoch_batches, num_updates, split_indices, training_batches
+from fedjob.common.plans.order import epoch_batches, is_told, num_updates, split_indices, training_batches
 from fedjob.common.plans.randomness import seeded
 from fedjob.common.plans.statetree import copy_tree, load_optimizer, optimizer_tree
 from fedjob.common.seeds import seed_for
@@ -199,12 +199,11 @@ class TorchPlan(TrainingPlan):
     def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
         total, num_rows = self._num_updates(), self.num_train
         done, samples, loss_sum = 0, 0, 0.0
-        interval = self.training_args.log_interval
         for batch in self._training_batches():
             size = num_in_batch(batch)
             loss = self._update(to_device(batch, self.device), adjust)
             done, samples, loss_sum = done + 1, samples + size, loss_sum + loss * size
-            if done % interval == 0 or done == total:
+            if is_told(done, total, self.training_args):
                 self.ctx.emit(
                     "metrics",
                     {
@@ -213,6 +212,7 @@ class TorchPlan(TrainingPlan):
                         "iteration": done,
                         "num_updates": total,
                         "epoch": round(samples / num_rows, 4) if num_rows else 0.0,
+                        "epochs": self.training_args.epochs,
                         "samples": samples,
                         "loss": loss,
                     },

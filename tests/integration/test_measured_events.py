@@ -1,0 +1,59 @@
+"""What every algorithm tells of its measurements, in one form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedjob import FedAvg, Job, SklearnPlan
+from fedjob.common.measured import measured
+from tests.data import make_points
+from tests.plans import Tiny
+
+
+class LinearRegression(SklearnPlan):
+    """A plane through points."""
+
+    def init_estimator(self, model_args):  # type: ignore[no-untyped-def]
+        from sklearn.linear_model import SGDRegressor
+
+        return SGDRegressor()
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        return dataset.arrays()
+
+
+@pytest.mark.feature("TB-77")
+def test_two_nodes_that_train_three_epochs_tell_of_each_epoch(tmp_path: Path) -> None:
+    data = {name: make_points(tmp_path / f"{name}.npz", 40, seed) for seed, name in enumerate("ab")}
+    args = {"lr": 0.05, "epochs": 3, "batch_size": 8, "log_interval": 100}
+    job = Job(FedAvg(), training_plan=Tiny, data=data, nodes="local", home=tmp_path, training_args=args)
+    job.run(progress=False)
+    told = job.events(type="metrics")
+    found = [(e.node, e.round, e.body["epoch"], e.body["epochs"]) for e in told]
+    assert sorted(found) == [(node, 1, epoch, 3) for node in "ab" for epoch in (1.0, 2.0, 3.0)]
+    assert all(set(e.body["values"]) == {"loss"} for e in job.events(type="metrics"))
+
+
+@pytest.mark.feature("TB-78")
+def test_a_regression_tells_metrics_like_any_other_plan_under_its_own_name(tmp_path: Path) -> None:
+    job = Job(
+        FedAvg(),
+        training_plan=LinearRegression,
+        data=make_points(tmp_path / "p.npz", 40, 1),
+        nodes="local",
+        home=tmp_path,
+        model_args={"num_features": 4},
+        training_args={"epochs": 1, "batch_size": 8, "test_ratio": 0.25, "test_on_local_updates": True},
+    )
+    job.run(progress=False)
+    told = list(job.events(type="metrics"))
+    assert {event.body["source"] for event in told} == {"LinearRegression"}
+    assert [set(event.body["values"]) for event in told] == [{"loss"}, {"mse"}]
+
+
+def test_numbers_and_values_that_a_plan_gives_are_put_together() -> None:
+    body = measured({"epoch": 2, "auc": 0.5, "values": {"f1": 0.25}, "note": "x"}, "Mine")
+    assert body["values"] == {"f1": 0.25, "auc": 0.5}
+    assert measured({"loss": 1.0, "source": "inner"}, "Mine")["source"] == "inner"
