@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedjob.common.contribution import Contribution
 from fedjob.common.protocols.base import (
@@ -17,6 +17,9 @@ from fedjob.common.protocols.base import (
     State,
     View,
 )
+
+if TYPE_CHECKING:
+    from fedjob.common.plans.base import Adjust
 
 
 class TrainingProtocol(FederatedProtocol):
@@ -55,7 +58,11 @@ class TrainingProtocol(FederatedProtocol):
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         """Train the plan, which has the instruction's parameters, and return what the node answers."""
-        outcome = local.plan.train()
+        return self.train_with(local)
+
+    def train_with(self, local: Local, adjust: Adjust | None = None) -> Contribution:
+        """Train with corrected gradients; return the parameters, the number of examples, the metrics."""
+        outcome = local.plan.train(adjust)
         return Contribution(local.plan.get_params(), float(outcome.num_examples), {"train": outcome.metrics})
 
     def finish(self, state: State, gathered: Gathered) -> State:
