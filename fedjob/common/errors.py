@@ -4,6 +4,7 @@
       SpecError                 a wrong argument; also a ValueError
         NoDatasets              nothing at any node matches `data=`
         PlanError               a training plan can't be found, extracted, compiled or built
+          IncompletePlan        it lacks methods, which are named; also a TypeError
       MissingPackage            a package is not installed here; also an ImportError
       ConfigError               a home, its config.toml or a FEDJOB_* variable is wrong
       WireError
@@ -87,6 +88,10 @@ class PlanError(SpecError):
         super().__init__(message)
         self.path = None if path is None else str(path)
         self.name = name
+
+
+class IncompletePlan(PlanError, TypeError):
+    """A training plan lacks methods that its kind needs; they are named."""
 
 
 class MissingPackage(FedjobError, ImportError):

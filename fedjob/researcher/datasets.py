@@ -14,7 +14,25 @@ from fedjob.researcher.folder import JobFolder
 if TYPE_CHECKING:
     from fedjob.researcher.session import Session
 
-_FORMS = 'data={"tags": ["heart"]}, data="node/name", dataset handles, a local path, None, or a list of these'
+_FORMS = (
+    'data={"tags": ["heart"]}, data="node/name", data={"node-a": "name", "node-b": "other name"}, dataset handles, '
+    "a local path, None, or a list of these"
+)
+
+
+def check_names(data: Any, nodes: Any) -> None:
+    """Refuse one name for the datasets of several nodes: each node names its own.
+
+    Raises:
+        SpecError: says how to name each.
+    """
+    if not isinstance(data, str) or "/" in data or nodes is None or isinstance(nodes, str) or len(nodes) < 2:
+        return
+    each = ", ".join(f"{node!r}: ..." for node in nodes)
+    raise SpecError(
+        f"data={data!r} is one name, but there are {len(nodes)} nodes, each with names of its own: "
+        f"write data={{{each}}}, or search by tags"
+    )
 
 
 def resolve(
@@ -120,9 +138,8 @@ def _choose(data: Any, offered: list[DatasetHandle]) -> Iterable[DatasetHandle]:
             return [handle for handle in offered if handle.name == data]
         return [handle for handle in offered if str(handle) == data]
     if isinstance(data, Mapping):
-        unknown = set(data) - {"tags", "name"}
-        if unknown or not data:
-            raise SpecError(f"data={data!r}: expected the keys 'tags' or 'name'; write {_FORMS}")
+        if not data or set(data) - {"tags", "name"}:
+            return _named_by_node(data, offered)
         tags = data.get("tags", [])
         if isinstance(tags, str):
             tags = [tags]
@@ -134,6 +151,19 @@ def _choose(data: Any, offered: list[DatasetHandle]) -> Iterable[DatasetHandle]:
     if isinstance(data, (list, tuple)):
         return [handle for item in data for handle in _choose(item, offered)]
     raise SpecError(f"data={data!r} is a {type(data).__name__}; write {_FORMS}")
+
+
+def _named_by_node(names: Mapping[Any, Any], offered: list[DatasetHandle]) -> list[DatasetHandle]:
+    """Return the dataset that is named at each node."""
+    if not names or not all(isinstance(text, str) for text in (*names, *names.values())):
+        raise SpecError(f"data={names!r}: expected the keys 'tags' or 'name', or nodes; write {_FORMS}")
+    found = {handle.node: handle for handle in offered if names.get(handle.node) == handle.name}
+    if missing := [f"{node}/{name}" for node, name in names.items() if node not in found]:
+        listed = ", ".join(map(str, offered)) or "none at all"
+        raise NoDatasets(
+            f"there is no dataset {' or '.join(missing)}; the nodes that answered offer {listed}"
+        )
+    return list(found.values())
 
 
 def resolve_local(

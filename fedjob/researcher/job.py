@@ -31,7 +31,7 @@ from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.cloning import changed_spec, copy_definition
 from fedjob.researcher.components import from_part
-from fedjob.researcher.datasets import resolve, resolve_local
+from fedjob.researcher.datasets import check_names, resolve, resolve_local
 from fedjob.researcher.definition import open_definition
 from fedjob.researcher.deployment import restore_plans, write_plans
 from fedjob.researcher.folder import JobFolder
@@ -74,7 +74,7 @@ class Job(Asking, Living, Looking, ByHand):
             that trained, to predict with.
         training_plan: a class, an instance, or "file.py:Class"; or a plan per node,
             `{"node-a": PlanA, "node-b": PlanB}`, see docs/scheduling.md.
-        data: `{"tags": [...]}`, "node/name", dataset handles, or a list of these;
+        data: `{"tags": [...]}`, "node/name", a map from nodes to names, dataset handles, or a list of these;
             for `nodes="local"` a path, `{"path": ..., "reader": ..., "options": ...}`,
             or a map from node names to these.
         model_args: plain data for the plan's `init_model`.
@@ -185,6 +185,7 @@ class Job(Asking, Living, Looking, ByHand):
         )
         self._session = session
         self._data, brought = take_brought(data, local=nodes == LOCAL)
+        check_names(self._data, defined.nodes)
         self._nodes_asked = nodes = defined.nodes
         self._as_node = as_node
         self._source = defined.source

@@ -15,7 +15,7 @@ import torch
 
 import fedjob
 from fedjob import FedAvg, Job, JobFailed
-from fedjob.common.errors import NotReady, PlanError, SpecError, WrongResult
+from fedjob.common.errors import NoDatasets, NotReady, PlanError, SpecError, WrongResult
 from fedjob.common.identity import Identity
 from fedjob.common.plans.source import extract
 from fedjob.node.datasets import Datasets, describe_dataset
@@ -174,6 +174,22 @@ def test_a_function_that_needs_no_data_runs_at_the_nodes_that_are_named_or_at_al
     assert everywhere.run(progress=False).value == {"node1": [True, "hi"], "node2": [True, "hi"]}
     here = Job(remote.nothing_needed.bind(word="hi"), nodes="local", home=session.home)
     assert here.run(progress=False).value == [True, "hi"]
+
+
+@pytest.mark.feature("BF-52")
+def test_one_name_for_several_nodes_is_refused_and_a_name_for_each_is_not(session: Session) -> None:
+    greet = remote.nothing_needed.bind(word="hi")
+    with pytest.raises(SpecError, match=r"write data=\{'node1': \.\.\., 'node2': \.\.\.\}"):
+        Job(greet, data="heart", nodes=["node1", "node2"], session=session)
+    job = Job(greet, data={"node1": "heart", "node2": "toy"}, session=session)
+    assert job.run(progress=False).value == {"node1": [False, "hi"], "node2": [False, "hi"]}
+    assert [str(used) for used in job.data] == ["node1/heart", "node2/toy"]
+    with pytest.raises(
+        NoDatasets, match="there is no dataset node2/hart; the nodes that answered offer node1/"
+    ):
+        Job(greet, data={"node1": "heart", "node2": "hart"}, session=session).run(progress=False)
+    with pytest.raises(SpecError, match="expected the keys 'tags' or 'name', or nodes"):
+        Job(greet, data={"tag": ["heart"]}, session=session).run(progress=False)
 
 
 def test_an_error_in_a_function_tells_its_class_and_line_and_no_value(session: Session) -> None:

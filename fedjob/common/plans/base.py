@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import NodeFailure, PlanError
+from fedjob.common.errors import IncompletePlan, NodeFailure, PlanError
 from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.seeds import seed_for
 
@@ -126,6 +126,9 @@ class TrainingPlan(ABC):
     extra_args: ClassVar[tuple[str, ...]] = ()
     """Names of training arguments that this plan understands beside the common ones."""
 
+    aux_modules: ClassVar[tuple[str, ...]] = ()
+    """Auxiliary variables that suit the plan's optimizer, such as `("scaffold",)` for plain SGD."""
+
     required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Methods that a user must write, with the names of their arguments."""
 
@@ -205,6 +208,14 @@ class TrainingPlan(ABC):
             NodeFailure: there is no test data, or a prediction is not finite.
         """
 
+    def gradients(self) -> dict[str, torch.Tensor]:
+        """Return the gradient of the mean loss over the training split, by parameter; nothing is trained.
+
+        Raises:
+            PlanError: this kind of plan can't.
+        """
+        raise PlanError(f"{type(self).__name__} shows no gradients: derive it from TorchPlan")
+
     def predict_all(self) -> Any:
         """Return a prediction for every example of the node, in their order: an array with a row for each.
 
@@ -250,8 +261,8 @@ def check_plan_class(cls: object) -> type[TrainingPlan]:
     """Return `cls` if it is a complete training plan.
 
     Raises:
-        PlanError: it is not a class, not a plan, lacks methods (all are
-            named), or takes other arguments than it will be given.
+        IncompletePlan: it lacks methods; all are named.
+        PlanError: it is not a class, not a plan, or takes other arguments than it will be given.
     """
     if not isinstance(cls, type):
         raise PlanError(f"a training plan is a class derived from TorchPlan or SklearnPlan, not {cls!r:.200}")
@@ -262,14 +273,16 @@ def check_plan_class(cls: object) -> type[TrainingPlan]:
         )
     kind = _kind_of(cls)
     if kind is None:
-        raise PlanError(
-            f"{cls.__name__} derives from TrainingPlan itself: derive it from TorchPlan or SklearnPlan",
+        lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))) or "nothing else"
+        raise IncompletePlan(
+            f"{cls.__name__} derives from TrainingPlan itself and lacks {lacking}: derive it from TorchPlan or "
+            "SklearnPlan, which have these",
             name=cls.__name__,
         )
     missing = [name for name in kind.required_methods if not overrides(cls, kind, name)]
     if missing:
         signatures = ", ".join(_signature(name, kind.required_methods[name]) for name in missing)
-        raise PlanError(f"{cls.__name__} lacks {signatures}", name=cls.__name__)
+        raise IncompletePlan(f"{cls.__name__} lacks {signatures}", name=cls.__name__)
     for name, arguments in {**kind.required_methods, **kind.optional_methods}.items():
         if overrides(cls, kind, name):
             _check_signature(cls, name, arguments)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
+from fedjob import FedAvg, Job
 from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.common.metrics import value, values
 from fedjob.common.plans.args import Arguments
@@ -592,6 +594,28 @@ class Attribute(Line):
 def test_an_incomplete_plan_is_refused_with_all_that_it_lacks(cls: Any, words: str) -> None:
     with pytest.raises(PlanError, match=words):
         check_plan_class(cls)
+
+
+def written(*args: Any) -> Any:
+    return None
+
+
+class NoKind(TrainingPlan):
+    """Writes everything but `get_params`."""
+
+    build = start_step = set_params = load_data = train = validate = get_state = set_state = written
+    num_train = property(written)
+
+
+@pytest.mark.feature("BF-25")
+def test_a_plan_without_a_method_is_a_type_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="NoKind derives from TrainingPlan itself and lacks get_params:"):
+        check_plan_class(NoKind)
+    with pytest.raises(TypeError, match="abstract method get_params"):
+        NoKind()  # type: ignore[abstract]
+    with pytest.raises(TypeError, match=r"Half lacks init_optimizer\(self, model, training_args\)"):
+        Job(FedAvg(), training_plan=Half, data="x.npz", nodes="local", home=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_child_task_is_launched_at_a_node_alone() -> None:
