@@ -20,17 +20,20 @@ class Contribution:
         value: named tensors (any mapping of them, lazily loaded or not), or plain data.
         weight: finite and 0 or more; usually the number of examples.
         metrics: `{phase: {name: state}}`.
+        aux: auxiliary variables, `{module: {name: tensor}}`, see `common/auxiliary.py`.
     """
 
     value: Any = None
     weight: float = 0.0
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    aux: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __add__(self, other: Contribution) -> Contribution:
         return Contribution(
             add_values(self.value, other.value),
             self.weight + other.weight,
             add_phases(self.metrics, other.metrics),
+            add_values(self.aux, other.aux),
         )
 
 

@@ -8,6 +8,7 @@ allocate or execute anything.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -127,6 +128,16 @@ def save_params(
         seen.add(pointer)
     save_file(ready, path, metadata=metadata)
     fsync_file(path)
+
+
+def hash_params(params: Mapping[str, torch.Tensor]) -> str:
+    """Return the sha256 of names, dtypes, shapes and values, whatever the order: 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, (dtype, shape) in schema_of(params).items():
+        digest.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
+        values = params[name].detach().to("cpu").contiguous()
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def schema_of(params: Mapping[str, torch.Tensor]) -> Schema:

@@ -217,16 +217,17 @@ class ByHand(ABC):
             path = self._folder.make_spool(position.round + 1) / "given.safetensors"
             path.unlink(missing_ok=True)
             save_params(given, path)
-            total = Contribution(FileParams(path), gathered.total.weight if gathered else 0.0)
-            replies = {} if gathered is None else gathered.replies
-            gathered = Gathered(total=total, replies=replies, left_out=gathered.left_out if gathered else {})
+            if gathered is None:
+                gathered = Gathered(total=Contribution(FileParams(path)), replies={}, left_out={})
+            else:
+                gathered = replace(gathered, total=replace(gathered.total, value=FileParams(path)))
         assert gathered is not None
         state = runner.protocol.finish({**position.state, "round": position.round}, gathered)
         position = replace(position, state=state, round=position.round + 1)
         runner.position = self._position = runner.commit(position, gathered)
         self._gathered = None
-        current = state["params"]
-        current.ref = runner.gatherer.publish(current.path)
+        current = runner.position.state["params"]
+        current.ref = current.ref or runner.gatherer.publish(current.path)
         return str(current.path), current.ref
 
     def save_state_breakpoint(self, path: str | Path) -> Path:

@@ -22,7 +22,8 @@ class TrainingReply:
     Args:
         success: False for a node that was left out; `msg` then says why.
         params_path: safetensors file of the node's parameters; empty after a validation.
-        optim_aux_var: `{module: {...}}`, empty where the optimizer shares none.
+        optim_aux_var: `{module: {name: tensor}}`, empty where the optimizer shares none; a tensor is read when
+            it is asked for.
         encryption_factor: always None; secure aggregation travels another way.
         metrics: `{phase: {name: value}}`.
     """
@@ -45,9 +46,10 @@ class TrainingReply:
         """The node's parameters, read from their file now; None after a validation."""
         if not self.params_path:
             return None
+        from fedjob.common.auxiliary import split
         from fedjob.common.params import FileParams
 
-        stored = FileParams(Path(self.params_path))
+        stored, _ = split(FileParams(Path(self.params_path)))
         return {name: stored[name].clone() for name in stored}
 
 
@@ -93,6 +95,8 @@ def make_replies(
     arrivals: Mapping[str, Arrival], left_out: Mapping[str, str], datasets: Mapping[str, Mapping[str, Any]]
 ) -> Replies:
     """Return a round's replies, those that count first, then those left out; in the order of node ids."""
+    from fedjob.common.auxiliary import split
+
     replies = Replies()
     for node, arrival in sorted(arrivals.items()):
         result = arrival.result
@@ -104,6 +108,7 @@ def make_replies(
                 node_id=node,
                 state_id=result.state,
                 params_path=str(arrival.params.path) if arrival.params is not None else "",
+                optim_aux_var={} if arrival.params is None else split(arrival.params)[1],
                 sample_size=result.num_examples,
                 timing=dict(result.timing),
                 metrics={

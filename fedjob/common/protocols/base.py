@@ -9,8 +9,10 @@ breakpoint is data.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fedjob.common.folds.base import Fold
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from fedjob.common.contribution import Contribution
     from fedjob.common.params import Schema
+    from fedjob.common.plans.base import TrainingPlan
 
 State = dict[str, Any]
 """A protocol's state on the researcher: a map of plain data and named tensors."""
@@ -48,6 +51,8 @@ class Ask:
         late: what becomes of a contribution that comes after the ask was closed.
         schema: names, dtypes and shapes that a contribution must have; None for
             those of `shared["params"]`, where there are any.
+        aux: module -> names, dtypes and shapes of the auxiliary variables that it must have.
+        sends_total: the next round sends the total as it is, so it may be published at once.
     """
 
     step: str = "train"
@@ -59,6 +64,8 @@ class Ask:
     commit: bool = True
     late: Literal["drop", "keep"] = "drop"
     schema: Schema | None = None
+    aux: Mapping[str, Schema] = field(default_factory=dict)
+    sends_total: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ class Reply:
         state: id of the node state that the contribution proposes.
         threads: torch threads that computed it.
         params_hash: sha256 of the file of named tensors; empty when there was none.
+        aux: its auxiliary variables, `{module: {name: tensor}}`; a tensor is loaded when it is asked for.
     """
 
     node: str
@@ -91,6 +99,7 @@ class Reply:
     threads: int = 0
     params_hash: str = ""
     value: Any = None
+    aux: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +110,13 @@ class Gathered:
         total: the fold of the contributions that count.
         replies: node -> facts, for those.
         left_out: node -> reason, for the others that were asked.
+        num_nodes: of the job, asked or not.
     """
 
     total: Contribution
     replies: Mapping[str, Reply]
     left_out: Mapping[str, str]
+    num_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +191,23 @@ class FederatedProtocol(ABC):
     needs_plan: ClassVar[bool] = True
     """Whether the node's half uses a training plan."""
 
+    aux_modules: ClassVar[tuple[str, ...]] = ()
+    """Auxiliary variables that it exchanges with the plan's optimizer; a plan declares those that suit it."""
+
+    def check_plan(self, plan: type[TrainingPlan]) -> None:
+        """Raise what keeps a complete plan from serving this protocol; both sides ask before they begin.
+
+        Raises:
+            PlanError: it lacks something; says what.
+        """
+        return
+
+    batched_steps: ClassVar[tuple[str, ...]] = ()
+    """Steps whose contributions nodes may compute batch by batch: they add, or `join` puts them together."""
+
+    remembers_items: ClassVar[bool] = False
+    """Whether nodes remember which items they worked on, for jobs on new items only."""
+
     @abstractmethod
     def start(self, params: Mapping[str, Any]) -> State:
         """Return the researcher's first state. `params`: the initial parameters."""
@@ -196,8 +224,16 @@ class FederatedProtocol(ABC):
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         """Compute a node's answer."""
 
+    def join(self, parts: Sequence[Contribution], local: Local) -> Contribution:
+        """Put the contributions of a node's batches together, which come in the order of its items.
+
+        Args:
+            parts: at least one; loaded one by one as they are asked for.
+        """
+        return reduce(add, parts)
+
     def reduce(self, total: Contribution, local: Local) -> Contribution:
-        """Turn the sum of a node's batches into its answer."""
+        """Turn what `join` made of a node's batches into its answer."""
         return total
 
     @abstractmethod

@@ -1,0 +1,201 @@
+"""SCAFFOLD: averaging with gradients that are corrected for what makes the nodes differ.
+
+Karimireddy, Kale, Mohri, Reddi, Stich, Suresh 2020, "SCAFFOLD: Stochastic Controlled
+Averaging for Federated Learning", algorithm 1, https://arxiv.org/abs/1910.06378
+
+    x: parameters, c: control variate of all, c_k: of node k, both 0 at first
+    y_k = x, then K times:  y_k = y_k - lr * (g_k(y_k) - c_k + c)
+    c_k' = g_k(x)                            option I, over all the node's examples
+         = c_k - c + (x - y_k) / (K * lr)    option II
+    x    = x + server_lr * mean(y_k - x)     over the nodes that answered
+    c    = c + num_answered / num_nodes * mean(c_k' - c_k)
+
+For plain SGD option II is the mean of the gradients g_k(y_k) that the node met, and
+so it is computed here: it needs no learning rate. The mean is weighted by numbers of
+examples, as FedAvg's, or plain as in the paper.
+
+The researcher keeps x and c, and sends both to every node. A node keeps c_k, or the
+researcher keeps it and sends it to that node alone, for nodes that keep nothing; both
+end in the same parameters. It leaks y_k, c_k' - c_k and the number of examples to the
+researcher; the two sums are enough, so it can run under secure aggregation while the
+nodes keep c_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.contribution import Contribution
+from fedjob.common.errors import SpecError
+from fedjob.common.folds.base import Fold
+from fedjob.common.folds.mean import WeightedMean
+from fedjob.common.folds.plain_mean import PlainMean
+from fedjob.common.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
+from fedjob.common.protocols.training import TrainingProtocol
+
+if TYPE_CHECKING:
+    import torch
+
+MODULE = "scaffold"
+OPTIONS = ("I", "II")
+KEEPERS = ("node", "researcher")
+_OWN = "control_of_"
+
+
+@dataclass(frozen=True, slots=True)
+class Scaffold(TrainingProtocol):
+    """Averaging with control variates.
+
+    Args:
+        server_lr: of the researcher's step, above 0; 1 takes the mean as it is.
+        option: how a node makes its new control variate, `"II"` or `"I"`; I costs a pass over its examples.
+        weighted: means are weighted by numbers of examples; False counts every node alike.
+        kept_by: who keeps the nodes' control variates, `"node"` or `"researcher"`.
+    """
+
+    server_lr: float = 1.0
+    option: str = "II"
+    weighted: bool = True
+    kept_by: str = "node"
+
+    name: ClassVar[str] = "scaffold"
+    aux_modules: ClassVar[tuple[str, ...]] = (MODULE,)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.server_lr, bool) or not 0 < self.server_lr < float("inf"):
+            raise SpecError(f"Scaffold(server_lr=...) takes a number above 0, not {self.server_lr!r}")
+        if self.option not in OPTIONS:
+            raise SpecError(f'Scaffold(option=...) takes "I" or "II", not {self.option!r}')
+        if self.kept_by not in KEEPERS:
+            raise SpecError(f'Scaffold(kept_by=...) takes "node" or "researcher", not {self.kept_by!r}')
+
+    def start(self, params: Mapping[str, Any]) -> State:
+        import torch
+
+        control = {
+            name: torch.zeros_like(params[name]) for name in params if params[name].is_floating_point()
+        }
+        return {**TrainingProtocol.start(self, params), "control": control}
+
+    def instruct(self, state: State, view: View) -> Ask | Done:
+        from fedjob.common.params import schema_of
+
+        ask = TrainingProtocol.instruct(self, state, view)
+        if isinstance(ask, Done) or ask.step != "train":
+            return ask
+        fold: Fold = WeightedMean() if self.weighted else PlainMean()
+        return replace(
+            ask,
+            shared={**ask.shared, "control": state["control"]},
+            each={node: {"own_control": state[_OWN + node]} for node in view.nodes if _OWN + node in state},
+            fold=fold,
+            aux={MODULE: schema_of(state["control"])},
+            sends_total=self.server_lr == 1,
+        )
+
+    def train(self, instruction: Instruction, local: Local) -> Contribution:
+        control = instruction["control"]
+        if self.kept_by == "node":
+            before = local.state.get("control")
+        else:
+            before = instruction.values.get("own_control")
+        at_start = local.plan.gradients() if self.option == "I" else None
+        correction = _Correction(control, before)
+        trained = self.train_with(local, correction)
+        after = correction.mean() if at_start is None else _of_names(at_start, control)
+        if self.kept_by == "node":
+            local.state["control"] = after
+        change = after if before is None else {name: after[name] - before[name] for name in after}
+        return replace(trained, aux={MODULE: change})
+
+    def finish(self, state: State, gathered: Gathered) -> State:
+        after = TrainingProtocol.finish(self, state, gathered)
+        if MODULE not in gathered.total.aux:
+            return after
+        if self.server_lr != 1:
+            after["params"] = _stepped(state["params"], gathered.total.value, self.server_lr)
+        share = len(gathered.replies) / gathered.num_nodes
+        control, change = state["control"], gathered.total.aux[MODULE]
+        after["control"] = {name: (change[name] * share).add_(control[name]) for name in control}
+        if self.kept_by == "researcher":
+            for node, reply in gathered.replies.items():
+                own = state.get(_OWN + node)
+                after[_OWN + node] = reply.aux[MODULE] if own is None else _Sum(own, reply.aux[MODULE])
+        return after
+
+
+class _Correction:
+    """Called between backward pass and step: notes the gradient, then shifts it by `c - c_k`."""
+
+    def __init__(self, control: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor] | None) -> None:
+        self._control = control
+        self._own = own
+        self._shifts: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, torch.Tensor] = {}
+        self._num_updates = 0
+
+    def __call__(self, model: torch.nn.Module) -> None:
+        self._num_updates += 1
+        for name, parameter in model.named_parameters():
+            gradient = parameter.grad
+            if gradient is None or name not in self._control:
+                continue
+            if name not in self._sums:
+                self._prepare(name, gradient)
+            self._sums[name].add_(gradient)
+            gradient.add_(self._shifts[name])
+
+    def _prepare(self, name: str, gradient: torch.Tensor) -> None:
+        import torch
+
+        shift = self._control[name] if self._own is None else self._control[name] - self._own[name]
+        self._shifts[name] = shift.to(gradient.device)
+        exact = torch.promote_types(gradient.dtype, torch.float32)  # many small steps add up
+        self._sums[name] = torch.zeros_like(gradient, dtype=exact)
+
+    def mean(self) -> dict[str, torch.Tensor]:
+        """Return the mean gradient; zero for what was never trained."""
+        means = {name: total / self._num_updates for name, total in self._sums.items()}
+        return _of_names(means, self._control)
+
+
+class _Sum(Mapping[str, "torch.Tensor"]):
+    """Two sets of the same names, added tensor by tensor when asked for: one model in memory, not two a node."""
+
+    def __init__(self, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:
+        self._a, self._b = a, b
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._a[name] + self._b[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._a)
+
+    def __len__(self) -> int:
+        return len(self._a)
+
+
+def _of_names(
+    found: Mapping[str, torch.Tensor], control: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return what was found under the control variate's names and of its dtypes, on the CPU, else zeros."""
+    import torch
+
+    return {
+        name: found[name].to("cpu", like.dtype) if name in found else torch.zeros_like(like)
+        for name, like in control.items()
+    }
+
+
+def _stepped(
+    params: Mapping[str, torch.Tensor], mean: Mapping[str, torch.Tensor], server_lr: float
+) -> dict[str, torch.Tensor]:
+    """Return `x + server_lr * (mean - x)`; what is no floating-point number is the mean's."""
+    return {
+        name: (mean[name] - params[name]).mul_(server_lr).add_(params[name])
+        if mean[name].is_floating_point()
+        else mean[name]
+        for name in mean
+    }

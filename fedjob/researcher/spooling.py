@@ -1,0 +1,32 @@
+"""A protocol's tensors on disk, once: what breakpoints link and the next tasks send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedjob.common.durable import link_or_copy
+from fedjob.common.params import FileParams, save_params
+from fedjob.common.protocols.base import State
+from fedjob.common.work import is_params
+
+
+def spool_state(state: State, spool: Path) -> State:
+    """Return the state of a completed round with each set of named tensors in a file of this round's spool.
+
+    Args:
+        state: sets that lie in the spool of a round before are linked: that spool goes.
+        spool: an existing folder, beside those of other rounds.
+    """
+    spooled = dict(state)
+    for key, value in state.items():
+        path = spool / f"state_{key}.safetensors"
+        if isinstance(value, FileParams):
+            if value.path.parent != spool and value.path.parent.parent == spool.parent:
+                path.unlink(missing_ok=True)
+                link_or_copy(value.path, path)
+                spooled[key] = FileParams(path, value.ref)
+        elif is_params(value):
+            path.unlink(missing_ok=True)  # of an earlier try at this round
+            save_params(value, path)
+            spooled[key] = FileParams(path)
+    return spooled
