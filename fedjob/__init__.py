@@ -18,13 +18,14 @@ _NAMES = {
     "Cast": "fedjob.common.preprocess.columns",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
     "Encode": "fedjob.common.preprocess.categories",
+    "Evaluation": "fedjob.common.protocols.evaluation",
     "Explicit": "fedjob.researcher.selection",
     "FedAvg": "fedjob.common.protocols.fedavg",
     "FedjobError": "fedjob.common.errors",
     "Filter": "fedjob.common.preprocess.rows",
     "Fraction": "fedjob.researcher.selection",
     "Hook": "fedjob.researcher.hooks.base",
-    "Impute": "fedjob.common.preprocess.rows",
+    "Impute": "fedjob.common.preprocess.missing",
     "Inference": "fedjob.common.protocols.inference",
     "Items": "fedjob.common.items",
     "Job": "fedjob.researcher.job",
@@ -35,6 +36,8 @@ _NAMES = {
     "NotReady": "fedjob.common.errors",
     "Quorum": "fedjob.common.quorum",
     "Resize": "fedjob.common.preprocess.images",
+    "Scaffold": "fedjob.common.protocols.scaffold",
+    "Scale": "fedjob.common.preprocess.scale",
     "Select": "fedjob.common.preprocess.columns",
     "Session": "fedjob.researcher.session",
     "SklearnPlan": "fedjob.common.plans.sklearn",
@@ -61,6 +64,7 @@ __all__ = [
     "Cast",
     "EarlyStopping",
     "Encode",
+    "Evaluation",
     "Explicit",
     "FedAvg",
     "FedjobError",
@@ -78,6 +82,8 @@ __all__ = [
     "NotReady",
     "Quorum",
     "Resize",
+    "Scaffold",
+    "Scale",
     "Select",
     "Session",
     "SklearnPlan",
@@ -119,10 +125,14 @@ if TYPE_CHECKING:
     from fedjob.common.preprocess.categories import Bin, Encode
     from fedjob.common.preprocess.columns import Cast, Select, Target
     from fedjob.common.preprocess.images import Resize
-    from fedjob.common.preprocess.rows import Filter, Impute
+    from fedjob.common.preprocess.missing import Impute
+    from fedjob.common.preprocess.rows import Filter
+    from fedjob.common.preprocess.scale import Scale
     from fedjob.common.protocols import plans
+    from fedjob.common.protocols.evaluation import Evaluation
     from fedjob.common.protocols.fedavg import FedAvg
     from fedjob.common.protocols.inference import Inference
+    from fedjob.common.protocols.scaffold import Scaffold
     from fedjob.common.quorum import Quorum
     from fedjob.researcher.formatting import format_event
     from fedjob.researcher.handlers import off, on

@@ -17,9 +17,10 @@ from typing import Any
 
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError, NodeFailure, PlanError
+from fedjob.common.errors import FedjobError, NodeFailure, PlanError, SpecError
 from fedjob.common.items import Items
 from fedjob.common.measured import naming
+from fedjob.common.preprocess.learning import LEARN, LEARNED
 from fedjob.common.seeds import seed_for
 
 CHILD_STEP = "child"
@@ -139,6 +140,9 @@ class Workbench:
             NodeFailure: the work itself can't count, such as a loss that is not finite.
         """
         started = time.perf_counter()
+        order = _with_learned(order)
+        if order.step == LEARN:
+            return _measured(order)
         import torch
 
         from fedjob.common.auxiliary import join
@@ -234,6 +238,29 @@ class Workbench:
         plan.load_data(data)
         self._plan, self._data, self._made_of = plan, data, made_of
         return plan, True
+
+
+def _with_learned(order: WorkOrder) -> WorkOrder:
+    """Put what was found for the steps that prepare the data where the data are opened."""
+    if LEARNED not in order.values or not order.dataset:
+        return order
+    values = {name: value for name, value in order.values.items() if name != LEARNED}
+    return replace(order, values=values, dataset={**order.dataset, "learned": order.values[LEARNED]})
+
+
+def _measured(order: WorkOrder) -> WorkResult:
+    """Tell what a node tells of a step that finds values in the data of all nodes, see `preprocess.learning`."""
+    from fedjob.common.preprocess.learning import measure
+    from fedjob.common.readers import open_dataset
+
+    own = {name: value for name, value in order.dataset.items() if name not in ("preprocess", "learned")}
+    steps, learned = order.dataset.get("preprocess") or [], order.dataset.get("learned") or []
+    frame = open_dataset(own).frame()
+    try:
+        value, num_rows = measure(frame, steps, learned, int(order.limits.get("min_rows", 0)))
+    except SpecError as error:  # in words that count rows and name columns, and quote no value
+        raise NodeFailure(order.node, error.reason, str(error)) from error
+    return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
 
 
 def child_order(parent: WorkOrder, wanted: ChildOrder, values: Mapping[str, Any]) -> WorkOrder:

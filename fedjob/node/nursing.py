@@ -11,6 +11,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Task, work_key
+from fedjob.common.preprocess.learning import LEARNED
 from fedjob.common.work import CHILD_STEP
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.parts import Parts, Turn, task_of
@@ -42,13 +43,14 @@ class Nursing:
             raise DecodeError(f"a worker launched child {wanted.number} out of turn")
         place = f"{parent.child}/{wanted.number}" if parent.child else str(wanted.number)
         inputs = {name: siblings[number] for name, number in wanted.inputs.items()}
+        parent_task = task_of(parent)
         task = replace(
-            task_of(parent),
+            parent_task,
             protocol="function",
             config={},
             entry=wanted.entry,
-            values={INPUTS: inputs},
-            blobs={},
+            values={INPUTS: inputs, **_of_the_data(parent_task.values)},
+            blobs=_of_the_data(parent_task.blobs),
             params={},
             model_args={},
             training_args=wanted.args,
@@ -91,6 +93,11 @@ class Nursing:
             return ChildOutcome(number=number, ok=True, value=self._parts.spool.result(row.key).value)
         except DecodeError as error:
             return ChildOutcome(number=number, ok=False, reason="unreadable", detail=str(error))
+
+
+def _of_the_data(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a parent's instruction says of the data, which are its children's too."""
+    return {name: value for name, value in values.items() if name == LEARNED}
 
 
 def inputs_of(task: Task, spool: Spool) -> dict[str, Any]:

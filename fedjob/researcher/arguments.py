@@ -18,13 +18,15 @@ from fedjob.common.needs import read_need
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.protocols.fedopt import with_optimizer
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_party, new_job_id
 from fedjob.researcher.components import to_part
 from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
-from fedjob.researcher.operation import read_operation
+from fedjob.researcher.operation import Operation, read_operation
+from fedjob.researcher.preparing import with_known
 from fedjob.researcher.selection import SELECTORS, Selector
 from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args
 
@@ -74,6 +76,7 @@ def define(
     quorum: Quorum | None,
     selector: Selector | Callable[[int, list[str]], Sequence[str]] | str,
     fold: Fold | str | None,
+    server_optimizer: Any,
     hooks: Sequence[Hook],
     preprocess: list[PlainSteps],
     items: Items | None,
@@ -101,7 +104,8 @@ def define(
         for node, plan in deployed.plans.items()
     }
     nodes = _nodes_with_plans(nodes, deployed)
-    protocol_name, protocol_config = PROTOCOLS.config_of(wanted.protocol)
+    protocol = with_optimizer(wanted.protocol, server_optimizer)
+    protocol_name, protocol_config = PROTOCOLS.config_of(protocol)
     if isinstance(nodes, str) and nodes != LOCAL:
         raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {nodes!r}')
     if use not in _USES:
@@ -109,6 +113,9 @@ def define(
     check_count("rounds", rounds, 1)
     source = wanted.source
     trained_with = {} if wanted.trained is None else wanted.trained.model_args
+    trained_on = None if wanted.trained is None else wanted.trained.preprocess
+    found = [] if wanted.trained is None else wanted.trained.learned
+    preprocess, known = with_known(preprocess, trained_on, found)
     quorum = quorum or Quorum()
     checked_hooks = tuple(check_hook(hook) for hook in hooks)
     spec = JobSpec(
@@ -122,7 +129,7 @@ def define(
         training_args=wanted.training_args,
         launches=wanted.launches,
         rounds=rounds,
-        seed=secrets.randbits(62) if seed is None else seed,
+        seed=_drawn_seed(wanted) if seed is None else seed,
         local=nodes == LOCAL,
         selector=to_part(SELECTORS, selector),
         quorum=checked_quorum(quorum),
@@ -135,6 +142,7 @@ def define(
         keep=keep,
         use=use,
         preprocess=preprocess,
+        learned=known,
         items=checked_items(items),
         project=_text("project", project),
         props=plain_args("props", props),
@@ -157,6 +165,11 @@ def define(
         given_seed=seed,
         trained=None if wanted.trained is None else wanted.trained.params,
     )
+
+
+def _drawn_seed(wanted: Operation) -> int:
+    """Return the seed of a job that was given none: a fresh one, or that of the job whose result it takes up."""
+    return secrets.randbits(62) if wanted.trained is None else wanted.trained.seed
 
 
 def _nodes_with_plans(nodes: Sequence[str] | str | None, deployed: DeployMap) -> Sequence[str] | str | None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.codec import to_plain
 from fedjob.common.durable import link_or_copy
 from fedjob.common.errors import BreakpointMissing, SpecError
-from fedjob.common.params import FileParams, schema_of
+from fedjob.common.params import FileParams, save_params, schema_of
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.researcher.breakpoints import Breakpoint, load_breakpoint, newest_valid
 from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.position import Position
+from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.results import JobResult
 from fedjob.researcher.spec import load_spec
 
@@ -55,6 +55,13 @@ def first_params(init: Any, plan: TrainingPlan) -> Mapping[str, Any]:
     return given
 
 
+def write_first(params: Mapping[str, Any], plan: object, path: Path) -> None:
+    """Write a job's first parameters, and what kinds they are of, to a new file."""
+    from fedjob.common.plans.base import TrainingPlan
+
+    save_params(params, path, plan.kinds().metadata() if isinstance(plan, TrainingPlan) else None)
+
+
 def find_breakpoint(path: Path) -> Breakpoint:
     """Return the breakpoint at `path`; for a job's folder the newest one, or the job's beginning."""
     folder = JobFolder(path)
@@ -70,7 +77,7 @@ def find_breakpoint(path: Path) -> Breakpoint:
     first = FileParams(folder.initial_params)
     return Breakpoint(
         path=folder.breakpoint(0),
-        position=Position(state=protocol.start(first), training_args=spec.training_args),
+        position=first_position(spec, protocol.start(first)),
         spec=to_plain(spec),
         plan_text=folder.plan.read_bytes().decode(),
         extras={},

@@ -17,7 +17,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class _Record:
     ledger: list[Fold]
     extras: list[str]
     training_args: dict[str, Any]
+    learned: list[dict[str, Any]] = field(default_factory=list)
     stop: str = ""
 
 
@@ -92,6 +93,7 @@ def save_breakpoint(
             ledger=list(position.ledger),
             extras=sorted(extras or {}),
             training_args=dict(position.training_args),
+            learned=[dict(step) for step in position.learned],
             stop=position.stop,
         )
         _write(temporary / "record.mpk", pack(to_plain(record)), files)
@@ -210,6 +212,7 @@ def _load(path: Path) -> Breakpoint:
                 rows=tuple(record.rows),
                 ledger=tuple(record.ledger),
                 training_args=record.training_args,
+                learned=tuple(record.learned),
                 stop=record.stop,
             ),
             spec=spec,

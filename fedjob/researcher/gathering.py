@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.auxiliary import join_schemas, split
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.contribution import Contribution
 from fedjob.common.errors import DecodeError, SpecError
@@ -15,7 +16,8 @@ from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold as FoldRule
 from fedjob.common.guard import check_tensors, check_weight
 from fedjob.common.messages import MAX_INLINE_BYTES, Task
-from fedjob.common.params import FileParams, Schema, save_params, schema_of
+from fedjob.common.params import FileParams, Schema, hash_params, save_params, schema_of
+from fedjob.common.preprocess.learning import LEARN, LEARNED
 from fedjob.common.protocols.base import Ask, Gathered, Reply
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
@@ -27,9 +29,11 @@ from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Arrival, Federation, Place
 from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.history import measurements
+from fedjob.researcher.history import OVERALL, Measurement, measurements
+from fedjob.researcher.learning import learned
 from fedjob.researcher.partial import keep_replies
 from fedjob.researcher.position import Fold, Position
+from fedjob.researcher.sofar import RoundSoFar
 from fedjob.researcher.spec import JobSpec, resources_of
 
 Select = Callable[[int, tuple[str, ...]], tuple[str, ...]]
@@ -57,6 +61,7 @@ class Gatherer:
     named_states: Callable[[], Mapping[str, Collection[str]]]
     files: Ref | None = None
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
+    so_far: RoundSoFar = RoundSoFar()  # noqa: RUF009  (frozen)
     _published: list[Ref] = field(default_factory=list)
 
     def __call__(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
@@ -66,10 +71,14 @@ class Gatherer:
             QuorumNotReached: too few nodes answered in a way that counts.
             SpecError: the selection or the ask names nodes that the job does not have.
         """
+        if ask.step != LEARN:
+            position = learned(self.spec, position, self)
+        if position.learned:
+            ask = replace(ask, shared={**ask.shared, LEARNED: list(position.learned)})
         round_ = position.round + 1
         place = Place(job=self.spec.id, round=round_, step=ask.step, spool=self.folder.make_spool(round_))
         nodes = self._nodes(ask, round_)
-        expected = ask.schema if ask.schema is not None else _schema_of_shared(ask)
+        expected = _expected(ask)
         if ask.step == "validate":
             ask = self._only_the_model(ask, round_)
         tasks = self._tasks(ask, position, nodes, place.spool)
@@ -85,28 +94,40 @@ class Gatherer:
             self.events.add("error", round_=round_, node=node, reason=reason)
         arrivals = {node: collected.arrivals[node] for node in sorted(collected.arrivals)}
         self.replies = {r: a for r, a in self.replies.items() if r >= round_ - 1}
-        self.replies[round_] = arrivals
         keep_replies(self.folder, round_, ask.step, arrivals)
-        rule = self.fold or ask.fold
+        rule = self.fold if self.fold is not None and ask.step != LEARN else ask.fold
         total = self._fold(rule, [_contribution(arrival) for arrival in arrivals.values()])
         # what the next round begins with is published at once, so that it is hashed only once
-        total, output_hash = self._spool_total(total, place, publish=ask.commit and round_ < self.spec.rounds)
+        publish = ask.sends_total and ask.commit and round_ < self.spec.rounds
+        total, output_hash = self._spool_total(total, place, publish=publish)
         gathered = Gathered(
             total=total,
             replies={node: _reply(arrival) for node, arrival in arrivals.items()},
             left_out=dict(collected.left_out),
+            num_nodes=len(self.federation.num_rows),
         )
-        return gathered, self._advance(position, ask, rule, gathered, output_hash)
+        between_rounds = ask.step == "validate" and not ask.commit
+        if not between_rounds:
+            self.so_far = self.so_far.then(round_, arrivals, gathered, completes=ask.commit)
+        self.replies[round_] = arrivals if between_rounds else dict(self.so_far.arrivals)
+        rows = self._measured(position, gathered, between_rounds=between_rounds)
+        return gathered, replace(self._advance(position, ask, rule, gathered, output_hash), rows=rows)
 
     def _fold(self, rule: FoldRule, contributions: list[Contribution]) -> Contribution:
         """Fold; a fold of the job's own sees the values that nodes returned, not how they travelled."""
-        if self.fold is None:
+        if rule is not self.fold:
             return rule.fold(contributions)
         total = rule.fold([replace(c, value=decode(c.value)) for c in contributions])
         return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
 
     def _spool_total(self, total: Contribution, place: Place, *, publish: bool) -> tuple[Contribution, str]:
-        """Put a total's tensors on disk: from here on they are a file that is mapped, linked and sent."""
+        """Put a total's tensors on disk: from here on they are a file that is mapped, linked and sent.
+
+        Its auxiliary variables stay in memory: protocols make of them what they send next.
+        """
+        if is_params(total.value):
+            params, aux = split(total.value)
+            total = replace(total, value=params or None, aux=aux)
         if not is_params(total.value):
             return total, "" if total.value is None else hashlib.sha256(
                 pack(to_plain(total.value))
@@ -133,15 +154,28 @@ class Gatherer:
             fold_config=fold_config,
             inputs=[[node, reply.params_hash, reply.weight] for node, reply in gathered.replies.items()],
             output_hash=output_hash,
+            aux_hashes={module: hash_params(tensors) for module, tensors in gathered.total.aux.items()},
             left_out=dict(gathered.left_out),
         )
-        row_round = position.round + 1 if ask.commit else position.round
         return replace(
             position,
             node_states=states,
-            rows=position.rows + tuple(measurements(row_round, gathered)),
             ledger=chain(position.ledger, record),
         )
+
+    def _measured(
+        self, position: Position, gathered: Gathered, *, between_rounds: bool
+    ) -> tuple[Measurement, ...]:
+        """Return the rows of all rounds, those of this ask among them.
+
+        A validation between two rounds measures what the round before came to.
+        """
+        if between_rounds:
+            return position.rows + tuple(measurements(position.round, gathered.replies, gathered.total.metrics))
+        round_ = position.round + 1
+        # an ask before this one in the same round: its nodes' rows stay, what all measured together is new
+        before = tuple(row for row in position.rows if (row.round, row.node) != (round_, OVERALL))
+        return before + tuple(measurements(round_, gathered.replies, self.so_far.metrics))
 
     def _nodes(self, ask: Ask, round_: int) -> tuple[str, ...]:
         known = tuple(sorted(self.federation.num_rows))
@@ -265,9 +299,13 @@ class Gatherer:
             return f"unreadable: {error}"
 
 
-def _schema_of_shared(ask: Ask) -> Schema | None:
+def _expected(ask: Ask) -> Schema | None:
+    """Return what the tensors of a contribution must be like; None for anything."""
     params = ask.shared.get("params")
-    return schema_of(params) if params is not None and is_params(params) else None
+    schema = ask.schema
+    if schema is None and params is not None and is_params(params):
+        schema = schema_of(params)
+    return schema if schema is None else join_schemas(schema, ask.aux)
 
 
 def _contribution(arrival: Arrival) -> Contribution:
@@ -287,4 +325,5 @@ def _reply(arrival: Arrival) -> Reply:
         threads=result.threads,
         params_hash=result.params.sha256 if result.params else hashlib.sha256(pack(result.value)).hexdigest(),
         value=result.value,
+        aux={} if arrival.params is None else split(arrival.params)[1],
     )

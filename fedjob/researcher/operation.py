@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.plans.args import TrainingArgs
+from fedjob.common.plans.base import TrainingPlan
 from fedjob.common.plans.function import FunctionPlan, RemoteFunction, declared
 from fedjob.common.plans.source import PlanSource, extract, make_plan
+from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
+from fedjob.common.protocols.evaluation import Evaluation
 from fedjob.common.protocols.function import Function
 from fedjob.common.protocols.inference import Inference
 from fedjob.researcher.artifact import Artifact
 from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.resultfile import PARAMS
+from fedjob.researcher.resultfile import PARAMS, load_manifest
 from fedjob.researcher.results import JobResult
 from fedjob.researcher.spec import load_spec, plain_args
 
@@ -26,16 +29,21 @@ NO_PLAN = PlanSource("", "", "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What an earlier job trained, as an operation: inference.
+    """What an earlier job trained, to predict with or to be measured.
 
     Args:
         params: its result's safetensors file.
+        preprocess, learned: the steps that prepared its data, and what they found in the data of all nodes.
+        seed: of that job: nodes split their rows as they did then, so that none that trained is measured on.
     """
 
     source: PlanSource
     params: Path
     model_args: dict[str, Any]
     training_args: dict[str, Any]
+    preprocess: list[PlainSteps]
+    learned: PlainSteps
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +54,7 @@ class Operation:
         source: of the plan or function; `NO_PLAN` where none is needed.
         training_args: checked; a function's arguments.
         launches: sha256 of the text of what it may start as child tasks -> name.
-        trained: what it predicts with; None where nothing was trained before.
+        trained: what it predicts with or measures; None where nothing was trained before.
     """
 
     protocol: FederatedProtocol
@@ -70,13 +78,15 @@ def read_operation(
         SpecError: it is none of these, a plan is missing or too much, or arguments don't fit.
         PlanError: the plan or function can't be extracted or built.
     """
-    if isinstance(operation, str) and ".py:" in operation:
+    if isinstance(operation, PlanSource) or (isinstance(operation, str) and ".py:" in operation):
         return _function(extract(operation), {}, training_plan, training_args, folded=folded)
     if isinstance(operation, RemoteFunction):
         return _function(extract(operation), operation.args, training_plan, training_args, folded=folded)
     if isinstance(operation, (JobResult, Artifact)):
-        return _inference(operation, training_plan, training_args)
+        operation = Inference(operation)
     protocol = _protocol(operation)
+    if isinstance(protocol, (Evaluation, Inference)) and protocol.model is not None:
+        return _of_trained(protocol, training_plan, training_args)
     raw = plain_args("training_args", training_args)
     if not protocol.needs_plan:
         if training_plan is not None:
@@ -91,19 +101,39 @@ def read_operation(
     plan = make_plan(source.text, source.entry)
     if isinstance(plan, FunctionPlan):
         raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
+    _check_aux(protocol, type(plan), source.entry)
+    protocol.check_plan(type(plan))
     TrainingArgs.parse(raw, extra_args=type(plan).extra_args)
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 
 
-def _inference(
-    result: JobResult | Artifact, training_plan: Any, training_args: Mapping[str, Any] | None
+def _check_aux(protocol: FederatedProtocol, plan: type[TrainingPlan], entry: str) -> None:
+    """Raise what is wrong with a plan whose optimizer is not made for a protocol's auxiliary variables."""
+    missing = [module for module in protocol.aux_modules if module not in plan.aux_modules]
+    if missing:
+        raise SpecError(
+            f"{protocol.name} exchanges the auxiliary variables {', '.join(protocol.aux_modules)} with a plan's "
+            f"optimizer, and {entry} declares {', '.join(plan.aux_modules) or 'none'}. If its optimizer can use "
+            f"them (plain SGD can, Adam can't), add aux_modules = {protocol.aux_modules!r} to the class"
+        )
+
+
+def _of_trained(
+    protocol: Evaluation | Inference, training_plan: Any, training_args: Mapping[str, Any] | None
 ) -> Operation:
+    """Complete a protocol that was given a result: its plan, its arguments, its parameters."""
     if training_plan is not None:
         raise SpecError("a trained result brings its own plan: leave training_plan out")
-    trained = trained_by(result)
+    if not isinstance(protocol.model, (JobResult, Artifact)):
+        raise SpecError(
+            f"{type(protocol).__name__}(model=...) is the result of a job that trained, or its params artifact, not "
+            f"{protocol.model!r}; for other parameters give Job(..., training_plan=..., init=...)"
+        )
+    trained = trained_by(protocol.model)
+    protocol.check_plan(type(make_plan(trained.source.text, trained.source.entry)))
     given = plain_args("training_args", training_args)
     return Operation(
-        protocol=Inference(),
+        protocol=replace(protocol, model=None),
         source=trained.source,
         training_args={**trained.training_args, **given},
         trained=trained,
@@ -129,6 +159,9 @@ def trained_by(result: JobResult | Artifact) -> Trained:
         params=artifact.check(),
         model_args=spec.model_args,
         training_args=spec.training_args,
+        preprocess=spec.preprocess,
+        learned=load_manifest(folder).learned,
+        seed=spec.seed,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedjob.common.protocols.base import State
 from fedjob.researcher.history import Measurement
+from fedjob.researcher.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class Fold:
     Args:
         inputs: `[node, sha256 of its file, weight]` in the order folded.
         output_hash: sha256 of the file of the total; empty when it held no tensors.
+        aux_hashes: module -> `hash_params` of the total's auxiliary variables.
         left_out: node -> reason, for the others that were asked.
         previous_hash: sha256 of the record before, so that none can be exchanged.
     """
@@ -27,6 +29,7 @@ class Fold:
     fold_config: dict[str, Any] = field(default_factory=dict)
     inputs: list[list[Any]] = field(default_factory=list)
     output_hash: str = ""
+    aux_hashes: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     previous_hash: str = ""
 
@@ -42,6 +45,7 @@ class Position:
         rows: everything measured so far.
         ledger: every committed fold so far.
         training_args: in force for the next round.
+        learned: steps of the preprocessing that found values in the data of all nodes, complete.
         stop: why a hook asked to end before the last round; empty if none did.
     """
 
@@ -51,4 +55,10 @@ class Position:
     rows: tuple[Measurement, ...] = ()
     ledger: tuple[Fold, ...] = ()
     training_args: Mapping[str, Any] = field(default_factory=dict)
+    learned: tuple[Mapping[str, Any], ...] = ()
     stop: str = ""
+
+
+def first_position(spec: JobSpec, state: State) -> Position:
+    """Return where a job begins."""
+    return Position(state=state, training_args=spec.training_args, learned=tuple(spec.learned))

@@ -1,4 +1,4 @@
-"""Which preprocessing goes with which dataset of a job."""
+"""Which preprocessing goes with which dataset of a job, and what of it is known from an earlier one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.preprocess import PlainSteps
+from fedjob.common.preprocess.learning import taken_over, to_learn_together
 
 
 def num_entries(data: Any) -> int:
@@ -38,3 +39,28 @@ def attach(
             )
         own[node] = plain
     return {node: {**info, "preprocess": own.get(node, [])} for node, info in datasets.items()}
+
+
+def with_known(
+    steps: list[PlainSteps], trained_on: Sequence[PlainSteps] | None, learned: PlainSteps
+) -> tuple[list[PlainSteps], PlainSteps]:
+    """Return a job's preprocessing, and the complete steps of it that are known before it begins.
+
+    Args:
+        steps: as the job gives them; none for those of the training, where there was one.
+        trained_on: the lists of the training, for a job that uses a trained model; None for others.
+        learned: what was found for them then.
+
+    Raises:
+        SpecError: the lists don't agree on what is to be found, or the model was trained with other steps.
+    """
+    to_learn_together(steps)
+    if not trained_on:
+        return steps, []
+    if not steps:
+        if len(trained_on) > 1:
+            raise SpecError(
+                "the model was trained with a list of preprocess for each dataset: give this job its own, preprocess=[...]"
+            )
+        return list(trained_on), learned
+    return steps, taken_over(steps[0], trained_on[0], learned)

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,25 @@ class Manifest:
         kind: `params`; `nodes`, a value of each node; or `value`.
         rounds: that were committed.
         files: name -> `[size, sha256]`.
+        learned: steps of the preprocessing that found values in the data of all nodes, complete.
     """
 
     version: int = VERSION
     kind: str
     rounds: int
     rows: list[Measurement] = field(default_factory=list)
+    learned: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def save_result(
-    folder: JobFolder, value: Any, *, rounds: int = 0, rows: tuple[Measurement, ...] = (), num_nodes: int = 1
+    folder: JobFolder,
+    value: Any,
+    *,
+    rounds: int = 0,
+    rows: tuple[Measurement, ...] = (),
+    num_nodes: int = 1,
+    learned: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, list[Any]]:
     """Write a protocol's result, durably; return its files, name -> `[size, sha256]`.
 
@@ -81,7 +89,9 @@ def save_result(
         for name in (PARAMS, VALUE, TABLE)
         if (target / name).exists()
     }
-    manifest = Manifest(kind=kind, rounds=rounds, rows=list(rows), files=files)
+    manifest = Manifest(
+        kind=kind, rounds=rounds, rows=list(rows), files=files, learned=[dict(step) for step in learned]
+    )
     write_atomic(target / MANIFEST, pack(to_plain(manifest)))
     return files
 

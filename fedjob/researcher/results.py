@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import MissingPackage, NotReady, WrongResult
+from fedjob.common.preprocess import build_steps
+from fedjob.common.preprocess.base import Step
+from fedjob.common.preprocess.learning import completed
 from fedjob.researcher.artifact import Artifact
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import OVERALL, Measurement, to_frame
@@ -145,6 +148,15 @@ class JobResult:
     @property
     def _folded(self) -> bool:
         return self._spec.protocol.name == "function"
+
+    @property
+    def preprocess(self) -> list[Step]:
+        """The steps that prepared the data, with what they found in the data of all nodes filled in.
+
+        Where each dataset had a list of its own, those of the first.
+        """
+        declared = build_steps(next(iter(self._spec.preprocess), []))
+        return completed(declared, build_steps(self._manifest.learned))
 
     # -- how it came about ----------------------------------------------------------
 

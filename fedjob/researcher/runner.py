@@ -45,7 +45,7 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.journal import read_journal
-from fedjob.researcher.position import Position
+from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.release import forget_goodbyes
 from fedjob.researcher.resultfile import save_result
@@ -54,6 +54,7 @@ from fedjob.researcher.session import Session
 from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.slots import Ticket
 from fedjob.researcher.spec import JobSpec
+from fedjob.researcher.spooling import spool_state
 from fedjob.researcher.transition import moved
 from fedjob.researcher.watchman import Watchman
 
@@ -112,7 +113,7 @@ class Runner:
 
     def _start(self) -> Position:
         params = FileParams(self.folder.initial_params)
-        return Position(state=self.protocol.start(params), training_args=self.spec.training_args)
+        return first_position(self.spec, self.protocol.start(params))
 
     # -- life -------------------------------------------------------------------
 
@@ -303,7 +304,8 @@ class Runner:
         )
         self._round_began = now
         stops = [stop for hook in self.hooks if (stop := hook.round_done(report))]
-        position = replace(position, stop=stops[0] if stops else "")
+        state = spool_state(position.state, self.folder.make_spool(position.round))
+        position = replace(position, state=state, stop=stops[0] if stops else "")
         if stops:
             self.events.add("note", round_=position.round, text=f"ending here: {stops[0]}")
         last = position.round == self.spec.rounds or bool(stops)
@@ -346,16 +348,16 @@ class Runner:
             rounds=self.position.round,
             rows=self.position.rows,
             num_nodes=len(self.spec.datasets),
+            learned=self.position.learned,
         )
         self.events.add("result", files=sorted(files), path=str(self.folder.result))
 
     def _tidy(self, position: Position) -> None:
         """Drop what only rounds before needed, here and at the hub."""
-        params = position.state.get("params")
-        current = params.ref if isinstance(params, FileParams) else None
+        current = {value.ref for value in position.state.values() if isinstance(value, FileParams)}
         self.federation.keep_states(self._named_states())
         if not self.spec.keep:
-            self._forget([ref for ref in self._stale if ref != current])
+            self._forget([ref for ref in self._stale if ref not in current])
             self.folder.drop_spool(before_round=position.round)
         self._stale = self.gatherer.take_published()
 

@@ -47,6 +47,7 @@ class JobSpec:
         use: `private`, or `mock` for the stand-ins that owners give.
         preprocess: steps as plain data: no list, one for all datasets, or one for each entry of `data`;
             each dataset's own stand with it, as `preprocess`.
+        learned: complete steps, for those of `preprocess` that find values, where an earlier job found them.
         project: namespace; nodes that are not enrolled in it take no part.
         props: free properties, never interpreted.
         owner: how the researcher describes themselves: `{name, org, role}`.
@@ -87,6 +88,7 @@ class JobSpec:
     plans: dict[str, dict[str, str]] = field(default_factory=dict)
     use: str = "private"
     preprocess: list[list[dict[str, Any]]] = field(default_factory=list)
+    learned: list[dict[str, Any]] = field(default_factory=list)
     project: str = ""
     props: dict[str, Any] = field(default_factory=dict)
     owner: dict[str, str] = field(default_factory=dict)

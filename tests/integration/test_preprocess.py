@@ -14,7 +14,8 @@ from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.preprocess.categories import Encode
 from fedjob.common.preprocess.columns import Select
-from fedjob.common.preprocess.rows import Filter, Impute
+from fedjob.common.preprocess.missing import Impute
+from fedjob.common.preprocess.rows import Filter
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig

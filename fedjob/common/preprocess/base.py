@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fedjob.common.errors import SpecError
 
@@ -28,6 +29,56 @@ class TableStep(Step):
         Raises:
             SpecError: a column is missing or holds something else than the step is for.
         """
+
+
+class LearningStep(TableStep):
+    """A step on a table with values that are found in the data of all nodes, before the first round.
+
+    A step that has found them is one of the same class with these fields filled in. A step that needs none is
+    complete from the start.
+    """
+
+    learned: ClassVar[tuple[str, ...]]
+    """The fields that are found; None before."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to find."""
+        return all(getattr(self, name) is not None for name in self.learned)
+
+    @abstractmethod
+    def measure(self, frame: pd.DataFrame, min_rows: int) -> dict[str, Any]:
+        """Return a node's share of what is to be found, as plain data.
+
+        Args:
+            min_rows: nothing is told of fewer rows than these.
+
+        Raises:
+            SpecError: as in `apply`.
+        """
+
+    @abstractmethod
+    def learn(self, measured: Mapping[str, Mapping[str, Any]]) -> Self:
+        """Return this step, complete.
+
+        Args:
+            measured: node -> its share, in the order of the nodes' names.
+
+        Raises:
+            SpecError: no node has anything to find it in; names the column.
+        """
+
+    @abstractmethod
+    def transformer(self) -> Any:
+        """Return a scikit-learn transformer, fitted, that does the same to the step's columns.
+
+        Raises:
+            SpecError: the step is not complete, or scikit-learn has none like it.
+        """
+
+    def declared(self) -> Self:
+        """Return this step as it was before anything was found."""
+        return replace(self, **dict.fromkeys(self.learned))  # type: ignore[type-var]
 
 
 def need(frame: pd.DataFrame, columns: Iterable[str], step: str) -> None:

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.common.preprocess.base import TableStep, names_of, need
+from fedjob.common.preprocess.base import LearningStep, TableStep, names_of, need
+from fedjob.common.preprocess.seen import added, counts_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
-class Encode(TableStep):
+class Encode(LearningStep):
     """Replace a column by one of 0 and 1 for each category: `sex=male`, `sex=female`.
 
     Args:
-        categories: all that there are, at any node; they decide the columns, so that nodes agree.
+        categories: all that there are, at any node; they decide the columns, so that nodes agree. None finds
+            them before the first round: those of all nodes, numbers before texts, each in order. A category
+            that fewer rows of a node have than its owner's `min_rows` is not told; it is then `unknown`.
         drop_first: leave the first one out, as regressions want it.
         unknown: `error`, or `ignore` for a row of zeros.
     """
 
     name: ClassVar[str] = "encode"
+    learned: ClassVar[tuple[str, ...]] = ("categories",)
     column: str
-    categories: tuple[Any, ...]
+    categories: tuple[Any, ...] | None = None
     drop_first: bool = False
     unknown: str = "error"
 
     def __post_init__(self) -> None:
         names_of(self.column, "Encode")
-        object.__setattr__(self, "categories", tuple(self.categories))
-        if not self.categories or len(set(self.categories)) < len(self.categories):
-            raise SpecError(f"Encode({self.column!r}) takes different categories, one or more")
+        if self.categories is not None:
+            object.__setattr__(self, "categories", tuple(self.categories))
+            if not self.categories or len(set(self.categories)) < len(self.categories):
+                raise SpecError(f"Encode({self.column!r}) takes different categories, one or more")
         if self.unknown not in ("error", "ignore"):
             raise SpecError(f"Encode(unknown=...) takes error or ignore, not {self.unknown!r}")
 
@@ -41,19 +47,54 @@ class Encode(TableStep):
         import pandas as pd
 
         need(frame, [self.column], "Encode")
+        categories = self._found()
         column = frame[self.column]
-        odd = int((~column.isin(list(self.categories))).sum())
+        odd = int((~column.isin(list(categories))).sum())
         if odd and self.unknown == "error":
             raise SpecError(
-                f"Encode: {odd} rows of column {self.column!r} have none of the {len(self.categories)} categories: "
+                f"Encode: {odd} rows of column {self.column!r} have none of the {len(categories)} categories: "
                 "add what is missing, or give unknown='ignore'"
             )
         place = list(frame.columns).index(self.column)
-        kept = self.categories[1:] if self.drop_first else self.categories
+        kept = categories[1:] if self.drop_first else categories
         coded = pd.DataFrame(
             {f"{self.column}={value}": (column == value).astype("int64") for value in kept}, index=frame.index
         )
         return pd.concat([frame.iloc[:, :place], coded, frame.iloc[:, place + 1 :]], axis=1)
+
+    def measure(self, frame: pd.DataFrame, min_rows: int) -> dict[str, Any]:
+        need(frame, [self.column], "Encode")
+        counts = counts_of(frame, self.column, min_rows, "Encode")
+        return {"categories": [category for category, _ in counts]}
+
+    def learn(self, measured: Mapping[str, Mapping[str, Any]]) -> Encode:
+        found = added([[category, 0] for category in own["categories"]] for own in measured.values())
+        if not found:
+            raise SpecError(
+                f"Encode: no node has a category in column {self.column!r}, or one with as many rows as its owner's "
+                "minimum: leave the column out, or declare its categories"
+            )
+        return replace(self, categories=tuple(found))
+
+    def transformer(self) -> Any:
+        import numpy as np
+        import pandas as pd
+        from sklearn.preprocessing import OneHotEncoder
+
+        categories = np.array(self._found(), dtype=object)
+        encoder = OneHotEncoder(
+            categories=[categories],
+            drop="first" if self.drop_first else None,
+            handle_unknown=self.unknown,
+            sparse_output=False,
+            feature_name_combiner=lambda column, category: f"{column}={category}",
+        )
+        return encoder.fit(pd.DataFrame({self.column: categories}, dtype=object))
+
+    def _found(self) -> tuple[Any, ...]:
+        if self.categories is None:
+            raise SpecError("Encode: the categories are not found yet; run the job, and see its result")
+        return self.categories
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.preprocess import build_steps
 from fedjob.common.preprocess.base import Step, TableStep
 from fedjob.common.preprocess.images import Resize
+from fedjob.common.preprocess.learning import completed
 from fedjob.common.readers.base import Dataset
 from fedjob.common.readers.images import ImagesDataset
 from fedjob.common.readers.table import TableDataset
@@ -37,13 +38,18 @@ class PreparedTable(TableDataset):
         return frame
 
 
-def prepare(dataset: Dataset, plain: Sequence[Mapping[str, Any]]) -> Dataset:
+def prepare(
+    dataset: Dataset, plain: Sequence[Mapping[str, Any]], learned: Sequence[Mapping[str, Any]] = ()
+) -> Dataset:
     """Return a dataset with these steps applied to what it gives.
 
+    Args:
+        learned: complete steps, for those that find values in the data of all nodes.
+
     Raises:
-        SpecError: a step does not fit this kind of data.
+        SpecError: a step does not fit this kind of data, or `learned` not the steps.
     """
-    steps = build_steps(plain)
+    steps = completed(build_steps(plain), build_steps(learned))
     if isinstance(dataset, TableDataset):
         return PreparedTable(dataset, _all_of(steps, TableStep, "a table"))  # type: ignore[type-abstract]
     if isinstance(dataset, ImagesDataset):

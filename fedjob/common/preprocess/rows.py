@@ -1,4 +1,4 @@
-"""Which rows count, and what stands where a value is missing."""
+"""Which rows count."""
 
 from __future__ import annotations
 
@@ -59,45 +59,3 @@ class Filter(TableStep):
                 f"Filter: column {self.column!r} can't be compared with {self.value!r}"
             ) from error
         return frame[kept].reset_index(drop=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Impute(TableStep):
-    """Put a value where one is missing.
-
-    Args:
-        value: to put there; or
-        strategy: `mean`, `median` or `most_frequent` of the node's own column. Nodes then fill in
-            different values; give a `value` where all have to agree.
-    """
-
-    name: ClassVar[str] = "impute"
-    columns: tuple[str, ...]
-    value: Any = None
-    strategy: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", names_of(self.columns, "Impute"))
-        if self.strategy not in ("", "mean", "median", "most_frequent") or (
-            (self.value is None) == (not self.strategy)
-        ):
-            raise SpecError("Impute takes a value, or strategy='mean', 'median' or 'most_frequent'")
-
-    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        need(frame, self.columns, "Impute")
-        return frame.fillna({name: self._fill(frame[name]) for name in self.columns})
-
-    def _fill(self, column: pd.Series[Any]) -> Any:
-        if not self.strategy:
-            return self.value
-        present = column.dropna()
-        if present.empty:
-            raise SpecError(
-                f"Impute: column {column.name!r} has no value at all; give one: Impute(..., value=0)"
-            )
-        if self.strategy == "most_frequent":
-            return present.mode().iloc[0]
-        try:
-            return present.mean() if self.strategy == "mean" else present.median()
-        except (TypeError, ValueError) as error:
-            raise SpecError(f"Impute: column {column.name!r} does not hold numbers") from error

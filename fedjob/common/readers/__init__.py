@@ -106,7 +106,8 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
 
     Args:
         info: `path`, and `name`, `reader`, `tags` and `options` where they are
-            known; without a reader it is guessed. `preprocess`: steps as plain data.
+            known; without a reader it is guessed. `preprocess`: steps as plain data, and `learned`: what
+            was found for them.
 
     Raises:
         SpecError: there is no path, nothing readable there, or an option is wrong.
@@ -122,7 +123,7 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
         return dataset
     from fedjob.common.preprocess.prepared import prepare
 
-    return prepare(dataset, info["preprocess"])
+    return prepare(dataset, info["preprocess"], info.get("learned") or ())
 
 
 def describe(

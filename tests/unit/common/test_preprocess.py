@@ -14,7 +14,9 @@ from fedjob.common.preprocess import STEPS, build_steps, canonical, hash_of, per
 from fedjob.common.preprocess.categories import Bin, Encode
 from fedjob.common.preprocess.columns import Cast, Select, Target
 from fedjob.common.preprocess.images import Resize
-from fedjob.common.preprocess.rows import Filter, Impute
+from fedjob.common.preprocess.missing import Impute
+from fedjob.common.preprocess.rows import Filter
+from fedjob.common.preprocess.scale import Scale
 from fedjob.common.readers import open_dataset
 
 PATIENTS = pd.DataFrame(
@@ -49,9 +51,10 @@ def test_filter_keeps_the_rows_that_pass(step: Filter, names: list[str]) -> None
     ("step", "value"),
     [
         (Impute("age", value=1.5), 1.5),
-        (Impute("age", strategy="mean"), 60.0),
-        (Impute("age", strategy="median"), 60.0),
-        (Impute(("age",), strategy="most_frequent"), 40.0),
+        (Impute("age", strategy="mean", own=True), 60.0),
+        (Impute("age", strategy="median", own=True), 60.0),
+        (Impute(("age",), strategy="most_frequent", own=True), 40.0),
+        (Impute("age", strategy="mean", values=[50.0]), 50.0),
     ],
 )
 def test_impute_fills_what_is_missing(step: Impute, value: float) -> None:
@@ -92,6 +95,14 @@ def test_cast_changes_the_type() -> None:
         lambda: Filter("age", "present", 3),
         lambda: Impute("age"),
         lambda: Impute("age", value=1, strategy="mean"),
+        lambda: Impute("age", strategy="median"),
+        lambda: Impute("age", strategy="mean", own=True, values=[1.0]),
+        lambda: Impute(("age", "sick"), strategy="mean", values=[1.0]),
+        lambda: Scale("age", method="robust"),
+        lambda: Scale("age", centre=[0.0]),
+        lambda: Scale("age", centre=[0.0], spread=[0.0]),
+        lambda: Scale("age", centre=[0.0, 1.0], spread=[1.0, 1.0]),
+        lambda: Scale("age", centre=[0.0], spread=[1.0], own=True),
         lambda: Encode("sex", ("f", "f")),
         lambda: Bin("age", (3, 2)),
         lambda: Cast("age", "object"),
@@ -116,6 +127,7 @@ def test_every_step_survives_the_way_over_plain_data(name: str) -> None:
         "encode": Encode("a", (1, 2), drop_first=True),
         "bin": Bin("a", (1.5, 2)),
         "cast": Cast("a", "float"),
+        "scale": Scale(("a", "b"), centre=[1.0, 2.0], spread=[1.0, 0.5]),
         "resize": Resize(4, 5, "grey"),
     }
     plain = to_plain_steps([steps[name]])
