@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    import torch
+
     from fedjob.common.contribution import Contribution
+
+Origin = Mapping[str, "torch.Tensor"]
+"""Named tensors that contributions are measured from: the parameters that nodes began with."""
 
 
 class Fold(ABC):
@@ -20,6 +26,27 @@ class Fold(ABC):
 
     name: ClassVar[str]
 
+    arithmetic: ClassVar[bool] = True
+    """Whether it computes with the values, so that one NaN would spoil the total."""
+
+    @property
+    def min_nodes(self) -> int:
+        """The least number of contributions with which the settings make sense."""
+        return 1
+
     @abstractmethod
-    def fold(self, contributions: Sequence[Contribution]) -> Contribution:
-        """Return the total of one or more contributions."""
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        """Return the total of `min_nodes` or more contributions.
+
+        Args:
+            origin: what they are measured from; None for zero. Only folds that bound
+                how far a contribution goes look at it.
+        """
+
+
+def totalled(value: Any, contributions: Sequence[Contribution]) -> Contribution:
+    """Return a total: a folded value with weights and metrics added."""
+    from fedjob.common.contribution import Contribution, add_phases
+
+    metrics: dict[str, Any] = reduce(add_phases, (c.metrics for c in contributions), {})
+    return Contribution(value, sum(c.weight for c in contributions), metrics)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.common.folds.base import Fold
+from fedjob.common.folds.base import Fold, Origin, totalled
 
 if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
@@ -18,9 +17,7 @@ class Collect(Fold):
     """A list of the values, as they came; weights and metrics add."""
 
     name: ClassVar[str] = "collect"
+    arithmetic: ClassVar[bool] = False
 
-    def fold(self, contributions: Sequence[Contribution]) -> Contribution:
-        from fedjob.common.contribution import Contribution, add_phases
-
-        metrics: dict[str, Any] = reduce(add_phases, (c.metrics for c in contributions), {})
-        return Contribution([c.value for c in contributions], sum(c.weight for c in contributions), metrics)
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        return totalled([c.value for c in contributions], contributions)

@@ -6,12 +6,12 @@ Decentralized Data", algorithm 1, https://arxiv.org/abs/1602.05629
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.folds.base import Fold
+from fedjob.common.folds.base import Fold, Origin, totalled
+from fedjob.common.folds.leaves import fold_leaves, like_leaf, tensors_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,15 +32,15 @@ class WeightedMean(Fold):
 
     name: ClassVar[str] = "weighted_mean"
 
-    def fold(self, contributions: Sequence[Contribution]) -> Contribution:
-        from fedjob.common.contribution import Contribution, add_phases
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        return totalled(mean_of([c.value for c in contributions], shares_of(contributions)), contributions)
 
-        weights = [c.weight for c in contributions]
-        total = sum(weights)
-        shares = [w / total for w in weights] if total > 0 else [1 / len(weights)] * len(weights)
-        value = mean_of([c.value for c in contributions], shares)
-        metrics: dict[str, Any] = reduce(add_phases, (c.metrics for c in contributions), {})
-        return Contribution(value, total, metrics)
+
+def shares_of(contributions: Sequence[Contribution]) -> list[float]:
+    """Return each contribution's share of the weight; equal ones where all weights are zero."""
+    weights = [c.weight for c in contributions]
+    total = sum(weights)
+    return [w / total for w in weights] if total > 0 else [1 / len(weights)] * len(weights)
 
 
 def mean_of(values: Sequence[Any], shares: Sequence[float]) -> Any:
@@ -50,16 +50,13 @@ def mean_of(values: Sequence[Any], shares: Sequence[float]) -> Any:
         values: of equal structure; None means there is no value.
         shares: sum to 1.
     """
-    first = values[0]
-    if first is None:
-        return None
-    if isinstance(first, Mapping):
-        return {name: mean_of([value[name] for value in values], shares) for name in first}
-    if isinstance(first, (list, tuple)):
-        return [mean_of(column, shares) for column in zip(*values, strict=True)]
-    if isinstance(first, (int, float)):
-        return sum(share * value for share, value in zip(shares, values, strict=True))
-    return _mean_tensor(values, shares)
+    return fold_leaves(values, lambda leaves: _mean(leaves, shares))
+
+
+def _mean(leaves: Sequence[Any], shares: Sequence[float]) -> Any:
+    if all(isinstance(leaf, (int, float)) for leaf in leaves):
+        return sum(share * leaf for share, leaf in zip(shares, leaves, strict=True))
+    return like_leaf(_mean_tensor(tensors_of(leaves), shares), leaves[0])
 
 
 def _mean_tensor(tensors: Sequence[torch.Tensor], shares: Sequence[float]) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.common.folds.base import Fold
+from fedjob.common.folds.base import Fold, Origin
 
 if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
@@ -19,5 +19,5 @@ class Sum(Fold):
 
     name: ClassVar[str] = "sum"
 
-    def fold(self, contributions: Sequence[Contribution]) -> Contribution:
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         return reduce(lambda a, b: a + b, contributions)

@@ -86,13 +86,23 @@ def test_contributions_add_in_any_grouping() -> None:
 @pytest.mark.parametrize("name", FOLDS.names())
 def test_every_fold_of_the_registry_is_built_from_its_own_description(name: str) -> None:
     fold = FOLDS.build(name, {})
-    assert FOLDS.config_of(fold) == (name, {})
-    total = fold.fold([Contribution([2.0], 1), Contribution([4.0], 3)])
-    assert total.weight == 4
+    found, config = FOLDS.config_of(fold)
+    assert FOLDS.build(found, config) == fold
+    total = fold.fold([Contribution([2.0], k) for k in range(fold.min_nodes)])
+    assert total.weight == sum(range(fold.min_nodes))
 
 
 @pytest.mark.parametrize("name", FOLDS.names())
 def test_every_fold_gives_equal_results_for_equal_inputs(name: str) -> None:
-    contributions = [Contribution([float(k), k / 3], k + 1) for k in range(4)]
+    contributions = [Contribution([float(k), k / 3], k + 1) for k in range(8)]
     results = [FOLDS.build(name, {}).fold(list(order)) for order in itertools.repeat(contributions, 2)]
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", FOLDS.names())
+def test_every_fold_of_contributions_without_a_value_adds_their_weights_and_metrics(name: str) -> None:
+    measured = [
+        Contribution(None, 1, {"validate": measure(["accuracy"], [1, 0], [1, k % 2])}) for k in range(7)
+    ]
+    total = FOLDS.build(name, {}).fold(measured)
+    assert value(total.metrics["validate"]["accuracy"]) == pytest.approx(11 / 14)

@@ -1,0 +1,58 @@
+"""The trimmed mean, number by number.
+
+Yin, Chen, Ramchandran, Bartlett 2018, "Byzantine-Robust Distributed Learning:
+Towards Optimal Statistical Rates", definition 2, https://arxiv.org/abs/1803.01498
+
+    total_j = mean of value_kj without the b smallest and the b largest       for every number j
+
+Every node has one vote, whatever its weight. It stays among the honest values as
+long as at most b nodes lie. It needs the contributions one by one, so it can't
+run under secure aggregation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fedjob.common.folds.base import Fold, Origin, totalled
+from fedjob.common.folds.leaves import fold_places
+from fedjob.common.folds.settings import check_number
+from fedjob.common.folds.sorting import sorted_rows
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.common.contribution import Contribution
+
+
+@dataclass(frozen=True, slots=True)
+class TrimmedMean(Fold):
+    """The mean of every number without its extremes; weights and metrics add.
+
+    Args:
+        num_trimmed: left out at either end, 0 or more; more than twice as many nodes are needed.
+    """
+
+    num_trimmed: int = 1
+    name: ClassVar[str] = "trimmed_mean"
+
+    def __post_init__(self) -> None:
+        check_number("TrimmedMean(num_trimmed=...)", self.num_trimmed, 0)
+
+    @property
+    def min_nodes(self) -> int:
+        return 2 * self.num_trimmed + 1
+
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        return totalled(fold_places([c.value for c in contributions], self._trim), contributions)
+
+    def _trim(self, rows: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        kept = sorted_rows(rows, self.num_trimmed, len(rows) - self.num_trimmed)
+        total = kept[0].to(torch.float64, copy=True)
+        for row in kept[1:]:
+            total.add_(row)
+        return total.div_(len(kept)).clamp_(kept[0].to(torch.float64), kept[-1].to(torch.float64))
