@@ -15,7 +15,9 @@ _NAMES = {
     "AllNodes": "fedjob.researcher.selection",
     "AmbiguousJob": "fedjob.common.errors",
     "Bin": "fedjob.common.preprocess.categories",
+    "Bulyan": "fedjob.common.folds.bulyan",
     "Cast": "fedjob.common.preprocess.columns",
+    "CentredClipping": "fedjob.common.folds.centred_clipping",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
     "Encode": "fedjob.common.preprocess.categories",
     "Evaluation": "fedjob.common.protocols.evaluation",
@@ -24,6 +26,7 @@ _NAMES = {
     "FedjobError": "fedjob.common.errors",
     "Filter": "fedjob.common.preprocess.rows",
     "Fraction": "fedjob.researcher.selection",
+    "GeometricMedian": "fedjob.common.folds.geometric_median",
     "Hook": "fedjob.researcher.hooks.base",
     "Impute": "fedjob.common.preprocess.missing",
     "Inference": "fedjob.common.protocols.inference",
@@ -31,8 +34,11 @@ _NAMES = {
     "Job": "fedjob.researcher.job",
     "JobFailed": "fedjob.common.errors",
     "KeepBest": "fedjob.researcher.hooks.best_round",
+    "Krum": "fedjob.common.folds.krum",
+    "Median": "fedjob.common.folds.median",
     "NoSuchJob": "fedjob.common.errors",
     "NodeRefused": "fedjob.common.errors",
+    "NormBounded": "fedjob.common.folds.norm_bounded",
     "NotReady": "fedjob.common.errors",
     "Quorum": "fedjob.common.quorum",
     "Resize": "fedjob.common.preprocess.images",
@@ -47,6 +53,7 @@ _NAMES = {
     "Target": "fedjob.common.preprocess.columns",
     "TensorBoard": "fedjob.researcher.hooks.tensorboard",
     "TorchPlan": "fedjob.common.plans.torch",
+    "TrimmedMean": "fedjob.common.folds.trimmed_mean",
     "WaitTimeout": "fedjob.common.errors",
     "WeightedMean": "fedjob.common.folds.mean",
     "connect": "fedjob.researcher.session",
@@ -61,7 +68,9 @@ __all__ = [
     "AllNodes",
     "AmbiguousJob",
     "Bin",
+    "Bulyan",
     "Cast",
+    "CentredClipping",
     "EarlyStopping",
     "Encode",
     "Evaluation",
@@ -70,6 +79,7 @@ __all__ = [
     "FedjobError",
     "Filter",
     "Fraction",
+    "GeometricMedian",
     "Hook",
     "Impute",
     "Inference",
@@ -77,8 +87,11 @@ __all__ = [
     "Job",
     "JobFailed",
     "KeepBest",
+    "Krum",
+    "Median",
     "NoSuchJob",
     "NodeRefused",
+    "NormBounded",
     "NotReady",
     "Quorum",
     "Resize",
@@ -93,6 +106,7 @@ __all__ = [
     "Target",
     "TensorBoard",
     "TorchPlan",
+    "TrimmedMean",
     "WaitTimeout",
     "WeightedMean",
     "__version__",
@@ -116,7 +130,14 @@ if TYPE_CHECKING:
         SubmitError,
         WaitTimeout,
     )
+    from fedjob.common.folds.bulyan import Bulyan
+    from fedjob.common.folds.centred_clipping import CentredClipping
+    from fedjob.common.folds.geometric_median import GeometricMedian
+    from fedjob.common.folds.krum import Krum
     from fedjob.common.folds.mean import WeightedMean
+    from fedjob.common.folds.median import Median
+    from fedjob.common.folds.norm_bounded import NormBounded
+    from fedjob.common.folds.trimmed_mean import TrimmedMean
     from fedjob.common.items import Items
     from fedjob.common.lifecycle import State
     from fedjob.common.plans.function import function
