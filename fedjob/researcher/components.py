@@ -17,16 +17,16 @@ def to_part(registry: Registry[T], component: Any) -> Part:
     """Describe a component so that another process can build it.
 
     Args:
-        component: one of the registry's, its name, or a function whose source can be extracted.
+        component: one of the registry's, its name, or a function whose source can be, or was, extracted.
 
     Raises:
         SpecError: it is none of these.
     """
     if isinstance(component, str):
         return Part(name=component, config=registry.config_of(registry.build(component, {}))[1])
-    if callable(component) and not hasattr(component, "name"):
-        from fedjob.common.plans.source import extract
+    from fedjob.common.plans.source import PlanSource, extract
 
+    if isinstance(component, PlanSource) or (callable(component) and not hasattr(component, "name")):
         source = extract(component)
         return Part(text=source.text, entry=source.entry)
     name, config = registry.config_of(component)

@@ -3,7 +3,8 @@
 Beside the arguments of `Job` under their own names it understands those of
 NVFlare's job definition: `min_clients` or `min_sites`, `mandatory_clients` or
 `required_sites`, `resource_spec`, `deploy_map`, `custom_props`, `study`, `meta`,
-`job_id`. In a deploy map an app is a file of the folder, "plan.py:Class", or a
+`job_id`. Where a file of code is named, its text may stand instead, `{"entry": name,
+"text": ...}`, as `job.to_json()` writes it. In a deploy map an app is a file of the folder, "plan.py:Class", or a
 subfolder with one plan in its `plan.py`.
 """
 
@@ -20,10 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.common.folds import FOLDS
 from fedjob.common.items import Items
+from fedjob.common.plans.source import PlanSource
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_job_id
+from fedjob.researcher.hooks import HOOKS
+from fedjob.researcher.jobfile import read_code, read_part
+from fedjob.researcher.selection import SELECTORS
 
 FILE_NAME = "job.json"
 MAX_FILES = 1000
@@ -51,8 +57,7 @@ _AS_GIVEN = (
     "project",
     "seed",
     "nodes",
-    "selector",
-    "fold",
+    "as_node",
     "resources",
     "use",
     "watchers",
@@ -65,7 +70,20 @@ _AS_GIVEN = (
     "keep",
     "preprocess",
 )
-_OWN = ("operation", "training_plan", "items", "quorum", "min_nodes", "required", "props", "meta", "job_id")
+_OWN = (
+    "operation",
+    "training_plan",
+    "selector",
+    "fold",
+    "hooks",
+    "items",
+    "quorum",
+    "min_nodes",
+    "required",
+    "props",
+    "meta",
+    "job_id",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +150,11 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
     arguments = {name: given[name] for name in _AS_GIVEN if name in given}
     if "training_plan" in given:
         arguments["training_plan"] = _plans(given["training_plan"], folder)
+    for name, registry in (("selector", SELECTORS), ("fold", FOLDS)):
+        if name in given:
+            arguments[name] = read_part(registry, given[name])
+    if "hooks" in given:
+        arguments["hooks"] = [read_part(HOOKS, hook) for hook in given["hooks"]]
     if "items" in given:
         arguments["items"] = _items(given["items"])
     if quorum := _quorum(given):
@@ -175,12 +198,7 @@ def _quorum(given: Mapping[str, Any]) -> Quorum | None:
 
 def _operation(value: Any, folder: Path | None) -> Any:
     if isinstance(value, Mapping):
-        unknown = sorted(set(value) - {"name", "config"})
-        if unknown or not isinstance(value.get("name"), str):
-            raise SpecError(
-                f'{FILE_NAME}: operation is a name, or {{"name": ..., "config": {{...}}}}; found {value!r}'
-            )
-        return PROTOCOLS.build(value["name"], dict(_map("config", value.get("config"))))
+        return read_part(PROTOCOLS, value)
     if not isinstance(value, str):
         raise SpecError(
             f"{FILE_NAME}: operation is the name of a protocol, or file.py:function; found {value!r}"
@@ -190,13 +208,13 @@ def _operation(value: Any, folder: Path | None) -> Any:
 
 def _plans(value: Any, folder: Path | None) -> Any:
     """Return a plan, or a map of them, with whole paths."""
-    if isinstance(value, str):
+    if isinstance(value, str) or (isinstance(value, Mapping) and "text" in value):
         return _code(value, folder)
     if not isinstance(value, Mapping):
         raise SpecError(f'{FILE_NAME}: training_plan is "file.py:Class" or a map; found {value!r}')
     plans: dict[str, Any] = {}
     for app, sites in value.items():
-        if isinstance(sites, str):  # node: plan
+        if isinstance(sites, str) or (isinstance(sites, Mapping) and "text" in sites):  # node: plan
             plans[app] = _code(sites, folder)
         elif isinstance(sites, Mapping):
             if set(sites) != {"plan", "nodes"}:
@@ -209,12 +227,14 @@ def _plans(value: Any, folder: Path | None) -> Any:
     return plans
 
 
-def _code(name: Any, folder: Path | None) -> str:
-    """Return "path:Class" of a plan in the job's folder.
+def _code(name: Any, folder: Path | None) -> str | PlanSource:
+    """Return "path:Class" of a plan in the job's folder, or the plan whose text stands in the file.
 
     Raises:
         SpecError: it is not there, or lies outside.
     """
+    if (code := read_code(name)) is not None:
+        return code
     if not isinstance(name, str):
         raise SpecError(f'{FILE_NAME}: a plan is "file.py:Class"; found {name!r}')
     if folder is None:

@@ -15,7 +15,6 @@ from fedjob.common.durable import write_atomic
 from fedjob.common.errors import ConfigError, FedjobError, JobError, NoSuchJob, SpecError
 from fedjob.common.folds.base import Fold
 from fedjob.common.items import Items
-from fedjob.common.params import save_params
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import per_dataset
 from fedjob.common.protocols.base import FederatedProtocol
@@ -25,7 +24,7 @@ from fedjob.common.work import built_plan
 from fedjob.researcher.arguments import LOCAL, Defined, as_asked, check_hook, content_hash, define
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
-from fedjob.researcher.beginning import adopt, find_breakpoint, first_params
+from fedjob.researcher.beginning import adopt, find_breakpoint, first_params, write_first
 from fedjob.researcher.breakpoints import Breakpoint, hash_file
 from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
@@ -40,6 +39,7 @@ from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.coordinating import coordinators
 from fedjob.researcher.idling import warn_of_no_workers
+from fedjob.researcher.jobfile import job_json
 from fedjob.researcher.living import Living
 from fedjob.researcher.looking import Looking, RoundInfo
 from fedjob.researcher.position import Position
@@ -53,6 +53,7 @@ from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_plain
 
 if TYPE_CHECKING:
+    from fedjob.common.optimizers.base import ServerOptimizer
     from fedjob.common.plans.base import TrainingPlan
     from fedjob.common.plans.function import RemoteFunction
     from fedjob.researcher.artifact import Artifact
@@ -90,6 +91,7 @@ class Job(Asking, Living, Looking, ByHand):
         quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
         fold: in place of the protocol's own.
+        server_optimizer: such as `FedAdam(lr=0.01)`: with `FedAvg()` or `FedProx()` it makes `FedOpt`.
         hooks: what runs at the end of each round.
         preprocess: steps that nodes run before the plan sees the data, such as `[Select(["age"]), ...]`;
             or a list of such lists, one for each entry of `data`.
@@ -134,6 +136,7 @@ class Job(Asking, Living, Looking, ByHand):
         quorum: Quorum | None = None,
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
         fold: Fold | str | None = None,
+        server_optimizer: ServerOptimizer | str | None = None,
         hooks: Sequence[Hook] = (),
         preprocess: Sequence[Any] | None = None,
         items: Items | None = None,
@@ -169,6 +172,7 @@ class Job(Asking, Living, Looking, ByHand):
             quorum=quorum,
             selector=selector,
             fold=fold,
+            server_optimizer=server_optimizer,
             hooks=hooks,
             preprocess=per_dataset(preprocess, num_entries(data)),
             items=items,
@@ -185,7 +189,7 @@ class Job(Asking, Living, Looking, ByHand):
         )
         self._session = session
         self._data, brought = take_brought(data, local=nodes == LOCAL)
-        check_names(self._data, defined.nodes)
+        check_names(self._data, nodes)
         self._nodes_asked = nodes = defined.nodes
         self._as_node = as_node
         self._source = defined.source
@@ -217,7 +221,7 @@ class Job(Asking, Living, Looking, ByHand):
             self._spec = replace(self._spec, files=bring(brought, self._folder))
             write_atomic(self._folder.plan, self._source.text.encode())
             write_plans(self._folder, defined.plans)
-            save_params(params, self._folder.initial_params)
+            write_first(params, self._plan, self._folder.initial_params)
             self._spec.save(self._folder.spec)
             init_hash = hash_file(self._folder.initial_params) if given_init else ""
             JobRecord(
@@ -370,6 +374,20 @@ class Job(Asking, Living, Looking, ByHand):
         with open_definition(source) as defined:
             return cls(defined.operation, **{**defined.arguments, **changes})
 
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return what `Job.from_json` and `fedjob job submit` make an equal job of, its plan's text included.
+
+        Args:
+            path: also write it there.
+
+        Raises:
+            SpecError: the job brings data or first parameters of its own, which such a file can't hold.
+        """
+        text = job_json(self._spec, self._folder, self.record.asked)
+        if path is not None:
+            write_atomic(Path(path).expanduser().resolve(), text.encode())
+        return text
+
     def clone(self, **changes: Any) -> Job:
         """Return a new draft that keeps every field of this job but those that are named.
 
@@ -405,7 +423,7 @@ class Job(Asking, Living, Looking, ByHand):
                 spec = clone._spec = replace(spec, files=bring(brought, folder))
             if params is not None:
                 folder.initial_params.unlink()
-                save_params(params, folder.initial_params)
+                write_first(params, clone._plan, folder.initial_params)
             write_atomic(folder.plan, source.text.encode())
             spec.save(folder.spec)
             hash_ = content_hash(

@@ -49,12 +49,14 @@ def extract(plan: object) -> PlanSource:
     """Return the text of a plan.
 
     Args:
-        plan: a class, an instance of one, or "file.py:Class"; a function too.
+        plan: a class, an instance of one, or "file.py:Class"; a function too; or what was extracted before.
 
     Raises:
         PlanError: there is no source, it is not valid, or it captures
             something that can't travel, which is named.
     """
+    if isinstance(plan, PlanSource):
+        return PlanSource(check_plan_text(plan.text), plan.entry, plan_hash(plan.text))
     if isinstance(plan, str):
         place = place_in_file(plan)
     else:

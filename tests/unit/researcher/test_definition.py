@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedjob import FedAvg, Job, Quorum
+from fedjob import EarlyStopping, FedAvg, Fraction, Items, Job, Quorum, Select
 from fedjob.common.errors import FedjobError, PlanError, SpecError
 from fedjob.common.plans.source import extract
 from fedjob.common.types import check_job_id, new_job_id
 from fedjob.researcher.definition import read_definition
+from tests import remote
 from tests.plans import Linear, Raises, Tiny
 
 PLAN = """\
@@ -307,3 +309,73 @@ def test_a_plan_that_is_no_python_is_a_plans_error(tmp_path: Path) -> None:
     (folder / "plan_a.py").write_text("class PlanA(:\n")
     with pytest.raises(PlanError):
         Job.from_json(folder)
+
+
+# --- a job as a file of its own ------------------------------------------------------------------
+
+
+def pick(round_: int, nodes: list[str]) -> list[str]:
+    return nodes[:round_]
+
+
+FULL: dict[str, Any] = {
+    "training_plan": {"server": (Tiny, ["@researcher"]), "a": Linear, "b": Tiny},
+    "data": {"a": "hearts", "b": "points"},
+    "training_args": {"lr": 0.05, "num_updates": 3},
+    "rounds": 7,
+    "name": "whole",
+    "note": "for the study",
+    "project": "hearts",
+    "props": {"study": "s1"},
+    "seed": 11,
+    "quorum": Quorum(required="all", deadline_s=5.0),
+    "selector": Fraction(0.5),
+    "fold": "median",
+    "hooks": [EarlyStopping("loss", patience=2)],
+    "items": Items(batch=10),
+    "preprocess": [Select(["age", "sex"])],
+    "resources": {"a": {"cpus": 2}},
+    "use": "mock",
+    "watchers": ["bob"],
+    "round_timeout_s": 60.0,
+    "max_tries": 3,
+    "owner": {"name": "Ann"},
+    "validate_at_end": True,
+    "breakpoint_every": 2,
+    "keep_breakpoints": 4,
+    "keep": True,
+}
+
+
+@pytest.mark.feature("BF-37")
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        (FedAvg(), {"training_plan": Tiny, "data": {"tags": ["toy"]}, "selector": pick, "fold": "sum"}),
+        (FedAvg(), FULL),
+        (remote.column_mean.bind(column="B"), {"data": "node1/heart", "nodes": ["node1"]}),
+        (FedAvg(), {"training_plan": Linear, "data": "here.npz", "nodes": "local", "as_node": "me"}),
+    ],
+    ids=["least", "everything", "function", "local"],
+)
+def test_a_job_is_text_that_makes_an_equal_job(
+    operation: Any, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    job = Job(operation, **{"seed": 3, **arguments})
+    text = job.to_json(tmp_path / "job.json")
+    for again in (Job.from_json(json.loads(text)), Job.from_json(tmp_path / "job.json")):
+        assert replace(again.spec, id=job.spec.id) == job.spec
+        assert again.record.content_hash == job.record.content_hash
+        assert again.record.asked == job.record.asked
+        assert again.to_json() == text
+
+
+def test_what_is_no_text_is_not_in_a_jobs_file(tmp_path: Path) -> None:
+    (tmp_path / "brought.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SpecError, match="the data that a job brings"):
+        Job(remote.sums, data=tmp_path / "brought.csv").to_json()
+    first = {name: value + 1 for name, value in make()._plan.get_params().items()}
+    with pytest.raises(SpecError, match="first parameters"):
+        make(init=first).to_json()
+    with pytest.raises(SpecError, match="code in a job's file"):
+        read_definition({"training_plan": {"text": "x", "name": "y"}}, None)

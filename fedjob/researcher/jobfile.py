@@ -1,0 +1,147 @@
+"""A draft's definition as the text of a `job.json`, which `Job.from_json` and `fedjob job submit` read back.
+
+Plans and functions stand in it as their extracted text, so that it is whole. What is
+no text can't be in it: first parameters that were given, and data that are brought.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from fedjob.common.codec import to_plain
+from fedjob.common.errors import SpecError
+from fedjob.common.params import FileParams
+from fedjob.common.plans.source import PlanSource, plan_hash
+from fedjob.common.registry import Registry
+from fedjob.common.work import built_plan
+from fedjob.researcher.beginning import first_params
+from fedjob.researcher.deploymap import RESEARCHER
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.spec import JobSpec, Part
+
+_NOT_ASKED = frozenset(
+    {
+        "id",
+        "version",
+        "protocol",
+        "plan_entry",
+        "plan_hash",
+        "plans",
+        "launches",
+        "local",
+        "datasets",
+        "researcher",
+        "owner_key",
+        "federation",
+        "files",
+        "cloned_from",
+    }
+)
+"""Fields of a spec that follow from others, or are found out later."""
+
+
+def job_json(spec: JobSpec, folder: JobFolder, asked: Mapping[str, Any]) -> str:
+    """Return the text of a file that defines an equal job.
+
+    Args:
+        asked: the job's `data`, `nodes` and `as_node`, as they were given.
+
+    Raises:
+        SpecError: the job brings data, or was given first parameters.
+    """
+    if spec.files:
+        raise SpecError(
+            "a job's file can't hold the data that a job brings: use job.clone(), or give data anew"
+        )
+    own_text = folder.plan.read_bytes().decode()
+    plan = built_plan(own_text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed)
+    if not _equal(first_params(None, plan), FileParams(folder.initial_params)):
+        raise SpecError("a job's file can't hold first parameters: use job.clone(), or leave init out")
+
+    def text_of(hash_: str) -> str:
+        return own_text if hash_ == spec.plan_hash else folder.plan_of(hash_).read_bytes().decode()
+
+    return json.dumps(_definition(spec, asked, text_of), indent=1) + "\n"
+
+
+def _definition(spec: JobSpec, asked: Mapping[str, Any], text_of: Callable[[str], str]) -> dict[str, Any]:
+    plain: dict[str, Any] = {"operation": _operation(spec, text_of)}
+    if spec.plan_hash and spec.protocol.name != "function":
+        plain["training_plan"] = _plans(spec, text_of)
+    plain |= {name: value for name in ("data", "nodes") if (value := asked.get(name)) is not None}
+    if spec.local:
+        plain["as_node"] = asked.get("as_node")
+    for field in fields(spec):
+        value = getattr(spec, field.name)
+        if field.name not in _NOT_ASKED and value != _default(field):
+            plain[field.name] = to_plain(value)
+    return plain
+
+
+def read_code(value: Any) -> PlanSource | None:
+    """Return the plan or function whose text stands in a job's file; None where it names a file.
+
+    Raises:
+        SpecError: it is something else.
+    """
+    if not isinstance(value, Mapping) or "text" not in value:
+        return None
+    match dict(value):
+        case {"entry": str(entry), "text": str(text), **rest} if not rest:
+            return PlanSource(text, entry, plan_hash(text))
+    raise SpecError(
+        f"code in a job's file is {{'entry': name, 'text': ...}}; found {', '.join(map(str, value))}"
+    )
+
+
+def read_part(registry: Registry[Any], value: Any) -> Any:
+    """Return a component that a job's file describes: by its name, with its configuration, or by its text.
+
+    Raises:
+        SpecError: it describes none.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    part = {key: item for key, item in value.items() if item}
+    if (code := read_code(part)) is not None:
+        return code
+    if set(part) - {"name", "config"} or not isinstance(part.get("name"), str):
+        raise SpecError(
+            f"a {registry.kind} is its name, or {{'name': ..., 'config': {{...}}}}; found {dict(value)!r}"
+        )
+    return registry.build(part["name"], part.get("config", {}))
+
+
+def _equal(first: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
+    return first.keys() == kept.keys() and all(bool((first[name] == kept[name]).all()) for name in first)
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _code(entry: str, hash_: str, text_of: Callable[[str], str]) -> dict[str, str]:
+    return {"entry": entry, "text": text_of(hash_)}
+
+
+def _operation(spec: JobSpec, text_of: Callable[[str], str]) -> Any:
+    if spec.protocol.name == "function":
+        return _code(spec.plan_entry, spec.plan_hash, text_of)
+    return _part(spec.protocol)
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return (
+        {"entry": part.entry, "text": part.text} if part.text else {"name": part.name, "config": part.config}
+    )
+
+
+def _plans(spec: JobSpec, text_of: Callable[[str], str]) -> Any:
+    own = _code(spec.plan_entry, spec.plan_hash, text_of)
+    if not spec.plans:
+        return own
+    each = {node: _code(plan["entry"], plan["hash"], text_of) for node, plan in spec.plans.items()}
+    return {"server": {"plan": own, "nodes": [RESEARCHER]}, **each}
