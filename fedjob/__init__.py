@@ -18,11 +18,18 @@ _NAMES = {
     "Bulyan": "fedjob.common.folds.bulyan",
     "Cast": "fedjob.common.preprocess.columns",
     "CentredClipping": "fedjob.common.folds.centred_clipping",
+    "Cyclic": "fedjob.common.protocols.cyclic",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
     "Encode": "fedjob.common.preprocess.categories",
     "Evaluation": "fedjob.common.protocols.evaluation",
     "Explicit": "fedjob.researcher.selection",
+    "FedAdagrad": "fedjob.common.optimizers.adagrad",
+    "FedAdam": "fedjob.common.optimizers.adam",
     "FedAvg": "fedjob.common.protocols.fedavg",
+    "FedAvgM": "fedjob.common.optimizers.momentum",
+    "FedOpt": "fedjob.common.protocols.fedopt",
+    "FedProx": "fedjob.common.protocols.fedprox",
+    "FedYogi": "fedjob.common.optimizers.yogi",
     "FedjobError": "fedjob.common.errors",
     "Filter": "fedjob.common.preprocess.rows",
     "Fraction": "fedjob.researcher.selection",
@@ -40,6 +47,7 @@ _NAMES = {
     "NodeRefused": "fedjob.common.errors",
     "NormBounded": "fedjob.common.folds.norm_bounded",
     "NotReady": "fedjob.common.errors",
+    "Plan": "fedjob.common.plans.step",
     "Quorum": "fedjob.common.quorum",
     "Resize": "fedjob.common.preprocess.images",
     "Scaffold": "fedjob.common.protocols.scaffold",
@@ -71,11 +79,18 @@ __all__ = [
     "Bulyan",
     "Cast",
     "CentredClipping",
+    "Cyclic",
     "EarlyStopping",
     "Encode",
     "Evaluation",
     "Explicit",
+    "FedAdagrad",
+    "FedAdam",
     "FedAvg",
+    "FedAvgM",
+    "FedOpt",
+    "FedProx",
+    "FedYogi",
     "FedjobError",
     "Filter",
     "Fraction",
@@ -93,6 +108,7 @@ __all__ = [
     "NodeRefused",
     "NormBounded",
     "NotReady",
+    "Plan",
     "Quorum",
     "Resize",
     "Scaffold",
@@ -140,8 +156,13 @@ if TYPE_CHECKING:
     from fedjob.common.folds.trimmed_mean import TrimmedMean
     from fedjob.common.items import Items
     from fedjob.common.lifecycle import State
+    from fedjob.common.optimizers.adagrad import FedAdagrad
+    from fedjob.common.optimizers.adam import FedAdam
+    from fedjob.common.optimizers.momentum import FedAvgM
+    from fedjob.common.optimizers.yogi import FedYogi
     from fedjob.common.plans.function import function
     from fedjob.common.plans.sklearn import SklearnPlan
+    from fedjob.common.plans.step import Plan
     from fedjob.common.plans.torch import TorchPlan
     from fedjob.common.preprocess.categories import Bin, Encode
     from fedjob.common.preprocess.columns import Cast, Select, Target
@@ -150,8 +171,11 @@ if TYPE_CHECKING:
     from fedjob.common.preprocess.rows import Filter
     from fedjob.common.preprocess.scale import Scale
     from fedjob.common.protocols import plans
+    from fedjob.common.protocols.cyclic import Cyclic
     from fedjob.common.protocols.evaluation import Evaluation
     from fedjob.common.protocols.fedavg import FedAvg
+    from fedjob.common.protocols.fedopt import FedOpt
+    from fedjob.common.protocols.fedprox import FedProx
     from fedjob.common.protocols.inference import Inference
     from fedjob.common.protocols.scaffold import Scaffold
     from fedjob.common.quorum import Quorum

@@ -5,6 +5,7 @@
         NoDatasets              nothing at any node matches `data=`
         PlanError               a training plan can't be found, extracted, compiled or built
           IncompletePlan        it lacks methods, which are named; also a TypeError
+            NoTestingStep       a plan that says nothing of how it is measured was asked to be
       MissingPackage            a package is not installed here; also an ImportError
       ConfigError               a home, its config.toml or a FEDJOB_* variable is wrong
       WireError
@@ -92,6 +93,12 @@ class PlanError(SpecError):
 
 class IncompletePlan(PlanError, TypeError):
     """A training plan lacks methods that its kind needs; they are named."""
+
+
+class NoTestingStep(IncompletePlan):
+    """A plan without a testing step was asked to evaluate."""
+
+    reason = "no_testing_step"
 
 
 class MissingPackage(FedjobError, ImportError):

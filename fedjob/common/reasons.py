@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 REASONS: Mapping[str, str] = {
     "abandoned": "who asked for it was not heard of for so long that the node gave it up",
+    "batch_failures": "more batches of items failed than the job tolerates, or all did",
     "breakpoint_corrupt": "a breakpoint's files are not the ones that its manifest names",
     "breakpoint_incompatible": "another version of fedjob wrote the breakpoint",
     "breakpoint_missing": "there is no breakpoint to go on from",
@@ -33,11 +34,14 @@ REASONS: Mapping[str, str] = {
     "message": "a peer sent a message that lacks a field",
     "min_rows": "it would be, or was, computed on fewer rows than the owner allows",
     "missing_packages": "a node lacks packages that the plan imports",
+    "no_data": "there are no items to work on, or the plan selected none",
     "no_dataset": "a node does not have the dataset any more",
     "no_datasets": "nothing at any node matches the data that were asked for",
     "no_free_worker": "all workers of a node are busy",
     "no_mock": "the dataset has no mock",
+    "no_new_data": "all items were worked on before and have not changed since",
     "no_space": "a disk is full",
+    "no_testing_step": "the plan was asked to evaluate and has no testing step",
     "no_workers": "nodes have no workers: no free worker will come until their owners start some",
     "node_stopped": "the node's daemon was stopped while it computed",
     "not_needed": "nobody waits for it any more",
@@ -65,9 +69,13 @@ REASONS: Mapping[str, str] = {
     "stale_epoch": "a newer runner of the job has taken over",
     "stale_round": "the job is at a later round",
     "start": "it could not be set up at a node that it needs",
+    "start_timeout": "too few nodes were ready in time",
     "state_missing": "a node state that it needs is not at the node",
     "timeout": "it took longer than it was given",
     "too_few_nodes": "fewer nodes are there than the quorum needs",
     "unknown_researcher": "the node serves only researchers whose keys its owner knows",
     "worker_died": "the process that computed it is gone",
 }
+
+FATAL = frozenset({"limits_exceeded", "min_rows", "no_data", "no_new_data", "out_of_memory", "start"})
+"""Reasons that end a task at once: trying again, or trying other items, would come to the same."""

@@ -11,13 +11,16 @@ from fedjob.common.errors import SpecError
 from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.plans.base import TrainingPlan
 from fedjob.common.plans.function import FunctionPlan, RemoteFunction, declared
+from fedjob.common.plans.pipeline import Pipeline
 from fedjob.common.plans.source import PlanSource, extract, make_plan
+from fedjob.common.plans.step import Plan
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.evaluation import Evaluation
 from fedjob.common.protocols.function import Function
 from fedjob.common.protocols.inference import Inference
+from fedjob.common.protocols.steps import Steps
 from fedjob.researcher.artifact import Artifact
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.resultfile import PARAMS, load_manifest
@@ -70,8 +73,8 @@ def read_operation(
     """Check and complete what a job is to do.
 
     Args:
-        operation: a protocol, its class or name, a `@fedjob.function`, "file.py:function", or the result of
-            a job that trained: then it means inference.
+        operation: a protocol, its class or name, a `Plan`, a `@fedjob.function`, "file.py:function", or the
+            result of a job that trained: then it means inference.
         folded: the job has a fold of its own.
 
     Raises:
@@ -82,6 +85,8 @@ def read_operation(
         return _function(extract(operation), {}, training_plan, training_args, folded=folded)
     if isinstance(operation, RemoteFunction):
         return _function(extract(operation), operation.args, training_plan, training_args, folded=folded)
+    if isinstance(operation, Plan) or (isinstance(operation, type) and issubclass(operation, Plan)):
+        operation, training_plan = Steps(), _only(operation, training_plan)
     if isinstance(operation, (JobResult, Artifact)):
         operation = Inference(operation)
     protocol = _protocol(operation)
@@ -101,9 +106,31 @@ def read_operation(
     plan = make_plan(source.text, source.entry)
     if isinstance(plan, FunctionPlan):
         raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
+    if isinstance(plan, Pipeline) or isinstance(protocol, Steps):
+        return _steps(protocol, source, plan, raw)
     _check_aux(protocol, type(plan), source.entry)
     protocol.check_plan(type(plan))
     TrainingArgs.parse(raw, extra_args=type(plan).extra_args)
+    return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
+
+
+def _only(plan: Any, training_plan: Any) -> Any:
+    """Return a `Plan` that is the operation itself.
+
+    Raises:
+        SpecError: there is another one beside it.
+    """
+    if training_plan is not None:
+        raise SpecError("a Plan is the operation itself: leave training_plan out")
+    return plan
+
+
+def _steps(protocol: FederatedProtocol, source: PlanSource, plan: Any, raw: dict[str, Any]) -> Operation:
+    if not isinstance(plan, Pipeline) or not isinstance(protocol, Steps):
+        raise SpecError(
+            f"{protocol.name} and {source.entry} don't go together: a class derived from Plan is an operation "
+            f"by itself, Job({source.entry}, data=...), and a training plan needs a protocol such as FedAvg()"
+        )
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 
 
@@ -195,6 +222,8 @@ def _function(
         raise SpecError(f"{source.entry} is a function and needs no training_plan: leave it out")
     raw = plain_args("arguments", {**bound, **plain_args("training_args", args)})
     built = make_plan(source.text, source.entry)
+    if isinstance(built, Pipeline):
+        return _steps(Steps(), source, built, raw)
     if not isinstance(built, FunctionPlan):
         raise SpecError(
             f"{source.entry} is a training plan, not a function: Job(FedAvg(), training_plan={source.entry}, ...)"

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import IncompletePlan, NodeFailure, PlanError
+from fedjob.common.errors import IncompletePlan, NodeFailure, NoTestingStep, PlanError
+from fedjob.common.kinds import Kinds
 from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.seeds import seed_for
 
@@ -134,6 +135,9 @@ class TrainingPlan(ABC):
 
     optional_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
+    measured_by: ClassVar[str] = ""
+    """The optional method without which an evaluation would say nothing but the loss; empty for none."""
+
     @property
     def ctx(self) -> Context:
         """The work this plan is part of."""
@@ -187,6 +191,10 @@ class TrainingPlan(ABC):
         Raises:
             PlanError: names, shapes or types are not the model's.
         """
+
+    def kinds(self) -> Kinds:
+        """Return which of the shared parameters some protocols treat apart."""
+        return Kinds()
 
     @abstractmethod
     def load_data(self, dataset: Any) -> None:
@@ -288,6 +296,21 @@ def check_plan_class(cls: object) -> type[TrainingPlan]:
             _check_signature(cls, name, arguments)
     _check_constructor(cls)
     return cls
+
+
+def check_testing_step(cls: type[TrainingPlan]) -> None:
+    """See to it that a plan says how its model is measured.
+
+    Raises:
+        NoTestingStep: it lacks the method.
+    """
+    kind, name = _kind_of(cls), cls.measured_by
+    if kind is not None and name and not overrides(cls, kind, name):
+        raise NoTestingStep(
+            f"{cls.__name__} lacks {_signature(name, kind.optional_methods[name])}, and an evaluation measures what "
+            'that returns: (predictions, targets), or {"name": value}',
+            name=cls.__name__,
+        )
 
 
 def _kind_of(cls: type[TrainingPlan]) -> type[TrainingPlan] | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fedjob.common.errors import PlanError, SpecError
+from fedjob.common.kinds import Kinds
 from fedjob.common.metrics import MetricState, add_all, is_state, mean_state, measure, values
 from fedjob.common.plans.args import Arguments, TrainingArgs
 from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, overrides
@@ -40,6 +41,7 @@ class TorchPlan(TrainingPlan):
         "testing_step": ("model", "batch"),
         "inference_step": ("model", "batch"),
     }
+    measured_by: ClassVar[str] = "testing_step"
 
     model: torch.nn.Module
     model_args: Arguments
@@ -184,6 +186,18 @@ class TorchPlan(TrainingPlan):
                     )
                 tensor.copy_(given)
 
+    def kinds(self) -> Kinds:
+        buffers, shared = self._buffers(), self._shared()
+        layers = [
+            prefix
+            for prefix, module in self.model.named_modules()
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        ]
+        return Kinds(
+            buffers=tuple(name for name in shared if name in buffers),
+            batch_norm=tuple(name for name in shared if name.rpartition(".")[0] in layers),
+        )
+
     def train(self, adjust: Adjust | None = None) -> TrainOutcome:
         started = time.perf_counter()
         if self._data is None:
@@ -222,6 +236,28 @@ class TorchPlan(TrainingPlan):
             raise self.fail("no_data", "training_data gave no examples to train on")
         mean = mean_state(loss_sum / samples, samples)
         return TrainOutcome(num_rows or samples, done, loss_sum / samples, {"loss": mean})
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        if self._data is None or isinstance(self._data, Stream):
+            raise PlanError("gradients are computed over a Dataset or (inputs, targets), after load_data")
+        buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
+        self.model.train()
+        self.model.zero_grad(set_to_none=True)
+        size = self._data.batch_size or self.training_args.batch_size
+        with seeded(self.seed_of("gradients")), _repeatable():
+            for batch in self._data.batches(epoch_batches(self._train_rows, size)):
+                loss = self._loss(to_device(batch, self.device))
+                (loss * (num_in_batch(batch) / self.num_train)).backward()  # type: ignore[no-untyped-call]
+        found = {
+            name: parameter.grad.detach()
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
+        self.model.zero_grad(set_to_none=True)
+        with torch.no_grad():  # such as the running means of batch normalisation
+            for name, buffer in self._buffers().items():
+                buffer.copy_(buffers[name])
+        return found
 
     def _update(self, batch: Any, adjust: Adjust | None) -> float:
         """Take one optimizer step; return the loss before it."""

@@ -8,9 +8,15 @@ from fedjob.common.registry import Registry
 PROTOCOLS: Registry[FederatedProtocol] = Registry(
     "protocol",
     {
+        "cyclic": "fedjob.common.protocols.cyclic:Cyclic",
+        "evaluation": "fedjob.common.protocols.evaluation:Evaluation",
         "fedavg": "fedjob.common.protocols.fedavg:FedAvg",
+        "fedopt": "fedjob.common.protocols.fedopt:FedOpt",
+        "fedprox": "fedjob.common.protocols.fedprox:FedProx",
         "function": "fedjob.common.protocols.function:Function",
         "inference": "fedjob.common.protocols.inference:Inference",
+        "scaffold": "fedjob.common.protocols.scaffold:Scaffold",
+        "steps": "fedjob.common.protocols.steps:Steps",
     },
     group="fedjob.plans",
 )

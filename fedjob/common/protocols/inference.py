@@ -31,7 +31,13 @@ STEP = "infer"
 
 @dataclass(frozen=True, slots=True)
 class Inference(FederatedProtocol):
-    """One prediction for every example at every node."""
+    """One prediction for every example at every node.
+
+    Args:
+        model: the result of a job that trained; None where the job gives `training_plan` and `init`.
+    """
+
+    model: Any = None
 
     name: ClassVar[str] = "inference"
     family: ClassVar[str] = "infer"
