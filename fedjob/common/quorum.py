@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -52,6 +52,11 @@ class Quorum:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SpecError(f"Quorum({name}=...) takes seconds above 0 or None, not {value!r}")
+
+    def among(self, nodes: Collection[str]) -> Quorum:
+        """Return the rule for an ask whose protocol names its nodes: it can't need others, nor more of them."""
+        required = tuple(nodes) if self.required == ALL else tuple(n for n in self.required if n in nodes)
+        return replace(self, required=required, min_nodes=min(self.min_nodes, len(nodes)))
 
     def decide(
         self,

@@ -16,13 +16,12 @@ from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold as FoldRule
 from fedjob.common.guard import check_tensors, check_weight
 from fedjob.common.messages import MAX_INLINE_BYTES, Task
-from fedjob.common.params import FileParams, Schema, hash_params, save_params, schema_of
+from fedjob.common.params import FileParams, Schema, hash_params, is_params, save_params, schema_of
 from fedjob.common.preprocess.learning import LEARN, LEARNED
 from fedjob.common.protocols.base import Ask, Gathered, Reply
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.common.values import decode, encode
-from fedjob.common.work import is_params
 from fedjob.researcher.breakpoints import chain
 from fedjob.researcher.bringing import BROUGHT
 from fedjob.researcher.deployment import Code
@@ -86,7 +85,7 @@ class Gatherer:
         collected = self.federation.collect(
             tasks,
             place,
-            self.spec.the_quorum,
+            self.spec.the_quorum if ask.to is None else self.spec.the_quorum.among(nodes),
             ask.until,
             lambda arrival: self._accept(arrival, ask.step, expected, position),
         )
@@ -171,7 +170,9 @@ class Gatherer:
         A validation between two rounds measures what the round before came to.
         """
         if between_rounds:
-            return position.rows + tuple(measurements(position.round, gathered.replies, gathered.total.metrics))
+            return position.rows + tuple(
+                measurements(position.round, gathered.replies, gathered.total.metrics)
+            )
         round_ = position.round + 1
         # an ask before this one in the same round: its nodes' rows stay, what all measured together is new
         before = tuple(row for row in position.rows if (row.round, row.node) != (round_, OVERALL))

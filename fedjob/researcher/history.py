@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.metrics import num_examples, value
 
 if TYPE_CHECKING:
-    from fedjob.common.protocols.base import Gathered
+    from fedjob.common.protocols.base import Reply
 
 OVERALL = "all"
 """The node column's entry for the combination of all nodes that took part."""
@@ -33,12 +33,14 @@ class Measurement:
     num_examples: float
 
 
-def measurements(round_: int, gathered: Gathered) -> list[Measurement]:
-    """Return what a round measured: per node, and combined exactly from the states that add."""
+def measurements(
+    round_: int, replies: Mapping[str, Reply], overall: Mapping[str, Mapping[str, Any]]
+) -> list[Measurement]:
+    """Return what an ask measured at each node, and `overall`, combined exactly from the states that add."""
     rows = []
-    for node in sorted(gathered.replies):
-        rows += _rows(round_, node, gathered.replies[node].metrics)
-    return rows + _rows(round_, OVERALL, gathered.total.metrics)
+    for node in sorted(replies):
+        rows += _rows(round_, node, replies[node].metrics)
+    return rows + _rows(round_, OVERALL, overall)
 
 
 def _rows(round_: int, node: str, phases: Mapping[str, Any]) -> list[Measurement]:

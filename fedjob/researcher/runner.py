@@ -294,12 +294,18 @@ class Runner:
     def commit(self, position: Position, gathered: Gathered) -> Position:
         """Tell the hooks of a completed round and make it durable."""
         now = time.monotonic()
+        so_far = self.gatherer.so_far
+        answered, left_out = (
+            (list(so_far.arrivals), so_far.left_out)
+            if so_far.round == position.round
+            else (list(gathered.replies), gathered.left_out)  # parameters that were given by hand
+        )
         report = RoundReport(
             round=position.round,
             rounds=self.spec.rounds,
             position=position,
             rows=tuple(row for row in position.rows if row.round == position.round),
-            left_out=gathered.left_out,
+            left_out=left_out,
             seconds=now - self._round_began,
         )
         self._round_began = now
@@ -315,11 +321,11 @@ class Runner:
         self.events.add(
             "round",
             round_=position.round,
-            nodes=sorted(gathered.replies),
-            left_out=dict(gathered.left_out),
+            nodes=sorted(answered),
+            left_out=dict(left_out),
             seconds=round(report.seconds, 4),
         )
-        took_part = {**self.record.participants, **dict.fromkeys(gathered.replies, ""), **gathered.left_out}
+        took_part = {**self.record.participants, **dict.fromkeys(answered, ""), **left_out}
         if took_part != self.record.participants:
             self.update(participants=took_part)
         self.position = position

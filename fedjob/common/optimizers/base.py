@@ -1,0 +1,95 @@
+"""What a server optimizer is: the nodes' average change in, new shared parameters out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.common.params import Params
+
+Memory = Mapping[str, Mapping[str, Any]]
+"""What an optimizer remembers: one set of named tensors for each of its `slots`; empty at the start."""
+
+_CHUNK = 1 << 18
+"""Elements computed at a time: float64 within the processor's cache, and in bounded memory."""
+
+
+class ServerOptimizer(ABC):
+    """A rule that moves the shared parameters by what the nodes' parameters changed on average.
+
+    An optimizer is a frozen dataclass with a learning rate `lr`; what it remembers goes
+    in and comes out. The sign: `delta` is the average of the nodes' parameters minus the
+    shared ones, so it points downhill, and parameters move along it.
+    """
+
+    name: ClassVar[str]
+
+    slots: ClassVar[tuple[str, ...]] = ()
+    """Names of what is remembered for every parameter, such as `("m", "v")`."""
+
+    lr: float
+
+    def first(self, slot: str) -> float:
+        """Return the value that a slot begins with, in every element."""
+        return 0.0
+
+    @abstractmethod
+    def update(self, delta: torch.Tensor, memory: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return what to add to the parameters; put what to remember into `memory`.
+
+        Args:
+            delta: float64, one dimension.
+            memory: slot -> float64 tensor of the same shape.
+        """
+
+    def step(
+        self, params: Mapping[str, torch.Tensor], delta: Mapping[str, torch.Tensor], state: Memory
+    ) -> tuple[Params, dict[str, Params]]:
+        """Move parameters by one step.
+
+        Args:
+            params: name -> floating tensor, any shapes; not modified.
+            delta: for each of them, the nodes' average minus it, of the same shape.
+            state: what the step before returned; empty for the first. A name that it does not
+                have begins anew.
+
+        Returns:
+            New parameters and new state, both of the dtypes of `params`; computed in float64.
+        """
+        moved: Params = {}
+        after: dict[str, Params] = {slot: {} for slot in self.slots}
+        for name in params:
+            before = {slot: state[slot][name] for slot in self.slots if name in state.get(slot, ())}
+            moved[name], remembered = self._step_one(params[name], delta[name], before)
+            for slot, tensor in remembered.items():
+                after[slot][name] = tensor
+        return moved, after
+
+    def _step_one(
+        self, param: torch.Tensor, delta: torch.Tensor, before: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, Params]:
+        import torch
+
+        def empty() -> torch.Tensor:
+            return torch.empty_like(param, memory_format=torch.contiguous_format)
+
+        moved, after = empty(), {slot: empty() for slot in self.slots}
+        old = {slot: tensor.reshape(-1) for slot, tensor in before.items()}
+        flat_param, flat_delta, flat_moved = param.reshape(-1), delta.reshape(-1), moved.view(-1)
+        for start in range(0, flat_param.numel(), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            change = flat_delta[part].to(torch.float64)
+            memory = {
+                slot: old[slot][part].to(torch.float64)
+                if slot in old
+                else torch.full_like(change, self.first(slot))
+                for slot in self.slots
+            }
+            flat_moved[part] = flat_param[part] + self.update(change, memory)
+            for slot in self.slots:
+                after[slot].view(-1)[part] = memory[slot]
+        return moved, after

@@ -1,0 +1,33 @@
+"""The proximal term: what FedProx and Ditto add to a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.common.plans.base import Adjust
+
+
+def pull_towards(anchor: Mapping[str, torch.Tensor], strength: float) -> Adjust | None:
+    """Return what adds the gradient of `strength / 2 * |w - anchor|^2` to every gradient.
+
+    Args:
+        anchor: name -> tensor, of every trained parameter.
+        strength: 0 or more; 0 gives None, so that plans without gradients can do it.
+    """
+    if strength == 0:
+        return None
+    at: dict[str, torch.Tensor] = {}
+
+    def adjust(model: torch.nn.Module) -> None:
+        for name, weight in model.named_parameters():
+            if weight.grad is None:  # frozen, or no part of this loss
+                continue
+            if name not in at:
+                at[name] = anchor[name].to(weight.device)
+            weight.grad.add_(weight.detach() - at[name], alpha=strength)
+
+    return adjust

@@ -1,0 +1,62 @@
+"""Ranges that hyper-parameters must lie in."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fedjob.common.errors import SpecError
+
+
+def check_positive(what: str, value: Any) -> None:
+    """Check a finite number above 0.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not _is_number(value) or not value > 0:
+        raise SpecError(f"{what} is a number above 0, not {value!r}")
+
+
+def check_not_negative(what: str, value: Any) -> None:
+    """Check a finite number of 0 or more.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not _is_number(value) or not value >= 0:
+        raise SpecError(f"{what} is a number of 0 or more, not {value!r}")
+
+
+def check_decay(what: str, value: Any) -> None:
+    """Check a number from 0 to below 1.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not _is_number(value) or not 0 <= value < 1:
+        raise SpecError(f"{what} is a number from 0 to below 1, not {value!r}")
+
+
+def check_count(what: str, value: Any, least: int = 1) -> None:
+    """Check a whole number of at least `least`.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SpecError(f"{what} is a whole number of {least} or more, not {value!r}")
+
+
+def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Check one of a few words.
+
+    Raises:
+        SpecError: it is none of them.
+    """
+    if value not in choices:
+        raise SpecError(f"{what} is {' or '.join(repr(choice) for choice in choices)}, not {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
