@@ -148,6 +148,12 @@ class JobFolder:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def contributions(self, round_: int, step: str, node: str) -> list[Path]:
+        """Return the files, of those still there, one of which holds a node's tensors of an ask."""
+        spool = self.spool(round_)
+        found = [spool / f"{step}_{node}.safetensors", *spool.glob(f"local_{node}_*/params.safetensors")]
+        return [path for path in found if path.exists()]
+
     def drop_spool(self, before_round: int) -> None:
         """Remove the spools of rounds before that one."""
         for folder in (self.path / "spool").glob("round_*"):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import NotReady
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.traffic import Tally
+from fedjob.researcher.auxfiles import read_aux
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint, newest_valid
 from fedjob.researcher.catalogue import datasets_used
 from fedjob.researcher.formatting import utc
@@ -26,6 +28,8 @@ from fedjob.researcher.showing import Facts
 from fedjob.researcher.tailing import FolderSource, Source
 
 if TYPE_CHECKING:
+    import torch
+
     from fedjob.common.plans.source import PlanSource
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.runner import Runner
@@ -38,11 +42,14 @@ class RoundInfo:
 
     Args:
         dropped: node -> reason.
+        aux: module -> node -> name -> tensor, of the auxiliary variables that nodes sent, while the job's
+            folder holds them: to the end of the round after, or for good with `keep=True`.
     """
 
     selected: tuple[str, ...]
     replied: tuple[str, ...]
     dropped: dict[str, str]
+    aux: dict[str, dict[str, Mapping[str, torch.Tensor]]] = field(default_factory=dict, repr=False)
 
 
 class Looking(Listening):
@@ -225,6 +232,7 @@ class Looking(Listening):
                 selected=tuple(sorted({*replied, *fold.left_out})),
                 replied=replied,
                 dropped=dict(fold.left_out),
+                aux=read_aux(self._folder, fold) if fold.aux_hashes else {},
             )
         return found
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fedjob.common.auxiliary import PREFIX
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import BreakpointMissing
 from fedjob.common.repository.parts import ref_of
@@ -74,40 +75,60 @@ def _check(fold: Fold, verdict: str, detail: str = "") -> Check:
 
 
 def _fold_again(fold: Fold, folder: JobFolder) -> Check:
-    spool = folder.spool(fold.round)
-    if fold.fold != "weighted_mean":
+    if fold.fold not in ("weighted_mean", "plain_mean"):
         return _check(fold, "not kept", f"{fold.fold} is not recomputed here")
     paths = []
     for node, params_hash, _ in fold.inputs:
-        path = next((p for p in _candidates(spool, fold.step, node) if p.exists()), None)
-        if path is None:
+        kept = folder.contributions(fold.round, fold.step, str(node))
+        if not kept:
             return _check(
                 fold, "not kept", f"the reply of {node} is gone; run jobs with keep=True to verify them"
             )
-        if ref_of(path).sha256 != params_hash:
+        path = next((p for p in kept if ref_of(p).sha256 == params_hash), None)
+        if path is None:
             return _check(fold, "different", f"the file of {node} is not the one that was folded")
         paths.append(path)
-    output = spool / f"total_{fold.step}.safetensors"
+    output = folder.spool(fold.round) / f"total_{fold.step}.safetensors"
     if not output.exists() or ref_of(output).sha256 != fold.output_hash:
         return _check(fold, "different", "the file of the total is missing or not the recorded one")
     inputs = [_read(path) for path in paths]
-    total = _read(output)
-    weights = [float(weight) for _, _, weight in fold.inputs]
-    whole = sum(weights)
-    shares = [w / whole for w in weights] if whole > 0 else [1 / len(weights)] * len(weights)
-    for name, expected in total.items():
-        result = inputs[0][name].astype(np.float64) * shares[0]
-        for tensors, share in zip(inputs[1:], shares[1:], strict=True):
-            result += tensors[name].astype(np.float64) * share
-        if expected.dtype.kind in "iu":
-            result = np.rint(result)
-        if result.astype(expected.dtype).tobytes() != expected.tobytes():
+    shares = _shares(fold)
+    for name, expected in _read(output).items():
+        if _mean(inputs, shares, name).tobytes() != expected.tobytes():
             return _check(fold, "different", f"{name} does not follow from the replies")
+    for module, expected_hash in fold.aux_hashes.items():
+        if _aux_hash(inputs, shares, f"{PREFIX}{module}.") != expected_hash:
+            return _check(
+                fold, "different", f"the auxiliary variables {module} do not follow from the replies"
+            )
     return _check(fold, "equal")
 
 
-def _candidates(spool: Path, step: str, node: str) -> list[Path]:
-    return [spool / f"{step}_{node}.safetensors", *spool.glob(f"local_{node}_*/params.safetensors")]
+def _shares(fold: Fold) -> list[float]:
+    weights = [float(weight) for _, _, weight in fold.inputs]
+    whole = sum(weights)
+    if fold.fold == "plain_mean" or whole <= 0:
+        return [1 / len(weights)] * len(weights)
+    return [weight / whole for weight in weights]
+
+
+def _mean(inputs: list[dict[str, Any]], shares: list[float], name: str) -> Any:
+    first = inputs[0][name]
+    result = first.astype(np.float64) * shares[0]
+    for tensors, share in zip(inputs[1:], shares[1:], strict=True):
+        result += tensors[name].astype(np.float64) * share
+    return (np.rint(result) if first.dtype.kind in "iu" else result).astype(first.dtype)
+
+
+def _aux_hash(inputs: list[dict[str, Any]], shares: list[float], prefix: str) -> str:
+    """Return what `hash_params` makes of the mean of a module's tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in inputs[0] if name.startswith(prefix)):
+        mean = _mean(inputs, shares, name)
+        dtype = next(known for known, kind in _NUMPY.items() if np.dtype(kind) == mean.dtype)
+        digest.update(f"{name.removeprefix(prefix)}\0{dtype}\0{list(mean.shape)}\0".encode())
+        digest.update(mean.tobytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

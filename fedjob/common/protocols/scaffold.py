@@ -28,12 +28,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.contribution import Contribution
-from fedjob.common.errors import SpecError
 from fedjob.common.folds.base import Fold
 from fedjob.common.folds.mean import WeightedMean
 from fedjob.common.folds.plain_mean import PlainMean
 from fedjob.common.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
 from fedjob.common.protocols.training import TrainingProtocol
+from fedjob.common.ranges import check_choice, check_positive
 
 if TYPE_CHECKING:
     import torch
@@ -64,12 +64,9 @@ class Scaffold(TrainingProtocol):
     aux_modules: ClassVar[tuple[str, ...]] = (MODULE,)
 
     def __post_init__(self) -> None:
-        if isinstance(self.server_lr, bool) or not 0 < self.server_lr < float("inf"):
-            raise SpecError(f"Scaffold(server_lr=...) takes a number above 0, not {self.server_lr!r}")
-        if self.option not in OPTIONS:
-            raise SpecError(f'Scaffold(option=...) takes "I" or "II", not {self.option!r}')
-        if self.kept_by not in KEEPERS:
-            raise SpecError(f'Scaffold(kept_by=...) takes "node" or "researcher", not {self.kept_by!r}')
+        check_positive("Scaffold(server_lr=...)", self.server_lr)
+        check_choice("Scaffold(option=...)", self.option, OPTIONS)
+        check_choice("Scaffold(kept_by=...)", self.kept_by, KEEPERS)
 
     def start(self, params: Mapping[str, Any]) -> State:
         import torch
@@ -105,9 +102,9 @@ class Scaffold(TrainingProtocol):
         correction = _Correction(control, before)
         trained = self.train_with(local, correction)
         after = correction.mean() if at_start is None else _of_names(at_start, control)
-        if self.kept_by == "node":
-            local.state["control"] = after
         change = after if before is None else {name: after[name] - before[name] for name in after}
+        if self.kept_by == "node":  # the sum that the researcher would keep, to the bit
+            local.state["control"] = change if before is None else dict(_Sum(before, change))
         return replace(trained, aux={MODULE: change})
 
     def finish(self, state: State, gathered: Gathered) -> State:
