@@ -140,6 +140,15 @@ def hash_params(params: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def is_params(value: Any) -> bool:
+    """Whether a value is a map of named tensors."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
+    )
+
+
 def schema_of(params: Mapping[str, torch.Tensor]) -> Schema:
     """Return names, dtypes and shapes of `params`, names sorted."""
     if isinstance(params, FileParams):

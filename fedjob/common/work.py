@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
+from fedjob.common.choosing import ITEMS_NAME, save_remembered
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError, NodeFailure, PlanError, SpecError
 from fedjob.common.items import Items
@@ -46,6 +47,11 @@ class WorkOrder:
         child: the place of a child task among its parent's, `0` or `0/2`; empty for a task of the job's own.
         limits: what the owner limits, by name, see `Local`.
         items: which items of the dataset, and how.
+        known_path: file of what the node remembers of earlier work; empty where that does not matter.
+        split: how a `Plan` divides its items, see `plans.step.check_split`.
+        project: of the job.
+        secrets: that the owner lets this plan use; never written to disk, and never sent on.
+        artifacts: name -> file that the job sends along.
     """
 
     key: str
@@ -70,6 +76,11 @@ class WorkOrder:
     child: str = ""
     limits: dict[str, Any] = field(default_factory=dict)
     items: Items = field(default_factory=Items)
+    known_path: str = ""
+    split: dict[str, Any] = field(default_factory=dict)
+    project: str = ""
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    artifacts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,9 @@ class WorkResult:
         trace: the full traceback, for the node's log only.
         params_path, state_path: files in the order's output folder; empty when there are none.
         timing: seconds: setup, train, validate, total.
+        items: how many were `processed` and `failed`, in how many `batches`; empty where there are no batches.
+        items_path: file in the output folder of the items that the node is to remember; empty for none.
+        report: items that failed, and why; for the node's log only.
     """
 
     key: str
@@ -100,6 +114,9 @@ class WorkResult:
     metrics: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
     threads: int = 0
+    items: dict[str, int] = field(default_factory=dict)
+    items_path: str = ""
+    report: str = ""
 
 
 class Workbench:
@@ -146,12 +163,13 @@ class Workbench:
         import torch
 
         from fedjob.common.auxiliary import join
+        from fedjob.common.batches import work
         from fedjob.common.guard import not_finite
-        from fedjob.common.params import FileParams, save_params
+        from fedjob.common.params import FileParams, is_params, save_params
         from fedjob.common.plans.function import declared
+        from fedjob.common.plans.pipeline import Pipeline
         from fedjob.common.protocols import PROTOCOLS
         from fedjob.common.protocols.base import Instruction, Local
-        from fedjob.common.protocols.run import run_step
         from fedjob.common.tree import load_tree, save_tree
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
@@ -166,6 +184,8 @@ class Workbench:
             plan.ctx.props = order.props
             names = tuple(launched.function.__name__ for launched in declared(plan.launches))
             plan.ctx.launcher = Launcher(order.node, names, nursery or InlineNursery(order, emit))
+            if isinstance(plan, Pipeline):
+                plan.attend(order)
             plan.start_step(order.training_args)
             plan.set_state(state.get("plan"))
         local = Local(
@@ -183,8 +203,8 @@ class Workbench:
         )
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
-        seed_everything(seed)
-        contribution = run_step(protocol, instruction, local, first=first)
+        worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
+        contribution = worked.contribution
 
         output = Path(order.output_path)
         params_path = state_path = ""
@@ -212,26 +232,41 @@ class Workbench:
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
             timing={**timing, "total": time.perf_counter() - started},
             threads=torch.get_num_threads(),
+            items=worked.counts,
+            items_path=_save_items(worked, output),
+            report=worked.report,
         )
 
     def _bench(self, order: WorkOrder, emit: Emit) -> tuple[Any, bool]:
         """Return the built plan with its data, and whether it is new."""
+        from fedjob.common.choosing import Known, chosen_data, load_known
         from fedjob.common.plans.base import Context
+        from fedjob.common.plans.pipeline import Pipeline
         from fedjob.common.plans.source import make_plan
+        from fedjob.common.plans.step import StepContext
         from fedjob.common.readers import open_dataset
 
-        made_of = (order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node)
+        made_of: tuple[Any, ...] = (
+            *(order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node),
+            order.items,
+        )
+        data = None
+        if order.items.uses_ledger and order.dataset:  # there may be new items by now
+            data, found = chosen_data(
+                open_dataset(order.dataset), order.items, load_known(order.known_path), order.node
+            )
+            made_of += (found,)
         if self._made_of == made_of:
             return self._plan, False
         self._plan, self._data, self._made_of = None, None, None
-        data = open_dataset(order.dataset) if order.dataset else None
+        if data is None and order.dataset:
+            data, _ = chosen_data(open_dataset(order.dataset), order.items, Known(), order.node)
         if not order.plan_text:
             self._data, self._made_of = data, made_of
             return None, True
         plan = make_plan(order.plan_text, order.entry)
-        plan.ctx = Context(
-            node=order.node, round=order.round, job_seed=order.seed, seed=order.seed, send=emit
-        )
+        about = StepContext if isinstance(plan, Pipeline) else Context
+        plan.ctx = about(node=order.node, round=order.round, job_seed=order.seed, seed=order.seed, send=emit)
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))
@@ -360,15 +395,14 @@ def seed_everything(seed: int) -> None:
     seed_torch(seed)
 
 
-def is_params(value: Any) -> bool:
-    """Whether a value is a map of named tensors."""
-    import torch
-
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(t, torch.Tensor) for t in value.values())
-    )
+def _save_items(worked: Any, output: Path) -> str:
+    """Write the items that the node is to remember into the output folder, and return the file's path."""
+    if not worked.identities:
+        return ""
+    path = output / ITEMS_NAME
+    failed = [(worked.identities[lost.place], lost.error) for lost in worked.failed]
+    save_remembered(path, worked.processed, failed)
+    return str(path)
 
 
 def _where(error: BaseException) -> str:

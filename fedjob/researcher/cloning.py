@@ -13,6 +13,7 @@ from fedjob.common.errors import NoSuchJob, SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.plans.function import FunctionPlan
+from fedjob.common.plans.pipeline import Pipeline
 from fedjob.common.plans.source import PlanSource, extract, make_plan
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.quorum import Quorum
@@ -125,7 +126,7 @@ def _check_args(spec: JobSpec, source: PlanSource) -> None:
     plan = make_plan(source.text, source.entry)
     if isinstance(plan, FunctionPlan):
         plan.remote.check(spec.training_args)
-    else:
+    elif not isinstance(plan, Pipeline):
         TrainingArgs.parse(spec.training_args, extra_args=type(plan).extra_args)
 
 

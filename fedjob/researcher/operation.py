@@ -12,7 +12,7 @@ from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.plans.base import TrainingPlan
 from fedjob.common.plans.function import FunctionPlan, RemoteFunction, declared
 from fedjob.common.plans.pipeline import Pipeline
-from fedjob.common.plans.source import PlanSource, extract, make_plan
+from fedjob.common.plans.source import PlanSource, compile_plan, extract, make_plan
 from fedjob.common.plans.step import Plan
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
@@ -157,7 +157,7 @@ def _of_trained(
             f"{protocol.model!r}; for other parameters give Job(..., training_plan=..., init=...)"
         )
     trained = trained_by(protocol.model)
-    protocol.check_plan(type(make_plan(trained.source.text, trained.source.entry)))
+    protocol.check_plan(compile_plan(trained.source.text, trained.source.entry))
     given = plain_args("training_args", training_args)
     return Operation(
         protocol=replace(protocol, model=None),

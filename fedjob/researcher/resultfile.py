@@ -18,10 +18,9 @@ from typing import Any
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.durable import link_or_copy, write_atomic
 from fedjob.common.errors import DecodeError, NotReady
-from fedjob.common.params import FileParams, save_params
+from fedjob.common.params import FileParams, is_params, save_params
 from fedjob.common.protocols.function import NodeValues
 from fedjob.common.values import decode, encode
-from fedjob.common.work import is_params
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import Measurement

@@ -94,7 +94,7 @@ class JobResult:
         """
         if self._manifest.kind == "params":
             return _tensors(self._folder.result / PARAMS)
-        from fedjob.common.work import is_params
+        from fedjob.common.params import is_params
 
         if is_params(self._value):
             return dict(self._value)

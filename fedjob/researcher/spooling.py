@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedjob.common.durable import link_or_copy
-from fedjob.common.params import FileParams, save_params
+from fedjob.common.params import FileParams, is_params, save_params
 from fedjob.common.protocols.base import State
-from fedjob.common.work import is_params
 
 
 def spool_state(state: State, spool: Path) -> State:

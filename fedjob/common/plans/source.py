@@ -20,7 +20,9 @@ from fedjob.common.plans.base import TrainingPlan, check_plan_class
 from fedjob.common.plans.extraction import Extraction
 from fedjob.common.plans.function import FunctionPlan, RemoteFunction, function
 from fedjob.common.plans.hidden import check_plan_text, decode_plan
+from fedjob.common.plans.pipeline import Pipeline
 from fedjob.common.plans.places import PLAN_FILENAME, Place, place_in_file, place_of
+from fedjob.common.plans.step import Plan, check_step_plan
 
 _SOURCE = "__fedjob_source__"
 
@@ -100,8 +102,8 @@ def compile_plan(text: str, entry: str) -> type[TrainingPlan]:
     return cls
 
 
-def make_plan(text: str, entry: str) -> TrainingPlan | FunctionPlan:
-    """Build a plan, or a function as one, from its text and nothing else.
+def make_plan(text: str, entry: str) -> TrainingPlan | FunctionPlan | Pipeline:
+    """Build a plan of any kind, or a function as one, from its text and nothing else.
 
     Raises:
         PlanError: as `compile_plan`.
@@ -109,6 +111,8 @@ def make_plan(text: str, entry: str) -> TrainingPlan | FunctionPlan:
     found = compile_text(text, entry)
     if isinstance(found, (RemoteFunction, types.FunctionType)):
         return FunctionPlan(function(found))
+    if isinstance(found, type) and issubclass(found, Plan):
+        return Pipeline(check_step_plan(found))
     return check_plan_class(found)()
 
 

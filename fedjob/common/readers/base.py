@@ -6,6 +6,7 @@ import difflib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 
 CONTENT_HASH_BYTES = 256 * 1024 * 1024
 """Files of more than this many bytes together are told apart by sizes and times, not by content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a node knows an item by.
+
+    Args:
+        id: tells it from the other items of its dataset.
+        mtime: of its file, seconds since 1970; None where there is none, or it can't be read.
+        hash: of its content, or of what changes with it; empty where that is not known.
+    """
+
+    id: str
+    mtime: float | None = None
+    hash: str = ""
 
 
 class Dataset(ABC):
@@ -34,6 +50,9 @@ class Dataset(ABC):
     ) -> None:
         self.path, self.options = path, dict(options)
         self.name, self.tags = name, tuple(tags)
+
+    of_files: ClassVar[bool] = False
+    """Whether each item is a file of its own."""
 
     @property
     @abstractmethod
@@ -58,11 +77,66 @@ class Dataset(ABC):
         """The examples, one by one."""
         return range(self.num_rows)
 
+    def identities(self) -> list[Identity]:
+        """Return what each item is known by, in their order; here its place, and the state of all the files."""
+        version = version_of(self.path)
+        return [Identity(str(place), None, version) for place in range(self.num_rows)]
+
+    def take(self, places: Sequence[int]) -> Dataset:
+        """Return a dataset of the items at these places, in this order; what is not asked for is not read."""
+        return _Taken(self, places)
+
     def __len__(self) -> int:
         return self.num_rows
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name or self.path.name!r}, {self.num_rows} rows)"
+
+
+class _Taken(Dataset):
+    """Some items of a dataset that is read as a whole."""
+
+    def __init__(self, source: Dataset, places: Sequence[int]) -> None:
+        super().__init__(source.path, source.options, name=source.name, tags=source.tags)
+        self._source = source
+        self._places = list(places)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._places)
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        return self._source.columns
+
+    def frame(self) -> pd.DataFrame:
+        return self._source.frame().iloc[self._places].reset_index(drop=True)
+
+    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        inputs, targets = self._source.arrays()
+        return inputs[self._places], targets[self._places]
+
+    @property
+    def items(self) -> Sequence[Any]:
+        items = self._source.items
+        return [items[place] for place in self._places]
+
+    def identities(self) -> list[Identity]:
+        identities = self._source.identities()
+        return [identities[place] for place in self._places]
+
+    def take(self, places: Sequence[int]) -> Dataset:
+        return _Taken(self._source, [self._places[place] for place in places])
+
+
+def identity_of(file: Path, folder: Path) -> Identity:
+    """Return what a file is known by: its path in the folder, when it was changed, and its size."""
+    id_ = file.relative_to(folder).as_posix() if file != folder else file.name
+    try:
+        found = file.stat()
+    except OSError:  # gone, or not ours to look at: whoever reads it says so
+        return Identity(id_)
+    return Identity(id_, found.st_mtime, f"size:{found.st_size}")
 
 
 class Reader(ABC):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Dataset, Reader, words
+from fedjob.common.readers.base import Dataset, Identity, Reader, identity_of, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,8 @@ class ImageItem:
 
 class ImagesDataset(Dataset):
     """Images, each in the folder of its class."""
+
+    of_files: ClassVar[bool] = True
 
     @cached_property
     def classes(self) -> list[str]:
@@ -64,6 +66,14 @@ class ImagesDataset(Dataset):
                 f"{self.path} has no images in its folders; read are {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         return found
+
+    def identities(self) -> list[Identity]:
+        return [identity_of(item.path, self.path) for item in self.items]
+
+    def take(self, places: Sequence[int]) -> ImagesDataset:
+        taken = ImagesDataset(self.path, self.options, name=self.name, tags=self.tags)
+        taken.__dict__.update(classes=self.classes, items=[self.items[place] for place in places])
+        return taken
 
     @property
     def num_rows(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Dataset, files_of
+from fedjob.common.readers.base import Dataset, Identity, files_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +98,36 @@ class TableDataset(Dataset):
     def items(self) -> Sequence[dict[str, Any]]:
         records: list[dict[str, Any]] = self._frame.to_dict("records")
         return records
+
+    def identities(self) -> list[Identity]:
+        """Return what each row is known by: a hash of what is in it, and how many such rows are before it."""
+        from pandas.util import hash_pandas_object
+
+        hashes = hash_pandas_object(self._frame.astype(str), index=False)
+        counts = hashes.groupby(hashes).cumcount()
+        return [
+            Identity(f"{value:016x}{f'-{count}' if count else ''}")
+            for value, count in zip(hashes.tolist(), counts.tolist(), strict=True)
+        ]
+
+    def take(self, places: Sequence[int]) -> TableDataset:
+        return _TakenTable(self, places)
+
+
+class _TakenTable(TableDataset):
+    """Some rows of a table."""
+
+    def __init__(self, source: TableDataset, places: Sequence[int]) -> None:
+        super().__init__(source.path, source.options, name=source.name, tags=source.tags)
+        self._source = source
+        self._places = list(places)
+
+    def read(self) -> pd.DataFrame:
+        return self._source._frame.iloc[self._places].reset_index(drop=True)
+
+    def identities(self) -> list[Identity]:
+        identities = self._source.identities()  # equal rows are told apart by their order in the whole table
+        return [identities[place] for place in self._places]
 
 
 _NUMBERS = ("int", "float", "bool")

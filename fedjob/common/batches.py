@@ -1,0 +1,252 @@
+"""A node's half of one step: at once, or batch by batch with what fails tried again item by item.
+
+The events of a step that is worked on in batches, in their order:
+
+    batch   {of: null}                         batches come; how many is not said. `of: 1` for a single one
+    batch   {n: 1, state: "started"}           once for each, in order; the last one has `last: true`
+    result  {n: 1, rows: 4, value}             what it gave, where that may leave the node by itself
+    batch   {state: "all-done", ok, failed}    all batches were tried
+    batch   {state: "retrying", items}         the items of failed batches are tried one by one
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.contribution import Contribution
+from fedjob.common.errors import NodeFailure
+from fedjob.common.items import Items
+from fedjob.common.plans.pipeline import Pipeline
+from fedjob.common.protocols.base import FederatedProtocol, Instruction, Local
+from fedjob.common.readers.base import Identity
+from fedjob.common.reasons import FATAL
+from fedjob.common.seeds import seed_for
+from fedjob.common.spill import Spill
+
+MAX_RESULT_BYTES = 8 * 1024
+"""A larger value of a batch is not told with its event, but in the reply alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An item that could not be worked on.
+
+    Args:
+        place: among the items of the step.
+        error: its class, and its words, for the node's own log.
+    """
+
+    place: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """What a step came to.
+
+    Args:
+        num_items: that the step was for; of those, `failed` could not be worked on.
+        num_batches: 0 where it was not computed in batches.
+        identities: of the items, where the node is to remember them.
+    """
+
+    contribution: Contribution
+    num_items: int = 0
+    num_batches: int = 0
+    failed: tuple[Failed, ...] = ()
+    identities: Sequence[Identity] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the researcher is told of the items."""
+        if not self.num_batches:
+            return {}
+        lost = len(self.failed)
+        return {"processed": self.num_items - lost, "failed": lost, "batches": self.num_batches}
+
+    @property
+    def processed(self) -> list[Identity]:
+        """What the node remembers as worked on."""
+        lost = {failed.place for failed in self.failed}
+        return [identity for place, identity in enumerate(self.identities) if place not in lost]
+
+    @property
+    def report(self) -> str:
+        """The items that failed and why, as a table for the log that stays at the node; empty for none."""
+        if not self.failed:
+            return ""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(["item", "error"])
+        for lost in self.failed:
+            writer.writerow([self.identities[lost.place].id if self.identities else lost.place, lost.error])
+        return text.getvalue()
+
+
+def work(
+    protocol: FederatedProtocol,
+    instruction: Instruction,
+    local: Local,
+    items: Items,
+    *,
+    first: bool,
+    seed_all: Callable[[int], None],
+) -> Worked:
+    """Return a node's answer.
+
+    Args:
+        first: this worker has not worked for this job yet; `setup` runs.
+        seed_all: seeds every generator that user code may draw from.
+
+    Raises:
+        NodeFailure: more batches failed than `items` tolerates, or all did: `batch_failures`.
+    """
+    seed_all(local.seed)
+    if first:
+        protocol.setup(local)
+        seed_all(local.seed)  # a warm worker, which has no set-up to do, draws the same
+    if instruction.step not in protocol.batched_steps:
+        contribution = protocol.contribute(instruction, local)
+        return Worked(contribution=protocol.reduce(contribution, local))
+    batches = _Batches(protocol, instruction, local, items, seed_all)
+    try:
+        return batches.run()
+    finally:
+        batches.close()
+
+
+@dataclass
+class _Batches:
+    protocol: FederatedProtocol
+    instruction: Instruction
+    local: Local
+    items: Items
+    seed_all: Callable[[int], None]
+    failures: list[tuple[Sequence[int], Exception]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        plan = self.local.plan
+        self.data = plan.data if isinstance(plan, Pipeline) else self.local.data
+        self.num_items = 0 if self.data is None else int(self.data.num_rows)
+        self.identities = self.data.identities() if self.remembers else []
+        self.parts = Spill(self.local.scratch / "parts")
+        self.in_a_row = 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the node is to remember the items; rows of a table only where a job asks for new ones."""
+        if self.data is None or not self.protocol.remembers_items or self.items.limit is not None:
+            return False
+        return self.items.uses_ledger or self.data.of_files
+
+    def close(self) -> None:
+        self.parts.close()
+        self.bind(None)
+
+    def run(self) -> Worked:
+        size = self.items.batch or max(1, self.num_items)
+        starts = range(0, max(1, self.num_items), size)
+        self.say("batch", {"of": None if self.items.batch else 1})
+        for number, start in enumerate(starts, 1):
+            last = {"last": True} if number == len(starts) else {}
+            self.say("batch", {"n": number, "state": "started", **last})
+            self.attempt(number, range(start, min(start + size, self.num_items)))
+            self.local.progress(number, len(starts))
+        num_failed = len(self.failures)
+        self.say("batch", {"state": "all-done", "ok": len(starts) - num_failed, "failed": num_failed})
+        lost = tuple(self.retry()) if self.failures else ()
+        if not len(self.parts):
+            raise self.too_many(f"none of {self.num_items} items could be worked on")
+        self.bind(None)
+        total = self.protocol.reduce(self.protocol.join(self.parts, self.local), self.local)
+        return Worked(
+            contribution=total,
+            num_items=self.num_items,
+            num_batches=len(starts),
+            failed=lost,
+            identities=self.identities,
+        )
+
+    def attempt(self, number: int, places: Sequence[int]) -> None:
+        """Work on one batch; what fails is put by, as long as that is tolerated."""
+        try:
+            part = self.contribute(places, f"batch {number}")
+        except Exception as error:
+            if self.items.tolerate == 0 or not tolerable(error):
+                raise
+            self.failures.append((places, error))
+            self.in_a_row += 1
+            if self.items.tolerate is not None and self.in_a_row > self.items.tolerate:
+                raise self.too_many(
+                    f"{self.in_a_row} batches failed one after another; tolerated are {self.items.tolerate}"
+                ) from error
+            return
+        self.in_a_row = 0
+        self.say("result", {"n": number, "rows": len(places), **self.told(part)})
+
+    def retry(self) -> Iterator[Failed]:
+        """Try the items of failed batches one by one; yield those that fail again."""
+        places = [place for batch, _ in self.failures for place in batch]
+        self.say("batch", {"state": "retrying", "items": len(places)})
+        for place in places:
+            try:
+                self.contribute([place], f"item {place}")
+            except Exception as error:
+                if not tolerable(error):
+                    raise
+                yield Failed(place, f"{type(error).__name__}: {error}")
+
+    def contribute(self, places: Sequence[int], purpose: str) -> Contribution:
+        whole = len(places) == self.num_items
+        self.bind(None if whole else places)
+        self.seed_all(seed_for(self.local.seed, self.local.round, self.local.node, purpose))
+        part = self.protocol.contribute(self.instruction, self.local)
+        self.parts.put(places[0] if len(places) else 0, part)
+        return part
+
+    def bind(self, places: Sequence[int] | None) -> None:
+        """Let the protocol and the plan see the items at these places; None for all."""
+        plan = self.local.plan
+        if isinstance(plan, Pipeline):
+            plan.bind(places)
+            self.local.data = plan.ctx.data
+        elif self.data is not None:
+            whole = places is None and self.local.data is self.data
+            self.local.data = self.data if places is None else self.data.take(places)
+            if plan is not None and not whole:
+                plan.load_data(self.local.data)
+
+    def told(self, part: Contribution) -> Mapping[str, Any]:
+        """Return what of a batch's value is told with its event.
+
+        Nothing where the node itself makes one answer of all batches, and nothing that was computed on fewer
+        rows than the owner allows.
+        """
+        plan, value = self.local.plan, part.value
+        joins = isinstance(plan, Pipeline) and not plan.finishes
+        if not joins or part.weight < int(self.local.limits.get("min_rows") or 0):
+            return {}
+        plain = to_plain(value)
+        return {"value": plain} if len(pack(plain)) <= MAX_RESULT_BYTES else {"in_reply": True}
+
+    def say(self, type_: str, body: dict[str, Any]) -> None:
+        trial = {"test": True} if self.items.limit is not None else {}
+        self.local.emit(type_, {**body, **trial})
+
+    def too_many(self, what: str) -> NodeFailure:
+        """Return the error that ends a task whose batches fail; the first of them says why."""
+        first = self.failures[0][1] if self.failures else None
+        said = "" if first is None else f"; the first: {type(first).__name__}"
+        failure = NodeFailure(self.local.node, "batch_failures", f"{what}{said}")
+        failure.__cause__ = first
+        return failure
+
+
+def tolerable(error: Exception) -> bool:
+    """Whether other batches may still go well: some reasons end a task whatever is tolerated."""
+    return not isinstance(error, MemoryError) and getattr(error, "reason", "") not in FATAL
