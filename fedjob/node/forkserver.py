@@ -39,7 +39,7 @@ PRELOAD = (
     "fedjob.common.params",
     "fedjob.common.tree",
     "fedjob.common.protocols.fedavg",
-    "fedjob.common.protocols.run",
+    "fedjob.common.batches",
     "fedjob.common.plans.source",
     "fedjob.common.plans.base",
     "fedjob.common.plans.torch",
