@@ -43,7 +43,7 @@ class Valley(TorchPlan):
 
 
 class Plain(Valley):
-    aux_modules = ()
+    aux_modules = ()  # type: ignore[assignment]
 
 
 class Corrected(Tiny):
