@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.choosing import ITEMS_NAME, save_remembered
@@ -23,6 +23,9 @@ from fedjob.common.items import Items
 from fedjob.common.measured import naming
 from fedjob.common.preprocess.learning import LEARN, LEARNED
 from fedjob.common.seeds import seed_for
+
+if TYPE_CHECKING:
+    from fedjob.common.analytics.releasebook import ReleaseBook
 
 CHILD_STEP = "child"
 
@@ -46,6 +49,7 @@ class WorkOrder:
         props: the job's free properties.
         child: the place of a child task among its parent's, `0` or `0/2`; empty for a task of the job's own.
         limits: what the owner limits, by name, see `Local`.
+        releases_path: file of the record of what was told of the dataset; empty for none.
         items: which items of the dataset, and how.
         known_path: file of what the node remembers of earlier work; empty where that does not matter.
         split: how a `Plan` divides its items, see `plans.step.check_split`.
@@ -75,6 +79,7 @@ class WorkOrder:
     props: dict[str, Any] = field(default_factory=dict)
     child: str = ""
     limits: dict[str, Any] = field(default_factory=dict)
+    releases_path: str = ""
     items: Items = field(default_factory=Items)
     known_path: str = ""
     split: dict[str, Any] = field(default_factory=dict)
@@ -200,6 +205,7 @@ class Workbench:
             progress=lambda done, total: emit("progress", {"done": done, "total": total}),
             scratch=Path(order.scratch_path),
             limits=order.limits,
+            releases=_releases(order),
         )
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
@@ -296,6 +302,14 @@ def _measured(order: WorkOrder) -> WorkResult:
     except SpecError as error:  # in words that count rows and name columns, and quote no value
         raise NodeFailure(order.node, error.reason, str(error)) from error
     return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
+
+
+def _releases(order: WorkOrder) -> ReleaseBook | None:
+    if not order.releases_path or order.limits.get("min_rows", 0) <= 1:
+        return None
+    from fedjob.common.analytics.releasebook import ReleaseBook
+
+    return ReleaseBook(Path(order.releases_path), int(order.limits["min_rows"]))
 
 
 def child_order(parent: WorkOrder, wanted: ChildOrder, values: Mapping[str, Any]) -> WorkOrder:

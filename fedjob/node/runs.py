@@ -249,7 +249,12 @@ class Runs:
             props=task.props,
             items=task.items,
             child=row.child,
+            releases_path=self._releases(task, dataset),
         )
+
+    def _releases(self, task: Task, dataset: Dataset | None) -> str:
+        """Return where it is kept what was told of the dataset; a mock has nothing to tell."""
+        return "" if dataset is None or task.use == "mock" else str(self._home.releases_of(dataset.name))
 
     def _data(self, row: TaskRow, task: Task, dataset: Dataset | None) -> dict[str, Any]:
         """Return what the worker opens the data by; nothing for a task without data."""

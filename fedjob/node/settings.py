@@ -176,6 +176,7 @@ class NodeHome:
         self.state = self.root / "state"
         self.scratch = self.root / "scratch"
         self.brought = self.root / "brought"
+        self.releases = self.root / "releases"
         self.logs = self.root / "logs"
         self.log = self.logs / "node.log"
         self.task_logs = self.logs / "tasks"
@@ -216,6 +217,10 @@ class NodeHome:
     def state_of(self, job: str, state: str) -> Path:
         """One node state."""
         return self.states_of(job) / f"{state}.safetensors"
+
+    def releases_of(self, dataset: str) -> Path:
+        """What was told of the rows of a dataset."""
+        return self.releases / f"{dataset}.safetensors"
 
     def log_of(self, key: str, stream: str) -> Path:
         """What a task's user code wrote to `stdout` or `stderr`."""

@@ -15,7 +15,11 @@ from fedjob.common.readers.images import ImagesDataset
 from fedjob.common.readers.table import TableDataset
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+
+_ROWS_AS_THEY_ARE = ("select", "target", "filter")
+"""Steps that leave out rows and columns, and change none."""
 
 S = TypeVar("S", bound=Step)
 
@@ -33,9 +37,23 @@ class PreparedTable(TableDataset):
 
     def read(self) -> pd.DataFrame:
         frame = self._source.frame()
+        num_rows = len(frame)
         for step in self._steps:
             frame = step.apply(frame)
-        return frame
+        return frame if len(frame) == num_rows else frame.reset_index(drop=True)
+
+    def source(self) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+        changing = [step.name for step in self._steps if step.name not in _ROWS_AS_THEY_ARE]
+        if changing:
+            raise SpecError(
+                f"where the owner sets a minimum of rows, step {changing[0]!r} can't stand before statistics: it "
+                f"changes what is in the rows; {', '.join(_ROWS_AS_THEY_ARE)} can"
+            )
+        frame, kept = self._source.source()
+        prepared = self._source.frame().reset_index(drop=True)
+        for step in self._steps:
+            prepared = step.apply(prepared)
+        return frame, kept[prepared.index.to_numpy()]
 
 
 def prepare(

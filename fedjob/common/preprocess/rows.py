@@ -58,4 +58,4 @@ class Filter(TableStep):
             raise SpecError(
                 f"Filter: column {self.column!r} can't be compared with {self.value!r}"
             ) from error
-        return frame[kept].reset_index(drop=True)
+        return frame[kept]

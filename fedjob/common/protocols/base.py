@@ -21,6 +21,7 @@ from fedjob.common.folds.mean import WeightedMean
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fedjob.common.analytics.releasebook import ReleaseBook
     from fedjob.common.contribution import Contribution
     from fedjob.common.params import Schema
     from fedjob.common.plans.base import TrainingPlan
@@ -164,7 +165,8 @@ class Local:
         progress: `progress(done, total)`.
         scratch: a folder that lives as long as the warm worker.
         limits: what the owner limits: `min_rows`, and others by the names of a grant's limits; a
-            missing one does not limit.
+            missing one does not limit. `own`: these are the researcher's own data.
+        releases: the record of what was told of which rows; None where the owner sets no minimum of rows.
     """
 
     node: str
@@ -178,6 +180,7 @@ class Local:
     progress: Callable[[int, int], None]
     scratch: Path
     limits: Mapping[str, Any] = field(default_factory=dict)
+    releases: ReleaseBook | None = None
 
 
 class FederatedProtocol(ABC):

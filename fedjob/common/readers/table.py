@@ -99,6 +99,16 @@ class TableDataset(Dataset):
         records: list[dict[str, Any]] = self._frame.to_dict("records")
         return records
 
+    def source(self) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+        """Return the table as it lies in its files, and the places there of the rows of `frame`.
+
+        Raises:
+            SpecError: steps change what is in the rows, so that the two can't be held against each other.
+        """
+        import numpy as np
+
+        return self._frame, np.arange(len(self._frame))
+
     def identities(self) -> list[Identity]:
         """Return what each row is known by: a hash of what is in it, and how many such rows are before it."""
         from pandas.util import hash_pandas_object
@@ -124,6 +134,10 @@ class _TakenTable(TableDataset):
 
     def read(self) -> pd.DataFrame:
         return self._source._frame.iloc[self._places].reset_index(drop=True)
+
+    def source(self) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+        frame, kept = self._source.source()
+        return frame, kept[self._places]
 
     def identities(self) -> list[Identity]:
         identities = self._source.identities()  # equal rows are told apart by their order in the whole table

@@ -1,0 +1,1 @@
+"""What analytic protocols compute with: columns, cells, quantiles, moments, and what was told of which rows."""

@@ -1,0 +1,135 @@
+"""Columns of a node's table as numbers or as categories; what does not fit is named, its values are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedjob.common.errors import NodeFailure, SpecError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+"""Places of rows in a table, ascending."""
+
+MAX_CATEGORIES = 1000
+"""Different values that a column may have at a node to be taken for categories."""
+
+MAX_CATEGORY_CHARS = 200
+
+
+def check_names(what: str, names: str | Sequence[str], *, least: int = 0) -> tuple[str, ...]:
+    """Return one name or several as a tuple without repetitions.
+
+    Raises:
+        SpecError: they are no names, or fewer than `least`.
+    """
+    given = (names,) if isinstance(names, str) else tuple(names)
+    if any(not isinstance(name, str) or not name for name in given):
+        raise SpecError(f"{what} names columns: one name or a list of names; found {names!r}")
+    if len(set(given)) < len(given):
+        raise SpecError(f"{what} names a column twice: {', '.join(given)}")
+    if len(given) < least:
+        raise SpecError(f"{what} names at least {least} column{'s' if least > 1 else ''}; found {names!r}")
+    return given
+
+
+def need_columns(node: str, frame: pd.DataFrame, names: Sequence[str]) -> None:
+    """Refuse a table without one of these columns.
+
+    Raises:
+        NodeFailure: `columns`; names those that are missing.
+    """
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise NodeFailure(
+            node, "columns", f"there is no column {', '.join(map(repr, missing))} in the data of this node"
+        )
+
+
+def numbers(node: str, frame: pd.DataFrame, name: str) -> Floats:
+    """Return a column as float64; what is missing is NaN, a column without any value all NaN.
+
+    Raises:
+        NodeFailure: `columns`; it is not there, or holds something else than finite numbers.
+    """
+    need_columns(node, frame, [name])
+    column = frame[name]
+    if column.isna().all():
+        return np.full(len(frame), np.nan)
+    if getattr(column.dtype, "kind", "O") not in "iufb":
+        raise NodeFailure(
+            node, "columns", f"column {name!r} does not hold numbers at this node: cast or encode it first"
+        )
+    values: Floats = column.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    if np.isinf(values).any():
+        raise NodeFailure(node, "columns", f"column {name!r} holds infinite numbers at this node")
+    return values
+
+
+def categories(node: str, frame: pd.DataFrame, name: str) -> npt.NDArray[Any]:
+    """Return a column as texts, None where one is missing.
+
+    Whole numbers are written without a point, so that a node that read `1` and one that
+    read `1.0` mean the same.
+
+    Raises:
+        NodeFailure: `columns`; it is not there, or has too many different values.
+    """
+    need_columns(node, frame, [name])
+    column = frame[name]
+    present = column.notna().to_numpy(dtype=bool)
+    distinct = column[present].unique()
+    if len(distinct) > MAX_CATEGORIES:
+        raise NodeFailure(
+            node,
+            "columns",
+            f"column {name!r} has more than {MAX_CATEGORIES} different values at this node: "
+            "it holds no categories; bin it first",
+        )
+    texts = {value: category_text(value) for value in distinct}
+    found = np.full(len(frame), None, dtype=object)
+    found[present] = [texts[value] for value in column[present]]
+    return found
+
+
+def category_text(value: Any) -> str:
+    """Return a category's name, the same for equal numbers of any type."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)[:MAX_CATEGORY_CHARS]
+
+
+def category_value(text: str) -> Any:
+    """Return a category as a number where its name is that of one, else the name."""
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        if category_text(value) == text:
+            return value
+    return text
+
+
+def by_value(texts: npt.NDArray[Any], rows: Rows) -> dict[str, Rows]:
+    """Divide rows by their category, those without one left out; categories in order."""
+    within = texts[rows]
+    return {
+        text: rows[within == text]
+        for text in sorted({text for text in within if text is not None}, key=in_order)
+    }
+
+
+def in_order(text: str) -> tuple[bool, Any, str]:
+    """Sort numbers by value, before all other names."""
+    value = category_value(text)
+    number = isinstance(value, (int, float)) and value == value
+    return (not number, value if number else 0, text)
