@@ -14,6 +14,7 @@ from fedjob.common.config import load_config
 from fedjob.common.durable import write_atomic
 from fedjob.common.errors import ConfigError, FedjobError, JobError, NoSuchJob, SpecError
 from fedjob.common.folds.base import Fold
+from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import per_dataset
@@ -21,7 +22,15 @@ from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
-from fedjob.researcher.arguments import LOCAL, Defined, as_asked, check_hook, content_hash, define
+from fedjob.researcher.arguments import (
+    LOCAL,
+    Defined,
+    as_asked,
+    check_enough,
+    check_hook,
+    content_hash,
+    define,
+)
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
 from fedjob.researcher.beginning import adopt, find_breakpoint, first_params, write_first
@@ -47,7 +56,10 @@ from fedjob.researcher.preparing import attach, num_entries
 from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.results import JobResult
 from fedjob.researcher.runner import Runner
-from fedjob.researcher.selection import SELECTORS, Explicit, Selector
+from fedjob.researcher.selectors import SELECTORS
+from fedjob.researcher.selectors.base import Selector
+from fedjob.researcher.selectors.by_function import ByFunction
+from fedjob.researcher.selectors.explicit import Explicit
 from fedjob.researcher.session import Session, default_session
 from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_plain
@@ -91,6 +103,7 @@ class Job(Asking, Living, Looking, ByHand):
         quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
         fold: in place of the protocol's own.
+        guard: what contributions must be like beside what all must: `Guard(max_norm=...)`.
         server_optimizer: such as `FedAdam(lr=0.01)`: with `FedAvg()` or `FedProx()` it makes `FedOpt`.
         hooks: what runs at the end of each round.
         preprocess: steps that nodes run before the plan sees the data, such as `[Select(["age"]), ...]`;
@@ -136,6 +149,7 @@ class Job(Asking, Living, Looking, ByHand):
         quorum: Quorum | None = None,
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
         fold: Fold | str | None = None,
+        guard: Guard | None = None,
         server_optimizer: ServerOptimizer | str | None = None,
         hooks: Sequence[Hook] = (),
         preprocess: Sequence[Any] | None = None,
@@ -172,6 +186,7 @@ class Job(Asking, Living, Looking, ByHand):
             quorum=quorum,
             selector=selector,
             fold=fold,
+            guard=guard,
             server_optimizer=server_optimizer,
             hooks=hooks,
             preprocess=per_dataset(preprocess, num_entries(data)),
@@ -300,7 +315,7 @@ class Job(Asking, Living, Looking, ByHand):
             extras=self._extras,
         )
         if self._nodes_override is not None:
-            runner.select = self._select_override
+            runner.selector = ByFunction(self._select_override, "job.nodes")
         runner.open(lock=lock)
         return runner
 
@@ -345,6 +360,7 @@ class Job(Asking, Living, Looking, ByHand):
                 f"the quorum needs {self._spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
                 f"job's data{where}: {', '.join(datasets)}"
             )
+        check_enough(spec, len(datasets), f"{len(datasets)} have the job's data{where}")
         self._spec = replace(spec, datasets=attach(spec.preprocess, self._data, datasets))
         self._spec.save(self._folder.spec)
         if session is not None:
@@ -560,7 +576,8 @@ class Job(Asking, Living, Looking, ByHand):
             folder = job_folder(base, spec.id)
         if data is not None:
             as_node = next(iter(spec.datasets), LOCAL)
-            spec = replace(spec, datasets=resolve_local(data, as_node, folder, use=spec.use))
+            moved = resolve_local(data, as_node, folder, use=spec.use)
+            spec = replace(spec, datasets=attach(spec.preprocess, data, moved))
         job = cls._of(folder, spec, found.plan_text, session=session, hooks=hooks)
         job._data = data
         job._begin_at(found, position)
