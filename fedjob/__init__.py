@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _NAMES = {
-    "AllNodes": "fedjob.researcher.selection",
+    "AllNodes": "fedjob.researcher.selectors.all_nodes",
     "AmbiguousJob": "fedjob.common.errors",
     "Bin": "fedjob.common.preprocess.categories",
     "Bulyan": "fedjob.common.folds.bulyan",
+    "ByWeight": "fedjob.researcher.selectors.by_weight",
     "Cast": "fedjob.common.preprocess.columns",
     "CentredClipping": "fedjob.common.folds.centred_clipping",
     "Cyclic": "fedjob.common.protocols.cyclic",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
     "Encode": "fedjob.common.preprocess.categories",
     "Evaluation": "fedjob.common.protocols.evaluation",
-    "Explicit": "fedjob.researcher.selection",
+    "Explicit": "fedjob.researcher.selectors.explicit",
     "FedAdagrad": "fedjob.common.optimizers.adagrad",
     "FedAdam": "fedjob.common.optimizers.adam",
     "FedAvg": "fedjob.common.protocols.fedavg",
@@ -32,8 +33,9 @@ _NAMES = {
     "FedYogi": "fedjob.common.optimizers.yogi",
     "FedjobError": "fedjob.common.errors",
     "Filter": "fedjob.common.preprocess.rows",
-    "Fraction": "fedjob.researcher.selection",
+    "Fraction": "fedjob.researcher.selectors.fraction",
     "GeometricMedian": "fedjob.common.folds.geometric_median",
+    "Guard": "fedjob.common.guard",
     "Hook": "fedjob.researcher.hooks.base",
     "Impute": "fedjob.common.preprocess.missing",
     "Inference": "fedjob.common.protocols.inference",
@@ -47,7 +49,10 @@ _NAMES = {
     "NodeRefused": "fedjob.common.errors",
     "NormBounded": "fedjob.common.folds.norm_bounded",
     "NotReady": "fedjob.common.errors",
+    "OverSelection": "fedjob.researcher.selectors.over_selection",
     "Plan": "fedjob.common.plans.step",
+    "PowerOfChoice": "fedjob.researcher.selectors.power_of_choice",
+    "PrivateSetIntersection": "fedjob.common.protocols.psi",
     "Quorum": "fedjob.common.quorum",
     "Resize": "fedjob.common.preprocess.images",
     "Scaffold": "fedjob.common.protocols.scaffold",
@@ -77,6 +82,7 @@ __all__ = [
     "AmbiguousJob",
     "Bin",
     "Bulyan",
+    "ByWeight",
     "Cast",
     "CentredClipping",
     "Cyclic",
@@ -95,6 +101,7 @@ __all__ = [
     "Filter",
     "Fraction",
     "GeometricMedian",
+    "Guard",
     "Hook",
     "Impute",
     "Inference",
@@ -108,7 +115,10 @@ __all__ = [
     "NodeRefused",
     "NormBounded",
     "NotReady",
+    "OverSelection",
     "Plan",
+    "PowerOfChoice",
+    "PrivateSetIntersection",
     "Quorum",
     "Resize",
     "Scaffold",
@@ -154,6 +164,7 @@ if TYPE_CHECKING:
     from fedjob.common.folds.median import Median
     from fedjob.common.folds.norm_bounded import NormBounded
     from fedjob.common.folds.trimmed_mean import TrimmedMean
+    from fedjob.common.guard import Guard
     from fedjob.common.items import Items
     from fedjob.common.lifecycle import State
     from fedjob.common.optimizers.adagrad import FedAdagrad
@@ -177,6 +188,7 @@ if TYPE_CHECKING:
     from fedjob.common.protocols.fedopt import FedOpt
     from fedjob.common.protocols.fedprox import FedProx
     from fedjob.common.protocols.inference import Inference
+    from fedjob.common.protocols.psi import PrivateSetIntersection
     from fedjob.common.protocols.scaffold import Scaffold
     from fedjob.common.quorum import Quorum
     from fedjob.researcher.formatting import format_event
@@ -186,7 +198,12 @@ if TYPE_CHECKING:
     from fedjob.researcher.hooks.early_stopping import EarlyStopping
     from fedjob.researcher.hooks.tensorboard import TensorBoard
     from fedjob.researcher.job import Job
-    from fedjob.researcher.selection import AllNodes, Explicit, Fraction
+    from fedjob.researcher.selectors.all_nodes import AllNodes
+    from fedjob.researcher.selectors.by_weight import ByWeight
+    from fedjob.researcher.selectors.explicit import Explicit
+    from fedjob.researcher.selectors.fraction import Fraction
+    from fedjob.researcher.selectors.over_selection import OverSelection
+    from fedjob.researcher.selectors.power_of_choice import PowerOfChoice
     from fedjob.researcher.session import Session, connect
 
 

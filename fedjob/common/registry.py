@@ -24,6 +24,8 @@ T = TypeVar("T")
 class Registry(Mapping[str, type[T]]):
     """The components of one kind: a read-only map from their names to their classes.
 
+    `fedjob.plans.psi` is `fedjob.plans["psi"]`.
+
     Args:
         kind: singular, as in messages: `protocol`, `fold`.
         table: name -> `module:class`; each class is a frozen dataclass with a
@@ -46,6 +48,11 @@ class Registry(Mapping[str, type[T]]):
 
     def __len__(self) -> int:
         return len(self.names())
+
+    def __getattr__(self, name: str) -> type[T]:
+        if name.startswith("_") or name not in self.names():
+            raise AttributeError(f"there is no {self.__dict__.get('kind', 'component')} {name!r}")
+        return self.find(name)
 
     def __repr__(self) -> str:
         return f"<{self.group}: {', '.join(self)}>"

@@ -16,6 +16,7 @@ from fedjob.common.messages import Event
 from fedjob.common.work import WorkOrder
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.families import root_of
+from fedjob.node.grant import matches_any
 from fedjob.node.nursing import Nursing
 from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
 from fedjob.node.runs import RETRY_AFTER_S, Prepared, Stored, Unprepared, Unstored, packed_result
@@ -176,8 +177,9 @@ class Attempts:
         attempt.limit_s = min(task.limit_s or parts.config.task_limit_s, parts.config.task_limit_s)
         attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
         text = None if task.plan is None else parts.text_of(task.plan.sha256)
-        limits = parts.limits_of(row).to_plain()
-        parts.runs.prepare(row, attempt.number, task, dataset, text, attempt.folder, limits)
+        limits = {**parts.limits_of(row).to_plain(), "own": matches_any(parts.config.own_of, row.researcher)}
+        known = parts.ledger.known(task) if task.items.uses_ledger else None
+        parts.runs.prepare(row, attempt.number, task, dataset, text, attempt.folder, limits, known)
         parts.point("started")
 
     # --- stages ------------------------------------------------------------------------------
@@ -275,12 +277,17 @@ class Attempts:
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
             log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])
             add_trace(self._parts.home, row.key, stored.trace or stored.message)
+        if stored.report:
+            add_trace(self._parts.home, row.key, stored.report)
         self._tell_log(turn, row, attempt, final=True)
         self._parts.runs.later(lambda: drop_empty(self._parts.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._parts.tasks.add_state(row.job, stored.state, row.round))
         if result.ok and not row.parent:
             turn.rows.append(lambda: self._parts.spend(row, result.num_examples))
+        if result.ok and stored.items is not None:
+            items = stored.items
+            turn.rows.append(lambda: self._parts.ledger.note(task_of(row), items))
         if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
             turn.after.append(lambda: self._release(row.key))
         packed = packed_result(result)

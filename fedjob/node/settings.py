@@ -25,6 +25,11 @@ class NodeConfig:
         ask_data: patterns of datasets whose use has to be granted whatever the plan.
         unknown: what a researcher's key that the owner has not met gets: `pending` asks the owner whatever
             standing agreements say, `deny` refuses, `allow` treats it as known.
+        own_of: patterns of researchers whose own data these are: operations may show them what lies here, such
+            as a private set intersection the identifiers that it found.
+        verifier: what a researcher has to show beside the signature: `signature` is content with that, `oidc`
+            wants a login at an OpenID provider; or the name of an installed verifier.
+        verifier_options: what it is told, `name=value, ...`: for `oidc` `issuer`, `client_id`, `claim`, `nonce`.
         projects: patterns of the projects that the node takes part in; jobs without a project always may.
         contact: whom researchers should ask.
         notify_mail, notify_webhook, notify_command: who is told that something waits for a decision.
@@ -68,6 +73,9 @@ class NodeConfig:
     operations: str = "*"
     ask_data: str = ""
     unknown: str = field(default="pending", metadata={"choices": ("pending", "deny", "allow")})
+    own_of: str = ""
+    verifier: str = "signature"
+    verifier_options: str = field(default="", metadata={"check": read_options})
     projects: str = "*"
     contact: str = ""
     notify_mail: str = ""

@@ -150,6 +150,10 @@ class LocalFederation(Federation):
             scratch_path=str(scratch),
             props=task.props,
             items=task.items,
+            split=task.split,
+            project=task.project,
+            artifacts={name: str(self._published[ref]) for name, ref in task.artifacts.items()},
+            limits={"own": True},
         )
         bench = self._benches.setdefault(node, Workbench())
         try:
@@ -175,6 +179,7 @@ class LocalFederation(Federation):
             timing=done.timing,
             state=state,
             threads=done.threads,
+            items=done.items,
         )
         return Arrival(node=node, result=result, params=None if path is None else FileParams(path))
 

@@ -1,0 +1,208 @@
+"""Private set intersection: which of the researcher's own records all the other nodes have, too.
+
+Meadows 1986, "A More Efficient Cryptographic Matchmaking Protocol for Use in the Absence of a
+Continuously Available Third Party", https://doi.org/10.1109/SP.1986.10022, with the exponents on
+Curve25519 (see `common/blinding.py`) and a ring of any number of parties:
+
+    B_k        = sort(a_k * H(x)   for x in X_k)               every node k with a fresh key a_k, once
+    B_k        = a_j * B_k                                     for every other node j, in turn
+    B_k        = a_1 * ... * a_n * H(x)                        then equal where the identifiers are equal
+    common     = places in B_own of what is in every B_k
+    own node   : the identifiers at these places
+
+The researcher passes the sets on and compares them. A node keeps its key, and forgets it with the
+job; no identifier leaves a node but those that the researcher's own node has in common with all.
+
+It leaks: to the researcher the number of identifiers of each node, and the size of every
+intersection of several of the nodes; to the nodes the sizes of the others' sets. To whoever holds
+no key a blinded identifier is a random point, and guesses can't be tried out. It is safe
+against parties who are curious and keep to the protocol. A researcher who does not could put a set of
+guesses in a node's place and learn which of them the others have, as anybody can who takes part in
+an intersection with made-up identifiers: this is why owners grant it by name, and to whom.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fedjob.common.blinding import POINT_BYTES, blind, divided, joined, new_key, point_of
+from fedjob.common.contribution import Contribution
+from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError
+from fedjob.common.folds.collect import Collect
+from fedjob.common.protocols.base import (
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Instruction,
+    Local,
+    State,
+    View,
+)
+from fedjob.common.values import decode, encode
+
+BLIND, PASS, REVEAL = "blind", "pass", "reveal"
+
+MAX_IDENTIFIERS = 1_000_000
+"""Of one node: 32 MB of points."""
+
+_TELL_EVERY = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateSetIntersection(FederatedProtocol):
+    """The identifiers that all nodes have; the result is a sorted array of text.
+
+    Numbers are compared as whole numbers where they are, text without spaces around it; what is missing is
+    no identifier, and one that stands in several rows counts once.
+
+    Args:
+        on: the column of identifiers: one name, or node -> name.
+        own: the node with your own dataset, whose identifiers are shown; its owner names you in the setting
+            `own_of`.
+    """
+
+    on: Any = ""
+    own: str = ""
+
+    name: ClassVar[str] = "psi"
+    needs_plan: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        names = self.on.values() if isinstance(self.on, Mapping) else [self.on]
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise SpecError(
+                "PrivateSetIntersection(on=...) names the column of identifiers, for all nodes or as "
+                f"{{node: column}}; found {self.on!r}"
+            )
+        if not isinstance(self.own, str) or not self.own:
+            raise SpecError(
+                "a private set intersection shows which of your own records others have: one of its datasets is yours, "
+                f"so name the node that it lies at, own='node'; found own={self.own!r}"
+            )
+
+    def start(self, params: Mapping[str, Any]) -> State:
+        return {"sets": {}, "passes": 0, "places": None, "common": None}
+
+    def instruct(self, state: State, view: View) -> Ask | Done:
+        if state["common"] is not None:
+            return Done(decode(state["common"]))
+        nodes = view.nodes
+        if len(nodes) < 2 or self.own not in nodes:
+            raise SpecError(
+                f"a private set intersection needs two nodes or more, {self.own} with your own dataset among them; "
+                f"the job has {', '.join(nodes)}"
+            )
+        if state["places"] is not None:
+            each = {self.own: {"places": state["places"]}}
+            return Ask(step=REVEAL, each=each, to=(self.own,), fold=Collect())
+        if not state["sets"]:
+            return Ask(step=BLIND, to=nodes, fold=Collect(), commit=False)
+        each = {node: {"points": state["sets"][_from(nodes, node, state["passes"] + 1)]} for node in nodes}
+        return Ask(step=PASS, each=each, to=nodes, fold=Collect(), commit=False)
+
+    def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        if instruction.step == BLIND:
+            local.state["key"] = new_key()
+            found = list(self._own(local))
+            local.emit("metrics", {"hash_table_size": len(found)})
+            value: Any = joined(point for point, _ in found)
+        elif instruction.step == PASS:
+            value = joined(self._blinded(divided(instruction["points"]), local))
+        else:
+            value = encode(self._revealed(instruction["places"], local), "the identifiers")
+        return Contribution(value, float(local.data.num_rows))
+
+    def finish(self, state: State, gathered: Gathered) -> State:
+        if gathered.left_out:
+            missing = "; ".join(f"{node}: {reason}" for node, reason in sorted(gathered.left_out.items()))
+            raise QuorumNotReached(
+                f"a private set intersection is of all nodes or of none ({missing})",
+                received=gathered.replies,
+                left_out=dict(gathered.left_out),
+            )
+        told = {node: reply.value for node, reply in sorted(gathered.replies.items())}
+        if state["places"] is not None:
+            return {**state, "common": told[self.own], "sets": {}}
+        if not state["sets"]:
+            return self._compared({**state, "sets": told}, len(told))
+        nodes, passes = tuple(told), state["passes"] + 1
+        sets = {_from(nodes, node, passes): points for node, points in told.items()}
+        for node, points in sets.items():
+            if not isinstance(points, bytes) or len(points) != len(state["sets"][node]):
+                raise SpecError(
+                    f"the identifiers of {node} came back in another number than they were passed on"
+                )
+        return self._compared({**state, "sets": sets, "passes": passes}, len(told))
+
+    def _compared(self, state: State, num_nodes: int) -> State:
+        """Return the state with the places of common identifiers, once all nodes have blinded all sets."""
+        import numpy as np
+
+        if state["passes"] < num_nodes - 1:
+            return state
+        common = set.intersection(*(set(divided(points)) for points in state["sets"].values()))
+        places = [place for place, point in enumerate(divided(state["sets"][self.own])) if point in common]
+        return {**state, "sets": {}, "places": np.array(places, dtype="<u4").tobytes()}
+
+    # -- at a node ----------------------------------------------------------------
+
+    def _own(self, local: Local) -> list[tuple[bytes, str]]:
+        """Return blinded points with their identifiers, in the order of the points, which tells nothing."""
+        identifiers = _identifiers(local, self.on[local.node] if isinstance(self.on, Mapping) else self.on)
+        points = self._blinded([point_of(identifier) for identifier in identifiers], local)
+        return sorted(zip(points, identifiers, strict=True))
+
+    def _blinded(self, points: list[bytes], local: Local) -> list[bytes]:
+        if len(points) > MAX_IDENTIFIERS:
+            raise NodeFailure(local.node, "spec", f"at most {MAX_IDENTIFIERS} identifiers, not {len(points)}")
+        done = []
+        try:
+            for point in blind(local.state["key"], points):
+                done.append(point)
+                if len(done) % _TELL_EVERY == 0:
+                    local.progress(len(done), len(points))
+        except ValueError as error:
+            raise NodeFailure(
+                local.node, "decode", f"no blinded identifiers of {POINT_BYTES} bytes"
+            ) from error
+        return done
+
+    def _revealed(self, places: bytes, local: Local) -> Any:
+        import numpy as np
+
+        if local.node != self.own or not local.limits.get("own"):
+            raise NodeFailure(
+                local.node,
+                "not_permitted",
+                "identifiers are shown to those whose own node this is; its owner says so with own_of",
+            )
+        identifiers = [identifier for _, identifier in self._own(local)]
+        chosen = np.frombuffer(places, dtype="<u4")
+        if len(chosen) and int(chosen.max()) >= len(identifiers):
+            raise NodeFailure(local.node, "decode", "a place beyond the identifiers of this node")
+        return np.array(sorted(identifiers[int(place)] for place in chosen), dtype=str)
+
+
+def _from(nodes: tuple[str, ...], node: str, passes: int) -> str:
+    """Return whose set a node blinds in a pass: sets go round the ring, one node further each time."""
+    return nodes[(nodes.index(node) - passes) % len(nodes)]
+
+
+def _identifiers(local: Local, column: str) -> list[str]:
+    """Return a column's different identifiers, in the one form in which nodes compare them."""
+    frame = local.data.frame()
+    if column not in frame.columns:
+        known = ", ".join(map(str, frame.columns))
+        raise NodeFailure(local.node, "spec", f"there is no column {column!r}; there are {known}")
+    found = frame[column].dropna().unique().tolist()
+    return sorted({_text(identifier) for identifier in found} - {""})
+
+
+def _text(identifier: Any) -> str:
+    if isinstance(identifier, float) and identifier.is_integer():
+        identifier = int(identifier)
+    return unicodedata.normalize("NFC", str(identifier)).strip()
