@@ -29,6 +29,7 @@
         AuditBroken             a node's audit was changed after it was written
       RoundError
         NodeFailure             one node: who, and the reason
+          LimitsExceeded        its owner allows less; carries what was allowed
         QuorumNotReached
           RoundTimeout          a round took longer than the job gives it
       JobError
@@ -57,8 +58,9 @@ raises; only the `cli` modules print and exit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 class FedjobError(Exception):
@@ -241,6 +243,26 @@ class NodeFailure(RoundError):
         self.node = node
         self.reason = reason
         self.detail = detail
+
+
+class LimitsExceeded(NodeFailure):
+    """A node was asked for more than its owner allows; what was allowed is done.
+
+    Args:
+        partial: the contribution of what was allowed.
+        used: what that used, resource -> amount.
+        overrun: what was over.
+    """
+
+    reason = "limits_exceeded"
+
+    def __init__(
+        self, node: str, detail: str, *, partial: Any, used: Mapping[str, int], overrun: int
+    ) -> None:
+        super().__init__(node, LimitsExceeded.reason, detail)
+        self.partial = partial
+        self.used = dict(used)
+        self.overrun = overrun
 
 
 class QuorumNotReached(RoundError):

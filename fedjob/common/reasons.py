@@ -30,7 +30,7 @@ REASONS: Mapping[str, str] = {
     "killed": "its owner ended it",
     "killed_by_owner": "the owner of a node ended it there",
     "launcher": "the node's launcher could not start a worker",
-    "limits_exceeded": "its arguments or protections are outside what the owner granted",
+    "limits_exceeded": "its arguments, protections or amounts are outside what the owner granted",
     "message": "a peer sent a message that lacks a field",
     "min_rows": "it would be, or was, computed on fewer rows than the owner allows",
     "missing_packages": "a node lacks packages that the plan imports",
@@ -74,6 +74,7 @@ REASONS: Mapping[str, str] = {
     "timeout": "it took longer than it was given",
     "too_few_nodes": "fewer nodes are there than the quorum needs",
     "unknown_researcher": "the node serves only researchers whose keys its owner knows",
+    "unverified": "a node wants more than a signature to know who asks, such as a login",
     "worker_died": "the process that computed it is gone",
 }
 

@@ -12,13 +12,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.choosing import ITEMS_NAME, save_remembered
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError, NodeFailure, PlanError, SpecError
+from fedjob.common.errors import FedjobError, LimitsExceeded, NodeFailure, PlanError, SpecError
 from fedjob.common.items import Items
 from fedjob.common.measured import naming
 from fedjob.common.preprocess.learning import LEARN, LEARNED
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fedjob.common.analytics.releasebook import ReleaseBook
 
 CHILD_STEP = "child"
+KEPT_NAME = "kept"
+"""Folder, in a work's output, of files that stay at the node for its owner."""
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -103,6 +106,8 @@ class WorkResult:
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are no batches.
         items_path: file in the output folder of the items that the node is to remember; empty for none.
         report: items that failed, and why; for the node's log only.
+        used: of limited resources.
+        overrun: that was asked for beyond what the owner allows: then it is not `ok`, and `value` is of the rest.
     """
 
     key: str
@@ -122,6 +127,8 @@ class WorkResult:
     items: dict[str, int] = field(default_factory=dict)
     items_path: str = ""
     report: str = ""
+    used: dict[str, int] = field(default_factory=dict)
+    overrun: int = 0
 
 
 class Workbench:
@@ -144,6 +151,8 @@ class Workbench:
         """
         try:
             return self.compute(order, emit, nursery)
+        except LimitsExceeded as exceeded:
+            return _allowed_part(order, exceeded)
         except NodeFailure as failure:
             return _failed(order, failure, failure.reason, failure.detail)
         except MemoryError as error:
@@ -174,7 +183,7 @@ class Workbench:
         from fedjob.common.plans.function import declared
         from fedjob.common.plans.pipeline import Pipeline
         from fedjob.common.protocols import PROTOCOLS
-        from fedjob.common.protocols.base import Instruction, Local
+        from fedjob.common.protocols.base import MEASURING, Instruction, Local
         from fedjob.common.tree import load_tree, save_tree
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
@@ -206,6 +215,7 @@ class Workbench:
             scratch=Path(order.scratch_path),
             limits=order.limits,
             releases=_releases(order),
+            keep=partial(_keep, Path(order.output_path)),
         )
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
@@ -223,7 +233,7 @@ class Workbench:
             save_params(tensors, Path(params_path))
             value = None if is_params(value) else value
         kept = {"plan": None if plan is None else plan.get_state(), "protocol": local.state}
-        if order.step != "validate" and (kept["plan"] or kept["protocol"]):
+        if order.step not in MEASURING and (kept["plan"] or kept["protocol"]):
             state_path = str(output / "state.safetensors")
             save_tree(kept, Path(state_path))
         timing = {"setup": ready - started, **({} if plan is None else plan.timing)}
@@ -241,6 +251,7 @@ class Workbench:
             items=worked.counts,
             items_path=_save_items(worked, output),
             report=worked.report,
+            used=dict(local.used),
         )
 
     def _bench(self, order: WorkOrder, emit: Emit) -> tuple[Any, bool]:
@@ -441,6 +452,29 @@ def _our_words(error: PlanError) -> str:
 
     raised = traceback.extract_tb(error.__traceback__)[-1]
     return "" if raised.filename.startswith(PLAN_FILENAME) else str(error)[:1000]
+
+
+def _keep(output: Path, name: str, data: bytes) -> None:
+    """Leave a file for the owner among what the work gives."""
+    folder = output / KEPT_NAME
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+def _allowed_part(order: WorkOrder, exceeded: LimitsExceeded) -> WorkResult:
+    """Return what came of work that was for more than the owner allows."""
+    answer = exceeded.partial
+    return WorkResult(
+        key=order.key,
+        ok=False,
+        reason=exceeded.reason,
+        detail=exceeded.detail,
+        value=to_plain(answer.value),
+        weight=float(answer.weight),
+        num_examples=int(answer.weight),
+        used=exceeded.used,
+        overrun=exceeded.overrun,
+    )
 
 
 def _failed(order: WorkOrder, error: BaseException, reason: str, detail: str) -> WorkResult:

@@ -216,6 +216,15 @@ class TrainingPlan(ABC):
             NodeFailure: there is no test data, or a prediction is not finite.
         """
 
+    def training_loss(self) -> float:
+        """Return the mean loss over the training split, without training and without dropout.
+
+        Raises:
+            PlanError: this kind of plan can't.
+            NodeFailure: there is no data, or the loss is not finite.
+        """
+        raise PlanError(f"{type(self).__name__} shows no loss: derive it from TorchPlan or SklearnPlan")
+
     def gradients(self) -> dict[str, torch.Tensor]:
         """Return the gradient of the mean loss over the training split, by parameter; nothing is trained.
 
@@ -224,8 +233,19 @@ class TrainingPlan(ABC):
         """
         raise PlanError(f"{type(self).__name__} shows no gradients: derive it from TorchPlan")
 
+    def mean_loss(self) -> MetricState:
+        """Return the mean loss of the model as it is on the training split.
+
+        Raises:
+            PlanError: this kind of plan can't tell.
+        """
+        raise PlanError(f"{type(self).__name__} tells no loss: derive it from TorchPlan or SklearnPlan")
+
     def predict_all(self) -> Any:
-        """Return a prediction for every example of the node, in their order: an array with a row for each.
+        """Return a prediction for every example of the node, in their order.
+
+        Returns:
+            An array with a row for each; of a model with several outputs `{name: array}`.
 
         Raises:
             PlanError: this kind of plan can't.

@@ -73,7 +73,10 @@ class TorchPlan(TrainingPlan):
         raise NotImplementedError
 
     def inference_step(self, model: torch.nn.Module, batch: Any) -> Any:
-        """Return a prediction for each example of a batch; without it, what the model makes of its first part."""
+        """Return a prediction for each example of a batch, or `{"name": prediction}` for several outputs.
+
+        Without it, what the model makes of the batch's first part.
+        """
         return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
     dataset: Any = None
@@ -237,6 +240,22 @@ class TorchPlan(TrainingPlan):
         mean = mean_state(loss_sum / samples, samples)
         return TrainOutcome(num_rows or samples, done, loss_sum / samples, {"loss": mean})
 
+    def training_loss(self) -> float:
+        if self._data is None or isinstance(self._data, Stream):
+            raise PlanError("the loss is computed over a Dataset or (inputs, targets), after load_data")
+        if not len(self._train_rows):
+            raise self.fail("no_data", "training_data gave no examples to measure the loss of")
+        size = self._data.batch_size or self.training_args.batch_size
+        total = 0.0
+        self.model.eval()
+        with seeded(self.seed_of("loss")), torch.no_grad(), _repeatable():
+            for batch in self._data.batches(epoch_batches(self._train_rows, size)):
+                total += self._loss(to_device(batch, self.device)).item() * num_in_batch(batch)
+        self.model.train()
+        if not math.isfinite(total):
+            raise self.fail("not_finite", "the loss of the training data is not finite")
+        return total / len(self._train_rows)
+
     def gradients(self) -> dict[str, torch.Tensor]:
         if self._data is None or isinstance(self._data, Stream):
             raise PlanError("gradients are computed over a Dataset or (inputs, targets), after load_data")
@@ -315,23 +334,45 @@ class TorchPlan(TrainingPlan):
         self.timing["validate"] = self.timing.get("validate", 0.0) + time.perf_counter() - started
         return total
 
-    def predict_all(self) -> np.ndarray[Any, Any]:
+    def mean_loss(self) -> MetricState:
+        if self._data is None or isinstance(self._data, Stream):
+            raise PlanError("the loss is measured over a Dataset or (inputs, targets), after load_data")
+        if not len(self._train_rows):
+            raise self.fail("no_data", "training_data gave no examples to measure the loss on")
+        total = 0.0
+        size = self._data.batch_size or self.training_args.batch_size
+        self.model.eval()
+        with seeded(self.seed_of("loss")), torch.no_grad(), _repeatable():
+            for batch in self._data.batches(epoch_batches(self._train_rows, size)):
+                total += self._loss(to_device(batch, self.device)).item() * num_in_batch(batch)
+        self.model.train()
+        if not math.isfinite(total):
+            raise self.fail("not_finite", "the loss of the shared parameters is not finite here")
+        return mean_state(total / len(self._train_rows), len(self._train_rows))
+
+    def predict_all(self) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
         if self._data is None:
             raise PlanError("the data is not loaded: call load_data before predict_all")
-        found: list[torch.Tensor] = []
+        found: list[dict[str, torch.Tensor]] = []
         self.model.eval()
         with seeded(self.seed_of("predict")), torch.no_grad(), _repeatable():
             for batch in self._all_batches():
                 step = self.inference_step(self.model, to_device(batch, self.device))
-                part = torch.as_tensor(step).detach().cpu()
-                if part.ndim == 0 or len(part) != num_in_batch(batch):
-                    expected = f"expected one row for each of the {num_in_batch(batch)} examples of a batch"
-                    raise self.fail("plan", f"inference_step returned {list(part.shape)}; {expected}")
-                found.append(part)
+                outputs = step if isinstance(step, Mapping) else {"": step}
+                found.append({str(name): self._one_each(part, batch) for name, part in outputs.items()})
         self.model.train()
         if not found:
             raise self.fail("no_data", "training_data gave no examples to predict for")
-        return _numpy(torch.cat(found))
+        whole = {name: _numpy(torch.cat([part[name] for part in found])) for name in found[0]}
+        return whole.get("", whole)
+
+    def _one_each(self, output: Any, batch: Any) -> torch.Tensor:
+        """Return an output of `inference_step` if it has a row for each example of the batch."""
+        part = torch.as_tensor(output).detach().cpu()
+        if part.ndim == 0 or len(part) != num_in_batch(batch):
+            expected = f"expected one row for each of the {num_in_batch(batch)} examples of a batch"
+            raise self.fail("plan", f"inference_step returned {list(part.shape)}; {expected}")
+        return part
 
     def _measure(self, batch: Any, size: int) -> dict[str, MetricState]:
         if not overrides(self, TorchPlan, "testing_step"):

@@ -15,7 +15,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fedjob.common.folds.base import Fold
+from fedjob.common.folds.base import Fold, Origin
 from fedjob.common.folds.mean import WeightedMean
 
 if TYPE_CHECKING:
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
     from fedjob.common.params import Schema
     from fedjob.common.plans.base import TrainingPlan
+    from fedjob.common.usage import Usage
+
+VALIDATE = "validate"
+"""The step in which a node measures the shared parameters on its test data."""
+
+LOSS = "loss"
+"""The step in which a node tells the mean loss of the shared parameters on its training data."""
+
+MEASURING = (VALIDATE, LOSS)
+"""Steps that train nothing: no tensors come back, and no node state is kept."""
 
 State = dict[str, Any]
 """A protocol's state on the researcher: a map of plain data and named tensors."""
@@ -47,12 +57,15 @@ class Ask:
         each: node -> values and named tensors for it alone, over those of `shared`.
         to: the nodes, None for the selector's choice.
         fold: how contributions become one total.
+        origin: what tensors are measured from, for folds and guards that bound how far one may go; None
+            for `shared["params"]`, where there are any, `{}` for zero.
         until: None for the quorum; `Buffered(k)` to stop early.
         commit: this ask completes a round.
         late: what becomes of a contribution that comes after the ask was closed.
         schema: names, dtypes and shapes that a contribution must have; None for
             those of `shared["params"]`, where there are any.
         aux: module -> names, dtypes and shapes of the auxiliary variables that it must have.
+        training_args: in place of the job's own, for this ask.
         sends_total: the next round sends the total as it is, so it may be published at once.
     """
 
@@ -61,11 +74,13 @@ class Ask:
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     to: tuple[str, ...] | None = None
     fold: Fold = field(default_factory=WeightedMean)
+    origin: Origin | None = None
     until: Buffered | None = None
     commit: bool = True
     late: Literal["drop", "keep"] = "drop"
     schema: Schema | None = None
     aux: Mapping[str, Schema] = field(default_factory=dict)
+    training_args: Mapping[str, Any] = field(default_factory=dict)
     sends_total: bool = True
 
 
@@ -88,6 +103,9 @@ class Reply:
         state: id of the node state that the contribution proposes.
         threads: torch threads that computed it.
         params_hash: sha256 of the file of named tensors; empty when there was none.
+        used: what the node charged for it, `{resource, amount}` each.
+        usage: a limit of the owner's that this reached; None for none.
+        items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
         aux: its auxiliary variables, `{module: {name: tensor}}`; a tensor is loaded when it is asked for.
     """
 
@@ -99,7 +117,10 @@ class Reply:
     state: str | None = None
     threads: int = 0
     params_hash: str = ""
+    used: Sequence[Mapping[str, Any]] = ()
+    usage: Usage | None = None
     value: Any = None
+    items: Mapping[str, int] = field(default_factory=dict)
     aux: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -167,6 +188,8 @@ class Local:
         limits: what the owner limits: `min_rows`, and others by the names of a grant's limits; a
             missing one does not limit. `own`: these are the researcher's own data.
         releases: the record of what was told of which rows; None where the owner sets no minimum of rows.
+        used: what this step used of limited resources so far, `inferences`; write to it.
+        keep: `keep(name, data)` leaves a file at this node, for its owner.
     """
 
     node: str
@@ -181,6 +204,8 @@ class Local:
     scratch: Path
     limits: Mapping[str, Any] = field(default_factory=dict)
     releases: ReleaseBook | None = None
+    used: dict[str, int] = field(default_factory=dict)
+    keep: Callable[[str, bytes], None] = lambda name, data: None
 
 
 class FederatedProtocol(ABC):
@@ -210,6 +235,14 @@ class FederatedProtocol(ABC):
 
     remembers_items: ClassVar[bool] = False
     """Whether nodes remember which items they worked on, for jobs on new items only."""
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Look over a job's first parameters before it is made.
+
+        Raises:
+            SpecError: the protocol can do nothing with them.
+        """
+        return
 
     @abstractmethod
     def start(self, params: Mapping[str, Any]) -> State:
@@ -242,3 +275,7 @@ class FederatedProtocol(ABC):
     @abstractmethod
     def finish(self, state: State, gathered: Gathered) -> State:
         """Use the answers; return the next state."""
+
+    def report(self, gathered: Gathered) -> Mapping[str, Mapping[str, Any]]:
+        """Return node -> what followers of the job hear of its answer at once, as a `result` event."""
+        return {}

@@ -1,18 +1,37 @@
-"""Inference: every node applies a trained model to its own examples, once.
+"""Inference: every node applies a trained model to its own items, once or again and again.
 
-The researcher sends the trained parameters with the text of the plan that they belong to;
-a node answers a prediction for each of its examples, in their order. It leaks these
-predictions, which are about single rows: a node's owner allows it apart from training.
+    y_k = f(w, x_k)        predictions of the model w for the items of node k
+
+The researcher sends the trained parameters with the text of the plan that they belong to; a node
+answers a prediction for each of its items, in their order, or keeps them as files for its owner and
+answers how many there are. What is answered leaks predictions, which are about single rows: a node's
+owner allows it apart from training, limits how many there may be, or has them stay (docs/inference.md).
+
+With `rounds` there is a pass over the items in each round; of `Items(only="new")` it is one over what
+the node has gathered since the last. A node whose limit is reached is not asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from fedjob.common.codec import pack
 from fedjob.common.contribution import Contribution
+from fedjob.common.errors import LimitsExceeded, SpecError
 from fedjob.common.folds.collect import Collect
+from fedjob.common.predictions import (
+    FORMS,
+    Predictions,
+    joined,
+    led_by,
+    merged,
+    predictions_of,
+    rows_of,
+    to_keep,
+    to_send,
+)
 from fedjob.common.protocols.base import (
     Ask,
     Done,
@@ -24,38 +43,151 @@ from fedjob.common.protocols.base import (
     View,
 )
 from fedjob.common.protocols.function import NodeValues
-from fedjob.common.values import encode
+from fedjob.common.usage import INFERENCES
 
 STEP = "infer"
+LEFT = "inferences_left"
+"""Of the limits that a node tells: predictions that may still be made, at this moment."""
+
+KEPT_BYTES = 16 << 20
+"""Predictions of passes that a job carries from round to round; of more, the newest make its result."""
+
+MAX_TOLD_ROWS = 1000
+MAX_TOLD_BYTES = 64 << 10
+"""Of the rows that one event tells; the rest is in the job's replies and its result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inference(FederatedProtocol):
-    """One prediction for every example at every node.
+    """One prediction for every item at every node.
 
     Args:
-        model: the result of a job that trained; None where the job gives `training_plan` and `init`.
+        model: the result of a job that trained, or its params artifact; None where the job gives
+            `training_plan` and `init`. It stays with the researcher.
+        output: `array`, as the model makes them; `table` or `csv`, a column for each number; `files`, one for
+            each item: PNG for images of bytes, else npy.
+        release: predictions come to the researcher, where a node's owner lets them; False has them stay at the
+            node as files, and only their number comes.
+        primary: of a model with several outputs, `inference_step` returning `{name: tensor}`, the one that
+            an array is of, and that comes first in tables; empty for all.
     """
 
     model: Any = None
+    output: str = "array"
+    release: bool = True
+    primary: str = ""
 
     name: ClassVar[str] = "inference"
     family: ClassVar[str] = "infer"
+    batched_steps: ClassVar[tuple[str, ...]] = (STEP,)
+    remembers_items: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.output not in FORMS:
+            raise SpecError(f"Inference(output=...) is one of {', '.join(FORMS)}, not {self.output!r}")
+        if type(self.release) is not bool:
+            raise SpecError(f"Inference(release=...) is True or False, not {self.release!r}")
+        if not isinstance(self.primary, str):
+            raise SpecError(f"Inference(primary=...) is the name of an output, not {self.primary!r}")
+
+    # -- researcher -----------------------------------------------------------------
 
     def start(self, params: Mapping[str, Any]) -> State:
-        return {"params": params, "done": False, "nodes": {}}
+        return {"params": params, "round": 0, "passes": {}, "used_up": []}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
-        if not state["done"]:
-            return Ask(step=STEP, shared={"params": state["params"]}, fold=Collect())
-        return Done(NodeValues(state["nodes"]))
+        left = tuple(node for node in view.nodes if node not in state["used_up"])
+        if state["round"] < view.rounds and left:
+            to = left if state["used_up"] else None
+            return Ask(step=STEP, shared={"params": state["params"]}, to=to, fold=Collect())
+        return Done(NodeValues({node: merged(passes) for node, passes in state["passes"].items()}))
+
+    def finish(self, state: State, gathered: Gathered) -> State:
+        round_ = state["round"] + 1
+        passes = {node: list(kept) for node, kept in state["passes"].items()}
+        for node, reply in sorted(gathered.replies.items()):
+            passes.setdefault(node, []).append((round_, reply.value))
+        over = {node for node, reply in gathered.replies.items() if reply.usage is not None}
+        used_up = sorted({*state["used_up"], *over})
+        return {**state, "round": round_, "passes": _newest(passes), "used_up": used_up}
+
+    def report(self, gathered: Gathered) -> Mapping[str, Mapping[str, Any]]:
+        """Return what each node predicted, as far as an event holds it."""
+        return {
+            node: {"num_rows": reply.num_examples, "rows": _fitting(rows_of(reply.value, MAX_TOLD_ROWS))}
+            for node, reply in gathered.replies.items()
+        }
+
+    # -- node -------------------------------------------------------------------------
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         plan: Any = local.plan
         plan.set_params(instruction["params"])
-        predictions = plan.predict_all()
-        return Contribution(encode(predictions, "the predictions"), float(len(predictions)))
+        ids = [identity.id for identity in plan.dataset.identities()] if self._stays(local) else ()
+        found = led_by(predictions_of(plan.predict_all(), ids), self.primary)
+        before = local.used.get(INFERENCES, 0)
+        local.used[INFERENCES] = before + len(found)
+        allowed = found.first(max(0, _left(local) - before))
+        return Contribution(allowed.to_plain(), float(len(allowed)))
 
-    def finish(self, state: State, gathered: Gathered) -> State:
-        nodes = {node: reply.value for node, reply in gathered.replies.items()}
-        return {**state, "done": True, "nodes": nodes}
+    def join(self, parts: Sequence[Contribution], local: Local) -> Contribution:
+        found = joined([Predictions.from_plain(part.value) for part in parts])
+        return Contribution(found.to_plain(), float(len(found)))
+
+    def reduce(self, total: Contribution, local: Local) -> Contribution:
+        """Turn predictions into what the node answers, and what it keeps.
+
+        Raises:
+            LimitsExceeded: there were more than the owner allows; carries the answer for those that are allowed.
+        """
+        found = Predictions.from_plain(total.value)
+        if self._stays(local):
+            files = to_keep(found, self.output)
+            for name, data in files:
+                local.keep(name, data)
+            value: Any = {"num_rows": len(found), "num_files": len(files)}
+        else:
+            value = to_send(found, self.output, self.primary)
+        answer = Contribution(value, total.weight)
+        wanted = local.used[INFERENCES]
+        overrun = wanted - len(found)
+        local.used[INFERENCES] = len(found)
+        if overrun:
+            raise LimitsExceeded(
+                local.node,
+                f"{len(found)} of {wanted} predictions ran and are kept; {overrun} were over what the owner allows",
+                partial=answer,
+                used=local.used,
+                overrun=overrun,
+            )
+        return answer
+
+    def _stays(self, local: Local) -> bool:
+        return not self.release or local.limits.get("predictions") == "stay"
+
+
+def _left(local: Local) -> int:
+    """Return how many predictions the owner allows still; more than there can be where there is no limit."""
+    return int(local.limits.get(LEFT, 2**62))
+
+
+def _newest(passes: dict[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[int, Any]]]:
+    """Return the newest passes of each node that a job can carry along, at least the last."""
+    most = KEPT_BYTES // max(1, len(passes))
+    kept: dict[str, list[tuple[int, Any]]] = {}
+    for node, values in passes.items():
+        size, newest = 0, []
+        for round_, value in reversed(values):
+            size += len(pack(value))
+            if newest and size > most:
+                break
+            newest.append((round_, value))
+        kept[node] = newest[::-1]
+    return kept
+
+
+def _fitting(rows: list[list[Any]]) -> list[list[Any]]:
+    """Return the first rows that fit an event."""
+    while rows and len(pack(rows)) > MAX_TOLD_BYTES:
+        rows = rows[: len(rows) // 2]
+    return rows

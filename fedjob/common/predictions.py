@@ -1,0 +1,231 @@
+"""What a model predicted for the items of a node, and the forms in which that is kept or sent on.
+
+Predictions are one array for each output of the model, with a row for each item. They leave a
+node as arrays, as a table or as one file for each item, and in every form under the items' numbers:
+what an item is called (`patient_17.png`) is known to the files that stay at the node, and to them only.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.errors import EncodeError
+from fedjob.common.values import decode, encode
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+FORMS = ("array", "table", "csv", "files")
+ONLY_OUTPUT = "prediction"
+"""Name of the output of a model that has one, and does not name it."""
+
+MAX_TABLE_COLUMNS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What was predicted.
+
+    Args:
+        outputs: name -> array with a row for each item; the primary one first.
+        ids: what the node knows the items by; empty where nobody will ask.
+    """
+
+    outputs: Mapping[str, np.ndarray[Any, Any]]
+    ids: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(next(iter(self.outputs.values())))
+
+    def first(self, count: int) -> Predictions:
+        """Return those of the first so many items."""
+        return Predictions({name: array[:count] for name, array in self.outputs.items()}, self.ids[:count])
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain data."""
+        outputs = [[name, encode(array, f"output {name}")] for name, array in self.outputs.items()]
+        return {"outputs": outputs, "ids": list(self.ids)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Predictions:
+        """Build them from what `to_plain` returned."""
+        return cls({name: decode(array) for name, array in plain["outputs"]}, tuple(plain["ids"]))
+
+
+def predictions_of(found: Any, ids: Sequence[str] = ()) -> Predictions:
+    """Return what a plan predicted.
+
+    Args:
+        found: an array, or name -> array for a model with several outputs.
+        ids: of the items; left out where there are not as many as predictions.
+    """
+    import numpy as np
+
+    outputs = found if isinstance(found, Mapping) else {ONLY_OUTPUT: found}
+    made = Predictions({str(name): np.asarray(array) for name, array in outputs.items()})
+    return Predictions(made.outputs, tuple(ids) if len(ids) == len(made) else ())
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Return the predictions of several batches as one, in their order."""
+    import numpy as np
+
+    outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs}
+    return Predictions(outputs, tuple(id_ for part in parts for id_ in part.ids))
+
+
+def led_by(found: Predictions, primary: str) -> Predictions:
+    """Return predictions with their primary output first.
+
+    Raises:
+        EncodeError: the model has no output of that name.
+    """
+    if not primary:
+        return found
+    if primary not in found.outputs:
+        raise EncodeError(f"the model has no output {primary!r}; it has {', '.join(found.outputs)}")
+    return Predictions({primary: found.outputs[primary], **found.outputs}, found.ids)
+
+
+def to_send(found: Predictions, form: str, primary: str) -> Any:
+    """Return predictions as they leave the node; `opened` by whoever has the result.
+
+    Args:
+        primary: the only output that an array is of; empty for all.
+
+    Raises:
+        EncodeError: the form does not fit the predictions.
+    """
+    if form == "files":
+        return dict(_files(found, ""))
+    if form != "array":
+        return encode(table(found), "the predictions")
+    name = primary or next(iter(found.outputs))
+    if primary or len(found.outputs) == 1:
+        return encode(found.outputs[name], "the predictions")
+    return {name: encode(array, f"output {name}") for name, array in found.outputs.items()}
+
+
+def to_keep(found: Predictions, form: str) -> list[tuple[str, bytes]]:
+    """Return names and bytes of the files in which predictions stay at the node, under the items' own names.
+
+    Raises:
+        EncodeError: the form does not fit the predictions.
+    """
+    if form == "files":
+        return _files(found, "_")
+    if form == "array":
+        return [(f"{name}.npy", _npy(array)) for name, array in found.outputs.items()]
+    frame = table(found)
+    if found.ids:
+        frame.insert(0, "item", found.ids)
+    return [("predictions.csv", frame.to_csv(index=False).encode())]
+
+
+def table(found: Predictions) -> pd.DataFrame:
+    """Return predictions as a table: `row`, then a column for each number of each output.
+
+    Raises:
+        EncodeError: an output has more than `MAX_TABLE_COLUMNS` numbers for an item, as an image has.
+    """
+    import pandas as pd
+
+    columns: dict[str, Any] = {"row": range(len(found))}
+    for name, array in found.outputs.items():
+        flat = array.reshape(len(array), -1)
+        if flat.shape[1] > MAX_TABLE_COLUMNS:
+            raise EncodeError(
+                f"output {name} has {flat.shape[1]} numbers for an item, a table at most {MAX_TABLE_COLUMNS} columns: "
+                "ask for output='files'"
+            )
+        single = array.ndim == 1 or flat.shape[1] == 1
+        columns |= {name if single else f"{name}_{n}": flat[:, n] for n in range(flat.shape[1])}
+    return pd.DataFrame(columns)
+
+
+def _files(found: Predictions, names: str) -> list[tuple[str, bytes]]:
+    """Return one file for each item and output.
+
+    Args:
+        names: empty to call them by their numbers alone; else what joins number and name.
+    """
+    several = len(found.outputs) > 1
+    made = []
+    for row in range(len(found)):
+        own = found.ids[row].replace("/", "_") if names and found.ids else ""
+        stem = f"{row:06d}{names + own if own else ''}"
+        for name, array in found.outputs.items():
+            suffix, data = _file(array[row])
+            made.append((f"{stem}{'_' + name if several else ''}{suffix}", data))
+    return made
+
+
+def _file(item: np.ndarray[Any, Any]) -> tuple[str, bytes]:
+    """Return what one item's prediction is stored as: bytes of an image as PNG, everything else as npy."""
+    import numpy as np
+
+    is_image = item.dtype == np.uint8 and (item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (3, 4)))
+    if not is_image:
+        return ".npy", _npy(item)
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(item).save(stream, format="PNG")
+    return ".png", stream.getvalue()
+
+
+def _npy(array: Any) -> bytes:
+    import numpy as np
+
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def merged(passes: Sequence[tuple[int, Any]]) -> Any:
+    """Return a node's encoded values of several passes as one, encoded.
+
+    Args:
+        passes: round and value, in order; tables get a column `round`, counts add, of files later ones win.
+    """
+    import numpy as np
+
+    values = [(round_, decode(value)) for round_, value in passes]
+    if len(values) == 1:
+        return passes[0][1]
+    if all(isinstance(value, np.ndarray) for _, value in values):
+        return encode(np.concatenate([value for _, value in values]), "the predictions")
+    if all(hasattr(value, "itertuples") for _, value in values):
+        import pandas as pd
+
+        frames = [value.assign(round=round_) for round_, value in values]
+        return encode(pd.concat(frames, ignore_index=True), "the predictions")
+    if all(is_count(value) for _, value in values):
+        return {name: sum(value[name] for _, value in values) for name in COUNTS}
+    return {str(round_): encode(value, "the predictions") for round_, value in values}
+
+
+COUNTS = ("num_rows", "num_files")
+"""What a researcher learns of predictions that stay at the node."""
+
+
+def is_count(value: Any) -> bool:
+    """Whether a node's value says only how many predictions stayed there."""
+    return isinstance(value, Mapping) and set(value) == set(COUNTS)
+
+
+def rows_of(value: Any, most: int) -> list[list[Any]]:
+    """Return the first rows of what a node answered as lists; none for what is no table and no array."""
+    import numpy as np
+
+    found = decode(value)
+    if isinstance(found, np.ndarray):
+        rows: list[list[Any]] = found[:most].reshape(min(most, len(found)), -1).tolist()
+        return rows
+    if hasattr(found, "itertuples"):
+        return [list(row) for row in found.head(most).astype(object).itertuples(index=False, name=None)]
+    return []
