@@ -8,10 +8,28 @@ never before: `min(1, C / norm)` with a norm of NaN is 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fedjob.common.params import FileParams, Schema
+from fedjob.common.ranges import check_positive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What a job asks of contributions beside what every job does.
+
+    Args:
+        max_norm: how long a node's update may be, over all floating-point parameters
+            together, above 0; what is longer is left out. None does not limit.
+    """
+
+    max_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_norm is not None:
+            check_positive("Guard(max_norm=...)", self.max_norm)
 
 
 def check_weight(weight: float, num_examples: int, num_rows: int | None) -> str:
@@ -40,6 +58,34 @@ def check_tensors(found: FileParams, expected: Schema) -> str:
     return not_finite(found)
 
 
+def check_value(value: Any) -> str:
+    """Return which number of a contribution's plain data is not finite, or nothing."""
+    for place, number in _floats(value, ""):
+        if not math.isfinite(number):
+            return f"not_finite: {place or 'the value'} is {number}"
+    return ""
+
+
+def check_norm(params: Mapping[str, Any], origin: Mapping[str, Any] | None, max_norm: float | None) -> str:
+    """Return that an update is too long, or nothing.
+
+    Args:
+        params: finite.
+        origin: what the update is measured from; None for zero.
+        max_norm: None does not limit.
+    """
+    from fedjob.common.folds.geometry import squared_norms
+
+    if max_norm is None:
+        return ""
+    norm = math.sqrt(squared_norms([params], origin)[0])
+    return (
+        f"long_update: the update is {norm:.4g} long, at most {max_norm:.4g} counts"
+        if norm > max_norm
+        else ""
+    )
+
+
 def not_finite(params: Mapping[str, Any]) -> str:
     """Return which floating-point tensor holds NaN or infinity, or nothing."""
     import torch
@@ -51,3 +97,14 @@ def not_finite(params: Mapping[str, Any]) -> str:
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 return f"not_finite: {name} holds NaN or infinity"
     return ""
+
+
+def _floats(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _floats(item, f"{place}.{name}".lstrip("."))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _floats(item, f"{place}[{index}]")

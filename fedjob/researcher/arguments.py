@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.folds import FOLDS
-from fedjob.common.folds.base import Fold
+from fedjob.common.folds.base import Fold, check_nodes
+from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.needs import read_need
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.fedopt import with_optimizer
+from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_party, new_job_id
-from fedjob.researcher.components import to_part
+from fedjob.researcher.components import from_part, selector_of, to_part
 from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.operation import Operation, read_operation
 from fedjob.researcher.preparing import with_known
-from fedjob.researcher.selection import SELECTORS, Selector
+from fedjob.researcher.selectors import SELECTORS
+from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args
 
 if TYPE_CHECKING:
@@ -76,6 +80,7 @@ def define(
     quorum: Quorum | None,
     selector: Selector | Callable[[int, list[str]], Sequence[str]] | str,
     fold: Fold | str | None,
+    guard: Guard | None,
     server_optimizer: Any,
     hooks: Sequence[Hook],
     preprocess: list[PlainSteps],
@@ -135,6 +140,7 @@ def define(
         quorum=checked_quorum(quorum),
         plans={node: {"entry": own.entry, "hash": own.sha256} for node, own in sources.items()},
         fold=None if fold is None else to_part(FOLDS, fold),
+        guard=checked_guard(guard),
         hooks=[to_part(HOOKS, hook) for hook in checked_hooks if travels(hook)],
         validate_at_end=validate_at_end,
         breakpoint_every=breakpoint_every,
@@ -156,6 +162,9 @@ def define(
         named = list(nodes) if nodes is not None and nodes != LOCAL else deployed.nodes
         required = () if quorum.required == ALL else quorum.required
         check_quorum_of_map(named, required, quorum.min_nodes)
+    if nodes is not None and nodes != LOCAL:
+        check_enough(spec, len(nodes), f"nodes names {len(nodes)}")
+    check_selector(spec, wanted.protocol)
     return Defined(
         spec=spec,
         source=source,
@@ -180,6 +189,34 @@ def _nodes_with_plans(nodes: Sequence[str] | str | None, deployed: DeployMap) ->
     if without:
         raise SpecError(f"nodes {', '.join(without)} have no plan: training_plan names {', '.join(named)}")
     return named if nodes is None else nodes
+
+
+def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
+    """Refuse settings of a fold or a selector that need more nodes than a job can have.
+
+    Args:
+        found: says which nodes were counted.
+
+    Raises:
+        SpecError: they do.
+    """
+    if spec.fold is not None and isinstance(fold := from_part(FOLDS, spec.fold), Fold):
+        check_nodes(fold, num_nodes, found)
+    selector = selector_of(spec.selector)
+    if num_nodes < selector.min_nodes:
+        raise SpecError(f"{selector!r} needs {selector.min_nodes} nodes or more, but {found}")
+
+
+def check_selector(spec: JobSpec, protocol: FederatedProtocol) -> None:
+    """Refuse a selector that asks for losses where nothing is trained.
+
+    Raises:
+        SpecError: it does.
+    """
+    if selector_of(spec.selector).asks_losses and not isinstance(protocol, TrainingProtocol):
+        raise SpecError(
+            f"{spec.selector.name} goes by the losses of a model, and {protocol.name} trains none: choose another selector"
+        )
 
 
 def travels(hook: Hook) -> bool:
@@ -252,6 +289,18 @@ def _owner(owner: Mapping[str, str] | None, settings: ResearcherConfig) -> dict[
             )
         given[key] = value
     return given
+
+
+def checked_guard(guard: Any) -> dict[str, Any]:
+    """Return a guard as a spec keeps it.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if guard is not None and not isinstance(guard, Guard):
+        raise SpecError(f"guard is a Guard(max_norm=...) or None, not {guard!r}")
+    plain: dict[str, Any] = {} if guard is None else to_plain(guard)
+    return plain
 
 
 def checked_quorum(quorum: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fedjob.common.protocols.base import Ask, Done, Gathered, View
 from fedjob.common.types import Ref
 from fedjob.researcher.breakpoints import load_breakpoint
 from fedjob.researcher.replies import Replies, make_replies
+from fedjob.researcher.selectors.by_function import ByFunction
 from fedjob.researcher.spec import plain_args
 
 if TYPE_CHECKING:
@@ -110,9 +111,9 @@ class ByHand(ABC):
             )
         self._nodes_override = chosen
         if self._runner is not None:
-            self._runner.select = self._select_override
+            self._runner.selector = ByFunction(self._select_override, "job.nodes")
 
-    def _select_override(self, round_: int, nodes: tuple[str, ...]) -> tuple[str, ...]:
+    def _select_override(self, round_: int, nodes: Sequence[str]) -> Sequence[str]:
         return self._nodes_override or nodes
 
     @property

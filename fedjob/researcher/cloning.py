@@ -20,6 +20,7 @@ from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.researcher.arguments import (
     check_hook,
+    checked_guard,
     checked_items,
     checked_quorum,
     checked_resources,
@@ -30,7 +31,7 @@ from fedjob.researcher.arguments import (
 from fedjob.researcher.components import to_part
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks import HOOKS
-from fedjob.researcher.selection import SELECTORS
+from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args
 
 _PLAIN = ("model_args", "training_args", "props")
@@ -55,6 +56,7 @@ _OTHERS = (
     "quorum",
     "selector",
     "fold",
+    "guard",
     "hooks",
     "items",
     "resources",
@@ -100,6 +102,8 @@ def changed_spec(spec: JobSpec, plan_text: str, changes: Mapping[str, Any]) -> t
         new["selector"] = to_part(SELECTORS, changes["selector"])
     if "fold" in changes:
         new["fold"] = None if changes["fold"] is None else to_part(FOLDS, changes["fold"])
+    if "guard" in changes:
+        new["guard"] = checked_guard(changes["guard"])
     if "hooks" in changes:
         hooks = [check_hook(hook) for hook in changes["hooks"]]
         new["hooks"] = [to_part(HOOKS, hook) for hook in hooks if travels(hook)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from fedjob.common.errors import SpecError
 from fedjob.common.registry import Registry
-from fedjob.researcher.selection import SELECTORS, Selector
+from fedjob.researcher.selectors import SELECTORS
+from fedjob.researcher.selectors.base import Selector
+from fedjob.researcher.selectors.by_function import ByFunction
 from fedjob.researcher.spec import Part
 
 T = TypeVar("T")
@@ -42,18 +42,7 @@ def from_part(registry: Registry[T], part: Part) -> Any:
     return registry.build(part.name, part.config)
 
 
-def selection(part: Part, seed: int) -> Callable[[int, tuple[str, ...]], tuple[str, ...]]:
-    """Return `(round, nodes) -> nodes` of a selector or a researcher's function."""
-    chosen: Selector | Callable[[int, list[str]], Sequence[str]] = from_part(SELECTORS, part)
-    if isinstance(chosen, Selector):
-        selector = chosen
-        return lambda round_, nodes: tuple(selector.select(round_, nodes, seed))
-    function = chosen
-
-    def select(round_: int, nodes: tuple[str, ...]) -> tuple[str, ...]:
-        selected = function(round_, list(nodes))
-        if isinstance(selected, str) or not all(isinstance(node, str) for node in selected):
-            raise SpecError(f"selector {part.entry} returned {selected!r}; expected a list of node ids")
-        return tuple(selected)
-
-    return select
+def selector_of(part: Part) -> Selector:
+    """Return a selector, or a researcher's function as one."""
+    chosen = from_part(SELECTORS, part)
+    return chosen if isinstance(chosen, Selector) else ByFunction(chosen, part.entry)

@@ -22,6 +22,7 @@ from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.folds import FOLDS
+from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.protocols import PROTOCOLS
@@ -29,7 +30,7 @@ from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_job_id
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.jobfile import read_code, read_part
-from fedjob.researcher.selection import SELECTORS
+from fedjob.researcher.selectors import SELECTORS
 
 FILE_NAME = "job.json"
 MAX_FILES = 1000
@@ -51,6 +52,7 @@ _AS_GIVEN = (
     "data",
     "model_args",
     "training_args",
+    "each",
     "rounds",
     "name",
     "note",
@@ -75,6 +77,7 @@ _OWN = (
     "training_plan",
     "selector",
     "fold",
+    "guard",
     "hooks",
     "items",
     "quorum",
@@ -155,8 +158,9 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
             arguments[name] = read_part(registry, given[name])
     if "hooks" in given:
         arguments["hooks"] = [read_part(HOOKS, hook) for hook in given["hooks"]]
-    if "items" in given:
-        arguments["items"] = _items(given["items"])
+    for name, kind in (("items", Items), ("guard", Guard)):
+        if name in given:
+            arguments[name] = _built(kind, name, given[name])
     if quorum := _quorum(given):
         arguments["quorum"] = quorum
     props = {**_map("meta", given.get("meta")), **_map("props", given.get("props"))}
@@ -172,12 +176,12 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
     )
 
 
-def _items(value: Any) -> Items:
-    fields = dict(_map("items", value))
-    unknown = sorted(set(fields) - set(Items.__slots__))
+def _built(kind: type[Items] | type[Guard], name: str, value: Any) -> Items | Guard:
+    fields = dict(_map(name, value))
+    unknown = sorted(set(fields) - set(kind.__slots__))
     if unknown:
-        raise SpecError(f"{FILE_NAME}: items has no {', '.join(unknown)}")
-    return Items(**fields)
+        raise SpecError(f"{FILE_NAME}: {name} has no {', '.join(unknown)}")
+    return kind(**fields)
 
 
 def _quorum(given: Mapping[str, Any]) -> Quorum | None:

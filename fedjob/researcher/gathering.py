@@ -8,34 +8,39 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.auxiliary import join_schemas, split
-from fedjob.common.codec import pack, to_plain
+from fedjob.common.auxiliary import split
+from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.contribution import Contribution
-from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold as FoldRule
-from fedjob.common.guard import check_tensors, check_weight
+from fedjob.common.folds.base import Origin, check_nodes
+from fedjob.common.guard import Guard
 from fedjob.common.messages import MAX_INLINE_BYTES, Task
-from fedjob.common.params import FileParams, Schema, hash_params, is_params, save_params, schema_of
+from fedjob.common.params import FileParams, hash_params, is_params, save_params
 from fedjob.common.preprocess.learning import LEARN, LEARNED
-from fedjob.common.protocols.base import Ask, Gathered, Reply
+from fedjob.common.protocols.base import LOSS, MEASURING, VALIDATE, Ask, Gathered, Reply
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.common.values import decode, encode
 from fedjob.researcher.breakpoints import chain
 from fedjob.researcher.bringing import BROUGHT
 from fedjob.researcher.deployment import Code
+from fedjob.researcher.eachargs import training_args_of
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Arrival, Federation, Place
 from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.guarding import Gate, origin_of
 from fedjob.researcher.history import OVERALL, Measurement, measurements
 from fedjob.researcher.learning import learned
 from fedjob.researcher.partial import keep_replies
 from fedjob.researcher.position import Fold, Position
+from fedjob.researcher.selecting import addressed
+from fedjob.researcher.selectors.base import Candidates, Selector
 from fedjob.researcher.sofar import RoundSoFar
 from fedjob.researcher.spec import JobSpec, resources_of
 
-Select = Callable[[int, tuple[str, ...]], tuple[str, ...]]
+ASIDE = (LEARN, LOSS)
+"""Steps that only prepare a round: they are no part of what it measures and who took part in it."""
 
 
 @dataclass(kw_only=True)
@@ -43,8 +48,8 @@ class Gatherer:
     """Asks the nodes on behalf of a protocol.
 
     Args:
-        select: `(round, nodes) -> nodes` for asks that leave it open.
-        fold: in place of the protocol's own, where it is given.
+        selector: returns who chooses the nodes of asks that leave it open.
+        fold: in place of the protocol's own in asks that complete a round, where it is given.
         code: node -> the plan that it runs, in the repository; empty for a protocol without one.
         files: what the researcher brings, published.
         named_states: returns node -> ids of the node states that kept breakpoints name.
@@ -54,7 +59,7 @@ class Gatherer:
     federation: Federation
     folder: JobFolder
     events: EventLog
-    select: Select
+    selector: Callable[[], Selector]
     fold: FoldRule | None
     code: Mapping[str, Code]
     named_states: Callable[[], Mapping[str, Collection[str]]]
@@ -68,7 +73,7 @@ class Gatherer:
 
         Raises:
             QuorumNotReached: too few nodes answered in a way that counts.
-            SpecError: the selection or the ask names nodes that the job does not have.
+            SpecError: the selection or the ask names nodes that the job does not have, or too few for the fold.
         """
         if ask.step != LEARN:
             position = learned(self.spec, position, self)
@@ -76,26 +81,35 @@ class Gatherer:
             ask = replace(ask, shared={**ask.shared, LEARNED: list(position.learned)})
         round_ = position.round + 1
         place = Place(job=self.spec.id, round=round_, step=ask.step, spool=self.folder.make_spool(round_))
-        nodes = self._nodes(ask, round_)
-        expected = _expected(ask)
-        if ask.step == "validate":
+        candidates = Candidates(
+            round=round_,
+            nodes=tuple(sorted(self.federation.num_rows)),
+            seed=self.spec.seed,
+            num_rows=self.federation.num_rows,
+        )
+        quorum = self.spec.the_quorum
+        nodes, until, position = addressed(ask, position, self.selector(), candidates, quorum, self)
+        rule = self.fold if self.fold is not None and ask.commit else ask.fold
+        check_nodes(rule, len(nodes), f"round {round_} asks {len(nodes)}")
+        quorum = quorum if ask.to is None else quorum.among(nodes)
+        quorum = replace(quorum, min_nodes=max(quorum.min_nodes, rule.min_nodes))
+        if ask.step in MEASURING:
             ask = self._only_the_model(ask, round_)
         tasks = self._tasks(ask, position, nodes, place.spool)
         self.events.add("ask", round_=round_, step=ask.step, nodes=list(nodes))
         collected = self.federation.collect(
             tasks,
             place,
-            self.spec.the_quorum if ask.to is None else self.spec.the_quorum.among(nodes),
-            ask.until,
-            lambda arrival: self._accept(arrival, ask.step, expected, position),
+            quorum,
+            until,
+            self._gate(ask, rule, position).refusal,
         )
         for node, reason in sorted(collected.left_out.items()):
             self.events.add("error", round_=round_, node=node, reason=reason)
         arrivals = {node: collected.arrivals[node] for node in sorted(collected.arrivals)}
         self.replies = {r: a for r, a in self.replies.items() if r >= round_ - 1}
         keep_replies(self.folder, round_, ask.step, arrivals)
-        rule = self.fold if self.fold is not None and ask.step != LEARN else ask.fold
-        total = self._fold(rule, [_contribution(arrival) for arrival in arrivals.values()])
+        total = self._fold(rule, [_contribution(arrival) for arrival in arrivals.values()], origin_of(ask))
         # what the next round begins with is published at once, so that it is hashed only once
         publish = ask.sends_total and ask.commit and round_ < self.spec.rounds
         total, output_hash = self._spool_total(total, place, publish=publish)
@@ -105,18 +119,32 @@ class Gatherer:
             left_out=dict(collected.left_out),
             num_nodes=len(self.federation.num_rows),
         )
-        between_rounds = ask.step == "validate" and not ask.commit
+        after = self._advance(position, ask, rule, gathered, output_hash)
+        if ask.step in ASIDE:
+            return gathered, after
+        ended = position.round >= self.spec.rounds or bool(position.stop)
+        between_rounds = not ask.commit and (ask.step == VALIDATE or ended)
         if not between_rounds:
             self.so_far = self.so_far.then(round_, arrivals, gathered, completes=ask.commit)
         self.replies[round_] = arrivals if between_rounds else dict(self.so_far.arrivals)
         rows = self._measured(position, gathered, between_rounds=between_rounds)
-        return gathered, replace(self._advance(position, ask, rule, gathered, output_hash), rows=rows)
+        return gathered, replace(after, rows=rows)
 
-    def _fold(self, rule: FoldRule, contributions: list[Contribution]) -> Contribution:
+    def _gate(self, ask: Ask, rule: FoldRule, position: Position) -> Gate:
+        return Gate(
+            ask=ask,
+            fold=rule,
+            guard=from_plain(Guard, self.spec.guard),
+            # the number of rows that a node tells is its private data's, whatever its mock has
+            num_rows=self.federation.num_rows if self.spec.use == "private" else {},
+            had_state=position.node_states,
+        )
+
+    def _fold(self, rule: FoldRule, contributions: list[Contribution], origin: Origin | None) -> Contribution:
         """Fold; a fold of the job's own sees the values that nodes returned, not how they travelled."""
         if rule is not self.fold:
-            return rule.fold(contributions)
-        total = rule.fold([replace(c, value=decode(c.value)) for c in contributions])
+            return rule.fold(contributions, origin)
+        total = rule.fold([replace(c, value=decode(c.value)) for c in contributions], origin)
         return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
 
     def _spool_total(self, total: Contribution, place: Place, *, publish: bool) -> tuple[Contribution, str]:
@@ -167,7 +195,7 @@ class Gatherer:
     ) -> tuple[Measurement, ...]:
         """Return the rows of all rounds, those of this ask among them.
 
-        A validation between two rounds measures what the round before came to.
+        A validation between two rounds, and what follows the last one, measures what the round before came to.
         """
         if between_rounds:
             return position.rows + tuple(
@@ -177,17 +205,6 @@ class Gatherer:
         # an ask before this one in the same round: its nodes' rows stay, what all measured together is new
         before = tuple(row for row in position.rows if (row.round, row.node) != (round_, OVERALL))
         return before + tuple(measurements(round_, gathered.replies, self.so_far.metrics))
-
-    def _nodes(self, ask: Ask, round_: int) -> tuple[str, ...]:
-        known = tuple(sorted(self.federation.num_rows))
-        nodes = self.select(round_, known) if ask.to is None else ask.to
-        nodes = tuple(sorted({*nodes, *(self.spec.the_quorum.required if ask.to is None else ())}))
-        unknown = [node for node in nodes if node not in known]
-        if unknown or not nodes:
-            raise SpecError(
-                f"round {round_} is for nodes {', '.join(nodes) or '(none)'}, but the job has {', '.join(known)}"
-            )
-        return nodes
 
     def _tasks(self, ask: Ask, position: Position, nodes: tuple[str, ...], spool: Path) -> dict[str, Task]:
         values, blobs, params = self._split(ask.shared, spool, None)
@@ -202,7 +219,6 @@ class Gatherer:
             props=self.spec.props,
             launches=sorted(self.spec.launches),
             model_args=self.spec.model_args,
-            training_args=dict(position.training_args),
             seed=self.spec.seed,
             items=self.spec.items,
             limit_s=min(limits) if limits else None,
@@ -214,6 +230,7 @@ class Gatherer:
             code = self.code.get(node)
             tasks[node] = replace(
                 base,
+                training_args=training_args_of(self.spec, position, ask, node),
                 dataset=str(self.spec.datasets[node]["name"]),
                 plan=None if code is None else code.ref,
                 entry="" if code is None else code.entry,
@@ -281,33 +298,6 @@ class Gatherer:
         taken, self._published = self._published, []
         return taken
 
-    def _accept(self, arrival: Arrival, step: str, expected: Schema | None, position: Position) -> str:
-        result = arrival.result
-        # the number of rows that a node tells is its private data's, whatever its mock has
-        num_rows = self.federation.num_rows[arrival.node] if self.spec.use == "private" else None
-        problem = check_weight(result.weight, result.num_examples, num_rows)
-        if problem:
-            return problem
-        if step == "validate":
-            return "" if arrival.params is None else "bad_names: parameters came back from a validation"
-        if result.state is None and arrival.node in position.node_states:
-            return "no_state: the reply names no node state, but the one before did"
-        if arrival.params is None:
-            return "no_params: expected parameters, found none" if expected and result.value is None else ""
-        try:
-            return "" if expected is None else check_tensors(arrival.params, expected)
-        except (DecodeError, OSError) as error:
-            return f"unreadable: {error}"
-
-
-def _expected(ask: Ask) -> Schema | None:
-    """Return what the tensors of a contribution must be like; None for anything."""
-    params = ask.shared.get("params")
-    schema = ask.schema
-    if schema is None and params is not None and is_params(params):
-        schema = schema_of(params)
-    return schema if schema is None else join_schemas(schema, ask.aux)
-
 
 def _contribution(arrival: Arrival) -> Contribution:
     value = arrival.result.value if arrival.params is None else arrival.params
@@ -326,5 +316,6 @@ def _reply(arrival: Arrival) -> Reply:
         threads=result.threads,
         params_hash=result.params.sha256 if result.params else hashlib.sha256(pack(result.value)).hexdigest(),
         value=result.value,
+        items=result.items,
         aux={} if arrival.params is None else split(arrival.params)[1],
     )

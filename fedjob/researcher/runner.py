@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,9 +36,9 @@ from fedjob.researcher.breakpoints import (
     saved_elsewhere,
     states_of,
 )
-from fedjob.researcher.components import from_part, selection
+from fedjob.researcher.components import from_part, selector_of
 from fedjob.researcher.deployment import deployment, plan_files, publish_code
-from fedjob.researcher.ending import failed_to_start, route
+from fedjob.researcher.ending import reason_of_quorum, route
 from fedjob.researcher.events import EventLog, JobEvent
 from fedjob.researcher.federation import Federation
 from fedjob.researcher.folder import JobFolder
@@ -103,13 +103,14 @@ class Runner:
         self._extras = dict(extras or {})
         self._stack = ExitStack()
         self._round_began = 0.0
+        self._step = ""
         self._states_of: dict[Path, dict[str, str]] = {}
         self._stale: list[Ref] = []
         self._forgotten: list[Ref] = []
         self._unsaid: Exception | None = None
         self._ticket: Ticket | None = None
         self._max_jobs = load_config(ResearcherConfig, folder.path.parent.parent).max_jobs
-        self.select: Callable[[int, tuple[str, ...]], tuple[str, ...]] = selection(spec.selector, spec.seed)
+        self.selector = selector_of(spec.selector)
 
     def _start(self) -> Position:
         params = FileParams(self.folder.initial_params)
@@ -145,7 +146,7 @@ class Runner:
                 federation=self.federation,
                 folder=self.folder,
                 events=self.events,
-                select=lambda round_, nodes: self.select(round_, nodes),
+                selector=lambda: self.selector,
                 fold=None if self.spec.fold is None else from_part(FOLDS, self.spec.fold),
                 code=code,
                 files=self._publish_brought(),
@@ -222,10 +223,8 @@ class Runner:
     def _reason_of(self, error: BaseException) -> str:
         if isinstance(error, KeyboardInterrupt):
             return "killed" if inbox.asked(self.folder) == inbox.KILL else "interrupted"
-        if isinstance(error, QuorumNotReached) and failed_to_start(
-            error.left_out, first=self.position.round == 0
-        ):
-            return "start"
+        if isinstance(error, QuorumNotReached) and error.reason == "quorum_lost":
+            return reason_of_quorum(error.left_out, first=self.position.round == 0, step=self._step)
         return str(getattr(error, "reason", "exception"))
 
     def _ended_by(self, error: BaseException) -> BaseException:
@@ -288,6 +287,7 @@ class Runner:
 
     def gather(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
         """Carry out one ask; remember where it led, should the next one fail."""
+        self._step = ask.step
         gathered, self.position = self.gatherer(ask, position)
         return gathered, self.position
 

@@ -42,6 +42,7 @@ class JobSpec:
         plan_hash: sha256 of the plan's exact text.
         quorum: `{required, min_nodes, deadline_s, grants_deadline_s}`.
         fold: replaces the protocol's own where it is given.
+        guard: what contributions must be like beside what all must, see `Guard`.
         plans: for a plan per node: node -> `{entry, hash}`; `plan_entry` and `plan_hash` are then those of
             the plan that is built on this side. The texts lie in the job's folder as `plans/<hash>.py`.
         use: `private`, or `mock` for the stand-ins that owners give.
@@ -52,6 +53,7 @@ class JobSpec:
         props: free properties, never interpreted.
         owner: how the researcher describes themselves: `{name, org, role}`.
         resources: node, or `default` -> `{cpus, memory, gpus, labels, pool}`.
+        each: node -> training arguments for it alone, over those of all.
         launches: plan texts' sha256 -> entry of what the plan may launch as child tasks.
         watchers: parties that may follow the job.
         round_timeout_s: a round that takes longer ends the job, `failed (timeout)`.
@@ -80,6 +82,7 @@ class JobSpec:
     selector: Part = field(default_factory=lambda: Part(name="all"))
     quorum: dict[str, Any] = field(default_factory=dict)
     fold: Part | None = None
+    guard: dict[str, Any] = field(default_factory=dict)
     hooks: list[Part] = field(default_factory=list)
     validate_at_end: bool = False
     breakpoint_every: int = 1
@@ -93,6 +96,7 @@ class JobSpec:
     props: dict[str, Any] = field(default_factory=dict)
     owner: dict[str, str] = field(default_factory=dict)
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    each: dict[str, dict[str, Any]] = field(default_factory=dict)
     launches: dict[str, str] = field(default_factory=dict)
     watchers: list[str] = field(default_factory=list)
     round_timeout_s: float | None = None

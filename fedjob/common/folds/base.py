@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fedjob.common.errors import SpecError
+
 if TYPE_CHECKING:
     import torch
 
@@ -50,3 +52,19 @@ def totalled(value: Any, contributions: Sequence[Contribution]) -> Contribution:
 
     metrics: dict[str, Any] = reduce(add_phases, (c.metrics for c in contributions), {})
     return Contribution(value, sum(c.weight for c in contributions), metrics)
+
+
+def check_nodes(fold: Fold, num_nodes: int, of: str) -> None:
+    """Check that a fold can be made of so many contributions.
+
+    Args:
+        of: says which nodes were counted, for the message.
+
+    Raises:
+        SpecError: its settings need more.
+    """
+    if num_nodes < fold.min_nodes:
+        raise SpecError(
+            f"{fold!r} needs {fold.min_nodes} nodes or more, but {of}: have more nodes take part, or "
+            "expect fewer of them to be wrong"
+        )

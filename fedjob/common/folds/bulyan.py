@@ -22,8 +22,8 @@ from fedjob.common.folds.base import Fold, Origin, totalled
 from fedjob.common.folds.geometry import squared_distances
 from fedjob.common.folds.krum import by_score
 from fedjob.common.folds.leaves import fold_places
-from fedjob.common.folds.settings import check_number
 from fedjob.common.folds.sorting import sorted_rows
+from fedjob.common.ranges import check_count
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class Bulyan(Fold):
     name: ClassVar[str] = "bulyan"
 
     def __post_init__(self) -> None:
-        check_number("Bulyan(num_byzantine=...)", self.num_byzantine, 0)
+        check_count("Bulyan(num_byzantine=...)", self.num_byzantine, 0)
 
     @property
     def min_nodes(self) -> int:

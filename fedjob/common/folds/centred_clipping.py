@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.common.folds.base import Fold, Origin, totalled
 from fedjob.common.folds.geometry import Matrix, combined, products_about, squared_from
 from fedjob.common.folds.norm_bounded import shrink
-from fedjob.common.folds.settings import check_number, check_positive
+from fedjob.common.ranges import check_count, check_positive
 
 if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
@@ -45,7 +45,7 @@ class CentredClipping(Fold):
 
     def __post_init__(self) -> None:
         check_positive("CentredClipping(max_norm=...)", self.max_norm)
-        check_number("CentredClipping(num_steps=...)", self.num_steps, 1)
+        check_count("CentredClipping(num_steps=...)", self.num_steps, 1)
 
     def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         values = [c.value for c in contributions]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.common.folds.base import Fold, Origin, totalled
 from fedjob.common.folds.geometry import Matrix, products_about_median, squared_from
 from fedjob.common.folds.mean import mean_of
-from fedjob.common.folds.settings import check_number, check_positive
+from fedjob.common.ranges import check_count, check_positive
 
 if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
@@ -46,7 +46,7 @@ class GeometricMedian(Fold):
     name: ClassVar[str] = "geometric_median"
 
     def __post_init__(self) -> None:
-        check_number("GeometricMedian(max_steps=...)", self.max_steps, 1)
+        check_count("GeometricMedian(max_steps=...)", self.max_steps, 1)
         check_positive("GeometricMedian(smoothing=...)", self.smoothing)
 
     def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:

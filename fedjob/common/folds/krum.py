@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.common.folds.base import Fold, Origin, totalled
 from fedjob.common.folds.geometry import Matrix, squared_distances
 from fedjob.common.folds.mean import mean_of
-from fedjob.common.folds.settings import check_number
+from fedjob.common.ranges import check_count
 
 if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
@@ -42,8 +42,8 @@ class Krum(Fold):
     name: ClassVar[str] = "krum"
 
     def __post_init__(self) -> None:
-        check_number("Krum(num_byzantine=...)", self.num_byzantine, 0)
-        check_number("Krum(num_selected=...)", self.num_selected, 1)
+        check_count("Krum(num_byzantine=...)", self.num_byzantine, 0)
+        check_count("Krum(num_selected=...)", self.num_selected, 1)
 
     @property
     def min_nodes(self) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.common.folds.base import Fold, Origin, totalled
 from fedjob.common.folds.geometry import combined, squared_norms
 from fedjob.common.folds.mean import shares_of
-from fedjob.common.folds.settings import check_positive
+from fedjob.common.ranges import check_positive
 
 if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.folds.base import Fold, Origin, totalled
 from fedjob.common.folds.leaves import fold_places
-from fedjob.common.folds.settings import check_number
 from fedjob.common.folds.sorting import sorted_rows
+from fedjob.common.ranges import check_count
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ class TrimmedMean(Fold):
     name: ClassVar[str] = "trimmed_mean"
 
     def __post_init__(self) -> None:
-        check_number("TrimmedMean(num_trimmed=...)", self.num_trimmed, 0)
+        check_count("TrimmedMean(num_trimmed=...)", self.num_trimmed, 0)
 
     @property
     def min_nodes(self) -> int:

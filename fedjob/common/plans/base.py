@@ -233,14 +233,6 @@ class TrainingPlan(ABC):
         """
         raise PlanError(f"{type(self).__name__} shows no gradients: derive it from TorchPlan")
 
-    def mean_loss(self) -> MetricState:
-        """Return the mean loss of the model as it is on the training split.
-
-        Raises:
-            PlanError: this kind of plan can't tell.
-        """
-        raise PlanError(f"{type(self).__name__} tells no loss: derive it from TorchPlan or SklearnPlan")
-
     def predict_all(self) -> Any:
         """Return a prediction for every example of the node, in their order.
 

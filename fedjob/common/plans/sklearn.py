@@ -203,6 +203,14 @@ class SklearnPlan(TrainingPlan):
         self.timing["validate"] = self.timing.get("validate", 0.0) + time.perf_counter() - started
         return total
 
+    def training_loss(self) -> float:
+        if self._data is None or not len(self._train_rows):
+            raise self.fail("no_data", "training_data gave no examples to measure the loss of")
+        loss = self._fitted.loss(self._data[0][self._train_rows], self._data[1][self._train_rows])
+        if not math.isfinite(loss):
+            raise self.fail("not_finite", "the loss of the training data is not finite")
+        return float(loss)
+
     def predict_all(self) -> Array:
         if self._data is None:
             raise PlanError("the data is not loaded: call load_data before predict_all")

@@ -334,22 +334,6 @@ class TorchPlan(TrainingPlan):
         self.timing["validate"] = self.timing.get("validate", 0.0) + time.perf_counter() - started
         return total
 
-    def mean_loss(self) -> MetricState:
-        if self._data is None or isinstance(self._data, Stream):
-            raise PlanError("the loss is measured over a Dataset or (inputs, targets), after load_data")
-        if not len(self._train_rows):
-            raise self.fail("no_data", "training_data gave no examples to measure the loss on")
-        total = 0.0
-        size = self._data.batch_size or self.training_args.batch_size
-        self.model.eval()
-        with seeded(self.seed_of("loss")), torch.no_grad(), _repeatable():
-            for batch in self._data.batches(epoch_batches(self._train_rows, size)):
-                total += self._loss(to_device(batch, self.device)).item() * num_in_batch(batch)
-        self.model.train()
-        if not math.isfinite(total):
-            raise self.fail("not_finite", "the loss of the shared parameters is not finite here")
-        return mean_state(total / len(self._train_rows), len(self._train_rows))
-
     def predict_all(self) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
         if self._data is None:
             raise PlanError("the data is not loaded: call load_data before predict_all")

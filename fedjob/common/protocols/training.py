@@ -7,7 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.contribution import Contribution
+from fedjob.common.metrics import mean_state
 from fedjob.common.protocols.base import (
+    LOSS,
+    VALIDATE,
     Ask,
     Done,
     FederatedProtocol,
@@ -39,14 +42,17 @@ class TrainingProtocol(FederatedProtocol):
         if state["round"] < view.rounds:
             return Ask(step="train", shared={"params": state["params"]})
         if view.validate_at_end and not state["validated"]:
-            return Ask(step="validate", shared={"params": state["params"]}, to=view.nodes, commit=False)
+            return Ask(step=VALIDATE, shared={"params": state["params"]}, to=view.nodes, commit=False)
         return Done(state["params"])
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         plan, args = local.plan, local.args
-        plan.set_params(instruction["params"])
-        if instruction.step == "validate":
-            return Contribution(None, float(plan.num_train), {"validate": plan.validate()})
+        plan.set_params(self.params_of(instruction, local))
+        if instruction.step == VALIDATE:
+            return Contribution(None, float(plan.num_train), {VALIDATE: plan.validate()})
+        if instruction.step == LOSS:
+            found = mean_state(plan.training_loss(), plan.num_train)
+            return Contribution(None, float(plan.num_train), {LOSS: {"loss": found}})
         metrics: dict[str, Any] = {}
         if args.test_on_global_updates:
             metrics["before"] = plan.validate()
@@ -55,6 +61,11 @@ class TrainingProtocol(FederatedProtocol):
         if args.test_on_local_updates:
             metrics["after"] = plan.validate()
         return replace(trained, metrics=metrics)
+
+    def params_of(self, instruction: Instruction, local: Local) -> Mapping[str, Any]:
+        """Return the parameters that this node validates and begins to train with."""
+        params: Mapping[str, Any] = instruction["params"]
+        return params
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         """Train the plan, which has the instruction's parameters, and return what the node answers."""

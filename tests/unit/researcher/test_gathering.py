@@ -22,6 +22,7 @@ from fedjob.researcher.federation import Accept, Arrival, Collected, Federation,
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.position import Position
+from fedjob.researcher.selectors.all_nodes import AllNodes
 from fedjob.researcher.spec import JobSpec, Part
 
 NODES = ("a", "b", "c")
@@ -92,7 +93,7 @@ def gather(
         federation=federation,
         folder=job,
         events=events,
-        select=lambda round_, nodes: nodes,
+        selector=lambda: AllNodes(),
         fold=None,
         code={},
         named_states=lambda: {"a": {"kept"}},

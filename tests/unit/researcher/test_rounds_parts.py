@@ -9,53 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.components import from_part, selection, to_part
 from fedjob.researcher.history import Measurement, series, to_frame
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.hooks.early_stopping import EarlyStopping
 from fedjob.researcher.journal import Journal, read_journal
 from fedjob.researcher.position import Position
-from fedjob.researcher.selection import SELECTORS, AllNodes, Explicit, Fraction
-
-NODES = tuple("abcdef")
-
-
-def odd_rounds_use_half(round_: int, nodes: list[str]) -> list[str]:
-    return nodes[: len(nodes) // 2] if round_ % 2 else nodes
-
-
-@pytest.mark.parametrize("selector", [AllNodes(), Fraction(0.5), Explicit(("a", "c"))])
-def test_a_selector_says_the_same_every_time_and_after_travelling(selector: object) -> None:
-    part = to_part(SELECTORS, selector)
-    again = selection(part, seed=3)
-    for round_ in range(1, 20):
-        assert again(round_, NODES) == tuple(selector.select(round_, NODES, 3))  # type: ignore[attr-defined]
-
-
-@pytest.mark.feature("FB-27")
-def test_half_of_the_nodes_are_drawn_anew_each_round() -> None:
-    draws = [Fraction(0.5).select(round_, NODES, seed=1) for round_ in range(1, 30)]
-    assert all(len(draw) == 3 for draw in draws)
-    assert len({tuple(draw) for draw in draws}) > 5
-
-
-def test_a_function_of_the_researchers_travels_as_text() -> None:
-    part = to_part(SELECTORS, odd_rounds_use_half)
-    assert "odd_rounds_use_half" in part.text
-    select = selection(part, seed=0)
-    assert select(1, NODES) == ("a", "b", "c")
-    assert select(2, NODES) == NODES
-
-
-def test_a_selector_that_names_an_unknown_node_is_refused() -> None:
-    with pytest.raises(SpecError, match="zz"):
-        Explicit(("zz",)).select(1, NODES, 0)
-
-
-def test_an_unknown_selector_names_the_nearest() -> None:
-    with pytest.raises(SpecError, match="fraction"):
-        to_part(SELECTORS, "fractoin")
-    assert from_part(SELECTORS, to_part(SELECTORS, "all")) == AllNodes()
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.integers(-5, 5), max_size=3), max_size=6), st.data())
