@@ -10,7 +10,7 @@ from typing import Any
 
 from fedjob.common.errors import NodeFailure, SpecError
 from fedjob.common.items import Items
-from fedjob.common.readers.base import Dataset, Identity
+from fedjob.common.readers.base import UNREADABLE, Dataset, Identity
 
 ITEMS_NAME = "items.json"
 """Of the file in which a worker leaves what the node is to remember."""
@@ -54,7 +54,7 @@ def choose(identities: Sequence[Identity], items: Items, known: Known, node: str
 
 def _is_known(identity: Identity, marks: Mapping[str, Mark]) -> bool:
     """Whether an item stands in the ledger as it is now; a file whose time can't be read is new."""
-    if identity.id not in marks or (identity.mtime is None and identity.hash.startswith("size:")):
+    if identity.id not in marks or identity.hash == UNREADABLE:
         return False
     mtime, hash_ = marks[identity.id]
     return (identity.mtime, identity.hash) == (mtime, hash_)

@@ -65,6 +65,7 @@ class Offer:
         protect: protections that the job offers, by name.
         reserve: hold the resources for a short lease; a task takes them.
         dry: look only; nothing is filed with the owner.
+        proof: what the node's verifier wants beside the signature, such as an ID token.
     """
 
     kind: ClassVar[str] = "offer"
@@ -88,6 +89,7 @@ class Offer:
     protect: list[str] = field(default_factory=list)
     reserve: bool = False
     dry: bool = False
+    proof: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,9 @@ class Task:
         files: data that the researcher brings, unpacked read-only at the node; `dataset` is then empty.
         props: the job's free properties, which the plan can read.
         items: which items of the dataset it is computed on, and how.
-        preprocess, project, owner, resources, launches, protect: as in the offer.
+        split: how a `Plan` divides them into parts, see `plans.step.check_split`.
+        artifacts: refs of files that the job sends along, by name.
+        preprocess, project, owner, resources, launches, protect, proof: as in the offer.
     """
 
     kind: ClassVar[str] = "task"
@@ -132,9 +136,12 @@ class Task:
     training_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     items: Items = field(default_factory=Items)
+    split: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, Ref] = field(default_factory=dict)
     state: str | None = None
     keep_states: list[str] | None = None
     limit_s: float | None = None
+    proof: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +255,7 @@ class Result:
         timing: seconds by stage: queued, setup, train, validate, total.
         state: id of the node state that this work proposes.
         threads: torch threads that computed it.
+        items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
     """
 
     kind: ClassVar[str] = "reply"
@@ -267,6 +275,7 @@ class Result:
     timing: dict[str, float] = field(default_factory=dict)
     state: str | None = None
     threads: int = 0
+    items: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,7 +409,15 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
     # who asks and what the node has to spare decide whether it is computed, not what comes out
     what = to_plain(
         replace(
-            task, keep_states=None, limit_s=None, owner={}, project="", resources={}, launches=[], protect=[]
+            task,
+            keep_states=None,
+            limit_s=None,
+            owner={},
+            project="",
+            resources={},
+            launches=[],
+            protect=[],
+            proof="",
         )
     )
     return hashlib.sha256(pack([job, round_, step, node, task.dataset, child, _sorted(what)])).hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 
 from fedjob.common.errors import ConfigError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_S = 10.0
 
 _SCHEMA = """
@@ -212,6 +212,29 @@ CREATE TABLE states (
     round INTEGER NOT NULL,
     PRIMARY KEY (job, id)
 ) STRICT;
+
+CREATE TABLE processed (
+    plan TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    project TEXT NOT NULL,
+    item TEXT NOT NULL,
+    mtime REAL,
+    hash TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (plan, dataset, project, item)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE failed (
+    plan TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    project TEXT NOT NULL,
+    item TEXT NOT NULL,
+    mtime REAL,
+    hash TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (plan, dataset, project, item)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY,

@@ -13,11 +13,13 @@ from fedjob.common.endpoint import Endpoint
 from fedjob.common.gate import parse_address
 from fedjob.common.messages import Body, Message, Offer, Task
 from fedjob.common.outbox import Outgoing
+from fedjob.common.protocols.steps import SETUP
 from fedjob.common.roster import Roster
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grants import Grants
+from fedjob.node.ledger import Ledger
 from fedjob.node.limits import Limits, tighten
 from fedjob.node.policy import Verdict, judge
 from fedjob.node.settings import NodeConfig, NodeHome
@@ -82,6 +84,7 @@ class Parts:
     tasks: TaskStore = field(init=False)
     datasets: Datasets = field(init=False)
     grants: Grants = field(init=False)
+    ledger: Ledger = field(init=False)
     versions: Versions = field(default_factory=Versions)
     _texts: dict[str, bytes] = field(default_factory=dict)
 
@@ -89,6 +92,7 @@ class Parts:
         self.tasks = TaskStore(self.database)
         self.datasets = Datasets(self.database)
         self.grants = Grants(self.database)
+        self.ledger = Ledger(self.database)
 
     def judge(self, message: Message, wish: Offer | Task) -> Verdict:
         """Ask policy about a message."""
@@ -131,6 +135,8 @@ class Parts:
 
     def spend(self, row: keeping.TaskRow, num_examples: int) -> None:
         """Count a finished task against the grant that it ran under; part of a commit."""
+        if row.step == SETUP:  # it looked at the items; the step that works on them counts
+            return
         inferences = num_examples if task_of(row).protocol == "inference" else 0
         self.grants.usage.spend(row.key, rows=num_examples, inferences=inferences)
 
@@ -199,4 +205,5 @@ def _task(order: bytes) -> Task:
 
 def objects_of(task: Task) -> set[str]:
     """Return the hashes of the objects that a task is computed from."""
-    return {ref.sha256 for ref in (*task.params.values(), *task.blobs.values())}
+    refs = (*task.params.values(), *task.blobs.values(), *task.artifacts.values())
+    return {ref.sha256 for ref in refs}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.choosing import Known, save_known
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import (
     DecodeError,
@@ -29,6 +30,7 @@ from fedjob.common.types import Ref
 from fedjob.common.work import WorkOrder, WorkResult
 from fedjob.node.brought import Brought
 from fedjob.node.datasets import Dataset
+from fedjob.node.ledger import read_items
 from fedjob.node.nursing import inputs_of
 from fedjob.node.parts import task_of
 from fedjob.node.settings import NodeConfig, NodeHome
@@ -36,6 +38,7 @@ from fedjob.node.spool import Spool
 from fedjob.node.taskkeeping import TaskRow
 
 NUM_THREADS = 4
+KNOWN_NAME = "known.json"
 MAX_BLOB_BYTES = 64 * 1024 * 1024
 LARGE_BYTES = 1 << 20
 """Results from this size on are removed from the hub as soon as they are not needed; others at the job's end."""
@@ -71,7 +74,8 @@ class Stored:
 
     Args:
         state: id of the node state that it proposes; empty for none.
-        trace: for the node's log.
+        trace, report: for the node's log.
+        items: that it worked on, for the ledger; None where they are not remembered.
     """
 
     key: str
@@ -80,6 +84,8 @@ class Stored:
     state: str = ""
     message: str = ""
     trace: str = ""
+    report: str = ""
+    items: dict[str, list[list[Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +156,10 @@ class Runs:
         plan: bytes | None,
         folder: Path,
         limits: Mapping[str, Any],
+        known: Known | None,
     ) -> None:
         """Fetch what a task needs; ends in `Prepared` or `Unprepared`."""
-        self._pool.submit(self._prepare, row, run, task, dataset, plan, folder, limits)
+        self._pool.submit(self._prepare, row, run, task, dataset, plan, folder, limits, known)
 
     def store(self, row: TaskRow, run: int, folder: Path | None, *, min_rows: int) -> None:
         """Make a finished result the task's and put it into the repository; `Stored` or `Unstored`.
@@ -198,9 +205,13 @@ class Runs:
         plan: bytes | None,
         folder: Path,
         limits: Mapping[str, Any],
+        known: Known | None,
     ) -> None:
         try:
             order = replace(self._order(row, task, dataset, plan, folder), limits=dict(limits))
+            if known is not None:
+                order = replace(order, known_path=str(folder / KNOWN_NAME))
+                save_known(known, folder / KNOWN_NAME)
             self._point("fetched")
         except NodeFailure as failure:
             self._notify(Unprepared(row.key, run, failure.reason, failure.detail))
@@ -248,6 +259,9 @@ class Runs:
             output_path=str(folder),
             props=task.props,
             items=task.items,
+            split=task.split,
+            project=task.project,
+            artifacts={name: str(self._spool.fetch(ref)) for name, ref in task.artifacts.items()},
             child=row.child,
             releases_path=self._releases(task, dataset),
         )
@@ -325,8 +339,10 @@ class Runs:
             timing=found.timing,
             state=state or None,
             threads=found.threads,
+            items=found.items,
         )
-        return Stored(row.key, run, result, state)
+        items = read_items(self._home.result_of(row.key)) if found.items_path else None
+        return Stored(row.key, run, result, state, report=found.report, items=items)
 
     def _put_params(self, row: TaskRow) -> Ref:
         path = self._spool.params_of(row.key, limit_bytes=self.config.result_mb << 20)

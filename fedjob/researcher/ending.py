@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedjob.common.lifecycle import HISTORY, State
+from fedjob.common.protocols.steps import SETUP
+
+_TOO_LATE = frozenset({"late", "silent", "timeout"})
 
 SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "resources"})
 """Why a node could not begin at all: words before the colon of why it is left out."""
 
 
-def failed_to_start(left_out: Mapping[str, str], *, first: bool) -> bool:
-    """Tell whether a job failed because it could not be set up, rather than in its work.
+SHARED_REASONS = frozenset({"batch_failures", "limits_exceeded", "no_data", "no_new_data"})
+"""What a job failed for where all of its nodes failed for it: it says more than that too few are left."""
+
+
+def reason_of_quorum(left_out: Mapping[str, str], *, first: bool, step: str) -> str:
+    """Return why a job ends whose quorum can't be met.
 
     Args:
         left_out: node -> reason, of the ask that failed.
         first: no round was committed before.
+        step: of that ask.
     """
     words = {reason.partition(":")[0] for reason in left_out.values()}
-    return first and bool(words & SETUP_REASONS)
+    if step == SETUP and words & _TOO_LATE:
+        return "start_timeout"
+    if len(words) == 1 and words <= SHARED_REASONS:
+        return words.pop()
+    return "start" if first and words & SETUP_REASONS else "quorum_lost"
 
 
 _BEGUN = (State.STARTING, State.RUNNING, State.STOPPING)

@@ -20,6 +20,10 @@ CONTENT_HASH_BYTES = 256 * 1024 * 1024
 """Files of more than this many bytes together are told apart by sizes and times, not by content."""
 
 
+UNREADABLE = "unreadable"
+"""Hash of an item that can't be looked at: it is never a known one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a node knows an item by.
@@ -135,7 +139,7 @@ def identity_of(file: Path, folder: Path) -> Identity:
     try:
         found = file.stat()
     except OSError:  # gone, or not ours to look at: whoever reads it says so
-        return Identity(id_)
+        return Identity(id_, None, UNREADABLE)
     return Identity(id_, found.st_mtime, f"size:{found.st_size}")
 
 

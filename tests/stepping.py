@@ -1,0 +1,113 @@
+"""Plans that work on items in batches, as a user would write them in a file."""
+
+from __future__ import annotations
+
+from fedjob import Plan
+
+
+class Sizes(Plan):
+    """What is in each file: a whole number."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        return [int(file.read_text()) for file in ctx.data.items]
+
+
+class Total(Sizes):
+    """The same, with one answer of all batches."""
+
+    def finish(self, ctx, parts):  # type: ignore[no-untyped-def]
+        return sum(sum(part) for part in parts)
+
+
+class Counted(Plan):
+    """Keeps count of its own calls, and of the objects that they were made on."""
+
+    def setup(self, ctx):  # type: ignore[no-untyped-def]
+        self.setups = getattr(self, "setups", 0) + 1
+        self.model = object()
+        self.seen = []
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        self.seen.append((id(self.model), ctx.data))
+        return len(ctx.data)
+
+    def finish(self, ctx, parts):  # type: ignore[no-untyped-def]
+        return {
+            "setups": self.setups,
+            "sizes": list(parts),
+            "models": len({model for model, _ in self.seen}),
+            "batches": len({id(data) for _, data in self.seen}),
+        }
+
+
+class Few(Sizes):
+    """Works on files with at least a number in them only."""
+
+    def setup(self, ctx):  # type: ignore[no-untyped-def]
+        ctx.select([int(file.read_text()) >= ctx.args["least"] for file in ctx.data.items])
+
+
+class Half(Plan):
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        return [int(file.read_text()) / 2 for file in ctx.data.items]
+
+
+class Round(Plan):
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        return [round(half) for half in ctx.previous]
+
+
+class Named(Plan):
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        return [f"{file.name}={number}" for file, number in zip(ctx.data.items, ctx.previous, strict=True)]
+
+
+class Line(Plan):
+    """Three plans one after another."""
+
+    steps = (Half, Round, Named)
+
+
+class Attributes(Plan):
+    """Tells what a plan may know of the work that it is part of."""
+
+    def setup(self, ctx):  # type: ignore[no-untyped-def]
+        self.before = (ctx.node, bool(ctx.task_id), ctx.data.num_rows, ctx.limits.dp)
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        return {"before": self.before, "project": ctx.project, "names": sorted(vars(ctx))}
+
+
+class Split(Plan):
+    """Tells which items are in which part."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        return {name: [file.name for file in part.items] for name, part in ctx.split.items()}
+
+
+class Fetching(Plan):
+    """Reads what the job sends along."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        return ctx.fetch(ctx.args["artifact"]).read_text()
+
+
+class Mean(Plan):
+    """The mean of a column of a table, from the sums of its batches."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        column = ctx.data.frame()["x"]
+        return float(column.sum()), len(column)
+
+    def finish(self, ctx, parts):  # type: ignore[no-untyped-def]
+        totals = list(parts)
+        return sum(total for total, _ in totals) / sum(count for _, count in totals)
+
+
+class Limited(Plan):
+    """Finds at its first batch that a limit is reached."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        from fedjob.common.errors import NodeFailure
+
+        raise NodeFailure(ctx.node, ctx.args["reason"], "it is used up")
