@@ -20,6 +20,7 @@ _NAMES = {
     "Cast": "fedjob.common.preprocess.columns",
     "CentredClipping": "fedjob.common.folds.centred_clipping",
     "Cyclic": "fedjob.common.protocols.cyclic",
+    "Ditto": "fedjob.common.protocols.ditto",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
     "Encode": "fedjob.common.preprocess.categories",
     "Evaluation": "fedjob.common.protocols.evaluation",
@@ -28,11 +29,15 @@ _NAMES = {
     "FedAdam": "fedjob.common.optimizers.adam",
     "FedAvg": "fedjob.common.protocols.fedavg",
     "FedAvgM": "fedjob.common.optimizers.momentum",
+    "FedBN": "fedjob.common.protocols.fedbn",
+    "FedNova": "fedjob.common.protocols.fednova",
     "FedOpt": "fedjob.common.protocols.fedopt",
+    "FedPer": "fedjob.common.protocols.fedper",
     "FedProx": "fedjob.common.protocols.fedprox",
     "FedYogi": "fedjob.common.optimizers.yogi",
     "FedjobError": "fedjob.common.errors",
     "Filter": "fedjob.common.preprocess.rows",
+    "FineTuned": "fedjob.common.protocols.finetuned",
     "Fraction": "fedjob.researcher.selectors.fraction",
     "GeometricMedian": "fedjob.common.folds.geometric_median",
     "Guard": "fedjob.common.guard",
@@ -53,6 +58,7 @@ _NAMES = {
     "Plan": "fedjob.common.plans.step",
     "PowerOfChoice": "fedjob.researcher.selectors.power_of_choice",
     "PrivateSetIntersection": "fedjob.common.protocols.psi",
+    "QFedAvg": "fedjob.common.protocols.qfedavg",
     "Quorum": "fedjob.common.quorum",
     "Resize": "fedjob.common.preprocess.images",
     "Scaffold": "fedjob.common.protocols.scaffold",
@@ -86,6 +92,7 @@ __all__ = [
     "Cast",
     "CentredClipping",
     "Cyclic",
+    "Ditto",
     "EarlyStopping",
     "Encode",
     "Evaluation",
@@ -94,11 +101,15 @@ __all__ = [
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedBN",
+    "FedNova",
     "FedOpt",
+    "FedPer",
     "FedProx",
     "FedYogi",
     "FedjobError",
     "Filter",
+    "FineTuned",
     "Fraction",
     "GeometricMedian",
     "Guard",
@@ -119,6 +130,7 @@ __all__ = [
     "Plan",
     "PowerOfChoice",
     "PrivateSetIntersection",
+    "QFedAvg",
     "Quorum",
     "Resize",
     "Scaffold",
@@ -183,12 +195,18 @@ if TYPE_CHECKING:
     from fedjob.common.preprocess.scale import Scale
     from fedjob.common.protocols import plans
     from fedjob.common.protocols.cyclic import Cyclic
+    from fedjob.common.protocols.ditto import Ditto
     from fedjob.common.protocols.evaluation import Evaluation
     from fedjob.common.protocols.fedavg import FedAvg
+    from fedjob.common.protocols.fedbn import FedBN
+    from fedjob.common.protocols.fednova import FedNova
     from fedjob.common.protocols.fedopt import FedOpt
+    from fedjob.common.protocols.fedper import FedPer
     from fedjob.common.protocols.fedprox import FedProx
+    from fedjob.common.protocols.finetuned import FineTuned
     from fedjob.common.protocols.inference import Inference
     from fedjob.common.protocols.psi import PrivateSetIntersection
+    from fedjob.common.protocols.qfedavg import QFedAvg
     from fedjob.common.protocols.scaffold import Scaffold
     from fedjob.common.quorum import Quorum
     from fedjob.researcher.formatting import format_event

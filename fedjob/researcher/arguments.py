@@ -26,9 +26,10 @@ from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_party, new_job_id
 from fedjob.researcher.components import from_part, selector_of, to_part
 from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
+from fedjob.researcher.eachargs import checked_each, merged_args
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
-from fedjob.researcher.operation import Operation, read_operation
+from fedjob.researcher.operation import Operation, read_args, read_operation
 from fedjob.researcher.preparing import with_known
 from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
@@ -70,6 +71,7 @@ def define(
     training_plan: Any,
     model_args: Mapping[str, Any] | None,
     training_args: Mapping[str, Any] | None,
+    each: Mapping[str, Mapping[str, Any]] | None,
     rounds: int,
     name: str,
     note: str,
@@ -109,6 +111,9 @@ def define(
         for node, plan in deployed.plans.items()
     }
     nodes = _nodes_with_plans(nodes, deployed)
+    own_args = checked_each(each)
+    for own in own_args.values():
+        read_args(wanted.source, merged_args(wanted.training_args, own))
     protocol = with_optimizer(wanted.protocol, server_optimizer)
     protocol_name, protocol_config = PROTOCOLS.config_of(protocol)
     if isinstance(nodes, str) and nodes != LOCAL:
@@ -132,6 +137,7 @@ def define(
         plan_hash=source.sha256,
         model_args={**trained_with, **plain_args("model_args", model_args)},
         training_args=wanted.training_args,
+        each=own_args,
         launches=wanted.launches,
         rounds=rounds,
         seed=_drawn_seed(wanted) if seed is None else seed,

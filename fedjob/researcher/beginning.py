@@ -16,7 +16,7 @@ from fedjob.researcher.breakpoints import Breakpoint, load_breakpoint, newest_va
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.results import JobResult
-from fedjob.researcher.spec import load_spec
+from fedjob.researcher.spec import JobSpec, load_spec
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
@@ -60,6 +60,15 @@ def write_first(params: Mapping[str, Any], plan: object, path: Path) -> None:
     from fedjob.common.plans.base import TrainingPlan
 
     save_params(params, path, plan.kinds().metadata() if isinstance(plan, TrainingPlan) else None)
+
+
+def check_first(spec: JobSpec, path: Path) -> None:
+    """See to it that a job's protocol can begin with its first parameters.
+
+    Raises:
+        SpecError: it can't.
+    """
+    PROTOCOLS.build(spec.protocol.name, spec.protocol.config).check(FileParams(path))
 
 
 def find_breakpoint(path: Path) -> Breakpoint:

@@ -11,10 +11,7 @@ from typing import Any
 from fedjob.common.durable import link_or_copy
 from fedjob.common.errors import NoSuchJob, SpecError
 from fedjob.common.folds import FOLDS
-from fedjob.common.plans.args import TrainingArgs
-from fedjob.common.plans.function import FunctionPlan
-from fedjob.common.plans.pipeline import Pipeline
-from fedjob.common.plans.source import PlanSource, extract, make_plan
+from fedjob.common.plans.source import PlanSource, extract
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
@@ -29,8 +26,10 @@ from fedjob.researcher.arguments import (
     travels,
 )
 from fedjob.researcher.components import to_part
+from fedjob.researcher.eachargs import checked_each, merged_args
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks import HOOKS
+from fedjob.researcher.operation import read_args
 from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args
 
@@ -51,6 +50,7 @@ _AS_GIVEN = (
 _OTHERS = (
     "operation",
     "training_plan",
+    "each",
     "data",
     "nodes",
     "quorum",
@@ -94,6 +94,8 @@ def changed_spec(spec: JobSpec, plan_text: str, changes: Mapping[str, Any]) -> t
         protocol = PROTOCOLS.build(operation, {}) if isinstance(operation, str) else operation
         name, config = PROTOCOLS.config_of(protocol)
         new["protocol"] = Part(name=name, config=config)
+    if "each" in changes:
+        new["each"] = checked_each(changes["each"])
     if "data" in changes or "nodes" in changes or "use" in changes:
         new |= {"datasets": {}, "files": ""}
     if "quorum" in changes:
@@ -119,19 +121,10 @@ def changed_spec(spec: JobSpec, plan_text: str, changes: Mapping[str, Any]) -> t
         new["owner"] = {**spec.owner, **plain_args("owner", changes["owner"])}
     check_count("rounds", new.get("rounds", spec.rounds), 1)
     clone = replace(spec, **new)
-    if "training_plan" in changes or "training_args" in changes:
-        _check_args(clone, source)
+    if {"training_plan", "training_args", "each"} & changes.keys():
+        for own in ({}, *clone.each.values()):
+            read_args(source, merged_args(clone.training_args, own))
     return clone, source
-
-
-def _check_args(spec: JobSpec, source: PlanSource) -> None:
-    if not source.text:
-        return
-    plan = make_plan(source.text, source.entry)
-    if isinstance(plan, FunctionPlan):
-        plan.remote.check(spec.training_args)
-    elif not isinstance(plan, Pipeline):
-        TrainingArgs.parse(spec.training_args, extra_args=type(plan).extra_args)
 
 
 def copy_definition(origin: JobFolder, folder: JobFolder, *, brought: bool) -> None:

@@ -21,7 +21,7 @@ class Measurement:
 
     Args:
         phase: `before` local training (the round's shared parameters), `train`,
-            `after` it (each node's own), or `validate` (a round without training).
+            `after` it (each node's own), `personal` (what stays at a node), or `validate` (a round without training).
         num_examples: that the value was measured on.
     """
 

@@ -33,7 +33,7 @@ from fedjob.researcher.arguments import (
 )
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
-from fedjob.researcher.beginning import adopt, find_breakpoint, first_params, write_first
+from fedjob.researcher.beginning import adopt, check_first, find_breakpoint, first_params, write_first
 from fedjob.researcher.breakpoints import Breakpoint, hash_file
 from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
@@ -92,6 +92,7 @@ class Job(Asking, Living, Looking, ByHand):
             or a map from node names to these.
         model_args: plain data for the plan's `init_model`.
         training_args: see `fedjob.common.plans.args`.
+        each: node -> training arguments for it alone, such as `{"node-a": {"num_updates": 50}}`.
         rounds: how many rounds to train, 1 or more.
         name: what people call it; need not be unique.
         note: to the nodes' owners.
@@ -138,6 +139,7 @@ class Job(Asking, Living, Looking, ByHand):
         data: Any = None,
         model_args: Mapping[str, Any] | None = None,
         training_args: Mapping[str, Any] | None = None,
+        each: Mapping[str, Mapping[str, Any]] | None = None,
         rounds: int = 1,
         name: str = "",
         note: str = "",
@@ -176,6 +178,7 @@ class Job(Asking, Living, Looking, ByHand):
             training_plan=training_plan,
             model_args=model_args,
             training_args=training_args,
+            each=each,
             rounds=rounds,
             name=name,
             note=note,
@@ -237,6 +240,7 @@ class Job(Asking, Living, Looking, ByHand):
             write_atomic(self._folder.plan, self._source.text.encode())
             write_plans(self._folder, defined.plans)
             write_first(params, self._plan, self._folder.initial_params)
+            check_first(self._spec, self._folder.initial_params)
             self._spec.save(self._folder.spec)
             init_hash = hash_file(self._folder.initial_params) if given_init else ""
             JobRecord(
@@ -348,7 +352,7 @@ class Job(Asking, Living, Looking, ByHand):
                 owner_key=session.identity.public_key_hex,
                 federation=session.federation,
             )
-        required = set(self._spec.the_quorum.required) | set(self._explicit_nodes())
+        required = {*self._spec.the_quorum.required, *self._explicit_nodes(), *self._spec.each}
         unknown = sorted(required - set(datasets))
         where = f" in project {self._spec.project}" if self._spec.project else ""
         if unknown:
@@ -440,6 +444,7 @@ class Job(Asking, Living, Looking, ByHand):
             if params is not None:
                 folder.initial_params.unlink()
                 write_first(params, clone._plan, folder.initial_params)
+            check_first(spec, folder.initial_params)
             write_atomic(folder.plan, source.text.encode())
             spec.save(folder.spec)
             hash_ = content_hash(

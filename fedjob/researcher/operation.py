@@ -114,6 +114,21 @@ def read_operation(
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 
 
+def read_args(source: PlanSource, raw: Mapping[str, Any]) -> None:
+    """Check training arguments, or a function's, against the code that gets them.
+
+    Raises:
+        SpecError: one is unknown, of the wrong type or out of range.
+    """
+    if not source.text:
+        return
+    plan = make_plan(source.text, source.entry)
+    if isinstance(plan, FunctionPlan):
+        plan.remote.check(raw)
+    elif isinstance(plan, TrainingPlan):
+        TrainingArgs.parse(raw, extra_args=type(plan).extra_args)
+
+
 def _only(plan: Any, training_plan: Any) -> Any:
     """Return a `Plan` that is the operation itself.
 

@@ -12,6 +12,7 @@ from fedjob.researcher.history import OVERALL, Measurement
 _PANELS = {
     "shared model": {"before": -1, "validate": 0},
     "local models, after training": {"after": 0},
+    "personal models": {"personal": 0},
     "during local training": {"train": 0},
 }
 """Title -> the phases drawn in it, and how their rounds are shifted: what is measured before round 5

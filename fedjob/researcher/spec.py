@@ -60,6 +60,8 @@ class JobSpec:
         max_tries: how often scheduling is tried.
         files: sha256 of the data that the researcher brings; empty for none.
         items: which items of their datasets nodes work on, and how.
+        split: how a `Plan` divides them into parts, see `plans.step.check_split`.
+        artifacts: name -> sha256 of a file that the job sends along; it lies in the job's folder.
         cloned_from: id of the job that this is a clone of.
     """
 
@@ -103,6 +105,8 @@ class JobSpec:
     max_tries: int = 10
     files: str = ""
     items: Items = field(default_factory=Items)
+    split: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
     cloned_from: str = ""
 
     def __post_init__(self) -> None:
