@@ -20,6 +20,8 @@ _COMMANDS = {
     "hub": ("fedjob.hub.cli", "hub", "Run a federation's hub: broker and file repository."),
     "node": ("fedjob.node.cli", "node", "Run a node: data, grants, tasks."),
     "init": ("fedjob.researcher.cli.federation", "init", "Make a researcher's home."),
+    "login": ("fedjob.researcher.cli.login", "login", "Log in at an OpenID provider, where nodes want that."),
+    "logout": ("fedjob.researcher.cli.login", "logout", "Forget that login."),
     "nodes": ("fedjob.researcher.cli.federation", "nodes", "List the nodes of the federation."),
     "data": ("fedjob.researcher.cli.federation", "data", "List the datasets that nodes offer."),
     "job": ("fedjob.researcher.cli.jobs", "job", "Submit jobs, find them, follow them, end them."),

@@ -48,6 +48,7 @@ from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
 from fedjob.node.tasklog import released, tidy_logs
+from fedjob.node.verifying import Checked, Verifying, without_proof
 from fedjob.node.vigil import Vigil
 from fedjob.node.worker import WorkerEvent, Workers
 
@@ -59,7 +60,7 @@ MAX_TOLD_JOBS = 500
 SILENT_JOB_S = 30 * 24 * 3600.0
 """After which the tasks and node states of a job that nobody ended are removed."""
 
-Report = WorkerEvent | RunEvent | Published | keeping.ReplyReceipted | keeping.ReplyGivenUp
+Report = WorkerEvent | RunEvent | Published | Checked | keeping.ReplyReceipted | keeping.ReplyGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class Daemon:
         self._offers = Offers(self._parts)
         self._searches = Searches(self._parts, self._report)
         self._intake = Intake(self._parts, self._attempts)
+        self._verifying = Verifying(config, roster, self._runs.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = keeping.Book()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
@@ -232,7 +234,7 @@ class Daemon:
             self._taken.append(self._reports.get_nowait())
         turn = Turn(self._book)
         reports, messages = list(self._taken), self._backlog
-        restore = (self._offers.snapshot(), self._intake.snapshot())
+        restore = (self._offers.snapshot(), self._intake.snapshot(), self._verifying.snapshot())
         try:
             for report in reports:
                 self._guarded(turn, self._take, report)
@@ -279,14 +281,28 @@ class Daemon:
                 parts.answer(turn, message, self._pong(turn, message))
             case wire.Search() as search:
                 self._searches.handle(turn, message, search)
-            case wire.Offer() as offer:
-                self._offers.handle(turn, message, offer)
-            case wire.Task() as task:
-                self._intake.handle_task(turn, message, task)
+            case wire.Offer() | wire.Task() as wish:
+                self._hear(turn, message, wish)
             case wire.End() as end:
                 self._intake.handle_end(turn, message, end)
             case _:
                 turn.settled.append(message)
+
+    def _hear(self, turn: Turn, message: Message, wish: wire.Offer | wire.Task) -> None:
+        """Take an offer or a task once it is known who sent it."""
+        checked = self._verifying.hear(message, wish, time.time())
+        if checked is None:
+            return
+        message = without_proof(message)
+        match message.body:
+            case wire.Offer() if checked.refusal:
+                self._offers.refuse(turn, message, "unverified", checked.refusal)
+            case wire.Offer() as offer:
+                self._offers.handle(turn, message, offer)
+            case wire.Task() as task if checked.refusal:
+                self._intake.refuse(turn, message, task, "unverified", checked.refusal)
+            case wire.Task() as task:
+                self._intake.handle_task(turn, message, task)
 
     def _pong(self, turn: Turn, message: Message) -> wire.Pong:
         config = self._parts.config
@@ -315,6 +331,9 @@ class Daemon:
                 self._offers.take_plan(turn, report)
             case Published():
                 self._searches.take(turn, report)
+            case Checked():
+                for message in self._verifying.take(report):
+                    self._handle(turn, message)
             case Ensured(message=message_id):
                 self._intake.take_ensured(turn, message_id)
             case _:
@@ -458,8 +477,15 @@ class Daemon:
         except FedjobError as error:
             log.warning("the settings are kept as they were: %s", error)
             return
-        if config == self._parts.config:
+        before = self._parts.config
+        if config == before:
             return
+        if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
+            try:
+                self._verifying.configure(config)
+            except FedjobError as error:
+                log.warning("the settings are kept as they were: %s", error)
+                return
         self._parts.config = self._workers.config = self._runs.config = self._notices.config = config
         turn = Turn(self._sized(self._book))
         turn.step(keeping.TimePassed(time.monotonic()))  # it fills the new slots

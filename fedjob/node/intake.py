@@ -40,10 +40,7 @@ class Intake:
         known = turn.book.tasks.get(arrived.key)
         verdict = self._parts.judge(message, task)
         if refusal := self._refusal(turn, message, task, verdict, is_new=known is None):
-            self._record_refusal(turn, arrived, refusal)
-            reply = keeping.reply_id(arrived.key, arrived.message)
-            turn.commands.append(keeping.Refuse(arrived, *refusal, reply))
-            turn.settled.append(message)
+            self._refuse(turn, message, arrived, refusal)
             return
         if known is not None and known.state == State.COMPLETED and not ensured:
             # asked again, maybe after a long time: first see that what the answer refers to is still there
@@ -60,6 +57,18 @@ class Intake:
             if task.keep_states is not None:
                 keep = {*task.keep_states, task.state or ""}
                 self._parts.drop_states(turn, message.job, keep, message.round)
+        turn.settled.append(message)
+
+    def refuse(self, turn: Turn, message: Message, task: Task, reason: str, detail: str) -> None:
+        """Refuse a task that is not looked at."""
+        self._refuse(turn, message, self._arrived(message, task), (reason, detail))
+
+    def _refuse(
+        self, turn: Turn, message: Message, arrived: keeping.TaskArrived, refusal: tuple[str, str]
+    ) -> None:
+        self._record_refusal(turn, arrived, refusal)
+        reply = keeping.reply_id(arrived.key, arrived.message)
+        turn.commands.append(keeping.Refuse(arrived, *refusal, reply))
         turn.settled.append(message)
 
     def stop_forbidden(self, turn: Turn) -> None:

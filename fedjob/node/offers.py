@@ -53,6 +53,10 @@ class Offers:
             turn.after.append(parts.workers.warm_up)
         return self._answer(turn, message, verdict, missing)
 
+    def refuse(self, turn: Turn, message: Message, reason: str, detail: str) -> None:
+        """Answer an offer that is not looked at."""
+        self._answer(turn, message, Verdict("rejected", reason=reason, detail=detail))
+
     def _file(self, turn: Turn, message: Message, offer: Offer, verdict: Verdict, text: bytes) -> Verdict:
         """Ask the owner, once; remember whom to tell."""
         grants = self._parts.grants

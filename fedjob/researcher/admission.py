@@ -72,7 +72,7 @@ class Admission:
         """Return once the job may start; the nodes that take part are its `included`.
 
         Raises:
-            NodeRefused: owners refuse it.
+            NodeRefused: nodes or their owners refuse it.
             JobFailed: it can't.
         """
         with self._session.lock:
@@ -130,8 +130,9 @@ class Admission:
     def _offer(self, nodes: tuple[str, ...], *, reserve: bool) -> None:
         endpoint = self._session.endpoint
         endpoint.withdraw([self._offers[node] for node in nodes if node in self._offers])
+        proof = self._session.prove()
         for node in nodes:
-            offer = offer_for(self._spec, node, self._code.get(node), reserve=reserve)
+            offer = offer_for(self._spec, node, self._code.get(node), reserve=reserve, proof=proof)
             self._offers[node] = endpoint.send(Address(node), offer, **self._federation.header)
 
     def _wait(self, wait: Wait) -> None:
@@ -204,7 +205,7 @@ class Admission:
         """Say why it does not start.
 
         Raises:
-            NodeRefused: owners refuse it.
+            NodeRefused: nodes or their owners refuse it.
             JobFailed: in every other case.
         """
         state, quorum = self._state, self._spec.the_quorum
@@ -220,6 +221,6 @@ class Admission:
             f"too few nodes take part{after}: {state.detail}. Expected {quorum.min_nodes} or more"
             f"{and_required(quorum)}; ask the nodes' owners, or start the nodes"
         )
-        if refused:
+        if state.lost:
             raise NodeRefused(text, reason=state.reason, outcome=outcome.value, nodes=state.lost)
         raise JobFailed(text, reason=state.reason, outcome=outcome.value)

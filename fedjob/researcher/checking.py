@@ -121,8 +121,9 @@ def ask_nodes(
 
     try:
         code = publish_code(spec, folder, publish)
+        proof = session.prove()
         offers: dict[str, Offer] = {
-            node: offer_for(spec, node, code.get(node), dry=dry) for node in spec.datasets
+            node: offer_for(spec, node, code.get(node), dry=dry, proof=proof) for node in spec.datasets
         }
         answers = session.ask_each(offers, timeout_s=timeout_s, job=spec.id, epoch=epoch)
     finally:

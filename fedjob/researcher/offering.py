@@ -9,7 +9,13 @@ from fedjob.researcher.spec import JobSpec, resources_of
 
 
 def offer_for(
-    spec: JobSpec, node: str, code: Code | None, *, reserve: bool = False, dry: bool = False
+    spec: JobSpec,
+    node: str,
+    code: Code | None,
+    *,
+    reserve: bool = False,
+    dry: bool = False,
+    proof: str = "",
 ) -> Offer:
     """Return the offer of a job to one of its nodes.
 
@@ -17,6 +23,7 @@ def offer_for(
         code: what the node is to run; None where nothing travels.
         reserve: hold resources for a short lease.
         dry: look only; nothing is filed.
+        proof: for the nodes' verifiers.
     """
     dataset = spec.datasets[node]
     return Offer(
@@ -39,4 +46,5 @@ def offer_for(
         launches=sorted(spec.launches),
         reserve=reserve,
         dry=dry,
+        proof=proof,
     )

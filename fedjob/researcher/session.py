@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,8 @@ from fedjob.common.types import Address
 from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_from_wire
 from fedjob.researcher.home import home_path
 from fedjob.researcher.homejobs import HomeJobs
+from fedjob.researcher.login import Login, Prompt, Proving
+from fedjob.researcher.login import login as log_in
 from fedjob.researcher.release import release_again
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ class Session(HomeJobs):
         self.repository = repository
         self.roster = roster
         self.lock = threading.RLock()
+        self.prove: Callable[[], str] = Proving(home)
+        """Returns what nodes' verifiers are shown beside the signature; see docs/identity.md."""
         self._outbox = outbox
 
     @property
@@ -213,6 +217,16 @@ class Session(HomeJobs):
         from fedjob.researcher.following import FollowedJob
 
         return FollowedJob(self, job_id)
+
+    def login(
+        self, issuer: str, client_id: str, *, tell: Callable[[Prompt], object], tls_ca: str = ""
+    ) -> Login:
+        """Log in at an OpenID provider, for nodes that want more than a signature; see `researcher/login.py`.
+
+        Args:
+            tell: is given what the person has to do, such as `print`.
+        """
+        return log_in(self.home, self.identity, issuer=issuer, client_id=client_id, tell=tell, tls_ca=tls_ca)
 
     def _expected(self, started: float) -> list[str]:
         presence = self.endpoint.presence()

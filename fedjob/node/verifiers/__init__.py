@@ -1,0 +1,31 @@
+"""Verifiers, by name: one line per file of this folder; installed ones are of the group `fedjob.verifier`."""
+
+from __future__ import annotations
+
+from fedjob.common.errors import ConfigError, FedjobError
+from fedjob.common.registry import Registry
+from fedjob.node.launcher import read_options
+from fedjob.node.verifiers.base import Verifier
+
+VERIFIERS: Registry[Verifier] = Registry(
+    "verifier",
+    {
+        "oidc": "fedjob.node.verifiers.openid:OpenId",
+        "signature": "fedjob.node.verifiers.signature:Signature",
+    },
+)
+
+
+def build_verifier(name: str, options: str) -> Verifier:
+    """Return the verifier that a node's owner chose.
+
+    Args:
+        options: `name=value, name=value`.
+
+    Raises:
+        ConfigError: there is none of that name, or the options do not fit.
+    """
+    try:
+        return VERIFIERS.find(name)(**read_options(options))
+    except (FedjobError, TypeError) as error:
+        raise ConfigError(f"verifier {name[:80]}: {error}") from error

@@ -1,0 +1,51 @@
+"""`fedjob login` and `logout`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from fedjob.researcher.cli.home import HOME
+
+
+@click.command()
+@HOME
+@click.option("--issuer", required=True, help="URL of the identity provider, as the node's owner tells it.")
+@click.option("--client-id", required=True, help="What the provider knows fedjob by.")
+@click.option(
+    "--tls-ca",
+    type=click.Path(exists=True, dir_okay=False),
+    default="",
+    help="Certificate of the provider's own authority.",
+)
+def login(home: Path | None, issuer: str, client_id: str, tls_ca: str) -> None:
+    """Log in at an OpenID provider, for nodes that want more than a signature."""
+    from fedjob.common.identity import Identity
+    from fedjob.researcher.home import home_path
+    from fedjob.researcher.login import login as log_in
+
+    folder = home_path(home)
+    identity = Identity.load_or_create(folder / "keys")
+    made = log_in(
+        folder,
+        identity,
+        issuer=issuer,
+        client_id=client_id,
+        tls_ca=tls_ca,
+        tell=lambda prompt: click.echo(str(prompt), err=True),
+    )
+    until = datetime.fromtimestamp(made.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    renewed = ", renewed by itself" if made.refresh_token else ""
+    click.echo(f"{identity.party} is logged in at {issuer} until {until}{renewed}")
+
+
+@click.command()
+@HOME
+def logout(home: Path | None) -> None:
+    """Forget the login of this home; the provider is not told."""
+    from fedjob.researcher.home import home_path
+    from fedjob.researcher.login import log_out
+
+    click.echo("logged out" if log_out(home_path(home)) else "nobody was logged in")
