@@ -17,10 +17,12 @@ from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.needs import read_need
 from fedjob.common.plans.source import PlanSource
+from fedjob.common.plans.step import check_split
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.fedopt import with_optimizer
+from fedjob.common.protocols.steps import Steps
 from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_party, new_job_id
@@ -87,6 +89,7 @@ def define(
     hooks: Sequence[Hook],
     preprocess: list[PlainSteps],
     items: Items | None,
+    split: Mapping[str, Any] | str | None,
     resources: Mapping[str, Any] | None,
     use: str,
     watchers: Sequence[str],
@@ -126,6 +129,7 @@ def define(
     trained_on = None if wanted.trained is None else wanted.trained.preprocess
     found = [] if wanted.trained is None else wanted.trained.learned
     preprocess, known = with_known(preprocess, trained_on, found)
+    _check_batches(wanted.protocol, checked_items(items), split)
     quorum = quorum or Quorum()
     checked_hooks = tuple(check_hook(hook) for hook in hooks)
     spec = JobSpec(
@@ -156,6 +160,7 @@ def define(
         preprocess=preprocess,
         learned=known,
         items=checked_items(items),
+        split=check_split(split),
         project=_text("project", project),
         props=plain_args("props", props),
         owner=_owner(owner, settings),
@@ -323,6 +328,16 @@ def checked_quorum(quorum: Any) -> dict[str, Any]:
         "deadline_s": quorum.deadline_s,
         "grants_deadline_s": quorum.grants_deadline_s,
     }
+
+
+def _check_batches(protocol: FederatedProtocol, items: Items, split: Any) -> None:
+    """Raise what a protocol can't do with its items."""
+    if (items.batch is not None or items.tolerate != 0) and not protocol.batched_steps:
+        raise SpecError(
+            f"{protocol.name} is not computed in batches of items: leave batch and tolerate out of Items(...)"
+        )
+    if split is not None and not isinstance(protocol, Steps):
+        raise SpecError(f"split is for a Plan; with {protocol.name} say test_ratio in training_args")
 
 
 def checked_items(items: Any) -> Items:

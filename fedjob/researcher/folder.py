@@ -3,6 +3,7 @@
 <home>/jobs/<job id>/
     spec.mpk  plan.py  plans/  record.json  events.jsonl  traffic.csv  lock
     breakpoints/round_0007/
+    artifacts/                files that the job sends along
     brought.zip               the data that the researcher brings, packed
     replies/                  the bodies of the nodes' replies, a file for each ask
     spool/round_0007/         contributions, totals and the journal of replies
@@ -89,6 +90,10 @@ class JobFolder:
         """The archive of the data that the researcher brings."""
         return self.path / "brought.zip"
 
+    def artifact_of(self, name: str) -> Path:
+        """A file that the job sends along for its plan."""
+        return self.path / "artifacts" / name
+
     @property
     def unpacked(self) -> Path:
         """What a local job brings, unpacked."""
@@ -106,6 +111,11 @@ class JobFolder:
     def local(self) -> Path:
         """Where a local job keeps what a node would keep."""
         return self.path / "local"
+
+    @property
+    def held(self) -> Path:
+        """What unfinished tasks of earlier rounds are computed from, by sha256."""
+        return self.path / "held"
 
     @property
     def lock(self) -> Path:

@@ -52,6 +52,7 @@ class Gatherer:
         fold: in place of the protocol's own in asks that complete a round, where it is given.
         code: node -> the plan that it runs, in the repository; empty for a protocol without one.
         files: what the researcher brings, published.
+        artifacts: name -> file that the job sends along, published.
         named_states: returns node -> ids of the node states that kept breakpoints name.
     """
 
@@ -64,6 +65,7 @@ class Gatherer:
     code: Mapping[str, Code]
     named_states: Callable[[], Mapping[str, Collection[str]]]
     files: Ref | None = None
+    artifacts: Mapping[str, Ref] = field(default_factory=dict)
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
     so_far: RoundSoFar = RoundSoFar()  # noqa: RUF009  (frozen)
     _published: list[Ref] = field(default_factory=list)
@@ -221,6 +223,8 @@ class Gatherer:
             model_args=self.spec.model_args,
             seed=self.spec.seed,
             items=self.spec.items,
+            split=self.spec.split,
+            artifacts=dict(self.artifacts),
             limit_s=min(limits) if limits else None,
         )
         tasks = {}

@@ -60,6 +60,7 @@ from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.selectors.by_function import ByFunction
 from fedjob.researcher.selectors.explicit import Explicit
+from fedjob.researcher.sending import copy_artifacts, keep_artifacts
 from fedjob.researcher.session import Session, default_session
 from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_plain
@@ -110,6 +111,9 @@ class Job(Asking, Living, Looking, ByHand):
         preprocess: steps that nodes run before the plan sees the data, such as `[Select(["age"]), ...]`;
             or a list of such lists, one for each entry of `data`.
         items: which items of their datasets nodes work on, and how, see `Items`; None for all, in one batch.
+        split: for a `Plan`: parts of the items, `{"test": 0.2, "seed": 0}` where the rest is `train`, or the
+            name of a column whose values name the parts; the plan finds them in `ctx.split`.
+        artifacts: name -> a file, an artifact of a result, or a result, for the plan's `ctx.fetch(name)`.
         resources: what a node must have to spare, `{"cpus": 2, "memory": "4G", "gpus": 1, ...}`,
             or a map from nodes (and `default`) to that.
         use: `private`, or `mock` for the stand-ins that owners give.
@@ -156,6 +160,8 @@ class Job(Asking, Living, Looking, ByHand):
         hooks: Sequence[Hook] = (),
         preprocess: Sequence[Any] | None = None,
         items: Items | None = None,
+        split: Mapping[str, Any] | str | None = None,
+        artifacts: Mapping[str, Any] | None = None,
         resources: Mapping[str, Any] | None = None,
         use: str = "private",
         watchers: Sequence[str] = (),
@@ -194,6 +200,7 @@ class Job(Asking, Living, Looking, ByHand):
             hooks=hooks,
             preprocess=per_dataset(preprocess, num_entries(data)),
             items=items,
+            split=split,
             resources=resources,
             use=use,
             watchers=watchers,
@@ -223,7 +230,7 @@ class Job(Asking, Living, Looking, ByHand):
         params = first_params(init, self._plan)
         asked = {"data": as_asked(self._data), "nodes": as_asked(nodes), "as_node": as_node}
         kept = "" if keep_files_dir is None else str(Path(keep_files_dir).expanduser().resolve())
-        self._write_folder(params, asked, defined, init is not None, kept, brought)
+        self._write_folder(params, asked, defined, init is not None, kept, brought, artifacts)
 
     def _write_folder(
         self,
@@ -233,10 +240,15 @@ class Job(Asking, Living, Looking, ByHand):
         given_init: bool,
         keep_files: str,
         brought: Source | None,
+        artifacts: Mapping[str, Any] | None,
     ) -> None:
         try:
             self._folder.create()
-            self._spec = replace(self._spec, files=bring(brought, self._folder))
+            self._spec = replace(
+                self._spec,
+                files=bring(brought, self._folder),
+                artifacts=keep_artifacts(artifacts, self._folder),
+            )
             write_atomic(self._folder.plan, self._source.text.encode())
             write_plans(self._folder, defined.plans)
             write_first(params, self._plan, self._folder.initial_params)
@@ -439,6 +451,7 @@ class Job(Asking, Living, Looking, ByHand):
         try:
             folder.create()
             copy_definition(self._folder, folder, brought="data" not in changes)
+            copy_artifacts(spec, self._folder, folder)
             if brought is not None:
                 spec = clone._spec = replace(spec, files=bring(brought, folder))
             if params is not None:

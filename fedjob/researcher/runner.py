@@ -50,6 +50,7 @@ from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.release import forget_goodbyes
 from fedjob.researcher.resultfile import save_result
 from fedjob.researcher.rounds import run_rounds
+from fedjob.researcher.sending import publish_artifacts
 from fedjob.researcher.session import Session
 from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.slots import Ticket
@@ -150,6 +151,7 @@ class Runner:
                 fold=None if self.spec.fold is None else from_part(FOLDS, self.spec.fold),
                 code=code,
                 files=self._publish_brought(),
+                artifacts=publish_artifacts(self.spec, self.folder, self.federation.publish),
                 named_states=self._named_states,
             )
             self.federation.prepare(code, self)

@@ -12,6 +12,7 @@ from fedjob.common.durable import write_atomic
 from fedjob.common.errors import BreakpointCorrupt, DecodeError, SpecError
 from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
+from fedjob.common.schedules import declared
 from fedjob.common.types import check_job_id
 
 VERSION = 1
@@ -179,6 +180,7 @@ def plain_args(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise SpecError(f"{what} is a dict with string keys, not a {type(value).__name__}")
+    value = declared(value)
     for key, item in value.items():
         if not isinstance(key, str):
             raise SpecError(f"{what} has string keys; found {key!r}")
