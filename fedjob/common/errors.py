@@ -33,6 +33,7 @@
         QuorumNotReached
           RoundTimeout          a round took longer than the job gives it
       JobError
+        Unsolvable              the data of all nodes do not determine what was asked for
         SubmitError             a job could not be handed over; it stays a draft
         TokenConflict           a submit token was used for other content
         TokenDeleted            a submit token belongs to a job that was deleted
@@ -250,8 +251,8 @@ class LimitsExceeded(NodeFailure):
 
     Args:
         partial: the contribution of what was allowed.
-        used: what that used, resource -> amount.
-        overrun: what was over.
+        used: what would have been used of limited resources, resource -> amount.
+        overrun: what of that was over.
     """
 
     reason = "limits_exceeded"
@@ -286,6 +287,12 @@ class JobError(FedjobError):
     """A job can't do that, or ended badly."""
 
     reason = "job"
+
+
+class Unsolvable(JobError):
+    """The data of all nodes together do not determine what was asked for: collinear columns, too few rows."""
+
+    reason = "unsolvable"
 
 
 class JobFailed(JobError):

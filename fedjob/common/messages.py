@@ -255,6 +255,9 @@ class Result:
         timing: seconds by stage: queued, setup, train, validate, total.
         state: id of the node state that this work proposes.
         threads: torch threads that computed it.
+        used: what is charged for it, `{resource, amount}` each.
+        usage: `[over, allowed]` where it reached a limit of the owner's; it is not `ok` where some were over, and
+            `value` is then of what was allowed.
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
     """
 
@@ -275,6 +278,8 @@ class Result:
     timing: dict[str, float] = field(default_factory=dict)
     state: str | None = None
     threads: int = 0
+    used: list[dict[str, Any]] = field(default_factory=list)
+    usage: list[int] | None = None
     items: dict[str, int] = field(default_factory=dict)
 
 

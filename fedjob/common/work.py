@@ -106,8 +106,8 @@ class WorkResult:
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are no batches.
         items_path: file in the output folder of the items that the node is to remember; empty for none.
         report: items that failed, and why; for the node's log only.
-        used: of limited resources.
-        overrun: that was asked for beyond what the owner allows: then it is not `ok`, and `value` is of the rest.
+        used: resource -> how much of it was wanted.
+        overrun: what of that is beyond what the owner allows: then it is not `ok`, and `value` is of the rest.
     """
 
     key: str
@@ -390,6 +390,7 @@ def built_plan(
     """
     from fedjob.common.plans.base import Context
     from fedjob.common.plans.source import make_plan
+    from fedjob.common.schedules import at_round
 
     if not plan_text:
         return None
@@ -397,7 +398,7 @@ def built_plan(
     plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed)
     seed_everything(seed_for(seed, 0, "", "init"))
     try:
-        plan.build(model_args, training_args)
+        plan.build(model_args, at_round(training_args, 1))
     except FedjobError:
         raise
     except Exception as error:

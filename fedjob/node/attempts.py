@@ -13,6 +13,7 @@ from typing import Any
 from fedjob.common.gate import parse_address
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event
+from fedjob.common.protocols.inference import LEFT
 from fedjob.common.work import WorkOrder
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.families import root_of
@@ -167,7 +168,7 @@ class Attempts:
         if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
-        if refusal := parts.may_start(row, root):
+        if refusal := parts.may_start(row, root) or parts.used_up(row):
             self._report(Unprepared(key, attempt.number, *refusal))
             return
         rule = parts.config.logs_mock if task.use == "mock" else parts.config.logs_private
@@ -177,7 +178,9 @@ class Attempts:
         attempt.limit_s = min(task.limit_s or parts.config.task_limit_s, parts.config.task_limit_s)
         attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
         text = None if task.plan is None else parts.text_of(task.plan.sha256)
-        limits = {**parts.limits_of(row).to_plain(), "own": matches_any(parts.config.own_of, row.researcher)}
+        limits: dict[str, Any] = {**parts.limits_of(row).to_plain(), "own": matches_any(parts.config.own_of, row.researcher)}
+        if (left := parts.inferences_left(row)) is not None:
+            limits[LEFT] = left
         known = parts.ledger.known(task) if task.items.uses_ledger else None
         parts.runs.prepare(row, attempt.number, task, dataset, text, attempt.folder, limits, known)
         parts.point("started")
@@ -272,7 +275,8 @@ class Attempts:
         self._parts.runs.store(row, attempt.number, folder, min_rows=min_rows)
 
     def _finish(self, turn: Turn, row: keeping.TaskRow, stored: Stored, attempt: Attempt) -> None:
-        result = replace(stored.result, timing={**stored.result.timing, **attempt.timing})
+        result = self._parts.charge(turn, row, stored.result)
+        result = replace(result, timing={**result.timing, **attempt.timing})
         if stored.trace or stored.message:
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
             log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])
@@ -283,8 +287,6 @@ class Attempts:
         self._parts.runs.later(lambda: drop_empty(self._parts.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._parts.tasks.add_state(row.job, stored.state, row.round))
-        if result.ok and not row.parent:
-            turn.rows.append(lambda: self._parts.spend(row, result.num_examples))
         if result.ok and stored.items is not None:
             items = stored.items
             turn.rows.append(lambda: self._parts.ledger.note(task_of(row), items))

@@ -63,7 +63,6 @@ CREATE TABLE grants (
     until REAL NOT NULL DEFAULT 0,
     rule TEXT NOT NULL DEFAULT '',
     rows_spent INTEGER NOT NULL DEFAULT 0,
-    inferences_spent INTEGER NOT NULL DEFAULT 0,
     announced INTEGER NOT NULL DEFAULT 1,
     noticed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
@@ -74,6 +73,13 @@ CREATE TABLE uses (
     job TEXT NOT NULL,
     began REAL NOT NULL,
     PRIMARY KEY (grant_id, job)
+) STRICT;
+
+CREATE TABLE inferences (
+    grant_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    made INTEGER NOT NULL,
+    PRIMARY KEY (grant_id, model)
 ) STRICT;
 
 CREATE TABLE task_grants (

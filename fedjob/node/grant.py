@@ -127,6 +127,7 @@ class Grant:
             "needs": list(asked.needs),
             "limits": self.limits.to_plain(),
             "uses": self.uses,
+            "inferences": self.inferences_spent,
             "approvals": [dict(approval) for approval in self.approvals],
             "note": self.note,
             "requested": self.requested,

@@ -14,7 +14,10 @@ from fedjob.node.grant import Asked, Grant, Subject
 from fedjob.node.limits import Limits
 
 MAX_NOTE_CHARS = 2000
-_SELECT = "SELECT *, (SELECT count(*) FROM uses WHERE grant_id = grants.id) AS uses FROM grants"
+_SELECT = (
+    "SELECT *, (SELECT count(*) FROM uses WHERE grant_id = grants.id) AS uses, "
+    "(SELECT coalesce(sum(made), 0) FROM inferences WHERE grant_id = grants.id) AS inferences_spent FROM grants"
+)
 _UNAUDITED = ("model_args", "training_args", "uses", "requested", "decided", "pool", "rounds")
 _SUBJECT = ("researcher", "key_hex", "plan", "entry", "dataset", "version", "use", "project")
 

@@ -19,7 +19,7 @@ from fedjob.node.known import KnownResearchers
 from fedjob.node.limits import Limits, tighten
 from fedjob.node.plantexts import PlanTexts
 from fedjob.node.projects import Projects
-from fedjob.node.usage import Usage
+from fedjob.node.usage import UsageLedger
 from fedjob.node.waiting import WaitingOffers
 
 
@@ -34,7 +34,7 @@ class Grants:
         self.waiting = WaitingOffers(database)
         self.known = KnownResearchers(database)
         self.projects = Projects(database)
-        self.usage = Usage(database)
+        self.usage = UsageLedger(database)
 
     # --- asking ---------------------------------------------------------------------------------
 
@@ -302,7 +302,9 @@ class Grants:
         ):
             asked = pending.asked
             plan = pending.subject.plan or asked.reading
-            fits = not grant.limits.broken_by(asked.model_args, asked.training_args, asked.protect)
+            fits = not grant.limits.broken_by(
+                asked.model_args, asked.training_args, asked.protect, asked.rounds
+            )
             if fits and self.is_about(grant, pending.subject, asked, plan=plan, anybody=anybody):
                 self._rows.decide(
                     pending,

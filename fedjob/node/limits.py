@@ -11,13 +11,20 @@ from datetime import datetime
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.common.schedules import every_value
 
 LOGS = ("none", "stdout", "all")
 """What of a task's log the researcher sees, the strictest first."""
 
+PREDICTIONS = ("leave", "stay")
+"""What becomes of predictions for single rows, the laxest first."""
+
 _AFTER = re.compile(r"\+?(\d+(?:\.\d+)?)(s|min|h|d|w)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _COUNTS = ("runs", "inferences", "rows", "min_rows")
+
+
+_FITS = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +35,7 @@ class Limits:
         until: seconds since 1970.
         runs: jobs that may use it.
         inferences: predictions that all of them may make together.
+        predictions: `stay` has them stay here as files, and only their number leaves; empty: as the job asks.
         rows: examples that all their tasks may compute on together.
         min_rows: nothing computed on fewer rows leaves the node.
         logs: `none`, `stdout` or `all`: what of the log the researcher sees; empty: as the node is set.
@@ -41,12 +49,15 @@ class Limits:
     rows: int = 0
     min_rows: int = 0
     logs: str = ""
+    predictions: str = ""
     protections: tuple[str, ...] = ()
     args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return what is limited, as plain data."""
-        plain: dict[str, Any] = {name: getattr(self, name) for name in ("until", *_COUNTS, "logs")}
+        plain: dict[str, Any] = {
+            name: getattr(self, name) for name in ("until", *_COUNTS, "logs", "predictions")
+        }
         plain["protections"] = list(self.protections)
         plain["args"] = {name: dict(bounds) for name, bounds in self.args.items()}
         return {name: value for name, value in plain.items() if value}
@@ -63,9 +74,17 @@ class Limits:
         return 0 < self.until <= now
 
     def broken_by(
-        self, model_args: Mapping[str, Any], training_args: Mapping[str, Any], protect: Iterable[str]
+        self,
+        model_args: Mapping[str, Any],
+        training_args: Mapping[str, Any],
+        protect: Iterable[str],
+        rounds: int = 1,
     ) -> str:
-        """Say which limit a job with these arguments and protections would break; empty for none."""
+        """Say which limit a job with these arguments and protections would break; empty for none.
+
+        Args:
+            rounds: over which arguments that follow a schedule are looked at.
+        """
         missing = sorted(set(self.protections) - set(protect))
         if missing:
             return f"the owner requires the protection {', '.join(missing)}"
@@ -75,9 +94,17 @@ class Limits:
         }
         for name, bounds in self.args.items():
             for given, value in both.items():
-                if name in (given, given.partition(".")[2]) and not _fits(value, bounds):
+                if name not in (given, given.partition(".")[2]):
+                    continue
+                try:
+                    found = next(
+                        (each for each in every_value(value, rounds) if not _fits(each, bounds)), _FITS
+                    )
+                except SpecError:  # of a schedule that is none
+                    found = value
+                if found is not _FITS:
                     return (
-                        f"the argument {name} is {_shown(value)}; the owner allows {describe_bounds(bounds)}"
+                        f"the argument {name} is {_shown(found)}; the owner allows {describe_bounds(bounds)}"
                     )
         return ""
 
@@ -92,6 +119,7 @@ def tighten(one: Limits, other: Limits) -> Limits:
     for name, bounds in other.args.items():
         args[name] = _both_bounds(args.get(name, {}), bounds)
     logs = [level for level in (one.logs, other.logs) if level]
+    predictions = [word for word in (one.predictions, other.predictions) if word]
     return Limits(
         until=least(one.until, other.until),
         runs=least(one.runs, other.runs),
@@ -99,6 +127,7 @@ def tighten(one: Limits, other: Limits) -> Limits:
         rows=least(one.rows, other.rows),
         min_rows=max(one.min_rows, other.min_rows),
         logs=min(logs, key=LOGS.index) if logs else "",
+        predictions=max(predictions, key=PREDICTIONS.index) if predictions else "",
         protections=tuple(dict.fromkeys((*one.protections, *other.protections))),
         args=args,
     )
@@ -112,6 +141,7 @@ def parse_limits(
     rows: int | None = None,
     min_rows: int | None = None,
     logs: str | None = None,
+    predictions: str | None = None,
     protections: Iterable[str] = (),
     args: Iterable[str] = (),
     now: float | None = None,
@@ -131,9 +161,12 @@ def parse_limits(
             raise SpecError(f"--{name.replace('_', '-')} is 1 or more, not {value}")
     if logs is not None and logs not in LOGS:
         raise SpecError(f"--logs is one of {', '.join(LOGS)}, not {logs!r}")
+    if predictions is not None and predictions not in PREDICTIONS:
+        raise SpecError(f"--predictions is one of {', '.join(PREDICTIONS)}, not {predictions!r}")
     return Limits(
         until=0.0 if until is None else parse_until(until, time.time() if now is None else now),
         logs=logs or "",
+        predictions=predictions or "",
         protections=tuple(dict.fromkeys(protections)),
         args=dict(_parse_bounds(text) for text in args),
         **{name: value or 0 for name, value in counts.items()},
@@ -180,6 +213,8 @@ def describe_limits(limits: Limits) -> list[str]:
         lines.append(f"logs {limits.logs}")
     if limits.protections:
         lines.append(f"with {', '.join(limits.protections)}")
+    if limits.predictions:
+        lines.append(f"predictions {limits.predictions}")
     lines += [f"{name} = {describe_bounds(bounds)}" for name, bounds in limits.args.items()]
     return lines
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.codec import from_plain, unpack
 from fedjob.common.endpoint import Endpoint
 from fedjob.common.gate import parse_address
-from fedjob.common.messages import Body, Message, Offer, Task
+from fedjob.common.messages import Body, Message, Offer, Result, Task
 from fedjob.common.outbox import Outgoing
 from fedjob.common.protocols.steps import SETUP
 from fedjob.common.roster import Roster
+from fedjob.common.usage import INFERENCES, usage_of
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets
@@ -45,6 +46,7 @@ class Turn:
         settled: messages that are dealt with.
         rows: further changes of the database.
         after: what is done when the commit is through.
+        predicted: grant -> predictions that are counted with this commit.
     """
 
     book: keeping.Book
@@ -53,6 +55,7 @@ class Turn:
     settled: list[Message] = field(default_factory=list)
     rows: list[Callable[[], None]] = field(default_factory=list)
     after: list[Callable[[], object]] = field(default_factory=list)
+    predicted: dict[str, int] = field(default_factory=dict)
 
     def step(self, event: keeping.Event) -> list[keeping.Command]:
         """Feed the core."""
@@ -129,16 +132,55 @@ class Parts:
             return verdict.refusal
         if verdict.grant is not None:
             with self.database.transaction():
-                self.grants.usage.use(verdict.grant.id, row.job)
+                self.grants.usage.begin(verdict.grant.id, row.job)
                 self.grants.usage.bind(row.key, verdict.grant.id)
         return None
 
-    def spend(self, row: keeping.TaskRow, num_examples: int) -> None:
-        """Count a finished task against the grant that it ran under; part of a commit."""
-        if row.step == SETUP:  # it looked at the items; the step that works on them counts
-            return
-        inferences = num_examples if task_of(row).protocol == "inference" else 0
-        self.grants.usage.spend(row.key, rows=num_examples, inferences=inferences)
+    def charge(self, turn: Turn, row: keeping.TaskRow, result: Result) -> Result:
+        """Count what a finished task used against the grant that it ran under, with the turn's commit.
+
+        Returns:
+            The result, which says whether it reached a limit; a failure where other tasks used what was left while
+            this one ran.
+        """
+        made = sum(entry["amount"] for entry in result.used if entry["resource"] == INFERENCES)
+        if row.parent or row.step == SETUP or not (result.ok or made):  # a set-up only looks at the items
+            return result
+        limit, payer = self.limits_of(row).inferences, self._payer(row)
+        usage = usage_of(self.grants.usage.used(payer) + turn.predicted.get(payer, 0), made, limit)
+        if usage is not None and usage.overrun:
+            detail = f"{usage.overrun} predictions were over what the owner allows, which other tasks used meanwhile"
+            return Result(of="", key=row.key, ok=False, reason="limits_exceeded", detail=detail)
+        if usage is not None and result.usage is None:
+            result = replace(result, usage=list(usage))
+        model = task_of(row).params.get("params")
+        sha256 = "" if model is None else model.sha256
+        turn.predicted[payer] = turn.predicted.get(payer, 0) + made
+
+        def count() -> None:
+            self.grants.usage.spend(row.key, rows=result.num_examples)
+            if made:
+                self.grants.usage.use(sha256, made, limit, grant=payer)
+
+        turn.rows.append(count)
+        return result
+
+    def inferences_left(self, row: keeping.TaskRow) -> int | None:
+        """Return how many predictions a task may make; None for any number."""
+        limit = self.limits_of(row).inferences
+        if not limit or task_of(row).protocol != "inference":
+            return None
+        return max(0, limit - self.grants.usage.used(self._payer(row)))
+
+    def used_up(self, row: keeping.TaskRow) -> tuple[str, str] | None:
+        """Say why a task can't begin for which nothing is left of a limit."""
+        if self.inferences_left(row) != 0:
+            return None
+        return "limits_exceeded", "the predictions that the owner allows are used up"
+
+    def _payer(self, row: keeping.TaskRow) -> str:
+        """Return what a task's predictions are counted for: its grant, else its project."""
+        return self.grants.usage.bound(row.key) or f"project {task_of(row).project or 'default'}"
 
     def limits_of(self, row: keeping.TaskRow) -> Limits:
         """Return what limits a task: its grant, its project and its dataset together."""

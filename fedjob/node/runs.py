@@ -27,6 +27,7 @@ from fedjob.common.errors import (
 from fedjob.common.messages import MAX_INLINE_BYTES, Result, Task
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
+from fedjob.common.usage import INFERENCES, Usage, capped
 from fedjob.common.work import WorkOrder, WorkResult
 from fedjob.node.brought import Brought
 from fedjob.node.datasets import Dataset
@@ -298,7 +299,7 @@ class Runs:
             self._notify(stored)
 
     def _put(self, row: TaskRow, run: int, found: WorkResult, min_rows: int) -> Stored:
-        if not found.ok:
+        if not found.ok and not found.overrun:
             detail = found.detail
             is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
             if found.message and (is_mock or self.config.errors == "full"):
@@ -310,6 +311,7 @@ class Runs:
             ask = f"; ask {self.config.contact}" if self.config.contact else ""
             detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
             return Stored(row.key, run, _failure(row.key, "min_rows", detail))
+        self._spool.keep_files(row.key, self._home.outputs_of(row.job, row.dataset, row.round))
         if row.parent:  # its value stays here, for the parent
             done = Result(of="", key=row.key, ok=True, num_examples=found.num_examples, timing=found.timing)
             return Stored(row.key, run, done)
@@ -326,10 +328,14 @@ class Runs:
         if found.state_path:
             state = row.key[:32]  # the same work proposes the same state
             self._spool.keep_state(row.key, row.job, state)
+        usage = _usage_of(found)
+        used = [{"resource": name, "amount": amount} for name, amount in found.used.items()]
         result = Result(
             of="",
             key=row.key,
-            ok=True,
+            ok=found.ok,
+            reason=found.reason,
+            detail=found.detail,
             value=value,
             blob=blob,
             params=params,
@@ -340,6 +346,8 @@ class Runs:
             state=state or None,
             threads=found.threads,
             items=found.items,
+            used=capped(used, INFERENCES, usage),
+            usage=None if usage is None else list(usage),
         )
         items = read_items(self._home.result_of(row.key)) if found.items_path else None
         return Stored(row.key, run, result, state, report=found.report, items=items)
@@ -375,6 +383,12 @@ class Runs:
         except Exception:
             pass  # the researcher finds it missing, and says so
         self._notify(Ensured(message))
+
+
+def _usage_of(found: WorkResult) -> Usage | None:
+    """Return what of a work's predictions was over a limit; None where nothing was."""
+    wanted = found.used.get(INFERENCES, 0)
+    return Usage(found.overrun, wanted - found.overrun) if found.overrun else None
 
 
 def packed_result(result: Result) -> bytes:

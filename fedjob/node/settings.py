@@ -185,6 +185,7 @@ class NodeHome:
         self.scratch = self.root / "scratch"
         self.brought = self.root / "brought"
         self.releases = self.root / "releases"
+        self.outputs = self.root / "outputs"
         self.logs = self.root / "logs"
         self.log = self.logs / "node.log"
         self.task_logs = self.logs / "tasks"
@@ -225,6 +226,10 @@ class NodeHome:
     def state_of(self, job: str, state: str) -> Path:
         """One node state."""
         return self.states_of(job) / f"{state}.safetensors"
+
+    def outputs_of(self, job: str, dataset: str, round_: int) -> Path:
+        """Files that a round of a job left here for the owner, such as predictions that may not leave."""
+        return self.outputs / job / (dataset or "brought") / f"round_{round_:04d}"
 
     def releases_of(self, dataset: str) -> Path:
         """What was told of the rows of a dataset."""

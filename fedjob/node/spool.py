@@ -23,7 +23,7 @@ from fedjob.common.durable import fsync_dir
 from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
-from fedjob.common.work import WorkResult
+from fedjob.common.work import KEPT_NAME, WorkResult
 from fedjob.node.settings import NodeHome
 
 RESULT_NAME = "result.mpk"
@@ -135,6 +135,18 @@ class Spool:
         for key in released:
             self.release(key)
         self.keep_objects(wanted)
+
+    def keep_files(self, key: str, folder: Path) -> int:
+        """Move the files of a result that stay here to where the owner finds them; return how many there are."""
+        source = self._home.result_of(key) / KEPT_NAME
+        if source.is_symlink() or not source.is_dir():  # none, or it was done before
+            return 0
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.rename(source, folder)
+        fsync_dir(folder)
+        fsync_dir(folder.parent)
+        return len(os.listdir(folder))
 
     # --- node states ------------------------------------------------------------------------------
 

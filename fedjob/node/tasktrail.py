@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedjob.node.audit import Audit
 from fedjob.node.database import Database
 from fedjob.node.taskbook import TaskRow
-from fedjob.node.usage import Usage
+from fedjob.node.usage import UsageLedger
 
 
 class TaskTrail:
@@ -14,7 +14,7 @@ class TaskTrail:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._audit = Audit(database)
-        self._usage = Usage(database)
+        self._usage = UsageLedger(database)
 
     def note(self, row: TaskRow) -> None:
         """Record a task that is about to be written, if its state or reason is another than before."""

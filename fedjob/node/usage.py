@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 
+from fedjob.common.usage import Usage, usage_of
 from fedjob.node.audit import Audit
 from fedjob.node.database import Database
 
 
-class Usage:
+class UsageLedger:
     """The counts, in the node's database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._audit = Audit(database)
 
+    # --- jobs and tasks ------------------------------------------------------------------------
+
     def uses_it(self, id_: str, job: str) -> bool:
         """Tell whether a job is one of those that ran under a grant."""
         row = self._database.row("SELECT 1 FROM uses WHERE grant_id = ? AND job = ?", (id_, job))
         return row is not None
 
-    def use(self, id_: str, job: str) -> None:
+    def begin(self, id_: str, job: str) -> None:
         """Count a job that begins to run under a grant, once."""
         if not self.uses_it(id_, job):
             with self._database.transaction():
@@ -40,10 +43,45 @@ class Usage:
         """Forget a task that is gone; part of the caller's transaction."""
         self._database.execute("DELETE FROM task_grants WHERE key = ?", (key,))
 
-    def spend(self, key: str, *, rows: int, inferences: int = 0) -> None:
+    # --- rows and predictions --------------------------------------------------------------------
+
+    def spend(self, key: str, *, rows: int) -> None:
         """Count what a finished task computed on against its grant; part of the caller's transaction."""
         self._database.execute(
-            "UPDATE grants SET rows_spent = rows_spent + ?, inferences_spent = inferences_spent + ? "
-            "WHERE id = ?",
-            (rows, inferences, self.bound(key)),
+            "UPDATE grants SET rows_spent = rows_spent + ? WHERE id = ?", (rows, self.bound(key))
         )
+
+    def used(self, id_: str) -> int:
+        """Return how many predictions were made under a grant, with all models together."""
+        return sum(self.by_model(id_).values())
+
+    def by_model(self, id_: str) -> dict[str, int]:
+        """Return how many predictions were made under a grant with each model."""
+        rows = self._database.rows(
+            "SELECT model, made FROM inferences WHERE grant_id = ? ORDER BY model", (id_,)
+        )
+        return {str(row["model"]): int(row["made"]) for row in rows}
+
+    def use(self, model: str, count: int, limit: int, *, grant: str = "") -> Usage | None:
+        """Count predictions as far as they are allowed; what is over was not made.
+
+        They are counted for each model, and held against the limit together: a model that was
+        changed by a hair is another one, but the rows that it tells of are the same.
+
+        Args:
+            model: sha256 of its parameters.
+            count: that are to be made.
+            limit: of the grant, 0 for none.
+            grant: that they are made under, or what stands for it where none was needed.
+
+        Returns:
+            None while something is left; `Usage(0, count)` where this was the last of it.
+        """
+        with self._database.transaction():
+            usage = usage_of(self.used(grant), count, limit)
+            self._database.execute(
+                "INSERT INTO inferences VALUES (?, ?, ?) "
+                "ON CONFLICT (grant_id, model) DO UPDATE SET made = made + excluded.made",
+                (grant, model, count if usage is None else usage.allowed),
+            )
+        return usage

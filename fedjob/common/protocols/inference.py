@@ -151,7 +151,6 @@ class Inference(FederatedProtocol):
         answer = Contribution(value, total.weight)
         wanted = local.used[INFERENCES]
         overrun = wanted - len(found)
-        local.used[INFERENCES] = len(found)
         if overrun:
             raise LimitsExceeded(
                 local.node,
@@ -176,7 +175,8 @@ def _newest(passes: dict[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[in
     most = KEPT_BYTES // max(1, len(passes))
     kept: dict[str, list[tuple[int, Any]]] = {}
     for node, values in passes.items():
-        size, newest = 0, []
+        size = 0
+        newest: list[tuple[int, Any]] = []
         for round_, value in reversed(values):
             size += len(pack(value))
             if newest and size > most:

@@ -143,9 +143,13 @@ def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, 
         yield "decided", f"{when(grant.decided)} by {grant.decided_by or 'time'}"
         yield "answer", grant.note
         yield "limits", "; ".join(describe_limits(grant.limits))
-        yield "used by", f"{grant.uses} job{'' if grant.uses == 1 else 's'}, {grant.rows_spent} rows"
+        yield "used by", f"{grant.uses} job{'' if grant.uses == 1 else 's'}, {grant.rows_spent} rows{_predicted(grant)}"
     if grant.rule:
         yield "agreement", grant.rule
+
+
+def _predicted(grant: Grant) -> str:
+    return f", {grant.inferences_spent} predictions" if grant.inferences_spent else ""
 
 
 def _arguments(model_args: Any, training_args: Any) -> str:

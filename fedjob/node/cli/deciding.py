@@ -16,7 +16,7 @@ from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grant import KEY_PREFIX_CHARS, SHA256_CHARS, Grant, Subject
 from fedjob.node.grants import Grants, pinned
-from fedjob.node.limits import LOGS, describe_limits, parse_limits
+from fedjob.node.limits import LOGS, PREDICTIONS, describe_limits, parse_limits
 from fedjob.node.settings import NodeConfig, NodeHome
 
 _LIMIT_OPTIONS = (
@@ -25,6 +25,9 @@ _LIMIT_OPTIONS = (
     click.option("--inferences", type=int, metavar="N", help="Predictions, over all jobs."),
     click.option("--rows", type=int, metavar="N", help="Examples computed on, over all tasks."),
     click.option("--min-rows", type=int, metavar="K", help="Nothing computed on fewer rows leaves."),
+    click.option(
+        "--predictions", type=click.Choice(PREDICTIONS), help="Those for single rows may leave, or stay."
+    ),
     click.option("--logs", type=click.Choice(LOGS), help="What of the log the researcher sees."),
     click.option(
         "--protection", "protections", multiple=True, metavar="NAME", help="The job has to offer it."

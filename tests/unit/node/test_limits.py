@@ -21,6 +21,7 @@ some_limits = st.builds(
     inferences=st.integers(0, 3),
     min_rows=st.integers(0, 3),
     logs=st.sampled_from(["", "none", "stdout", "all"]),
+    predictions=st.sampled_from(["", "leave", "stay"]),
     protections=st.lists(st.sampled_from(["dp", "secagg"]), unique=True).map(tuple),
     args=st.dictionaries(st.sampled_from(["lr", "model_args.width"]), bounds, max_size=2),
 )
