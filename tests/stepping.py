@@ -111,3 +111,19 @@ class Limited(Plan):
         from fedjob.common.errors import NodeFailure
 
         raise NodeFailure(ctx.node, ctx.args["reason"], "it is used up")
+
+
+class Slow(Plan):
+    """Takes its time to prepare at one node; tells when it was ready and when it began, seconds since 1970."""
+
+    def setup(self, ctx):  # type: ignore[no-untyped-def]
+        import time
+
+        if ctx.node == ctx.args["slow"]:
+            time.sleep(ctx.args["s"])
+        self.ready = time.time()
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        import time
+
+        return [self.ready, time.time()]

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.protocols.steps import SETUP
 
-_TOO_LATE = frozenset({"late", "silent", "timeout"})
+_TOO_LATE = frozenset({"late", "quorum_lost", "silent"})
+"""Why a node is left out that had not answered when its time was over."""
 
 SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "resources"})
 """Why a node could not begin at all: words before the colon of why it is left out."""
-
 
 SHARED_REASONS = frozenset({"batch_failures", "limits_exceeded", "no_data", "no_new_data"})
 """What a job failed for where all of its nodes failed for it: it says more than that too few are left."""
@@ -26,7 +26,7 @@ def reason_of_quorum(left_out: Mapping[str, str], *, first: bool, step: str) -> 
         step: of that ask.
     """
     words = {reason.partition(":")[0] for reason in left_out.values()}
-    if step == SETUP and words & _TOO_LATE:
+    if step == SETUP and words <= _TOO_LATE:
         return "start_timeout"
     if len(words) == 1 and words <= SHARED_REASONS:
         return words.pop()

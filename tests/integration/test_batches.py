@@ -1,0 +1,196 @@
+"""Plans that work on items in batches at real nodes: what is said in which order, what a node remembers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedjob import Items, Job, JobFailed, Quorum
+from fedjob.common.errors import SpecError
+from fedjob.common.identity import Identity
+from fedjob.node.datasets import Datasets, describe_dataset
+from fedjob.node.settings import NodeConfig
+from fedjob.researcher.events import JobEvent
+from fedjob.researcher.session import Session
+from tests import stepping
+from tests.integration.nodes import Federation, Node
+from tests.integration.scripted import open_session
+
+COUNTS = {"node1": 3, "node2": 5}
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    found = Federation(tmp_path_factory.mktemp("batches"))
+    for name, count in COUNTS.items():
+        node = found.node(name, NodeConfig(approval="off", threads=1))
+        add_files(node, "scans", {f"{number}": number for number in range(count)})
+        node.start()
+    yield found
+    found.close()
+
+
+def add_files(node: Node, dataset: str, values: dict[str, object]) -> Path:
+    """Write files with a number in each, and register them."""
+    folder = node.folder / dataset
+    folder.mkdir()
+    for name, value in values.items():
+        (folder / name).write_text(str(value))
+    with node.database() as database:
+        Datasets(database).add(describe_dataset(dataset, folder, reader="files", tags=[dataset]))
+    return folder
+
+
+@pytest.fixture
+def session(federation: Federation, tmp_path: Path) -> Iterator[Session]:
+    with open_session(federation, tmp_path / "lab", Identity.generate(f"lab{secrets.token_hex(3)}")) as found:
+        yield found
+
+
+def told(job: Job, node: str) -> list[dict[str, Any]]:
+    return [dict(event.body) for event in job.events() if event.node == node and event.type == "batch"]
+
+
+def place(events: list[JobEvent], type_: str, node: str = "", **body: Any) -> int:
+    """Return the place of the first such event."""
+    return next(
+        number
+        for number, event in enumerate(events)
+        if event.type == type_
+        and event.node in (node, "")
+        and all(event.body.get(key, "") == value for key, value in body.items())
+    )
+
+
+@pytest.mark.feature(
+    "BF-03", "BF-04", "BF-07", "BF-09", "BF-10", "BF-11", "BF-12", "BF-13", "BF-15", "BF-16", "BF-17"
+)
+def test_the_steps_of_a_batched_job_can_be_read_off_its_events(
+    session: Session, federation: Federation
+) -> None:
+    job = Job(stepping.Sizes, data={"tags": ["scans"]}, items=Items(batch=1), session=session)
+    assert job.run(progress=False).value == {"node1": [0, 1, 2], "node2": [0, 1, 2, 3, 4]}
+    events = list(job.events())
+    for node, count in COUNTS.items():
+        ready = place(events, "ask", step="step")
+        order = [
+            place(events, "state", state="running"),
+            place(events, "ask", step="setup"),  # nodes prepare
+            ready,  # all are ready, and are told to begin
+            place(events, "batch", node, of=None),  # how many batches will come is not said
+            place(events, "batch", node, n=1, state="started"),
+            place(events, "result", node, n=1),
+            place(events, "batch", node, n=2, state="started"),
+            place(events, "result", node, n=2),
+            place(events, "batch", node, n=count, last=True),
+            place(events, "result", node, n=count),
+            place(events, "batch", node, state="all-done", ok=count, failed=0),
+            place(events, "round"),  # every reply was there
+            place(events, "state", state="completed"),
+        ]
+        assert order == sorted(order)
+        assert not [e for e in events[:ready] if e.type in ("batch", "result")], (
+            "none began before all were ready"
+        )
+        assert [body["n"] for body in told(job, node) if "n" in body] == list(range(1, count + 1))
+        assert sum(body.get("last", False) for body in told(job, node)) == 1
+        assert not [body for body in told(job, node) if body.get("state") == "retrying"]
+    deadline = time.monotonic() + 10
+    while any(left := [list(node.home.scratch.iterdir()) for node in federation.nodes]):
+        assert time.monotonic() < deadline, f"the job's end leaves nothing at its nodes: {left}"
+        time.sleep(0.02)
+
+
+@pytest.mark.feature("BF-47", "BF-51", "BF-62", "BF-63", "BF-50")
+def test_a_node_remembers_what_a_plan_worked_on(session: Session, federation: Federation) -> None:
+    folder = add_files(federation.nodes[0], "nightly", {"a": 1, "b": 2, "bad": "corrupt"})
+
+    def run(**items: Any) -> Any:
+        items = {"tolerate": None, "batch": 1, **items}
+        job = Job(stepping.Sizes, data="node1/nightly", items=Items(**items), session=session)
+        return job.run(progress=False).value
+
+    assert run(limit=2, batch=None) == [1, 2], "a trial"
+    assert run(only="new") == [1, 2], "the trial was not remembered"
+    with pytest.raises(JobFailed) as nothing:
+        run(only="new", retry_failed=False)
+    assert nothing.value.reason == "no_new_data"
+    with pytest.raises(JobFailed) as corrupt:
+        run(only="new")
+    assert corrupt.value.reason == "batch_failures"
+    os.utime(folder / "a", (1, 1))
+    (folder / "bad").write_text("33")
+    assert run(only="new", retry_failed=False) == [1, 33], "what was changed is new"
+    other = Job(stepping.Total, data="node1/nightly", items=Items(only="new"), session=session)
+    assert other.run(progress=False).value == 36, "another plan has worked on nothing yet"
+
+
+@pytest.mark.feature("BF-64")
+def test_failures_are_told_as_counts_and_listed_at_the_node(session: Session, federation: Federation) -> None:
+    node = federation.nodes[0]
+    add_files(node, "damaged", {**{f"{number:02d}": number for number in range(10)}, "05": "corrupt"})
+    job = Job(stepping.Sizes, data="node1/damaged", items=Items(batch=4, tolerate=5), session=session)
+    assert job.run(progress=False).value == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    (raw,) = job.result.raw[1]["step"].values()
+    assert raw["items"] == {"processed": 9, "failed": 1, "batches": 3}
+    logs = [path.read_text() for path in node.home.task_logs.iterdir()]
+    assert any("05,ValueError: invalid literal" in log for log in logs)
+    assert not any("corrupt" in str(event.body) for event in job.events()), (
+        "the item's words stay at the node"
+    )
+
+
+@pytest.mark.feature("BF-35")
+def test_a_plan_that_selects_nothing_ends_its_job(session: Session) -> None:
+    job = Job(stepping.Few, data={"tags": ["scans"]}, training_args={"least": 4}, session=session)
+    assert job.run(progress=False).value == {"node2": [4]}, "a node without such items takes no part"
+    none = Job(stepping.Few, data={"tags": ["scans"]}, training_args={"least": 9}, session=session)
+    with pytest.raises(JobFailed) as failed:
+        none.run(progress=False)
+    assert failed.value.reason == "no_data"
+
+
+@pytest.mark.feature("BF-06", "BF-05")
+def test_all_wait_for_the_slowest_to_be_ready(session: Session) -> None:
+    job = Job(
+        stepping.Slow, data={"tags": ["scans"]}, training_args={"slow": "node2", "s": 0.5}, session=session
+    )
+    began = job.run(progress=False).value
+    assert min(began["node1"][1], began["node2"][1]) > began["node2"][0], "no step before every set-up"
+    late = Job(
+        stepping.Slow,
+        data={"tags": ["scans"]},
+        training_args={"slow": "node2", "s": 20},
+        quorum=Quorum(min_nodes=2, deadline_s=1.0),
+        session=session,
+    )
+    with pytest.raises(JobFailed) as failed:
+        late.run(progress=False)
+    assert failed.value.reason == "start_timeout"
+
+
+@pytest.mark.feature("BF-60", "BF-12")
+def test_local_and_remote_batches_give_the_same(session: Session, federation: Federation) -> None:
+    remote = Job(stepping.Total, data="node2/scans", items=Items(batch=2), seed=1, session=session)
+    folder = {"path": str(federation.nodes[1].folder / "scans"), "reader": "files"}
+    local = Job(stepping.Total, data=folder, nodes="local", items=Items(batch=5), seed=1, home=session.home)
+    assert remote.run(progress=False).value == local.run(progress=False).value == 10
+    assert type(remote.result) is type(local.result)
+
+
+def test_what_a_job_cannot_do_in_batches_is_refused(session: Session) -> None:
+    from fedjob import FedAvg
+    from tests.plans import Tiny
+
+    with pytest.raises(SpecError, match="not computed in batches"):
+        Job(FedAvg(), training_plan=Tiny, data={"tags": ["scans"]}, items=Items(batch=2), session=session)
+    with pytest.raises(SpecError, match="leave training_plan out"):
+        Job(stepping.Sizes, training_plan=Tiny, data={"tags": ["scans"]}, session=session)
+    with pytest.raises(SpecError, match="don't go together"):
+        Job(FedAvg(), training_plan=stepping.Sizes, data={"tags": ["scans"]}, session=session)
