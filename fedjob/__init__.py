@@ -19,12 +19,15 @@ _NAMES = {
     "ByWeight": "fedjob.researcher.selectors.by_weight",
     "Cast": "fedjob.common.preprocess.columns",
     "CentredClipping": "fedjob.common.folds.centred_clipping",
+    "CosineDecay": "fedjob.common.schedules",
+    "CoxRegression": "fedjob.common.protocols.cox",
     "Cyclic": "fedjob.common.protocols.cyclic",
     "Ditto": "fedjob.common.protocols.ditto",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
     "Encode": "fedjob.common.preprocess.categories",
     "Evaluation": "fedjob.common.protocols.evaluation",
     "Explicit": "fedjob.researcher.selectors.explicit",
+    "ExponentialDecay": "fedjob.common.schedules",
     "FedAdagrad": "fedjob.common.optimizers.adagrad",
     "FedAdam": "fedjob.common.optimizers.adam",
     "FedAvg": "fedjob.common.protocols.fedavg",
@@ -47,20 +50,28 @@ _NAMES = {
     "Items": "fedjob.common.items",
     "Job": "fedjob.researcher.job",
     "JobFailed": "fedjob.common.errors",
+    "KMeans": "fedjob.common.protocols.kmeans",
     "KeepBest": "fedjob.researcher.hooks.best_round",
     "Krum": "fedjob.common.folds.krum",
+    "LinearDecay": "fedjob.common.schedules",
+    "LinearRegression": "fedjob.common.protocols.linear",
+    "LogisticRegression": "fedjob.common.protocols.glm",
     "Median": "fedjob.common.folds.median",
     "NoSuchJob": "fedjob.common.errors",
     "NodeRefused": "fedjob.common.errors",
     "NormBounded": "fedjob.common.folds.norm_bounded",
     "NotReady": "fedjob.common.errors",
     "OverSelection": "fedjob.researcher.selectors.over_selection",
+    "PCA": "fedjob.common.protocols.pca",
+    "Piecewise": "fedjob.common.schedules",
     "Plan": "fedjob.common.plans.step",
+    "PoissonRegression": "fedjob.common.protocols.glm",
     "PowerOfChoice": "fedjob.researcher.selectors.power_of_choice",
     "PrivateSetIntersection": "fedjob.common.protocols.psi",
     "QFedAvg": "fedjob.common.protocols.qfedavg",
     "Quorum": "fedjob.common.quorum",
     "Resize": "fedjob.common.preprocess.images",
+    "Ridge": "fedjob.common.protocols.linear",
     "Scaffold": "fedjob.common.protocols.scaffold",
     "Scale": "fedjob.common.preprocess.scale",
     "Select": "fedjob.common.preprocess.columns",
@@ -68,6 +79,8 @@ _NAMES = {
     "SklearnPlan": "fedjob.common.plans.sklearn",
     "SpecError": "fedjob.common.errors",
     "State": "fedjob.common.lifecycle",
+    "Statistics": "fedjob.common.protocols.statistics",
+    "StepDecay": "fedjob.common.schedules",
     "SubmitError": "fedjob.common.errors",
     "Target": "fedjob.common.preprocess.columns",
     "TensorBoard": "fedjob.researcher.hooks.tensorboard",
@@ -84,6 +97,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "PCA",
     "AllNodes",
     "AmbiguousJob",
     "Bin",
@@ -91,12 +105,15 @@ __all__ = [
     "ByWeight",
     "Cast",
     "CentredClipping",
+    "CosineDecay",
+    "CoxRegression",
     "Cyclic",
     "Ditto",
     "EarlyStopping",
     "Encode",
     "Evaluation",
     "Explicit",
+    "ExponentialDecay",
     "FedAdagrad",
     "FedAdam",
     "FedAvg",
@@ -119,20 +136,27 @@ __all__ = [
     "Items",
     "Job",
     "JobFailed",
+    "KMeans",
     "KeepBest",
     "Krum",
+    "LinearDecay",
+    "LinearRegression",
+    "LogisticRegression",
     "Median",
     "NoSuchJob",
     "NodeRefused",
     "NormBounded",
     "NotReady",
     "OverSelection",
+    "Piecewise",
     "Plan",
+    "PoissonRegression",
     "PowerOfChoice",
     "PrivateSetIntersection",
     "QFedAvg",
     "Quorum",
     "Resize",
+    "Ridge",
     "Scaffold",
     "Scale",
     "Select",
@@ -140,6 +164,8 @@ __all__ = [
     "SklearnPlan",
     "SpecError",
     "State",
+    "Statistics",
+    "StepDecay",
     "SubmitError",
     "Target",
     "TensorBoard",
@@ -194,6 +220,7 @@ if TYPE_CHECKING:
     from fedjob.common.preprocess.rows import Filter
     from fedjob.common.preprocess.scale import Scale
     from fedjob.common.protocols import plans
+    from fedjob.common.protocols.cox import CoxRegression
     from fedjob.common.protocols.cyclic import Cyclic
     from fedjob.common.protocols.ditto import Ditto
     from fedjob.common.protocols.evaluation import Evaluation
@@ -204,11 +231,17 @@ if TYPE_CHECKING:
     from fedjob.common.protocols.fedper import FedPer
     from fedjob.common.protocols.fedprox import FedProx
     from fedjob.common.protocols.finetuned import FineTuned
+    from fedjob.common.protocols.glm import LogisticRegression, PoissonRegression
     from fedjob.common.protocols.inference import Inference
+    from fedjob.common.protocols.kmeans import KMeans
+    from fedjob.common.protocols.linear import LinearRegression, Ridge
+    from fedjob.common.protocols.pca import PCA
     from fedjob.common.protocols.psi import PrivateSetIntersection
     from fedjob.common.protocols.qfedavg import QFedAvg
     from fedjob.common.protocols.scaffold import Scaffold
+    from fedjob.common.protocols.statistics import Statistics
     from fedjob.common.quorum import Quorum
+    from fedjob.common.schedules import CosineDecay, ExponentialDecay, LinearDecay, Piecewise, StepDecay
     from fedjob.researcher.formatting import format_event
     from fedjob.researcher.handlers import off, on
     from fedjob.researcher.hooks.base import Hook

@@ -18,6 +18,7 @@ REASONS: Mapping[str, str] = {
     "broker_unreachable": "no MQTT broker answers, or it refuses this party",
     "busy": "a node has too many open requests or tasks",
     "cancelled": "its owner withdrew it before it began",
+    "columns": "a node's data lack a column, or hold something else in it than was asked for",
     "config": "a home, its config.toml or a FEDJOB_* variable is wrong",
     "connection_lost": "the connection broke and did not come back in time",
     "decode": "a peer sent bytes that are not what they should be",
@@ -75,6 +76,7 @@ REASONS: Mapping[str, str] = {
     "too_few_nodes": "fewer nodes are there than the quorum needs",
     "unknown_researcher": "the node serves only researchers whose keys its owner knows",
     "unverified": "a node wants more than a signature to know who asks, such as a login",
+    "unsolvable": "the data of all nodes together do not determine the model that was asked for",
     "worker_died": "the process that computed it is gone",
 }
 

@@ -1,0 +1,45 @@
+"""The table of coefficients that every regression ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedjob.common.analytics.columns import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CONFIDENCE = 0.975
+
+
+def coefficient_table(
+    terms: Sequence[str], found: Floats, covariance: Floats, freedom: float | None = None
+) -> pd.DataFrame:
+    """Return estimates with standard errors, two-sided p-values and 95 % intervals.
+
+    Args:
+        freedom: degrees of it for Student's t; None for the normal distribution.
+    """
+    import pandas as pd
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
+    errors = np.sqrt(np.diagonal(covariance))
+    statistic = found / errors
+    if freedom is None:
+        p_values, reach = 2 * ndtr(-np.abs(statistic)), ndtri(_CONFIDENCE)
+    else:
+        p_values, reach = 2 * stdtr(freedom, -np.abs(statistic)), stdtrit(freedom, _CONFIDENCE)
+    return pd.DataFrame(
+        {
+            "term": list(terms),
+            "estimate": found,
+            "std_error": errors,
+            "statistic": statistic,
+            "p_value": p_values,
+            "low": found - reach * errors,
+            "high": found + reach * errors,
+        }
+    )

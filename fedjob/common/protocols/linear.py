@@ -1,0 +1,163 @@
+"""Linear and ridge regression from sufficient statistics.
+
+Least squares, and Hoerl, Kennard 1970, "Ridge regression: biased estimation for nonorthogonal
+problems", https://doi.org/10.1080/00401706.1970.10488634
+
+    b = (sum_k X_k' X_k + P)^-1 sum_k X_k' y_k              P: alpha on the diagonal, 0 for the intercept
+    s^2 = (sum_k y_k' y_k - b' sum_k X_k' y_k) / (n - p),   cov(b) = s^2 (sum_k X_k' X_k)^-1
+
+X holds the terms of the complete rows, centred and scaled by the means of all nodes, so that nothing cancels; what
+is told is for the terms as they are. The result is that of pooled rows. Nothing stays at a node.
+
+What leaks: each node's sums of terms and of their products, to the researcher; their total is enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fedjob.common.analytics.coefficients import coefficient_table
+from fedjob.common.analytics.columns import Floats, check_names
+from fedjob.common.analytics.design import INTERCEPT, Design
+from fedjob.common.analytics.newton import inverse, solve
+from fedjob.common.analytics.table import Table
+from fedjob.common.errors import SpecError, Unsolvable
+from fedjob.common.protocols.base import Instruction, State
+from fedjob.common.protocols.model import ModelProtocol
+
+PRODUCTS = "products"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearRegression(ModelProtocol):
+    """Least squares with standard errors and p-values.
+
+    Args:
+        target: column of numbers that is explained.
+        features: columns that explain it.
+        categorical: those of the features that are categories; the first one, in order, is the base.
+        intercept: whether there is one.
+
+    Raises:
+        SpecError: no features, or the target among them.
+    """
+
+    target: str
+    features: tuple[str, ...]
+    categorical: tuple[str, ...] = ()
+    intercept: bool = True
+
+    name: ClassVar[str] = "linear_regression"
+
+    def __post_init__(self) -> None:
+        check_regression(self)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.features
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return self.categorical
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        return (self.target,)
+
+    @property
+    def with_intercept(self) -> bool:
+        return self.intercept
+
+    def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
+        return {}
+
+    def ask(self, model: State) -> tuple[str, dict[str, Any], bool] | None:
+        return None if model else (PRODUCTS, {}, True)
+
+    def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
+        return dict(total)
+
+    def answer(
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+    ) -> dict[str, Any]:
+        terms, target = design.matrix(values), others[:, 0]
+        return {
+            "count": len(terms),
+            "terms": (terms.T @ terms).tolist(),
+            "both": (terms.T @ target).tolist(),
+            "target": [float(target.sum()), float(target @ target)],
+        }
+
+    def result(self, model: State, design: Design) -> dict[str, Any]:
+        products, both = np.asarray(model["terms"]), np.asarray(model["both"])
+        count, freedom = model["count"], model["count"] - len(both)
+        if freedom <= 0:
+            raise Unsolvable(f"{count} complete rows are not enough for {len(both)} coefficients")
+        found = solve(products, both)
+        total, squares = model["target"]
+        left = max(0.0, squares - float(found @ both))
+        around = squares - total * total / count if self.intercept else squares
+        scale = left / freedom
+        found, covariance = design.in_their_units(found, scale * inverse(products))
+        return {
+            "coefficients": coefficient_table(names_of(design), found, covariance, freedom),
+            "rows": count,
+            "r_squared": 1 - left / around if around > 0 else math.nan,
+            "residual_std_error": math.sqrt(scale),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ridge(LinearRegression):
+    """Least squares with a penalty on the squares of the coefficients, but for the intercept.
+
+    Args:
+        alpha: of the penalty, above 0, for the terms as they are, as in scikit-learn.
+    """
+
+    alpha: float = 1.0
+
+    name: ClassVar[str] = "ridge"
+
+    def __post_init__(self) -> None:
+        check_regression(self)
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise SpecError(f"alpha is a finite number above 0, not {self.alpha!r}")
+
+    def result(self, model: State, design: Design) -> dict[str, Any]:
+        import pandas as pd
+
+        products, both = np.asarray(model["terms"]), np.asarray(model["both"])
+        unscaled = self.alpha / np.square(np.asarray(design.scales))
+        penalty = np.diag([0.0, *unscaled] if self.intercept else unscaled)
+        found = solve(products + penalty, both)
+        found, _ = design.in_their_units(found, np.zeros_like(products))
+        return {
+            "coefficients": pd.DataFrame({"term": names_of(design), "estimate": found}),
+            "rows": model["count"],
+        }
+
+
+def check_regression(regression: Any) -> None:
+    """Check and complete the fields that regressions share.
+
+    Raises:
+        SpecError: no features, the target among them, or a category that is no feature.
+    """
+    object.__setattr__(regression, "features", check_names("features", regression.features, least=1))
+    object.__setattr__(regression, "categorical", check_names("categorical", regression.categorical))
+    outcomes = check_names("the outcome", list(regression.outcomes), least=1)
+    if both := sorted(set(outcomes) & set(regression.features)):
+        raise SpecError(f"{both[0]!r} can't be explained by itself: leave it out of features")
+    if odd := sorted(set(regression.categorical) - set(regression.features)):
+        raise SpecError(f"categorical names {odd[0]!r}, which is no feature")
+
+
+def names_of(design: Design) -> list[str]:
+    """Return the names of all coefficients."""
+    return [INTERCEPT, *design.terms] if design.intercept else design.terms

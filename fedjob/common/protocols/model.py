@@ -1,0 +1,164 @@
+"""What protocols share that fit a model to the rows of a table without stochastic training.
+
+First, where there are categories, nodes tell which they have, so that all have the same
+terms, one that is seen at one node only as well; then counts, sums and sums of squares of the complete rows, by
+which terms are centred and scaled; then what the model asks for.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fedjob.common.analytics.columns import Floats
+from fedjob.common.analytics.design import Design, all_levels, complete_rows, scaled, sums_of, told_levels
+from fedjob.common.analytics.table import Table, open_table
+from fedjob.common.contribution import Contribution
+from fedjob.common.errors import QuorumNotReached
+from fedjob.common.folds.sum import Sum
+from fedjob.common.protocols.base import (
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Instruction,
+    Local,
+    State,
+    View,
+)
+
+LEVELS, SUMS = "levels", "sums"
+
+
+class ModelProtocol(FederatedProtocol):
+    """A model of columns; a derived class says which, what it asks for, and what it makes of it."""
+
+    family: ClassVar[str] = "analytics"
+    needs_plan: ClassVar[bool] = False
+
+    # --- what a model says of itself ---------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The columns on its right side."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Those of them that are categories."""
+        return ()
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Further columns of numbers that it needs."""
+        return ()
+
+    @property
+    def with_intercept(self) -> bool:
+        """Whether a column of ones comes first."""
+        return False
+
+    @property
+    def centred(self) -> bool:
+        """Whether the terms may be centred, because that changes nothing but an intercept."""
+        return self.with_intercept
+
+    @abstractmethod
+    def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
+        """Return the model's own state, when the terms are known."""
+
+    @abstractmethod
+    def ask(self, model: State) -> tuple[str, dict[str, Any], bool] | None:
+        """Return the next step, what it needs, and whether it is the last; None when the model is done."""
+
+    @abstractmethod
+    def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
+        """Use the sums of all nodes."""
+
+    @abstractmethod
+    def result(self, model: State, design: Design) -> dict[str, Any]:
+        """Return what came of it."""
+
+    @abstractmethod
+    def answer(
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+    ) -> dict[str, Any]:
+        """Compute a node's sums.
+
+        Args:
+            values: of the complete rows, one column for each term, neither centred nor scaled.
+            others: their outcomes.
+        """
+
+    # --- researcher --------------------------------------------------------------------------
+
+    def start(self, params: Mapping[str, Any]) -> State:
+        return {"levels": None if self.categories else {}, "sums": None, "model": {}, "nodes": {}}
+
+    def instruct(self, state: State, view: View) -> Ask | Done:
+        to = tuple(state["nodes"]) or None
+        if state["levels"] is None:
+            return Ask(step=LEVELS, to=to, fold=Sum(), commit=False)
+        shared = {"levels": state["levels"]}
+        if state["sums"] is None:
+            return Ask(step=SUMS, shared=shared, to=to, fold=Sum(), commit=False)
+        design = self._design(state)
+        wanted = self.ask(state["model"])
+        if wanted is None:
+            return Done({**self.result(state["model"], design), "nodes": dict(state["nodes"])})
+        step, values, last = wanted
+        shared |= {"means": list(design.means), "scales": list(design.scales), **values}
+        return Ask(step=step, shared=shared, to=to, fold=Sum(), commit=last)
+
+    def finish(self, state: State, gathered: Gathered) -> State:
+        if lost := sorted(set(state["nodes"]) - set(gathered.replies)):
+            raise QuorumNotReached(
+                f"{', '.join(lost)} took part at first, but did not answer to the end: run the job again",
+                received=gathered.replies,
+                left_out=dict(gathered.left_out),
+            )
+        total = gathered.total.value
+        if state["levels"] is None:
+            nodes = dict.fromkeys(gathered.replies, 0)
+            return {**state, "nodes": nodes, "levels": all_levels(total, self.categories)}
+        if state["sums"] is None:
+            nodes = {node: int(reply.value["count"]) for node, reply in gathered.replies.items()}
+            state = {**state, "nodes": nodes, "sums": total}
+            return {**state, "model": self.begin(self._design(state), total)}
+        design = self._design(state)
+        return {**state, "model": self.advance(state["model"], design, total)}
+
+    def _design(self, state: State) -> Design:
+        design = Design(self.columns, state["levels"], intercept=self.with_intercept)
+        return scaled(design, state["sums"], centred=self.centred)
+
+    # --- node --------------------------------------------------------------------------------
+
+    def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        table = open_table(local)
+        if instruction.step == LEVELS:
+            return Contribution(told_levels(table, self.categories), float(len(table.frame)))
+        values = instruction.values
+        design = Design(
+            self.columns,
+            values["levels"],
+            values.get("means", ()),
+            values.get("scales", ()),
+            self.with_intercept,
+        )
+        used, terms, others = complete_rows(table, design, self.outcomes)
+        if instruction.step == SUMS:
+            self.check_outcomes(table, others)
+            told = sums_of(terms)
+        else:
+            told = self.answer(instruction, design, terms, others, table)
+        return Contribution(told, float(len(used)))
+
+    def check_outcomes(self, table: Table, others: Floats) -> None:
+        """Refuse outcomes that the model is not for.
+
+        Raises:
+            NodeFailure: `columns`.
+        """
+        return
