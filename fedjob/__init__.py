@@ -33,6 +33,7 @@ _NAMES = {
     "FedAvg": "fedjob.common.protocols.fedavg",
     "FedAvgM": "fedjob.common.optimizers.momentum",
     "FedBN": "fedjob.common.protocols.fedbn",
+    "FedBuff": "fedjob.common.protocols.fedbuff",
     "FedNova": "fedjob.common.protocols.fednova",
     "FedOpt": "fedjob.common.protocols.fedopt",
     "FedPer": "fedjob.common.protocols.fedper",
@@ -119,6 +120,7 @@ __all__ = [
     "FedAvg",
     "FedAvgM",
     "FedBN",
+    "FedBuff",
     "FedNova",
     "FedOpt",
     "FedPer",
@@ -226,6 +228,7 @@ if TYPE_CHECKING:
     from fedjob.common.protocols.evaluation import Evaluation
     from fedjob.common.protocols.fedavg import FedAvg
     from fedjob.common.protocols.fedbn import FedBN
+    from fedjob.common.protocols.fedbuff import FedBuff
     from fedjob.common.protocols.fednova import FedNova
     from fedjob.common.protocols.fedopt import FedOpt
     from fedjob.common.protocols.fedper import FedPer

@@ -38,6 +38,16 @@ def check_decay(what: str, value: Any) -> None:
         raise SpecError(f"{what} is a number from 0 to below 1, not {value!r}")
 
 
+def check_share(what: str, value: Any) -> None:
+    """Check a number above 0 and at most 1.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not _is_number(value) or not 0 < value <= 1:
+        raise SpecError(f"{what} is a number above 0 and at most 1, not {value!r}")
+
+
 def check_count(what: str, value: Any, least: int = 1) -> None:
     """Check a whole number of at least `least`.
 

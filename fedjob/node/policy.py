@@ -103,7 +103,7 @@ def judge(
         return replace(verdict, status="rejected", reason="unknown_researcher", detail=detail)
     if dataset is not None and wish.use == "private" and dataset.num_rows < ours.min_rows:
         return _no("min_rows", _too_few(dataset, wish.project, config), dataset)
-    if broken := ours.broken_by(asked.model_args, asked.training_args, asked.protect):
+    if broken := ours.broken_by(asked.model_args, asked.training_args, asked.protect, asked.rounds):
         detail = f"project {wish.project or 'default'}: {broken}{ask(config, dataset)}"
         return replace(verdict, status="rejected", reason="limits_exceeded", detail=detail)
     if not needs:
@@ -250,7 +250,9 @@ def _decided(
             over = "its time has passed"
         elif used := grant.used_up(uses_it=uses_it):
             over = used
-        elif outside := grant.limits.broken_by(asked.model_args, asked.training_args, asked.protect):
+        elif outside := grant.limits.broken_by(
+            asked.model_args, asked.training_args, asked.protect, asked.rounds
+        ):
             broken = broken or outside
         else:
             return replace(

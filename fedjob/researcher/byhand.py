@@ -13,6 +13,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.params import FileParams, save_params
 from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.protocols.base import Ask, Done, Gathered, View
+from fedjob.common.schedules import at_round
 from fedjob.common.types import Ref
 from fedjob.researcher.breakpoints import load_breakpoint
 from fedjob.researcher.replies import Replies, make_replies
@@ -124,7 +125,7 @@ class ByHand(ABC):
     @training_args.setter
     def training_args(self, training_args: Mapping[str, Any]) -> None:
         plain = plain_args("training_args", training_args)
-        TrainingArgs.parse(plain, extra_args=type(self._plan).extra_args)
+        TrainingArgs.parse(at_round(plain, 1), extra_args=type(self._plan).extra_args)
         runner = self._opened()
         runner.position = self._position = replace(runner.position, training_args=plain)
         runner.events.add("note", round_=runner.position.round + 1, text=f"training_args are now {plain}")

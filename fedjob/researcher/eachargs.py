@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
+from fedjob.common.plans.args import merged_args
+from fedjob.common.schedules import at_round
 from fedjob.common.types import check_party
 from fedjob.researcher.spec import plain_args
 
@@ -14,20 +16,11 @@ if TYPE_CHECKING:
     from fedjob.researcher.position import Position
     from fedjob.researcher.spec import JobSpec
 
-_LENGTHS = ("epochs", "num_updates")
-
-
-def merged_args(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return training arguments with others in their place; epochs stand in for updates, and the reverse."""
-    kept = dict(base)
-    if any(over.get(name) is not None for name in _LENGTHS):
-        kept = {name: value for name, value in kept.items() if name not in _LENGTHS}
-    return {**kept, **over}
-
 
 def training_args_of(spec: JobSpec, position: Position, ask: Ask, node: str) -> dict[str, Any]:
-    """Return what a node trains with: the job's arguments, the node's own, then the ask's."""
-    return merged_args(merged_args(position.training_args, spec.each.get(node, {})), ask.training_args)
+    """Return what a node trains with in this round: the job's arguments, the node's own, then the ask's."""
+    merged = merged_args(merged_args(position.training_args, spec.each.get(node, {})), ask.training_args)
+    return at_round(merged, position.round + 1)
 
 
 def checked_each(each: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:

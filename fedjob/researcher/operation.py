@@ -21,6 +21,7 @@ from fedjob.common.protocols.evaluation import Evaluation
 from fedjob.common.protocols.function import Function
 from fedjob.common.protocols.inference import Inference
 from fedjob.common.protocols.steps import Steps
+from fedjob.common.schedules import at_round
 from fedjob.researcher.artifact import Artifact
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.resultfile import PARAMS, load_manifest
@@ -110,7 +111,7 @@ def read_operation(
         return _steps(protocol, source, plan, raw)
     _check_aux(protocol, type(plan), source.entry)
     protocol.check_plan(type(plan))
-    TrainingArgs.parse(raw, extra_args=type(plan).extra_args)
+    TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 
 
@@ -126,7 +127,7 @@ def read_args(source: PlanSource, raw: Mapping[str, Any]) -> None:
     if isinstance(plan, FunctionPlan):
         plan.remote.check(raw)
     elif isinstance(plan, TrainingPlan):
-        TrainingArgs.parse(raw, extra_args=type(plan).extra_args)
+        TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
 
 
 def _only(plan: Any, training_plan: Any) -> Any:

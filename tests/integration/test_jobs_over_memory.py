@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedjob import FedAvg, Fraction, Hook, Job, JobFailed, Quorum, TorchPlan
+from fedjob import FedAvg, Fraction, Hook, Job, JobFailed, Quorum, StepDecay, TorchPlan
 from fedjob.common.endpoint import Endpoint
 from fedjob.common.errors import NoDatasets, ObjectMissing, PlanError, SpecError
 from fedjob.common.frame import decode_frame
@@ -185,13 +185,14 @@ def test_a_node_has_no_state_before_its_first_round_and_one_after(
 def test_other_training_arguments_are_in_the_tasks_from_the_next_round_on(
     session: Session, tasks: list[tuple[str, Task]]
 ) -> None:
-    job = make_job(session)
-    job.start_nodes_training_round(1)
-    job.update_parameters()
+    job = make_job(session, training_args={**ARGS, "lr": StepDecay(0.1, factor=0.5, every=1)})
+    for round_ in (1, 2):
+        job.start_nodes_training_round(round_)
+        job.update_parameters()
     job.training_args = {**ARGS, "lr": 0.01}
-    job.start_nodes_training_round(2)
+    job.start_nodes_training_round(3)
     job.close()
-    assert [task.training_args["lr"] for _, task in tasks] == [0.1] * 3 + [0.01] * 3
+    assert [task.training_args["lr"] for _, task in tasks] == [0.1] * 3 + [0.05] * 3 + [0.01] * 3
 
 
 @pytest.mark.feature("FB-48", "FB-49", "FB-56")
