@@ -25,6 +25,7 @@ CREATE TABLE datasets (
     reader TEXT NOT NULL,
     tags BLOB NOT NULL,
     options BLOB NOT NULL,
+    loading BLOB NOT NULL,
     mock TEXT NOT NULL,
     min_rows INTEGER NOT NULL,
     num_rows INTEGER NOT NULL,

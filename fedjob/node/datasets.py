@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Dataset:
     Args:
         min_rows: nothing is computed on fewer rows than these.
         num_rows, size_bytes, columns: as found when it was added; columns are `{name, type}`.
+        loading: a loading plan as plain data: names for plans -> names in the data; empty for none.
         mock: path of a safe stand-in of the same form; empty for none.
         description, contact: for researchers; the contact is the node's own where it is empty.
     """
@@ -41,6 +42,7 @@ class Dataset:
     reader: str
     tags: tuple[str, ...] = ()
     options: Mapping[str, str]
+    loading: Mapping[str, Any] = field(default_factory=dict)
     mock: str = ""
     min_rows: int = 0
     num_rows: int = 0
@@ -65,6 +67,7 @@ class Dataset:
             "description": self.description,
             "contact": self.contact,
             "options": dict(self.options),
+            "loading": dict(self.loading),
         }
 
     def opened_as(self, use: str) -> dict[str, Any]:
@@ -75,6 +78,7 @@ class Dataset:
             "reader": self.reader,
             "tags": list(self.tags),
             "options": dict(self.options),
+            "loading": dict(self.loading),
         }
 
 
@@ -97,15 +101,16 @@ class Datasets:
                     f"`fedjob node data remove {dataset.name}` or choose another name"
                 )
             self._database.execute(
-                "INSERT INTO datasets (name, path, reader, tags, options, mock, min_rows, num_rows, "
+                "INSERT INTO datasets (name, path, reader, tags, options, loading, mock, min_rows, num_rows, "
                 "size_bytes, columns, description, contact, added) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     dataset.name,
                     dataset.path,
                     dataset.reader,
                     pack(list(dataset.tags)),
                     pack(dict(dataset.options)),
+                    pack(dict(dataset.loading)),
                     dataset.mock,
                     dataset.min_rows,
                     dataset.num_rows,
@@ -181,6 +186,7 @@ def describe_dataset(
     tags: Iterable[str] = (),
     reader: str | None = None,
     options: Mapping[str, str] | None = None,
+    loading: Mapping[str, Any] | None = None,
     mock: Path | None = None,
     min_rows: int = 0,
     description: str = "",
@@ -190,6 +196,7 @@ def describe_dataset(
     """Open the data once and return what is registered of them.
 
     Args:
+        loading: a loading plan as plain data.
         warn: told where the mock is not of the data's form.
 
     Raises:
@@ -214,7 +221,7 @@ def describe_dataset(
     path = path.absolute()
     chosen = reader or guess_reader(path)
     given = dict(options or {})
-    found = describe(path, chosen, given)
+    found = describe(path, chosen, given, loading)
     columns = tuple(dict(column) for column in found.get("columns", ()))
     num_rows = int(found["num_rows"])
     if num_rows < min_rows:
@@ -223,7 +230,7 @@ def describe_dataset(
         )
     if mock is not None:
         mock = mock.absolute()
-        differences = _differences(columns, describe(mock, chosen, given).get("columns", ()))
+        differences = _differences(columns, describe(mock, chosen, given, loading).get("columns", ()))
         if differences:
             warn(f"the mock {mock} is not of the form of {path}: {differences}")
     for what, text in (("--description", description), ("--contact", contact)):
@@ -235,6 +242,7 @@ def describe_dataset(
         reader=chosen,
         tags=tags,
         options=given,
+        loading=dict(loading or {}),
         mock="" if mock is None else str(mock),
         min_rows=min_rows,
         num_rows=num_rows,
@@ -269,6 +277,7 @@ def _dataset(row: Any) -> Dataset:
         reader=row["reader"],
         tags=tuple(unpack(row["tags"])),
         options=unpack(row["options"]),
+        loading=unpack(row["loading"]),
         mock=row["mock"],
         min_rows=row["min_rows"],
         num_rows=row["num_rows"],

@@ -172,13 +172,13 @@ def resolve_local(
     """Describe local data for a job with `nodes="local"`.
 
     Args:
-        data: a path; `{"path": ..., "reader": ..., "options": {...}, "mock": ...}`; or a map from
+        data: a path; `{"path": ..., "reader": ..., "options": {...}, "loading": {...}, "mock": ...}`; or a map from
             node names to either, for a federation simulated in this process; None for a job without data.
         folder: of the job, with what it brings.
         use: `mock` reads the mocks.
 
     Returns:
-        node -> `{name, path, reader, tags, options, num_rows, version}`.
+        node -> `{name, path, reader, tags, options, loading, num_rows, version}`.
 
     Raises:
         SpecError: it is none of these, or can't be read.
@@ -204,10 +204,11 @@ def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
             f'nodes="local" takes data="file.csv" or data={{"path": ..., "reader": ..., "options": {{...}}}}; '
             f"found {item!r} for {node}"
         )
-    unknown = set(item) - {"path", "reader", "options", "name", "tags", "mock"}
+    unknown = set(item) - {"path", "reader", "options", "loading", "name", "tags", "mock"}
     if unknown:
         raise SpecError(
-            f"data for {node}: unknown keys {sorted(unknown)}; expected path, reader, options, name, tags, mock"
+            f"data for {node}: unknown keys {sorted(unknown)}; expected path, reader, options, loading, name, "
+            "tags, mock"
         )
     if use == "mock" and not item.get("mock"):
         raise SpecError(f"use='mock' needs a mock for {node}: data={{'path': ..., 'mock': ...}}")
@@ -215,13 +216,15 @@ def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
     path = private if use == "private" else Path(item["mock"]).expanduser().resolve()
     options = {str(key): value for key, value in dict(item.get("options") or {}).items()}
     reader = item.get("reader") or fitting_reader(path)
-    about = describe(path, reader, options)
+    loading = dict(item.get("loading") or {})
+    about = describe(path, reader, options, loading)
     return {
         "name": str(item.get("name") or private.stem),
         "path": str(path),
         "reader": reader,
         "tags": list(item.get("tags") or ()),
         "options": options,
+        "loading": loading,
         "num_rows": about.get("num_rows"),
         "version": about["version"],
     }

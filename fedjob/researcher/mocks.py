@@ -20,7 +20,7 @@ MAX_BYTES = 4 << 30
 
 def fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
     """Return a dataset's mock as a local dataset; see `DatasetHandle.mock`."""
-    from fedjob.common.readers import find_reader
+    from fedjob.common.readers import open_dataset
 
     if not handle.has_mock:
         raise SpecError(f"{handle} has no mock{_ask(handle)}")
@@ -50,10 +50,16 @@ def fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
             archive.unlink(missing_ok=True)
         begun.chmod(0o700)  # a folder that may not be written to can't be renamed
         begun.rename(folder)
-    options = told.get("options")
-    given = {str(key): str(value) for key, value in options.items()} if isinstance(options, dict) else {}
-    reader = find_reader(str(told.get("reader", "")))
-    return reader.open(next(folder.iterdir()), given, name=handle.name, tags=handle.tags)
+    told_parts = {part: told[part] for part in ("options", "loading") if isinstance(told.get(part), dict)}
+    return open_dataset(
+        {
+            **told_parts,
+            "path": next(folder.iterdir()),
+            "reader": str(told.get("reader", "")),
+            "name": handle.name,
+            "tags": handle.tags,
+        }
+    )
 
 
 def _ask(handle: DatasetHandle) -> str:

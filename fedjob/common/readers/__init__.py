@@ -1,23 +1,20 @@
-"""Readers of datasets, by name: one file of this folder for each.
+"""Readers of datasets, by name: one file of this folder for each, one line in the table.
 
-Importing this imports neither numpy nor pandas.
+Third parties add theirs as entry points of the group `fedjob.reader`. Importing this imports neither numpy nor pandas.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.readers.base import Dataset, Reader, check_path, files_of, version_of
-from fedjob.common.readers.csv import CsvReader
-from fedjob.common.readers.files import FilesReader
-from fedjob.common.readers.images import IMAGE_SUFFIXES, ImagesReader
-from fedjob.common.readers.mnist import MnistReader
-from fedjob.common.readers.npz import NpzReader
-from fedjob.common.readers.parquet import ParquetReader
+from fedjob.common.readers.images import IMAGE_SUFFIXES
+from fedjob.common.readers.loading import loaded_by
+from fedjob.common.readers.medical_folder import is_medical_folder
+from fedjob.common.registry import Registry
 
 __all__ = [
     "READERS",
@@ -30,10 +27,20 @@ __all__ = [
     "open_dataset",
 ]
 
-READERS: Mapping[str, Reader] = {
-    reader.name: reader
-    for reader in (CsvReader(), ParquetReader(), NpzReader(), MnistReader(), ImagesReader(), FilesReader())
-}
+READERS: Registry[Reader] = Registry(
+    "reader",
+    {
+        "csv": "fedjob.common.readers.csv:CsvReader",
+        "files": "fedjob.common.readers.files:FilesReader",
+        "images": "fedjob.common.readers.images:ImagesReader",
+        "medical-folder": "fedjob.common.readers.medical_folder:MedicalFolderReader",
+        "mnist": "fedjob.common.readers.mnist:MnistReader",
+        "npz": "fedjob.common.readers.npz:NpzReader",
+        "parquet": "fedjob.common.readers.parquet:ParquetReader",
+        "sql": "fedjob.common.readers.sql:SqlReader",
+        "torch": "fedjob.common.readers.torch:TorchReader",
+    },
+)
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -52,12 +59,7 @@ def find_reader(name: str) -> Reader:
     Raises:
         SpecError: there is none; the nearest is named.
     """
-    if name not in READERS:
-        nearest = difflib.get_close_matches(name, READERS, n=1, cutoff=0.0)[0]
-        raise SpecError(
-            f"there is no reader {name!r}; the nearest is {nearest!r}, and all are {', '.join(READERS)}"
-        )
-    return READERS[name]
+    return READERS.find(name)()
 
 
 def guess_reader(path: str | Path) -> str:
@@ -72,7 +74,7 @@ def guess_reader(path: str | Path) -> str:
         return "mnist"
     if checked.is_dir():
         if any(child.is_dir() for child in checked.iterdir()):
-            return "images"
+            return "medical-folder" if is_medical_folder(checked) else "images"
         kinds = {_SUFFIXES.get(child.suffix.lower(), "") for child in checked.iterdir()}
         if kinds in ({"csv"}, {"parquet"}):
             return kinds.pop()
@@ -105,7 +107,7 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
     """Open a dataset from plain data.
 
     Args:
-        info: `path`, and `name`, `reader`, `tags` and `options` where they are
+        info: `path`, and `name`, `reader`, `tags`, `options` and `loading` where they are
             known; without a reader it is guessed. `preprocess`: steps as plain data, and `learned`: what
             was found for them.
 
@@ -119,6 +121,8 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
     dataset = reader.open(
         path, info.get("options") or {}, name=str(info.get("name", "")), tags=tuple(info.get("tags") or ())
     )
+    if info.get("loading"):
+        dataset = loaded_by(dataset, info["loading"])
     if not info.get("preprocess"):
         return dataset
     from fedjob.common.preprocess.prepared import prepare
@@ -127,9 +131,15 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
 
 
 def describe(
-    path: str | Path, reader: str | None = None, options: Mapping[str, str] | None = None
+    path: str | Path,
+    reader: str | None = None,
+    options: Mapping[str, str] | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what an owner registers of a dataset, as plain data.
+
+    Args:
+        loading: a loading plan as plain data.
 
     Returns:
         `reader`, `num_rows`, `size_bytes`, `columns` (`[{"name", "type"}]`) and
@@ -139,7 +149,7 @@ def describe(
         SpecError: it can't be read with that reader and those options.
     """
     name = reader or guess_reader(path)
-    dataset = find_reader(name).open(path, options)
+    dataset = open_dataset({"path": path, "reader": name, "options": options, "loading": loading})
     return {
         "reader": name,
         "num_rows": dataset.num_rows,

@@ -30,6 +30,11 @@ def data() -> None:
 @click.option(
     "--option", "options", multiple=True, metavar="K=V", help="An option of the reader; repeatable."
 )
+@click.option(
+    "--loading-plan",
+    type=click.Path(path_type=Path),
+    help="What columns or modalities are called here: JSON or TOML, see docs/data.md.",
+)
 @click.option("--mock", type=click.Path(path_type=Path), help="A safe stand-in of the same form.")
 @click.option("--min-rows", type=int, default=0, help="Nothing is computed on fewer rows.")
 @click.option("--description", default="", help="What the data are; researchers read it.")
@@ -41,6 +46,7 @@ def data_add(
     tags: str,
     reader: str | None,
     options: tuple[str, ...],
+    loading_plan: Path | None,
     mock: Path | None,
     min_rows: int,
     description: str,
@@ -56,6 +62,8 @@ def data_add(
         if not equals or not key:
             raise SpecError(f"--option takes KEY=VALUE, not {option!r}")
         pairs[key] = value
+    from fedjob.common.readers.loading import read_loading_plan
+
     words = [tag.strip() for tag in tags.split(",") if tag.strip()]
     with open_database(home) as database:
         dataset = describe_dataset(
@@ -64,6 +72,7 @@ def data_add(
             tags=words,
             reader=reader,
             options=pairs,
+            loading=None if loading_plan is None else read_loading_plan(loading_plan).to_plain(),
             mock=mock,
             min_rows=min_rows,
             description=description,
@@ -142,6 +151,9 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
     click.echo(f"{'size':<13}{size(dataset.size_bytes)}")
     click.echo(f"{'tags':<13}{', '.join(dataset.tags) or '-'}")
     click.echo(f"{'options':<13}{', '.join(f'{k}={v}' for k, v in dataset.options.items()) or '-'}")
+    for part, names in dataset.loading.items():
+        for name, here in names.items():
+            click.echo(f"{part:<13}{name} = {here if isinstance(here, str) else ', '.join(here)}")
     table(("column", "type"), [(str(c["name"]), str(c["type"])) for c in dataset.columns], empty="no columns")
 
 

@@ -27,7 +27,7 @@ from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
 
 _STATE = "node_state_"
-_OPENED_BY = ("name", "path", "reader", "tags", "options", "preprocess")
+_OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess")
 
 
 class LocalFederation(Federation):
@@ -79,9 +79,13 @@ class LocalFederation(Federation):
     ) -> Collected:
         arrivals: dict[str, Arrival] = {}
         left_out: dict[str, str] = {}
-        for node in sorted(tasks):
+        busy: list[str] = []
+        for node in sorted(tasks, key=lambda node: (place.round_of(node), node)):  # who was asked first
             if until is not None and len(arrivals) >= until.k:
-                left_out[node] = "late"
+                if place.keep:
+                    busy.append(node)
+                else:
+                    left_out[node] = "late"
                 continue
             try:
                 arrival = self._work(node, tasks[node], place)
@@ -99,7 +103,7 @@ class LocalFederation(Federation):
                 received=arrivals,
                 left_out=left_out,
             )
-        return Collected(arrivals=arrivals, left_out=left_out)
+        return Collected(arrivals=arrivals, left_out=left_out, order=tuple(arrivals), busy=tuple(busy))
 
     def keep_states(self, named: Mapping[str, Collection[str]]) -> None:
         kept = {state for states in named.values() for state in states}
@@ -119,7 +123,8 @@ class LocalFederation(Federation):
         }
 
     def _work(self, node: str, task: Task, place: Place) -> Arrival:
-        key = work_key(job=place.job, round_=place.round, step=place.step, node=node, task=task)
+        round_ = place.round_of(node)
+        key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
         output = place.spool / f"local_{node}_{key[:16]}"
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
@@ -132,7 +137,7 @@ class LocalFederation(Federation):
         order = WorkOrder(
             key=key,
             job=place.job,
-            round=place.round,
+            round=round_,
             step=place.step,
             node=node,
             protocol=task.protocol,
@@ -157,7 +162,7 @@ class LocalFederation(Federation):
         )
         bench = self._benches.setdefault(node, Workbench())
         try:
-            done = bench.compute(order, self._emitter(node, place.round))
+            done = bench.compute(order, self._emitter(node, round_))
         except NodeFailure:
             raise
         except Exception as error:

@@ -1,0 +1,171 @@
+"""Tables that a database gives: an SQLite file, or any that SQLAlchemy reaches.
+
+The path is an SQLite file; or a TOML file of the owner's that says where the database is:
+
+    url = "postgresql://reader@db.hospital.example/patients"      as SQLAlchemy writes it, without a password
+    password_file = "/etc/fedjob/patients.password"                its first line; the file is the owner's alone
+    query = "SELECT age, sex, outcome FROM visits"                 here, or as the reader's option
+
+What stands in these files stays in them: messages name neither the URL nor the password. The query runs in a
+transaction that may only read, where the database knows such, and is always rolled back.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from fedjob.common.errors import MissingPackage, SpecError
+from fedjob.common.readers.base import Reader, check_file
+from fedjob.common.readers.table import TableDataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_ROWS = 5_000_000
+
+_SETTINGS = ("url", "password_file", "query")
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_TEXT = re.compile(r"'(?:[^']|'')*'")
+_BIND = re.compile(r"(?<![:\w\\]):(?=\w+(?!:))")
+_READ_ONLY: Mapping[str, Sequence[str]] = {
+    "sqlite": ("PRAGMA query_only = ON",),
+    "postgresql": ("SET TRANSACTION READ ONLY",),
+    "mysql": ("SET SESSION TRANSACTION READ ONLY", "START TRANSACTION"),
+    "mariadb": ("SET SESSION TRANSACTION READ ONLY", "START TRANSACTION"),
+    "oracle": ("SET TRANSACTION READ ONLY",),
+}
+
+
+class SqlDataset(TableDataset):
+    """The rows of one query."""
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        if self.path.suffix != ".toml":
+            return {}
+        try:
+            found = tomllib.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SpecError(f"{self.path.name} can't be read as TOML: {type(error).__name__}") from error
+        for name, value in found.items():
+            if name not in _SETTINGS or not isinstance(value, str):
+                raise SpecError(
+                    f"{self.path.name} gives {name!r}; expected {', '.join(_SETTINGS)}, each a text"
+                )
+        if "url" not in found:
+            raise SpecError(f"{self.path.name} gives no url: url = 'postgresql://reader@host/database'")
+        return found
+
+    @cached_property
+    def query(self) -> str:
+        """The statement that is run.
+
+        Raises:
+            SpecError: there is none, or two, or it does more than read.
+        """
+        given = [text for text in (self.options.get("query"), self._settings.get("query")) if text]
+        if len(given) != 1:
+            raise SpecError(
+                "reader sql takes one query, --option query='SELECT ...' or query = '...' in its TOML file; found "
+                f"{len(given)}"
+            )
+        bare = _TEXT.sub("''", _COMMENT.sub(" ", given[0])).strip().rstrip(";").strip()
+        if not re.match(r"(select|with|values)\b", bare, re.IGNORECASE) or ";" in bare:
+            raise SpecError("reader sql runs one statement that reads: it begins with SELECT, WITH or VALUES")
+        return given[0].strip().rstrip(";")
+
+    def read(self) -> pd.DataFrame:
+        import pandas as pd
+
+        try:
+            import sqlalchemy
+        except ImportError as error:
+            raise MissingPackage("reader sql needs SQLAlchemy: pip install 'fedjob[sql]'") from error
+        query = _BIND.sub(r"\:", self.query)  # a colon in it is no parameter of ours
+        with self._connection() as connection:
+            found = connection.execute(sqlalchemy.text(query))
+            rows = found.fetchmany(MAX_ROWS + 1)
+            names = list(map(str, found.keys()))
+        if len(rows) > MAX_ROWS:
+            raise SpecError(f"the query of {self.path.name} gives more than {MAX_ROWS} rows: narrow it down")
+        if len(set(names)) < len(names):
+            raise SpecError(f"the query of {self.path.name} gives two columns of one name: name them with AS")
+        return pd.DataFrame.from_records([tuple(row) for row in rows], columns=names, coerce_float=True)
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        import sqlalchemy
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.pool.NullPool)
+        except ImportError as error:
+            driver = error.name or "a driver"
+            raise MissingPackage(f"the database of {self.path.name} needs the package {driver}") from error
+        except (SQLAlchemyError, ValueError) as error:
+            raise SpecError(f"the url in {self.path.name} is none that SQLAlchemy knows") from error
+        try:
+            with engine.connect() as connection:
+                for statement in _READ_ONLY.get(engine.dialect.name, ()):
+                    connection.exec_driver_sql(statement)
+                yield connection
+                connection.rollback()
+        except (SQLAlchemyError, OSError) as error:  # whose words may quote the url, the query or values
+            raise SpecError(
+                f"the database of {self.path.name} does not answer, or refuses the query: {type(error).__name__}"
+            ) from error
+        finally:
+            engine.dispose()
+
+    def _url(self) -> Any:
+        from sqlalchemy.engine import URL, make_url
+
+        if not self._settings:
+            return URL.create(
+                "sqlite", database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"}
+            )
+        url = make_url(self._settings["url"])
+        if url.password:
+            raise SpecError(
+                f"the url in {self.path.name} holds a password: write it into a file of its own, and "
+                "password_file = '...' beside the url"
+            )
+        if "password_file" not in self._settings:
+            return url
+        file = Path(self._settings["password_file"]).expanduser()
+        try:
+            if file.stat().st_mode & 0o077:
+                raise SpecError(f"the password_file of {self.path.name} can be read by others: chmod 600 it")
+            return url.set(password=file.read_text(encoding="utf-8").partition("\n")[0])
+        except OSError as error:
+            raise SpecError(
+                f"the password_file of {self.path.name} can't be read: {error.strerror}"
+            ) from error
+
+
+class SqlReader(Reader):
+    """Reads databases."""
+
+    name: ClassVar[str] = "sql"
+    options: ClassVar[Mapping[str, str]] = {
+        "query": "the statement whose rows are the data, SELECT ...",
+        "target": "the column that .arrays() gives as targets (default the last)",
+    }
+
+    def open(
+        self,
+        path: str | Path,
+        options: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+    ) -> SqlDataset:
+        checked, given = self.check(path, options)
+        return SqlDataset(check_file(checked, self.name), given, name=name, tags=tags)

@@ -1,0 +1,77 @@
+"""Data that a torch Dataset of the approved plan reads: the node gives the place, the plan the class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from fedjob.common.errors import SpecError
+from fedjob.common.readers.base import Reader
+from fedjob.common.readers.files import FilesDataset
+
+D = TypeVar("D")
+
+
+class TorchDataset(FilesDataset):
+    """A file or folder with as many examples as its owner says; `.items` are the files.
+
+    In a plan, with a class that is part of the plan's text:
+
+        def training_data(self, dataset, training_args):
+            return dataset.build(Scans, size=64)          # Scans(dataset.path, size=64)
+    """
+
+    @property
+    def num_rows(self) -> int:
+        """The number of examples, as the owner registered it.
+
+        Raises:
+            SpecError: it was not registered.
+        """
+        given = self.options.get("rows", "")
+        if not given.isdecimal() or int(given) < 1:
+            raise SpecError(
+                f"reader torch can't count examples that a plan's class reads: register --option rows=N, found {given!r}"
+            )
+        return int(given)
+
+    def build(self, kind: type[D], /, *args: Any, **more: Any) -> D:
+        """Return `kind(path, *args, **more)`.
+
+        Args:
+            kind: a map-style Dataset of torch, `__len__` and `__getitem__`.
+
+        Raises:
+            SpecError: it is none, or has more examples than the owner registered.
+        """
+        if not (isinstance(kind, type) and hasattr(kind, "__len__") and hasattr(kind, "__getitem__")):
+            raise SpecError(
+                f"dataset.build takes a Dataset class with __len__ and __getitem__, not {kind!r:.100}"
+            )
+        make: Any = kind
+        built = make(self.path, *args, **more)
+        if len(built) > self.num_rows:
+            raise SpecError(
+                f"{kind.__name__} has {len(built)} examples; its owner registered {self.num_rows} (option rows)"
+            )
+        found: D = built
+        return found
+
+
+class TorchReader(Reader):
+    """Reads nothing itself: hands the place to a class of the plan's."""
+
+    name: ClassVar[str] = "torch"
+    options: ClassVar[Mapping[str, str]] = {"rows": "how many examples there are"}
+
+    def open(
+        self,
+        path: str | Path,
+        options: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+    ) -> TorchDataset:
+        checked, given = self.check(path, options)
+        return TorchDataset(checked, given, name=name, tags=tags)
