@@ -4,7 +4,7 @@ The events of a step that is worked on in batches, in their order:
 
     batch   {of: null}                         batches come; how many is not said. `of: 1` for a single one
     batch   {n: 1, state: "started"}           once for each, in order; the last one has `last: true`
-    result  {n: 1, rows: 4, value}             what it gave, where that may leave the node by itself
+    result  {n: 1, num_rows: 4, value}             what it gave, where that may leave the node by itself
     batch   {state: "all-done", ok, failed}    all batches were tried
     batch   {state: "retrying", items}         the items of failed batches are tried one by one
 """
@@ -187,7 +187,7 @@ class _Batches:
                 ) from error
             return
         self.in_a_row = 0
-        self.say("result", {"n": number, "rows": len(places), **self.told(part)})
+        self.say("result", {"n": number, "num_rows": len(places), **self.told(part)})
 
     def retry(self) -> Iterator[Failed]:
         """Try the items of failed batches one by one; yield those that fail again."""

@@ -89,7 +89,7 @@ def test_items_are_worked_on_in_batches_that_are_counted_in_order(tmp_path: Path
     assert [body["n"] for body in began] == [1, 2, 3]
     assert [body.get("last", False) for body in began] == [False, False, True]
     results = [body for type_, body in bench.said if type_ == "result"]
-    assert [body["rows"] for body in results] == [4, 4, 2]
+    assert [body["num_rows"] for body in results] == [4, 4, 2]
     assert [value for body in results for value in body["value"]] == whole
 
 
@@ -108,8 +108,8 @@ def test_without_a_finish_what_the_batches_gave_is_joined(tmp_path: Path) -> Non
     total = Bench(tmp_path, stepping.Total)
     assert total.value(items=Items(batch=1)) == 3
     assert [body for type_, body in total.said if type_ == "result"] == [
-        {"n": 1, "rows": 1},
-        {"n": 2, "rows": 1},
+        {"n": 1, "num_rows": 1},
+        {"n": 2, "num_rows": 1},
     ], "what finish makes one answer of stays at the node"
 
 
