@@ -49,6 +49,13 @@ def groups_of(table: Table, by: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
     return _crossed(table, table.all_rows, by)
 
 
+def told_rows(statistics: Statistics, table: Table) -> int:
+    """Return how many rows are in groups that may be told of."""
+    groups, ungrouped = groups_of(table, statistics.by)
+    allowed = table.admit([Telling(rows, excused=ungrouped) for rows in groups.values()])
+    return sum(len(rows) for rows, may in zip(groups.values(), allowed, strict=True) if may)
+
+
 def first_sums(statistics: Statistics, table: Table) -> Sums:
     """Return counts, sums, histograms and tables of every group, and the first counts for quantiles."""
     groups, ungrouped = groups_of(table, statistics.by)

@@ -11,6 +11,7 @@ import numpy as np
 from fedjob.common.analytics.columns import Rows
 from fedjob.common.analytics.releases import Telling
 from fedjob.common.errors import NodeFailure, SpecError
+from fedjob.common.readers.base import EXTREMES, flag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +28,14 @@ class Table:
     Args:
         min_rows: nothing is told of fewer rows; 0 where the owner sets no limit.
         admit: decides which of several numbers may be told.
+        tells_extremes: the smallest and largest values, which are single rows', may be told.
     """
 
     node: str
     frame: pd.DataFrame
     min_rows: int
     admit: Admit
+    tells_extremes: bool = True
 
     @property
     def all_rows(self) -> Rows:
@@ -73,4 +76,10 @@ def open_table(local: Local) -> Table:
         source, kept = local.data.source()
     except SpecError as error:
         raise NodeFailure(local.node, "min_rows", str(error)) from error
-    return Table(local.node, frame, min_rows, lambda tellings: book.admit(source, kept, tellings))
+    return Table(
+        local.node,
+        frame,
+        min_rows,
+        lambda tellings: book.admit(source, kept, tellings),
+        flag(local.data.options, EXTREMES, default=False),
+    )

@@ -138,7 +138,8 @@ class ModelProtocol(FederatedProtocol):
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         table = open_table(local)
         if instruction.step == LEVELS:
-            return Contribution(told_levels(table, self.categories), float(len(table.frame)))
+            levels = told_levels(table, self.categories)
+            return Contribution(levels, float(max(sum(counts.values()) for counts in levels.values())))
         values = instruction.values
         design = Design(
             self.columns,

@@ -29,7 +29,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from fedjob.common.analytics import report
-from fedjob.common.analytics.cells import centred_sums, extremes, first_sums, quantile_counts
+from fedjob.common.analytics.cells import centred_sums, extremes, first_sums, quantile_counts, told_rows
 from fedjob.common.analytics.columns import check_names
 from fedjob.common.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
 from fedjob.common.analytics.table import open_table
@@ -271,24 +271,19 @@ class Statistics(FederatedProtocol):
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         table = open_table(local)
+        weight = float(told_rows(self, table))
         told: dict[str, Any] = {}
         if instruction.step == FIRST:
             told = first_sums(self, table)
-            if self.min or self.max:
-                if table.min_rows and local.data.options.get("extremes", "no") not in (
-                    "yes",
-                    "true",
-                    "1",
-                    "on",
-                ):
-                    told["withheld"] += len(_together(self.min, self.max))
-                else:
-                    told["extremes"] = extremes(self, table)
+            if (self.min or self.max) and table.tells_extremes:
+                told["extremes"] = extremes(self, table)
+            elif self.min or self.max:
+                told["withheld"] += len(_together(self.min, self.max))
         if instruction.step == CENTRED:
             told = centred_sums(self, table, instruction["spread"], instruction["joint"])
         if instruction.step != FIRST and self.quantiles:
             told |= quantile_counts(self, table, instruction["brackets"])
-        return Contribution(told, float(len(table.frame)))
+        return Contribution(told, weight)
 
 
 def _together(*names: tuple[str, ...]) -> tuple[str, ...]:

@@ -143,6 +143,14 @@ def identity_of(file: Path, folder: Path) -> Identity:
     return Identity(id_, found.st_mtime, f"size:{found.st_size}")
 
 
+EXTREMES = "extremes"
+
+ANY_OPTIONS: Mapping[str, str] = {
+    EXTREMES: "yes or no: statistics may tell smallest and largest values, although min_rows is set (default no)"
+}
+"""Options that every reader has."""
+
+
 class Reader(ABC):
     """Opens one kind of file or folder."""
 
@@ -170,10 +178,10 @@ class Reader(ABC):
         """Return path and options if there is something to read and all options are known."""
         given = {str(key): str(setting) for key, setting in (options or {}).items()}
         for key in given:
-            if key not in self.options:
-                near = difflib.get_close_matches(key, self.options, n=1, cutoff=0.0)
-                advice = f"the nearest is {near[0]!r}" if near else "it has none"
-                raise SpecError(f"reader {self.name} has no option {key!r}; {advice}")
+            if key not in self.options and key not in ANY_OPTIONS:
+                near = difflib.get_close_matches(key, [*self.options, *ANY_OPTIONS], n=1, cutoff=0.0)
+                raise SpecError(f"reader {self.name} has no option {key!r}; the nearest is {near[0]!r}")
+        flag(given, EXTREMES, default=False)
         return check_path(Path(path)), given
 
 
