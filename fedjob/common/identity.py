@@ -37,15 +37,16 @@ class Identity:
         return cls(party, Ed25519PrivateKey.generate())
 
     @classmethod
-    def load_or_create(cls, folder: Path, party: str | None = None) -> Identity:
+    def load_or_create(cls, folder: Path, party: str | None = None, *, key: Path | None = None) -> Identity:
         """Return the identity kept in `folder`, made on first use.
 
         Args:
             folder: `home/"keys"`.
             party: the expected name; may be left out once it is stored.
+            key: file of a private key to use; it is copied into `folder`. None makes one.
 
         Raises:
-            ConfigError: no name is known, another one is stored, or the key file is unusable.
+            ConfigError: no name is known, another one or another key is stored, or a key file is unusable.
         """
         key_path, party_path = folder / "ed25519", folder / "party"
         stored = party_path.read_text(encoding="utf-8").strip() if party_path.exists() else None
@@ -62,13 +63,15 @@ class Identity:
                     f"remove {folder} and enrol again under another name"
                 )
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fresh = Ed25519PrivateKey.generate()
+            fresh = Ed25519PrivateKey.generate() if key is None else _read_key(key)
             write_atomic(key_path, fresh.private_bytes_raw().hex().encode() + b"\n", mode=0o600)
-        key = _read_key(key_path)
+        own = _read_key(key_path)
+        if key is not None and _read_key(key).public_key() != own.public_key():
+            raise ConfigError(f"{folder} holds another key than {key}: use another --home")
         if stored is None:
             # Written after the key: a name without a key means that a key was lost.
             write_atomic(party_path, name.encode() + b"\n")
-        return cls(name, key)
+        return cls(name, own)
 
     def sign(self, data: bytes) -> bytes:
         """Return the 64-byte signature of `data`."""
@@ -90,6 +93,10 @@ def _public_key(key_hex: str) -> Ed25519PublicKey:
 
 
 def _read_key(path: Path) -> Ed25519PrivateKey:
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no key file {path}: expected 64 hex digits, as in keys/ed25519 of a home"
+        )
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         raise ConfigError(f"others may read {path} (mode {mode:o}): run `chmod 600 {path}`")

@@ -45,10 +45,19 @@ class Roster:
         self._refresh = refresh
         self._clock = clock
         self._refreshed: float | None = None
+        self._pins: dict[str, str] = {}
         self.last_error: Exception | None = None
 
+    def pin(self, keys: Mapping[str, str]) -> None:
+        """Let these parties have these keys and no others: with another one they are unknown here.
+
+        Args:
+            keys: party -> public key in hex.
+        """
+        self._pins.update(keys)
+
     def key_of(self, party: str) -> str | None:
-        """Return the public key of a party in hex; None if it is unknown or revoked."""
+        """Return the public key of a party in hex; None if it is unknown or revoked, or has not its pinned key."""
         entry = self._find(party)
         return None if entry is None else entry.key_hex
 
@@ -83,4 +92,6 @@ class Roster:
         entry = self._parties.get(party)
         if entry is None and self.refresh():
             entry = self._parties.get(party)
-        return None if entry is None or entry.revoked else entry
+        if entry is None or entry.revoked or self._pins.get(party, entry.key_hex) != entry.key_hex:
+            return None
+        return entry

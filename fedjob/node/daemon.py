@@ -547,6 +547,7 @@ class Daemon:
             "workers": self._workers.facts(),
             "resources": self._book.ledger.facts(),
             "is_open": self._book.is_open,
+            "verifier": self._parts.config.verifier,
         }
         packed = pack(facts)
         if packed != self._facts:

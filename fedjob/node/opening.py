@@ -34,18 +34,25 @@ LOG_BYTES = 5 * 1024 * 1024
 
 
 def init_node(
-    home: NodeHome, node: str, *, hub: str | None, invite: Path | None, tls_ca: Path | None = None
+    home: NodeHome,
+    node: str,
+    *,
+    hub: str | None,
+    invite: Path | None,
+    tls_ca: Path | None = None,
+    key: Path | None = None,
 ) -> None:
     """Make a node's home and enrol it; doing it again with the same id and hub changes nothing.
 
     Args:
         tls_ca: the certificate of the hub's own authority.
+        key: file of a private key to use; None makes one.
 
     Raises:
         FedjobError: the home holds somebody else, or the hub refuses or does not answer.
     """
     home.create()
-    identity = Identity.load_or_create(home.keys, node)
+    identity = Identity.load_or_create(home.keys, node, key=key)
     if (home.root / MEMBERSHIP_NAME).exists():
         known = load_membership(home.root)
         wanted = hub or (known.hub_url if invite is None else Invitation.load(invite).hub)

@@ -340,6 +340,8 @@ class Job(Asking, Living, Looking, ByHand):
         session = self._at_home()
         if not self._spec.datasets:
             self._resolve(session)
+        elif session is not None:
+            session.meet(self._spec.datasets)
         return session
 
     def _at_home(self) -> Session | None:
@@ -377,6 +379,8 @@ class Job(Asking, Living, Looking, ByHand):
                 f"job's data{where}: {', '.join(datasets)}"
             )
         check_enough(spec, len(datasets), f"{len(datasets)} have the job's data{where}")
+        if session is not None:
+            session.meet(datasets)
         self._spec = replace(spec, datasets=attach(spec.preprocess, self._data, datasets))
         self._spec.save(self._folder.spec)
         if session is not None:
@@ -587,7 +591,7 @@ class Job(Asking, Living, Looking, ByHand):
                     owner_key=session.identity.public_key_hex,
                     federation=session.federation,
                 )
-                position = replace(position, node_states={})
+                position = replace(position, node_states={}, under_way={})
         folder = _owning_folder(found, spec) if home is None else None
         if folder is None:
             base = session.home if session is not None and home is None else home_path(home)

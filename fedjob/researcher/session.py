@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.config import load_config
 from fedjob.common.endpoint import Endpoint
 from fedjob.common.enrol import (
     MEMBERSHIP_NAME,
@@ -35,12 +37,16 @@ from fedjob.common.types import Address
 from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_from_wire
 from fedjob.researcher.home import home_path
 from fedjob.researcher.homejobs import HomeJobs
+from fedjob.researcher.knownnodes import FILE_NAME, KnownNodes
 from fedjob.researcher.login import Login, Prompt, Proving
 from fedjob.researcher.login import login as log_in
 from fedjob.researcher.release import release_again
+from fedjob.researcher.settings import ResearcherConfig
 
 if TYPE_CHECKING:
     from fedjob.researcher.following import FollowedJob
+
+_log = logging.getLogger("fedjob")
 
 ASK_AGAIN_S = 0.7
 """After which a question without an answer is asked again."""
@@ -73,6 +79,8 @@ class Session(HomeJobs):
         self.repository = repository
         self.roster = roster
         self.lock = threading.RLock()
+        self.strict = load_config(ResearcherConfig, home).strict
+        """Whether nodes that `known_nodes` does not name are refused."""
         self.prove: Callable[[], str] = Proving(home)
         """Returns what nodes' verifiers are shown beside the signature; see docs/identity.md."""
         self._outbox = outbox
@@ -228,6 +236,18 @@ class Session(HomeJobs):
         """
         return log_in(self.home, self.identity, issuer=issuer, client_id=client_id, tell=tell, tls_ca=tls_ca)
 
+    def meet(self, nodes: Iterable[str]) -> None:
+        """Hold the keys of nodes that a job uses against those that this home knows; see `knownnodes`.
+
+        Raises:
+            NotPermitted: a node has another key than before, or is new and this home is strict.
+        """
+        keys = {node: key for node in nodes if (key := self.roster.key_of(node)) is not None}
+        new = KnownNodes(self.home).meet(keys, strict=self.strict)
+        self.roster.pin(keys)
+        if new:
+            _log.warning("new nodes, whose keys are trusted from now on (%s): %s", FILE_NAME, ", ".join(new))
+
     def _expected(self, started: float) -> list[str]:
         presence = self.endpoint.presence()
         unknown_counts = time.monotonic() - started < PRESENCE_GRACE_S
@@ -257,6 +277,8 @@ def connect(
     id: str | None = None,
     invite: str | Path | None = None,
     tls_ca: str | Path | None = None,
+    key: str | Path | None = None,
+    strict: bool | None = None,
     timeout_s: float = 10.0,
 ) -> Session:
     """Connect to a federation and make this the default session.
@@ -267,6 +289,8 @@ def connect(
         id: this researcher's id, when the home is new; None takes one from the machine's name.
         invite: an invitation file, where the hub is not on this machine.
         tls_ca: certificate of the hub's own authority, when the home is new.
+        key: file with a key to use, when the home is new; None makes one.
+        strict: refuse nodes that the home's `known_nodes` does not name; None for the home's setting.
         timeout_s: to reach hub and broker.
 
     Raises:
@@ -275,7 +299,7 @@ def connect(
         NotPermitted: the hub does not take this party.
     """
     folder = home_path(home)
-    membership, identity = join(folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca)
+    membership, identity = join(folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key)
     roster = Roster(fetch_parties(membership), refresh=lambda: fetch_parties(membership))
     transport = MqttTransport(
         membership.broker_url,
@@ -293,6 +317,7 @@ def connect(
         repository.close()
         raise
     session = Session(folder, membership, identity, endpoint, repository, roster, outbox)
+    session.strict = session.strict if strict is None else strict
     _default.session = session
     release_again(session)
     return session
@@ -305,6 +330,7 @@ def join(
     id: str | None,
     invite: str | Path | None,
     tls_ca: str | Path | None = None,
+    key: str | Path | None = None,
 ) -> tuple[Membership, Identity]:
     """Return a home's membership, enrolling at the hub if it has none.
 
@@ -319,7 +345,7 @@ def join(
             )
         invitation = None if invite is None else Path(invite)
         party = id or (default_party() if invitation is None else Invitation.load(invitation).party)
-        identity = Identity.load_or_create(home / "keys", party)
+        identity = Identity.load_or_create(home / "keys", party, key=None if key is None else Path(key))
         membership = enrol(
             hub,
             party,
@@ -333,7 +359,9 @@ def join(
     membership = load_membership(home)
     if id is not None and id != membership.party:
         raise ConfigError(f"{home} is the home of {membership.party!r}, not of {id!r}: give another home")
-    identity = Identity.load_or_create(home / "keys", membership.party)
+    identity = Identity.load_or_create(
+        home / "keys", membership.party, key=None if key is None else Path(key)
+    )
     info = fetch_hub(hub or membership.hub_url, verify=membership.verify)
     if info.federation != membership.federation:
         raise ConfigError(

@@ -13,6 +13,7 @@ class ResearcherConfig:
         max_jobs: how many jobs of the home run at once; the others queue.
         max_tries: how often scheduling of a job is tried, unless the job says otherwise.
         retry_min_s, retry_max_s: between two tries; it doubles from the one to the other.
+        strict: nodes that `known_nodes` in the home does not name are refused.
         owner_name, owner_org, owner_role: how the researcher describes themselves to node owners.
     """
 
@@ -20,6 +21,7 @@ class ResearcherConfig:
     max_tries: int = field(default=10, metadata={"at_least": 1})
     retry_min_s: float = field(default=10.0, metadata={"at_least": 0})
     retry_max_s: float = field(default=600.0, metadata={"at_least": 0})
+    strict: bool = False
     owner_name: str = ""
     owner_org: str = ""
     owner_role: str = ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from fedjob.common.errors import ConfigError, RepositoryUnreachable
 from tests.processes import Processes
 
 
-@pytest.mark.feature("FB-14")
+@pytest.mark.feature("FB-14", "BF-45")
 def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processes, tmp_path: Path) -> None:
     hub = processes.start(
         "fedjob", "hub", "start", "--home", tmp_path / "hub", "--port", "0", "--mqtt-port", "0", name="hub"
@@ -20,12 +22,20 @@ def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processe
     url = hub.wait_for(r"hub ready: (\S+)")[1]
     home = tmp_path / "alice"
     processes.run("fedjob", "init", "--home", home, "--id", "alice", "--hub", url)
+    key = home / "keys" / "ed25519"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
     keys = set()
     for _ in range(2):
         with connect(home=home) as session:
             assert session.party == "alice"
             keys.add(session.identity.public_key_hex)
     assert len(keys) == 1
+    own = shutil.copy(key, tmp_path / "own.key")
+    options = ("--home", tmp_path / "carol", "--id", "carol", "--hub", url, "--key", own)
+    processes.run("fedjob", "init", "--strict", *options)
+    with connect(home=tmp_path / "carol") as session:
+        assert session.identity.public_key_hex in keys
+        assert session.strict
     with connect(hub=url, home=tmp_path / "nobody") as session:
         given = session.party  # enrolled by itself, under a name of its own
     with connect(home=tmp_path / "nobody") as session:

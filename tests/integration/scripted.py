@@ -173,7 +173,7 @@ class Field:
         self.nodes[name] = ScriptedNode(self, name, says, **more)
         return self.nodes[name].start()
 
-    def session(self, home: Path, party: str = "lab", **settings: float) -> Session:
+    def session(self, home: Path, party: str = "lab", **settings: float | str) -> Session:
         """Open a researcher's session; `settings` go into the home's config.toml."""
         home.mkdir(exist_ok=True)
         lines = [f"{key} = {value}\n" for key, value in settings.items()]

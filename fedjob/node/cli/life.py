@@ -21,6 +21,7 @@ from fedjob.common.cli import json_option, size
 from fedjob.common.codec import unpack
 from fedjob.common.config import load_config
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
+from fedjob.common.identity import Identity
 from fedjob.node.cli.home import home_option, name_of, open_database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grants import Grants
@@ -44,11 +45,21 @@ STOP_WITHIN_S = 30.0
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Certificate of the hub's own authority, where it has one; keep the file where it is.",
 )
-def init(home: NodeHome, name: str, hub: str | None, invite: Path | None, tls_ca: Path | None) -> None:
+@click.option(
+    "--key", type=click.Path(path_type=Path, dir_okay=False), help="File with a key to use; none makes one."
+)
+def init(
+    home: NodeHome,
+    name: str,
+    hub: str | None,
+    invite: Path | None,
+    tls_ca: Path | None,
+    key: Path | None,
+) -> None:
     """Make a node's home and join a federation."""
     if hub is None and invite is None:
         raise SpecError("say where the hub is: --hub URL, or --invite FILE")
-    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca)
+    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, key=key)
     click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
 
 
@@ -157,11 +168,13 @@ def status(home: NodeHome, as_json: bool) -> None:
         queue = TaskStore(database).counts()
         facts = {
             "node": name_of(home),
+            "key": Identity.load_or_create(home.keys).public_key_hex,
             "home": str(home.root),
             "running": pid is not None,
             "pid": pid,
             "connected": bool(live.get("connected")),
             "approval": config.approval,
+            "verifier": live.get("verifier", config.verifier),
             "workers": config.workers,
             "threads": config.torch_threads,
             "datasets": len(Datasets(database).all()),

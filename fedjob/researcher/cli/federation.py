@@ -23,15 +23,29 @@ from fedjob.researcher.cli.home import HOME
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Certificate of the hub's own authority, where it has one; keep the file where it is.",
 )
-def init(home: Path | None, party: str, invite: str | None, hub: str | None, tls_ca: Path | None) -> None:
+@click.option("--key", type=click.Path(dir_okay=False), help="File with a key to use; none makes one.")
+@click.option("--strict", is_flag=True, help="Refuse nodes that the home's known_nodes does not name.")
+def init(
+    home: Path | None,
+    party: str,
+    invite: str | None,
+    hub: str | None,
+    tls_ca: Path | None,
+    key: str | None,
+    strict: bool,
+) -> None:
     """Make a researcher's home: a key pair, and membership in a federation."""
+    from fedjob.common.config import set_config
     from fedjob.researcher.home import home_path
     from fedjob.researcher.session import join
+    from fedjob.researcher.settings import ResearcherConfig
 
     if hub is None and invite is None:
         raise click.UsageError("give --hub URL for a hub on this machine, or --invite FILE for any other")
     folder = home_path(home)
-    membership, _ = join(folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca)
+    membership, _ = join(folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca, key=key)
+    if strict:
+        set_config(ResearcherConfig, folder, "strict", "on")
     click.echo(f"{membership.party} is a researcher of {membership.federation}; home: {folder}")
 
 

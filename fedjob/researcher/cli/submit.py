@@ -16,20 +16,24 @@ if TYPE_CHECKING:
     from fedjob.researcher.job import Job
 
 _WHAT = click.argument("what", metavar="FILE.py|SPEC|ID", type=str)
+_STRICT = click.option(
+    "--strict", is_flag=True, help="Refuse nodes that the home's known_nodes does not name."
+)
 
 
 @click.command()
 @_WHAT
 @HOME
 @click.option("--token", help="Names this submission for good: submitted again, it is the same job.")
+@_STRICT
 @json_option
-def submit(what: str, home: Path | None, token: str | None, as_json: bool) -> None:
+def submit(what: str, home: Path | None, token: str | None, strict: bool, as_json: bool) -> None:
     """Hand a job over to a process of its own, and return.
 
     FILE.py is a script with a line `job = Job(...)`; SPEC a folder or a zip with a
     job.json; ID a draft of this home.
     """
-    job = _job(what, home)
+    job = _job(what, home, strict)
     made = job.submit(token=token)
     if made.id != job.id:
         job.delete()  # the token's job is older than this draft
@@ -42,10 +46,11 @@ def submit(what: str, home: Path | None, token: str | None, as_json: bool) -> No
 @click.command()
 @_WHAT
 @HOME
+@_STRICT
 @json_option
-def check(what: str, home: Path | None, as_json: bool) -> None:
+def check(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
     """Ask every node whether the job may run there; nothing is filed. The exit code is 1 if one says no."""
-    job = _job(what, home)
+    job = _job(what, home, strict)
     try:
         checks = job.check()
     finally:
@@ -64,10 +69,11 @@ def check(what: str, home: Path | None, as_json: bool) -> None:
 @click.command()
 @_WHAT
 @HOME
+@_STRICT
 @json_option
-def request(what: str, home: Path | None, as_json: bool) -> None:
+def request(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
     """Ask the nodes' owners to allow the job; it stays a draft, to be submitted by its ID."""
-    job = _job(what, home)
+    job = _job(what, home, strict)
     filed = job.request()
     if as_json:
         print_json({"id": job.id, "grants": filed})
@@ -78,7 +84,7 @@ def request(what: str, home: Path | None, as_json: bool) -> None:
     )
 
 
-def _job(what: str, home: Path | None) -> Job:
+def _job(what: str, home: Path | None, strict: bool) -> Job:
     """Return the draft that is meant."""
     from fedjob.researcher.home import home_path
     from fedjob.researcher.job import Job
@@ -94,5 +100,5 @@ def _job(what: str, home: Path | None) -> Job:
     else:
         job = Job.open(folder_of(home, what).path)
     if not job.spec.local and job.requests is None:
-        connect(home=where)
+        connect(home=where, strict=strict or None)
     return job

@@ -44,6 +44,26 @@ def test_a_lost_key_is_not_silently_replaced(tmp_path: Path) -> None:
         Identity.load_or_create(tmp_path, "hospital")
 
 
+@pytest.mark.feature("BF-45")
+def test_a_key_of_ones_own_is_used_and_no_other_in_its_place(tmp_path: Path) -> None:
+    mine = Identity.load_or_create(tmp_path / "mine", "hospital")
+    file = tmp_path / "mine" / "ed25519"
+    used = Identity.load_or_create(tmp_path / "keys", "clinic", key=file)
+    assert used.public_key_hex == mine.public_key_hex
+    assert stat.S_IMODE((tmp_path / "keys" / "ed25519").stat().st_mode) == 0o600
+    assert Identity.load_or_create(tmp_path / "keys", key=file).party == "clinic"
+    Identity.load_or_create(tmp_path / "other", "hospital")
+    with pytest.raises(ConfigError, match="holds another key than"):
+        Identity.load_or_create(tmp_path / "other", key=file)
+    file.chmod(0o604)
+    with pytest.raises(ConfigError, match=r"others may read .*chmod 600"):
+        Identity.load_or_create(tmp_path / "third", "hospital", key=file)
+    with pytest.raises(ConfigError, match="there is no key file"):
+        Identity.load_or_create(tmp_path / "third", "hospital", key=tmp_path / "none")
+    assert not (tmp_path / "third" / "ed25519").exists()
+
+
+@pytest.mark.feature("BF-45")
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     Identity.load_or_create(tmp_path, "hospital")
     (tmp_path / "ed25519").chmod(0o644)

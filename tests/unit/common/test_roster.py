@@ -38,6 +38,16 @@ def test_unknown_senders_make_it_ask_at_most_once_a_second() -> None:
     assert asked == [100.0, 101.0]
 
 
+def test_a_pinned_key_that_changes_makes_its_party_unknown() -> None:
+    parties = {"site": Entry("node", "aa")}
+    roster = Roster(parties, lambda: parties, clock=iter(range(100)).__next__)
+    roster.pin({"site": "aa"})
+    assert (roster.key_of("site"), roster.role_of("site")) == ("aa", "node")
+    parties = {"site": Entry("node", "bb")}
+    roster.refresh()
+    assert (roster.key_of("site"), roster.role_of("site")) == (None, None)
+
+
 def test_a_hub_that_is_away_takes_nobody_off_the_list() -> None:
     def refresh() -> dict[str, Entry]:
         raise OSError("no route")
