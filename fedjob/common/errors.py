@@ -267,14 +267,28 @@ class LimitsExceeded(NodeFailure):
 
 
 class QuorumNotReached(RoundError):
-    """Too few nodes are left for the round to count."""
+    """Too few nodes are left for the round to count.
+
+    Args:
+        received: nodes whose answers would have counted.
+        left_out: node -> reason, for the others.
+        arrivals: node -> what came of it all the same, also of nodes that were allowed a part of it only.
+    """
 
     reason = "quorum_lost"
 
-    def __init__(self, message: str, *, received: Iterable[str] = (), left_out: dict[str, str] | None = None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        received: Iterable[str] = (),
+        left_out: dict[str, str] | None = None,
+        arrivals: Mapping[str, Any] | None = None,
+    ):
         super().__init__(message)
         self.received = tuple(received)
         self.left_out = dict(left_out or {})
+        self.arrivals = dict(arrivals or {})
 
 
 class RoundTimeout(QuorumNotReached):

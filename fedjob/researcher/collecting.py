@@ -6,7 +6,7 @@ import queue
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,12 +61,13 @@ class Collector:
         self._accept = accept
         self._pool = pool
         self._arrivals: dict[str, Arrival] = {}
+        self._parts: dict[str, Arrival] = {}  # of nodes that were allowed a part only
         self._told: set[str] = set()  # tasks that their nodes called completed
         self._replies: dict[str, Message] = {}
         self._fetched: queue.SimpleQueue[_Fetched] = queue.SimpleQueue()
         self._sent: list[str] = []
         self._keys = {
-            node: work_key(job=place.job, round_=place.round, step=place.step, node=node, task=task)
+            node: work_key(job=place.job, round_=place.round_of(node), step=place.step, node=node, task=task)
             for node, task in tasks.items()
         }
         self._state = roundkeeping.begin(
@@ -90,7 +91,12 @@ class Collector:
         finally:
             self._endpoint.withdraw(self._sent)
             self._journal.close()
-        left_out = {node: self._state.left_out.get(node, reason) for node, reason in outcome.left_out.items()}
+        busy = self._state.pending if self._place.keep else []
+        left_out = {
+            node: self._state.left_out.get(node, reason)
+            for node, reason in outcome.left_out.items()
+            if node not in busy
+        }
         if isinstance(outcome, roundkeeping.Overdue):
             raise RoundTimeout(
                 f"round {self._place.round} took longer than its round_timeout_s; "
@@ -105,9 +111,16 @@ class Collector:
                 f"expected {self._state.quorum.min_nodes} or more{and_required(self._state.quorum)} ({listed})",
                 received=outcome.included,
                 left_out=left_out,
+                arrivals={**self._arrivals, **self._parts},
             )
+        # whoever is not waited for any more is told so; one that goes on is asked again, and answers again
+        self._endpoint.settle([self._replies[message] for message in self._state.collecting.values()])
         return Collected(
-            arrivals={node: self._arrivals[node] for node in outcome.included}, left_out=left_out
+            arrivals={node: self._arrivals[node] for node in outcome.included},
+            left_out=left_out,
+            parts=self._parts,
+            order=self._state.included,
+            busy=tuple(busy),
         )
 
     def _turn(self) -> None:
@@ -143,7 +156,7 @@ class Collector:
                     self._events.record(
                         "state",
                         {"state": str(State.COMPLETED), "worker": 0, "reason": ""},
-                        round_=self._place.round,
+                        round_=self._place.round_of(node),
                         node=node,
                         task=self._keys[node],
                     )
@@ -153,6 +166,8 @@ class Collector:
     def _take(self, message: Message, result: Result) -> None:
         reason = "" if result.ok else f"{result.reason}{': ' + result.detail if result.detail else ''}"
         self._replies[message.id] = message
+        if result.usage is not None and not result.ok and result.key == self._keys.get(message.sender):
+            self._take_part(message.sender, result)
         commands = self._step(
             roundkeeping.ReplyArrived(
                 time.monotonic(), message.sender, result.key, message.id, result.ok, reason
@@ -163,11 +178,20 @@ class Collector:
                 self._pool.submit(self._fetch, message, result)
                 return
             listed = command.listed
-            if listed.reason != "duplicate":
+            if listed.reason != "duplicate" and not (listed.reason == "late" and self._place.keep):
                 self._events.add(
                     "note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}"
                 )
         self._endpoint.settle([message])
+
+    def _take_part(self, node: str, result: Result) -> None:
+        """Keep what a node was allowed of what it was asked for, though it does not count."""
+        try:
+            self._parts[node] = self._download(node, result)
+        except FedjobError as error:
+            self._events.add(
+                "note", round_=self._place.round, node=node, text=f"what was allowed is lost: {error}"
+            )
 
     def _fetch(self, message: Message, result: Result) -> None:
         """Bring a contribution here and look it over; runs on a thread of the pool."""
@@ -218,9 +242,9 @@ class Collector:
     def _send(self, node: str, task: Task) -> str:
         return self._endpoint.send(
             Address(node),
-            task,
+            replace(task, proof=self._federation.session.prove()),
             task=self._keys[node],
-            round=self._place.round,
+            round=self._place.round_of(node),
             step=self._place.step,
             **self._federation.header,
         )

@@ -24,12 +24,20 @@ class Place:
 
     Args:
         spool: an existing folder for what arrives.
+        asked: node -> round of its task, where that is an earlier one.
+        keep: nodes that are not done when the ask is closed go on.
     """
 
     job: str
     round: int
     step: str
     spool: Path
+    asked: Mapping[str, int] = field(default_factory=dict)
+    keep: bool = False
+
+    def round_of(self, node: str) -> int:
+        """Return the round that a node's task is of."""
+        return self.asked.get(node, self.round)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +51,19 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """The answers that count, and why the other nodes' do not."""
+    """The answers that count, and why the other nodes' do not.
+
+    Args:
+        parts: node -> what came of nodes that are left out because they were allowed a part only.
+        order: the nodes that count, as they came in.
+        busy: nodes that go on.
+    """
 
     arrivals: Mapping[str, Arrival] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Arrival] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
 
 
 Accept = Callable[[Arrival], str]
@@ -99,6 +116,10 @@ class Federation(ABC):
     @abstractmethod
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         """Make bytes available to all nodes of the job, or to one alone."""
+
+    def moved(self, ref: Ref, path: Path) -> None:
+        """Hear that the file of published bytes lies elsewhere from now on."""
+        return
 
     @abstractmethod
     def forget(self, refs: Iterable[Ref]) -> None:

@@ -26,6 +26,7 @@ class TrainingReply:
             it is asked for.
         encryption_factor: always None; secure aggregation travels another way.
         metrics: `{phase: {name: value}}`.
+        used: what the node charged for it, `{resource, amount}` each.
     """
 
     success: bool
@@ -40,6 +41,7 @@ class TrainingReply:
     encryption_factor: float | None = None
     timing: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    used: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def params(self) -> dict[str, torch.Tensor] | None:
@@ -102,8 +104,8 @@ def make_replies(
         result = arrival.result
         replies.append(
             TrainingReply(
-                success=True,
-                msg="",
+                success=result.ok,
+                msg="" if result.ok else f"{result.reason}: {result.detail}",
                 dataset_id=str(datasets[node].get("name", "")),
                 node_id=node,
                 state_id=result.state,
@@ -115,6 +117,7 @@ def make_replies(
                     phase: {name: value(state) for name, state in states.items()}
                     for phase, states in result.metrics.items()
                 },
+                used=list(result.used),
             )
         )
     for node, reason in sorted(left_out.items()):

@@ -57,6 +57,7 @@ from fedjob.researcher.slots import Ticket
 from fedjob.researcher.spec import JobSpec
 from fedjob.researcher.spooling import spool_state
 from fedjob.researcher.transition import moved
+from fedjob.researcher.underway import held_files, refs_of, restore_held
 from fedjob.researcher.watchman import Watchman
 
 REFUSALS = ("rejected", "revoked")
@@ -139,6 +140,7 @@ class Runner:
             self._stack.callback(self._watchman.close)
             for hook in self.hooks:
                 hook.start(self.folder, self.spec.rounds, self.position, self._extras)
+            restore_held(self.folder, self._extras)
             self.federation = self._join()
             code = publish_code(self.spec, self.folder, self.federation.publish)
             self.update(deployment=deployment(self.spec))
@@ -291,6 +293,8 @@ class Runner:
         """Carry out one ask; remember where it led, should the next one fail."""
         self._step = ask.step
         gathered, self.position = self.gatherer(ask, position)
+        for node, told in self.protocol.report(gathered).items():
+            self.events.add("result", round_=position.round + 1, node=node, gathered=time.time(), **told)
         return gathered, self.position
 
     def commit(self, position: Position, gathered: Gathered) -> Position:
@@ -337,6 +341,7 @@ class Runner:
     def save_breakpoint(self, position: Position, path: Path | None = None) -> Path:
         """Write a breakpoint of `position`; the oldest beyond `keep_breakpoints` go."""
         files = self.federation.state_files(position.node_states) | plan_files(self.spec, self.folder)
+        files |= held_files(self.folder, position.under_way.values())
         for hook in self.hooks:
             files |= hook.files()
         saved = save_breakpoint(self.folder, position, path, files)
@@ -363,11 +368,12 @@ class Runner:
     def _tidy(self, position: Position) -> None:
         """Drop what only rounds before needed, here and at the hub."""
         current = {value.ref for value in position.state.values() if isinstance(value, FileParams)}
+        current |= refs_of(position.under_way.values())
         self.federation.keep_states(self._named_states())
         if not self.spec.keep:
             self._forget([ref for ref in self._stale if ref not in current])
             self.folder.drop_spool(before_round=position.round)
-        self._stale = self.gatherer.take_published()
+        self._stale = [ref for ref in self._stale if ref in current] + self.gatherer.take_published()
 
     def _forget(self, refs: Sequence[Ref]) -> None:
         """Take published bytes back once there are enough of them to be worth the requests."""

@@ -21,7 +21,7 @@ from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
-from fedjob.common.work import Emit, Workbench, WorkOrder
+from fedjob.common.work import KEPT_NAME, Emit, Workbench, WorkOrder
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
@@ -70,6 +70,9 @@ class LocalFederation(Federation):
         self._published[ref] = source
         return ref
 
+    def moved(self, ref: Ref, path: Path) -> None:
+        self._published[ref] = path
+
     def forget(self, refs: Iterable[Ref]) -> None:
         for ref in refs:
             self._published.pop(ref, None)
@@ -96,7 +99,7 @@ class LocalFederation(Federation):
                 left_out[node] = problem
             else:
                 arrivals[node] = arrival
-        if quorum.decide(list(tasks), list(arrivals), list(left_out)) is not Verdict.MET:
+        if quorum.decide(list(tasks), list(arrivals), [*left_out, *busy]) is not Verdict.MET:
             why = "; ".join(f"{node}: {reason}" for node, reason in left_out.items())
             raise QuorumNotReached(
                 f"round {place.round} needs {quorum.min_nodes} nodes, {len(arrivals)} could contribute ({why})",
@@ -171,6 +174,8 @@ class LocalFederation(Federation):
         if done.state_path:
             state = key[:32]
             os.replace(done.state_path, self._states / state)
+        if (output / KEPT_NAME).exists():
+            self._keep_files(output / KEPT_NAME, node, round_)
         path = Path(done.params_path) if done.params_path else None
         result = Result(
             of=key[:32],
@@ -185,8 +190,16 @@ class LocalFederation(Federation):
             state=state,
             threads=done.threads,
             items=done.items,
+            used=[{"resource": name, "amount": amount} for name, amount in done.used.items()],
         )
         return Arrival(node=node, result=result, params=None if path is None else FileParams(path))
+
+    def _keep_files(self, source: Path, node: str, round_: int) -> None:
+        """Put what a node keeps for its owner beside what else it would keep."""
+        target = self._home / "outputs" / node / f"round_{round_:04d}"
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, target)
 
     def _text(self, plan: Ref) -> str:
         source = self._published[plan]
