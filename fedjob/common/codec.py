@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import cattrs
 import msgpack
+from cattrs.v import format_exception
 
-from fedjob.common.errors import DecodeError, EncodeError, MessageError
+from fedjob.common.errors import DecodeError, EncodeError, FedjobError, MessageError
 
 T = TypeVar("T")
 
@@ -85,10 +86,15 @@ def from_plain(kind: type[T], plain: Any) -> T:
         return _CONVERTER.structure(plain, kind)
     except Exception as error:  # cattrs groups whatever the hooks and __post_init__ raise
         try:
-            found = "; ".join(cattrs.transform_error(error, path=kind.__name__))
+            found = "; ".join(cattrs.transform_error(error, path=kind.__name__, format_exception=_words))
         except Exception:
             found = str(error)
         raise MessageError(f"not a {kind.__name__}: {found}") from error
+
+
+def _words(error: BaseException, kind: Any) -> str:
+    """Return what is wrong with a field; our own checks say it best."""
+    return str(error) if isinstance(error, FedjobError) else format_exception(error, kind)
 
 
 def _strict(kind: type[T]) -> Any:

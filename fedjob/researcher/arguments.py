@@ -16,6 +16,7 @@ from fedjob.common.folds.base import Fold, check_nodes
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.needs import read_need
+from fedjob.common.plans.args import merged_args
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.plans.step import check_split
 from fedjob.common.preprocess import PlainSteps
@@ -28,7 +29,7 @@ from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_party, new_job_id
 from fedjob.researcher.components import from_part, selector_of, to_part
 from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
-from fedjob.researcher.eachargs import checked_each, merged_args
+from fedjob.researcher.eachargs import checked_each
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.operation import Operation, read_args, read_operation

@@ -11,6 +11,7 @@ from typing import Any
 from fedjob.common.durable import link_or_copy
 from fedjob.common.errors import NoSuchJob, SpecError
 from fedjob.common.folds import FOLDS
+from fedjob.common.plans.args import merged_args
 from fedjob.common.plans.source import PlanSource, extract
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.quorum import Quorum
@@ -26,7 +27,7 @@ from fedjob.researcher.arguments import (
     travels,
 )
 from fedjob.researcher.components import to_part
-from fedjob.researcher.eachargs import checked_each, merged_args
+from fedjob.researcher.eachargs import checked_each
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.operation import read_args

@@ -168,6 +168,17 @@ class TrainingArgs:
         return self.for_user()[key]
 
 
+_LENGTHS = ("epochs", "num_updates")
+
+
+def merged_args(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return training arguments with others in their place; epochs stand in for updates, and the reverse."""
+    kept = dict(base)
+    if any(over.get(name) is not None for name in _LENGTHS):
+        kept = {name: value for name, value in kept.items() if name not in _LENGTHS}
+    return {**kept, **over}
+
+
 def _check_names(raw: Mapping[str, Any], known: list[str]) -> None:
     for name in raw:
         if not isinstance(name, str):

@@ -46,7 +46,8 @@ class FedNova(TrainingProtocol):
         if isinstance(ask, Done) or ask.step != "train":
             return ask
         shared = {**ask.shared, "averaged": _averaged(state)}
-        return replace(ask, shared=shared, aux={MODULE: {"steps": ("F64", ())}}, sends_total=False)
+        aux = {MODULE: {"steps": ("F64", ())}}
+        return replace(ask, shared=shared, aux=aux, origin={}, sends_total=False)
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         import torch
@@ -56,10 +57,8 @@ class FedNova(TrainingProtocol):
         outcome = plan.train()
         steps = gradient_weight(plan, outcome.num_updates)
         before, after = instruction["params"], plan.get_params()
-        value = {
-            name: after[name] if name in averaged else (before[name] - after[name]).div_(steps)
-            for name in after
-        }
+        value = {name: before[name] - after[name] for name in after}
+        value |= {name: change.div_(steps) for name, change in value.items() if name not in averaged}
         aux = {MODULE: {"steps": torch.tensor(steps, dtype=torch.float64)}}
         return Contribution(value, float(outcome.num_examples), {"train": outcome.metrics}, aux)
 
@@ -70,7 +69,7 @@ class FedNova(TrainingProtocol):
         steps = float(gathered.total.aux[MODULE]["steps"])
         before, total, averaged = state["params"], gathered.total.value, set(_averaged(state))
         params = {
-            name: total[name] if name in averaged else before[name] - total[name] * steps for name in before
+            name: before[name] - (total[name] if name in averaged else total[name] * steps) for name in before
         }
         return {**after, "params": params}
 

@@ -63,9 +63,8 @@ class QFedAvg(TrainingProtocol):
             name: (dtype if dtype[0] in "FB" and dtype != "BOOL" else "F64", shape)
             for name, (dtype, shape) in schema_of(state["params"]).items()
         }
-        return replace(
-            ask, fold=PlainMean(), schema=schema, aux={MODULE: {"h": ("F64", ())}}, sends_total=False
-        )
+        aux = {MODULE: {"h": ("F64", ())}}
+        return replace(ask, fold=PlainMean(), schema=schema, aux=aux, origin={}, sends_total=False)
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         import torch

@@ -1,0 +1,210 @@
+"""Nodes and a researcher in a few lines, for suites and for numbers that were computed by hand.
+
+Every node's half is a worker's own code, `common/work.py`; what goes between the
+halves is the bytes that would go over the wire.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.auxiliary import join_schemas, split
+from fedjob.common.codec import pack, to_plain, unpack
+from fedjob.common.contribution import Contribution
+from fedjob.common.guard import check_tensors
+from fedjob.common.params import FileParams, is_params, save_params, schema_of
+from fedjob.common.plans.args import merged_args
+from fedjob.common.plans.source import extract
+from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.protocols.base import (
+    MEASURING,
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Reply,
+    State,
+    View,
+)
+from fedjob.common.tree import load_tree, save_tree
+from fedjob.common.work import Workbench, WorkOrder, WorkResult, built_plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What a play came to.
+
+    Args:
+        value: of the protocol's `Done`.
+        state: the protocol's last.
+        node_states: node -> what its protocol keeps there.
+        asks: step -> nodes, in order.
+    """
+
+    value: Any
+    state: State
+    node_states: Mapping[str, Mapping[str, Any]]
+    asks: list[tuple[str, tuple[str, ...]]]
+
+
+@dataclass(kw_only=True)
+class Sites:
+    """Some nodes with data and a training plan.
+
+    Args:
+        plan: a class, as a user gives it.
+        data: node -> file of its dataset.
+        folder: an existing folder for what lies on disk meanwhile.
+        each: node -> training arguments for it alone.
+    """
+
+    plan: Any
+    data: Mapping[str, Path]
+    folder: Path
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    training_args: Mapping[str, Any] = field(default_factory=dict)
+    each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int = 5
+
+    def __post_init__(self) -> None:
+        self._source = extract(self.plan)
+        self._numbers = itertools.count()
+
+    def first(self) -> FileParams:
+        """Return the first parameters, as a job has them."""
+        plan = built_plan(
+            self._source.text, self._source.entry, dict(self.model_args), dict(self.training_args), self.seed
+        )
+        path = self._folder("first") / "params.safetensors"
+        save_params(plan.get_params(), path, plan.kinds().metadata())
+        return FileParams(path)
+
+    def play(
+        self, protocol: FederatedProtocol, rounds: int, *, anew: bool = False, validate_at_end: bool = False
+    ) -> Played:
+        """Run a protocol from its start to its end.
+
+        Args:
+            anew: nodes and researcher begin anew after every ask, with what they saved.
+        """
+        state, last, round_ = protocol.start(self.first()), None, 0
+        benches = {node: Workbench() for node in self.data}
+        kept: dict[str, Path] = {}
+        asks: list[tuple[str, tuple[str, ...]]] = []
+        while True:
+            view = View(
+                rounds=rounds,
+                nodes=tuple(sorted(self.data)),
+                last=None if anew else last,
+                seed=self.seed,
+                validate_at_end=validate_at_end,
+            )
+            ask = protocol.instruct(state, view)
+            if isinstance(ask, Done):
+                saved = {node: load_tree(path).get("protocol") or {} for node, path in kept.items()}
+                return Played(value=ask.value, state=state, node_states=saved, asks=asks)
+            last = self._gather(protocol, ask, round_ + 1, benches, kept)
+            asks.append((ask.step, tuple(last.replies)))
+            state = protocol.finish(state, last)
+            round_ += ask.commit
+            if anew:
+                path = self._folder("saved") / "state.safetensors"
+                save_tree(state, path)
+                state = load_tree(path)
+                name, config = PROTOCOLS.config_of(protocol)
+                protocol = PROTOCOLS.build(name, unpack(pack(config)))
+                benches = {node: Workbench() for node in self.data}
+
+    def _gather(
+        self,
+        protocol: FederatedProtocol,
+        ask: Ask,
+        round_: int,
+        benches: Mapping[str, Workbench],
+        kept: dict[str, Path],
+    ) -> Gathered:
+        contributions, replies = [], {}
+        for node in sorted(self.data if ask.to is None else ask.to):
+            order = self._order(protocol, ask, round_, node, kept.get(node))
+            done = benches[node].compute(order, lambda type_, data: None)
+            if done.state_path and ask.step not in MEASURING:
+                kept[node] = Path(done.state_path)
+            params = FileParams(Path(done.params_path)) if done.params_path else None
+            contributions.append(_contribution(done, params, ask))
+            replies[node] = _reply(node, done, params)
+        folded = ask.fold.fold(contributions)
+        if is_params(folded.value):
+            total, aux = split(folded.value)
+            folded = Contribution(total or None, folded.weight, folded.metrics, aux)
+        return Gathered(total=folded, replies=replies, left_out={}, num_nodes=len(self.data))
+
+    def _order(
+        self, protocol: FederatedProtocol, ask: Ask, round_: int, node: str, kept: Path | None
+    ) -> WorkOrder:
+        folder = self._folder("work")
+        values: dict[str, Any] = {}
+        params: dict[str, str] = {}
+        for name, value in {**ask.shared, **ask.each.get(node, {})}.items():
+            if is_params(value):
+                save_params(value, folder / f"in_{name}.safetensors")
+                params[name] = str(folder / f"in_{name}.safetensors")
+            else:
+                values[name] = unpack(pack(to_plain(value)))
+        name, config = PROTOCOLS.config_of(protocol)
+        own = merged_args(merged_args(self.training_args, self.each.get(node, {})), ask.training_args)
+        return WorkOrder(
+            key=folder.name,
+            job="job",
+            round=round_,
+            step=ask.step,
+            node=node,
+            protocol=name,
+            config=config,
+            plan_text=self._source.text,
+            entry=self._source.entry,
+            dataset={"name": "data", "path": str(self.data[node])},
+            values=values,
+            params=params,
+            model_args=dict(self.model_args),
+            training_args=own,
+            seed=self.seed,
+            state_path="" if kept is None else str(kept),
+            output_path=str(folder),
+            scratch_path=str(folder),
+        )
+
+    def _folder(self, what: str) -> Path:
+        folder = self.folder / f"{what}_{next(self._numbers):05d}"
+        folder.mkdir()
+        return folder
+
+
+def _contribution(done: WorkResult, params: FileParams | None, ask: Ask) -> Contribution:
+    """Return what came back, which must be what the ask says.
+
+    Raises:
+        AssertionError: names, dtypes or shapes are others, or a number is not finite.
+    """
+    schema, shared = ask.schema, ask.shared.get("params")
+    if schema is None and shared is not None and is_params(shared):
+        schema = schema_of(shared)
+    if params is not None and schema is not None:
+        problem = check_tensors(params, join_schemas(schema, ask.aux))
+        assert not problem, problem
+    value = unpack(pack(done.value)) if params is None else params
+    return Contribution(value, done.weight, unpack(pack(done.metrics)))
+
+
+def _reply(node: str, done: WorkResult, params: FileParams | None) -> Reply:
+    return Reply(
+        node=node,
+        num_examples=done.num_examples,
+        weight=done.weight,
+        metrics=done.metrics,
+        value=done.value,
+        aux={} if params is None else split(params)[1],
+    )
