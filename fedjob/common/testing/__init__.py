@@ -14,4 +14,12 @@ from fedjob.common.testing.readers import ReaderCase, ReaderContract
 from fedjob.common.testing.repository import PART_BYTES, RepositoryContract
 from fedjob.common.testing.sites import Played, Sites
 
-__all__ = ["PART_BYTES", "Played", "ProtocolContract", "RepositoryContract", "Sites"]
+__all__ = [
+    "PART_BYTES",
+    "Played",
+    "ProtocolContract",
+    "ReaderCase",
+    "ReaderContract",
+    "RepositoryContract",
+    "Sites",
+]

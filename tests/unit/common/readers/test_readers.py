@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gzip
-import os
+import sqlite3
 import struct
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 from fedjob.common.errors import SpecError
 from fedjob.common.readers import READERS, describe, find_reader, fitting_reader, guess_reader, open_dataset
+from fedjob.common.testing import ReaderCase, ReaderContract
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
 HEART = "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,num"
@@ -62,18 +65,68 @@ def make_images(folder: Path) -> tuple[Path, dict[str, str]]:
     return path, {}
 
 
+def make_files(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "files"
+    path.mkdir()
+    for name in "abc":
+        (path / f"{name}.bin").write_bytes(name.encode())
+    return path, {}
+
+
+def make_torch(folder: Path) -> tuple[Path, dict[str, str]]:
+    return make_files(folder)[0], {"rows": "3"}
+
+
+def make_sql(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "people.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE people (age INTEGER, weight REAL, name TEXT, ill INTEGER)")
+        rows = [(61, 80.5, "ann", 1), (47, None, "bob", 0), (33, 70.0, "eve", 1)]
+        database.executemany("INSERT INTO people VALUES (?, ?, ?, ?)", rows)
+        database.commit()
+    return path, {"query": "SELECT age, weight, ill FROM people ORDER BY age DESC"}
+
+
+def make_medical_folder(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "study"
+    for number in range(3):
+        for modality in ("T1", "T2"):
+            image = np.full((2, 3, 4), 10 * number + (modality == "T2"), dtype=np.float32)
+            place = path / f"subject-{number}" / modality
+            place.mkdir(parents=True)
+            nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), place / "scan.nii")
+    pd.DataFrame({"id": [f"subject-{n}" for n in range(3)], "age": [50, 60, 70], "ill": [0, 1, 1]}).to_csv(
+        path / "demographics.csv", index=False
+    )
+    return path, {}
+
+
 MAKERS = {
     "csv": make_csv,
-    "parquet": make_parquet,
-    "npz": make_npz,
-    "mnist": make_mnist,
+    "files": make_files,
     "images": make_images,
+    "medical-folder": make_medical_folder,
+    "mnist": make_mnist,
+    "npz": make_npz,
+    "parquet": make_parquet,
+    "sql": make_sql,
+    "torch": make_torch,
 }
+NEVER_GUESSED = ("files", "sql", "torch")
+
+
+class TestReaders(ReaderContract):
+    @pytest.fixture(params=list(MAKERS))
+    def case(self, request: pytest.FixtureRequest, tmp_path: Path) -> ReaderCase:
+        reader = str(request.param)
+        path, options = MAKERS[reader](tmp_path)
+        return ReaderCase(
+            reader=reader, path=path, options=options, num_rows=3, guessed=reader not in NEVER_GUESSED
+        )
 
 
 def test_every_reader_has_its_part_in_the_suite() -> None:
-    elsewhere = {"files", "medical-folder", "sql", "torch"}  # test_medical_folder, test_sql, test_torch
-    assert MAKERS.keys() == READERS.keys() - elsewhere
+    assert MAKERS.keys() == READERS.keys()
 
 
 def test_files_as_they_are_are_read_where_nothing_else_fits(tmp_path: Path) -> None:
@@ -111,51 +164,6 @@ def test_tables_of_one_form_in_a_folder_are_one_table(tmp_path: Path, suffix: st
         describe(folder)
 
 
-@pytest.mark.parametrize("reader", MAKERS)
-def test_a_reader_is_guessed_describes_and_opens(reader: str, tmp_path: Path) -> None:
-    path, options = MAKERS[reader](tmp_path)
-    assert guess_reader(path) == reader
-    found = describe(path, None, options)
-    assert found["reader"] == reader
-    assert found["num_rows"] == 3
-    files = [path] if path.is_file() else [child for child in path.rglob("*") if child.is_file()]
-    assert found["size_bytes"] == sum(file.stat().st_size for file in files)
-    assert all(set(column) == {"name", "type"} for column in found["columns"])
-    dataset = open_dataset(
-        {"path": str(path), "reader": reader, "options": options, "name": "d", "tags": ["t"], "more": 1}
-    )
-    assert (dataset.name, dataset.tags, dataset.path) == ("d", ("t",), path)
-    assert len(dataset) == dataset.num_rows == len(dataset.items) == 3
-    assert "'d', 3 rows" in repr(dataset)
-
-
-@pytest.mark.parametrize("reader", MAKERS)
-def test_the_version_changes_with_the_data_and_only_then(reader: str, tmp_path: Path) -> None:
-    path, options = MAKERS[reader](tmp_path)
-    before = describe(path, reader, options)["version"]
-    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        os.utime(file, (1, 1))
-    assert describe(path, reader, options)["version"] == before
-    moved = path.rename(tmp_path / f"moved{path.suffix}")
-    assert describe(moved, reader, options)["version"] == before
-    file = next(
-        child for child in ([moved] if moved.is_file() else sorted(moved.rglob("*.*"))) if child.is_file()
-    )
-    data = file.read_bytes()
-    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    from fedjob.common.readers.base import version_of
-
-    assert version_of(moved) != before
-
-
-@pytest.mark.parametrize("reader", MAKERS)
-def test_a_path_that_can_not_be_read_is_said(reader: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="can't be read: No such file"):
-        describe(tmp_path / "nowhere", reader)
-    with pytest.raises(SpecError, match="No such file"):
-        guess_reader(tmp_path / "nowhere")
-
-
 @pytest.mark.parametrize("reader", ["csv", "parquet", "npz", "mnist"])
 @pytest.mark.parametrize("data", [b"", b"\x00\x01\x02" * 50, b"PAR1" + b"x" * 40, b"PK\x03\x04" + b"x" * 40])
 def test_a_file_of_another_kind_is_refused(reader: str, data: bytes, tmp_path: Path) -> None:
@@ -189,6 +197,8 @@ def test_unknown_readers_and_options_name_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpecError, match="no reader fits the folder"):
         guess_reader(tmp_path / "empty")
+    with pytest.raises(SpecError, match="No such file"):
+        guess_reader(tmp_path / "nowhere")
 
 
 def test_csv_columns_types_and_arrays(tmp_path: Path) -> None:
