@@ -1,13 +1,15 @@
 """Compute every committed fold again from its recorded replies.
 
-Written apart from the round loop, with numpy on the files' own bytes, so that
-an error in the one is not repeated in the other.
+Means are written apart from the round loop, with numpy on the files' own bytes, so
+that an error in the one is not repeated in the other. Folds that bear liars are made
+again by themselves, from the recorded files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,10 @@ import numpy as np
 
 from fedjob.common.auxiliary import PREFIX
 from fedjob.common.codec import pack, to_plain
+from fedjob.common.contribution import Contribution
 from fedjob.common.errors import BreakpointMissing
+from fedjob.common.folds import FOLDS
+from fedjob.common.params import FileParams
 from fedjob.common.repository.parts import ref_of
 from fedjob.researcher.breakpoints import load_breakpoint, newest_valid
 from fedjob.researcher.folder import JobFolder
@@ -32,6 +37,13 @@ _NUMPY = {
     "I8": "i1",
     "U8": "u1",
 }
+
+MEANS = ("weighted_mean", "plain_mean", "buffered_mean")
+ROBUST = ("median", "trimmed_mean", "geometric_median", "krum", "bulyan")
+"""Folds of the contributions alone; others need what the nodes began with, too."""
+
+Folded = Callable[[str], Any]
+"""Returns one tensor of a total by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +73,15 @@ def verify_job(folder: JobFolder) -> list[Check]:
         )
     ledger = load_breakpoint(newest).position.ledger
     checks, previous = [], ""
+    counted: dict[str, int] = {}
     for fold in ledger:
         if fold.previous_hash != previous:
             checks.append(_check(fold, "different", "its record does not follow from the one before"))
+        elif problem := _odd_arrival(fold, counted):
+            checks.append(_check(fold, "different", problem))
         elif fold.output_hash:
             checks.append(_fold_again(fold, folder))
+        counted |= {str(node): fold.round for node, _ in fold.arrived}
         previous = hashlib.sha256(pack(to_plain(fold))).hexdigest()
     return checks
 
@@ -74,8 +90,24 @@ def _check(fold: Fold, verdict: str, detail: str = "") -> Check:
     return Check(round=fold.round, step=fold.step, verdict=verdict, detail=detail)
 
 
+def _odd_arrival(fold: Fold, counted: dict[str, int]) -> str:
+    """Return what can't be about the order in which contributions came in, or nothing.
+
+    Args:
+        counted: node -> round in which it counted last: it was asked again after that.
+    """
+    if fold.arrived and sorted(str(node) for node, _ in fold.arrived) != [
+        str(node) for node, _, _ in fold.inputs
+    ]:
+        return "those who came in are not those who were folded"
+    for node, asked in fold.arrived:
+        if not counted.get(str(node), 0) < asked <= fold.round:
+            return f"{node} can't answer in round {fold.round} what it was asked in round {asked}"
+    return ""
+
+
 def _fold_again(fold: Fold, folder: JobFolder) -> Check:
-    if fold.fold not in ("weighted_mean", "plain_mean"):
+    if fold.fold not in (*MEANS, *ROBUST):
         return _check(fold, "not kept", f"{fold.fold} is not recomputed here")
     paths = []
     for node, params_hash, _ in fold.inputs:
@@ -91,25 +123,46 @@ def _fold_again(fold: Fold, folder: JobFolder) -> Check:
     output = folder.spool(fold.round) / f"total_{fold.step}.safetensors"
     if not output.exists() or ref_of(output).sha256 != fold.output_hash:
         return _check(fold, "different", "the file of the total is missing or not the recorded one")
-    inputs = [_read(path) for path in paths]
-    shares = _shares(fold)
+    names = list(_read(paths[0]))
+    folded = _again(fold, paths)
     for name, expected in _read(output).items():
-        if _mean(inputs, shares, name).tobytes() != expected.tobytes():
+        if folded(name).tobytes() != expected.tobytes():
             return _check(fold, "different", f"{name} does not follow from the replies")
     for module, expected_hash in fold.aux_hashes.items():
-        if _aux_hash(inputs, shares, f"{PREFIX}{module}.") != expected_hash:
+        if _aux_hash(names, folded, f"{PREFIX}{module}.") != expected_hash:
             return _check(
                 fold, "different", f"the auxiliary variables {module} do not follow from the replies"
             )
     return _check(fold, "equal")
 
 
+def _again(fold: Fold, paths: Sequence[Path]) -> Folded:
+    """Return what the fold of files is, tensor by tensor."""
+    if fold.fold in MEANS:
+        inputs, shares = [_read(path) for path in paths], _shares(fold)
+        return lambda name: _mean(inputs, shares, name)
+    weights = [float(weight) for _, _, weight in fold.inputs]
+    given = [Contribution(FileParams(path), weight) for path, weight in zip(paths, weights, strict=True)]
+    total = FOLDS.build(fold.fold, fold.fold_config).fold(given).value
+    return lambda name: total[name].numpy()
+
+
 def _shares(fold: Fold) -> list[float]:
     weights = [float(weight) for _, _, weight in fold.inputs]
     whole = sum(weights)
-    if fold.fold == "plain_mean" or whole <= 0:
-        return [1 / len(weights)] * len(weights)
-    return [weight / whole for weight in weights]
+    weighted = fold.fold == "weighted_mean" or fold.fold_config.get("weighted", False)
+    if weighted and whole > 0:
+        shares = [weight / whole for weight in weights]
+    else:
+        shares = [1 / len(weights)] * len(weights)
+    asked, exponent = (
+        {str(node): int(round_) for node, round_ in fold.arrived},
+        fold.fold_config.get("exponent", 0),
+    )
+    return [
+        share * (1 / (1 + fold.round - asked.get(str(node), fold.round)) ** exponent)
+        for share, (node, _, _) in zip(shares, fold.inputs, strict=True)
+    ]
 
 
 def _mean(inputs: list[dict[str, Any]], shares: list[float], name: str) -> Any:
@@ -120,11 +173,11 @@ def _mean(inputs: list[dict[str, Any]], shares: list[float], name: str) -> Any:
     return (np.rint(result) if first.dtype.kind in "iu" else result).astype(first.dtype)
 
 
-def _aux_hash(inputs: list[dict[str, Any]], shares: list[float], prefix: str) -> str:
-    """Return what `hash_params` makes of the mean of a module's tensors."""
+def _aux_hash(names: Sequence[str], folded: Folded, prefix: str) -> str:
+    """Return what `hash_params` makes of the fold of a module's tensors."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in inputs[0] if name.startswith(prefix)):
-        mean = _mean(inputs, shares, name)
+    for name in sorted(name for name in names if name.startswith(prefix)):
+        mean = folded(name)
         dtype = next(known for known, kind in _NUMPY.items() if np.dtype(kind) == mean.dtype)
         digest.update(f"{name.removeprefix(prefix)}\0{dtype}\0{list(mean.shape)}\0".encode())
         digest.update(mean.tobytes())
