@@ -127,3 +127,22 @@ class Slow(Plan):
         import time
 
         return [self.ready, time.time()]
+
+
+class Secretive(Plan):
+    """Uses a secret of the node's owner, or tries to let it out."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        import os
+
+        secret, how = ctx.secrets["ehr"], ctx.args["how"]
+        if how == "length":
+            return [len(secret)]
+        if how == "print":
+            print("connecting with", secret)
+            os.write(1, f"and again {secret}\n".encode())
+        if how == "emit":
+            ctx.emit("note", text=f"connected with {secret}")
+        if how == "raise":
+            raise ConnectionError(f"no connection with {secret}")
+        return [secret] if how == "return" else ["done"]

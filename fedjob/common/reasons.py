@@ -66,6 +66,7 @@ REASONS: Mapping[str, str] = {
     "resources": "nodes lack resources that the job asks for",
     "revoked": "the owner of a node that it needs took the grant back",
     "runner_died": "the process that ran it is gone",
+    "secret": "what came out held a secret that the owner of the node keeps there",
     "spec": "the job's definition does not hold together",
     "stale_epoch": "a newer runner of the job has taken over",
     "stale_round": "the job is at a later round",

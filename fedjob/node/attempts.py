@@ -21,7 +21,7 @@ from fedjob.node.grant import matches_any
 from fedjob.node.nursing import Nursing
 from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
 from fedjob.node.runs import RETRY_AFTER_S, Prepared, Stored, Unprepared, Unstored, packed_result
-from fedjob.node.tasklog import Forwarding, add_trace, drop_empty
+from fedjob.node.tasklog import Forwarding, add_trace, close_log
 from fedjob.node.worker import Asked, Awaited, Began, Emitted, Returned, WorkerDied, WorkerGone
 
 START_WITHIN_S = 300.0
@@ -203,7 +203,7 @@ class Attempts:
             case Prepared(order=order):
                 text = order.plan_text.encode()
                 self._parts.keep_text(hashlib.sha256(text).hexdigest(), text)
-                turn.after.append(lambda: self._work(attempt, order, row.resources))
+                turn.after.append(lambda: self._work(attempt, order, row))
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(keeping.Finished(key, False, b"", reason, detail))
@@ -260,11 +260,12 @@ class Attempts:
             event = Event(type="log", data=data)
             turn.outgoing.append(self._parts.endpoint.prepare(to, event, **header_of(row)))
 
-    def _work(self, attempt: Attempt, order: WorkOrder, resources: dict[str, Any]) -> None:
+    def _work(self, attempt: Attempt, order: WorkOrder, row: keeping.TaskRow) -> None:
         if self._attempts.get(order.key) is attempt:
+            order = replace(order, secrets=self._parts.secrets_of(row))
             attempt.timing["fetch"] = time.monotonic() - attempt.started
             try:
-                self._parts.workers.run(order, attempt.number, gpus=attempt.gpus, resources=resources)
+                self._parts.workers.run(order, attempt.number, gpus=attempt.gpus, resources=row.resources)
             except Exception as error:  # a launcher is somebody else's code
                 log.exception("a worker could not be started")
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
@@ -284,7 +285,7 @@ class Attempts:
         if stored.report:
             add_trace(self._parts.home, row.key, stored.report)
         self._tell_log(turn, row, attempt, final=True)
-        self._parts.runs.later(lambda: drop_empty(self._parts.home, row.key))
+        self._parts.runs.later(lambda: close_log(self._parts.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._parts.tasks.add_state(row.job, stored.state, row.round))
         if result.ok and stored.items is not None:

@@ -40,6 +40,7 @@ class Limits:
         min_rows: nothing computed on fewer rows leaves the node.
         logs: `none`, `stdout` or `all`: what of the log the researcher sees; empty: as the node is set.
         protections: that the job has to offer, by name.
+        secrets: of the dataset that the plan may use, by name; empty for none.
         args: name of an argument -> `{min, max, choices}`; `model_args.width` names one of two.
     """
 
@@ -51,6 +52,7 @@ class Limits:
     logs: str = ""
     predictions: str = ""
     protections: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class Limits:
             name: getattr(self, name) for name in ("until", *_COUNTS, "logs", "predictions")
         }
         plain["protections"] = list(self.protections)
+        plain["secrets"] = list(self.secrets)
         plain["args"] = {name: dict(bounds) for name, bounds in self.args.items()}
         return {name: value for name, value in plain.items() if value}
 
@@ -67,6 +70,7 @@ class Limits:
         """Build them from what `to_plain` returned."""
         known = dict(plain)
         known["protections"] = tuple(known.get("protections", ()))
+        known["secrets"] = tuple(known.get("secrets", ()))
         return cls(**known)
 
     def over(self, now: float) -> bool:
@@ -110,7 +114,7 @@ class Limits:
 
 
 def tighten(one: Limits, other: Limits) -> Limits:
-    """Return limits that hold what both hold."""
+    """Return limits that hold what both hold; they allow the secrets that the first allows."""
 
     def least(a: float, b: float) -> Any:
         return min(a or b, b or a)
@@ -129,6 +133,7 @@ def tighten(one: Limits, other: Limits) -> Limits:
         logs=min(logs, key=LOGS.index) if logs else "",
         predictions=max(predictions, key=PREDICTIONS.index) if predictions else "",
         protections=tuple(dict.fromkeys((*one.protections, *other.protections))),
+        secrets=tuple(name for name in one.secrets if not other.secrets or name in other.secrets),
         args=args,
     )
 
@@ -143,6 +148,7 @@ def parse_limits(
     logs: str | None = None,
     predictions: str | None = None,
     protections: Iterable[str] = (),
+    secrets: Iterable[str] = (),
     args: Iterable[str] = (),
     now: float | None = None,
 ) -> Limits:
@@ -168,6 +174,7 @@ def parse_limits(
         logs=logs or "",
         predictions=predictions or "",
         protections=tuple(dict.fromkeys(protections)),
+        secrets=tuple(dict.fromkeys(secrets)),
         args=dict(_parse_bounds(text) for text in args),
         **{name: value or 0 for name, value in counts.items()},
     )
@@ -213,6 +220,8 @@ def describe_limits(limits: Limits) -> list[str]:
         lines.append(f"logs {limits.logs}")
     if limits.protections:
         lines.append(f"with {', '.join(limits.protections)}")
+    if limits.secrets:
+        lines.append(f"may use the secrets {', '.join(limits.secrets)}")
     if limits.predictions:
         lines.append(f"predictions {limits.predictions}")
     lines += [f"{name} = {describe_bounds(bounds)}" for name, bounds in limits.args.items()]

@@ -23,6 +23,7 @@ from fedjob.node.grants import Grants
 from fedjob.node.ledger import Ledger
 from fedjob.node.limits import Limits, tighten
 from fedjob.node.policy import Verdict, judge
+from fedjob.node.secrets import Secrets
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
@@ -193,6 +194,13 @@ class Parts:
         if dataset is not None and task.use == "private":
             limits = tighten(limits, Limits(min_rows=dataset.min_rows))
         return limits
+
+    def secrets_of(self, row: keeping.TaskRow) -> dict[str, str]:
+        """Return what a task's grant lets its plan use of the dataset's secrets; none without a grant, or on a mock."""
+        bound, task = self.grants.usage.bound(row.key), task_of(row)
+        if not bound or task.use != "private" or row.parent:
+            return {}
+        return Secrets(self.home.secrets).of(task.dataset, self.limits_of(row).secrets)
 
     def answer(self, turn: Turn, message: Message, body: Body) -> None:
         """Answer a message, and be done with it when that is committed."""

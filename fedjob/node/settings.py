@@ -181,6 +181,7 @@ class NodeHome:
         self.objects = self.spool / "objects"
         self.tasks = self.spool / "tasks"
         self.results = self.spool / "results"
+        self.secrets = self.root / "secrets.json"
         self.state = self.root / "state"
         self.scratch = self.root / "scratch"
         self.brought = self.root / "brought"

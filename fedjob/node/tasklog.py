@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fedjob.node.secrets import Secrets, hide, hide_in_file
 from fedjob.node.settings import NodeHome
 
 STREAMS = ("stdout", "stderr")
@@ -60,13 +61,14 @@ class Forwarding:
 
     def __init__(self, home: NodeHome, key: str, rule: str) -> None:
         self._tails = {stream: Tail(home.log_of(key, stream)) for stream in RULES[rule]}
+        self._hidden = Secrets(home.secrets).values()
         self._held = [home.log_of(key, stream) for stream in STREAMS if stream not in RULES[rule]]
 
     def events(self, *, final: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the bodies of `log` events for what was added."""
         for stream, tail in self._tails.items():
             while lines := tail.read(final=final):
-                yield from bodies(stream, lines)
+                yield from bodies(stream, [hide(line, self._hidden) for line in lines])
                 if not final:
                     break
 
@@ -94,7 +96,8 @@ def read_log(home: NodeHome, key: str, stream: str) -> list[str]:
     try:
         with home.log_of(key, stream).open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_RELEASED_BYTES))
-            return _lines(file.read(MAX_RELEASED_BYTES))
+            hidden = Secrets(home.secrets).values()
+            return [hide(line, hidden) for line in _lines(file.read(MAX_RELEASED_BYTES))]
     except OSError:
         return []
 
@@ -126,10 +129,13 @@ def tidy_logs(home: NodeHome, limit_bytes: int) -> None:
         total -= size
 
 
-def drop_empty(home: NodeHome, key: str) -> None:
-    """Remove the files of a task that wrote nothing."""
+def close_log(home: NodeHome, key: str) -> None:
+    """Take the node's secrets out of a complete log, and remove the files of a task that wrote nothing."""
+    hidden = Secrets(home.secrets).values()
     for stream in STREAMS:
         path = home.log_of(key, stream)
+        if hidden:
+            hide_in_file(path, hidden)
         if _size(path) == 0:
             path.unlink(missing_ok=True)
 

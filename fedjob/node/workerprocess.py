@@ -18,14 +18,17 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.children import ChildOrder, ChildOutcome, Nursery
 from fedjob.common.codec import from_plain, pack, to_plain
-from fedjob.common.errors import EncodeError, FedjobError
+from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
 from fedjob.common.work import Workbench, WorkOrder, WorkResult
 from fedjob.node.link import Link
+from fedjob.node.secrets import hide, holds_secret
 
 RESULT_NAME = "result.mpk"
 MAX_RESULT_BYTES = 200 << 20
@@ -67,8 +70,9 @@ def run(end: socket.socket, log_bytes: int, memory_bytes: int, threads: int) -> 
 
 
 def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
+    hidden = list(order.secrets.values())
     try:
-        result = bench.perform(order, EventValve(link), LinkNursery(link))
+        result = bench.perform(order, EventValve(link, hidden), LinkNursery(link))
     except BaseException as error:  # SystemExit and the like: the plan is over, not the node
         result = WorkResult(
             key=order.key,
@@ -78,9 +82,18 @@ def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
             message=f"{type(error).__name__}: {error}"[:4000],
             trace=traceback.format_exc()[-20_000:],
         )
+    if hidden:
+        words: dict[str, Any] = {
+            name: hide(getattr(result, name), hidden) for name in ("detail", "message", "trace", "report")
+        }
+        result = replace(result, **words)
     plain: dict[str, Any] = to_plain(result)
     try:
         packed = pack(plain)
+        if holds_secret(packed, hidden):
+            raise NodeFailure(
+                order.node, "secret", "what the plan returned holds a secret of the node's owner"
+            )
         if len(packed) > MAX_RESULT_BYTES:
             raise EncodeError(
                 f"a value takes at most {MAX_RESULT_BYTES >> 20} MB, this one {len(packed) >> 20}"
@@ -103,28 +116,44 @@ def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
 
 
 class EventValve:
-    """Lets through what a plan emits, but no flood: a bucket of tokens, progress at most 4 times a second."""
+    """Lets through what a plan emits, but no flood: a bucket of tokens, progress at most 4 times a second.
 
-    def __init__(self, link: Link) -> None:
+    Args:
+        hidden: the secrets that the plan may use; an event that holds one is dropped.
+    """
+
+    def __init__(self, link: Link, hidden: Sequence[str] = ()) -> None:
         self._link = link
+        self._hidden = hidden
         self._tokens = EVENTS_AT_ONCE
         self._filled = time.monotonic()
         self._progressed = self._filled  # a task that is done before its first quarter second just answers
 
     def __call__(self, type_: str, data: dict[str, Any]) -> None:
         now = time.monotonic()
+        if _must_pass(type_, data):
+            time.sleep(max(0.0, (1.0 - self._filled_to(now)) / EVENTS_PER_S))
+            now = time.monotonic()
         if type_ == "progress":
             if now - self._progressed < PROGRESS_EVERY_S:
                 return
             self._progressed = now
-        self._tokens = min(EVENTS_AT_ONCE, self._tokens + (now - self._filled) * EVENTS_PER_S)
-        self._filled = now
+        self._tokens, self._filled = self._filled_to(now), now
         if self._tokens < 1.0:
             return
-        if len(pack(data)) > MAX_EVENT_BYTES:  # what is no plain data raises, in the plan's own line
+        packed = pack(data)  # what is no plain data raises, in the plan's own line
+        if len(packed) > MAX_EVENT_BYTES or holds_secret(packed + type_.encode(), self._hidden):
             return
         self._tokens -= 1.0
         self._link.send(["event", str(type_)[:64], data])
+
+    def _filled_to(self, now: float) -> float:
+        return min(EVENTS_AT_ONCE, self._tokens + (now - self._filled) * EVENTS_PER_S)
+
+
+def _must_pass(type_: str, data: dict[str, Any]) -> bool:
+    """Whether an event waits for its turn rather than be dropped: how many batches came, and how they went."""
+    return type_ == "batch" and ("n" not in data or bool(data.get("last")))
 
 
 class LinkNursery(Nursery):

@@ -18,6 +18,7 @@ _COMMANDS = {
     "logs": ("fedjob.node.cli.tasks", "logs", "What a task's user code wrote; release it."),
     "kill": ("fedjob.node.cli.tasks", "kill", "End a task."),
     "state": ("fedjob.node.cli.states", "state", "What jobs keep here between rounds."),
+    "secrets": ("fedjob.node.cli.secrets", "secrets", "What plans may use here and never let out."),
     "config": ("fedjob.node.cli.config", "config", "The node's settings."),
 }
 

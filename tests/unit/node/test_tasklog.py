@@ -6,7 +6,7 @@ import pytest
 
 from fedjob.common.codec import pack
 from fedjob.node.settings import NodeHome
-from fedjob.node.tasklog import MAX_EVENT_BYTES, Tail, bodies, cut, drop_empty, read_log, tidy_logs
+from fedjob.node.tasklog import MAX_EVENT_BYTES, Tail, bodies, cut, close_log, read_log, tidy_logs
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_bodies_fit_into_messages() -> None:
 def test_logs_are_read_cut_dropped_and_bounded(home: NodeHome) -> None:
     for number, size in enumerate((0, 3000, 3000, 3000)):
         home.log_of(f"k{number}", "stdout").write_text("x\n" * (size // 2))
-    drop_empty(home, "k0")
-    drop_empty(home, "k1")
+    close_log(home, "k0")
+    close_log(home, "k1")
     assert not home.log_of("k0", "stdout").exists()
     assert len(read_log(home, "k1", "stdout")) == 1500
     assert read_log(home, "nothing", "stderr") == []

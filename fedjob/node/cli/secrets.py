@@ -1,0 +1,65 @@
+"""`fedjob node secrets`: what plans may use here and never let out."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from fedjob.common.cli import json_option, table
+from fedjob.common.errors import SpecError
+from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.datasets import Datasets
+from fedjob.node.secrets import Secrets
+from fedjob.node.settings import NodeHome
+
+
+@click.group()
+def secrets() -> None:
+    """Passwords and keys that a plan may use with a dataset, where its grant names them."""
+
+
+@secrets.command("set")
+@click.argument("dataset")
+@click.argument("name")
+@home_option
+def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
+    """Keep a secret; its value is asked for, or read from standard input."""
+    with open_database(home) as database:
+        if Datasets(database).find(dataset) is None:
+            raise SpecError(f"there is no dataset {dataset}: `fedjob node data list` shows which there are")
+    if sys.stdin.isatty():
+        value = click.prompt("Value", hide_input=True)
+    else:
+        value = sys.stdin.read().rstrip("\n")
+    Secrets(home.secrets).set(dataset, name, value)
+    click.echo(f"kept {name} for {dataset}: allow a plan to use it with `grants approve ID --secret {name}`")
+
+
+@secrets.command("list")
+@home_option
+@json_option
+def secrets_list(home: NodeHome, as_json: bool) -> None:
+    """List names, and no values."""
+    home.check()
+    rows = [
+        (dataset, name)
+        for dataset, own in sorted(Secrets(home.secrets).all().items())
+        for name in sorted(own)
+    ]
+    if as_json:
+        click.echo(json.dumps([{"dataset": dataset, "name": name} for dataset, name in rows], indent=2))
+        return
+    table(("dataset", "name"), rows, empty="this node keeps no secrets")
+
+
+@secrets.command("remove")
+@click.argument("dataset")
+@click.argument("name")
+@home_option
+def secrets_remove(dataset: str, name: str, home: NodeHome) -> None:
+    """Forget a secret."""
+    home.check()
+    Secrets(home.secrets).remove(dataset, name)
+    click.echo(f"forgot {name} of {dataset}")
