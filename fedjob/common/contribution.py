@@ -21,12 +21,14 @@ class Contribution:
         weight: finite and 0 or more; usually the number of examples.
         metrics: `{phase: {name: state}}`.
         aux: auxiliary variables, `{module: {name: tensor}}`, see `common/auxiliary.py`.
+        staleness: rounds that were completed since its node was asked for it.
     """
 
     value: Any = None
     weight: float = 0.0
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     aux: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    staleness: int = 0
 
     def __add__(self, other: Contribution) -> Contribution:
         return Contribution(
@@ -34,6 +36,7 @@ class Contribution:
             self.weight + other.weight,
             add_phases(self.metrics, other.metrics),
             add_values(self.aux, other.aux),
+            max(self.staleness, other.staleness),
         )
 
 

@@ -29,7 +29,7 @@ from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, Brea
 from fedjob.common.params import FileParams, save_params
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import Measurement
-from fedjob.researcher.position import Fold, Position
+from fedjob.researcher.position import Fold, Position, UnderWay
 
 VERSION = 1
 _TENSORS = "\0tensors"
@@ -56,6 +56,7 @@ class _Record:
     ledger: list[Fold]
     extras: list[str]
     training_args: dict[str, Any]
+    under_way: dict[str, UnderWay] = field(default_factory=dict)
     learned: list[dict[str, Any]] = field(default_factory=list)
     stop: str = ""
 
@@ -93,6 +94,7 @@ def save_breakpoint(
             ledger=list(position.ledger),
             extras=sorted(extras or {}),
             training_args=dict(position.training_args),
+            under_way=dict(position.under_way),
             learned=[dict(step) for step in position.learned],
             stop=position.stop,
         )
@@ -212,6 +214,7 @@ def _load(path: Path) -> Breakpoint:
                 rows=tuple(record.rows),
                 ledger=tuple(record.ledger),
                 training_args=record.training_args,
+                under_way=record.under_way,
                 learned=tuple(record.learned),
                 stop=record.stop,
             ),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedjob.common.messages import Task
 from fedjob.common.protocols.base import State
 from fedjob.researcher.history import Measurement
 from fedjob.researcher.spec import JobSpec
@@ -17,6 +18,8 @@ class Fold:
 
     Args:
         inputs: `[node, sha256 of its file, weight]` in the order folded.
+        arrived: `[node, round that it was asked in]` in the order in which contributions came in, where
+            that decided which ones count.
         output_hash: sha256 of the file of the total; empty when it held no tensors.
         aux_hashes: module -> `hash_params` of the total's auxiliary variables.
         left_out: node -> reason, for the others that were asked.
@@ -28,10 +31,24 @@ class Fold:
     fold: str
     fold_config: dict[str, Any] = field(default_factory=dict)
     inputs: list[list[Any]] = field(default_factory=list)
+    arrived: list[list[Any]] = field(default_factory=list)
     output_hash: str = ""
     aux_hashes: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     previous_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnderWay:
+    """A task that a node is still at work on, for a round to come.
+
+    Args:
+        round: that it was asked in.
+        task: as it was sent.
+    """
+
+    round: int
+    task: Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +59,7 @@ class Position:
         round: the last committed round, 0 before the first.
         state: the protocol's.
         node_states: node -> id of the node state to load next.
+        under_way: node -> what it is still at work on.
         rows: everything measured so far.
         ledger: every committed fold so far.
         training_args: in force for the next round.
@@ -52,6 +70,7 @@ class Position:
     round: int = 0
     state: State
     node_states: Mapping[str, str] = field(default_factory=dict)
+    under_way: Mapping[str, UnderWay] = field(default_factory=dict)
     rows: tuple[Measurement, ...] = ()
     ledger: tuple[Fold, ...] = ()
     training_args: Mapping[str, Any] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from fedjob.common.registry import Registry
 FOLDS: Registry[Fold] = Registry(
     "fold",
     {
+        "buffered_mean": "fedjob.common.folds.buffered_mean:BufferedMean",
         "bulyan": "fedjob.common.folds.bulyan:Bulyan",
         "centred_clipping": "fedjob.common.folds.centred_clipping:CentredClipping",
         "collect": "fedjob.common.folds.collect:Collect",

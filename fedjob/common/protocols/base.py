@@ -61,7 +61,8 @@ class Ask:
             for `shared["params"]`, where there are any, `{}` for zero.
         until: None for the quorum; `Buffered(k)` to stop early.
         commit: this ask completes a round.
-        late: what becomes of a contribution that comes after the ask was closed.
+        late: what becomes of work that is not done when the ask is closed: `drop`; or `keep`, then its
+            node goes on, is asked nothing new, and counts in a later ask that keeps, with its staleness.
         schema: names, dtypes and shapes that a contribution must have; None for
             those of `shared["params"]`, where there are any.
         aux: module -> names, dtypes and shapes of the auxiliary variables that it must have.
@@ -107,6 +108,7 @@ class Reply:
         usage: a limit of the owner's that this reached; None for none.
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
         aux: its auxiliary variables, `{module: {name: tensor}}`; a tensor is loaded when it is asked for.
+        staleness: rounds that were completed since the node was asked.
     """
 
     node: str
@@ -122,6 +124,7 @@ class Reply:
     value: Any = None
     items: Mapping[str, int] = field(default_factory=dict)
     aux: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    staleness: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,12 +135,14 @@ class Gathered:
         total: the fold of the contributions that count.
         replies: node -> facts, for those.
         left_out: node -> reason, for the others that were asked.
+        busy: nodes that are still at work, for a later ask.
         num_nodes: of the job, asked or not.
     """
 
     total: Contribution
     replies: Mapping[str, Reply]
     left_out: Mapping[str, str]
+    busy: tuple[str, ...] = ()
     num_nodes: int = 0
 
 

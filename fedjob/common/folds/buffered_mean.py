@@ -1,0 +1,50 @@
+"""The mean of a buffer of contributions, older ones counting less: what FedBuff folds with.
+
+Nguyen et al. 2022, "Federated Learning with Buffered Asynchronous Aggregation",
+algorithm 1 and section 5.1, https://arxiv.org/abs/2106.06639
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fedjob.common.folds.base import Fold, Origin, totalled
+from fedjob.common.folds.mean import mean_of, shares_of
+from fedjob.common.ranges import check_not_negative
+
+if TYPE_CHECKING:
+    from fedjob.common.contribution import Contribution
+
+
+@dataclass(frozen=True, slots=True)
+class BufferedMean(Fold):
+    """`sum(s_k * value_k) / number of contributions`, with `s_k = 1 / (1 + staleness_k)^exponent`.
+
+    Args:
+        exponent: 0 or more; 0 counts old contributions as new ones.
+        weighted: `sum(weight_k * s_k * value_k) / sum(weight_k)` instead.
+    """
+
+    exponent: float = 0.5
+    weighted: bool = False
+
+    name: ClassVar[str] = "buffered_mean"
+
+    def __post_init__(self) -> None:
+        check_not_negative("BufferedMean(exponent=...)", self.exponent)
+
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        plain = [1 / len(contributions)] * len(contributions)
+        shares = shares_of(contributions) if self.weighted else plain
+        scaled = [
+            share * discount(c.staleness, self.exponent)
+            for share, c in zip(shares, contributions, strict=True)
+        ]
+        return totalled(mean_of([c.value for c in contributions], scaled), contributions)
+
+
+def discount(staleness: int, exponent: float) -> float:
+    """Return how much a contribution counts that was asked for so many rounds ago."""
+    return 1 / (1 + staleness) ** exponent

@@ -1,0 +1,97 @@
+"""FedBuff: whoever is fast does not wait for whoever is slow.
+
+Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba 2022, "Federated Learning with
+Buffered Asynchronous Aggregation", algorithm 1, https://arxiv.org/abs/2106.06639
+
+    every idle node k trains from the parameters of now: y_k from w, d_k = y_k - w
+    as soon as K changes are in, whichever round their nodes were asked in:
+    w = w + server_lr * 1/K * sum_k s(tau_k) * d_k
+    tau_k: how often w was stepped since node k got it
+    s(tau) = 1 / (1 + tau)^staleness_exponent          the paper: 1 / sqrt(1 + tau)
+
+The paper writes d_k with the other sign. A round is one step of w. Which changes are
+in is a matter of time, so that two runs differ; the order in which they came in is
+recorded, and with the same order the same bytes come out.
+
+The researcher keeps w, and for each node that is still at work the parameters that it
+works from. A node keeps its optimizer's state, such as momentum. It leaks d_k, and how
+fast a node is, to the researcher; the discounted sum is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from fedjob.common.contribution import Contribution
+from fedjob.common.errors import SpecError
+from fedjob.common.folds.buffered_mean import BufferedMean
+from fedjob.common.protocols.base import Ask, Buffered, Done, Gathered, Instruction, Local, State, View
+from fedjob.common.protocols.training import TrainingProtocol
+from fedjob.common.ranges import check_count, check_not_negative, check_positive
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class FedBuff(TrainingProtocol):
+    """Buffered asynchronous averaging.
+
+    Args:
+        k: how many changes make a step, 1 or more, at most the number of nodes.
+        server_lr: of the researcher's step, above 0.
+        staleness_exponent: 0 or more; how fast old changes lose their say, 0 for not at all.
+        weighted: changes are weighted by numbers of examples; False counts every node alike.
+    """
+
+    k: int = 2
+    server_lr: float = 1.0
+    staleness_exponent: float = 0.5
+    weighted: bool = False
+
+    name: ClassVar[str] = "fedbuff"
+
+    def __post_init__(self) -> None:
+        check_count("FedBuff(k=...)", self.k)
+        check_positive("FedBuff(server_lr=...)", self.server_lr)
+        check_not_negative("FedBuff(staleness_exponent=...)", self.staleness_exponent)
+
+    def instruct(self, state: State, view: View) -> Ask | Done:
+        ask = TrainingProtocol.instruct(self, state, view)
+        if isinstance(ask, Done) or ask.step != "train":
+            return ask
+        if self.k > len(view.nodes):
+            raise SpecError(
+                f"FedBuff(k={self.k}) waits for {self.k} nodes, but the job has {len(view.nodes)}: "
+                f"{', '.join(view.nodes)}"
+            )
+        return replace(
+            ask,
+            fold=BufferedMean(self.staleness_exponent, self.weighted),
+            origin={},  # what comes is a change already
+            until=Buffered(self.k),
+            late="keep",
+            sends_total=False,
+        )
+
+    def train(self, instruction: Instruction, local: Local) -> Contribution:
+        trained, start = self.train_with(local), instruction["params"]
+        return replace(trained, value={name: trained.value[name] - start[name] for name in start})
+
+    def finish(self, state: State, gathered: Gathered) -> State:
+        after = TrainingProtocol.finish(self, state, gathered)
+        if gathered.total.value is not None:
+            after["params"] = _stepped(state["params"], gathered.total.value, self.server_lr)
+        return after
+
+
+def _stepped(
+    params: Mapping[str, torch.Tensor], change: Mapping[str, torch.Tensor], server_lr: float
+) -> dict[str, torch.Tensor]:
+    """Return `params + server_lr * change`; whole numbers, such as counts of batches, take the whole change."""
+    return {
+        name: (change[name] * server_lr if change[name].is_floating_point() else change[name]) + params[name]
+        for name in params
+    }
