@@ -104,12 +104,13 @@ class SqlDataset(TableDataset):
         import sqlalchemy
         from sqlalchemy.exc import SQLAlchemyError
 
+        url = self._url()
         try:
-            engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.pool.NullPool)
+            engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
         except ImportError as error:
             driver = error.name or "a driver"
             raise MissingPackage(f"the database of {self.path.name} needs the package {driver}") from error
-        except (SQLAlchemyError, ValueError) as error:
+        except SQLAlchemyError as error:
             raise SpecError(f"the url in {self.path.name} is none that SQLAlchemy knows") from error
         try:
             with engine.connect() as connection:
@@ -126,13 +127,17 @@ class SqlDataset(TableDataset):
 
     def _url(self) -> Any:
         from sqlalchemy.engine import URL, make_url
+        from sqlalchemy.exc import SQLAlchemyError
 
         if not self._settings:
             return URL.create(
                 "sqlite", database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"}
             )
-        url = make_url(self._settings["url"])
-        if url.password:
+        try:
+            url = make_url(self._settings["url"])
+        except SQLAlchemyError as error:
+            raise SpecError(f"the url in {self.path.name} is none that SQLAlchemy knows") from error
+        if url.password or any("pass" in name.lower() or "pwd" in name.lower() for name in url.query):
             raise SpecError(
                 f"the url in {self.path.name} holds a password: write it into a file of its own, and "
                 "password_file = '...' beside the url"
