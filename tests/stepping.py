@@ -146,3 +146,31 @@ class Secretive(Plan):
         if how == "raise":
             raise ConnectionError(f"no connection with {secret}")
         return [secret] if how == "return" else ["done"]
+
+
+class Centred(Plan):
+    """The mean at each node, less what the researcher gives."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        numbers = [int(file.read_text()) for file in ctx.data.items]
+        return sum(numbers) / len(numbers) - ctx.values.get("centre", 0.0)
+
+
+class Coordinated(Centred):
+    """Asks twice: for the means, then for how far each is from their mean."""
+
+    def coordinate(self, job):  # type: ignore[no-untyped-def]
+        means = job.step()
+        return {"job": job.id, "spread": job.step(centre=sum(means.values()) / len(means))}
+
+
+class Waiting(Centred):
+    """The same, with awaiting."""
+
+    async def coordinate(self, job):  # type: ignore[no-untyped-def]
+        import asyncio
+
+        means = job.step()
+        await asyncio.sleep(0)
+        first = min(job.nodes)
+        return {"job": job.id, "spread": job.step([first], centre=means[first])}

@@ -19,6 +19,7 @@ from fedjob.common.items import Items
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import per_dataset
 from fedjob.common.protocols.base import FederatedProtocol
+from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
@@ -39,6 +40,7 @@ from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.cloning import changed_spec, copy_definition
 from fedjob.researcher.components import from_part
+from fedjob.researcher.coordination import coordinate_of
 from fedjob.researcher.datasets import check_names, resolve, resolve_local
 from fedjob.researcher.definition import open_definition
 from fedjob.researcher.deployment import restore_plans, write_plans
@@ -94,7 +96,7 @@ class Job(Asking, Living, Looking, ByHand):
         model_args: plain data for the plan's `init_model`.
         training_args: see `fedjob.common.plans.args`.
         each: node -> training arguments for it alone, such as `{"node-a": {"num_updates": 50}}`.
-        rounds: how many rounds to train, 1 or more.
+        rounds: how many rounds to train, 1 or more; None goes on until `job.stop()`, a hook's stop, or a kill.
         name: what people call it; need not be unique.
         note: to the nodes' owners.
         project: namespace; nodes that are not enrolled in it take no part.
@@ -119,6 +121,8 @@ class Job(Asking, Living, Looking, ByHand):
         use: `private`, or `mock` for the stand-ins that owners give.
         watchers: parties that may follow the job.
         round_timeout_s: a round that takes longer ends the job, `failed (timeout)`.
+        every_s: seconds from the beginning of a round to that of the next, at least; a round in which no node has
+            anything new (`Items(only="new")`) is waited for then.
         max_tries: how often scheduling is tried; None for the home's setting.
         owner: how you describe yourself to node owners, `{"name", "org", "role"}`; the rest is the home's.
         init: first parameters: named tensors, a safetensors file, or a result.
@@ -144,7 +148,7 @@ class Job(Asking, Living, Looking, ByHand):
         model_args: Mapping[str, Any] | None = None,
         training_args: Mapping[str, Any] | None = None,
         each: Mapping[str, Mapping[str, Any]] | None = None,
-        rounds: int = 1,
+        rounds: int | None = 1,
         name: str = "",
         note: str = "",
         project: str = "",
@@ -166,6 +170,7 @@ class Job(Asking, Living, Looking, ByHand):
         use: str = "private",
         watchers: Sequence[str] = (),
         round_timeout_s: float | None = None,
+        every_s: float | None = None,
         max_tries: int | None = None,
         owner: Mapping[str, str] | None = None,
         init: Any = None,
@@ -205,6 +210,7 @@ class Job(Asking, Living, Looking, ByHand):
             use=use,
             watchers=watchers,
             round_timeout_s=round_timeout_s,
+            every_s=every_s,
             max_tries=max_tries,
             owner=owner,
             validate_at_end=validate_at_end,
@@ -314,7 +320,7 @@ class Job(Asking, Living, Looking, ByHand):
             raise JobError(
                 f"job {self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
             )
-        session = self._reach()
+        session = self.reach()
         runner = Runner(
             self._spec,
             self._source.text,
@@ -329,14 +335,24 @@ class Job(Asking, Living, Looking, ByHand):
             ),
             keep_files=Path(record.keep_files) if record.keep_files else None,
             extras=self._extras,
+            coordinate=coordinate_of(self._plan) if self._spec.protocol.name == Steps.name else None,
         )
         if self._nodes_override is not None:
             runner.selector = ByFunction(self._select_override, "job.nodes")
         runner.open(lock=lock)
         return runner
 
-    def _reach(self) -> Session | None:
-        """Return the session of a remote job, connected if need be; the job's data are resolved then."""
+    @property
+    def data(self) -> Any:
+        """What the job was given as data."""
+        return self._data
+
+    def reach(self) -> Session | None:
+        """Find the job's data, so that `nodes` names who has them; connect a remote job to its federation.
+
+        Raises:
+            NoDatasets: nothing matches `data`.
+        """
         session = self._at_home()
         if not self._spec.datasets:
             self._resolve(session)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from fedjob.researcher.breakpoints import (
     states_of,
 )
 from fedjob.researcher.components import from_part, selector_of
+from fedjob.researcher.coordination import Coordinate, run_coordinated
 from fedjob.researcher.deployment import deployment, plan_files, publish_code
 from fedjob.researcher.ending import reason_of_quorum, route
 from fedjob.researcher.events import EventLog, JobEvent
@@ -45,6 +47,7 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.journal import read_journal
+from fedjob.researcher.pacing import OWNER_STOPPED, Pace, Stopped
 from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.release import forget_goodbyes
@@ -76,6 +79,7 @@ class Runner:
     Args:
         position: where to begin; None for the start.
         session: for remote jobs.
+        coordinate: of the plan, in place of the protocol's own order of asks.
         keep_files: folder that plan, parameters and replies are linked into.
     """
 
@@ -90,7 +94,11 @@ class Runner:
         hooks: Sequence[Hook],
         keep_files: Path | None = None,
         extras: Mapping[str, Path] | None = None,
+        coordinate: Coordinate | None = None,
     ) -> None:
+        self._drive = (
+            run_rounds if coordinate is None else partial(run_coordinated, coordinate, id=spec.id)
+        )
         self.spec = spec
         self.folder = folder
         self.hooks = tuple(hooks)
@@ -155,6 +163,12 @@ class Runner:
                 files=self._publish_brought(),
                 artifacts=publish_artifacts(self.spec, self.folder, self.federation.publish),
                 named_states=self._named_states,
+            )
+            self.pace = Pace(
+                self.spec.every_s,
+                rest=self.federation.rest,
+                is_stopped=lambda: inbox.stop_asked(self.folder),
+                tell=lambda text: self.events.add("note", round_=self.position.round, text=text),
             )
             self.federation.prepare(code, self)
             self.enter(State.STARTING)
@@ -268,9 +282,7 @@ class Runner:
             JobFailed: names the reason; the last committed round stands and can be resumed from.
         """
         try:
-            value, self.position = run_rounds(
-                self.protocol, self.position, self.look, self.gather, self.commit
-            )
+            value, self.position = self._run_rounds()
             self.save_result(value)
         except BaseException as error:
             if (ended := self._ended_by(error)) is error:
@@ -278,6 +290,13 @@ class Runner:
             raise ended from error
         self.close("completed")
         return value
+
+    def _run_rounds(self) -> tuple[Any, Position]:
+        try:
+            return self._drive(self.protocol, self.position, self.look, self.gather, self.commit)
+        except Stopped:
+            ended = replace(self.position, stop=OWNER_STOPPED)
+            return self._drive(self.protocol, ended, self.look, self.gather, self.commit)
 
     def look(self, position: Position, gathered: Gathered | None) -> View:
         """Return what the protocol may see."""
@@ -292,7 +311,7 @@ class Runner:
     def gather(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
         """Carry out one ask; remember where it led, should the next one fail."""
         self._step = ask.step
-        gathered, self.position = self.gatherer(ask, position)
+        gathered, self.position = self.pace.gather(self.gatherer, ask, position)
         for node, told in self.protocol.report(gathered).items():
             self.events.add("result", round_=position.round + 1, node=node, gathered=time.time(), **told)
         return gathered, self.position
@@ -316,6 +335,7 @@ class Runner:
         )
         self._round_began = now
         stops = [stop for hook in self.hooks if (stop := hook.round_done(report))]
+        stops += [OWNER_STOPPED] if inbox.stop_asked(self.folder) else []
         state = spool_state(position.state, self.folder.make_spool(position.round))
         position = replace(position, state=state, stop=stops[0] if stops else "")
         if stops:

@@ -194,3 +194,23 @@ def test_what_a_job_cannot_do_in_batches_is_refused(session: Session) -> None:
         Job(stepping.Sizes, training_plan=Tiny, data={"tags": ["scans"]}, session=session)
     with pytest.raises(SpecError, match="don't go together"):
         Job(FedAvg(), training_plan=stepping.Sizes, data={"tags": ["scans"]}, session=session)
+
+
+@pytest.mark.feature("BF-01", "BF-20", "BF-27")
+def test_the_same_step_runs_as_the_plan_coordinates_it(session: Session) -> None:
+    plain = Job(stepping.Centred, data={"tags": ["scans"]}, session=session)
+    assert plain.run(progress=False).value == {"node1": 1.0, "node2": 2.0}
+    twice = Job(stepping.Coordinated, data={"tags": ["scans"]}, rounds=2, session=session)
+    assert twice.run(progress=False).value == {"job": twice.id, "spread": {"node1": -0.5, "node2": 0.5}}
+    waiting = Job(stepping.Waiting, data={"tags": ["scans"]}, rounds=2, session=session)
+    assert waiting.run(progress=False).value == {"job": waiting.id, "spread": {"node1": 0.0}}
+
+
+def test_a_coordinated_job_goes_on_from_its_breakpoint_without_asking_again(session: Session) -> None:
+    job = Job(stepping.Coordinated, data={"tags": ["scans"]}, rounds=2, session=session)
+    whole = job.run(progress=False).value
+    resumed = Job.resume(job.breakpoints[0], session=session)
+    before = len(list(resumed.events()))
+    assert resumed.run(progress=False).value == whole
+    asked = [event.body["step"] for event in list(resumed.events())[before:] if event.type == "ask"]
+    assert asked == ["step"]
