@@ -90,6 +90,7 @@ _NAMES = {
     "WaitTimeout": "fedjob.common.errors",
     "WeightedMean": "fedjob.common.folds.mean",
     "connect": "fedjob.researcher.session",
+    "cross_validate": "fedjob.researcher.cross_validation",
     "format_event": "fedjob.researcher.formatting",
     "function": "fedjob.common.plans.function",
     "off": "fedjob.researcher.handlers",
@@ -177,6 +178,7 @@ __all__ = [
     "WeightedMean",
     "__version__",
     "connect",
+    "cross_validate",
     "format_event",
     "function",
     "off",
@@ -245,6 +247,7 @@ if TYPE_CHECKING:
     from fedjob.common.protocols.statistics import Statistics
     from fedjob.common.quorum import Quorum
     from fedjob.common.schedules import CosineDecay, ExponentialDecay, LinearDecay, Piecewise, StepDecay
+    from fedjob.researcher.cross_validation import cross_validate
     from fedjob.researcher.formatting import format_event
     from fedjob.researcher.handlers import off, on
     from fedjob.researcher.hooks.base import Hook

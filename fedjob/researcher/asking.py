@@ -47,7 +47,7 @@ class Asking(ABC):
     _logs_asked: float | None = None
 
     @abstractmethod
-    def _reach(self) -> Session | None:
+    def reach(self) -> Session | None:
         """Find the job's datasets; return the session, None for a local job."""
 
     # -- verbs ----------------------------------------------------------------------
@@ -68,7 +68,7 @@ class Asking(ABC):
         Raises:
             NoDatasets: nothing matches `data`.
         """
-        session = self._reach()
+        session = self.reach()
         if session is None:
             return Checks(
                 [
@@ -99,7 +99,7 @@ class Asking(ABC):
         """
         if load_record(self._folder.record).state != State.DRAFT:
             raise JobError("a job that was submitted has asked its nodes' owners already: see job.waiting_on")
-        session = self._reach()
+        session = self.reach()
         if session is None:
             return {}
         checks = ask_nodes(session, self._spec, self._folder, dry=False, timeout_s=timeout_s)
@@ -150,13 +150,13 @@ class Asking(ABC):
             return 0
         self._logs_asked = now
         try:
-            session = self._reach()
+            session = self.reach()
             return 0 if session is None else fetch_released(session, self._folder, self._spec.id, nodes)
         except (TransportError, RepositoryError, JobError):
             return 0  # what is known is shown; who asks again may be luckier
 
     def _ask_again(self, nodes: tuple[str, ...]) -> None:
-        session = self._reach()
+        session = self.reach()
         if session is None or not session.lock.acquire(blocking=False):
             return  # a runner in this process hears what the nodes say
         try:

@@ -29,7 +29,7 @@ from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import notice, walk
 from fedjob.researcher.record import JobRecord, load_record
 from fedjob.researcher.spec import check_count, load_spec
-from fedjob.researcher.stopping import cancel, kill
+from fedjob.researcher.stopping import cancel, kill, stop
 from fedjob.researcher.submitting import check_connected, hand_over
 from fedjob.researcher.watching import attended
 
@@ -54,7 +54,7 @@ class Living(ABC):
     _runner: Runner | None
 
     @abstractmethod
-    def _reach(self) -> Session | None:
+    def reach(self) -> Session | None:
         """Find the job's datasets; return the session, None for a local job."""
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Living(ABC):
         job = self if folder == self._folder else self.open(folder.path, session=self._session)
         if (session := job._at_home()) is not None:
             check_connected(session.endpoint.connected, session.membership.broker_url)
-        job._reach()
+        job.reach()
         return job._folder
 
     def run_on(self, lock: int) -> Any:
@@ -180,6 +180,14 @@ class Living(ABC):
             Whether it was withdrawn; False leaves a job that has begun, or ended, as it is.
         """
         return cancel(self._folder)
+
+    def stop(self) -> bool:
+        """Have the job end between two rounds, as completed: what there is by then is its result.
+
+        Returns:
+            Whether it will; False for a job that has not begun, which is cancelled, and for one that has ended.
+        """
+        return stop(self._folder)
 
     def kill(self) -> bool:
         """End the job wherever it stands.

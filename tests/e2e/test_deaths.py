@@ -139,7 +139,7 @@ def gone(node: Node) -> bool:
     return True
 
 
-@pytest.mark.feature("FB-34", "FB-60")
+@pytest.mark.feature("BF-32", "FB-34", "FB-60")
 def test_a_node_that_is_powered_off_is_left_out_after_the_deadline(rough: Federation, tmp_path: Path) -> None:
     make_job(rough, rounds=1).run(progress=False)  # torch is imported everywhere
     off = rough.nodes[SITES[2]]
@@ -152,13 +152,29 @@ def test_a_node_that_is_powered_off_is_left_out_after_the_deadline(rough: Federa
         run.result(timeout=PATIENCE_S)
     assert job.rounds[1].replied == SITES[:2]
     assert job.rounds[1].dropped == {SITES[2]: "deadline"}
-    nodes = {info.id: info.online for info in rough.session().nodes()}
-    assert nodes == {SITES[0]: True, SITES[1]: True, SITES[2]: False}
-    asked = make_job(rough, data="points", nodes=list(SITES[:2])).check_training_plan_is_approved_by_nodes()
+    assert rough.session().endpoint.presence()[off.name] is False  # told by the broker, within the keep-alive
+    infos = {info.id: info for info in rough.session().nodes()}
+    assert {name: info.online for name, info in infos.items()} == dict.fromkeys(SITES[:2], True) | {
+        off.name: False
+    }
+    status = rough.nodes[SITES[0]].status()
+    seen = infos[SITES[0]]
+    assert (
+        (seen.ready, seen.busy, seen.free)
+        == (status["ready"], status["busy"], status["free"])
+        == (True, 0, 1)
+    )
+    assert 0 <= time.time() - status["last_task"] < PATIENCE_S
+    assert (seen.last_task, seen.versions) == (status["last_task"], status["versions"])
+    assert (status["datasets"], status["running"], status["connected"]) == (["points"], True, True)
+    assert not off.status()["running"]
+    asked = make_job(
+        rough, data={"tags": ["points"]}, nodes=list(SITES[:2])
+    ).check_training_plan_is_approved_by_nodes()
     assert asked == dict.fromkeys(SITES[:2], "not-needed")
     off.start()
     job = make_job(rough)
-    job._reach()
+    job.reach()
     off.kill()
     asked = job.check_training_plan_is_approved_by_nodes()
     assert asked == {SITES[0]: "not-needed", SITES[1]: "not-needed", SITES[2]: "no reply"}

@@ -74,7 +74,7 @@ def test_check_asks_each_node_once_and_prints_one_verdict_each(field: Field, ses
     field.node("open")
     job = make_job(session)
     field.node("gone")
-    job._reach()
+    job.reach()
     field.nodes["gone"].silent = True
     checks = job.check(timeout_s=1.0)
     assert [" ".join(line.split()) for line in str(checks).splitlines()] == [
@@ -283,7 +283,7 @@ def test_a_required_node_that_is_away_is_waited_for_and_tried_when_it_appears(
     for name in ("a", "b"):
         field.node(name)
     job = make_job(session, quorum=Quorum(required=("b",)))
-    job._reach()
+    job.reach()
     field.nodes["b"].stop()
     with running(job) as run:
         soon(lambda: len(job.schedule) == 1, "the first try")
@@ -300,7 +300,7 @@ def test_a_required_node_that_never_comes_makes_the_job_unschedulable(field: Fie
     for name in ("a", "b"):
         field.node(name)
     job = make_job(session, quorum=Quorum(required=("b",)), max_tries=2)
-    job._reach()
+    job.reach()
     field.nodes["b"].stop()
     with running(job) as run:
         error = error_of(run)
@@ -313,7 +313,7 @@ def test_a_job_starts_without_nodes_that_are_away_or_cannot_be_set_up(field: Fie
     for name in ("a", "b", "c", "d"):
         field.node(name)
     job = make_job(session, quorum=Quorum(min_nodes=2))
-    job._reach()
+    job.reach()
     field.nodes["b"].says = {"status": "unknown", "reason": "plan", "note": "line 3 is no Python"}
     field.nodes["c"].stop()
     with running(job) as run:
@@ -341,9 +341,9 @@ def test_all_nodes_means_those_that_are_enrolled_in_the_project(field: Field, se
     assert {task.project for task in field.nodes["a"].heard_of(Task)} == {"heart"}
     assert not field.nodes["c"].heard_of(Offer)
     with pytest.raises(SpecError, match=r"requires nodes c, but only a, b have its data in project heart"):
-        make_job(session, project="heart", quorum=Quorum(required=("c",)))._reach()
+        make_job(session, project="heart", quorum=Quorum(required=("c",))).reach()
     with pytest.raises(SpecError, match=r"needs 2 nodes, but only 1 have the job's data in project lung"):
-        make_job(session, project="lung", quorum=Quorum(min_nodes=2))._reach()
+        make_job(session, project="lung", quorum=Quorum(min_nodes=2)).reach()
 
 
 @pytest.mark.feature("PS-12")
@@ -352,14 +352,14 @@ def test_a_node_without_workers_is_warned_of_at_once(field: Field, session: Sess
     field.node("idle", pong={"workers": 0, "contact": "it@idle.example"})
     job = make_job(session)
     with pytest.warns(NoWorkersWarning) as caught:
-        job._reach()
+        job.reach()
     assert [str(warning.message) for warning in caught] == [
         "node idle has no workers: it accepts and queues tasks but runs none; ask it@idle.example to start it "
         "with `fedjob node start --workers N`"
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make_job(session, nodes=["busy"])._reach()
+        make_job(session, nodes=["busy"]).reach()
 
 
 @pytest.mark.feature("NV-60")

@@ -156,7 +156,7 @@ def test_a_round_that_takes_too_long_fails_the_job_at_its_time(
 ) -> None:
     strict(federation, "a", "b", approval="off")
     job = make_job(session, props={"slow_at": "b"}, round_timeout_s=2)
-    job._reach()
+    job.reach()
     began = time.monotonic()
     with pytest.raises(JobFailed, match="b had not answered") as caught:
         job.run(progress=False)
@@ -197,7 +197,7 @@ def test_a_node_without_workers_queues_the_job_and_says_so(federation: Federatio
     (node,) = strict(federation, "a", approval="off", workers=0)
     job = make_job(session)
     with pytest.warns(UserWarning, match="node a has no workers: it accepts and queues tasks but runs none"):
-        job._reach()
+        job.reach()
     with background(lambda: job.run(progress=False)) as run:
         wait_until(lambda: len(job.schedule), timeout_s=30, what="a try")
         assert job.state == "queued"

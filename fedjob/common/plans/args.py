@@ -84,6 +84,8 @@ class TrainingArgs:
             (batch normalisation can't train on a single example).
         test_ratio: fraction of the data, 0 to 1, that is kept for validation
             where the plan has no `testing_data`; the same examples every round.
+        test_fold: `(i, k)`: in place of a ratio, the i-th of k equal parts of the data
+            is kept for validation, i from 1; together the k parts are all the data.
         test_on_local_updates: validate after local training.
         test_on_global_updates: validate the parameters that arrive, before training.
         test_metric: names of metrics, see `fedjob.common.metrics`.
@@ -103,6 +105,7 @@ class TrainingArgs:
     batch_maxnum: int | None = None
     drop_last: bool = False
     test_ratio: float = 0.0
+    test_fold: tuple[int, int] | None = None
     test_on_local_updates: bool = False
     test_on_global_updates: bool = False
     test_metric: tuple[str, ...] = ()
@@ -143,6 +146,8 @@ class TrainingArgs:
                 f"training_args has epochs={raw['epochs']!r} and num_updates={raw['num_updates']!r}; "
                 "give one of the two"
             )
+        if values.get("test_fold") is not None and values.get("test_ratio"):
+            raise SpecError("training_args has test_fold and test_ratio; give one of the two")
         if values.get("epochs") is None and values.get("num_updates") is None:
             values["epochs"] = 1
         for name in set(raw) - set(own) - set(extra_args):
@@ -249,6 +254,17 @@ def _fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def _part(name: str, value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    fits = isinstance(value, (list, tuple)) and len(value) == 2 and all(type(item) is int for item in value)
+    if not fits or not 1 <= value[0] <= value[1] or value[1] < 2:
+        raise SpecError(
+            f"training_args {name!r} is (i, k), the i-th of k parts with k of 2 or more, not {value!r}"
+        )
+    return value[0], value[1]
+
+
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise SpecError(f"training_args {name!r} is True or False, not {value!r}")
@@ -280,6 +296,7 @@ _CHECKS = {
     "batch_maxnum": _optional_count,
     "drop_last": _flag,
     "test_ratio": _fraction,
+    "test_fold": _part,
     "test_on_local_updates": _flag,
     "test_on_global_updates": _flag,
     "test_metric": _metrics,

@@ -13,22 +13,26 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def split_indices(num_rows: int, test_ratio: float, seed: int) -> tuple[Numbers, Numbers]:
+def split_indices(num_rows: int, args: TrainingArgs, seed: int) -> tuple[Numbers, Numbers]:
     """Divide rows into train and test, the same way for the same seed.
 
     A ratio above 0 keeps at least one row for testing and, below 1, one for
-    training, where there are two rows.
+    training, where there are two rows. Of k folds, sizes differ by one row at most.
 
     Returns:
         Two arrays, each ascending; together every row once.
     """
     import numpy as np
 
-    num_test = int(num_rows * test_ratio)
-    if 0 < test_ratio < 1 and num_rows > 1:
-        num_test = min(max(num_test, 1), num_rows - 1)
     order = np.random.default_rng(seed).permutation(num_rows)
-    return np.sort(order[num_test:]), np.sort(order[:num_test])
+    if args.test_fold is not None:
+        part, parts = args.test_fold
+        start, end = num_rows * (part - 1) // parts, num_rows * part // parts
+    else:
+        start, end = 0, int(num_rows * args.test_ratio)
+        if 0 < args.test_ratio < 1 and num_rows > 1:
+            end = min(max(end, 1), num_rows - 1)
+    return np.sort(np.concatenate([order[:start], order[end:]])), np.sort(order[start:end])
 
 
 def epoch_batches(

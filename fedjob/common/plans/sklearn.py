@@ -107,9 +107,11 @@ class SklearnPlan(TrainingPlan):
         self._loaded = dict(args.raw)
         num_rows = len(self._data[1])
         self._train_rows, rest = np.arange(num_rows), np.arange(0)
-        if self._test is None and args.test_ratio:
+        if self._test is not None and args.test_fold:
+            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
+        if self._test is None and (args.test_ratio or args.test_fold):
             seed = self.seed_of("split", every_round=False)
-            self._train_rows, rest = split_indices(num_rows, args.test_ratio, seed)
+            self._train_rows, rest = split_indices(num_rows, args, seed)
             self._test = (self._data[0][rest], self._data[1][rest])
 
     @property

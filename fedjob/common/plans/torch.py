@@ -155,14 +155,16 @@ class TorchPlan(TrainingPlan):
         self._loaded = dict(args.raw)
         rows = np.arange(0 if isinstance(self._data, Stream) else len(self._data))
         self._train_rows, self._test_rows = rows, rows[:0]
-        if self._test is None and args.test_ratio:
+        if self._test is not None and args.test_fold:
+            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
+        if self._test is None and (args.test_ratio or args.test_fold):
             if isinstance(self._data, Stream):
                 raise PlanError(
                     "training_data returned a DataLoader with a sampler of its own or an iterable dataset, "
                     "which can't be split: return a Dataset, or write testing_data"
                 )
             seed = self.seed_of("split", every_round=False)
-            self._train_rows, self._test_rows = split_indices(len(rows), args.test_ratio, seed)
+            self._train_rows, self._test_rows = split_indices(len(rows), args, seed)
             self._test = self._data
 
     @property
