@@ -163,7 +163,10 @@ class Pong:
     """Reply to a ping.
 
     Args:
-        busy: tasks that run.
+        busy, free: workers that compute, and that do not.
+        ready: a task would begin now.
+        last_task: when one ended last, seconds since 1970; 0 for never.
+        versions: package -> version.
         jobs: that the asking researcher has tasks of here; what it does not know it can end.
         projects: that the node is enrolled in.
     """
@@ -174,6 +177,10 @@ class Pong:
     version: str = ""
     num_datasets: int = 0
     busy: int = 0
+    free: int = 0
+    ready: bool = False
+    last_task: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
     workers: int = 0
     contact: str = ""
     labels: list[str] = field(default_factory=list)

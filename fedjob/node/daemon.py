@@ -50,6 +50,7 @@ from fedjob.node.store import DatabaseStore
 from fedjob.node.tasklog import released, tidy_logs
 from fedjob.node.verifying import Checked, Verifying, without_proof
 from fedjob.node.vigil import Vigil
+from fedjob.node.vitals import vitals
 from fedjob.node.worker import WorkerEvent, Workers
 
 LEASE_EVERY_S = 10.0
@@ -306,12 +307,17 @@ class Daemon:
 
     def _pong(self, turn: Turn, message: Message) -> wire.Pong:
         config = self._parts.config
+        now = vitals(config, self._parts.tasks, busy=len(self._attempts))
         mine = {row.job for row in turn.book.unfinished() if row.researcher == message.sender}
         return wire.Pong(
             of=message.id,
             version=__version__,
             num_datasets=len(self._parts.datasets.all()),
-            busy=len(self._attempts),
+            busy=now.busy,
+            free=now.free,
+            ready=now.ready,
+            last_task=now.last_task,
+            versions=now.versions,
             workers=config.workers,
             contact=config.contact,
             labels=sorted(read_labels(config.labels)),

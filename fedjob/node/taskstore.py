@@ -157,6 +157,13 @@ class TaskStore:
 
     # --- what the owner orders ------------------------------------------------------------------
 
+    def last_ended(self) -> float:
+        """Return when a task ended last, in seconds since 1970; 0 where none has."""
+        row = self._database.row(
+            "SELECT max((SELECT coalesce(max(ended), 0) FROM tasks), (SELECT coalesce(max(ended), 0) FROM history)) AS at"
+        )
+        return float(row["at"]) if row is not None else 0.0
+
     def order(self, verb: str, key: str) -> None:
         """Write down what the daemon is to do about a task: `kill` it or `release` its logs."""
         with self._database.transaction():

@@ -15,13 +15,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInfo:
-    """A node, as it is seen from here."""
+    """A node, as it is seen from here.
+
+    Args:
+        online: it answers.
+        ready: a task would begin there now.
+        busy, free: its workers that compute, and that do not.
+        last_task: when a task ended there last, seconds since 1970; 0 for never.
+        versions: package -> version, of what plans are run with.
+    """
 
     id: str
     online: bool
+    ready: bool = False
     version: str = ""
     num_datasets: int = 0
     busy: int = 0
+    free: int = 0
+    last_task: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
     workers: int = 0
     contact: str = ""
     labels: tuple[str, ...] = ()

@@ -122,13 +122,17 @@ class Session(HomeJobs):
                         version=pong.version,
                         num_datasets=pong.num_datasets,
                         busy=pong.busy,
+                        free=pong.free,
+                        ready=pong.ready,
+                        last_task=pong.last_task,
+                        versions=pong.versions,
                         workers=pong.workers,
                         contact=pong.contact,
                         labels=tuple(pong.labels),
                         projects=tuple(pong.projects),
                     )
                 )
-        return Table(infos, ("id", "online", "version", "num_datasets", "busy"))
+        return Table(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))
 
     def datasets(
         self,

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,8 @@ def test_a_ping_is_answered_at_once_while_a_task_computes(federation: Federation
     began = time.monotonic()
     pong = ann.answer_to(ann.send("node1", Ping()), Pong)
     assert time.monotonic() - began < 1.0
-    assert pong.busy == 1
+    assert (pong.busy, pong.free, pong.ready, pong.last_task) == (1, 0, True, 0.0)
+    assert pong.versions["torch"] == version("torch")
 
 
 @pytest.mark.feature("PS-12")

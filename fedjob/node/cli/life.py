@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from fedjob.node.opening import init_node, locked, log_to, open_daemon, running_
 from fedjob.node.resources import read_labels
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.taskstore import TaskStore
+from fedjob.node.vitals import vitals
 
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
@@ -165,7 +167,8 @@ def status(home: NodeHome, as_json: bool) -> None:
         pid = running_pid(home)
         row = database.row("SELECT facts FROM live")
         live = unpack(row["facts"]) if row is not None and pid is not None else {}
-        queue = TaskStore(database).counts()
+        tasks = TaskStore(database)
+        queue = tasks.counts()
         facts = {
             "node": name_of(home),
             "key": Identity.load_or_create(home.keys).public_key_hex,
@@ -177,7 +180,8 @@ def status(home: NodeHome, as_json: bool) -> None:
             "verifier": live.get("verifier", config.verifier),
             "workers": config.workers,
             "threads": config.torch_threads,
-            "datasets": len(Datasets(database).all()),
+            **asdict(vitals(config, tasks, busy=queue.get("running", 0))),
+            "datasets": [dataset.name for dataset in Datasets(database).all()],
             "pending_grants": len(Grants(database).all("pending")),
             "queue": queue,
             "undelivered": database.rows("SELECT count(*) AS n FROM outbox")[0]["n"],
@@ -201,9 +205,9 @@ def status(home: NodeHome, as_json: bool) -> None:
     click.echo(f"home      {home.root}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
-    click.echo(f"data      {facts['datasets']} dataset{'' if facts['datasets'] == 1 else 's'}")
+    click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")
     click.echo(f"grants    {facts['pending_grants']} wait for a decision")
-    click.echo(f"tasks     {_counts(queue)}")
+    click.echo(f"tasks     {_counts(queue)}; the last ended {_when(facts['last_task'])}")
     if config.workers == 0:
         click.echo("workers   none: tasks are queued only; fedjob node config set workers 1 lets them begin")
     click.echo(
@@ -220,6 +224,10 @@ def status(home: NodeHome, as_json: bool) -> None:
         )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
     click.echo(f"dropped   {_counts(live.get('counters', {}))}")
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "never"
 
 
 def _resources(config: NodeConfig) -> dict[str, Any]:

@@ -60,7 +60,15 @@ def nodes(home: Path | None, as_json: bool) -> None:
         found = session.nodes()
     show_rows(
         [
-            {"id": n.id, "online": n.online, "version": n.version, "datasets": n.num_datasets, "busy": n.busy}
+            {
+                "id": n.id,
+                "online": n.online,
+                "version": n.version,
+                "datasets": n.num_datasets,
+                "ready": n.ready,
+                "busy": n.busy,
+                "free": n.free,
+            }
             for n in found
         ],
         as_json,
