@@ -18,6 +18,9 @@ import pytest
 from tests.features import claims, rows
 from tests.processes import Processes, wait_until
 
+# tests run beside each other on few cores, where torch's threads wait for one another longer than they compute
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse claims of rows that do not exist."""
