@@ -27,6 +27,7 @@ from fedjob.common.plans.base import overrides
 from fedjob.common.plans.pipeline import Pipeline
 from fedjob.common.plans.step import Plan
 from fedjob.common.protocols.base import Ask, FederatedProtocol
+from fedjob.common.protocols.function import NodeValues
 from fedjob.common.protocols.steps import ask_for
 from fedjob.common.values import decode, encode
 from fedjob.researcher.position import Position
@@ -96,6 +97,8 @@ class Coordination:
             raise SpecError(f"nodes {', '.join(strange)} are not ready; those that are: {', '.join(ready)}")
         self._count += 1
         if self._count > len(self.position.state["answers"]):
+            if self.position.stop:  # a hook, or the owner, asked for the end
+                raise _Ended
             encoded = {name: encode(value, name) for name, value in values.items()}
             self._carry_out(ask_for(encoded, chosen))
         answers: Mapping[str, Any] = self.position.state["answers"][self._count - 1]
@@ -107,6 +110,10 @@ class Coordination:
         if ask.commit:
             position = self._commit(replace(position, round=position.round + 1), gathered)
         self.position = position
+
+
+class _Ended(Exception):
+    """The job is to end, and `coordinate` asks for more."""
 
 
 def coordinate_of(plan: Any) -> Coordinate | None:
@@ -129,12 +136,15 @@ def run_coordinated(
     """Run a job as its plan coordinates it, in place of `rounds.run_rounds`.
 
     Returns:
-        What `coordinate` returned, and the last position.
+        What `coordinate` returned, and the last position; the last answers where the job was asked to end.
     """
     job = Coordination(protocol, position, look, gather, commit, id=id)
-    value = coordinate(job)
-    if inspect.iscoroutine(value):
-        value = _waited(value)
+    try:
+        value = coordinate(job)
+        if inspect.iscoroutine(value):
+            value = _waited(value)
+    except _Ended:
+        value = NodeValues(job.position.state["answers"][-1] if job.position.state["answers"] else {})
     return value, job.position
 
 
