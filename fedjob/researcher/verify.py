@@ -160,7 +160,7 @@ def _shares(fold: Fold) -> list[float]:
         fold.fold_config.get("exponent", 0),
     )
     return [
-        share * (1 / (1 + fold.round - asked.get(str(node), fold.round)) ** exponent)
+        share * float((1 + fold.round - asked.get(str(node), fold.round)) ** -exponent)
         for share, (node, _, _) in zip(shares, fold.inputs, strict=True)
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedjob import FedAvg, Fraction, Hook, Job, JobFailed, Quorum, StepDecay, TorchPlan
+from fedjob import FedAvg, FedBuff, Fraction, Hook, Job, JobFailed, Quorum, StepDecay, TorchPlan
 from fedjob.common.endpoint import Endpoint
 from fedjob.common.errors import NoDatasets, ObjectMissing, PlanError, SpecError
 from fedjob.common.frame import decode_frame
@@ -24,8 +24,10 @@ from fedjob.common.roster import Roster
 from fedjob.common.types import Address, Ref
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher.breakpoints import hash_file
+from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.session import Session
+from fedjob.researcher.verify import verify_job
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
 
@@ -55,6 +57,24 @@ class Toy(TorchPlan):
             raise RuntimeError("no luck")
         if training_args_name(self, "sleep_at") == self.ctx.node:
             time.sleep(60)
+        inputs, targets = batch
+        return torch.nn.functional.mse_loss(model(inputs), targets)
+
+
+class Gated(Toy):
+    """At node3, what is asked in round 1 is done as soon as a file is there."""
+
+    extra_args = ("gate",)
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        import pathlib
+        import time
+
+        ends = time.monotonic() + 30
+        while self.ctx.node == "node3" and self.ctx.round == 1 and time.monotonic() < ends:
+            if pathlib.Path(self.training_args["gate"]).exists():
+                break
+            time.sleep(0.01)
         inputs, targets = batch
         return torch.nn.functional.mse_loss(model(inputs), targets)
 
@@ -99,7 +119,7 @@ def make_job(session: Session, **changes: Any) -> Job:
         "seed": 5,
         "session": session,
     }
-    return Job(FedAvg(), **{**arguments, **changes})
+    return Job(**{"operation": FedAvg(), **arguments, **changes})
 
 
 class AtRound(Hook):
@@ -326,6 +346,39 @@ def test_one_node_after_another_is_a_selector_of_three_lines(session: Session) -
         ("node3",),
         ("node1",),
     ]
+
+
+def test_a_slow_node_counts_in_a_later_round_as_in_a_simulation_and_after_a_resume(
+    session: Session, federation: Federation, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+
+    def select(round_: int, nodes: list[str]) -> list[str]:
+        return nodes if round_ == 1 else [nodes[0]] if round_ == 2 else nodes[1:]
+
+    arguments: dict[str, Any] = {
+        "operation": FedBuff(k=2),
+        "training_plan": Gated,
+        "training_args": {**ARGS, "gate": str(gate)},
+        "selector": select,
+        "rounds": 3,
+        "keep": True,
+    }
+    whole = make_job(session, hooks=[AtRound(lambda report: gate.touch())], **arguments)
+    whole.run(progress=False)
+    first, second, third = whole.position.ledger
+    assert sorted(first.arrived) == [["node1", 1], ["node2", 1]]
+    assert sorted(second.arrived) == [["node1", 2], ["node3", 1]]
+    assert sorted(third.arrived) == [["node2", 3], ["node3", 3]]
+    assert {check.verdict for check in verify_job(JobFolder(whole.folder))} == {"equal"}
+    data = {name: str(federation.folder / name / "toy.npz") for name in NAMES}
+    simulated = make_job(session, nodes="local", data=data, home=session.home, **arguments)
+    simulated.run(progress=False)
+    # the job's end took node3's work away, and the hub's objects with it
+    resumed = Job.resume(whole.breakpoints[0], session=session, hooks=[])
+    resumed.run(progress=False)
+    jobs = (whole, simulated, resumed)
+    assert len({hash_file(job.folder / "result" / "params.safetensors") for job in jobs}) == 1
 
 
 @pytest.mark.feature("FB-82", "FB-83")

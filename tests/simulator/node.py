@@ -109,6 +109,9 @@ class Node(Party):
                     self.later(self.world.rng.uniform(0.05, 1.0), self._work, key)
                 case keeping.Release(key):
                     self.spool.pop(key, None)
+                    if self.world.config.buffered:
+                        # a runner that resumes from before the next work was asked for wants it again
+                        self.completed.discard(key)
         self.world.boundary()
         for id_ in acknowledged:
             self.outbox.pop(id_, None)

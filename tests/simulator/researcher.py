@@ -16,13 +16,28 @@ from tests.simulator.world import Packet, Party, Violation, World
 
 @dataclass(frozen=True)
 class Counted:
-    """What a step of a round counted: in the record, so that it can be folded again."""
+    """What a step of a round counted: in the record, so that it can be folded again.
+
+    Args:
+        asked: node -> round and step that its value was asked in, where that was before.
+    """
 
     round: int
     step: int
     values: Mapping[str, int]
+    asked: Mapping[str, tuple[int, int]]
     left_out: Mapping[str, str]
     params: int
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """What a node is still at work on, as it was sent."""
+
+    round: int
+    step: int
+    key: str
+    order: bytes
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,7 @@ class Breakpoint:
     params: int
     states: Mapping[str, str] = field(default_factory=dict)
     record: tuple[Counted, ...] = ()
+    under_way: Mapping[str, UnderWay] = field(default_factory=dict)
     failed: bool = False
 
 
@@ -73,24 +89,33 @@ class Researcher(Party):
 
     def _begin(self, round_: int, step: int) -> None:
         config, work = self.world.config, self._work
-        chosen = select(self.world.seed, round_, self.nodes, config.fraction)
-        keys = {
-            node: f"{round_}/{step}/{node}/{work.params}/{work.states.get(node, '')}"[-200:]
-            for node in chosen
+        idle = [node for node in select(self.world.seed, round_, self.nodes, config.fraction)
+                if node not in work.under_way]  # fmt: skip
+        asked = {
+            node: UnderWay(
+                round_,
+                step,
+                f"{round_}/{step}/{node}/{work.params}/{work.states.get(node, '')}"[-200:],
+                pack([work.params, work.states.get(node, "")]),
+            )
+            for node in idle
         }
+        self._asked = asked = dict(sorted({**asked, **work.under_way}.items()))
+        keys = {node: one.key for node, one in asked.items()}
+        enough = min(config.buffered, len(asked)) or None
         if config.strict:
-            quorum, lease_s = Quorum(min_nodes=len(chosen)), None
+            quorum, lease_s = Quorum(min_nodes=enough or len(asked)), None
         else:
             quorum, lease_s = Quorum(min_nodes=1, deadline_s=3.0), 4.0
-        self.ask = keeping.begin(self.world.now, keys, quorum, lease_s=lease_s)
+        self.ask = keeping.begin(self.world.now, keys, quorum, enough=enough, lease_s=lease_s)
         self._round, self._step = round_, step
         self._values: dict[str, int] = {}
         self._new_states: dict[str, str] = {}
         self._arrivals: dict[str, set[str]] = {"settled": set(), "counted": set(), "listed": set()}
-        for node in chosen:
+        for node, one in asked.items():
             body = {
-                "key": keys[node], "job": "job", "dataset": "d", "round": round_, "step": str(step),
-                "epoch": self.epoch, "attempt": 1, "order": pack([work.params, work.states.get(node, "")]),
+                "key": one.key, "job": "job", "dataset": "d", "round": one.round, "step": str(one.step),
+                "epoch": self.epoch, "attempt": 1, "order": one.order,
             }  # fmt: skip
             packet = self.make(Address(node), "task", body, ttl_s=3600.0 if config.strict else 6.0)
             self._tasks[packet.id] = node
@@ -185,9 +210,11 @@ class Researcher(Party):
                 order = list(self._values) if "arrival_order" in self.world.bugs else sorted(included)
                 values = {node: self._values[node] for node in order}
                 work = self._work
-                counted = Counted(self._round, self._step, values, left_out, fold(values))
+                asked = {n: (self._asked[n].round, self._asked[n].step) for n in values}
+                counted = Counted(self._round, self._step, values, asked, left_out, fold(values))
                 states = {**work.states, **{node: self._new_states[node] for node in included}}
-                self._work = Breakpoint(self._round, counted.params, states, (*work.record, counted))
+                busy = {n: self._asked[n] for n in self.ask.pending if self.world.config.buffered}
+                self._work = Breakpoint(self._round, counted.params, states, (*work.record, counted), busy)
                 self._close()
                 if self._step + 1 < self.world.config.num_steps:
                     self._begin(self._round, self._step + 1)

@@ -46,8 +46,9 @@ def run_schedule(
         party.boot()
     world.run(lambda: researcher.finished, LIMIT_S)
     end = world.now
-    world.at(1.0, lambda: None)
-    world.run(lambda: all(node.up for node in nodes) and world.now >= end + 1.0, LIMIT_S + 100)
+    settled_s = 1.0 + (config.trouble_s if config.buffered else 0.0)  # whoever was still at work has to stop
+    world.at(settled_s, lambda: None)
+    world.run(lambda: all(node.up for node in nodes) and world.now >= end + settled_s, LIMIT_S + 100)
     _judge(world, researcher, nodes)
     done = researcher.breakpoint
     return Report(done.params, done.round, done.failed, researcher.epoch, world.boundaries, end)
@@ -62,10 +63,11 @@ def _judge(world: World, researcher: Researcher, nodes: list[Node]) -> None:
     _replay(world, researcher)
     if not done.failed and done.round != config.num_rounds:
         raise Violation(f"the job ended at round {done.round}")
-    if config.strict:
+    if config.strict and not config.buffered:
         golden = undisturbed(world.seed, config, researcher.nodes)
         if done.params != golden:
             raise Violation(f"ended at {done.params}, the undisturbed run at {golden}")
+    if config.strict:
         for node in nodes:  # every `end` arrived, so nothing of the job is left anywhere
             if node.tasks or node.spool or node.workers:
                 raise Violation(f"{node.name} kept {sorted(node.tasks)} {sorted(node.spool)} after the end")
@@ -74,10 +76,18 @@ def _judge(world: World, researcher: Researcher, nodes: list[Node]) -> None:
 def _replay(world: World, researcher: Researcher) -> None:
     """Do again what the record says was included: it must lead to what the record says came out."""
     params, momenta = world.seed % PRIME, dict.fromkeys(researcher.nodes, 0)
+    sent: dict[tuple[int, int], int] = {}
+    answered = dict.fromkeys(researcher.nodes, (0, 0))
     for counted in researcher.breakpoint.record:
+        now = (counted.round, counted.step)
+        sent[now] = params
         values: dict[str, int] = {}
         for node in sorted(counted.values):
-            values[node], momenta[node] = contribute(params, momenta[node], node)
+            asked = counted.asked[node]
+            if not answered[node] < asked <= now:
+                raise Violation(f"{node} counted in {now} with what it was asked in {asked}")
+            values[node], momenta[node] = contribute(sent[asked], momenta[node], node)
+            answered[node] = now
         if values != counted.values:
             raise Violation(f"round {counted.round}.{counted.step} counted {counted.values}, not {values}")
         params = fold(values)

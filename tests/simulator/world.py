@@ -55,6 +55,8 @@ class Config:
     trouble_s: float = 20.0
     strict: bool = True
     """All nodes must answer, and the end equals the undisturbed run; else a quorum, deadlines, leases."""
+    buffered: int = 0
+    """So many answers complete a step, and nodes that are still at work go on; 0 waits for all."""
 
     @classmethod
     def draw(cls, seed: int) -> Config:
@@ -73,6 +75,7 @@ class Config:
             disk_full=rng.choice([0.0, 0.0, 0.2]),
             num_cuts=rng.choice([0, 1, 3]),
             strict=rng.random() < 0.75,
+            buffered=rng.choice([0, 0, 0, 1, 2]),
         )
 
 

@@ -47,4 +47,4 @@ class BufferedMean(Fold):
 
 def discount(staleness: int, exponent: float) -> float:
     """Return how much a contribution counts that was asked for so many rounds ago."""
-    return 1 / (1 + staleness) ** exponent
+    return float((1 + staleness) ** -exponent)
