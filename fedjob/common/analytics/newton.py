@@ -22,7 +22,11 @@ TOLERANCE = 1e-9
 MAX_ITERATIONS = 50
 MAX_HALVINGS = 30
 _MAX_COEFFICIENT = 50.0
-"""Per standard deviation: what goes beyond runs away, because groups separate."""
+"""Per standard deviation: what goes beyond runs away."""
+
+_SEPARATE = (
+    "the coefficients grow without end: some columns separate the outcomes; leave them out or join categories"
+)
 
 State = dict[str, Any]
 
@@ -57,12 +61,13 @@ def advance(state: Mapping[str, Any], found: Mapping[str, Any]) -> State:
     if state["last"]:
         return {**state, "likelihood": likelihood, "done": True}
     at, gradient = np.asarray(state["at"]), np.asarray(found["gradient"])
-    step = solve(np.asarray(found["hessian"]), gradient)
+    try:
+        step = solve(np.asarray(found["hessian"]), gradient)
+    except Unsolvable as error:
+        raise Unsolvable(_SEPARATE if state["iterations"] else str(error)) from error
     after = at + step
     if np.abs(after).max(initial=0.0) > _MAX_COEFFICIENT:
-        raise Unsolvable(
-            "the coefficients grow without end: some columns separate the outcomes; leave them out or join categories"
-        )
+        raise Unsolvable(_SEPARATE)
     if state["iterations"] >= MAX_ITERATIONS:
         raise Unsolvable(f"no convergence after {MAX_ITERATIONS} iterations")
     return {

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.analytics.cells import SEPARATOR
-from fedjob.common.analytics.columns import category_value, in_order
+from fedjob.common.analytics.columns import category_text, category_value, in_order
 from fedjob.common.analytics.quantiles import Bracket, ranks_of
 
 if TYPE_CHECKING:
@@ -169,6 +169,11 @@ def _ordered(names: Mapping[str, Any]) -> list[str]:
 
 
 def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """Return a table; a column of which some values are names has the others as names too."""
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=columns)
+    for name in frame:
+        if any(isinstance(value, str) for value in frame[name]):
+            frame[name] = [category_text(value) for value in frame[name]]
+    return frame
