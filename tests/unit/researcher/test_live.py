@@ -43,6 +43,7 @@ def test_three_of_ten_is_thirty_percent() -> None:
     assert str(found) == "30 %, 7 s left, slowest a"
 
 
+@pytest.mark.feature("BF-17")
 def test_progress_is_over_all_nodes_and_names_the_slowest() -> None:
     found = live(RUNNING, ask("a", "b"), progress("a", 8, 10), progress("b", 5, 20)).progress(2, now=5.0)
     done, total, eta_s, slowest = found
