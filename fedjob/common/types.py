@@ -13,6 +13,10 @@ _PARTY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
+ENDLESS = 2**31 - 1
+"""Rounds of a job that goes on until it is ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ref:
     """The name of immutable bytes in the repository.
@@ -47,6 +51,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.party}/{self.session}"
+
+
+def rounds_text(rounds: int) -> str:
+    """Return how many rounds a job is for, in words."""
+    return "no end" if rounds == ENDLESS else str(rounds)
 
 
 def check_party(name: str) -> str:

@@ -36,7 +36,7 @@ from fedjob.researcher.operation import Operation, read_args, read_operation
 from fedjob.researcher.preparing import with_known
 from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
-from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args
+from fedjob.researcher.spec import JobSpec, Part, check_count, checked_rounds, checked_seconds, plain_args
 
 if TYPE_CHECKING:
     from fedjob.researcher.settings import ResearcherConfig
@@ -75,7 +75,7 @@ def define(
     model_args: Mapping[str, Any] | None,
     training_args: Mapping[str, Any] | None,
     each: Mapping[str, Mapping[str, Any]] | None,
-    rounds: int,
+    rounds: int | None,
     name: str,
     note: str,
     project: str,
@@ -95,6 +95,7 @@ def define(
     use: str,
     watchers: Sequence[str],
     round_timeout_s: float | None,
+    every_s: float | None,
     max_tries: int | None,
     owner: Mapping[str, str] | None,
     validate_at_end: bool,
@@ -124,7 +125,6 @@ def define(
         raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {nodes!r}')
     if use not in _USES:
         raise SpecError(f"use is 'private' or 'mock', not {use!r}")
-    check_count("rounds", rounds, 1)
     source = wanted.source
     trained_with = {} if wanted.trained is None else wanted.trained.model_args
     trained_on = None if wanted.trained is None else wanted.trained.preprocess
@@ -144,7 +144,7 @@ def define(
         training_args=wanted.training_args,
         each=own_args,
         launches=wanted.launches,
-        rounds=rounds,
+        rounds=checked_rounds(rounds),
         seed=_drawn_seed(wanted) if seed is None else seed,
         local=nodes == LOCAL,
         selector=to_part(SELECTORS, selector),
@@ -167,7 +167,8 @@ def define(
         owner=_owner(owner, settings),
         resources=checked_resources(resources),
         watchers=checked_watchers(watchers),
-        round_timeout_s=checked_timeout(round_timeout_s),
+        round_timeout_s=checked_seconds("round_timeout_s", round_timeout_s),
+        every_s=checked_seconds("every_s", every_s),
         max_tries=check_count("max_tries", settings.max_tries if max_tries is None else max_tries, 1),
     )
     if sources:
@@ -382,16 +383,3 @@ def checked_watchers(watchers: Sequence[str]) -> list[str]:
     if isinstance(watchers, str):
         raise SpecError(f"watchers is a list of parties: watchers=[{watchers!r}]")
     return [check_party(party) for party in watchers]
-
-
-def checked_timeout(seconds: Any) -> float | None:
-    """Return a duration in seconds, or None for no limit.
-
-    Raises:
-        SpecError: it is no number above 0.
-    """
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-        raise SpecError(f"round_timeout_s is a number of seconds above 0, not {seconds!r}")
-    return float(seconds)

@@ -22,7 +22,6 @@ from fedjob.researcher.arguments import (
     checked_items,
     checked_quorum,
     checked_resources,
-    checked_timeout,
     checked_watchers,
     travels,
 )
@@ -32,7 +31,7 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.operation import read_args
 from fedjob.researcher.selectors import SELECTORS
-from fedjob.researcher.spec import JobSpec, Part, check_count, plain_args
+from fedjob.researcher.spec import JobSpec, Part, checked_rounds, checked_seconds, plain_args
 
 _PLAIN = ("model_args", "training_args", "props")
 _AS_GIVEN = (
@@ -63,6 +62,7 @@ _OTHERS = (
     "resources",
     "watchers",
     "round_timeout_s",
+    "every_s",
     "owner",
     "init",
 )
@@ -117,10 +117,13 @@ def changed_spec(spec: JobSpec, plan_text: str, changes: Mapping[str, Any]) -> t
     if "watchers" in changes:
         new["watchers"] = checked_watchers(changes["watchers"])
     if "round_timeout_s" in changes:
-        new["round_timeout_s"] = checked_timeout(changes["round_timeout_s"])
+        new["round_timeout_s"] = checked_seconds("round_timeout_s", changes["round_timeout_s"])
+    if "every_s" in changes:
+        new["every_s"] = checked_seconds("every_s", changes["every_s"])
+    if "rounds" in changes:
+        new["rounds"] = checked_rounds(changes["rounds"])
     if "owner" in changes:
         new["owner"] = {**spec.owner, **plain_args("owner", changes["owner"])}
-    check_count("rounds", new.get("rounds", spec.rounds), 1)
     clone = replace(spec, **new)
     if {"training_plan", "training_args", "each"} & changes.keys():
         for own in ({}, *clone.each.values()):

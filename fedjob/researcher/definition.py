@@ -64,6 +64,7 @@ _AS_GIVEN = (
     "use",
     "watchers",
     "round_timeout_s",
+    "every_s",
     "max_tries",
     "owner",
     "validate_at_end",

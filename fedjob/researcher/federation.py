@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -134,6 +135,14 @@ class Federation(ABC):
         Raises:
             QuorumNotReached: too few nodes are left.
         """
+
+    def rest(self, seconds: float) -> None:
+        """Ask nothing for a while; what nodes say meanwhile is heard.
+
+        Raises:
+            JobStopped: somebody asked for the job's end.
+        """
+        time.sleep(seconds)
 
     def keep_states(self, named: Mapping[str, Collection[str]]) -> None:
         """Drop node states that live on this side and are named no more; nodes are told with their tasks."""

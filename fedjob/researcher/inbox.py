@@ -9,6 +9,8 @@ from fedjob.common.errors import ConfigError
 from fedjob.researcher.folder import JobFolder
 
 CANCEL = "cancel"
+STOP = "stop"
+"""End between two rounds, with what there is as the result."""
 KILL = "kill"
 
 
@@ -34,8 +36,13 @@ def asked(folder: JobFolder) -> str:
     return KILL if KILL in found else CANCEL if CANCEL in found else ""
 
 
+def stop_asked(folder: JobFolder) -> bool:
+    """Whether the job is to end between two rounds."""
+    return (folder.inbox / STOP).exists()
+
+
 def clear(folder: JobFolder, *verbs: str) -> None:
     """Forget verbs that were obeyed, or that came too late; all of them by default."""
-    for verb in verbs or (CANCEL, KILL):
+    for verb in verbs or (CANCEL, STOP, KILL):
         with suppress(OSError):
             (folder.inbox / verb).unlink(missing_ok=True)

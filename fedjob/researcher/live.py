@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from fedjob.common.lifecycle import HISTORY, State
+from fedjob.common.types import ENDLESS
 from fedjob.researcher.events import JobEvent, is_job_state, state_of
 
 _ODD = ("nan", "inf", "-inf")
@@ -121,6 +122,7 @@ class Live:
             now: seconds since 1970.
         """
         unit = self.unit or 1.0
+        rounds = self.round + 1 if rounds == ENDLESS else rounds
         at_work = [self.nodes[n] for n in self.asked if n in self.nodes and self.round < rounds]
         done = self.round * unit + min(unit, sum(node.done for node in at_work))
         total = max(rounds, self.round) * unit

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedjob.common.errors import JobError, JobFailed, SpecError
 from fedjob.common.lifecycle import State
+from fedjob.common.types import ENDLESS
 
 if TYPE_CHECKING:
     from fedjob.researcher.job import Job
@@ -52,7 +53,8 @@ def rehearse(job: Job) -> Rehearsal:
         raise JobError(f"job {job.id} is {job.state}: only a draft is rehearsed; take job.clone()")
     if job.spec.use != "private":
         raise SpecError("the job itself is for the mocks: just run it")
-    twin = job.clone(use="mock", name=f"{job.name or job.spec.plan_entry} (rehearsal)")
+    rounds = 1 if job.spec.rounds == ENDLESS else job.spec.rounds
+    twin = job.clone(use="mock", rounds=rounds, every_s=None, name=f"{job.name or job.spec.plan_entry} (rehearsal)")
     began = time.monotonic()
     try:
         twin.run(progress=False)

@@ -15,7 +15,7 @@ from fedjob.common.quorum import Quorum
 from fedjob.common.traffic import OBJECT, Direction
 from fedjob.common.types import Ref
 from fedjob.researcher.admission import Admission
-from fedjob.researcher.collecting import Collector
+from fedjob.researcher.collecting import Collector, is_completion
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Collected, Federation, Gates, Place
@@ -50,6 +50,8 @@ class RemoteFederation(Federation):
         self._gates: Gates | None = None
         self._zombies = Zombies(session, spec.id)
         self._round = 0, 0.0
+        self.awaited: frozenset[str] = frozenset()
+        """Keys of tasks whose completion is told when their answers are here, and not before."""
         self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
 
     # -- before the first round -----------------------------------------------
@@ -93,6 +95,11 @@ class RemoteFederation(Federation):
         with self.session.lock:
             return Collector(self, tasks, place, quorum, until, accept, self._pool, ends_at).run()
 
+    def rest(self, seconds: float) -> None:
+        with self.session.lock:
+            late = [m for m in self.receive(seconds) if isinstance(m.body, Result)]
+            self.session.endpoint.settle(late)
+
     def receive(self, timeout_s: float) -> list[Message]:
         """Return what is there; everything but contributions is receipted at once.
 
@@ -107,12 +114,16 @@ class RemoteFederation(Federation):
         for message in messages:
             body = message.body
             if isinstance(body, Event) and message.job == self.spec.id and body.type not in _UNTOLD:
-                self._record(message, body)
+                if not (message.task in self.awaited and is_completion(message)):
+                    self.record(message)
             elif isinstance(body, Pong):
                 self._zombies.hear(message.sender, body)
         return messages
 
-    def _record(self, message: Message, event: Event) -> None:
+    def record(self, message: Message) -> None:
+        """Keep an event that a node sent."""
+        event = message.body
+        assert isinstance(event, Event)
         try:
             self.events.record(
                 event.type, event.data, round_=message.round, node=message.sender, task=message.task

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedjob.common.lifecycle import HISTORY, State
+from fedjob.common.types import rounds_text
 from fedjob.researcher.formatting import clean, short
 from fedjob.researcher.live import Live, Progress
 
@@ -46,7 +47,7 @@ def one_line(facts: Facts) -> str:
     named = f"{facts.name} ({facts.id[:12]})" if facts.name else facts.id[:12]
     parts = [f"{named}: {_state(facts)}"]
     if facts.state != State.DRAFT:
-        parts.append(f"round {facts.round} of {facts.rounds}")
+        parts.append(f"round {facts.round} of {rounds_text(facts.rounds)}")
     parts.append(_count(facts.nodes))
     line = ", ".join(parts)
     wait = waits_for(facts)
@@ -81,7 +82,7 @@ def table(facts: Facts) -> dict[str, str]:
         "plan": facts.plan or "-",
         "state": _state(facts),
         "waits": waits_for(facts).removeprefix("waits ") or "-",
-        "round": f"{facts.round} of {facts.rounds}",
+        "round": f"{facts.round} of {rounds_text(facts.rounds)}",
         "nodes": ", ".join(_node(node, live) for node in facts.nodes) or "not resolved yet",
         "progress": "-" if facts.progress is None else str(facts.progress),
         "child tasks": str(live.num_children),

@@ -13,7 +13,7 @@ from fedjob.common.errors import BreakpointCorrupt, DecodeError, SpecError
 from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.schedules import declared
-from fedjob.common.types import check_job_id
+from fedjob.common.types import ENDLESS, check_job_id
 
 VERSION = 1
 
@@ -58,6 +58,7 @@ class JobSpec:
         launches: plan texts' sha256 -> entry of what the plan may launch as child tasks.
         watchers: parties that may follow the job.
         round_timeout_s: a round that takes longer ends the job, `failed (timeout)`.
+        every_s: from the beginning of a round to that of the next, at least; None begins it at once.
         max_tries: how often scheduling is tried.
         files: sha256 of the data that the researcher brings; empty for none.
         items: which items of their datasets nodes work on, and how.
@@ -103,6 +104,7 @@ class JobSpec:
     launches: dict[str, str] = field(default_factory=dict)
     watchers: list[str] = field(default_factory=list)
     round_timeout_s: float | None = None
+    every_s: float | None = None
     max_tries: int = 10
     files: str = ""
     items: Items = field(default_factory=Items)
@@ -168,6 +170,28 @@ def check_count(what: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SpecError(f"{what} is a whole number of {least} or more, not {value!r}")
     return value
+
+
+def checked_rounds(rounds: Any) -> int:
+    """Return how many rounds a job is for; None goes on until it is ended.
+
+    Raises:
+        SpecError: no whole number of 1 or more.
+    """
+    return ENDLESS if rounds is None else check_count("rounds", rounds, 1)
+
+
+def checked_seconds(what: str, seconds: Any) -> float | None:
+    """Return a duration in seconds, or None.
+
+    Raises:
+        SpecError: it is no number above 0.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise SpecError(f"{what} is a number of seconds above 0, not {seconds!r}")
+    return float(seconds)
 
 
 def plain_args(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:

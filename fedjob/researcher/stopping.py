@@ -1,4 +1,4 @@
-"""Cancel and kill, from any process: ask whoever runs the job; where nobody does, write the end oneself."""
+"""Cancel, stop and kill, from any process: ask whoever runs the job; where nobody does, write the end oneself."""
 
 from __future__ import annotations
 
@@ -42,6 +42,14 @@ def cancel(folder: JobFolder, timeout_s: float = CANCEL_S) -> bool:
     if record.state in PENDING:
         raise JobError(_stuck(folder, "cancel"))
     return record.state == State.CANCELLED
+
+
+def stop(folder: JobFolder) -> bool:
+    """Have a job that has begun end between two rounds; return whether it has begun, and not ended."""
+    if notice(folder).state not in ACTIVE:
+        return False
+    inbox.leave(folder, inbox.STOP)
+    return True
 
 
 def kill(folder: JobFolder, timeout_s: float = KILL_S) -> bool:

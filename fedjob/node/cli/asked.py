@@ -9,6 +9,7 @@ import click
 
 from fedjob.common.cli import clean, json_option, print_json, show_rows, table, when
 from fedjob.common.errors import FedjobError
+from fedjob.common.types import rounds_text
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grant import SHA256_CHARS, Grant
@@ -133,7 +134,7 @@ def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, 
     if asked.protect:
         yield "protections", ", ".join(asked.protect)
     yield "arguments", _arguments(asked.model_args, asked.training_args)
-    yield "rounds", str(asked.rounds)
+    yield "rounds", rounds_text(asked.rounds)
     yield "nested plans", ", ".join(sha256[:16] for sha256 in asked.launches) or "none"
     yield "pool", str(asked.resources.get("pool", "") or "default")
     yield "project", subject.project or asked.project

@@ -18,6 +18,7 @@ _COMMANDS = {
     "watch": (f"{_HERE}.follow", "watch", "Follow a job's events to its end."),
     "logs": (f"{_HERE}.follow", "logs", "Print what tasks wrote, as far as their nodes let it out."),
     "cancel": (f"{_HERE}.verbs", "cancel", "Withdraw a job that has not begun."),
+    "stop": (f"{_HERE}.verbs", "stop", "End a running job after its round, as completed."),
     "kill": (f"{_HERE}.verbs", "kill", "End a job wherever it stands."),
     "restart": (f"{_HERE}.verbs", "restart", "Begin the next attempt, from the last breakpoint."),
     "clone": (f"{_HERE}.verbs", "clone", "Make a new draft of a job."),

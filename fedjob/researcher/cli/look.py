@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedjob.common.cli import clean, json_option, print_json, show_rows
+from fedjob.common.types import rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "protocol": spec.protocol.name,
         "plan": f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "-",
         "nodes": ", ".join(spec.datasets) or "-",
-        "rounds": spec.rounds,
+        "rounds": rounds_text(spec.rounds),
         "state": record.state + (f" ({record.reason})" if record.reason else ""),
         "detail": record.detail or "-",
         "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",

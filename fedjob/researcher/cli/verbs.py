@@ -1,4 +1,4 @@
-"""`fedjob job cancel`, `kill`, `restart`, `clone` and `delete`."""
+"""`fedjob job cancel`, `stop`, `kill`, `restart`, `clone` and `delete`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,22 @@ def cancel(job_id: str, home: Path | None) -> None:
     state = notice(folder).state
     hint = "" if state in ("completed", "draft") else "; fedjob job kill ends a job that has begun"
     click.echo(f"fedjob: {folder.path.name} is {state}: there is nothing to cancel{hint}", err=True)
+    sys.exit(1)
+
+
+@click.command()
+@job_argument
+@HOME
+def stop(job_id: str, home: Path | None) -> None:
+    """Have a job that runs end between two rounds, with what there is as its result."""
+    from fedjob.researcher.noticing import notice
+    from fedjob.researcher.stopping import stop
+
+    folder = folder_of(home, job_id)
+    if stop(folder):
+        click.echo(f"{folder.path.name} ends after its round")
+        return
+    click.echo(f"fedjob: {folder.path.name} is {notice(folder).state}: there is nothing to stop", err=True)
     sys.exit(1)
 
 
