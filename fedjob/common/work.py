@@ -155,13 +155,13 @@ class Workbench:
             return _allowed_part(order, exceeded)
         except NodeFailure as failure:
             return _failed(order, failure, failure.reason, failure.detail)
-        except MemoryError as error:
-            return _failed(order, error, "out_of_memory", "MemoryError")
         except PlanError as error:
             return _failed(order, error, error.reason, _our_words(error) or _where(error))
         except FedjobError as error:
             return _failed(order, error, error.reason, _where(error))
         except Exception as error:  # user code may raise anything; the node must answer
+            if _ran_out_of_memory(error):
+                return _failed(order, error, "out_of_memory", f"{_where(error)}: a worker may have no more here")
             return _failed(order, error, "exception", _where(error))
 
     def compute(self, order: WorkOrder, emit: Emit, nursery: Nursery | None = None) -> WorkResult:
@@ -302,14 +302,24 @@ def _with_learned(order: WorkOrder) -> WorkOrder:
 
 def _measured(order: WorkOrder) -> WorkResult:
     """Tell what a node tells of a step that finds values in the data of all nodes, see `preprocess.learning`."""
+    from fedjob.common.preprocess.discretion import Discretion, at_least, audited
     from fedjob.common.preprocess.learning import measure
     from fedjob.common.readers import open_dataset
+    from fedjob.common.readers.base import EXTREMES, flag
 
     own = {name: value for name, value in order.dataset.items() if name not in ("preprocess", "learned")}
     steps, learned = order.dataset.get("preprocess") or [], order.dataset.get("learned") or []
-    frame = open_dataset(own).frame()
+    dataset = open_dataset(own)
+    source = dataset.frame().reset_index(drop=True)
+    book = _releases(order)
+
+    def discretion(frame: Any) -> Discretion:
+        if book is None:
+            return at_least(int(order.limits.get("min_rows", 0)))
+        return audited(book, source, frame, tells_extremes=flag(dataset.options, EXTREMES, default=False))
+
     try:
-        value, num_rows = measure(frame, steps, learned, int(order.limits.get("min_rows", 0)))
+        value, num_rows = measure(source, steps, learned, discretion)
     except SpecError as error:  # in words that count rows and name columns, and quote no value
         raise NodeFailure(order.node, error.reason, str(error)) from error
     return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
@@ -429,6 +439,14 @@ def _save_items(worked: Any, output: Path) -> str:
     failed = [(worked.identities[lost.place], lost.error) for lost in worked.failed]
     save_remembered(path, worked.processed, failed)
     return str(path)
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Whether memory could not be had: torch has no class of its own for that on a CPU."""
+    words = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)
+    )
 
 
 def _where(error: BaseException) -> str:

@@ -62,7 +62,8 @@ class Searches:
         told: dict[str, Any] = {} if event.ref is None else {"mock": to_plain(event.ref)}
         dataset = self._parts.datasets.find(event.dataset)
         if dataset is not None:
-            told |= {"name": dataset.name, "reader": dataset.reader, "options": dict(dataset.options)}
+            told |= {"name": dataset.name, "reader": dataset.reader}
+            told |= {"options": dict(dataset.options), "loading": dict(dataset.loading)}
         if event.detail:
             told["problem"] = event.detail
         self._packing.discard((event.researcher, event.dataset))

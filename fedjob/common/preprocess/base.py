@@ -12,6 +12,8 @@ from fedjob.common.errors import SpecError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fedjob.common.preprocess.discretion import Discretion
+
 
 class Step(ABC):
     """One step; its fields are its configuration, plain data that an owner can read."""
@@ -47,11 +49,11 @@ class LearningStep(TableStep):
         return all(getattr(self, name) is not None for name in self.learned)
 
     @abstractmethod
-    def measure(self, frame: pd.DataFrame, min_rows: int) -> dict[str, Any]:
+    def measure(self, frame: pd.DataFrame, discretion: Discretion) -> dict[str, Any]:
         """Return a node's share of what is to be found, as plain data.
 
         Args:
-            min_rows: nothing is told of fewer rows than these.
+            discretion: what may be told; what may not is left out.
 
         Raises:
             SpecError: as in `apply`.

@@ -14,6 +14,8 @@ from fedjob.common.preprocess.seen import added, counts_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fedjob.common.preprocess.discretion import Discretion
+
 
 @dataclass(frozen=True, slots=True)
 class Encode(LearningStep):
@@ -62,9 +64,9 @@ class Encode(LearningStep):
         )
         return pd.concat([frame.iloc[:, :place], coded, frame.iloc[:, place + 1 :]], axis=1)
 
-    def measure(self, frame: pd.DataFrame, min_rows: int) -> dict[str, Any]:
+    def measure(self, frame: pd.DataFrame, discretion: Discretion) -> dict[str, Any]:
         need(frame, [self.column], "Encode")
-        counts = counts_of(frame, self.column, min_rows, "Encode")
+        counts = counts_of(frame, self.column, discretion, "Encode")
         return {"categories": [category for category, _ in counts]}
 
     def learn(self, measured: Mapping[str, Mapping[str, Any]]) -> Encode:

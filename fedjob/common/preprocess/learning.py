@@ -8,7 +8,7 @@ the list as it was declared: a node takes a complete step only where it is the d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
@@ -17,6 +17,8 @@ from fedjob.common.preprocess.base import LearningStep, Step, TableStep
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fedjob.common.preprocess.discretion import Discretion
 
 LEARN = "learn"
 """The step of the ask."""
@@ -66,15 +68,18 @@ def completed(declared: Sequence[Step], learned: Sequence[Step]) -> list[Step]:
 
 
 def measure(
-    frame: pd.DataFrame, plain: PlainSteps, learned: PlainSteps, min_rows: int
+    frame: pd.DataFrame,
+    plain: PlainSteps,
+    learned: PlainSteps,
+    discretion_of: Callable[[pd.DataFrame], Discretion],
 ) -> tuple[dict[str, Any], int]:
     """Return what a node tells of the next step to find, and the number of rows that it looked at.
 
     Args:
-        frame: the data as they are registered, without any preparation.
+        frame: the data as they are registered, without any preparation, its index the places of its rows.
         plain: the declared list.
         learned: the complete steps so far.
-        min_rows: nothing is told of fewer rows.
+        discretion_of: given what the steps before leave of the frame, what may be told of it.
 
     Raises:
         SpecError: a step does not fit the data, or there is nothing to find.
@@ -84,7 +89,7 @@ def measure(
         if not isinstance(step, TableStep):
             break
         if isinstance(step, LearningStep) and not step.complete:
-            return step.measure(frame, min_rows), len(frame)
+            return step.measure(frame, discretion_of(frame)), len(frame)
         frame = step.apply(frame)
     raise SpecError("preprocess: there is nothing to find in the data")
 

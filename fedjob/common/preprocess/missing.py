@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
 from fedjob.common.preprocess.base import LearningStep, names_of, need
-from fedjob.common.preprocess.moments import combined, moments_of, numbers_of
+from fedjob.common.preprocess.moments import combined, moments_of, numbers_of, present
 from fedjob.common.preprocess.seen import added, counts_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fedjob.common.preprocess.discretion import Discretion
 
 _STRATEGIES = ("mean", "median", "most_frequent")
 
@@ -77,14 +79,14 @@ class Impute(LearningStep):
         numbers = numbers_of(frame, column, "Impute")
         return float(np.mean(numbers) if self.strategy == "mean" else np.median(numbers))
 
-    def measure(self, frame: pd.DataFrame, min_rows: int) -> dict[str, Any]:
+    def measure(self, frame: pd.DataFrame, discretion: Discretion) -> dict[str, Any]:
         need(frame, self.columns, "Impute")
         if self.strategy == "most_frequent":
-            return {name: counts_of(frame, name, min_rows, "Impute") for name in self.columns}
-        shares = {name: numbers_of(frame, name, "Impute") for name in self.columns}
+            return {name: counts_of(frame, name, discretion, "Impute") for name in self.columns}
+        values = {name: numbers_of(frame, name, "Impute") for name in self.columns}
         return {
-            name: list(moments_of(values))[:2] if len(values) >= max(1, min_rows) else []
-            for name, values in shares.items()
+            name: list(moments_of(values[name]))[:2] if discretion.admit(present(frame, name), name) else []
+            for name in self.columns
         }
 
     def learn(self, measured: Mapping[str, Mapping[str, Any]]) -> Impute:

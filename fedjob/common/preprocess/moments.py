@@ -37,6 +37,13 @@ def numbers_of(frame: pd.DataFrame, column: str, step: str) -> np.ndarray[Any, A
     return values
 
 
+def present(frame: pd.DataFrame, column: str) -> np.ndarray[Any, Any]:
+    """Return the places of the rows in which a column's value is not missing."""
+    import numpy as np
+
+    return np.flatnonzero(frame[column].notna().to_numpy())
+
+
 def moments_of(values: np.ndarray[Any, Any]) -> Moments:
     """Return the moments of some numbers."""
     if not len(values):

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
 from fedjob.common.preprocess.base import LearningStep, names_of, need
-from fedjob.common.preprocess.moments import combined, moments_of, numbers_of
+from fedjob.common.preprocess.moments import combined, moments_of, numbers_of, present
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+    from fedjob.common.preprocess.discretion import Discretion
 
 _METHODS = ("standard", "minmax")
 
@@ -61,23 +63,32 @@ class Scale(LearningStep):
         return self.own or self.centre is not None
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        from fedjob.common.preprocess.discretion import at_least
+
         need(frame, self.columns, "Scale")
         step = self
         if self.own:
-            step = replace(self, own=False).learn({"": self.measure(frame, 0)})
+            step = replace(self, own=False).learn({"": self.measure(frame, at_least(1))})
         for column in self.columns:
             numbers_of(frame, column, "Scale")
         scaled = step.transformer().transform(frame[list(self.columns)].astype("float64"))
         return frame.assign(**{name: scaled[:, place] for place, name in enumerate(self.columns)})
 
-    def measure(self, frame: pd.DataFrame, min_rows: int) -> dict[str, Any]:
+    def measure(self, frame: pd.DataFrame, discretion: Discretion) -> dict[str, Any]:
         need(frame, self.columns, "Scale")
-        return {name: self._share(numbers_of(frame, name, "Scale"), min_rows) for name in self.columns}
+        if self.method == "minmax" and not discretion.tells_extremes:
+            raise SpecError(
+                "Scale(method='minmax') needs the smallest and largest values, which are single rows': the owner sets "
+                "a minimum of rows and does not tell them (option extremes); method='standard' does without"
+            )
+        values = {name: numbers_of(frame, name, "Scale") for name in self.columns}
+        return {
+            name: self._share(values[name]) if discretion.admit(present(frame, name), name) else []
+            for name in self.columns
+        }
 
-    def _share(self, values: np.ndarray[Any, Any], min_rows: int) -> list[float]:
-        """Return number, mean and spread, or number, smallest and largest; nothing of too few."""
-        if len(values) < max(1, min_rows):
-            return []
+    def _share(self, values: np.ndarray[Any, Any]) -> list[float]:
+        """Return number, mean and spread, or number, smallest and largest."""
         if self.method == "standard":
             return list(moments_of(values))
         return [float(len(values)), float(values.min()), float(values.max())]

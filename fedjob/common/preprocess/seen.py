@@ -10,6 +10,8 @@ from fedjob.common.errors import SpecError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fedjob.common.preprocess.discretion import Discretion
+
 MAX_CATEGORIES = 100
 """A column with more of them at one node is taken for something else than categories."""
 
@@ -17,23 +19,28 @@ MAX_FREE = 10
 """Up to so many are categories even where hardly two rows agree."""
 
 
-def counts_of(frame: pd.DataFrame, column: str, min_rows: int, step: str) -> list[list[Any]]:
-    """Return `[category, number of rows]`, in order, of those that at least `min_rows` rows have.
+def counts_of(frame: pd.DataFrame, column: str, discretion: Discretion, step: str) -> list[list[Any]]:
+    """Return `[category, number of rows]`, in order, of those that may be told.
 
     Raises:
         SpecError: these are no categories: too many, or hardly two rows agree, as with names and numbers of
             patients; or values that are neither text nor numbers. No value is quoted.
     """
-    present = frame[column].dropna()
-    counted = present.value_counts(sort=False)
-    num, rows = len(counted), len(present)
+    values = frame[column].reset_index(drop=True)
+    found = values.groupby(values, sort=False).indices
+    num, rows = len(found), int(values.notna().sum())
     if num > MAX_CATEGORIES or (num > MAX_FREE and num > rows / 2):
         raise SpecError(
             f"{step}: column {column!r} has {num} different values in {rows} rows; categories are at most "
             f"{MAX_CATEGORIES}, and shared by several rows: bin it first, or declare what it takes"
         )
-    pairs = [[plain_category(value, column, step), int(rows)] for value, rows in counted.items()]
-    return sorted((pair for pair in pairs if pair[1] >= max(1, min_rows)), key=lambda pair: order_of(pair[0]))
+    places = {plain_category(value, column, step): rows_of for value, rows_of in found.items()}
+    told = [
+        [category, len(places[category])]
+        for category in sorted(places, key=lambda category: -len(places[category]))
+        if discretion.admit(places[category], "")
+    ]
+    return sorted(told, key=lambda pair: order_of(pair[0]))
 
 
 def plain_category(value: Any, column: str, step: str) -> Any:

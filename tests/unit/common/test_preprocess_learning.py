@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
+from fedjob.common.analytics.releasebook import ReleaseBook
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
 from fedjob.common.preprocess import build_steps, to_plain_steps
 from fedjob.common.preprocess.base import LearningStep
-from fedjob.common.preprocess.categories import Encode
+from fedjob.common.preprocess.categories import Bin, Encode
 from fedjob.common.preprocess.columns import Select
+from fedjob.common.preprocess.discretion import at_least, audited
 from fedjob.common.preprocess.learning import (
     completed,
     learn,
@@ -26,6 +29,7 @@ from fedjob.common.preprocess.learning import (
     to_learn_together,
 )
 from fedjob.common.preprocess.missing import Impute
+from fedjob.common.preprocess.rows import Filter
 from fedjob.common.preprocess.scale import Scale
 
 NODES = {
@@ -49,13 +53,17 @@ NODES = {
         }
     ).astype({"age": "float64"}),
 }
+ANYTHING = at_least(0)
 POOLED = pd.concat(NODES.values(), ignore_index=True)
 
 
-def found(step: LearningStep, min_rows: int = 0) -> Any:
+def found(step: LearningStep) -> Any:
     """Return the step as a job finds it, over the same wire."""
     plain = to_plain_steps([step])
-    told = {node: unpack(pack(measure(frame, plain, [], min_rows)[0])) for node, frame in NODES.items()}
+    told = {
+        node: unpack(pack(measure(frame, plain, [], lambda frame: ANYTHING)[0]))
+        for node, frame in NODES.items()
+    }
     return build_steps(unpack(pack(learn(step, told))))[0]
 
 
@@ -124,8 +132,13 @@ def test_impute_finds_what_scikit_learn_finds_in_the_pooled_rows(strategy: str) 
 def test_a_step_finds_its_values_in_what_the_steps_before_it_leave() -> None:
     plain = to_plain_steps([Impute("age", strategy="mean"), Select(("age", "stage")), Scale("age")])
     impute, scale = to_learn(plain)
-    first = learn(impute, {node: measure(frame, plain, [], 0)[0] for node, frame in NODES.items()})
-    second = learn(scale, {node: measure(frame, plain, first, 0)[0] for node, frame in NODES.items()})
+    first = learn(
+        impute, {node: measure(frame, plain, [], lambda frame: ANYTHING)[0] for node, frame in NODES.items()}
+    )
+    second = learn(
+        scale,
+        {node: measure(frame, plain, first, lambda frame: ANYTHING)[0] for node, frame in NODES.items()},
+    )
     filled = POOLED["age"].fillna(POOLED["age"].mean())
     (complete,) = build_steps(second)
     assert isinstance(complete, Scale)
@@ -136,17 +149,40 @@ def test_a_step_finds_its_values_in_what_the_steps_before_it_leave() -> None:
 def test_of_fewer_rows_than_the_owners_minimum_nothing_is_told() -> None:
     large, one = NODES["large"], NODES["one_row"]
     for step in (Scale("age"), Scale("age", method="minmax"), Impute("age", strategy="mean")):
-        assert step.measure(one, 2) == {"age": []}
-        assert step.measure(large, 5)["age"]
-    assert Encode("sex").measure(large, 3) == {"categories": ["m"]}
-    assert Impute("sex", strategy="most_frequent").measure(large, 3) == {"sex": [["m", 3]]}
+        assert step.measure(one, at_least(2)) == {"age": []}
+        assert step.measure(large, at_least(5))["age"]
+    assert Encode("sex").measure(large, at_least(3)) == {"categories": ["m"]}
+    assert Impute("sex", strategy="most_frequent").measure(large, at_least(3)) == {"sex": [["m", 3]]}
+
+
+def test_two_filters_do_not_tell_the_value_of_one_row(tmp_path: Path) -> None:
+    people = pd.DataFrame({"age": [*range(20, 30), None], "sex": [*"ffffmmmmff", "f"]})
+    book = ReleaseBook(tmp_path / "book.safetensors", 3)
+
+    def told(*steps: Any) -> Any:
+        plain = to_plain_steps(steps)
+        return measure(people, plain, [], lambda frame: audited(book, people, frame, tells_extremes=False))[0]
+
+    assert told(Scale("age"))["age"][0] == 10
+    assert told(Filter("age", "<", 29), Scale("age")) == {"age": []}  # with the first: the age of the oldest
+    assert told(Filter("age", "<", 26), Impute("age", strategy="mean"))["age"][0] == 6
+    assert told(Filter("age", "<", 25), Bin("age", (0, 21)), Scale("age")) == {
+        "age": []
+    }  # the same through a bin
+    derived = [Filter("age", "<", 24), Encode("sex", ["f", "m"], drop_first=True)]
+    assert told(*derived, Scale("sex=m")) == {"sex=m": []}  # four of the six that were told of: two are left
+    book = ReleaseBook(tmp_path / "other.safetensors", 3)
+    assert told(Encode("sex"))["categories"] == ["f", "m"]
+    assert told(Filter("age", "<", 27), Encode("sex"))["categories"] == ["f"]  # three of four men
+    with pytest.raises(SpecError, match="option extremes"):
+        told(Scale("age", method="minmax"))
 
 
 def test_names_and_numbers_of_patients_are_no_categories_and_none_is_quoted() -> None:
     people = pd.DataFrame({"name": [f"patient-{number}" for number in range(30)]})
     for step in (Encode("name"), Impute("name", strategy="most_frequent")):
         with pytest.raises(SpecError, match="30 different values in 30 rows") as caught:
-            step.measure(people, 0)
+            step.measure(people, ANYTHING)
         assert "patient-" not in str(caught.value)
 
 
@@ -158,7 +194,7 @@ def test_names_and_numbers_of_patients_are_no_categories_and_none_is_quoted() ->
 def test_a_column_without_a_value_at_any_node_is_named(step: LearningStep) -> None:
     empty = pd.DataFrame({"gone": [None, None]}, dtype="float64")
     with pytest.raises(SpecError, match=r"no node has .*'gone'"):
-        learn(step, {"a": step.measure(empty, 0), "b": step.measure(empty, 0)})
+        learn(step, {"a": step.measure(empty, ANYTHING), "b": step.measure(empty, ANYTHING)})
 
 
 @pytest.mark.parametrize(
@@ -174,7 +210,7 @@ def test_a_column_without_a_value_at_any_node_is_named(step: LearningStep) -> No
 )
 def test_what_a_step_can_not_find_its_values_in_is_named(step: Any, frame: Any, words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        step.measure(frame, 0)
+        step.measure(frame, ANYTHING)
 
 
 @pytest.mark.parametrize(
