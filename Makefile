@@ -4,6 +4,7 @@
 PYTHON =
 DEMO =
 PYTEST =
+TABLE =
 SCHEDULES = 100000
 
 BIN = .venv/bin
@@ -20,6 +21,7 @@ help:
 	@echo 'make soak      many seeded schedules of losses and crashes                        (SCHEDULES=100000)'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
 	@echo 'make bench     every script in benchmarks/, one after the other'
+	@echo 'make table     the published accuracies of seven methods beside ours               (TABLE="--seeds 2")'
 	@echo 'make format    rewrite the sources as make check wants them'
 	@echo 'make venv      only the install: .venv with everything for development            (PYTHON=python3.12)'
 	@echo 'make clean     remove caches and outputs; make distclean removes .venv too'
@@ -57,6 +59,10 @@ bench: $(STAMP_DEV)
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
 
+table: $(STAMP_DEMO)
+	@sh envs/mosquitto/get.sh
+	@$(BIN)/python examples/flamby_heart/table.py $(TABLE)
+
 venv: $(STAMP_DEV)
 
 $(STAMP_DEMO): $(PINS)
@@ -72,10 +78,10 @@ $(STAMP_DEV): $(PINS)
 	@touch $(STAMP_DEMO) $@
 
 clean:
-	@rm -rf build dist demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf build dist demo-output table-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test check format soak features bench venv clean distclean
+.PHONY: help demo test check format soak features bench table venv clean distclean
