@@ -42,6 +42,7 @@ REASONS: Mapping[str, str] = {
     "no_mock": "the dataset has no mock",
     "no_new_data": "all items were worked on before and have not changed since",
     "no_space": "a disk is full",
+    "no_test_data": "there was nothing to measure the model on",
     "no_testing_step": "the plan was asked to evaluate and has no testing step",
     "no_workers": "nodes have no workers: no free worker will come until their owners start some",
     "node_stopped": "the node's daemon was stopped while it computed",

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.choosing import ITEMS_NAME, save_remembered
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError, LimitsExceeded, NodeFailure, PlanError, SpecError
+from fedjob.common.errors import (
+    FedjobError,
+    LimitsExceeded,
+    NodeFailure,
+    PlanError,
+    PreparationError,
+    SpecError,
+)
 from fedjob.common.items import Items
 from fedjob.common.measured import naming
 from fedjob.common.preprocess.learning import LEARN, LEARNED
@@ -155,6 +162,8 @@ class Workbench:
             return _allowed_part(order, exceeded)
         except NodeFailure as failure:
             return _failed(order, failure, failure.reason, failure.detail)
+        except PreparationError as error:
+            return _failed(order, error, error.reason, str(error))
         except PlanError as error:
             return _failed(order, error, error.reason, _our_words(error) or _where(error))
         except FedjobError as error:

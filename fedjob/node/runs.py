@@ -234,6 +234,14 @@ class Runs:
             state_path = str(path)
         if plan is None and task.plan is not None:
             plan = self.repository.get_bytes(task.plan, limit_bytes=task.plan.size_bytes)
+        params_bytes = sum(ref.size_bytes for ref in task.params.values())
+        if params_bytes > self.config.worker_memory_bytes:
+            raise NodeFailure(
+                self._node,
+                "out_of_memory",
+                f"the model's parameters have {_mb(params_bytes)} MB; a worker may have "
+                f"{_mb(self.config.worker_memory_bytes)} MB here",
+            )
         params = {name: str(self._spool.fetch(ref)) for name, ref in task.params.items()}
         values = dict(task.values)
         for name, ref in task.blobs.items():
@@ -383,6 +391,10 @@ class Runs:
         except Exception:
             pass  # the researcher finds it missing, and says so
         self._notify(Ensured(message))
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):.4g}"
 
 
 def _usage_of(found: WorkResult) -> Usage | None:

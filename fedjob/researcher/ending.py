@@ -13,7 +13,9 @@ _TOO_LATE = frozenset({"late", "quorum_lost", "silent"})
 SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "resources"})
 """Why a node could not begin at all: words before the colon of why it is left out."""
 
-SHARED_REASONS = frozenset({"batch_failures", "limits_exceeded", "no_data", "no_new_data"})
+SHARED_REASONS = frozenset(
+    {"batch_failures", "limits_exceeded", "no_data", "no_new_data", "no_test_data", "out_of_memory"}
+)
 """What a job failed for where all of its nodes failed for it: it says more than that too few are left."""
 
 

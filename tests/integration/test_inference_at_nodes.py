@@ -60,7 +60,7 @@ class Sums(TorchPlan):
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     found = Federation(tmp_path_factory.mktemp("federation"))
     found.node("node1", NodeConfig(approval="on", unknown="allow", threads=1)).start()
-    found.node("node2", NodeConfig(approval="off", threads=1, worker_memory_mb=700)).start()
+    found.node("node2", NodeConfig(approval="off", threads=1, worker_memory_mb=2)).start()
     yield found
     found.close()
 
@@ -150,6 +150,22 @@ def test_an_owner_has_predictions_stay_whatever_the_job_asks(node: Node, session
     x = np.load(node.folder / "toy.npz")["x"]
     np.testing.assert_allclose(found["prediction"], x.sum(axis=1), rtol=1e-5)
     assert all(event.body.get("rows") in ([], None) for event in job.events(type="result"))
+
+
+class Wide(Sums):
+    """More parameters than a small node lets a worker have."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Linear(2, 300_000)
+
+
+def test_a_model_that_needs_more_memory_than_the_node_gives_is_named(
+    federation: Federation, session: Session
+) -> None:
+    job = predict(session, "", training_plan=Wide, data="node2/toy")
+    with pytest.raises(JobFailed, match=r"parameters have 3\.433 MB; a worker may have 2 MB here") as caught:
+        job.run(progress=False)
+    assert caught.value.reason == "out_of_memory"
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:

@@ -170,6 +170,7 @@ PLANS = {
     "never ends": ("while True: pass", "timeout"),
     "returns NaN": ("loss = loss * float('nan')", None),
     "has the wrong shape": ("loss = model(torch.zeros(3, 7)).sum()", "exception"),
+    "makes a tensor that does not fit": ("held = torch.empty(1 << 30)", "out_of_memory"),
     "allocates much": ("held = [bytearray(1 << 26) for _ in range(1 << 12)]", "out_of_memory"),
 }
 
