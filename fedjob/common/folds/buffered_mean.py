@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.folds.base import Fold, Origin, totalled
-from fedjob.common.folds.mean import mean_of, shares_of
+from fedjob.common.folds.mean import mean_of
 from fedjob.common.ranges import check_not_negative
 
 if TYPE_CHECKING:
@@ -36,15 +36,14 @@ class BufferedMean(Fold):
         check_not_negative("BufferedMean(exponent=...)", self.exponent)
 
     def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
-        plain = [1 / len(contributions)] * len(contributions)
-        shares = shares_of(contributions) if self.weighted else plain
-        scaled = [
-            share * discount(c.staleness, self.exponent)
-            for share, c in zip(shares, contributions, strict=True)
+        shares = self.shares([c.weight for c in contributions], [c.staleness for c in contributions])
+        return totalled(mean_of([c.value for c in contributions], shares), contributions)
+
+    def shares(self, weights: Sequence[float], staleness: Sequence[int]) -> list[float]:
+        """Return what each contribution is multiplied by; they sum to 1 where none is stale, else to less."""
+        whole = float(sum(weights)) if self.weighted else 0.0
+        shares = [weight / whole if whole > 0 else 1 / len(weights) for weight in weights]
+        return [
+            share * float((1 + rounds) ** -self.exponent)
+            for share, rounds in zip(shares, staleness, strict=True)
         ]
-        return totalled(mean_of([c.value for c in contributions], scaled), contributions)
-
-
-def discount(staleness: int, exponent: float) -> float:
-    """Return how much a contribution counts that was asked for so many rounds ago."""
-    return float((1 + staleness) ** -exponent)

@@ -9,7 +9,9 @@ Buffered Asynchronous Aggregation", algorithm 1, https://arxiv.org/abs/2106.0663
     tau_k: how often w was stepped since node k got it
     s(tau) = 1 / (1 + tau)^staleness_exponent          the paper: 1 / sqrt(1 + tau)
 
-The paper writes d_k with the other sign. A round is one step of w. Which changes are
+The paper writes d_k with the other sign. Buffers, such as running means, move towards the
+nodes' own instead, w = w + sum_k s_k (y_k - w) with s_k = s(tau_k) / K: old changes, added
+up, could make a running variance negative. A round is one step of w. Which changes are
 in is a matter of time, so that two runs differ; the order in which they came in is
 recorded, and with the same order the same bytes come out.
 
@@ -22,11 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.contribution import Contribution
 from fedjob.common.errors import SpecError
 from fedjob.common.folds.buffered_mean import BufferedMean
+from fedjob.common.kinds import kinds_of
 from fedjob.common.protocols.base import Ask, Buffered, Done, Gathered, Instruction, Local, State, View
 from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.ranges import check_count, check_not_negative, check_positive
@@ -58,6 +61,13 @@ class FedBuff(TrainingProtocol):
         check_positive("FedBuff(server_lr=...)", self.server_lr)
         check_not_negative("FedBuff(staleness_exponent=...)", self.staleness_exponent)
 
+    @property
+    def _fold(self) -> BufferedMean:
+        return BufferedMean(self.staleness_exponent, self.weighted)
+
+    def start(self, params: Mapping[str, Any]) -> State:
+        return {**TrainingProtocol.start(self, params), "buffers": list(kinds_of(params).buffers)}
+
     def instruct(self, state: State, view: View) -> Ask | Done:
         ask = TrainingProtocol.instruct(self, state, view)
         if isinstance(ask, Done) or ask.step != "train":
@@ -69,7 +79,7 @@ class FedBuff(TrainingProtocol):
             )
         return replace(
             ask,
-            fold=BufferedMean(self.staleness_exponent, self.weighted),
+            fold=self._fold,
             origin={},  # what comes is a change already
             until=Buffered(self.k),
             late="keep",
@@ -78,20 +88,32 @@ class FedBuff(TrainingProtocol):
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         trained, start = self.train_with(local), instruction["params"]
-        return replace(trained, value={name: trained.value[name] - start[name] for name in start})
+        buffers = local.plan.kinds().buffers
+        value = {name: trained.value[name] - (0 if name in buffers else start[name]) for name in start}
+        return replace(trained, value=value)
 
     def finish(self, state: State, gathered: Gathered) -> State:
         after = TrainingProtocol.finish(self, state, gathered)
-        if gathered.total.value is not None:
-            after["params"] = _stepped(state["params"], gathered.total.value, self.server_lr)
+        change, params = gathered.total.value, state["params"]
+        if change is None:
+            return after
+        replies = gathered.replies.values()
+        said = sum(self._fold.shares([r.weight for r in replies], [r.staleness for r in replies]))
+        after["params"] = {
+            name: _towards(params[name], change[name], said)
+            if name in state["buffers"]
+            else (change[name] * self.server_lr).add_(params[name])
+            for name in params
+        }
         return after
 
 
-def _stepped(
-    params: Mapping[str, torch.Tensor], change: Mapping[str, torch.Tensor], server_lr: float
-) -> dict[str, torch.Tensor]:
-    """Return `params + server_lr * change`; whole numbers, such as counts of batches, take the whole change."""
-    return {
-        name: (change[name] * server_lr if change[name].is_floating_point() else change[name]) + params[name]
-        for name in params
-    }
+def _towards(before: torch.Tensor, total: torch.Tensor, said: float) -> torch.Tensor:
+    """Return a buffer after a step.
+
+    Args:
+        total: the discounted sum of the nodes' own.
+        said: what their shares sum to, at most 1; the rest stays as it was.
+    """
+    after = total.double() + before.double() * (1 - said)
+    return (after if total.is_floating_point() else after.round()).to(total.dtype)

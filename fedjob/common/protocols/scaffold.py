@@ -10,6 +10,7 @@ Averaging for Federated Learning", algorithm 1, https://arxiv.org/abs/1910.06378
     x    = x + server_lr * mean(y_k - x)     over the nodes that answered
     c    = c + num_answered / num_nodes * mean(c_k' - c_k)
 
+Buffers, such as running means, have no control variate and are averaged as FedAvg does.
 For plain SGD option II is the mean of the gradients g_k(y_k) that the node met, and
 so it is computed here: it needs no learning rate. The mean is weighted by numbers of
 examples, as FedAvg's, or plain as in the paper.
@@ -31,6 +32,7 @@ from fedjob.common.contribution import Contribution
 from fedjob.common.folds.base import Fold
 from fedjob.common.folds.mean import WeightedMean
 from fedjob.common.folds.plain_mean import PlainMean
+from fedjob.common.kinds import kinds_of
 from fedjob.common.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
 from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.ranges import check_choice, check_positive
@@ -71,8 +73,11 @@ class Scaffold(TrainingProtocol):
     def start(self, params: Mapping[str, Any]) -> State:
         import torch
 
+        buffers = kinds_of(params).buffers
         control = {
-            name: torch.zeros_like(params[name]) for name in params if params[name].is_floating_point()
+            name: torch.zeros_like(params[name])
+            for name in params
+            if params[name].is_floating_point() and name not in buffers
         }
         return {**TrainingProtocol.start(self, params), "control": control}
 
@@ -111,10 +116,14 @@ class Scaffold(TrainingProtocol):
         after = TrainingProtocol.finish(self, state, gathered)
         if MODULE not in gathered.total.aux:
             return after
-        if self.server_lr != 1:
-            after["params"] = _stepped(state["params"], gathered.total.value, self.server_lr)
-        share = len(gathered.replies) / gathered.num_nodes
         control, change = state["control"], gathered.total.aux[MODULE]
+        if self.server_lr != 1:
+            before, mean = state["params"], gathered.total.value
+            after["params"] = {
+                name: _stepped(before[name], mean[name], self.server_lr) if name in control else mean[name]
+                for name in mean
+            }
+        share = len(gathered.replies) / gathered.num_nodes
         after["control"] = {name: (change[name] * share).add_(control[name]) for name in control}
         if self.kept_by == "researcher":
             for node, reply in gathered.replies.items():
@@ -186,13 +195,6 @@ def _of_names(
     }
 
 
-def _stepped(
-    params: Mapping[str, torch.Tensor], mean: Mapping[str, torch.Tensor], server_lr: float
-) -> dict[str, torch.Tensor]:
-    """Return `x + server_lr * (mean - x)`; what is no floating-point number is the mean's."""
-    return {
-        name: (mean[name] - params[name]).mul_(server_lr).add_(params[name])
-        if mean[name].is_floating_point()
-        else mean[name]
-        for name in mean
-    }
+def _stepped(before: torch.Tensor, mean: torch.Tensor, server_lr: float) -> torch.Tensor:
+    """Return `x + server_lr * (mean - x)`."""
+    return (mean - before).mul_(server_lr).add_(before)

@@ -111,7 +111,7 @@ def test_a_buffer_of_all_nodes_is_averaging(tmp_path: Path) -> None:
         assert first[name].numpy() == pytest.approx(second[name].numpy(), abs=1e-5)
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize("cut", [1, 3])
 def test_a_resumed_job_counts_what_was_under_way_and_ends_in_the_same_bytes(tmp_path: Path, cut: int) -> None:
     data = {f"n{k}": str(make_points(tmp_path / f"{k}.npz", 40, k)) for k in range(3)}
     arguments: dict[str, Any] = {"training_plan": Tiny, "training_args": TRAINING, "rounds": 5}

