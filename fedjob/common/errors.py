@@ -3,6 +3,7 @@
     FedjobError
       SpecError                 a wrong argument; also a ValueError
         NoDatasets              nothing at any node matches `data=`
+        PreparationError        a step of the preprocessing does not fit a node's data
         PlanError               a training plan can't be found, extracted, compiled or built
           IncompletePlan        it lacks methods, which are named; also a TypeError
             NoTestingStep       a plan that says nothing of how it is measured was asked to be
@@ -81,6 +82,10 @@ class NoDatasets(SpecError):
     """No dataset at any node matches what the job asks for."""
 
     reason = "no_datasets"
+
+
+class PreparationError(SpecError):
+    """A step of the preprocessing does not fit the data; the words name columns, count rows and quote no value."""
 
 
 class PlanError(SpecError):

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 import fedjob
-from fedjob import Job
+from fedjob import Job, JobFailed
 from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.preprocess.categories import Encode
-from fedjob.common.preprocess.columns import Select
+from fedjob.common.preprocess.columns import Cast, Select
 from fedjob.common.preprocess.missing import Impute
 from fedjob.common.preprocess.rows import Filter
 from fedjob.node.database import Database
@@ -78,6 +78,11 @@ def test_a_node_prepares_the_data_in_memory_and_its_file_stays_as_it_is(tmp_path
             job = Job(what_it_sees, data="clinic/patients", preprocess=STEPS, session=session)
             job.run(progress=False)
             assert job.result.value == SEEN
+            wrong = Job(
+                what_it_sees, data="clinic/patients", preprocess=[Cast("name", "int")], session=session
+            )
+            with pytest.raises(JobFailed, match="clinic: spec: Cast: name can't be turned into int"):
+                wrong.run(progress=False)
             assert job.spec.datasets["clinic"]["preprocess"][-1] == {
                 "step": "select",
                 "columns": ["age", "sex=m", "sick"],

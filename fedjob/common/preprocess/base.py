@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import PreparationError, SpecError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +81,18 @@ class LearningStep(TableStep):
     def declared(self) -> Self:
         """Return this step as it was before anything was found."""
         return replace(self, **dict.fromkeys(self.learned))  # type: ignore[type-var]
+
+
+def applied(step: TableStep, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table that a step makes of another.
+
+    Raises:
+        PreparationError: it does not fit; in words that a researcher may read.
+    """
+    try:
+        return step.apply(frame)
+    except SpecError as error:
+        raise PreparationError(str(error)) from error
 
 
 def need(frame: pd.DataFrame, columns: Iterable[str], step: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.preprocess import PlainSteps, build_steps, to_plain_steps
-from fedjob.common.preprocess.base import LearningStep, Step, TableStep
+from fedjob.common.preprocess.base import LearningStep, Step, TableStep, applied
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def measure(
             break
         if isinstance(step, LearningStep) and not step.complete:
             return step.measure(frame, discretion_of(frame)), len(frame)
-        frame = step.apply(frame)
+        frame = applied(step, frame)
     raise SpecError("preprocess: there is nothing to find in the data")
 
 

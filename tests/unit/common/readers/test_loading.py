@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fedjob
-from fedjob import Job
+from fedjob import FedAvg, Job, TorchPlan
 from fedjob.common.errors import SpecError
 from fedjob.common.readers import describe, find_reader, open_dataset
 from fedjob.common.readers.loading import loading_plan, read_loading_plan
@@ -98,6 +98,55 @@ def test_a_plans_own_dataset_class_gets_the_place_and_no_more_rows_than_were_reg
         dataset.build(Lines(path))
     with pytest.raises(SpecError, match="register --option rows=N, found ''"):
         describe(path, "torch")
+
+
+class Digits(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Numbers of a file and whether they are large."""
+
+    def __init__(self, path: Path) -> None:
+        self.numbers = [float(word) for word in path.read_text().split()]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        number = torch.tensor([self.numbers[place]])
+        return number, (number > 5).float()
+
+
+class OwnDataset(TorchPlan):
+    """A plan that brings the class that reads the data: its text is part of what owners approve."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Linear(1, 1)
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        return dataset.build(Digits)
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        inputs, targets = batch
+        return torch.nn.functional.binary_cross_entropy_with_logits(model(inputs), targets)
+
+
+def test_a_plan_trains_on_a_dataset_class_that_is_part_of_its_approved_text(tmp_path: Path) -> None:
+    path = tmp_path / "digits.bin"
+    path.write_text("1 9 2 8")
+    data = {"path": path, "reader": "torch", "options": {"rows": "4"}}
+    args = {"num_updates": 2, "batch_size": 2}
+    job = Job(
+        FedAvg(),
+        training_plan=OwnDataset,
+        data=data,
+        training_args=args,
+        nodes="local",
+        home=tmp_path / "home",
+    )
+    assert "class Digits" in job.training_plan_file.read_text()
+    job.run(progress=False)
+    assert job.result.params["weight"].shape == (1, 1)
 
 
 PLUG_IN = """\
