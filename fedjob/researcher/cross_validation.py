@@ -96,7 +96,7 @@ def _over_nodes(job: Job) -> Iterator[Held]:
         result = job.clone(**_only(job, others)).run(progress=False)
         measuring = Job(
             Evaluation(result),
-            **{"data": job.data, "nodes": LOCAL, **_only(job, [held])},
+            **{"data": job.given_data, "nodes": LOCAL, **_only(job, [held])},
             training_args={"test_ratio": 1.0},
             session=session,
             home=job.folder.parent.parent,
@@ -115,4 +115,4 @@ def _over_folds(job: Job, count: int) -> Iterator[Held]:
 
 def _only(job: Job, nodes: list[str]) -> dict[str, Any]:
     """Return the arguments of `Job` that have it computed at these nodes alone."""
-    return {"data": {node: job.data[node] for node in nodes}} if job.spec.local else {"nodes": nodes}
+    return {"data": {node: job.given_data[node] for node in nodes}} if job.spec.local else {"nodes": nodes}

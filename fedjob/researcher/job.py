@@ -343,8 +343,8 @@ class Job(Asking, Living, Looking, ByHand):
         return runner
 
     @property
-    def data(self) -> Any:
-        """What the job was given as data."""
+    def given_data(self) -> Any:
+        """What the job was given as data; `data` tells which datasets that came to."""
         return self._data
 
     def reach(self) -> Session | None:

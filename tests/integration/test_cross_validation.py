@@ -46,7 +46,7 @@ def test_one_node_after_another_is_left_out_and_measured_on_with_all_its_rows(jo
     assert found.summary.loc["accuracy", "mean"] == pytest.approx(own.value.mean())
     assert job.state == "draft"
     again = Job(
-        FedAvg(), training_plan=Tiny, data={n: p for n, p in job.data.items() if n != "clinic-1"}, nodes="local",
+        FedAvg(), training_plan=Tiny, data={n: p for n, p in job.given_data.items() if n != "clinic-1"}, nodes="local",
         training_args=ARGS, rounds=2, seed=11, home=job.folder.parent.parent,
     )  # fmt: skip
     again.run(progress=False)
@@ -71,7 +71,7 @@ def test_what_can_not_be_cross_validated_is_refused(job: Job, tmp_path: Path) ->
     for over in (1, "rows", True, 2.0):
         with pytest.raises(SpecError, match="over is"):
             cross_validate(job, over=over)  # type: ignore[arg-type]
-    one = job.clone(data={"clinic-0": job.data["clinic-0"]})
+    one = job.clone(data={"clinic-0": job.given_data["clinic-0"]})
     with pytest.raises(SpecError, match="two or more; the job has clinic-0"):
         cross_validate(one)
     with pytest.raises(NoTestingStep, match="Linear"):
