@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fedjob.common.errors import SpecError
+from fedjob.common.lifecycle import HISTORY, State
 from fedjob.researcher.events import JobEvent, check_type, is_end, is_job_state
 
 Handler = Callable[[JobEvent, Any], object]
@@ -20,6 +21,8 @@ H = TypeVar("H", bound=Handler)
 
 MAX_JOBS = 1000
 """Whose last told event is remembered."""
+MAX_TASKS = 10_000
+"""Of which is remembered that they were told to have begun."""
 
 _log = logging.getLogger("fedjob")
 
@@ -29,8 +32,17 @@ _MOMENTS: dict[str, Callable[[JobEvent], bool]] = {
     "job.state": is_job_state,
     "round.started": lambda event: event.type == "ask",
     "round.finished": lambda event: event.type == "round",
+    "task.finished": lambda event: _is_task_state(event) and event.body.get("state") in HISTORY,
+    "batch.done": lambda event: event.type == "batch",
 }
 """Names that a moment has besides the type of its event."""
+
+STARTED = "task.started"
+"""The one moment that no event has by itself: of a short task only the end is told, and that is its start too."""
+
+
+def _is_task_state(event: JobEvent) -> bool:
+    return event.type == "state" and bool(event.task)
 
 
 @dataclass
@@ -39,10 +51,12 @@ class Handlers:
 
     Args:
         told: job -> number of the last event that was told.
+        begun: tasks, by job and key, that were told to have begun.
     """
 
     by_name: dict[str, list[Handler]] = field(default_factory=dict)
     told: dict[str, int] = field(default_factory=dict)
+    begun: dict[tuple[str, str], None] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def on(self, name: str) -> Callable[[H], H]:
@@ -52,7 +66,7 @@ class Handlers:
         notebook's cell can be run again.
 
         Args:
-            name: `round.finished`, `job.finished`, `job.started`, ..., or the type of an event:
+            name: `round.finished`, `job.finished`, `task.started`, ..., or the type of an event:
                 `metrics`, `log`, a plan's own.
 
         Raises:
@@ -62,9 +76,10 @@ class Handlers:
             raise SpecError(
                 f"@fedjob.on takes the name of an event, such as 'round.finished'; found {name!r}"
             )
-        if "." in name and name not in _MOMENTS:
+        known = sorted([*_MOMENTS, STARTED])
+        if "." in name and name not in known:
             raise SpecError(
-                f"there is no moment {name!r}: expected one of {', '.join(sorted(_MOMENTS))}, or an event's type"
+                f"there is no moment {name!r}: expected one of {', '.join(known)}, or an event's type"
             )
         check_type(name)
 
@@ -97,11 +112,17 @@ class Handlers:
                 self.told[event.job] = event.seq
                 if len(self.told) > MAX_JOBS:
                     del self.told[next(iter(self.told))]
+                starts = self._begins(event)
                 wanting = [(name, h) for name, kept in self.by_name.items() for h in kept]
+            wanting.sort(key=lambda entry: entry[0] != STARTED)  # a short task begins before it ends
             for name, handler in wanting:
                 if name == "job.finished" and is_end(event) and event is not ends[-1]:
                     continue
-                if name != event.type and not (name in _MOMENTS and _MOMENTS[name](event)):
+                if name == STARTED:
+                    wanted = starts
+                else:
+                    wanted = name == event.type or (name in _MOMENTS and _MOMENTS[name](event))
+                if not wanted:
                     continue
                 try:
                     handler(event, job)
@@ -110,6 +131,21 @@ class Handlers:
                         f"the handler {_known_as(handler)[1]} of {name!r} raised {type(error).__name__}: {error}"
                     )
         return problems
+
+    def _begins(self, event: JobEvent) -> bool:
+        """Tell whether this is the first that is heard of a task's run, and remember that."""
+        state = event.body.get("state")
+        if not _is_task_state(event) or (state != State.RUNNING and state not in HISTORY):
+            return False
+        task = (event.job, event.task)
+        first = task not in self.begun
+        if state in HISTORY:
+            self.begun.pop(task, None)
+        else:
+            self.begun[task] = None
+            while len(self.begun) > MAX_TASKS:
+                del self.begun[next(iter(self.begun))]
+        return first
 
 
 def _known_as(handler: Handler) -> tuple[str, str]:
@@ -130,8 +166,8 @@ def on(name: str) -> Callable[[H], H]:
     `job.events(follow=True)`. What it raises becomes a note and ends nothing.
 
     Args:
-        name: `round.finished`, `job.finished`, `job.started`, `job.state`, `round.started`, or the
-            type of an event: `metrics`, `log`, ..., a plan's own.
+        name: `job.started`, `job.finished`, `job.state`, `round.started`, `round.finished`, `task.started`,
+            `task.finished`, `batch.done`, or the type of an event: `metrics`, `log`, ..., a plan's own.
 
     Raises:
         SpecError: no event has that name.

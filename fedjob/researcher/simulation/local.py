@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.common.work import KEPT_NAME, Emit, Workbench, WorkOrder
+from fedjob.researcher.completion import completion
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
@@ -90,15 +91,22 @@ class LocalFederation(Federation):
                 else:
                     left_out[node] = "late"
                 continue
+            tell = self._teller(node, tasks[node], place)
+            tell({"state": str(State.RUNNING), "worker": 0, "reason": ""})
             try:
                 arrival = self._work(node, tasks[node], place)
                 problem = accept(arrival)
             except NodeFailure as failure:
                 problem, arrival = f"{failure.reason}: {failure.detail}", None
+            except Exception:
+                tell({"state": str(State.FAILED), "worker": 0, "reason": "exception"})
+                raise
             if problem or arrival is None:
                 left_out[node] = problem
+                tell({"state": str(State.FAILED), "worker": 0, "reason": problem.partition(":")[0]})
             else:
                 arrivals[node] = arrival
+                tell(completion(arrival.result))
         if quorum.decide(list(tasks), list(arrivals), [*left_out, *busy]) is not Verdict.MET:
             why = "; ".join(f"{node}: {reason}" for node, reason in left_out.items())
             raise QuorumNotReached(
@@ -124,6 +132,12 @@ class LocalFederation(Federation):
         return {
             f"{_STATE}{state}": Path(self._state_path(node, state)) for node, state in node_states.items()
         }
+
+    def _teller(self, node: str, task: Task, place: Place) -> Callable[[Mapping[str, Any]], object]:
+        """Return what says the states of a node's task."""
+        round_ = place.round_of(node)
+        key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
+        return lambda body: self._events.record("state", body, round_=round_, node=node, task=key)
 
     def _work(self, node: str, task: Task, place: Place) -> Arrival:
         round_ = place.round_of(node)

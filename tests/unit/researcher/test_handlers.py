@@ -53,6 +53,30 @@ def test_a_handler_hears_its_moment_with_the_event_and_the_job() -> None:
     ]
 
 
+def task_state(seq: int, name: str, task: str, **body: Any) -> JobEvent:
+    return JobEvent(type="state", seq=seq, job="job_x", node="a", task=task, body={"state": name, **body})
+
+
+@pytest.mark.feature("BF-58")
+def test_each_task_begins_once_and_ends_once_however_little_is_told_of_it() -> None:
+    handlers = Handlers()
+    heard = recorded(handlers, "task.finished", "task.started", "batch.done")
+    batch = JobEvent(type="batch", seq=3, job="job_x", node="a", task="long", body={"done": 2, "total": 4})
+    handlers.tell([task_state(1, "queued", "long"), task_state(2, "running", "long"), batch], None)
+    handlers.tell([task_state(4, "completed", "short"), task_state(5, "completed", "long")], None)
+    handlers.tell([task_state(6, "rejected", "refused")], None)
+    assert [entry[:2] for entry in heard] == [
+        ("task.started", 2),
+        ("batch.done", 3),
+        ("task.started", 4),
+        ("task.finished", 4),
+        ("task.finished", 5),
+        ("task.started", 6),
+        ("task.finished", 6),
+    ]
+    assert not handlers.begun
+
+
 def test_an_event_is_told_once_however_many_follow() -> None:
     handlers = Handlers()
     heard = recorded(handlers, "job.finished", "round.finished")
