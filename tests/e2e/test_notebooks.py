@@ -88,7 +88,5 @@ def test_there_are_the_notebooks_that_the_papers_name() -> None:
         "05_life_of_a_job",
         "06_algorithms",
         "07_statistics_and_regression",
-        "06_algorithms",
-        "07_statistics_and_regression",
         "08_continuous_inference",
     ]
