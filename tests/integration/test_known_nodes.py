@@ -40,7 +40,7 @@ def test_a_node_with_another_key_than_before_is_refused(
     field.node("ward")
     lab = tmp_path / "lab"
     session = field.session(lab)
-    with caplog.at_level(logging.WARNING, "fedjob"):
+    with caplog.at_level(logging.INFO, "fedjob"):
         make_job(session).check()
         make_job(session).check()
     told = [record.getMessage() for record in caplog.records if "trusted from now on" in record.getMessage()]
