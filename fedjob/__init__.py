@@ -65,6 +65,7 @@ _NAMES = {
     "OverSelection": "fedjob.researcher.selectors.over_selection",
     "PCA": "fedjob.common.protocols.pca",
     "Piecewise": "fedjob.common.schedules",
+    "PlainMean": "fedjob.common.folds.plain_mean",
     "Plan": "fedjob.common.plans.step",
     "PoissonRegression": "fedjob.common.protocols.glm",
     "PowerOfChoice": "fedjob.researcher.selectors.power_of_choice",
@@ -152,6 +153,7 @@ __all__ = [
     "NotReady",
     "OverSelection",
     "Piecewise",
+    "PlainMean",
     "Plan",
     "PoissonRegression",
     "PowerOfChoice",
@@ -205,6 +207,7 @@ if TYPE_CHECKING:
     from fedjob.common.folds.mean import WeightedMean
     from fedjob.common.folds.median import Median
     from fedjob.common.folds.norm_bounded import NormBounded
+    from fedjob.common.folds.plain_mean import PlainMean
     from fedjob.common.folds.trimmed_mean import TrimmedMean
     from fedjob.common.guard import Guard
     from fedjob.common.items import Items
