@@ -101,9 +101,13 @@ class FileParams(Mapping[str, torch.Tensor]):
 
 
 def save_params(
-    params: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+    params: Mapping[str, torch.Tensor],
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    *,
+    durable: bool = True,
 ) -> None:
-    """Write `params` to a new file at `path` and fsync it.
+    """Write `params` to a new file at `path` and, unless nothing depends on it after a power cut, fsync it.
 
     Equal parameters give equal bytes: tensors lie in the order of their names
     within a size class (safetensors' own order), whatever the order in `params`.
@@ -127,7 +131,8 @@ def save_params(
             ready[name] = tensor.clone()
         seen.add(pointer)
     save_file(ready, path, metadata=metadata)
-    fsync_file(path)
+    if durable:
+        fsync_file(path)
 
 
 def hash_params(params: Mapping[str, torch.Tensor]) -> str:

@@ -36,6 +36,7 @@ from fedjob.researcher.history import OVERALL, Measurement, measurements
 from fedjob.researcher.learning import learned
 from fedjob.researcher.partial import keep_replies
 from fedjob.researcher.position import Fold, Position, UnderWay
+from fedjob.researcher.release import states_at
 from fedjob.researcher.selecting import addressed
 from fedjob.researcher.selectors.base import Candidates, Selector
 from fedjob.researcher.sofar import RoundSoFar
@@ -134,7 +135,7 @@ class Gatherer:
         )
         # what the next round begins with is published at once, so that it is hashed only once
         publish = ask.sends_total and ask.commit and round_ < self.spec.rounds
-        total, output_hash = self._spool_total(total, place, publish=publish)
+        total, output_hash = self._spool_total(total, place, goes_on=ask.sends_total, publish=publish)
         gathered = Gathered(
             total=total,
             replies={node: _reply(arrival, place) for node, arrival in arrivals.items()},
@@ -181,7 +182,9 @@ class Gatherer:
         total = rule.fold([replace(c, value=decode(c.value)) for c in contributions], origin)
         return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
 
-    def _spool_total(self, total: Contribution, place: Place, *, publish: bool) -> tuple[Contribution, str]:
+    def _spool_total(
+        self, total: Contribution, place: Place, *, goes_on: bool, publish: bool
+    ) -> tuple[Contribution, str]:
         """Put a total's tensors on disk: from here on they are a file that is mapped, linked and sent.
 
         Its auxiliary variables stay in memory: protocols make of them what they send next.
@@ -195,7 +198,8 @@ class Gatherer:
             ).hexdigest()
         path = place.spool / f"total_{place.step}.safetensors"
         path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
-        save_params(total.value, path)
+        # a breakpoint links a total that goes on as the parameters; any other only `verify` looks at again
+        save_params(total.value, path, durable=goes_on)
         value = FileParams(path)
         if not publish:
             return replace(total, value=value), ref_of(path).sha256
@@ -263,7 +267,7 @@ class Gatherer:
                 if ref not in self._at_hub:  # a run before this one put it there
                     self.publish(self.folder.held / ref.sha256, node)
         return {
-            node: replace(work.task, keep_states=sorted(named.get(node, ())))
+            node: replace(work.task, keep_states=states_at(named, node))
             for node, work in waiting.items()
         }
 
@@ -305,7 +309,7 @@ class Gatherer:
                 state=position.node_states.get(node),
                 preprocess=self.spec.datasets[node].get("preprocess", []),
                 files=self.files if BROUGHT in self.spec.datasets[node] else None,
-                keep_states=sorted(named.get(node, ())),
+                keep_states=states_at(named, node),
             )
         return tasks
 
@@ -325,7 +329,7 @@ class Gatherer:
             elif is_params(value):
                 path = spool / f"for_{node or 'all'}_{name}.safetensors"
                 path.unlink(missing_ok=True)
-                save_params(value, path)
+                save_params(value, path, durable=False)  # published now, and never linked
                 params[name] = self.publish(path, node)
             else:
                 packed = pack(to_plain(value))

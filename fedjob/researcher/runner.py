@@ -96,9 +96,7 @@ class Runner:
         extras: Mapping[str, Path] | None = None,
         coordinate: Coordinate | None = None,
     ) -> None:
-        self._drive = (
-            run_rounds if coordinate is None else partial(run_coordinated, coordinate, id=spec.id)
-        )
+        self._drive = run_rounds if coordinate is None else partial(run_coordinated, coordinate, id=spec.id)
         self.spec = spec
         self.folder = folder
         self.hooks = tuple(hooks)
@@ -336,12 +334,13 @@ class Runner:
         self._round_began = now
         stops = [stop for hook in self.hooks if (stop := hook.round_done(report))]
         stops += [OWNER_STOPPED] if inbox.stop_asked(self.folder) else []
-        state = spool_state(position.state, self.folder.make_spool(position.round))
+        last = position.round == self.spec.rounds or bool(stops)
+        saved = position.round % self.spec.breakpoint_every == 0 or last
+        state = spool_state(position.state, self.folder.make_spool(position.round), saved=saved)
         position = replace(position, state=state, stop=stops[0] if stops else "")
         if stops:
             self.events.add("note", round_=position.round, text=f"ending here: {stops[0]}")
-        last = position.round == self.spec.rounds or bool(stops)
-        if position.round % self.spec.breakpoint_every == 0 or last:
+        if saved:
             self.save_breakpoint(position)
         self._keep(position)
         self.events.add(

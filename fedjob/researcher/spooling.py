@@ -9,12 +9,13 @@ from fedjob.common.params import FileParams, is_params, save_params
 from fedjob.common.protocols.base import State
 
 
-def spool_state(state: State, spool: Path) -> State:
-    """Return the state of a completed round with each set of named tensors in a file of this round's spool.
+def spool_state(state: State, spool: Path, *, saved: bool) -> State:
+    """Return the state of a completed round with its parameters in a file of this round's spool.
 
     Args:
         state: sets that lie in the spool of a round before are linked: that spool goes.
         spool: an existing folder, beside those of other rounds.
+        saved: a breakpoint is about to link the files: every other set of named tensors gets one too.
     """
     spooled = dict(state)
     for key, value in state.items():
@@ -24,7 +25,8 @@ def spool_state(state: State, spool: Path) -> State:
                 path.unlink(missing_ok=True)
                 link_or_copy(value.path, path)
                 spooled[key] = FileParams(path, value.ref)
-        elif is_params(value):
+        # a dict lies in memory already; any other map may be computed from files that go with their round
+        elif is_params(value) and (saved or key == "params" or not isinstance(value, dict)):
             path.unlink(missing_ok=True)  # of an earlier try at this round
             save_params(value, path)
             spooled[key] = FileParams(path)
