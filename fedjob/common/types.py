@@ -72,6 +72,16 @@ def check_party(name: str) -> str:
     return name
 
 
+def seat(party: str, dataset: str) -> str:
+    """Return the name of one of several datasets that take part at the same node: `hospital.ehr`."""
+    return f"{party}.{dataset}"
+
+
+def party_of(node: str) -> str:
+    """Return the party that holds a job's node: itself, or where several of its datasets take part, their node."""
+    return node.partition(".")[0]
+
+
 def new_job_id() -> str:
     """Return a fresh job id, `job_` and a random UUID."""
     return f"job_{uuid.uuid4()}"

@@ -53,7 +53,7 @@ def run(end: socket.socket, log_bytes: int, memory_bytes: int, threads: int) -> 
     import torch
 
     link = Link(end)
-    bench = Workbench()
+    benches: dict[str, Workbench] = {}
     link.send(["up"])
     while True:
         try:
@@ -63,6 +63,7 @@ def run(end: socket.socket, log_bytes: int, memory_bytes: int, threads: int) -> 
         _redirect_output(plain["log_paths"], log_bytes)
         order = from_plain(WorkOrder, plain)
         torch.set_num_threads(threads)  # anew for each: user code may have changed it
+        bench = benches.setdefault(str(order.dataset.get("name", "")), Workbench())  # a job may use several
         result = _perform(bench, order, link)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

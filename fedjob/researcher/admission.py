@@ -10,7 +10,7 @@ from fedjob.common.config import load_config
 from fedjob.common.errors import JobFailed, NodeRefused
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Answer, Message
-from fedjob.common.types import Address
+from fedjob.common.types import Address, party_of
 from fedjob.researcher import scheduling
 from fedjob.researcher.checking import grant_entry, read_answer
 from fedjob.researcher.collecting import and_required
@@ -60,6 +60,7 @@ class Admission:
         self._code = code
         self._gates = gates
         self._offers: dict[str, str] = {}
+        self._offered: dict[str, str] = {}
         self._warned: set[str] = set()
         settings = load_config(ResearcherConfig, self._session.home)
         self._pace = Pace(
@@ -97,11 +98,15 @@ class Admission:
         for message in self._federation.receive(timeout_s):
             if isinstance(message.body, Answer) and message.job == self._spec.id:
                 self._hear(message, message.body)
-        self._feed(Tick(time.monotonic(), self._session.endpoint.presence()))
+        presence = self._session.endpoint.presence()
+        there = {
+            node: presence[party] for node in self._spec.datasets if (party := party_of(node)) in presence
+        }
+        self._feed(Tick(time.monotonic(), there))
 
     def _hear(self, message: Message, answer: Answer) -> None:
-        node = message.sender
-        if node not in self._spec.datasets:
+        node = self._offered.get(answer.of, message.sender)
+        if node not in self._spec.datasets or party_of(node) != message.sender:
             return
         self._write_down(node, answer)
         current = answer.of == self._offers.get(node)
@@ -133,7 +138,8 @@ class Admission:
         proof = self._session.prove()
         for node in nodes:
             offer = offer_for(self._spec, node, self._code.get(node), reserve=reserve, proof=proof)
-            self._offers[node] = endpoint.send(Address(node), offer, **self._federation.header)
+            self._offers[node] = endpoint.send(Address(party_of(node)), offer, **self._federation.header)
+            self._offered[self._offers[node]] = node
 
     def _wait(self, wait: Wait) -> None:
         if self._gates.record.state != State.WAITING:

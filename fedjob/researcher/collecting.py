@@ -18,8 +18,9 @@ from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
 from fedjob.common.repository.parts import ref_of
-from fedjob.common.types import Address
+from fedjob.common.types import Address, party_of
 from fedjob.researcher import roundkeeping
+from fedjob.researcher.completion import completion
 from fedjob.researcher.federation import Accept, Arrival, Collected, Place
 from fedjob.researcher.journal import Journal, read_journal
 
@@ -62,12 +63,12 @@ class Collector:
         self._pool = pool
         self._arrivals: dict[str, Arrival] = {}
         self._parts: dict[str, Arrival] = {}  # of nodes that were allowed a part only
-        self._told: set[str] = set()  # tasks that their nodes called completed
+        self._told: dict[str, Message] = {}  # by task, that its node called it completed
         self._replies: dict[str, Message] = {}
         self._fetched: queue.SimpleQueue[_Fetched] = queue.SimpleQueue()
         self._sent: list[str] = []
         self._keys = {
-            node: work_key(job=place.job, round_=place.round_of(node), step=place.step, node=node, task=task)
+            node: work_key(job=place.job, round_=place.round_of(node), step=place.step, node=party_of(node), task=task)
             for node, task in tasks.items()
         }
         self._state = roundkeeping.begin(
@@ -82,6 +83,8 @@ class Collector:
         journal_path = self._place.spool / "journal"
         recovered = self._recover(journal_path)
         self._journal = Journal(journal_path)
+        self._federation.awaited = frozenset(self._keys.values())
+        self._federation.nodes_of = {key: node for node, key in self._keys.items()}
         try:
             for node, task in self._tasks.items():
                 if node not in recovered:
@@ -91,6 +94,9 @@ class Collector:
         finally:
             self._endpoint.withdraw(self._sent)
             self._journal.close()
+            self._federation.awaited = frozenset()
+            for message in self._told.values():  # completed, but it does not count
+                self._federation.record(message)
         busy = self._state.pending if self._place.keep else []
         left_out = {
             node: self._state.left_out.get(node, reason)
@@ -134,9 +140,9 @@ class Collector:
             elif isinstance(message.body, Result):
                 self._take(message, message.body)
             elif isinstance(message.body, Event):
-                if message.body.data.get("state") == State.COMPLETED:
-                    self._told.add(message.task)
-                self._step(roundkeeping.SignOfLife(time.monotonic(), message.sender))
+                if is_completion(message):
+                    self._told[message.task] = message
+                self._step(roundkeeping.SignOfLife(time.monotonic(), self._node_of(message, message.task)))
         fetched = []
         while not self._fetched.empty():
             fetched.append(self._fetched.get())
@@ -144,33 +150,33 @@ class Collector:
         if good:
             self._journal.append([_to_record(arrival) for arrival in good])
         for item in fetched:
-            node = item.message.sender
+            node = self._node_of(item.message, self._key_of(item.message))
             if item.arrival is None or item.problem:
                 self._step(roundkeeping.Failed(time.monotonic(), node, item.problem))
             else:
                 self._arrivals[node] = item.arrival
                 self._step(roundkeeping.Collected(time.monotonic(), node))
-                if (
-                    self._keys[node] not in self._told
-                ):  # of a task that is done at once its node tells nothing
-                    self._events.record(
-                        "state",
-                        {"state": str(State.COMPLETED), "worker": 0, "reason": ""},
-                        round_=self._place.round_of(node),
-                        node=node,
-                        task=self._keys[node],
-                    )
+                self._tell_completed(node, item.arrival.result)
         self._endpoint.settle([item.message for item in fetched])
         self._step(roundkeeping.Tick(time.monotonic()))
+
+    def _tell_completed(self, node: str, result: Result) -> None:
+        """Say that a task is completed once its answer is here; of one that is done at once its node tells nothing."""
+        key = self._keys[node]
+        told = self._told.pop(key, None)
+        worker = told.body.data.get("worker") if told is not None and isinstance(told.body, Event) else 0
+        body = completion(result, worker if isinstance(worker, int) else 0)
+        self._events.record("state", body, round_=self._place.round_of(node), node=node, task=key)
 
     def _take(self, message: Message, result: Result) -> None:
         reason = "" if result.ok else f"{result.reason}{': ' + result.detail if result.detail else ''}"
         self._replies[message.id] = message
-        if result.usage is not None and not result.ok and result.key == self._keys.get(message.sender):
-            self._take_part(message.sender, result)
+        node = self._node_of(message, result.key)
+        if result.usage is not None and not result.ok and result.key == self._keys.get(node):
+            self._take_part(node, result)
         commands = self._step(
             roundkeeping.ReplyArrived(
-                time.monotonic(), message.sender, result.key, message.id, result.ok, reason
+                time.monotonic(), node, result.key, message.id, result.ok, reason
             )
         )
         for command in commands:
@@ -193,11 +199,19 @@ class Collector:
                 "note", round_=self._place.round, node=node, text=f"what was allowed is lost: {error}"
             )
 
+    def _node_of(self, message: Message, key: str) -> str:
+        """Return the job's node that a message is of: its sender, or one of its datasets."""
+        node = self._federation.nodes_of.get(key, "")
+        return node if party_of(node) == message.sender else message.sender
+
+    def _key_of(self, message: Message) -> str:
+        return message.body.key if isinstance(message.body, Result) else message.task
+
     def _fetch(self, message: Message, result: Result) -> None:
         """Bring a contribution here and look it over; runs on a thread of the pool."""
         arrival, problem = None, ""
         try:
-            arrival = self._download(message.sender, result)
+            arrival = self._download(self._node_of(message, result.key), result)
             problem = self._accept(arrival)
         except FedjobError as error:
             problem = f"{error.reason}: {error}"
@@ -241,7 +255,7 @@ class Collector:
 
     def _send(self, node: str, task: Task) -> str:
         return self._endpoint.send(
-            Address(node),
+            Address(party_of(node)),
             replace(task, proof=self._federation.session.prove()),
             task=self._keys[node],
             round=self._place.round_of(node),
@@ -273,3 +287,9 @@ def _from_record(record: Mapping[str, object], place: Place) -> Arrival:
 def and_required(quorum: Quorum) -> str:
     """Return how an error names the required nodes."""
     return f", {', '.join(quorum.required)} among them" if quorum.required else ""
+
+
+def is_completion(message: Message) -> bool:
+    """Tell whether a node says that a task is completed; its answer may be on its way still."""
+    body = message.body
+    return isinstance(body, Event) and body.type == "state" and body.data.get("state") == State.COMPLETED

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import NoDatasets, SpecError
+from fedjob.common.types import seat
 from fedjob.researcher.bringing import BROUGHT, unpacked
 from fedjob.researcher.catalogue import DatasetHandle
 from fedjob.researcher.folder import JobFolder
@@ -103,22 +104,35 @@ def _at_nodes(
         chosen = [handle for handle in chosen if handle.node in nodes]
     by_node: dict[str, list[DatasetHandle]] = {}
     for handle in chosen:
-        by_node.setdefault(handle.node, []).append(handle)
+        if str(handle) not in map(str, by_node.setdefault(handle.node, [])):
+            by_node[handle.node].append(handle)
+    named = _named_one_by_one(data)
     for node, handles in by_node.items():
-        if len(handles) > 1:
+        if len(handles) > 1 and not named.issuperset(map(str, handles)):
             names = ", ".join(str(handle) for handle in handles)
             raise SpecError(
-                f"{node} has {len(handles)} datasets that match ({names}): say which, data=[{names!r}]"
+                f"{node} has {len(handles)} datasets that match ({names}): say which, data=[{names!r}], or name each"
             )
     if not by_node:
         listed = (
             ", ".join(f"{h} (tags: {', '.join(h.tags) or 'none'})" for h in offered[:10]) or "none at all"
         )
         raise NoDatasets(f"no dataset matches data={data!r}; the nodes that answered offer {listed}")
-    if use == "mock" and not any(handles[0].has_mock for handles in by_node.values()):
-        names = ", ".join(str(handles[0]) for handles in by_node.values())
+    taken = [handle for handles in by_node.values() for handle in handles]
+    if use == "mock" and not any(handle.has_mock for handle in taken):
+        names = ", ".join(map(str, taken))
         raise NoDatasets(f"use='mock', but {names} have no mock: ask their owners to add one")
-    return {node: _info(handles[0], use) for node, handles in sorted(by_node.items())}
+    return {
+        node if len(handles) == 1 else seat(node, handle.name): _info(handle, use)
+        for node, handles in sorted(by_node.items())
+        for handle in handles
+    }
+
+
+def _named_one_by_one(data: Any) -> set[str]:
+    """Return the datasets that stand in a list as themselves: of these, several of one node may take part."""
+    items = data if isinstance(data, (list, tuple)) else []
+    return {str(item) for item in items if isinstance(item, (str, DatasetHandle)) and "/" in str(item)}
 
 
 def _info(handle: DatasetHandle, use: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fedjob.common.errors import NotFinished
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.messages import End
+from fedjob.common.types import party_of
 from fedjob.researcher.folder import LET_GO_S, JobFolder
 from fedjob.researcher.hooks.publishing import stop_showing
 from fedjob.researcher.index import owner_of
@@ -46,7 +47,8 @@ def delete_job(folder: JobFolder, reach: Callable[[], Session]) -> None:
             if spec.watchers:
                 stop_showing(session, spec.id)
             end = End(outcome=record.state)
-            release(session, {node: Goodbye(spec.id, end, record.epoch) for node in spec.datasets})
+            parties = {party_of(node) for node in spec.datasets}
+            release(session, {party: Goodbye(spec.id, end, record.epoch) for party in parties})
         else:
             forget_goodbyes(home, spec.id)
         if record.attempt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.durable import write_atomic
-from fedjob.common.types import Ref
+from fedjob.common.types import Ref, party_of
 from fedjob.researcher.deploymap import EVERYWHERE
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.spec import JobSpec
@@ -42,7 +42,7 @@ def plan_at(spec: JobSpec, node: str) -> Mapping[str, str]:
     """Return `{entry, hash}` of what a node runs; empty for a node without a plan of its own in a map."""
     if not spec.plans:
         return {"entry": spec.plan_entry, "hash": spec.plan_hash}
-    return spec.plans.get(node) or spec.plans.get(EVERYWHERE) or {}
+    return spec.plans.get(node) or spec.plans.get(party_of(node)) or spec.plans.get(EVERYWHERE) or {}
 
 
 def write_plans(folder: JobFolder, texts: Mapping[str, str]) -> None:

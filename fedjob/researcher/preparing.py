@@ -8,6 +8,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.preprocess.learning import taken_over, to_learn_together
+from fedjob.common.types import seat
 
 
 def num_entries(data: Any) -> int:
@@ -32,7 +33,8 @@ def attach(
         return {node: {**info, "preprocess": steps[0]} for node, info in datasets.items()}
     own: dict[str, PlainSteps] = {}
     for entry, plain in zip(data, steps, strict=True):
-        node = str(entry).partition("/")[0]
+        node, _, name = str(entry).partition("/")
+        node = node if node in datasets else seat(node, name)
         if node not in datasets:
             raise SpecError(
                 f"a list of preprocess for each dataset needs data as 'node/name' or handles; found {entry!r}"
@@ -55,7 +57,7 @@ def with_known(
         SpecError: the lists don't agree on what is to be found, or the model was trained with other steps.
     """
     to_learn_together(steps)
-    if not trained_on:
+    if trained_on is None:
         return steps, []
     if not steps:
         if len(trained_on) > 1:
@@ -63,4 +65,4 @@ def with_known(
                 "the model was trained with a list of preprocess for each dataset: give this job its own, preprocess=[...]"
             )
         return list(trained_on), learned
-    return steps, taken_over(steps[0], trained_on[0], learned)
+    return steps, taken_over(steps[0], trained_on[0] if trained_on else [], learned)

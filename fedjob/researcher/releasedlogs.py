@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 
 from fedjob.common.messages import Event, Message, Ping, Pong
-from fedjob.common.types import Address
+from fedjob.common.types import Address, party_of
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.session import Session
@@ -23,7 +23,9 @@ def fetch_released(session: Session, folder: JobFolder, job: str, nodes: Collect
     heard: list[Message] = []
     with session.lock:
         endpoint = session.endpoint
-        asked = {endpoint.send(Address(node), Ping(), job=job) for node in nodes}
+        asked = {
+            endpoint.send(Address(party), Ping(), job=job) for party in {party_of(node) for node in nodes}
+        }
         answered: set[str] = set()
         deadline = time.monotonic() + WITHIN_S
         while len(answered) < len(asked) and (left := deadline - time.monotonic()) > 0:

@@ -13,13 +13,13 @@ from fedjob.common.messages import End, Event, Message, Pong, Result, Task
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
 from fedjob.common.traffic import OBJECT, Direction
-from fedjob.common.types import Ref
+from fedjob.common.types import Ref, party_of
 from fedjob.researcher.admission import Admission
 from fedjob.researcher.collecting import Collector, is_completion
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Collected, Federation, Gates, Place
-from fedjob.researcher.release import Goodbye, release
+from fedjob.researcher.release import Goodbye, release, states_at
 from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec
 from fedjob.researcher.zombies import Zombies
@@ -50,6 +50,8 @@ class RemoteFederation(Federation):
         self._gates: Gates | None = None
         self._zombies = Zombies(session, spec.id)
         self._round = 0, 0.0
+        self.nodes_of: dict[str, str] = {}
+        """Key of a task -> the job's node that it is for."""
         self.awaited: frozenset[str] = frozenset()
         """Keys of tasks whose completion is told when their answers are here, and not before."""
         self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
@@ -66,7 +68,7 @@ class RemoteFederation(Federation):
     # -- bytes ------------------------------------------------------------------
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
-        readers = self._nodes if node is None else (node,)
+        readers = sorted({party_of(each) for each in (self._nodes if node is None else (node,))})
         ref = self.session.repository.put(source, job=self.spec.id, readers=readers)
         self.count("out", ref)
         return ref
@@ -124,10 +126,9 @@ class RemoteFederation(Federation):
         """Keep an event that a node sent."""
         event = message.body
         assert isinstance(event, Event)
+        node = self.nodes_of.get(message.task, message.sender)
         try:
-            self.events.record(
-                event.type, event.data, round_=message.round, node=message.sender, task=message.task
-            )
+            self.events.record(event.type, event.data, round_=message.round, node=node, task=message.task)
         except SpecError:  # a node may say anything; a type that is none is not worth a job
             self.session.endpoint.counters["odd_event"] += 1
 
@@ -138,12 +139,12 @@ class RemoteFederation(Federation):
         release(
             self.session,
             {
-                node: Goodbye(
+                party: Goodbye(
                     self.spec.id,
-                    End(outcome=outcome, keep_states=sorted(keep_states.get(node, ()))),
+                    End(outcome=outcome, keep_states=states_at(keep_states, party)),
                     self.header["epoch"],
                 )
-                for node in self._nodes
+                for party in {party_of(node) for node in self._nodes}
             },
         )
         if not self.spec.keep:

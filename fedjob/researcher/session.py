@@ -33,7 +33,7 @@ from fedjob.common.repository import open_repository
 from fedjob.common.repository.base import Repository
 from fedjob.common.roster import Roster
 from fedjob.common.transport.mqtt import MqttTransport
-from fedjob.common.types import Address
+from fedjob.common.types import Address, party_of
 from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_from_wire
 from fedjob.researcher.home import home_path
 from fedjob.researcher.homejobs import HomeJobs
@@ -206,14 +206,17 @@ class Session(HomeJobs):
         """
         with self.lock:
             endpoint = self.endpoint
-            ids = {endpoint.send(Address(node), body, **header): node for node, body in bodies.items()}
+            ids = {
+                endpoint.send(Address(party_of(node)), body, **header): node for node, body in bodies.items()
+            }
             answers: dict[str, Message] = {}
             deadline = time.monotonic() + timeout_s
             while len(answers) < len(ids) and (left := deadline - time.monotonic()) > 0:
                 messages = endpoint.receive(min(left, 0.2))
                 for message in messages:
-                    if ids.get(getattr(message.body, "of", "")) == message.sender:
-                        answers[message.sender] = message
+                    node = ids.get(getattr(message.body, "of", ""))
+                    if node is not None and party_of(node) == message.sender:
+                        answers[node] = message
                 endpoint.settle(messages)
             endpoint.withdraw(ids)
             return answers
@@ -246,11 +249,12 @@ class Session(HomeJobs):
         Raises:
             NotPermitted: a node has another key than before, or is new and this home is strict.
         """
-        keys = {node: key for node in nodes if (key := self.roster.key_of(node)) is not None}
+        parties = dict.fromkeys(party_of(node) for node in nodes)
+        keys = {node: key for node in parties if (key := self.roster.key_of(node)) is not None}
         new = KnownNodes(self.home).meet(keys, strict=self.strict)
         self.roster.pin(keys)
         if new:
-            _log.warning("new nodes, whose keys are trusted from now on (%s): %s", FILE_NAME, ", ".join(new))
+            _log.info("new nodes, whose keys are trusted from now on (%s): %s", FILE_NAME, ", ".join(new))
 
     def _expected(self, started: float) -> list[str]:
         presence = self.endpoint.presence()

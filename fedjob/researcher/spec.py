@@ -13,7 +13,7 @@ from fedjob.common.errors import BreakpointCorrupt, DecodeError, SpecError
 from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.schedules import declared
-from fedjob.common.types import ENDLESS, check_job_id
+from fedjob.common.types import ENDLESS, check_job_id, party_of
 
 VERSION = 1
 
@@ -158,7 +158,8 @@ def load_spec(path: Path) -> JobSpec:
 
 def resources_of(spec: JobSpec, node: str) -> dict[str, Any]:
     """Return what a node would have to spare: its own entry, else the default."""
-    return dict(spec.resources.get(node, spec.resources.get("default", {})))
+    own = spec.resources.get(node, spec.resources.get(party_of(node)))
+    return dict(spec.resources.get("default", {}) if own is None else own)
 
 
 def check_count(what: str, value: Any, least: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedjob.common.errors import FedjobError
 from fedjob.common.lifecycle import HISTORY
 from fedjob.common.messages import End, Ping, Pong
-from fedjob.common.types import Address, check_job_id
+from fedjob.common.types import Address, check_job_id, party_of
 from fedjob.researcher.breakpoints import list_breakpoints, states_of
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.record import load_record
@@ -60,8 +60,10 @@ def end_of(home: Path, job: str, node: str) -> tuple[End, int] | None:
         record = load_record(folder.record)
         if record.state not in HISTORY:
             return None
-        named = (states_of(path).get(node) for path in list_breakpoints(folder.breakpoints))
-        keep = sorted({state for state in named if state})
+        named = [states_of(path) for path in list_breakpoints(folder.breakpoints)]
+        keep = sorted(
+            {state for states in named for each, state in states.items() if state and party_of(each) == node}
+        )
     except (FedjobError, OSError):  # not to be told from one that goes on
         return None
     return End(outcome=record.state, keep_states=keep), record.epoch

@@ -214,3 +214,44 @@ def test_a_coordinated_job_goes_on_from_its_breakpoint_without_asking_again(sess
     assert resumed.run(progress=False).value == whole
     asked = [event.body["step"] for event in list(resumed.events())[before:] if event.type == "ask"]
     assert asked == ["step"]
+
+
+@pytest.mark.feature("BF-31")
+def test_two_datasets_of_one_node_are_two_tasks(session: Session, federation: Federation) -> None:
+    add_files(federation.nodes[0], "labs", {"x": 10, "y": 20})
+    job = Job(stepping.Counted, data=["node1/scans", "node1/labs", "node2/scans"], session=session)
+    value = job.run(progress=False).value
+    assert {name: (own["setups"], own["sizes"]) for name, own in value.items()} == {
+        "node1.labs": (1, [2]),
+        "node1.scans": (1, [3]),
+        "node2": (1, [5]),
+    }
+    told = {event.node for event in job.events() if event.type == "batch"}
+    assert told == set(value)
+    states = {event.task: event.node for event in job.events() if event.type == "state" and event.task}
+    assert sorted(states.values()) == sorted([*value, *value]), "a task to set up, and one to work"
+    with pytest.raises(SpecError, match="2 datasets that match"):
+        Job(stepping.Sizes, data=[{"name": "scans"}, {"name": "labs"}], session=session).run(progress=False)
+
+
+def test_training_goes_on_from_a_breakpoint_over_two_datasets_of_one_node(
+    session: Session, federation: Federation
+) -> None:
+    from fedjob import FedAvg
+    from tests.integration.test_jobs_over_memory import Toy
+
+    node = federation.nodes[0]
+    with node.database() as database:
+        Datasets(database).add(describe_dataset("toy2", node.folder / "toy.npz", tags=["toy2"]))
+    job = Job(
+        FedAvg(),
+        training_plan=Toy,
+        data=["node1/toy", "node1/toy2"],
+        training_args={"lr": 0.1, "num_updates": 2, "batch_size": 5},
+        rounds=2,
+        seed=3,
+        session=session,
+    )
+    whole = job.run(progress=False).params
+    resumed = Job.resume(job.breakpoints[0], session=session).run(progress=False).params
+    assert all(bool((whole[name] == resumed[name]).all()) for name in whole)

@@ -332,7 +332,7 @@ FULL: dict[str, Any] = {
     "selector": Fraction(0.5),
     "fold": "median",
     "hooks": [EarlyStopping("loss", patience=2)],
-    "items": Items(batch=10),
+    "items": Items(limit=10),
     "preprocess": [Select(["age", "sex"])],
     "resources": {"a": {"cpus": 2}},
     "use": "mock",
