@@ -14,7 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("fedjob/**/*.py"))
 
-IMPORTED_AS = {"paho-mqtt": "paho", "pillow": "PIL", "scikit-learn": "sklearn"}
+IMPORTED_AS = {
+    "paho-mqtt": "paho",
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "PyJWT": "jwt",
+    "SQLAlchemy": "sqlalchemy",
+}
+EXTRAS = ("hub", "node", "researcher", "tensorboard", "imaging", "sql", "oidc")
 
 
 def settings() -> configparser.ConfigParser:
@@ -50,12 +57,12 @@ def test_the_changelog_opens_with_the_version_of_the_package() -> None:
 def test_every_dependency_is_used() -> None:
     """Imported, or named to the package that imports it (pyarrow to pandas, httptools to uvicorn)."""
     code = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
-    listed = requirements("hub", "node", "researcher", "tensorboard")
+    listed = requirements(*EXTRAS)
     assert {name for name in listed if not re.search(rf"\b{name}(\b|_)", code)} == set()
 
 
 def test_every_import_is_of_a_dependency() -> None:
-    allowed = requirements("hub", "node", "researcher", "tensorboard") | set(sys.stdlib_module_names)
+    allowed = requirements(*EXTRAS) | set(sys.stdlib_module_names)
     used = {(name.split(".")[0], path.parent.name) for path in SOURCES for name in imports(path)}
     assert {(name, where) for name, where in used if name not in allowed | {"fedjob"}} == {
         ("pytest", "testing")  # the public suites for third parties' parts run under pytest
