@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fedjob.common.analytics.releases import ROWS, Releases, Telling
+from fedjob.common.analytics.releases import ROWS, Admit, Releases, Telling
 from fedjob.common.durable import replace_durably
 
 if TYPE_CHECKING:
@@ -40,24 +40,27 @@ class ReleaseBook:
     path: Path
     min_rows: int
 
-    def admit(
-        self, frame: pd.DataFrame, kept: npt.NDArray[np.int64], tellings: Sequence[Telling]
-    ) -> list[bool]:
-        """Decide which of these may be told, and write down that they are.
+    @contextmanager
+    def opened(self, frame: pd.DataFrame, kept: npt.NDArray[np.int64]) -> Iterator[Admit]:
+        """Have the record for a while; what was admitted is written down at the end, whatever happens.
 
         Args:
             frame: the dataset, as it lies in its file.
-            kept: places in it of the rows that the tellings count by their own places.
+            kept: places in it of the rows that tellings count by their own places.
+
+        Yields:
+            A function that decides which of several numbers may be told.
         """
         ids = row_ids(frame)
         with self._alone():
             known, releases = self._load(ids)
             order = np.argsort(known)
             places = order[np.searchsorted(known, ids, sorter=order)][kept]
-            allowed = releases.admit([_moved(telling, places) for telling in tellings])
-            if releases.changed:
-                self._save(known, releases)
-        return allowed
+            try:
+                yield lambda tellings: releases.admit([_moved(telling, places) for telling in tellings])
+            finally:
+                if releases.changed:
+                    self._save(known, releases)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

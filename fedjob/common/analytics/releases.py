@@ -17,7 +17,7 @@ set that may be told of is told with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,10 @@ class Telling:
     columns: tuple[str, ...] = ()
     used: Rows | None = None
     excused: Rows | None = None
+
+
+Admit = Callable[[Sequence[Telling]], list[bool]]
+"""Decides which of several numbers may be told."""
 
 
 @dataclass(slots=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedjob.common.analytics.columns import Rows
-from fedjob.common.analytics.releases import Telling
+from fedjob.common.analytics.releases import Admit, Telling
 from fedjob.common.errors import NodeFailure, SpecError
 from fedjob.common.readers.base import EXTREMES, flag
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedjob.common.protocols.base import Local
-
-Admit = Callable[[Sequence[Telling]], list[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,43 +42,43 @@ class Table:
         return np.arange(len(self.frame))
 
     def need(self, telling: Telling, what: str) -> None:
-        """Refuse the whole answer where it may not be told.
+        """Refuse the whole answer where this may not be told.
 
         Raises:
             NodeFailure: `min_rows`.
         """
         if not self.admit([telling])[0]:
-            raise NodeFailure(
-                self.node,
-                "min_rows",
-                f"{what} would be about fewer rows than the owner's minimum of {self.min_rows}, or, beside what "
-                "was told before, about their difference",
-            )
+            raise self.withheld(what)
+
+    def withheld(self, what: str) -> NodeFailure:
+        """Return the error that says so."""
+        return NodeFailure(
+            self.node,
+            "min_rows",
+            f"{what} would tell of fewer rows than the owner's minimum of {self.min_rows}, alone or as the "
+            "difference from what was told before",
+        )
 
 
-def open_table(local: Local) -> Table:
-    """Return the table of a node's dataset.
+@contextmanager
+def opened_table(local: Local) -> Iterator[Table]:
+    """Have the table of a node's dataset, and the record of what was told of it.
 
     Raises:
         NodeFailure: `columns`, it is no table; `min_rows`, the owner sets a minimum, and what prepares the rows
             hides which they are.
     """
-    min_rows = int(local.limits.get("min_rows", 0))
     try:
         frame = local.data.frame().reset_index(drop=True)
     except SpecError as error:
         raise NodeFailure(local.node, "columns", f"these data are no table: {error}") from error
-    book = local.releases
-    if book is None or min_rows <= 1:
-        return Table(local.node, frame, 0, lambda tellings: [True] * len(tellings))
+    if local.releases is None:
+        yield Table(local.node, frame, 0, lambda tellings: [True] * len(tellings))
+        return
     try:
         source, kept = local.data.source()
     except SpecError as error:
         raise NodeFailure(local.node, "min_rows", str(error)) from error
-    return Table(
-        local.node,
-        frame,
-        min_rows,
-        lambda tellings: book.admit(source, kept, tellings),
-        flag(local.data.options, EXTREMES, default=False),
-    )
+    tells_extremes = flag(local.data.options, EXTREMES, default=False)
+    with local.releases.opened(source, kept) as admit:
+        yield Table(local.node, frame, local.releases.min_rows, admit, tells_extremes)

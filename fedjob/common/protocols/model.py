@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from fedjob.common.analytics.columns import Floats
 from fedjob.common.analytics.design import Design, all_levels, complete_rows, scaled, sums_of, told_levels
-from fedjob.common.analytics.table import Table, open_table
+from fedjob.common.analytics.table import Table, opened_table
 from fedjob.common.contribution import Contribution
 from fedjob.common.errors import QuorumNotReached
 from fedjob.common.folds.sum import Sum
@@ -136,25 +136,25 @@ class ModelProtocol(FederatedProtocol):
     # --- node --------------------------------------------------------------------------------
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
-        table = open_table(local)
-        if instruction.step == LEVELS:
-            levels = told_levels(table, self.categories)
-            return Contribution(levels, float(max(sum(counts.values()) for counts in levels.values())))
-        values = instruction.values
-        design = Design(
-            self.columns,
-            values["levels"],
-            values.get("means", ()),
-            values.get("scales", ()),
-            self.with_intercept,
-        )
-        used, terms, others = complete_rows(table, design, self.outcomes)
-        if instruction.step == SUMS:
-            self.check_outcomes(table, others)
-            told = sums_of(terms)
-        else:
-            told = self.answer(instruction, design, terms, others, table)
-        return Contribution(told, float(len(used)))
+        with opened_table(local) as table:
+            if instruction.step == LEVELS:
+                levels = told_levels(table, self.categories)
+                return Contribution(levels, float(max(sum(counts.values()) for counts in levels.values())))
+            values = instruction.values
+            design = Design(
+                self.columns,
+                values["levels"],
+                values.get("means", ()),
+                values.get("scales", ()),
+                self.with_intercept,
+            )
+            used, terms, others = complete_rows(table, design, self.outcomes)
+            if instruction.step == SUMS:
+                self.check_outcomes(table, others)
+                told = sums_of(terms)
+            else:
+                told = self.answer(instruction, design, terms, others, table)
+            return Contribution(told, float(len(used)))
 
     def check_outcomes(self, table: Table, others: Floats) -> None:
         """Refuse outcomes that the model is not for.

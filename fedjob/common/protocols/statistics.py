@@ -32,7 +32,7 @@ from fedjob.common.analytics import report
 from fedjob.common.analytics.cells import centred_sums, extremes, first_sums, quantile_counts, told_rows
 from fedjob.common.analytics.columns import check_names
 from fedjob.common.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
-from fedjob.common.analytics.table import open_table
+from fedjob.common.analytics.table import Table, opened_table
 from fedjob.common.contribution import Contribution
 from fedjob.common.errors import QuorumNotReached, SpecError
 from fedjob.common.folds.sum import Sum
@@ -270,8 +270,13 @@ class Statistics(FederatedProtocol):
     # --- node --------------------------------------------------------------------------------
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
-        table = open_table(local)
-        weight = float(told_rows(self, table))
+        with opened_table(local) as table:
+            weight = told_rows(self, table)
+            if table.min_rows and not weight:
+                raise table.withheld("every one of these numbers")
+            return Contribution(self._told(instruction, table), float(weight))
+
+    def _told(self, instruction: Instruction, table: Table) -> dict[str, Any]:
         told: dict[str, Any] = {}
         if instruction.step == FIRST:
             told = first_sums(self, table)
@@ -283,7 +288,7 @@ class Statistics(FederatedProtocol):
             told = centred_sums(self, table, instruction["spread"], instruction["joint"])
         if instruction.step != FIRST and self.quantiles:
             told |= quantile_counts(self, table, instruction["brackets"])
-        return Contribution(told, weight)
+        return told
 
 
 def _together(*names: tuple[str, ...]) -> tuple[str, ...]:
