@@ -1,4 +1,4 @@
-"""The plan of the round benchmarks: a model of any size whose local work is one addition."""
+"""Plans of the round benchmarks: a model of any size whose local work is one addition or one step."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ class AddOne(TorchPlan):
         with torch.no_grad():
             for weight in self.model.parameters():
                 weight.add_(1.0)
+        return TrainOutcome(num_examples=8, num_updates=1, loss=0.0)
+
+
+class StepOnce(AddOne):
+    """One step of gradient descent along a gradient of -1, which a protocol may correct."""
+
+    aux_modules = ("scaffold",)
+
+    def train(self, adjust=None):
+        for weight in self.model.parameters():
+            weight.grad = torch.full_like(weight, -1.0)
+        if adjust is not None:
+            adjust(self.model)
+        with torch.no_grad():
+            for weight in self.model.parameters():
+                weight.sub_(weight.grad)
+                weight.grad = None
         return TrainOutcome(num_examples=8, num_updates=1, loss=0.0)
 
 

@@ -226,7 +226,11 @@ class Gatherer:
             inputs=[[node, reply.params_hash, reply.weight] for node, reply in gathered.replies.items()],
             arrived=arrived,
             output_hash=output_hash,
-            aux_hashes={module: hash_params(tensors) for module, tensors in gathered.total.aux.items()},
+            aux_hashes={
+                # replies that are not kept can't be folded again: nothing to compare with
+                module: hash_params(tensors) if self.spec.keep else ""
+                for module, tensors in gathered.total.aux.items()
+            },
             left_out=dict(gathered.left_out),
         )
         return replace(
@@ -267,8 +271,7 @@ class Gatherer:
                 if ref not in self._at_hub:  # a run before this one put it there
                     self.publish(self.folder.held / ref.sha256, node)
         return {
-            node: replace(work.task, keep_states=states_at(named, node))
-            for node, work in waiting.items()
+            node: replace(work.task, keep_states=states_at(named, node)) for node, work in waiting.items()
         }
 
     def _tasks(self, ask: Ask, position: Position, nodes: tuple[str, ...], spool: Path) -> dict[str, Task]:

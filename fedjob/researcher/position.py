@@ -21,7 +21,7 @@ class Fold:
         arrived: `[node, round that it was asked in]` in the order in which contributions came in, where
             that decided which ones count.
         output_hash: sha256 of the file of the total; empty when it held no tensors.
-        aux_hashes: module -> `hash_params` of the total's auxiliary variables.
+        aux_hashes: module -> `hash_params` of the total's auxiliary variables, where replies are kept.
         left_out: node -> reason, for the others that were asked.
         previous_hash: sha256 of the record before, so that none can be exchanged.
     """

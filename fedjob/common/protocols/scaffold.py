@@ -148,23 +148,25 @@ class _Correction:
             gradient = parameter.grad
             if gradient is None or name not in self._control:
                 continue
-            if name not in self._sums:
-                self._prepare(name, gradient)
-            self._sums[name].add_(gradient)
+            if name in self._sums:
+                self._sums[name].add_(gradient)
+            else:
+                self._begin(name, gradient)
             gradient.add_(self._shifts[name])
 
-    def _prepare(self, name: str, gradient: torch.Tensor) -> None:
+    def _begin(self, name: str, gradient: torch.Tensor) -> None:
         import torch
 
         shift = self._control[name] if self._own is None else self._control[name] - self._own[name]
         self._shifts[name] = shift.to(gradient.device)
         exact = torch.promote_types(gradient.dtype, torch.float32)  # many small steps add up
-        self._sums[name] = torch.zeros_like(gradient, dtype=exact)
+        self._sums[name] = gradient.to(exact, copy=True)
 
     def mean(self) -> dict[str, torch.Tensor]:
-        """Return the mean gradient; zero for what was never trained."""
-        means = {name: total / self._num_updates for name, total in self._sums.items()}
-        return _of_names(means, self._control)
+        """Return the mean gradient, once; zero for what was never trained."""
+        return _of_names(
+            {name: total.div_(self._num_updates) for name, total in self._sums.items()}, self._control
+        )
 
 
 class _Sum(Mapping[str, "torch.Tensor"]):
