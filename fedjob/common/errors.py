@@ -40,7 +40,7 @@
         TokenDeleted            a submit token belongs to a job that was deleted
         JobFailed               carries the machine-readable reason
           NodeRefused           too few owners allow it; they are named
-        JobStopped              its owner asked for its end: cancel or kill
+        JobStopped              its owner asked for its end: cancel, kill or stop
         WaitTimeout             a job goes on, but not within the time that was given
         NoSuchJob               nothing matches
         AmbiguousJob            several jobs match; they are listed
@@ -346,7 +346,7 @@ class JobStopped(JobError):
     """The job's owner asked for its end; raised where the job runs.
 
     Args:
-        verb: `cancel` or `kill`.
+        verb: `cancel`, `kill`, or `stop` for an end between two rounds, with what there is.
     """
 
     def __init__(self, verb: str) -> None:

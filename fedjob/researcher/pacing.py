@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fedjob.common.errors import QuorumNotReached
+from fedjob.common.errors import JobStopped, QuorumNotReached
 from fedjob.common.protocols.base import Ask, Gathered
+from fedjob.researcher.inbox import STOP
 from fedjob.researcher.position import Position
 
 OWNER_STOPPED = "its owner stopped it"
@@ -22,10 +23,6 @@ LOOK_S = 0.5
 """Between two looks whether the owner wants the job to stop."""
 
 Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
-
-
-class Stopped(Exception):
-    """The job is to end between two rounds, with what there is."""
 
 
 @dataclass
@@ -50,7 +47,7 @@ class Pace:
         """Carry out an ask when its round's time has come, and again while no node has anything new.
 
         Raises:
-            Stopped: the owner wants it, and the round has not begun.
+            JobStopped: to stop it, by its owner, and the round has not begun.
         """
         if self.every_s is None:
             return gather(ask, position)
@@ -78,10 +75,10 @@ class Pace:
             return
         while (left := self._began + (self.every_s or 0.0) - time.monotonic()) > 0:
             if self.is_stopped():
-                raise Stopped
+                raise JobStopped(STOP)
             self.rest(min(left, LOOK_S))
         if self.is_stopped():
-            raise Stopped
+            raise JobStopped(STOP)
 
 
 def nothing_new(error: QuorumNotReached) -> bool:

@@ -47,7 +47,7 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.journal import read_journal
-from fedjob.researcher.pacing import OWNER_STOPPED, Pace, Stopped
+from fedjob.researcher.pacing import OWNER_STOPPED, Pace
 from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.release import forget_goodbyes
@@ -292,7 +292,9 @@ class Runner:
     def _run_rounds(self) -> tuple[Any, Position]:
         try:
             return self._drive(self.protocol, self.position, self.look, self.gather, self.commit)
-        except Stopped:
+        except JobStopped as stopped:
+            if stopped.verb != inbox.STOP:
+                raise
             ended = replace(self.position, stop=OWNER_STOPPED)
             return self._drive(self.protocol, ended, self.look, self.gather, self.commit)
 
