@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedjob import EarlyStopping, FedAvg, Fraction, Items, Job, Quorum, Select
+from fedjob import EarlyStopping, FedAvg, Fraction, Guard, Items, Job, Quorum, Select, StepDecay, TrimmedMean
 from fedjob.common.errors import FedjobError, PlanError, SpecError
 from fedjob.common.plans.source import extract
 from fedjob.common.types import check_job_id, new_job_id
@@ -321,7 +321,7 @@ def pick(round_: int, nodes: list[str]) -> list[str]:
 FULL: dict[str, Any] = {
     "training_plan": {"server": (Tiny, ["@researcher"]), "a": Linear, "b": Tiny},
     "data": {"a": "hearts", "b": "points"},
-    "training_args": {"lr": 0.05, "num_updates": 3},
+    "training_args": {"lr": StepDecay(0.05, every=2), "num_updates": 3},
     "rounds": 7,
     "name": "whole",
     "note": "for the study",
@@ -330,7 +330,8 @@ FULL: dict[str, Any] = {
     "seed": 11,
     "quorum": Quorum(required="all", deadline_s=5.0),
     "selector": Fraction(0.5),
-    "fold": "median",
+    "fold": TrimmedMean(0),
+    "guard": Guard(max_norm=5.0),
     "hooks": [EarlyStopping("loss", patience=2)],
     "items": Items(limit=10),
     "preprocess": [Select(["age", "sex"])],

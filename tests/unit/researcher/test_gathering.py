@@ -10,10 +10,18 @@ from typing import Any
 import pytest
 import torch
 
+from fedjob.common.codec import to_plain
 from fedjob.common.errors import QuorumNotReached, SpecError
+from fedjob.common.folds.base import Fold
+from fedjob.common.folds.collect import Collect
+from fedjob.common.folds.median import Median
+from fedjob.common.folds.sum import Sum
+from fedjob.common.folds.trimmed_mean import TrimmedMean
+from fedjob.common.guard import Guard
 from fedjob.common.messages import Result, Task
+from fedjob.common.metrics import mean_state
 from fedjob.common.params import FileParams, save_params
-from fedjob.common.protocols.base import Ask, Buffered
+from fedjob.common.protocols.base import LOSS, Ask, Buffered
 from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
@@ -23,6 +31,8 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.position import Position
 from fedjob.researcher.selectors.all_nodes import AllNodes
+from fedjob.researcher.selectors.base import Selector
+from fedjob.researcher.selectors.power_of_choice import PowerOfChoice
 from fedjob.researcher.spec import JobSpec, Part
 
 NODES = ("a", "b", "c")
@@ -74,9 +84,17 @@ def answer(value: float = 1.0, **changes: Any) -> tuple[Result, dict[str, torch.
 
 
 def gather(
-    folder: Path, answers: Mapping[str, Any], ask: Ask | None = None, states: Mapping[str, str] | None = None
+    folder: Path,
+    answers: Mapping[str, Any],
+    ask: Ask | None = None,
+    states: Mapping[str, str] | None = None,
+    *,
+    guard: Guard | None = None,
+    fold: Fold | None = None,
+    selector: Selector | None = None,
+    federation: type[Canned] | None = None,
 ) -> tuple[Any, Position, Canned]:
-    federation = Canned(answers)
+    nodes = (federation or Canned)(answers)
     job = JobFolder(folder / new_job_id())
     job.create()
     save_params({"w": torch.zeros(3)}, job.initial_params)
@@ -86,15 +104,16 @@ def gather(
         rounds=2,
         seed=1,
         datasets={node: {"name": "d"} for node in NODES},
+        guard={} if guard is None else to_plain(guard),
     )
     events = EventLog(job.events)
     gatherer = Gatherer(
         spec=spec,
-        federation=federation,
+        federation=nodes,
         folder=job,
         events=events,
-        selector=lambda: AllNodes(),
-        fold=None,
+        selector=lambda: selector or AllNodes(),
+        fold=fold,
         code={},
         named_states=lambda: {"a": {"kept"}},
     )
@@ -104,7 +123,7 @@ def gather(
         gathered, after = gatherer(ask or Ask(shared={"params": params}), position)
     finally:
         events.close()
-    return gathered, after, federation
+    return gathered, after, nodes
 
 
 def test_a_round_folds_what_counts_and_records_it(tmp_path: Path) -> None:
@@ -145,6 +164,76 @@ def test_a_contribution_that_can_not_be_right_is_named_and_left_out(
     assert gathered.total.value["w"].tolist() == [2.0] * 3
     assert gathered.left_out["b"].startswith(reason)
     assert "b" not in after.node_states
+
+
+def test_an_update_beyond_the_guards_bound_is_left_out_and_nan_is_found_before_its_length(
+    tmp_path: Path,
+) -> None:
+    result = answer()[0]
+    answers = {
+        "a": (result, {"w": torch.tensor([3.0, 4.0, 0.0])}),
+        "b": (result, {"w": torch.tensor([3.0, 4.0, 0.1])}),
+        "c": (result, {"w": torch.tensor([NAN, 0.0, 0.0])}),
+    }
+    gathered, _, _ = gather(tmp_path, answers, guard=Guard(max_norm=5.0))
+    assert gathered.left_out["b"] == "long_update: the update is 5.001 long, at most 5 counts"
+    assert gathered.left_out["c"].startswith("not_finite")
+    assert gathered.total.value["w"].tolist() == [3.0, 4.0, 0.0]
+    moved = Ask(shared={"params": {"w": torch.tensor([3.0, 4.0, 0.0])}})
+    gathered, _, _ = gather(tmp_path, answers, moved, guard=Guard(max_norm=1.0))
+    assert list(gathered.left_out) == ["c"]
+    changes = replace(moved, origin={})
+    gathered, _, _ = gather(tmp_path, answers, changes, guard=Guard(max_norm=5.0))
+    assert list(gathered.left_out) == ["b", "c"]
+
+
+@pytest.mark.parametrize("bad", [NAN, {"sum": [1.0, INF]}, [[-INF]]])
+def test_a_number_that_is_not_finite_is_left_out_of_a_fold_that_computes(tmp_path: Path, bad: Any) -> None:
+    def told(value: Any) -> tuple[Result, None]:
+        return replace(answer()[0], value=value), None
+
+    good = {"sum": [1.0, 2.0]} if isinstance(bad, dict) else [[1.0]] if isinstance(bad, list) else 1.0
+    answers = {"a": told(good), "b": told(bad), "c": told(good)}
+    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", fold=Sum()))
+    assert list(gathered.left_out) == ["b"]
+    assert gathered.left_out["b"].startswith("not_finite: ")
+    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", fold=Collect()))
+    assert gathered.left_out == {}
+
+
+def test_the_need_of_a_fold_raises_the_quorum(tmp_path: Path) -> None:
+    bad = (answer()[0], {"w": torch.ones(4)})
+    with pytest.raises(QuorumNotReached):
+        gather(tmp_path, {"a": answer(), "b": bad, "c": answer()}, fold=TrimmedMean(1))
+    with pytest.raises(SpecError, match="needs 5 nodes or more, but round 1 asks 3"):
+        gather(tmp_path, dict.fromkeys(NODES, answer()), fold=TrimmedMean(2))
+
+
+def test_a_fold_of_the_jobs_own_is_for_asks_that_complete_a_round(tmp_path: Path) -> None:
+    told = {node: (replace(answer()[0], value=float(k)), None) for k, node in enumerate(NODES)}
+    gathered, _, _ = gather(tmp_path, told, Ask(step="count", fold=Collect(), commit=False), fold=Median())
+    assert gathered.total.value == [0.0, 1.0, 2.0]
+    gathered, _, _ = gather(tmp_path, told, Ask(step="count", fold=Collect()), fold=Median())
+    assert gathered.total.value == 1.0
+
+
+def test_losses_that_a_selector_asks_for_are_no_part_of_the_round(tmp_path: Path) -> None:
+    losses = {"a": 0.5, "b": 0.75, "c": 0.25}
+    answers = {node: answer(metrics={LOSS: {"loss": mean_state(loss, 10)}}) for node, loss in losses.items()}
+
+    class Told(Canned):
+        def collect(self, tasks: Any, place: Place, *rest: Any) -> Collected:
+            if place.step == LOSS:
+                self.answers = {node: (found[0], None) for node, found in answers.items()}
+            else:
+                self.answers = answers
+            return super().collect(tasks, place, *rest)
+
+    gathered, after, federation = gather(tmp_path, answers, selector=PowerOfChoice(1, 3), federation=Told)
+    assert list(federation.tasks) == ["b"]
+    assert [record.step for record in after.ledger] == [LOSS, "train"]
+    assert list(gathered.replies) == ["b"]
+    assert {row.node for row in after.rows} == {"b", "all"}
 
 
 @pytest.mark.feature("FB-69")
