@@ -18,6 +18,7 @@ from fedjob.common.work import WorkOrder
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.families import root_of
 from fedjob.node.grant import matches_any
+from fedjob.node.hookcalls import HookCalls
 from fedjob.node.nursing import Nursing
 from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
 from fedjob.node.runs import RETRY_AFTER_S, Prepared, Stored, Unprepared, Unstored, packed_result
@@ -94,11 +95,13 @@ class Attempts:
 
     Args:
         report: takes an event as if a thread had reported it.
+        hooks: are told what tasks say.
     """
 
-    def __init__(self, parts: Parts, report: Callable[[Stage], None]) -> None:
+    def __init__(self, parts: Parts, report: Callable[[Stage], None], hooks: HookCalls) -> None:
         self._parts = parts
         self._report = report
+        self._hooks = hooks
         self._attempts: dict[str, Attempt] = {}
         self._number = 0
         self._again: list[tuple[float, str, Attempt]] = []
@@ -178,7 +181,10 @@ class Attempts:
         attempt.limit_s = min(task.limit_s or parts.config.task_limit_s, parts.config.task_limit_s)
         attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
         text = None if task.plan is None else parts.text_of(task.plan.sha256)
-        limits: dict[str, Any] = {**parts.limits_of(row).to_plain(), "own": matches_any(parts.config.own_of, row.researcher)}
+        limits: dict[str, Any] = {
+            **parts.limits_of(row).to_plain(),
+            "own": matches_any(parts.config.own_of, row.researcher),
+        }
         if (left := parts.inferences_left(row)) is not None:
             limits[LEFT] = left
         known = parts.ledger.known(task) if task.items.uses_ledger else None
@@ -198,8 +204,10 @@ class Attempts:
         key = event.key
         match event:
             case Emitted():
-                if event.type not in OWN_EVENTS and attempt.lets_through():
-                    self._pass_on(turn, row, event)
+                if event.type not in OWN_EVENTS:
+                    turn.after.append(lambda: self._hooks.event(row, event.type, event.data))
+                    if attempt.lets_through():
+                        self._pass_on(turn, row, event)
             case Prepared(order=order):
                 text = order.plan_text.encode()
                 self._parts.keep_text(hashlib.sha256(text).hexdigest(), text)

@@ -35,6 +35,7 @@ from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
 from fedjob.node.committing import encode_replies, encode_states, must_last, put_rows
 from fedjob.node.database import Database
+from fedjob.node.hookcalls import HookCalls
 from fedjob.node.hours import is_open_now
 from fedjob.node.intake import Intake
 from fedjob.node.notices import Notices
@@ -128,7 +129,8 @@ class Daemon:
             runs=self._runs,
             point=point,
         )
-        self._attempts = Attempts(self._parts, self._report)
+        self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
+        self._attempts = Attempts(self._parts, self._report, self._hooks)
         self._offers = Offers(self._parts)
         self._searches = Searches(self._parts, self._report)
         self._intake = Intake(self._parts, self._attempts)
@@ -189,6 +191,7 @@ class Daemon:
     def _close(self) -> None:
         self._endpoint.stop()
         self._notices.stop()
+        self._hooks.stop()
         self._workers.stop()
         self._runs.stop()
         with suppress(sqlite3.Error):
@@ -376,6 +379,7 @@ class Daemon:
         if replies:
             point("done")
         reached = [command.row for command in turn.commands if isinstance(command, keeping.Say)]
+        self._hooks.states(reached)
         said = encode_states(self._endpoint, self._sayings.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first
         for outgoing in (*turn.outgoing, *said, *replies):
@@ -486,12 +490,14 @@ class Daemon:
         before = self._parts.config
         if config == before:
             return
-        if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
-            try:
+        try:
+            if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
                 self._verifying.configure(config)
-            except FedjobError as error:
-                log.warning("the settings are kept as they were: %s", error)
-                return
+            if (config.hooks, config.hook_options) != (before.hooks, before.hook_options):
+                self._hooks.configure(config)
+        except FedjobError as error:
+            log.warning("the settings are kept as they were: %s", error)
+            return
         self._parts.config = self._workers.config = self._runs.config = self._notices.config = config
         turn = Turn(self._sized(self._book))
         turn.step(keeping.TimePassed(time.monotonic()))  # it fills the new slots

@@ -52,6 +52,8 @@ class NodeConfig:
         orphan_after_s: seconds after which unfinished tasks are given up if who asked for them is silent.
         launcher: how worker processes are started: `process`, or the name of an installed launcher.
         launcher_options: what the node tells it, `name=value, ...`; goes before what a job asks for.
+        hooks: what is told of tasks here: `csv`, or names of installed hooks, with commas between them.
+        hook_options: what they are told, `csv.events=task.*, ...`.
         logs_mock, logs_private: which output of user code a researcher is sent by itself.
         threads: torch threads of each worker; 0 shares the cores among the workers.
         task_limit_s: wall-clock seconds that one task may take at most.
@@ -99,6 +101,8 @@ class NodeConfig:
     orphan_after_s: float = field(default=6 * 3600.0, metadata={"at_least": 1.0})
     launcher: str = "process"
     launcher_options: str = field(default="", metadata={"check": read_options})
+    hooks: str = ""
+    hook_options: str = field(default="", metadata={"check": read_options})
     logs_mock: str = field(default="all", metadata={"choices": ("none", "stdout", "all")})
     logs_private: str = field(default="none", metadata={"choices": ("none", "stdout", "all")})
     threads: int = field(default=0, metadata={"at_least": 0})
@@ -187,6 +191,7 @@ class NodeHome:
         self.brought = self.root / "brought"
         self.releases = self.root / "releases"
         self.outputs = self.root / "outputs"
+        self.hooks = self.root / "hooks"
         self.logs = self.root / "logs"
         self.log = self.logs / "node.log"
         self.task_logs = self.logs / "tasks"

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from fedjob.common import moments
 from fedjob.common.errors import SpecError
-from fedjob.common.lifecycle import HISTORY, State
 from fedjob.researcher.events import JobEvent, check_type, is_end, is_job_state
 
 Handler = Callable[[JobEvent, Any], object]
@@ -32,17 +32,20 @@ _MOMENTS: dict[str, Callable[[JobEvent], bool]] = {
     "job.state": is_job_state,
     "round.started": lambda event: event.type == "ask",
     "round.finished": lambda event: event.type == "round",
-    "task.finished": lambda event: _is_task_state(event) and event.body.get("state") in HISTORY,
-    "batch.done": lambda event: event.type == "batch",
+    moments.FINISHED: lambda event: _task_moment(event) == moments.FINISHED,
+    moments.BATCH: lambda event: _task_moment(event) == moments.BATCH,
 }
 """Names that a moment has besides the type of its event."""
 
-STARTED = "task.started"
-"""The one moment that no event has by itself: of a short task only the end is told, and that is its start too."""
+STARTED = moments.STARTED
+"""The one moment that no event has by itself: of a short task only what it says, or its end, is told."""
+
+_NO_WORK = ("state", "log", "note", "error")
+"""Types of events that come before a task's work, or after it."""
 
 
-def _is_task_state(event: JobEvent) -> bool:
-    return event.type == "state" and bool(event.task)
+def _task_moment(event: JobEvent) -> str:
+    return moments.moment_of(event.type, event.body) if event.node else ""
 
 
 @dataclass
@@ -51,12 +54,12 @@ class Handlers:
 
     Args:
         told: job -> number of the last event that was told.
-        begun: tasks, by job and key, that were told to have begun.
+        begun: tasks, by job and key, that were told to have begun; False for those that have ended too.
     """
 
     by_name: dict[str, list[Handler]] = field(default_factory=dict)
     told: dict[str, int] = field(default_factory=dict)
-    begun: dict[tuple[str, str], None] = field(default_factory=dict)
+    begun: dict[tuple[str, str], bool] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def on(self, name: str) -> Callable[[H], H]:
@@ -133,19 +136,17 @@ class Handlers:
         return problems
 
     def _begins(self, event: JobEvent) -> bool:
-        """Tell whether this is the first that is heard of a task's run, and remember that."""
-        state = event.body.get("state")
-        if not _is_task_state(event) or (state != State.RUNNING and state not in HISTORY):
+        """Tell whether this is the first that is heard of a task's work, and remember that."""
+        task, moment = (event.job, event.task), _task_moment(event)
+        known = self.begun.get(task)  # False: it has ended
+        if not event.task or not (moment or event.type not in _NO_WORK):
             return False
-        task = (event.job, event.task)
-        first = task not in self.begun
-        if state in HISTORY:
-            self.begun.pop(task, None)
-        else:
-            self.begun[task] = None
-            while len(self.begun) > MAX_TASKS:
-                del self.begun[next(iter(self.begun))]
-        return first
+        begins = known is None or (known is False and moment == moments.STARTED)
+        self.begun.pop(task, None)  # put last, so that the oldest goes first
+        self.begun[task] = moment != moments.FINISHED and (begins or bool(known))
+        if len(self.begun) > MAX_TASKS:
+            del self.begun[next(iter(self.begun))]
+        return begins
 
 
 def _known_as(handler: Handler) -> tuple[str, str]:

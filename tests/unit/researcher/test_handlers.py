@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.events import TYPES, JobEvent
 from fedjob.researcher.handlers import Handlers
 
 
@@ -61,10 +61,13 @@ def task_state(seq: int, name: str, task: str, **body: Any) -> JobEvent:
 def test_each_task_begins_once_and_ends_once_however_little_is_told_of_it() -> None:
     handlers = Handlers()
     heard = recorded(handlers, "task.finished", "task.started", "batch.done")
-    batch = JobEvent(type="batch", seq=3, job="job_x", node="a", task="long", body={"done": 2, "total": 4})
+    batch = JobEvent(type="result", seq=3, job="job_x", node="a", task="long", body={"n": 2})
     handlers.tell([task_state(1, "queued", "long"), task_state(2, "running", "long"), batch], None)
     handlers.tell([task_state(4, "completed", "short"), task_state(5, "completed", "long")], None)
     handlers.tell([task_state(6, "rejected", "refused")], None)
+    quick = JobEvent(type="result", seq=7, job="job_x", node="a", task="quick", body={"n": 1})
+    log = JobEvent(type="log", seq=9, job="job_x", node="a", task="quick", body={"lines": ["late"]})
+    handlers.tell([quick, task_state(8, "completed", "quick"), log, task_state(10, "running", "quick")], None)
     assert [entry[:2] for entry in heard] == [
         ("task.started", 2),
         ("batch.done", 3),
@@ -73,8 +76,22 @@ def test_each_task_begins_once_and_ends_once_however_little_is_told_of_it() -> N
         ("task.finished", 5),
         ("task.started", 6),
         ("task.finished", 6),
+        ("task.started", 7),
+        ("batch.done", 7),
+        ("task.finished", 8),
+        ("task.started", 10),  # again: the job was restarted
     ]
-    assert not handlers.begun
+
+
+@pytest.mark.feature("BF-61")
+@pytest.mark.parametrize("type_", [*TYPES, "of_a_plan"])
+def test_a_handler_of_any_type_gets_the_event_and_the_job(type_: str) -> None:
+    handlers = Handlers()
+    heard: list[tuple[JobEvent, Any]] = []
+    handlers.on(type_)(lambda event, job: heard.append((event, job)))
+    event = JobEvent(type=type_, seq=1, job="job_x", node="a", task="t", round=2, body={"k": 1})
+    handlers.tell([event, JobEvent(type="another", seq=2, job="job_x")], "the job")
+    assert heard == [(event, "the job")]
 
 
 def test_an_event_is_told_once_however_many_follow() -> None:

@@ -1,0 +1,27 @@
+"""Moments in the life of a task, by name: what an event comes to, at a node and at the researcher alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedjob.common.lifecycle import HISTORY, State
+
+STARTED = "task.started"
+FINISHED = "task.finished"
+BATCH = "batch.done"
+MOMENTS = (STARTED, FINISHED, BATCH)
+
+
+def moment_of(type_: str, body: Mapping[str, Any]) -> str:
+    """Return the moment that an event about a task is; empty for none.
+
+    Args:
+        type_, body: of the event; `state` events of the job as a whole are not meant.
+    """
+    state = body.get("state")
+    if type_ == "state" and state == State.RUNNING:
+        return STARTED
+    if type_ == "state" and state in HISTORY:
+        return FINISHED
+    return BATCH if type_ == "result" and "n" in body else ""

@@ -1,0 +1,62 @@
+"""Write what happens to tasks into a CSV file of the node's owner."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import PurePath
+from typing import ClassVar
+
+from fedjob.common.errors import SpecError
+from fedjob.node.hooks.base import NodeEvent, NodeHook, TaskHandle
+
+COLUMNS = (
+    "time",
+    "event",
+    "researcher",
+    "project",
+    "job",
+    "job_name",
+    "dataset",
+    "round",
+    "step",
+    "task",
+    "body",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Csv(NodeHook):
+    """A row for each event.
+
+    Args:
+        events: patterns of moments and types, with spaces between them, such as `task.* batch.done`.
+        file: name of the file in the node's `hooks` folder.
+    """
+
+    events: str = "batch.done"
+    file: str = "events.csv"
+
+    name: ClassVar[str] = "csv"
+
+    def __post_init__(self) -> None:
+        if PurePath(self.file).name != self.file or not self.file:
+            raise SpecError(f"file is a name without folders, not {self.file!r}")
+
+    def event(self, event: NodeEvent, task: TaskHandle) -> None:
+        called = event.moment or event.type
+        if not any(fnmatchcase(name, p) for p in self.events.split() for name in {called, event.type}):
+            return
+        path = task.folder / self.file
+        is_new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(COLUMNS)
+            when = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds")
+            about = (task.researcher, task.project, task.job, task.job_name, task.dataset)
+            row = (when, called, *about, task.round, task.step, task.key)
+            writer.writerow([*row, json.dumps(event.body, default=str)])
