@@ -174,3 +174,23 @@ class Waiting(Centred):
         await asyncio.sleep(0)
         first = min(job.nodes)
         return {"job": job.id, "spread": job.step([first], centre=means[first])}
+
+
+class Endless(Plan):
+    """Works through its first batch, and never through its second."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        import time
+
+        if hasattr(self, "begun"):
+            time.sleep(60)
+        self.begun = True
+        return 1
+
+
+class Reading(Plan):
+    """Holds all files of a batch at once."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        held = [file.read_bytes() for file in ctx.data.items]
+        return [len(content) for content in held]

@@ -14,6 +14,8 @@ import pytest
 from fedjob import Items, Job, JobFailed, Quorum
 from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
+from fedjob.common.messages import End
+from fedjob.common.plans.source import extract
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher.events import JobEvent
@@ -101,10 +103,36 @@ def test_the_steps_of_a_batched_job_can_be_read_off_its_events(
         assert [body["n"] for body in told(job, node) if "n" in body] == list(range(1, count + 1))
         assert sum(body.get("last", False) for body in told(job, node)) == 1
         assert not [body for body in told(job, node) if body.get("state") == "retrying"]
+    for node in federation.nodes:
+        await_scratch(node, empty=True)
+
+
+def await_scratch(node: Node, *, empty: bool) -> None:
+    """Wait until nothing, or something, lies in the folder that a node's workers work in."""
     deadline = time.monotonic() + 10
-    while any(left := [list(node.home.scratch.iterdir()) for node in federation.nodes]):
-        assert time.monotonic() < deadline, f"the job's end leaves nothing at its nodes: {left}"
+    while any(left := list(node.home.scratch.rglob("*.mpk")) or list(node.home.scratch.iterdir())) is empty:
+        assert time.monotonic() < deadline, f"found {left}"
         time.sleep(0.02)
+
+
+@pytest.mark.feature("BF-16")
+def test_a_killed_job_leaves_nothing_at_its_nodes(federation: Federation) -> None:
+    ann, node = federation.ann, federation.nodes[1]
+    plan = extract(stepping.Endless)
+    task = ann.task(
+        plan.text,
+        plan.entry,
+        protocol="steps",
+        dataset="scans",
+        params={},
+        items=Items(batch=1),
+        training_args={},
+    )
+    ann.train("node2", task, step="step")
+    await_scratch(node, empty=False)
+    ann.send("node2", End(outcome="killed"), epoch=1)
+    await_scratch(node, empty=True)
+    assert not list(node.home.tasks.iterdir())
 
 
 @pytest.mark.feature("BF-47", "BF-51", "BF-62", "BF-63", "BF-50")
@@ -162,6 +190,8 @@ def test_all_wait_for_the_slowest_to_be_ready(session: Session) -> None:
         stepping.Slow, data={"tags": ["scans"]}, training_args={"slow": "node2", "s": 0.5}, session=session
     )
     began = job.run(progress=False).value
+    events = list(job.events())
+    assert place(events, "state", "node2", state="running") < place(events, "ask", step="step")
     assert min(began["node1"][1], began["node2"][1]) > began["node2"][0], "no step before every set-up"
     late = Job(
         stepping.Slow,

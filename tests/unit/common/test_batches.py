@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,20 @@ def test_a_mean_over_a_million_rows_in_batches_is_exact(tmp_path: Path) -> None:
     table = {"name": "x", "path": str(tmp_path / "x.csv"), "reader": "csv"}
     assert bench.value(dataset=table) == (rows - 1) / 2
     assert not list((tmp_path / "scratch").iterdir()), "what batches gave is gone with the task"
+
+
+@pytest.mark.feature("BF-49")
+def test_batches_bound_the_memory_that_a_node_takes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, stepping.Reading).files({f"{number:02d}": "x" * 500_000 for number in range(64)})
+    bench.value()  # imports, and what stays warm
+    peaks = {}
+    for batch in (16, None):
+        tracemalloc.start()
+        assert bench.value(items=Items(batch=batch)) == [500_000] * 64
+        peaks[batch] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[None] > 64 * 500_000
+    assert peaks[16] < 24 * 500_000
 
 
 @pytest.mark.feature("BF-19")
