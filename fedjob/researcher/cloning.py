@@ -14,6 +14,7 @@ from fedjob.common.folds import FOLDS
 from fedjob.common.plans.args import merged_args
 from fedjob.common.plans.source import PlanSource, extract
 from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.protocols.fedopt import with_optimizer
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.researcher.arguments import (
@@ -57,6 +58,7 @@ _OTHERS = (
     "selector",
     "fold",
     "guard",
+    "server_optimizer",
     "hooks",
     "items",
     "resources",
@@ -90,10 +92,10 @@ def changed_spec(spec: JobSpec, plan_text: str, changes: Mapping[str, Any]) -> t
     if "training_plan" in changes:
         source = extract(changes["training_plan"])
         new |= {"plan_entry": source.entry, "plan_hash": source.sha256, "plans": {}}
-    if "operation" in changes:
-        operation = changes["operation"]
+    if {"operation", "server_optimizer"} & changes.keys():
+        operation = changes.get("operation", PROTOCOLS.build(spec.protocol.name, spec.protocol.config))
         protocol = PROTOCOLS.build(operation, {}) if isinstance(operation, str) else operation
-        name, config = PROTOCOLS.config_of(protocol)
+        name, config = PROTOCOLS.config_of(with_optimizer(protocol, changes.get("server_optimizer")))
         new["protocol"] = Part(name=name, config=config)
     if "each" in changes:
         new["each"] = checked_each(changes["each"])

@@ -53,6 +53,7 @@ _AS_GIVEN = (
     "model_args",
     "training_args",
     "each",
+    "server_optimizer",
     "rounds",
     "name",
     "note",

@@ -127,6 +127,9 @@ class TrainingPlan(ABC):
     extra_args: ClassVar[tuple[str, ...]] = ()
     """Names of training arguments that this plan understands beside the common ones."""
 
+    shows_gradients: ClassVar[bool] = True
+    """Whether `train` lets a protocol correct the gradients."""
+
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Auxiliary variables that suit the plan's optimizer, such as `("scaffold",)` for plain SGD."""
 

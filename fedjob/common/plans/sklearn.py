@@ -42,6 +42,8 @@ class SklearnPlan(TrainingPlan):
         "testing_step": ("estimator", "batch"),
     }
 
+    shows_gradients: ClassVar[bool] = False
+
     model_args: Arguments
 
     def init_estimator(self, model_args: Mapping[str, Any]) -> Any:

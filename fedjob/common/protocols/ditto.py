@@ -18,14 +18,17 @@ it, only its metrics do, as phase `personal`. It leaks what federated averaging 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.contribution import Contribution
 from fedjob.common.protocols.apart import train_apart
 from fedjob.common.protocols.base import Instruction, Local
-from fedjob.common.protocols.proximal import pull_towards
+from fedjob.common.protocols.proximal import check_gradients, pull_towards
 from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.ranges import check_not_negative
+
+if TYPE_CHECKING:
+    from fedjob.common.plans.base import TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,10 @@ class Ditto(TrainingProtocol):
 
     def __post_init__(self) -> None:
         check_not_negative("Ditto(lam=...)", self.lam)
+
+    def check_plan(self, plan: type[TrainingPlan]) -> None:
+        if self.lam > 0:
+            check_gradients(plan, f"Ditto(lam={self.lam})")
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         plan, shared = local.plan, instruction["params"]

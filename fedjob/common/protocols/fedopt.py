@@ -37,12 +37,14 @@ from fedjob.common.protocols.base import (
 )
 from fedjob.common.protocols.fedavg import FedAvg
 from fedjob.common.protocols.fedprox import FedProx
-from fedjob.common.protocols.proximal import pull_towards
+from fedjob.common.protocols.proximal import check_gradients, pull_towards
 from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.ranges import check_not_negative
 
 if TYPE_CHECKING:
     import torch
+
+    from fedjob.common.plans.base import TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,10 @@ class FedOpt(TrainingProtocol):
     def server(self) -> ServerOptimizer:
         """The optimizer."""
         return OPTIMIZERS.build(self.optimizer["name"], self.optimizer["config"])
+
+    def check_plan(self, plan: type[TrainingPlan]) -> None:
+        if self.mu > 0:
+            check_gradients(plan, f"FedOpt(mu={self.mu})")
 
     def start(self, params: Mapping[str, Any]) -> State:
         return {**TrainingProtocol.start(self, params), "buffers": list(kinds_of(params).buffers)}
@@ -127,7 +133,7 @@ def with_optimizer(protocol: FederatedProtocol, optimizer: Any) -> FederatedProt
         return protocol
     if isinstance(protocol, FedAvg):
         return FedOpt(optimizer)
-    if isinstance(protocol, FedProx):
+    if isinstance(protocol, (FedProx, FedOpt)):
         return FedOpt(optimizer, mu=protocol.mu)
     raise SpecError(
         f"server_optimizer goes with FedAvg() or FedProx(), not with {protocol.name}: it moves the shared "

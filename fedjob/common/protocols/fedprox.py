@@ -17,13 +17,16 @@ averaging leaks, and can run under secure aggregation as well.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.contribution import Contribution
 from fedjob.common.protocols.base import Instruction, Local
-from fedjob.common.protocols.proximal import pull_towards
+from fedjob.common.protocols.proximal import check_gradients, pull_towards
 from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.ranges import check_not_negative
+
+if TYPE_CHECKING:
+    from fedjob.common.plans.base import TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class FedProx(TrainingProtocol):
 
     def __post_init__(self) -> None:
         check_not_negative("FedProx(mu=...)", self.mu)
+
+    def check_plan(self, plan: type[TrainingPlan]) -> None:
+        if self.mu > 0:
+            check_gradients(plan, f"FedProx(mu={self.mu})")
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         return self.train_with(local, pull_towards(instruction["params"], self.mu))

@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from fedjob.common.errors import PlanError
+
 if TYPE_CHECKING:
     import torch
 
-    from fedjob.common.plans.base import Adjust
+    from fedjob.common.plans.base import Adjust, TrainingPlan
+
+
+def check_gradients(plan: type[TrainingPlan], protocol: str) -> None:
+    """See to it that a plan lets a protocol correct its gradients.
+
+    Raises:
+        PlanError: its library does not show them.
+    """
+    if not plan.shows_gradients:
+        raise PlanError(
+            f"{protocol} corrects gradients, and {plan.__name__} does not show any: derive it from TorchPlan",
+            name=plan.__name__,
+        )
 
 
 def pull_towards(anchor: Mapping[str, torch.Tensor], strength: float) -> Adjust | None:

@@ -18,6 +18,7 @@ from fedjob import (
     Ditto,
     FedAdam,
     FedAvg,
+    FedAvgM,
     FedBN,
     FedNova,
     FedOpt,
@@ -25,9 +26,11 @@ from fedjob import (
     FedProx,
     FineTuned,
     QFedAvg,
+    SklearnPlan,
     SpecError,
     TorchPlan,
 )
+from fedjob.common.errors import PlanError
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.fednova import gradient_weight
 from fedjob.common.protocols.fedopt import with_optimizer
@@ -197,6 +200,20 @@ def test_a_node_may_make_more_steps_than_others(tmp_path: Path) -> None:
     assert trained(sites, FedAvg()) == (1 * a + 3 * b) / 4
 
 
+@pytest.mark.parametrize(
+    "protocol",
+    [FedAvg(), FedProx(0.5), FedOpt(FedAvgM(momentum=0.0)), FedNova(), Ditto()],
+    ids=lambda protocol: protocol.name,
+)
+def test_one_full_step_at_every_node_is_one_step_on_the_pooled_data(
+    protocol: FederatedProtocol, tmp_path: Path
+) -> None:
+    w = 0.0
+    for _ in range(4):
+        w -= 0.1 * (1 * (w - 4.0) + 3 * (w + 2.0)) / 4
+    assert trained(pulling(tmp_path, lr=0.1), protocol, rounds=4) == pytest.approx(w, rel=1e-5)
+
+
 class Normalised(TorchPlan):
     """A layer, batch normalisation, a layer."""
 
@@ -264,12 +281,13 @@ def test_qfedavg_leaves_a_variance_between_those_of_the_nodes(tmp_path: Path) ->
         (lambda: FineTuned(epochs=0), "FineTuned(epochs=...) is a whole number of 1 or more"),
         (lambda: Cyclic(order="up"), "'fixed' or 'random'"),
         (lambda: Cyclic(round="day"), "'cycle' or 'visit'"),
+        (lambda: FedProx(mu=0.1).check_plan(SklearnPlan), "FedProx(mu=0.1) corrects gradients"),
         (lambda: FedPer(["tail"]).check({"base": 1, "head": 2}), "no parameter is named 'tail'"),
         (lambda: FedPer(["*"]).check({"base": 1, "head": 2}), "nothing is shared"),
         (lambda: FedBN().check({"base": 1}), "this model has none"),
     ],
 )
 def test_wrong_settings_are_refused_in_words(make: Any, says: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises((SpecError, PlanError)) as caught:
         make()
     assert says in str(caught.value)
