@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedjob import Filter, Impute, Job, JobFailed, Select, Statistics
+from fedjob import Filter, Impute, Items, Job, JobFailed, Select, Statistics
 from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
 from fedjob.node.datasets import Datasets, describe_dataset
@@ -305,6 +305,8 @@ def test_two_questions_that_differ_by_one_row_are_not_both_answered(session: Ses
     assert everybody["columns"]["mean"][0] == 59.5
     with pytest.raises(JobFailed, match="min_rows"):
         asked(session, Statistics(mean="age"), data, preprocess=[Filter("age", "<", 79)])
+    with pytest.raises(JobFailed, match="min_rows"):
+        asked(session, Statistics(mean="age"), data, items=Items(limit=39))
     fewer = asked(session, Statistics(mean="age"), data, preprocess=[Filter("age", "<", 75)])
     assert fewer["columns"]["mean"][0] == 57.0
     # 74 is the oldest of these: alone, together with the five of before, and under another name
