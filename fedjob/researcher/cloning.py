@@ -13,6 +13,7 @@ from fedjob.common.errors import NoSuchJob, SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.plans.args import merged_args
 from fedjob.common.plans.source import PlanSource, extract
+from fedjob.common.plans.step import check_split
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.fedopt import with_optimizer
 from fedjob.common.quorum import Quorum
@@ -61,6 +62,8 @@ _OTHERS = (
     "server_optimizer",
     "hooks",
     "items",
+    "split",
+    "artifacts",
     "resources",
     "watchers",
     "round_timeout_s",
@@ -114,6 +117,10 @@ def changed_spec(spec: JobSpec, plan_text: str, changes: Mapping[str, Any]) -> t
         new["hooks"] = [to_part(HOOKS, hook) for hook in hooks if travels(hook)]
     if "items" in changes:
         new["items"] = checked_items(changes["items"])
+    if "split" in changes:
+        new["split"] = check_split(changes["split"])
+    if "artifacts" in changes:
+        new["artifacts"] = {}
     if "resources" in changes:
         new["resources"] = checked_resources(changes["resources"])
     if "watchers" in changes:

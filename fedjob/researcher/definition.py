@@ -73,6 +73,7 @@ _AS_GIVEN = (
     "keep_breakpoints",
     "keep",
     "preprocess",
+    "split",
 )
 _OWN = (
     "operation",

@@ -472,6 +472,9 @@ class Job(Asking, Living, Looking, ByHand):
             folder.create()
             copy_definition(self._folder, folder, brought="data" not in changes)
             copy_artifacts(spec, self._folder, folder)
+            if "artifacts" in changes:
+                kept = keep_artifacts(changes["artifacts"], folder)
+                spec = clone._spec = replace(spec, artifacts=kept)
             if brought is not None:
                 spec = clone._spec = replace(spec, files=bring(brought, folder))
             if params is not None:

@@ -1,7 +1,8 @@
 """A draft's definition as the text of a `job.json`, which `Job.from_json` and `fedjob job submit` read back.
 
 Plans and functions stand in it as their extracted text, so that it is whole. What is
-no text can't be in it: first parameters that were given, and data that are brought.
+no text can't be in it: first parameters that were given, data that are brought, files that
+are sent along.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.params import FileParams
 from fedjob.common.plans.source import PlanSource, plan_hash
 from fedjob.common.registry import Registry
+from fedjob.common.types import ENDLESS
 from fedjob.common.work import built_plan
 from fedjob.researcher.beginning import first_params
 from fedjob.researcher.deploymap import RESEARCHER
@@ -50,12 +52,14 @@ def job_json(spec: JobSpec, folder: JobFolder, asked: Mapping[str, Any]) -> str:
         asked: the job's `data`, `nodes` and `as_node`, as they were given.
 
     Raises:
-        SpecError: the job brings data, or was given first parameters.
+        SpecError: the job brings data, sends files along, or was given first parameters.
     """
     if spec.files:
         raise SpecError(
             "a job's file can't hold the data that a job brings: use job.clone(), or give data anew"
         )
+    if spec.artifacts:
+        raise SpecError("a job's file can't hold the files that a job sends along: use job.clone()")
     own_text = folder.plan.read_bytes().decode()
     plan = built_plan(own_text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed)
     if not _equal(first_params(None, plan), FileParams(folder.initial_params)):
@@ -78,6 +82,8 @@ def _definition(spec: JobSpec, asked: Mapping[str, Any], text_of: Callable[[str]
         value = getattr(spec, field.name)
         if field.name not in _NOT_ASKED and value != _default(field):
             plain[field.name] = to_plain(value)
+    if spec.rounds == ENDLESS:
+        plain["rounds"] = None
     return plain
 
 

@@ -17,6 +17,7 @@ from fedjob.common.types import check_job_id, new_job_id
 from fedjob.researcher.definition import read_definition
 from tests import remote
 from tests.plans import Linear, Raises, Tiny
+from tests.stepping import Fetching, Sizes
 
 PLAN = """\
 import torch
@@ -356,8 +357,9 @@ FULL: dict[str, Any] = {
         (FedAvg(), FULL),
         (remote.column_mean.bind(column="B"), {"data": "node1/heart", "nodes": ["node1"]}),
         (FedAvg(), {"training_plan": Linear, "data": "here.npz", "nodes": "local", "as_node": "me"}),
+        (Sizes, {"data": {"tags": ["scans"]}, "items": Items(batch=4), "split": {"test": 0.2, "seed": 1}}),
     ],
-    ids=["least", "everything", "function", "local"],
+    ids=["least", "everything", "function", "local", "batches"],
 )
 def test_a_job_is_text_that_makes_an_equal_job(
     operation: Any, arguments: dict[str, Any], tmp_path: Path
@@ -375,6 +377,11 @@ def test_what_is_no_text_is_not_in_a_jobs_file(tmp_path: Path) -> None:
     (tmp_path / "brought.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SpecError, match="the data that a job brings"):
         Job(remote.sums, data=tmp_path / "brought.csv").to_json()
+    job = Job(Fetching, data={"tags": ["scans"]}, artifacts={"model": tmp_path / "brought.csv"})
+    with pytest.raises(SpecError, match="sends along"):
+        job.to_json()
+    assert job.clone(note="again").spec.artifacts == job.spec.artifacts
+    assert job.clone(artifacts={}, split="fold").spec.split == {"column": "fold"}
     first = {name: value + 1 for name, value in make()._plan.get_params().items()}
     with pytest.raises(SpecError, match="first parameters"):
         make(init=first).to_json()
