@@ -4,6 +4,7 @@
       SpecError                 a wrong argument; also a ValueError
         NoDatasets              nothing at any node matches `data=`
         PreparationError        a step of the preprocessing does not fit a node's data
+          TooFewRows            what it would tell is about fewer rows than the owner allows
         PlanError               a training plan can't be found, extracted, compiled or built
           IncompletePlan        it lacks methods, which are named; also a TypeError
             NoTestingStep       a plan that says nothing of how it is measured was asked to be
@@ -85,7 +86,13 @@ class NoDatasets(SpecError):
 
 
 class PreparationError(SpecError):
-    """A step of the preprocessing does not fit the data; the words name columns, count rows and quote no value."""
+    """A step of the preprocessing does not fit the data; the words name columns, count nothing and quote no value."""
+
+
+class TooFewRows(PreparationError):
+    """What a step would tell is about fewer rows than the owner's minimum, alone or beside what was told before."""
+
+    reason = "min_rows"
 
 
 class PlanError(SpecError):

@@ -11,6 +11,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -322,14 +323,14 @@ def _measured(order: WorkOrder) -> WorkResult:
     source = dataset.frame().reset_index(drop=True)
     book = _releases(order)
 
-    def discretion(frame: Any) -> Discretion:
+    def discretion(frame: Any) -> AbstractContextManager[Discretion]:
         if book is None:
-            return at_least(int(order.limits.get("min_rows", 0)))
+            return nullcontext(at_least(int(order.limits.get("min_rows", 0))))
         return audited(book, source, frame, tells_extremes=flag(dataset.options, EXTREMES, default=False))
 
     try:
         value, num_rows = measure(source, steps, learned, discretion)
-    except SpecError as error:  # in words that count rows and name columns, and quote no value
+    except SpecError as error:  # in words that name columns, and neither count rows nor quote values
         raise NodeFailure(order.node, error.reason, str(error)) from error
     return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
 

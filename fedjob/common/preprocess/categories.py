@@ -51,10 +51,9 @@ class Encode(LearningStep):
         need(frame, [self.column], "Encode")
         categories = self._found()
         column = frame[self.column]
-        odd = int((~column.isin(list(categories))).sum())
-        if odd and self.unknown == "error":
+        if self.unknown == "error" and not column.isin(list(categories)).all():
             raise SpecError(
-                f"Encode: {odd} rows of column {self.column!r} have none of the {len(categories)} categories: "
+                f"Encode: rows of column {self.column!r} have none of the {len(categories)} categories: "
                 "add what is missing, or give unknown='ignore'"
             )
         place = list(frame.columns).index(self.column)

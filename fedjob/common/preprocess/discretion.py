@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,11 @@ def at_least(min_rows: int) -> Discretion:
     return Discretion(lambda places, column: len(places) >= max(1, min_rows))
 
 
+@contextmanager
 def audited(
     book: ReleaseBook, source: pd.DataFrame, frame: pd.DataFrame, *, tells_extremes: bool
-) -> Discretion:
-    """Return the rule that also looks at what was told before, see `analytics/releases.py`.
+) -> Iterator[Discretion]:
+    """Yield the rule that also looks at what was told before, see `analytics/releases.py`.
 
     Steps derive columns from others, and fill in what is missing. What is told of a derived column is held against
     everything that was told of any column; a value that was filled in is no value of its row's.
@@ -54,15 +56,17 @@ def audited(
     kept = frame.index.to_numpy()
     everything = np.arange(len(kept))
 
-    def admit(places: Places, column: str) -> bool:
-        if not len(places):
-            return False
-        if not column:
-            return book.admit(source, kept, [Telling(places)])[0]
-        for name in [column] if column in source else list(source):
-            used = np.intersect1d(places, everything[source[name].notna().to_numpy()[kept]])
-            if not book.admit(source, kept, [Telling(everything, (str(name),), used)])[0]:
-                return False
-        return True
+    with book.opened(source, kept) as admits:
 
-    return Discretion(admit, tells_extremes)
+        def admit(places: Places, column: str) -> bool:
+            if not len(places):
+                return False
+            if not column:
+                return admits([Telling(places)])[0]
+            for name in [column] if column in source else list(source):
+                used = np.intersect1d(places, everything[source[name].notna().to_numpy()[kept]])
+                if not admits([Telling(everything, (str(name),), used)])[0]:
+                    return False
+            return True
+
+        yield Discretion(admit, tells_extremes)

@@ -9,9 +9,10 @@ the list as it was declared: a node takes a complete step only where it is the d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, TooFewRows
 from fedjob.common.preprocess import PlainSteps, build_steps, to_plain_steps
 from fedjob.common.preprocess.base import LearningStep, Step, TableStep, applied
 
@@ -71,7 +72,7 @@ def measure(
     frame: pd.DataFrame,
     plain: PlainSteps,
     learned: PlainSteps,
-    discretion_of: Callable[[pd.DataFrame], Discretion],
+    discretion_of: Callable[[pd.DataFrame], AbstractContextManager[Discretion]],
 ) -> tuple[dict[str, Any], int]:
     """Return what a node tells of the next step to find, and the number of rows that it looked at.
 
@@ -83,13 +84,22 @@ def measure(
 
     Raises:
         SpecError: a step does not fit the data, or there is nothing to find.
+        TooFewRows: how many rows they are may not be told.
     """
+    import numpy as np
+
     steps = completed(build_steps(plain), build_steps(learned))
     for step in steps:
         if not isinstance(step, TableStep):
             break
         if isinstance(step, LearningStep) and not step.complete:
-            return step.measure(frame, discretion_of(frame)), len(frame)
+            with discretion_of(frame) as discretion:
+                if len(frame) and not discretion.admit(np.arange(len(frame)), ""):
+                    raise TooFewRows(
+                        f"{step.name}: the rows that are left are fewer than the owner's minimum, or differ by fewer "
+                        "from those that something was told of before"
+                    )
+                return step.measure(frame, discretion), len(frame)
         frame = applied(step, frame)
     raise SpecError("preprocess: there is nothing to find in the data")
 

@@ -71,11 +71,11 @@ class Impute(LearningStep):
     def _own(self, frame: pd.DataFrame, column: str) -> Any:
         import numpy as np
 
-        present = frame[column].dropna()
-        if present.empty:
+        values = frame[column].dropna()
+        if values.empty:
             raise SpecError(f"Impute: column {column!r} has no value at all; give one: Impute(..., value=0)")
         if self.strategy == "most_frequent":
-            return present.mode().iloc[0]
+            return values.mode().iloc[0]
         numbers = numbers_of(frame, column, "Impute")
         return float(np.mean(numbers) if self.strategy == "mean" else np.median(numbers))
 

@@ -31,8 +31,8 @@ def counts_of(frame: pd.DataFrame, column: str, discretion: Discretion, step: st
     num, rows = len(found), int(values.notna().sum())
     if num > MAX_CATEGORIES or (num > MAX_FREE and num > rows / 2):
         raise SpecError(
-            f"{step}: column {column!r} has {num} different values in {rows} rows; categories are at most "
-            f"{MAX_CATEGORIES}, and shared by several rows: bin it first, or declare what it takes"
+            f"{step}: column {column!r} holds no categories, which are at most {MAX_CATEGORIES} and shared by several "
+            "rows: bin it first, or declare what it takes"
         )
     places = {plain_category(value, column, step): rows_of for value, rows_of in found.items()}
     told = [
