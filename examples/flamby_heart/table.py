@@ -197,10 +197,16 @@ def first_params(seed: int) -> dict[str, torch.Tensor]:
 
 
 def differs(method: Method, scores: Sequence[Score]) -> float:
-    """Return how many standard errors our mean of the pooled test is off the published one."""
+    """Return how many standard errors our mean of the pooled test is off the published one.
+
+    Where a spread is not known, the other stands for both.
+    """
     ours = [score.pooled for score in scores]
     spread = statistics.stdev(ours) if len(ours) > 1 else method.published_std
-    error = math.sqrt(spread**2 / len(ours) + method.published_std**2 / len(SEEDS))
+    if spread is None:
+        return math.nan
+    published = method.published_std or spread
+    error = math.sqrt(spread**2 / len(ours) + published**2 / len(SEEDS))
     return (statistics.mean(ours) - method.published[-1]) / error
 
 
@@ -211,9 +217,10 @@ def shown(methods: Sequence[Method], scores: dict[str, list[Score]]) -> Table:
         title=f"Fed-Heart-Disease: accuracy, mean of {count} seeds",
         caption="0 to 3: each hospital's own test rows; off by: the pooled test, in standard errors",
         box=SIMPLE,
+        padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     table.add_column("")
     for column in ("0", "1", "2", "3", "pooled", "std", "off by"):
         table.add_column(column, justify="right")
@@ -221,19 +228,17 @@ def shown(methods: Sequence[Method], scores: dict[str, list[Score]]) -> Table:
         runs = scores[method.name]
         means = [statistics.mean(run.hospitals[k] for run in runs) for k in range(4)]
         pooled = [run.pooled for run in runs]
-        spread = statistics.stdev(pooled) if count > 1 else 0.0
-        ours = f"{statistics.mean(pooled):.3f} ± {spread:.3f}"
-        paper = f"{method.published[-1]:.3f} ± {method.published_std:.3f}"
-        table.add_row(method.name, "ours", *map(rounded, means), ours, f"{differs(method, runs):+.1f}")
-        table.add_row(
-            "", "paper", *map(rounded, method.published[:4]), paper, "", style="dim", end_section=True
-        )
+        spread = statistics.stdev(pooled) if count > 1 else None
+        ours = [*means, statistics.mean(pooled), spread]
+        paper = [*method.published, method.published_std]
+        table.add_row(method.name, "ours", *map(rounded, ours), f"{differs(method, runs):+.1f}")
+        table.add_row("", "paper", *map(rounded, paper), "", style="dim", end_section=True)
     return table
 
 
-def rounded(value: float) -> str:
-    """Return an accuracy as the paper prints it."""
-    return f"{value:.3f}"
+def rounded(value: float | None) -> str:
+    """Return an accuracy as the paper prints it, nothing for one that is not known."""
+    return "" if value is None else f"{value:.3f}"
 
 
 def to_frame(methods: Sequence[Method], scores: dict[str, list[Score]]) -> pd.DataFrame:
