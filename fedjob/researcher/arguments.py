@@ -27,7 +27,7 @@ from fedjob.common.protocols.steps import Steps
 from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_party, new_job_id
-from fedjob.researcher.components import from_part, selector_of, to_part
+from fedjob.researcher.components import fold_of, selector_of, to_part
 from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
 from fedjob.researcher.eachargs import checked_each
 from fedjob.researcher.hooks import HOOKS
@@ -84,7 +84,7 @@ def define(
     nodes: Sequence[str] | str | None,
     quorum: Quorum | None,
     selector: Selector | Callable[[int, list[str]], Sequence[str]] | str,
-    fold: Fold | str | None,
+    fold: Fold | Callable[[list[Any], list[float]], Any] | str | None,
     guard: Guard | None,
     server_optimizer: Any,
     hooks: Sequence[Hook],
@@ -213,7 +213,7 @@ def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
     Raises:
         SpecError: they do.
     """
-    if spec.fold is not None and isinstance(fold := from_part(FOLDS, spec.fold), Fold):
+    if (fold := fold_of(spec.fold)) is not None:
         check_nodes(fold, num_nodes, found)
     selector = selector_of(spec.selector)
     if num_nodes < selector.min_nodes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from fedjob.common.folds import FOLDS
+from fedjob.common.folds.base import Fold
+from fedjob.common.folds.by_function import ByFunction as FoldByFunction
 from fedjob.common.registry import Registry
 from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
@@ -46,3 +49,11 @@ def selector_of(part: Part) -> Selector:
     """Return a selector, or a researcher's function as one."""
     chosen = from_part(SELECTORS, part)
     return chosen if isinstance(chosen, Selector) else ByFunction(chosen, part.entry)
+
+
+def fold_of(part: Part | None) -> Fold | None:
+    """Return a job's own fold, or a researcher's function as one; None for a job that leaves it to its protocol."""
+    if part is None:
+        return None
+    chosen = from_part(FOLDS, part)
+    return chosen if isinstance(chosen, Fold) else FoldByFunction(chosen, part.entry)

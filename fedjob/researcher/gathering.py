@@ -15,6 +15,7 @@ from fedjob.common.errors import QuorumNotReached
 from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold as FoldRule
 from fedjob.common.folds.base import Origin, check_nodes
+from fedjob.common.folds.by_function import ByFunction
 from fedjob.common.guard import Guard
 from fedjob.common.messages import MAX_INLINE_BYTES, Task
 from fedjob.common.params import FileParams, hash_params, is_params, save_params
@@ -217,7 +218,8 @@ class Gatherer:
     ) -> Position:
         states = dict(position.node_states)
         states.update({node: reply.state for node, reply in gathered.replies.items() if reply.state})
-        fold_name, fold_config = FOLDS.config_of(rule)
+        by_function = isinstance(rule, ByFunction)  # its text stands in the spec
+        fold_name, fold_config = (rule.name, {}) if by_function else FOLDS.config_of(rule)
         record = Fold(
             round=position.round + 1,
             step=ask.step,

@@ -18,6 +18,7 @@ from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.preprocess import per_dataset
+from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import Quorum
@@ -106,7 +107,7 @@ class Job(Asking, Living, Looking, ByHand):
         as_node: the node that a local job plays.
         quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
-        fold: in place of the protocol's own.
+        fold: in place of the protocol's own: a fold, or a function `(values, weights) -> total`.
         guard: what contributions must be like beside what all must: `Guard(max_norm=...)`.
         server_optimizer: such as `FedAdam(lr=0.01)`: with `FedAvg()` or `FedProx()` it makes `FedOpt`.
         hooks: what runs at the end of each round.
@@ -158,7 +159,7 @@ class Job(Asking, Living, Looking, ByHand):
         as_node: str = LOCAL,
         quorum: Quorum | None = None,
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
-        fold: Fold | str | None = None,
+        fold: Fold | Callable[[list[Any], list[float]], Any] | str | None = None,
         guard: Guard | None = None,
         server_optimizer: ServerOptimizer | str | None = None,
         hooks: Sequence[Hook] = (),
@@ -610,7 +611,9 @@ class Job(Asking, Living, Looking, ByHand):
                     owner_key=session.identity.public_key_hex,
                     federation=session.federation,
                 )
-                position = replace(position, node_states={}, under_way={})
+                protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+                state = protocol.without_node_states(position.state)
+                position = replace(position, state=state, node_states={}, under_way={})
         folder = _owning_folder(found, spec) if home is None else None
         if folder is None:
             base = session.home if session is not None and home is None else home_path(home)

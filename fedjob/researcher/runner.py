@@ -22,7 +22,6 @@ from fedjob.common.errors import (
     QuorumNotReached,
     SpecError,
 )
-from fedjob.common.folds import FOLDS
 from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
 from fedjob.common.params import FileParams
 from fedjob.common.protocols import PROTOCOLS
@@ -37,7 +36,7 @@ from fedjob.researcher.breakpoints import (
     saved_elsewhere,
     states_of,
 )
-from fedjob.researcher.components import from_part, selector_of
+from fedjob.researcher.components import fold_of, selector_of
 from fedjob.researcher.coordination import Coordinate, run_coordinated
 from fedjob.researcher.deployment import deployment, plan_files, publish_code
 from fedjob.researcher.ending import reason_of_quorum, route
@@ -47,6 +46,7 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.journal import read_journal
+from fedjob.researcher.namedfiles import primary_of
 from fedjob.researcher.pacing import OWNER_STOPPED, Pace
 from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.record import JobRecord, load_record, utc_now
@@ -156,7 +156,7 @@ class Runner:
                 folder=self.folder,
                 events=self.events,
                 selector=lambda: self.selector,
-                fold=None if self.spec.fold is None else from_part(FOLDS, self.spec.fold),
+                fold=fold_of(self.spec.fold),
                 code=code,
                 files=self._publish_brought(),
                 artifacts=publish_artifacts(self.spec, self.folder, self.federation.publish),
@@ -383,6 +383,7 @@ class Runner:
             rows=self.position.rows,
             num_nodes=len(self.spec.datasets),
             learned=self.position.learned,
+            primary=primary_of(self.spec, self._plan_text),
         )
         self.events.add("result", files=sorted(files), path=str(self.folder.result))
 

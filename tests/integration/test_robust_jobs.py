@@ -84,6 +84,25 @@ def test_a_fold_that_bears_liars_ends_near_the_honest_model_and_can_be_verified(
     assert [check.verdict for check in verify_job(JobFolder(job.folder))] == ["equal", "equal"]
 
 
+def ends(values, weights):  # type: ignore[no-untyped-def]
+    """Return what lies in the middle between the first and the last node."""
+    return {name: (values[0][name] + values[-1][name]) / 2 for name in values[0]}
+
+
+def first_number(values, weights):  # type: ignore[no-untyped-def]
+    return values[0]["bias"].item()
+
+
+def test_a_function_of_the_researchers_folds(clinics: dict[str, str], tmp_path: Path) -> None:
+    job = make_job({node: clinics[node] for node in "abc"}, tmp_path, fold=ends, rounds=1)
+    job.run(progress=False)
+    two = make_job({node: clinics[node] for node in "ac"}, tmp_path, fold="plain_mean", rounds=1)
+    two.run(progress=False)
+    assert torch.allclose(weights(job), weights(two))
+    with pytest.raises(JobFailed, match="fold first_number returned something else"):
+        make_job(clinics, tmp_path, fold=first_number).run(progress=False)
+
+
 def test_a_bound_on_updates_leaves_out_or_scales_down_what_is_longer(
     clinics: dict[str, str], honest: torch.Tensor, tmp_path: Path
 ) -> None:

@@ -1,0 +1,50 @@
+"""A researcher's own function `(values, weights) -> total` as a fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.errors import SpecError
+from fedjob.common.folds.base import Fold, Origin, totalled
+
+if TYPE_CHECKING:
+    from fedjob.common.contribution import Contribution
+
+
+@dataclass(frozen=True, slots=True)
+class ByFunction(Fold):
+    """What a function makes of the values; it travels as its text, so the registry does not know it.
+
+    Args:
+        function: takes the values in the order of node ids (named tensors are maps, each loaded when
+            it is asked for) and their weights; returns a total of the same names, dtypes and shapes.
+        called: its name, for errors.
+    """
+
+    function: Callable[[list[Any], list[float]], Any]
+    called: str
+    name: ClassVar[str] = "function"
+
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        values = [c.value for c in contributions]
+        if values[0] is None:
+            return totalled(None, contributions)
+        total = self.function(values, [c.weight for c in contributions])
+        self._check(total, values[0])
+        return totalled(total, contributions)
+
+    def _check(self, total: Any, like: Any) -> None:
+        from fedjob.common.guard import not_finite
+        from fedjob.common.params import is_params, schema_of
+
+        if not is_params(like):
+            return
+        if not isinstance(total, Mapping) or not is_params(total) or schema_of(total) != schema_of(like):
+            raise SpecError(
+                f"fold {self.called} returned something else than a map of the tensors that it was given, "
+                "with their dtypes and shapes"
+            )
+        if problem := not_finite(total):
+            raise SpecError(f"fold {self.called}: {problem}")
