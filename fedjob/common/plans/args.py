@@ -32,7 +32,7 @@ HYPERPARAMETERS = (
 _ELSEWHERE = {
     "dp": "privacy is asked for with Job(protect=...), so that a plan can't switch it off",
     "dp_args": "privacy is asked for with Job(protect=...), so that a plan can't switch it off",
-    "fedprox_mu": "the proximal term belongs to the protocol, not to the plan",
+    "fedprox_mu": "the proximal term belongs to the protocol: Job(FedProx(mu=...), ...)",
     "rounds": "the number of rounds is Job(rounds=...)",
     "optimizer_args": "give each of them by its own name: lr, momentum, weight_decay, ...",
     "loader_args": "give batch_size and drop_last by their own names",

@@ -9,9 +9,9 @@ Heterogeneous Federated Optimization", equations 6 to 9, https://arxiv.org/abs/2
     w(t+1) = w(t) - tau * sum_k n_k / n * d_k
 
 Plain SGD weighs each of its K gradients by 1, so a_k = K; with momentum rho it is
-(K - rho * (1 - rho^K) / (1 - rho)) / (1 - rho). Any torch.optim.SGD is counted exactly,
-each round with a fresh momentum as in the paper; any other optimizer by its number of
-updates. Where all a_k are equal it is federated averaging. Buffers, such as running
+(K - rho * (1 - rho^K) / (1 - rho)) / (1 - rho). Any torch.optim.SGD without weight decay
+is counted exactly, each round with a fresh momentum as in the paper; any other optimizer
+by its number of updates. Where all a_k are equal it is federated averaging. Buffers, such as running
 means, and whole numbers are averaged.
 
 The researcher keeps w, a node nothing of the protocol's. It leaks d_k, a_k and n_k to
@@ -45,9 +45,14 @@ class FedNova(TrainingProtocol):
         ask = TrainingProtocol.instruct(self, state, view)
         if isinstance(ask, Done) or ask.step != "train":
             return ask
-        shared = {**ask.shared, "averaged": _averaged(state)}
-        aux = {MODULE: {"steps": ("F64", ())}}
-        return replace(ask, shared=shared, aux=aux, origin={}, sends_total=False)
+        averaged, params = _averaged(state), state["params"]
+        return replace(
+            ask,
+            shared={**ask.shared, "averaged": averaged},
+            aux={MODULE: {"steps": ("F64", ())}},
+            origin={name: params[name] for name in averaged},  # the others come as directions
+            sends_total=False,
+        )
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         import torch
@@ -57,8 +62,10 @@ class FedNova(TrainingProtocol):
         outcome = plan.train()
         steps = gradient_weight(plan, outcome.num_updates)
         before, after = instruction["params"], plan.get_params()
-        value = {name: before[name] - after[name] for name in after}
-        value |= {name: change.div_(steps) for name, change in value.items() if name not in averaged}
+        value = {
+            name: after[name] if name in averaged else (before[name] - after[name]).div_(steps)
+            for name in after
+        }
         aux = {MODULE: {"steps": torch.tensor(steps, dtype=torch.float64)}}
         return Contribution(value, float(outcome.num_examples), {"train": outcome.metrics}, aux)
 
@@ -69,7 +76,7 @@ class FedNova(TrainingProtocol):
         steps = float(gathered.total.aux[MODULE]["steps"])
         before, total, averaged = state["params"], gathered.total.value, set(_averaged(state))
         params = {
-            name: before[name] - (total[name] if name in averaged else total[name] * steps) for name in before
+            name: total[name] if name in averaged else before[name] - total[name] * steps for name in before
         }
         return {**after, "params": params}
 
