@@ -122,8 +122,23 @@ def _round(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
 
 
 def _batch(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
-    said = f"batch {_of(body)}" if "done" in body else f"batch {pairs(body)}"
+    said = _batch_said(body)
     return [said], f"{_who(event)}{said}"
+
+
+def _batch_said(body: Mapping[str, Any]) -> str:
+    match body:
+        case {"done": _}:
+            return f"batch {_of(body)}"
+        case {"n": n}:
+            return f"batch {short(n)}{', the last' if body.get('last') else ''}"
+        case {"state": "all-done", "ok": ok, "failed": failed}:
+            return f"all batches were tried: {short(ok)} went well, {short(failed)} failed"
+        case {"state": "retrying", "items": items}:
+            return f"{short(items)} items are tried one by one"
+        case {"of": of}:
+            return "works in batches" if of is None else "works in one batch"
+    return f"batch {pairs(body)}"
 
 
 def _progress(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
@@ -138,6 +153,10 @@ def _metrics(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
 
 
 def _result(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
+    if event.node:
+        rows = f" of {short(body['num_rows'])} items" if "num_rows" in body else ""
+        said = f"a result{rows}" + (f", batch {short(body['n'])}" if "n" in body else "")
+        return [said], f"{_who(event)}{said}"
     said = "the result is there" + (f": {short(body['path'])}" if body.get("path") else "")
     return [said], said
 

@@ -74,6 +74,27 @@ GOLDEN: list[tuple[JobEvent, list[str], str]] = [
         [A1 + "batch 3 of 10 (30 %)"],
         "round 1 node-a: batch 3 of 10 (30 %)",
     ),
+    (event("batch", "node-a", 1, of=None), [A1 + "works in batches"], "round 1 node-a: works in batches"),
+    (
+        event("batch", "node-a", 1, n=3, state="started", last=True),
+        [A1 + "batch 3, the last"],
+        "round 1 node-a: batch 3, the last",
+    ),
+    (
+        event("batch", "node-a", 1, state="all-done", ok=2, failed=1),
+        [A1 + "all batches were tried: 2 went well, 1 failed"],
+        "round 1 node-a: all batches were tried: 2 went well, 1 failed",
+    ),
+    (
+        event("batch", "node-a", 1, state="retrying", items=4),
+        [A1 + "4 items are tried one by one"],
+        "round 1 node-a: 4 items are tried one by one",
+    ),
+    (
+        event("result", "node-a", 1, n=3, num_rows=4),
+        [A1 + "a result of 4 items, batch 3"],
+        "round 1 node-a: a result of 4 items, batch 3",
+    ),
     (event("progress", "node-a", 1, done=3, total=10), [], "round 1 node-a: 3 of 10 (30 %)"),
     (
         event("metrics", "node-a", 1, phase="train", iteration=7, loss=0.123456, accuracy=1.0),
