@@ -91,7 +91,8 @@ class Job(Asking, Living, Looking, ByHand):
             that trained, to predict with.
         training_plan: a class, an instance, or "file.py:Class"; or a plan per node,
             `{"node-a": PlanA, "node-b": PlanB}`, see docs/scheduling.md.
-        data: `{"tags": [...]}`, "node/name", a map from nodes to names, dataset handles, or a list of these;
+        data: `{"tags": [...]}`, "node/name", a map from nodes to names, dataset handles, or a list of these,
+            which may name several datasets of one node;
             for `nodes="local"` a path, `{"path": ..., "reader": ..., "options": ...}`,
             or a map from node names to these.
         model_args: plain data for the plan's `init_model`.
