@@ -96,6 +96,9 @@ class PrivateSetIntersection(FederatedProtocol):
                 f"a private set intersection needs two nodes or more, {self.own} with your own dataset among them; "
                 f"the job has {', '.join(nodes)}"
             )
+        unnamed = [node for node in nodes if isinstance(self.on, Mapping) and node not in self.on]
+        if unnamed:
+            raise SpecError(f"PrivateSetIntersection(on={{...}}) names no column for {', '.join(unnamed)}")
         if state["places"] is not None:
             each = {self.own: {"places": state["places"]}}
             return Ask(step=REVEAL, each=each, to=(self.own,), fold=Collect())
@@ -111,7 +114,7 @@ class PrivateSetIntersection(FederatedProtocol):
             local.emit("metrics", {"hash_table_size": len(found)})
             value: Any = joined(point for point, _ in found)
         elif instruction.step == PASS:
-            value = joined(self._blinded(divided(instruction["points"]), local))
+            value = joined(self._passed(instruction["points"], local))
         else:
             value = encode(self._revealed(instruction["places"], local), "the identifiers")
         return Contribution(value, float(local.data.num_rows))
@@ -127,12 +130,15 @@ class PrivateSetIntersection(FederatedProtocol):
         told = {node: reply.value for node, reply in sorted(gathered.replies.items())}
         if state["places"] is not None:
             return {**state, "common": told[self.own], "sets": {}}
+        for node, points in told.items():
+            if not isinstance(points, bytes) or len(points) % POINT_BYTES:
+                raise SpecError(f"node {node} answered no blinded identifiers of {POINT_BYTES} bytes each")
         if not state["sets"]:
             return self._compared({**state, "sets": told}, len(told))
         nodes, passes = tuple(told), state["passes"] + 1
         sets = {_from(nodes, node, passes): points for node, points in told.items()}
         for node, points in sets.items():
-            if not isinstance(points, bytes) or len(points) != len(state["sets"][node]):
+            if len(points) != len(state["sets"][node]):
                 raise SpecError(
                     f"the identifiers of {node} came back in another number than they were passed on"
                 )
@@ -156,19 +162,22 @@ class PrivateSetIntersection(FederatedProtocol):
         points = self._blinded([point_of(identifier) for identifier in identifiers], local)
         return sorted(zip(points, identifiers, strict=True))
 
+    def _passed(self, points: Any, local: Local) -> list[bytes]:
+        try:
+            return self._blinded(divided(points), local)
+        except (TypeError, ValueError) as error:
+            raise NodeFailure(
+                local.node, "decode", f"expected blinded identifiers of {POINT_BYTES} bytes each"
+            ) from error
+
     def _blinded(self, points: list[bytes], local: Local) -> list[bytes]:
         if len(points) > MAX_IDENTIFIERS:
             raise NodeFailure(local.node, "spec", f"at most {MAX_IDENTIFIERS} identifiers, not {len(points)}")
         done = []
-        try:
-            for point in blind(local.state["key"], points):
-                done.append(point)
-                if len(done) % _TELL_EVERY == 0:
-                    local.progress(len(done), len(points))
-        except ValueError as error:
-            raise NodeFailure(
-                local.node, "decode", f"no blinded identifiers of {POINT_BYTES} bytes"
-            ) from error
+        for point in blind(local.state["key"], points):
+            done.append(point)
+            if len(done) % _TELL_EVERY == 0:
+                local.progress(len(done), len(points))
         return done
 
     def _revealed(self, places: bytes, local: Local) -> Any:
