@@ -284,3 +284,7 @@ class FederatedProtocol(ABC):
     def report(self, gathered: Gathered) -> Mapping[str, Mapping[str, Any]]:
         """Return node -> what followers of the job hear of its answer at once, as a `result` event."""
         return {}
+
+    def without_node_states(self, state: State) -> State:
+        """Return the state to go on from where nodes keep nothing of this job: under another researcher's key."""
+        return state

@@ -131,6 +131,15 @@ class Scaffold(TrainingProtocol):
                 after[_OWN + node] = reply.aux[MODULE] if own is None else _Sum(own, reply.aux[MODULE])
         return after
 
+    def without_node_states(self, state: State) -> State:
+        if self.kept_by == "researcher":
+            return state
+        import torch
+
+        # the mean of what nodes keep, which is zero there again
+        control = {name: torch.zeros_like(tensor) for name, tensor in state["control"].items()}
+        return {**state, "control": control}
+
 
 class _Correction:
     """Called between backward pass and step: notes the gradient, then shifts it by `c - c_k`."""

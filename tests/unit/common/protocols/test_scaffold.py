@@ -13,6 +13,7 @@ import torch
 from fedjob import Explicit, FedAvg, Job, Scaffold, SpecError, TorchPlan
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.scaffold import KEEPERS
+from fedjob.common.tree import load_tree
 from fedjob.researcher.breakpoints import hash_file, load_breakpoint, save_breakpoint
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.verify import verify_job
@@ -44,6 +45,15 @@ class Valley(TorchPlan):
 
 class Plain(Valley):
     aux_modules = ()  # type: ignore[assignment]
+
+
+class Absent(Valley):
+    """Node b can't train in round 2."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        if (self.ctx.node, self.ctx.round) == ("b", 2):
+            raise self.fail("no_data", "the ward is closed")
+        return super().training_step(model, batch)
 
 
 class Corrected(Tiny):
@@ -166,6 +176,26 @@ def test_a_node_that_was_left_out_moves_the_common_control_by_its_share(
     job = run(Scaffold(), valleys, tmp_path, rounds=1, selector=Explicit(("a",)))
     assert weight_of(job) == pytest.approx(0.51, abs=1e-6)
     assert control_of(job) == pytest.approx(-2.55 / 2, abs=1e-6)
+
+
+def test_what_a_node_keeps_stays_as_it_was_where_its_answer_does_not_count(
+    valleys: dict[str, str], tmp_path: Path
+) -> None:
+    job = run(Scaffold(), valleys, tmp_path, rounds=3, training_plan=Absent)
+    assert [sorted(info.dropped) for info in job.rounds.values()] == [[], ["b"], []]
+    kept = [
+        load_tree(job.folder / "local" / "states" / state)["protocol"]["control"]["weight"]
+        for state in job.position.node_states.values()
+    ]
+    assert control_of(job) == pytest.approx(float(sum(kept)) / 2, abs=1e-6)  # c is the mean of all c_k
+
+
+def test_under_another_key_all_control_variates_begin_anew(valleys: dict[str, str], tmp_path: Path) -> None:
+    state = run(Scaffold(), valleys, tmp_path, rounds=1).position.state
+    anew = Scaffold().without_node_states(state)
+    assert float(anew["control"]["weight"]) == 0.0
+    assert anew["params"] is state["params"]
+    assert Scaffold(kept_by="researcher").without_node_states(state) is state
 
 
 def test_momentum_batch_norm_and_dropout_go_along_and_a_resumed_job_ends_in_the_same_bytes(
