@@ -222,18 +222,15 @@ def _bounds(
     table: Table, values: Floats, present: Rows, excused: Rows, edges: Sequence[float]
 ) -> list[list[int]]:
     """Return at least and at most how many values lie below each edge, exactly where that may be told."""
-    below = [present[values[present] < edge] for edge in edges]
+    ordered = present[np.argsort(values[present], kind="stable")]
+    counts = np.searchsorted(values[ordered], edges, side="left").tolist()
     # what lies above stands for itself: a rest of rows where the value is missing is no rest of these
-    allowed = table.admit([Telling(rows, excused=excused) for rows in below])
-    least, most, known = [], [], 0
-    for rows, may in zip(below, allowed, strict=True):
-        known = len(rows) if may else known
-        least.append(known)
-    known = len(present)
-    for rows, may in zip(reversed(below), reversed(allowed), strict=True):
-        known = len(rows) if may else known
-        most.append(known)
-    return [least, most[::-1]]
+    distinct = sorted(set(counts))
+    may = table.admit([Telling(ordered[:count], excused=excused) for count in distinct])
+    told = {count for count, allowed in zip(distinct, may, strict=True) if allowed}
+    least = [max((known for known in told if known <= count), default=0) for count in counts]
+    most = [min((known for known in told if known >= count), default=len(present)) for count in counts]
+    return [least, most]
 
 
 def _number(value: int) -> Callable[[], Any]:

@@ -82,9 +82,9 @@ def categories(node: str, frame: pd.DataFrame, name: str) -> npt.NDArray[Any]:
         NodeFailure: `columns`; it is not there, or has too many different values.
     """
     need_columns(node, frame, [name])
-    column = frame[name]
-    present = column.notna().to_numpy(dtype=bool)
-    distinct = column[present].unique()
+    import pandas as pd
+
+    codes, distinct = pd.factorize(frame[name])
     if len(distinct) > MAX_CATEGORIES:
         raise NodeFailure(
             node,
@@ -92,9 +92,8 @@ def categories(node: str, frame: pd.DataFrame, name: str) -> npt.NDArray[Any]:
             f"column {name!r} has more than {MAX_CATEGORIES} different values at this node: "
             "it holds no categories; bin it first",
         )
-    texts = {value: category_text(value) for value in distinct}
-    found = np.full(len(frame), None, dtype=object)
-    found[present] = [texts[value] for value in column[present]]
+    texts = np.array([*(category_text(value) for value in distinct), None], dtype=object)
+    found: npt.NDArray[Any] = texts[codes]  # where one is missing the code is -1: the last
     return found
 
 
@@ -121,11 +120,16 @@ def category_value(text: str) -> Any:
 
 def by_value(texts: npt.NDArray[Any], rows: Rows) -> dict[str, Rows]:
     """Divide rows by their category, those without one left out; categories in order."""
-    within = texts[rows]
-    return {
-        text: rows[within == text]
-        for text in sorted({text for text in within if text is not None}, key=in_order)
+    import pandas as pd
+
+    codes, found = pd.factorize(texts[rows])
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], range(len(found) + 1))
+    parts = {
+        text: rows[order[start:end]]
+        for text, start, end in zip(found.tolist(), ends[:-1], ends[1:], strict=True)
     }
+    return {text: parts[text] for text in sorted(parts, key=in_order)}
 
 
 def in_order(text: str) -> tuple[bool, Any, str]:

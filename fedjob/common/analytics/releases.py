@@ -62,10 +62,12 @@ class Releases:
     Args:
         min_rows: the fewest rows that a number may be about, 1 or more.
         labels: column -> a label for every row that was ever seen.
+        sizes: column -> how many rows each label has, as far as it was counted.
     """
 
     min_rows: int
     labels: dict[str, Labels] = field(default_factory=dict)
+    sizes: dict[str, Labels] = field(default_factory=dict)
     changed: bool = False
 
     @classmethod
@@ -98,21 +100,32 @@ class Releases:
         """Tell whether a set is large enough, and no piece that it cuts off is too small."""
         if 0 < len(rows) < self.min_rows:
             return False
-        labels = self._of(name)
-        met, inside = np.unique(labels[rows], return_counts=True)
-        rest = np.bincount(labels)[met] - inside
-        if ((inside < self.min_rows) & ((rest > 0) | (met == NEVER))).any():
+        labels, sizes = self._of(name), self._sizes(name)
+        inside = np.bincount(labels[rows], minlength=len(sizes))
+        rest = sizes - inside
+        never = np.arange(len(sizes)) == NEVER
+        if ((inside > 0) & (inside < self.min_rows) & ((rest > 0) | never)).any():
             return False
         if excused is not None and len(excused):
-            rest -= np.bincount(labels[np.setdiff1d(excused, rows)], minlength=labels.max() + 1)[met]
-        return not ((rest > 0) & (rest < self.min_rows) & (met != NEVER)).any()
+            rest -= np.bincount(labels[np.setdiff1d(excused, rows)], minlength=len(sizes))
+        return not ((inside > 0) & (rest > 0) & (rest < self.min_rows) & ~never).any()
 
     def _cut(self, name: str, rows: Rows) -> None:
-        labels = self._of(name)
-        sizes = np.bincount(labels)
+        labels, sizes = self._of(name), self._sizes(name)
         within = labels[rows]
-        for label in np.unique(within):
-            chosen = rows[within == label]
-            if label == NEVER or len(chosen) < sizes[label]:
-                labels[chosen] = labels.max() + 1
-                self.changed = True
+        inside = np.bincount(within, minlength=len(sizes))
+        cut = np.flatnonzero((inside > 0) & ((inside < sizes) | (np.arange(len(sizes)) == NEVER)))
+        if not len(cut):
+            return
+        fresh = np.arange(len(sizes))
+        fresh[cut] = len(sizes) + np.arange(len(cut))
+        labels[rows] = fresh[within]
+        sizes[cut] -= inside[cut]
+        self.sizes[name] = np.concatenate([sizes, inside[cut]])
+        self.changed = True
+
+    def _sizes(self, name: str) -> Labels:
+        """Return how many rows each label has; kept up to date, because counting them anew takes long."""
+        if name not in self.sizes:
+            self.sizes[name] = np.bincount(self._of(name))
+        return self.sizes[name]
