@@ -120,7 +120,7 @@ def test_the_table_is_made_through_a_hub_and_four_nodes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "FedAvg" in done.stdout
-    (run,) = csv.DictReader((tmp_path / "table.csv").open())
+    (run,) = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
     for k in range(4):
         assert float(run[f"hospital_{k}"]) == pytest.approx(float(run[f"published_{k}"]), abs=0.15)
     assert float(run["pooled"]) == pytest.approx(float(run["published_pooled"]), abs=3 * 0.024)
