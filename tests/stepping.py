@@ -194,3 +194,36 @@ class Reading(Plan):
     def step(self, ctx):  # type: ignore[no-untyped-def]
         held = [file.read_bytes() for file in ctx.data.items]
         return [len(content) for content in held]
+
+
+class Report(Plan):
+    """Makes two files."""
+
+    primary = "report.csv"
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        return [(file.name, int(file.read_text())) for file in ctx.data.items]
+
+    def finish(self, ctx, parts):  # type: ignore[no-untyped-def]
+        import pandas
+
+        rows = [row for part in parts for row in part]
+        table = pandas.DataFrame(rows, columns=["file", "size"])
+        return {"notes.txt": f"{len(rows)} files", "report.csv": table, "sum": table["size"].sum().item()}
+
+
+class Traced(Plan):
+    """Writes down which process runs which half."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        import os
+
+        with open(ctx.args["trace"], "a") as file:
+            file.write(f"step {os.getpid()}\n")
+        return ctx.node
+
+    def coordinate(self, job):  # type: ignore[no-untyped-def]
+        import os
+
+        answers = job.step()
+        return {"coordinated by": os.getpid(), "answers": sorted(answers.values())}

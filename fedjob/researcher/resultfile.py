@@ -5,11 +5,13 @@
     params.safetensors    named tensors, where there are any
     value.mpk             any other value
     table.csv             for people, where the value is a table
+    files/                those that a `Plan` with a `primary` returned
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +26,11 @@ from fedjob.common.values import decode, encode
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import Measurement
-from fedjob.researcher.table import ResultTable
+from fedjob.researcher.namedfiles import write_files
+from fedjob.researcher.table import ResultTable, frame_of
 
 MANIFEST, PARAMS, VALUE, TABLE = "manifest.mpk", "params.safetensors", "value.mpk", "table.csv"
+FILES = "files"
 VERSION = 1
 
 
@@ -38,6 +42,7 @@ class Manifest:
         kind: `params`; `nodes`, a value of each node; or `value`.
         rounds: that were committed.
         files: name -> `[size, sha256]`.
+        primary: the file that matters most; empty for the usual order.
         learned: steps of the preprocessing that found values in the data of all nodes, complete.
     """
 
@@ -47,6 +52,7 @@ class Manifest:
     rows: list[Measurement] = field(default_factory=list)
     learned: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, list[Any]] = field(default_factory=dict)
+    primary: str = ""
 
 
 def save_result(
@@ -57,16 +63,19 @@ def save_result(
     rows: tuple[Measurement, ...] = (),
     num_nodes: int = 1,
     learned: Sequence[Mapping[str, Any]] = (),
+    primary: str = "",
 ) -> dict[str, list[Any]]:
     """Write a protocol's result, durably; return its files, name -> `[size, sha256]`.
 
     Args:
         num_nodes: of the job; one alone has its value for the result, several a map.
+        primary: the file that matters most of those that the value is a map of; empty for none.
     """
     target = folder.result
     target.mkdir(parents=True, exist_ok=True)
     for name in (MANIFEST, PARAMS, VALUE, TABLE):  # of an earlier end
         (target / name).unlink(missing_ok=True)
+    shutil.rmtree(target / FILES, ignore_errors=True)
     kind = "value"
     if isinstance(value, NodeValues):
         kind = "value" if value.folded else "nodes"
@@ -83,13 +92,19 @@ def save_result(
     else:
         write_atomic(target / VALUE, pack(plain))
         _write_table(target / TABLE, kind, plain, num_nodes)
-    files = {
-        name: [(target / name).stat().st_size, hash_file(target / name)]
-        for name in (PARAMS, VALUE, TABLE)
-        if (target / name).exists()
-    }
+        if primary:
+            several = kind == "nodes" and not (num_nodes == 1 and len(value) == 1)
+            write_files(target / FILES, opened(plain, kind, num_nodes), of_nodes=several)
+    paths = {name: target / name for name in (PARAMS, VALUE, TABLE)}
+    paths |= {path.name: path for path in sorted((target / FILES).glob("*"))}
+    files = {name: [path.stat().st_size, hash_file(path)] for name, path in paths.items() if path.exists()}
     manifest = Manifest(
-        kind=kind, rounds=rounds, rows=list(rows), files=files, learned=[dict(step) for step in learned]
+        kind=kind,
+        rounds=rounds,
+        rows=list(rows),
+        learned=[dict(step) for step in learned],
+        files=files,
+        primary=primary,
     )
     write_atomic(target / MANIFEST, pack(to_plain(manifest)))
     return files
@@ -121,23 +136,6 @@ def opened(plain: Any, kind: str, num_nodes: int) -> Any:
         return decode(plain)
     values = {node: decode(item) for node, item in plain.items()}
     return next(iter(values.values())) if num_nodes == 1 and len(values) == 1 else values
-
-
-def frame_of(value: Any) -> Any:
-    """Return a value as one DataFrame, if it is one or a map of several; else None.
-
-    An index that says something becomes a column.
-    """
-    if type(value).__name__ == "DataFrame" and hasattr(value, "itertuples"):
-        plain = type(value.index).__name__ == "RangeIndex" and value.index.start == 0
-        return value if plain else value.reset_index()
-    if isinstance(value, Mapping) and value and all(frame_of(item) is not None for item in value.values()):
-        import pandas
-
-        parts = [frame_of(item).assign(node=node) for node, item in value.items()]
-        joined = pandas.concat(parts, ignore_index=True)
-        return joined[["node", *(name for name in joined.columns if name != "node")]]
-    return None
 
 
 def _write_table(path: Path, kind: str, plain: Any, num_nodes: int) -> None:

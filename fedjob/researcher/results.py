@@ -16,17 +16,17 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import OVERALL, Measurement, to_frame
 from fedjob.researcher.record import load_record
 from fedjob.researcher.resultfile import (
+    FILES,
     PARAMS,
     TABLE,
     VALUE,
     Manifest,
-    frame_of,
     load_manifest,
     load_value,
     opened,
 )
 from fedjob.researcher.spec import JobSpec, load_spec
-from fedjob.researcher.table import ResultTable
+from fedjob.researcher.table import ResultTable, frame_of
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +213,7 @@ class JobResult:
         return {
             name: Artifact(
                 name=name,
-                path=self._folder.result / name,
+                path=self._folder.result / (name if name in (PARAMS, TABLE, VALUE) else f"{FILES}/{name}"),
                 size_bytes=int(size),
                 sha256=str(sha256),
                 job=self._spec.id,
@@ -223,8 +223,10 @@ class JobResult:
 
     @property
     def artifact(self) -> Artifact:
-        """The file that says most: parameters, else the table as csv, else the value as msgpack."""
-        files = self.artifacts
+        """The file that says most: the plan's `primary`, else parameters, the table as csv, the value as msgpack."""
+        files, primary = self.artifacts, self._manifest.primary
+        if named := [name for name in files if primary and (name == primary or name.endswith(f".{primary}"))]:
+            return files[named[0]]
         return next(files[name] for name in (PARAMS, TABLE, VALUE) if name in files)
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:

@@ -285,6 +285,8 @@ def connect(
     id: str | None = None,
     invite: str | Path | None = None,
     tls_ca: str | Path | None = None,
+    broker: str | None = None,
+    repo: str | None = None,
     key: str | Path | None = None,
     strict: bool | None = None,
     timeout_s: float = 10.0,
@@ -297,6 +299,8 @@ def connect(
         id: this researcher's id, when the home is new; None takes one from the machine's name.
         invite: an invitation file, where the hub is not on this machine.
         tls_ca: certificate of the hub's own authority, when the home is new.
+        broker: URL of the MQTT broker, where it is not reached as the hub says, such as through a tunnel.
+        repo: the same for the file repository.
         key: file with a key to use, when the home is new; None makes one.
         strict: refuse nodes that the home's `known_nodes` does not name; None for the home's setting.
         timeout_s: to reach hub and broker.
@@ -310,7 +314,7 @@ def connect(
     membership, identity = join(folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key)
     roster = Roster(fetch_parties(membership), refresh=lambda: fetch_parties(membership))
     transport = MqttTransport(
-        membership.broker_url,
+        broker or membership.broker_url,
         Address(membership.party, secrets.token_hex(8)),
         membership.party,
         membership.broker_password,
@@ -318,7 +322,7 @@ def connect(
     )
     outbox = MemoryStore()
     endpoint = Endpoint(identity, membership.federation, roster, transport, outbox, "researcher")
-    repository = open_repository(membership.hub_url, token=membership.token, verify=membership.verify)
+    repository = open_repository(repo or membership.hub_url, token=membership.token, verify=membership.verify)
     try:
         endpoint.start(timeout_s)
     except BaseException:

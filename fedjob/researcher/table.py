@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,23 @@ class ResultTable:
     def _repr_html_(self) -> str:
         shown: str = self._frame.head(SHOWN_ROWS).to_html()
         return f"<b>{len(self)} rows: {html.escape(', '.join(self.columns))}</b>{shown}"
+
+
+def frame_of(value: Any) -> Any:
+    """Return a value as one DataFrame, if it is one or a map of several; else None.
+
+    An index that says something becomes a column.
+    """
+    if type(value).__name__ == "DataFrame" and hasattr(value, "itertuples"):
+        plain = type(value.index).__name__ == "RangeIndex" and value.index.start == 0
+        return value if plain else value.reset_index()
+    if isinstance(value, Mapping) and value and all(frame_of(item) is not None for item in value.values()):
+        import pandas
+
+        parts = [frame_of(item).assign(node=node) for node, item in value.items()]
+        joined = pandas.concat(parts, ignore_index=True)
+        return joined[["node", *(name for name in joined.columns if name != "node")]]
+    return None
 
 
 def free_path(path: str | Path, *, force: bool) -> Path:

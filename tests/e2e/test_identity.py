@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from fedjob import connect
-from fedjob.common.errors import ConfigError, RepositoryUnreachable
+from fedjob.common.errors import BrokerUnreachable, ConfigError, RepositoryUnreachable
 from tests.processes import Processes
 
 
-@pytest.mark.feature("FB-14", "BF-45")
+@pytest.mark.feature("FB-14", "BF-42", "BF-45")
 def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processes, tmp_path: Path) -> None:
     hub = processes.start(
         "fedjob", "hub", "start", "--home", tmp_path / "hub", "--port", "0", "--mqtt-port", "0", name="hub"
     )
-    url = hub.wait_for(r"hub ready: (\S+)")[1]
+    said = hub.wait_for(r"hub ready: (\S+) (\S+)")
+    url, broker = said[1], said[2]
     home = tmp_path / "alice"
     processes.run("fedjob", "init", "--home", home, "--id", "alice", "--hub", url)
     key = home / "keys" / "ed25519"
@@ -33,9 +34,11 @@ def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processe
     own = shutil.copy(key, tmp_path / "own.key")
     options = ("--home", tmp_path / "carol", "--id", "carol", "--hub", url, "--key", own)
     processes.run("fedjob", "init", "--strict", *options)
-    with connect(home=tmp_path / "carol") as session:
+    with connect(home=tmp_path / "carol", broker=broker, repo=url) as session:
         assert session.identity.public_key_hex in keys
         assert session.strict
+    with pytest.raises(BrokerUnreachable):
+        connect(home=home, broker="mqtt://127.0.0.1:9", timeout_s=1)
     with connect(hub=url, home=tmp_path / "nobody") as session:
         given = session.party  # enrolled by itself, under a name of its own
     with connect(home=tmp_path / "nobody") as session:

@@ -178,7 +178,7 @@ def test_a_restarted_job_goes_on_from_its_breakpoint_with_the_same_nodes(fed: Fe
     assert all((first[name] == second[name]).all() for name in first)
 
 
-@pytest.mark.feature("TB-16", "PS-36", "TB-36")
+@pytest.mark.feature("BF-41", "TB-16", "PS-36", "TB-36")
 def test_each_researcher_finds_their_own_jobs_and_the_owner_sees_both(fed: Federation) -> None:
     mine, theirs = make(fed, name="same"), make(fed, name="same", home="rival")
     for job in (mine, theirs):

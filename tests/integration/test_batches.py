@@ -285,3 +285,53 @@ def test_training_goes_on_from_a_breakpoint_over_two_datasets_of_one_node(
     whole = job.run(progress=False).params
     resumed = Job.resume(job.breakpoints[0], session=session).run(progress=False).params
     assert all(bool((whole[name] == resumed[name]).all()) for name in whole)
+
+
+@pytest.mark.feature("BF-38")
+def test_a_node_never_coordinates_and_a_researcher_never_steps(session: Session, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    job = Job(stepping.Traced, data={"tags": ["scans"]}, training_args={"trace": str(trace)}, session=session)
+    here = os.getpid()
+    assert job.run(progress=False).value == {"coordinated by": here, "answers": ["node1", "node2"]}
+    stepped = [line.split() for line in trace.read_text().splitlines()]
+    assert [word for word, _ in stepped] == ["step", "step"]
+    assert str(here) not in {pid for _, pid in stepped}
+
+
+@pytest.mark.feature("BF-36")
+@pytest.mark.parametrize("nodes", [["node1"], None], ids=["one", "several"])
+def test_the_primary_file_of_several_is_the_artifact(session: Session, nodes: list[str] | None) -> None:
+    job = Job(stepping.Report, data={"tags": ["scans"]}, nodes=nodes, session=session)
+    result = job.run(progress=False)
+    assert result.artifact.name == "report.csv"
+    notes = {"notes.txt": 3} if nodes else {"node1.notes.txt": 3, "node2.notes.txt": 5}
+    assert set(result.artifacts) == {"report.csv", "value.mpk", *notes}
+    for name, count in notes.items():
+        assert result.artifacts[name].check().read_text() == f"{count} files"
+    rows = result.artifact.check().read_text().splitlines()
+    assert rows[:2] == (["file,size", "0,0"] if nodes else ["node,file,size", "node1,0,0"])
+    assert len(rows) == 1 + sum(notes.values())
+    value = result.value if nodes else result.value["node1"]
+    assert value["sum"] == 3
+
+
+@pytest.mark.feature("BF-48")
+def test_what_a_node_remembers_and_what_a_home_lists_is_per_project(
+    session: Session, federation: Federation
+) -> None:
+    add_files(federation.nodes[0], "shared", {"a": 1, "b": 2})
+
+    def run(project: str) -> Any:
+        items = Items(only="new")
+        job = Job(stepping.Sizes, data="node1/shared", items=items, project=project, session=session)
+        return job.run(progress=False).value
+
+    assert run("lungs") == [1, 2]
+    assert run("hearts") == [1, 2], "another project has not seen them"
+    with pytest.raises(JobFailed) as nothing:
+        run("lungs")
+    assert nothing.value.reason == "no_new_data"
+    assert [len(session.jobs(project=name)) for name in ("lungs", "hearts", "brains")] == [2, 1, 0]
+    with federation.nodes[0].database() as database:
+        rows = database.rows("SELECT project, count(*) AS n FROM processed GROUP BY project ORDER BY project")
+    assert {"hearts": 2, "lungs": 2}.items() <= {row["project"]: row["n"] for row in rows}.items()

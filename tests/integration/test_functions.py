@@ -53,7 +53,7 @@ def write_table(path: Path, **columns: list[Any]) -> Path:
     return path
 
 
-@pytest.mark.feature("TB-53", "PS-50")
+@pytest.mark.feature("BF-67", "TB-53", "PS-50")
 def test_one_node_has_its_value_for_the_result_and_several_have_a_map(session: Session) -> None:
     one = Job(remote.column_mean.bind(column="B"), data="node1/heart", session=session)
     assert one.run(progress=False).value == 20.0

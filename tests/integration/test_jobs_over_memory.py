@@ -38,6 +38,7 @@ from fedjob.node.settings import NodeConfig
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import RoundReport
+from fedjob.researcher.results import JobResult
 from fedjob.researcher.session import Session
 from fedjob.researcher.verify import verify_job
 from tests.integration.nodes import Federation, Node
@@ -161,7 +162,29 @@ def tasks(federation: Federation) -> Iterator[list[tuple[str, Task]]]:
     federation.broker.fate = None
 
 
-@pytest.mark.feature("FB-01", "FB-02", "FB-08")
+@pytest.mark.feature("BF-39", "BF-40")
+def test_one_call_runs_at_the_nodes_that_are_named_and_at_no_other(
+    session: Session, federation: Federation
+) -> None:
+    told: set[str] = set()
+
+    def look(sender: str, to: Address | None, data: bytes) -> int:
+        if to is not None and sender == session.party:
+            told.add(to.party)
+        return 1
+
+    job = make_job(session, nodes=["node1", "node2"], rounds=1)
+    federation.broker.fate = look
+    try:
+        result = job.run(progress=False)
+    finally:
+        federation.broker.fate = None
+    assert isinstance(result, JobResult)
+    assert job.state == "completed"
+    assert told == {"node1", "node2"}
+
+
+@pytest.mark.feature("BF-42", "FB-01", "FB-02", "FB-08")
 def test_a_job_trains_over_memory_alone_and_its_plan_lies_in_the_repository(session: Session) -> None:
     plan = extract(Toy)
     found = []

@@ -11,6 +11,7 @@ Importing this module imports neither torch nor numpy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,9 @@ class Plan:
     steps: ClassVar[Sequence[type[Plan]]] = ()
     """Plans that are run one after another on the same batch, in place of `step`: a pipeline."""
 
+    primary: ClassVar[str] = ""
+    """The file that matters most, of a plan that returns files: `{"report.csv": table, "notes.txt": text}`."""
+
     requires: ClassVar[tuple[str, ...]] = ()
     """Packages, by the name they are imported by, that a node needs beside the plan's own imports."""
 
@@ -127,6 +131,16 @@ class Plan:
         raise NotImplementedError
 
 
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,98}\.[A-Za-z0-9]{1,10}")
+_KEPT = ("params.safetensors", "table.csv", "value.mpk")
+"""What a result calls its own files."""
+
+
+def is_file_name(name: object) -> bool:
+    """Tell whether a name may be that of a file which a plan returns: with a suffix, and without folders."""
+    return isinstance(name, str) and _FILE.fullmatch(name) is not None and name not in _KEPT
+
+
 def check_step_plan(cls: type[Plan]) -> type[Plan]:
     """Return a plan's class if it is complete.
 
@@ -149,6 +163,8 @@ def check_step_plan(cls: type[Plan]) -> type[Plan]:
             raise PlanError(
                 f"{part.__name__} is one of {name}.steps: write finish and coordinate in {name}", name=name
             )
+    if cls.primary and not is_file_name(cls.primary):
+        raise PlanError(f"{name}.primary is the name of a file, not {cls.primary!r:.80}", name=name)
     for method, arguments in (("setup", 1), ("step", 1), ("finish", 2), ("coordinate", 1)):
         _check_arguments(cls, method, arguments)
     try:
