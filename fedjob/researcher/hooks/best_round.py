@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fedjob.common.durable import replace_durably
+from fedjob.common.errors import SpecError
 from fedjob.common.params import FileParams, save_params
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import lower_is_better, series
@@ -39,6 +40,10 @@ class KeepBest(Hook):
     _target: Path | None = field(default=None, init=False, repr=False)
     _previous: FileParams | Mapping[str, object] | None = field(default=None, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.mode not in (None, "min", "max"):
+            raise SpecError(f"KeepBest(mode=...) takes 'min', 'max' or None, not {self.mode!r}")
+
     def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
         self._target = folder.result / _FILE
         self._previous = position.state.get("params")
@@ -49,6 +54,13 @@ class KeepBest(Hook):
         params = report.position.state.get("params")
         judged, self._previous = (self._previous if self.phase == "before" else params), params
         values = series(report.position.rows, self.metric, self.phase)
+        if not values:
+            measured = {(row.metric, row.phase) for row in report.position.rows}
+            found = ", ".join(f"{metric} ({phase})" for metric, phase in sorted(measured))
+            raise SpecError(
+                f"KeepBest watches {self.metric!r} in phase {self.phase!r}, but the rounds measure {found or 'nothing'}: "
+                "set test_on_global_updates for phase 'before', test_on_local_updates for 'after'"
+            )
         if report.round not in values or judged is None or self._target is None:
             return None
         down = self.mode == "min" or (self.mode is None and lower_is_better(self.metric))

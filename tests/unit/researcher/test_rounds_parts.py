@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fedjob.common.errors import SpecError
 from fedjob.researcher.history import Measurement, series, to_frame
 from fedjob.researcher.hooks.base import RoundReport
+from fedjob.researcher.hooks.best_round import KeepBest
 from fedjob.researcher.hooks.early_stopping import EarlyStopping
 from fedjob.researcher.journal import Journal, read_journal
 from fedjob.researcher.position import Position
@@ -80,6 +81,13 @@ def test_early_stopping_knows_which_way_is_better() -> None:
 def test_early_stopping_on_an_unknown_metric_says_what_is_measured() -> None:
     with pytest.raises(SpecError, match="loss"):
         EarlyStopping("f1").round_done(_report(_rows([1.0])))
+
+
+def test_keeping_the_best_of_what_nobody_measures_says_what_is_measured() -> None:
+    with pytest.raises(SpecError, match=r"the rounds measure loss \(train\)"):
+        KeepBest("loss").round_done(_report(_rows([1.0], phase="train")))
+    with pytest.raises(SpecError, match="mode"):
+        KeepBest("loss", mode="least")
 
 
 def test_the_history_is_a_table_and_a_series() -> None:
