@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError
 from fedjob.common.messages import Result
+from fedjob.common.predictions import merged
+from fedjob.common.protocols.inference import STEP
 from fedjob.common.values import decode
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Partial:
 
     Args:
         round: the last committed one, 0 before the first.
-        values: node -> what it returned last, where that is a value.
+        values: node -> what it returned last, where that is a value; of an inference all its passes together.
         params: of the last committed round; None for a job that has none.
         rows: what was measured.
     """
@@ -91,12 +93,7 @@ def load_partial(folder: JobFolder) -> Partial:
     """Return what there is of a job's result now; nothing for a job that has not begun."""
     from fedjob.researcher.breakpoints import load_breakpoint, newest_valid
 
-    values: dict[str, Any] = {}
-    for _, _, path in _files(folder):
-        for node, kept in _read(path).items():
-            value = {**kept["body"], **kept.get("large", {})}.get("value")
-            if value is not None:
-                values[node] = decode(value)
+    values = {node: decode(value) for node, value in _last_values(folder).items()}
     newest = newest_valid(folder.breakpoints)
     if newest is None:
         return Partial(values=values)
@@ -104,6 +101,18 @@ def load_partial(folder: JobFolder) -> Partial:
     shared = position.state.get("params")
     params = None if shared is None else {name: shared[name].clone() for name in shared}
     return Partial(round=position.round, values=values, params=params or None, rows=position.rows)
+
+
+def _last_values(folder: JobFolder) -> dict[str, Any]:
+    """Return node -> its last value, encoded; of an inference those of all passes."""
+    passes: dict[str, list[tuple[int, Any]]] = {}
+    for round_, step, path in _files(folder):
+        for node, kept in _read(path).items():
+            value = {**kept["body"], **kept.get("large", {})}.get("value")
+            if value is not None:
+                before = passes.get(node, []) if step == STEP else []
+                passes[node] = [*before, (round_, value)]
+    return {node: merged(values) for node, values in passes.items()}
 
 
 def _files(folder: JobFolder) -> list[tuple[int, str, Path]]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fedjob import Inference, Items, Job, TorchPlan
+from fedjob import Evaluation, Inference, Items, Job, TorchPlan
 from fedjob.common.errors import JobFailed
 from fedjob.common.identity import Identity
 from fedjob.node.datasets import Datasets, describe_dataset
@@ -76,12 +76,12 @@ def session(federation: Federation, tmp_path: Path) -> Iterator[Session]:
         yield found
 
 
-def agree(node: Node, project: str, **limits: Any) -> str:
-    """Allow inference in a project, within limits; return the agreement's id."""
+def agree(node: Node, project: str, plan: str = "fedjob.infer.*", **limits: Any) -> str:
+    """Allow inference, or whatever `plan` covers, in a project, within limits; return the agreement's id."""
     rule = Subject(
         researcher="*",
         key_hex="",
-        plan="fedjob.infer.*",
+        plan=plan,
         entry="",
         dataset="*",
         use="private",
@@ -152,11 +152,30 @@ def test_an_owner_has_predictions_stay_whatever_the_job_asks(node: Node, session
     assert all(event.body.get("rows") in ([], None) for event in job.events(type="result"))
 
 
+class Measured(Sums):
+    """Says how far it is off."""
+
+    def testing_step(self, model, batch):  # type: ignore[no-untyped-def]
+        return model(batch[0]), batch[1]
+
+
 class Wide(Sums):
     """More parameters than a small node lets a worker have."""
 
     def init_model(self, model_args):  # type: ignore[no-untyped-def]
         return torch.nn.Linear(2, 300_000)
+
+
+def test_evaluating_and_predicting_at_a_node_is_what_a_local_job_does(
+    node: Node, session: Session, tmp_path: Path
+) -> None:
+    data = node.folder / "toy.npz"
+    asked: dict[str, Any] = {"training_plan": Measured, "seed": 3, "training_args": {"test_ratio": 0.5}}
+    agree(node, "both", plan="*")
+    for operation in (Evaluation(), Inference()):
+        remote = predict(session, "both", operation=operation, **asked).run(progress=False)
+        local = Job(operation, data=data, nodes="local", as_node="node1", home=tmp_path, **asked)
+        np.testing.assert_equal(remote.value, local.run(progress=False).value)
 
 
 def test_a_model_that_needs_more_memory_than_the_node_gives_is_named(
@@ -186,7 +205,7 @@ def test_what_is_gathered_while_a_job_runs_is_predicted_until_it_is_stopped(
     (folder / "1.txt").write_text("3 4")
     with node.database() as database:
         Datasets(database).add(describe_dataset("readings", folder, reader="files"))
-    agreement = agree(node, "ward", inferences=5)
+    agreement = agree(node, "ward", inferences=8)
     job = predict(
         session,
         "ward",
@@ -206,12 +225,15 @@ def test_what_is_gathered_while_a_job_runs_is_predicted_until_it_is_stopped(
         until(lambda: passes(1), "the first pass")
         (folder / "2.txt").write_text("5 6")
         until(lambda: passes(2), "the second pass")
-        (folder / "3.txt").write_text("7 8")
+        for name in "3456":
+            (folder / f"{name}.txt").write_text("7 8")
         until(lambda: passes(3), "the third pass")
+        # more at once than when the data were registered
         assert job.stop()
         running.result(timeout=60)
-    assert [event.body["rows"] for event in told] == [[[3.0], [7.0]], [[11.0]], [[15.0]]]
+    assert [event.body["rows"] for event in told] == [[[3.0], [7.0]], [[11.0]], [[15.0]] * 4]
     gathered = [event.body["gathered"] for event in told]
     assert gathered == sorted(gathered)
-    assert job.result.value.ravel().tolist() == [3.0, 7.0, 11.0, 15.0]
-    assert made(node, agreement) == 4
+    assert job.result.value.ravel().tolist() == [3.0, 7.0, 11.0, *[15.0] * 4]
+    assert made(node, agreement) == 7
+    assert job.result.partial.values["node1"].ravel().tolist() == job.result.value.ravel().tolist()
