@@ -18,6 +18,8 @@ from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher.breakpoints import hash_file
+from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.verify import verify_job
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session
 
@@ -107,9 +109,12 @@ def test_local_remote_and_resumed_jobs_end_in_the_same_bytes_and_the_result_pred
     tmp_path: Path,
 ) -> None:
     data = files(tmp_path)
-    local = train(data, tmp_path / "home")
+    local = train(data, tmp_path / "home", keep=True)
     local.run(progress=False)
 
+    assert {(check.step, check.verdict) for check in verify_job(JobFolder(local.folder))} == {
+        ("train", "equal")
+    }
     resumed = Job.resume(local.breakpoints[0], home=tmp_path / "moved", data=data)
     resumed.run(progress=False)
     assert result_hash(resumed) == result_hash(local)
