@@ -14,12 +14,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.contribution import Contribution
-from fedjob.common.errors import NodeFailure
+from fedjob.common.errors import LimitsExceeded, NodeFailure
 from fedjob.common.items import Items
 from fedjob.common.plans.pipeline import Pipeline
 from fedjob.common.protocols.base import FederatedProtocol, Instruction, Local
@@ -120,6 +120,11 @@ def work(
         batches.close()
 
 
+def streams(protocol: FederatedProtocol, step: str, items: Items) -> bool:
+    """Whether a training plan is given batch after batch, and never all of the data."""
+    return items.batch is not None and step in protocol.batched_steps
+
+
 @dataclass
 class _Batches:
     protocol: FederatedProtocol
@@ -136,6 +141,8 @@ class _Batches:
         self.identities = self.data.identities() if self.remembers else []
         self.parts = Spill(self.local.scratch / "parts")
         self.in_a_row = 0
+        self.loaded_less = False
+        self.streams = streams(self.protocol, self.instruction.step, self.items)
 
     @property
     def remembers(self) -> bool:
@@ -163,14 +170,19 @@ class _Batches:
         if not len(self.parts):
             raise self.too_many(f"none of {self.num_items} items could be worked on")
         self.bind(None)
-        total = self.protocol.reduce(self.protocol.join(self.parts, self.local), self.local)
-        return Worked(
+        total = self.protocol.join(self.parts, self.local)
+        worked = Worked(
             contribution=total,
             num_items=self.num_items,
             num_batches=len(starts),
             failed=lost,
             identities=self.identities,
         )
+        try:
+            return replace(worked, contribution=self.protocol.reduce(total, self.local))
+        except LimitsExceeded as exceeded:
+            exceeded.items = worked.processed[: int(exceeded.partial.weight)]
+            raise
 
     def attempt(self, number: int, places: Sequence[int]) -> None:
         """Work on one batch; what fails is put by, as long as that is tolerated."""
@@ -202,8 +214,7 @@ class _Batches:
                 yield Failed(place, f"{type(error).__name__}: {error}")
 
     def contribute(self, places: Sequence[int], purpose: str) -> Contribution:
-        whole = len(places) == self.num_items
-        self.bind(None if whole else places)
+        self.bind(places if self.items.batch is not None or len(places) < self.num_items else None)
         self.seed_all(seed_for(self.local.seed, self.local.round, self.local.node, purpose))
         part = self.protocol.contribute(self.instruction, self.local)
         self.parts.put(places[0] if len(places) else 0, part)
@@ -216,10 +227,10 @@ class _Batches:
             plan.bind(places)
             self.local.data = plan.ctx.data
         elif self.data is not None:
-            whole = places is None and self.local.data is self.data
             self.local.data = self.data if places is None else self.data.take(places)
-            if plan is not None and not whole:
+            if plan is not None and (places is not None or (self.loaded_less and not self.streams)):
                 plan.load_data(self.local.data)
+                self.loaded_less = places is not None
 
     def told(self, part: Contribution) -> Mapping[str, Any]:
         """Return what of a batch's value is told with its event.

@@ -265,6 +265,9 @@ class LimitsExceeded(NodeFailure):
         partial: the contribution of what was allowed.
         used: what would have been used of limited resources, resource -> amount.
         overrun: what of that was over.
+
+    Attributes:
+        items: that were worked on, to be remembered.
     """
 
     reason = "limits_exceeded"
@@ -276,6 +279,7 @@ class LimitsExceeded(NodeFailure):
         self.partial = partial
         self.used = dict(used)
         self.overrun = overrun
+        self.items: list[Any] = []
 
 
 class QuorumNotReached(RoundError):

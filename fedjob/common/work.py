@@ -198,7 +198,7 @@ class Workbench:
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
         emit = naming(emit, order.entry or type(protocol).__name__)
-        plan, first = self._bench(order, emit)
+        plan, first = self._bench(order, protocol, emit)
         ready = time.perf_counter()
 
         state = load_tree(Path(order.state_path)) if order.state_path else {}
@@ -264,8 +264,12 @@ class Workbench:
             used=dict(local.used),
         )
 
-    def _bench(self, order: WorkOrder, emit: Emit) -> tuple[Any, bool]:
-        """Return the built plan with its data, and whether it is new."""
+    def _bench(self, order: WorkOrder, protocol: Any, emit: Emit) -> tuple[Any, bool]:
+        """Return the built plan with its data, and whether it is new.
+
+        A training plan that is given its data batch by batch does not load them all, and is made anew next time.
+        """
+        from fedjob.common.batches import streams
         from fedjob.common.choosing import Known, chosen_data, load_known
         from fedjob.common.plans.base import Context
         from fedjob.common.plans.pipeline import Pipeline
@@ -297,8 +301,11 @@ class Workbench:
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))
-        plan.load_data(data)
         self._plan, self._data, self._made_of = plan, data, made_of
+        if streams(protocol, order.step, order.items) and not isinstance(plan, Pipeline):
+            self._made_of = None
+        else:
+            plan.load_data(data)
         return plan, True
 
 
@@ -451,6 +458,14 @@ def _save_items(worked: Any, output: Path) -> str:
     return str(path)
 
 
+def _save_processed(items: list[Any], output: Path) -> str:
+    """Write items that were worked on though the rest was over a limit, and return the file's path."""
+    if not items:
+        return ""
+    save_remembered(output / ITEMS_NAME, items, [])
+    return str(output / ITEMS_NAME)
+
+
 def _ran_out_of_memory(error: Exception) -> bool:
     """Whether memory could not be had: torch has no class of its own for that on a CPU."""
     words = str(error)
@@ -503,6 +518,7 @@ def _allowed_part(order: WorkOrder, exceeded: LimitsExceeded) -> WorkResult:
         num_examples=int(answer.weight),
         used=exceeded.used,
         overrun=exceeded.overrun,
+        items_path=_save_processed(exceeded.items, Path(order.output_path)),
     )
 
 

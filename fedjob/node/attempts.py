@@ -296,7 +296,7 @@ class Attempts:
         self._parts.runs.later(lambda: close_log(self._parts.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._parts.tasks.add_state(row.job, stored.state, row.round))
-        if result.ok and stored.items is not None:
+        if (result.ok or result.used) and stored.items is not None:
             items = stored.items
             turn.rows.append(lambda: self._parts.ledger.note(task_of(row), items))
         if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way

@@ -319,7 +319,8 @@ class Runs:
             ask = f"; ask {self.config.contact}" if self.config.contact else ""
             detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
             return Stored(row.key, run, _failure(row.key, "min_rows", detail))
-        self._spool.keep_files(row.key, self._home.outputs_of(row.job, row.dataset, row.round))
+        kept = self._home.outputs_of(row.job, row.dataset, row.round)
+        self._spool.keep_files(row.key, kept, limit_bytes=self.config.result_mb << 20)
         if row.parent:  # its value stays here, for the parent
             done = Result(of="", key=row.key, ok=True, num_examples=found.num_examples, timing=found.timing)
             return Stored(row.key, run, done)

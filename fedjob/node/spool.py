@@ -136,17 +136,23 @@ class Spool:
             self.release(key)
         self.keep_objects(wanted)
 
-    def keep_files(self, key: str, folder: Path) -> int:
-        """Move the files of a result that stay here to where the owner finds them; return how many there are."""
+    def keep_files(self, key: str, folder: Path, *, limit_bytes: int) -> None:
+        """Move the files of a result that stay here to where the owner finds them.
+
+        Raises:
+            ObjectTooLarge: they have more bytes together than the limit.
+        """
         source = self._home.result_of(key) / KEPT_NAME
         if source.is_symlink() or not source.is_dir():  # none, or it was done before
-            return 0
+            return
+        size = sum(file.lstat().st_size for file in source.iterdir())
+        if size > limit_bytes:
+            raise ObjectTooLarge(f"the files that would stay have {size} bytes, this node allows {limit_bytes}")
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.rename(source, folder)
         fsync_dir(folder)
         fsync_dir(folder.parent)
-        return len(os.listdir(folder))
 
     # --- node states ------------------------------------------------------------------------------
 

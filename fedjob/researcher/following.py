@@ -156,6 +156,10 @@ class FollowedJob(Listening):
         """Only its owner may: raises NotAllowed."""
         self._refuse("kill")
 
+    def stop(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Only its owner may: raises NotAllowed."""
+        self._refuse("stop")
+
     def cancel(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Only its owner may: raises NotAllowed."""
         self._refuse("cancel")

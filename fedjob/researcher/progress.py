@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.types import ENDLESS
 from fedjob.researcher.events import JobEvent
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import OVERALL
@@ -39,7 +40,10 @@ class ProgressBar(Hook):
             console=self._console,
         )
         self._task = self._progress.add_task(
-            folder.path.name[:12], total=rounds, completed=position.round, note="asking the nodes"
+            folder.path.name[:12],
+            total=None if rounds == ENDLESS else rounds,
+            completed=position.round,
+            note="asking the nodes",
         )
         self._progress.start()
 

@@ -143,6 +143,7 @@ def test_wait_tells_by_its_exit_code_how_a_job_ended(shell: Shell) -> None:
     assert "has no result" in shell("result", slow, expect=1).stderr
     shell("kill", slow)
     assert "killed" in shell("wait", slow, expect=1).stderr
+    assert "nothing to stop" in shell("stop", slow, expect=1).stderr
     assert "nothing to kill" in shell("kill", slow, expect=1).stderr
     assert shell("wait", "job_00000000", expect=1).stderr.startswith("fedjob: no job of")
     unknown = "job_00000000-0000-4000-8000-000000000000"

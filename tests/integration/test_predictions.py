@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 
 from fedjob import FedAvg, Inference, Items, Job
 from fedjob.common.errors import JobFailed, SpecError
+from fedjob.common.plans.source import extract
+from fedjob.common.values import decode
+from fedjob.common.work import Workbench, WorkOrder
 from fedjob.researcher.results import JobResult
 from tests.data import TRAINING, make_points
 from tests.plans import Tiny
@@ -108,6 +112,39 @@ def test_several_rounds_are_several_passes(two: JobResult, points: Path, tmp_pat
     told = [event for event in job.events(type="result") if "gathered" in event.body]
     assert [(event.round, len(event.body["rows"])) for event in told] == [(1, ROWS), (2, ROWS)]
     assert told[0].body["gathered"] <= told[1].body["gathered"]
+
+
+def test_items_over_a_limit_are_not_remembered_as_worked_on(
+    two: JobResult, points: Path, tmp_path: Path
+) -> None:
+    order = WorkOrder(
+        key="k",
+        job="j",
+        round=1,
+        step="infer",
+        node="a",
+        protocol="inference",
+        config={"output": "table"},
+        plan_text=extract(Two).text,
+        entry="Two",
+        dataset={"path": str(points), "reader": "npz"},
+        params={"params": str(two.artifact.path)},
+        training_args=dict(TRAINING),
+        output_path=str(tmp_path),
+        scratch_path=str(tmp_path),
+        items=Items(only="new", batch=4),
+        limits={"inferences_left": 10},
+    )
+    done = Workbench().perform(order, lambda type_, data: None)
+    assert (done.ok, done.reason, done.num_examples, done.overrun) == (
+        False,
+        "limits_exceeded",
+        10,
+        ROWS - 10,
+    )
+    assert list(decode(done.value)["row"]) == list(range(10))
+    remembered = json.loads(Path(done.items_path).read_text())
+    assert [id_ for id_, _, _ in remembered["processed"]] == [str(place) for place in range(10)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedjob.common.cli import clean, json_option, print_json, show_rows
-from fedjob.common.types import rounds_text
+from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def list_jobs(
     if as_json:
         columns += ("plan", "attempt", "rounds", "created", "started", "finished", "token", "cloned_from")
     rows = [{key: getattr(entry, key) for key in columns} for entry in found]
+    for row in rows:
+        if row.get("rounds") == ENDLESS:
+            row["rounds"] = None
     show_rows(rows, as_json, empty="no jobs in this home match")
 
 
