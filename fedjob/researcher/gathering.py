@@ -20,11 +20,11 @@ from fedjob.common.guard import Guard
 from fedjob.common.messages import MAX_INLINE_BYTES, Task
 from fedjob.common.params import FileParams, hash_params, is_params, save_params
 from fedjob.common.preprocess.learning import LEARN, LEARNED
-from fedjob.common.protocols.base import LOSS, MEASURING, VALIDATE, Ask, Gathered, Reply
+from fedjob.common.protocols.base import LOSS, MEASURING, VALIDATE, Ask, Gathered
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
-from fedjob.common.usage import Usage
 from fedjob.common.values import decode, encode
+from fedjob.researcher.answers import contribution_of, reply_of
 from fedjob.researcher.breakpoints import chain
 from fedjob.researcher.bringing import BROUGHT
 from fedjob.researcher.deployment import Code
@@ -35,14 +35,14 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.guarding import Gate, origin_of
 from fedjob.researcher.history import OVERALL, Measurement, measurements
 from fedjob.researcher.learning import learned
+from fedjob.researcher.overtime import Overtime
 from fedjob.researcher.partial import keep_replies
-from fedjob.researcher.position import Fold, Position, UnderWay
+from fedjob.researcher.position import Fold, Position
 from fedjob.researcher.release import states_at
 from fedjob.researcher.selecting import addressed
 from fedjob.researcher.selectors.base import Candidates, Selector
 from fedjob.researcher.sofar import RoundSoFar
 from fedjob.researcher.spec import JobSpec, resources_of
-from fedjob.researcher.underway import can_go_on, hold, inputs_of, refs_of
 
 ASIDE = (LEARN, LOSS)
 """Steps that only prepare a round: they are no part of what it measures and who took part in it."""
@@ -74,8 +74,10 @@ class Gatherer:
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
     so_far: RoundSoFar = RoundSoFar()  # noqa: RUF009  (frozen)
     _published: list[Ref] = field(default_factory=list)
-    _sources: dict[Ref, Path | bytes] = field(default_factory=dict)
-    _at_hub: set[Ref] = field(default_factory=set)
+    overtime: Overtime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.overtime = Overtime(self.folder, self.federation, self.publish)
 
     def __call__(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
         """Carry out one ask.
@@ -89,7 +91,7 @@ class Gatherer:
         if position.learned:
             ask = replace(ask, shared={**ask.shared, LEARNED: list(position.learned)})
         round_ = position.round + 1
-        waiting = self._still_at_work(ask, position)
+        waiting = self.overtime.waited_for(ask, position)
         place = Place(
             job=self.spec.id,
             round=round_,
@@ -113,7 +115,9 @@ class Gatherer:
         if ask.step in MEASURING:
             ask = self._only_the_model(ask, round_)
         idle = tuple(node for node in nodes if node not in waiting)
-        tasks = self._tasks(ask, position, idle, place.spool) | self._asked_again(waiting)
+        tasks = self._tasks(ask, position, idle, place.spool) | self.overtime.asked_again(
+            waiting, self.named_states()
+        )
         self.events.add("ask", round_=round_, step=ask.step, nodes=sorted(tasks))
         try:
             collected = self.federation.collect(
@@ -132,30 +136,21 @@ class Gatherer:
         self.replies = {r: a for r, a in self.replies.items() if r >= round_ - 1}
         keep_replies(self.folder, round_, ask.step, {**collected.parts, **arrivals})
         total = self._fold(
-            rule, [_contribution(arrival, place) for arrival in arrivals.values()], origin_of(ask)
+            rule, [contribution_of(arrival, place) for arrival in arrivals.values()], origin_of(ask)
         )
         # what the next round begins with is published at once, so that it is hashed only once
         publish = ask.sends_total and ask.commit and round_ < self.spec.rounds
         total, output_hash = self._spool_total(total, place, goes_on=ask.sends_total, publish=publish)
         gathered = Gathered(
             total=total,
-            replies={node: _reply(arrival, place) for node, arrival in arrivals.items()},
+            replies={node: reply_of(arrival, place) for node, arrival in arrivals.items()},
             left_out=dict(collected.left_out),
             busy=collected.busy,
             num_nodes=len(self.federation.num_rows),
         )
         arrived = [[node, place.round_of(node)] for node in collected.order] if until is not None else []
         after = self._advance(position, ask, rule, gathered, output_hash, arrived)
-        under_way = {
-            node: waiting.get(node) or UnderWay(round=round_, task=tasks[node]) for node in collected.busy
-        }
-        if not place.keep:
-            under_way = {node: work for node, work in position.under_way.items() if node not in tasks}
-        hold(self.folder, under_way.values(), self._sources)
-        self._at_hub = refs_of(under_way.values())
-        for ref in self._at_hub:
-            self.federation.moved(ref, self.folder.held / ref.sha256)
-        after = replace(after, under_way=under_way)
+        after = replace(after, under_way=self.overtime.goes_on(place, tasks, collected, position))
         if ask.step in ASIDE:
             return gathered, after
         ended = position.round >= self.spec.rounds or bool(position.stop)
@@ -257,27 +252,7 @@ class Gatherer:
         before = tuple(row for row in position.rows if (row.round, row.node) != (round_, OVERALL))
         return before + tuple(measurements(round_, gathered.replies, self.so_far.metrics))
 
-    def _still_at_work(self, ask: Ask, position: Position) -> dict[str, UnderWay]:
-        """Return node -> the work of earlier rounds that this ask waits for."""
-        return {
-            node: work
-            for node, work in position.under_way.items()
-            if ask.late == "keep" and node in self.federation.num_rows and can_go_on(self.folder, work)
-        }
-
-    def _asked_again(self, waiting: Mapping[str, UnderWay]) -> dict[str, Task]:
-        """Return the tasks of nodes still at work; to be told again changes nothing there."""
-        named = self.named_states()
-        for node, work in waiting.items():
-            for ref in inputs_of(work.task):
-                if ref not in self._at_hub:  # a run before this one put it there
-                    self.publish(self.folder.held / ref.sha256, node)
-        return {
-            node: replace(work.task, keep_states=states_at(named, node)) for node, work in waiting.items()
-        }
-
     def _tasks(self, ask: Ask, position: Position, nodes: tuple[str, ...], spool: Path) -> dict[str, Task]:
-        self._sources = {}
         values, blobs, params = self._split(ask.shared, spool, None)
         limits = [s for s in (self.spec.the_quorum.deadline_s, self.spec.round_timeout_s) if s is not None]
         base = Task(
@@ -330,7 +305,7 @@ class Gatherer:
                 if value.ref is None or node is not None:
                     value.ref = self.publish(value.path, node)
                 params[name] = value.ref
-                self._sources[value.ref] = value.path
+                self.overtime.sources[value.ref] = value.path
             elif is_params(value):
                 path = spool / f"for_{node or 'all'}_{name}.safetensors"
                 path.unlink(missing_ok=True)
@@ -365,39 +340,10 @@ class Gatherer:
         """Make bytes available to all nodes, or to one, until the round after next is complete."""
         ref = self.federation.publish(source, node)
         self._published.append(ref)
-        self._sources[ref] = source
+        self.overtime.sources[ref] = source
         return ref
 
     def take_published(self) -> list[Ref]:
         """Return what was published since the last call."""
         taken, self._published = self._published, []
         return taken
-
-
-def _contribution(arrival: Arrival, place: Place) -> Contribution:
-    return Contribution(
-        arrival.result.value if arrival.params is None else arrival.params,
-        arrival.result.weight,
-        arrival.result.metrics,
-        staleness=place.round - place.round_of(arrival.node),
-    )
-
-
-def _reply(arrival: Arrival, place: Place) -> Reply:
-    result = arrival.result
-    return Reply(
-        node=arrival.node,
-        num_examples=result.num_examples,
-        weight=result.weight,
-        metrics=result.metrics,
-        timing=result.timing,
-        state=result.state,
-        threads=result.threads,
-        used=tuple(result.used),
-        usage=None if result.usage is None else Usage(*result.usage),
-        params_hash=result.params.sha256 if result.params else hashlib.sha256(pack(result.value)).hexdigest(),
-        value=result.value,
-        items=result.items,
-        aux={} if arrival.params is None else split(arrival.params)[1],
-        staleness=place.round - place.round_of(arrival.node),
-    )

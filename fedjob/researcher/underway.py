@@ -65,8 +65,3 @@ def restore_held(folder: JobFolder, extras: Mapping[str, Path]) -> None:
             path = folder.held / name.removeprefix(_HELD)
             if not path.exists():
                 link_or_copy(source, path)
-
-
-def can_go_on(folder: JobFolder, work: UnderWay) -> bool:
-    """Whether a node can be told again what it was asked: all that it is computed from is here."""
-    return all((folder.held / ref.sha256).exists() for ref in inputs_of(work.task))

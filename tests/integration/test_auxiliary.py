@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedjob import Scaffold
+from fedjob import Explicit, Scaffold
 from fedjob.common.auxiliary import join
 from fedjob.common.errors import NotPermitted
 from fedjob.common.messages import Result, Task
@@ -88,7 +88,7 @@ def test_the_shared_part_is_uploaded_once_and_a_nodes_own_part_is_for_that_node_
             federation=federation,
             folder=folder,
             events=EventLog(folder.events),
-            select=lambda round_, nodes: asked,
+            selector=lambda: Explicit(asked),
             fold=None,
             code={},
             named_states=dict,
