@@ -7,6 +7,7 @@ python benchmarks/folds.py --nodes 16 --mb 10 --rounds 5 --folds median,krum
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +18,6 @@ from rounds import Peak, anonymous_bytes
 
 from fedjob.common.contribution import Contribution
 from fedjob.common.folds import FOLDS
-from fedjob.common.folds.base import Fold
 from fedjob.common.params import FileParams, save_params
 
 NUM_TENSORS = 10
@@ -25,31 +25,33 @@ WEIGHTED_MEAN = "weighted_mean"
 ROBUST = ("median", "trimmed_mean")
 
 
-def contributions(folder: Path, num_nodes: int, megabytes: float) -> list[Contribution]:
-    """Write one file of float32 tensors for each node and return the contributions that map them."""
+def write(folder: Path, num_nodes: int, megabytes: float) -> list[Path]:
+    """Write one file of float32 tensors for each node."""
     size = int(megabytes * 1e6 / 4 / NUM_TENSORS)
     origin = torch.randn(size)
-    found = []
-    for k in range(num_nodes):
-        path = folder / f"{k:02d}.safetensors"
-        if not path.exists():
-            noise = torch.Generator().manual_seed(k)
-            params = {f"w{i}": origin + 0.1 * torch.randn(size, generator=noise) for i in range(NUM_TENSORS)}
-            save_params(params, path)
-        found.append(Contribution(FileParams(path), 100.0 + k))
-    return found
+    paths = [folder / f"{k:02d}.safetensors" for k in range(num_nodes)]
+    for path in paths:
+        save_params({f"w{i}": origin + 0.1 * torch.randn(size) for i in range(NUM_TENSORS)}, path)
+    return paths
 
 
-def measure(rule: Fold, folder: Path, num_nodes: int, megabytes: float) -> tuple[float, float]:
-    """Fold once, from files that nothing maps yet; return seconds, and peak private memory in models."""
-    given = contributions(folder, num_nodes, megabytes)
+def fold_once(name: str, paths: list[Path]) -> tuple[float, int]:
+    """Fold from files that nothing maps yet; return seconds, and how much private memory it took at most."""
+    given = [Contribution(FileParams(path), 100.0 + k) for k, path in enumerate(paths)]
     base = anonymous_bytes()
     with Peak() as peak:
         started = time.perf_counter()
-        total = rule.fold(given)
+        total = FOLDS.build(name, {}).fold(given)
         seconds = time.perf_counter() - started
     del total
-    return seconds, max(0, peak.bytes - base) / (megabytes * 1e6)
+    return seconds, max(0, peak.bytes - base)
+
+
+def memory_of(name: str, paths: list[Path], threads: int) -> int:
+    """Return what a fold takes in a process of its own: memory that was freed before would hide it."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, torch.set_num_threads, (threads,)) as pool:
+        return pool.apply(fold_once, (name, paths))[1]
 
 
 def main() -> None:
@@ -64,14 +66,12 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     names = [WEIGHTED_MEAN, *(name for name in given.folds.split(",") if name != WEIGHTED_MEAN)]
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    memory: dict[str, float] = dict.fromkeys(names, 0.0)
     with tempfile.TemporaryDirectory(prefix="fedjob-bench-") as folder:
-        contributions(Path(folder), given.nodes, given.mb)
+        paths = write(Path(folder), given.nodes, given.mb)
+        memory = {name: memory_of(name, paths, given.threads) / (given.mb * 1e6) for name in names}
         for _ in range(given.rounds):
             for name in names:
-                took, models = measure(FOLDS.build(name, {}), Path(folder), given.nodes, given.mb)
-                seconds[name].append(took)
-                memory[name] = max(memory[name], models)
+                seconds[name].append(fold_once(name, paths)[0])
     print(f"{given.nodes} contributions of {given.mb:g} MB, {given.threads} threads")
     middle = {name: sorted(times)[len(times) // 2] for name, times in seconds.items()}
     for name in names:
