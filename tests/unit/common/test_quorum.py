@@ -64,3 +64,10 @@ def test_all_means_those_that_are_asked() -> None:
 def test_a_wrong_argument_says_what_was_expected(wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="takes"):
         Quorum(**wrong)
+
+
+def test_an_ask_that_names_its_nodes_needs_no_others() -> None:
+    rule = Quorum(required=["a", "b"], min_nodes=3, deadline_s=5)
+    assert rule.among(["b", "c"]) == Quorum(required=["b"], min_nodes=2, deadline_s=5)
+    assert rule.among(["a", "b", "c", "d"]) == rule
+    assert Quorum(required="all").among(["c"]).required == ("c",)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fedjob.common.errors import FedjobError, SpecError
-from fedjob.common.plans.args import HYPERPARAMETERS, TrainingArgs
+from fedjob.common.plans.args import HYPERPARAMETERS, TrainingArgs, merged_args
 
 VALID = {
     "epochs": [1, 30],
@@ -151,3 +151,11 @@ def test_metric_options_are_checked() -> None:
 def test_what_is_no_dictionary_of_names_is_refused(raw: Any) -> None:
     with pytest.raises(SpecError, match="training_args"):
         TrainingArgs.parse(raw)
+
+
+def test_epochs_stand_in_for_updates_and_the_reverse() -> None:
+    base = {"num_updates": 10, "lr": 0.1}
+    assert merged_args(base, {"epochs": 2}) == {"epochs": 2, "lr": 0.1}
+    assert merged_args({"epochs": 2}, {"num_updates": 3, "lr": 1}) == {"num_updates": 3, "lr": 1}
+    assert merged_args(base, {"lr": 1, "epochs": None}) == {"num_updates": 10, "lr": 1, "epochs": None}
+    assert base == {"num_updates": 10, "lr": 0.1}
