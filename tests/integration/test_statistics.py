@@ -362,6 +362,8 @@ def test_smallest_and_largest_values_are_told_where_the_owner_says_so(
     assert row["count"] == 40
     if extremes == "yes":
         assert (row["min"], row["max"]) == (40, 79)
+        wards = asked(session, Statistics(min="age", max="age", by="ward"), f"strict/{name}")
+        assert wards["columns"][["ward", "min", "max"]].to_numpy().tolist() == [["c", 50, 79]]
     else:
         assert np.isnan([row["min"], row["max"]]).all()
         assert found["withheld"]["strict"] == 1

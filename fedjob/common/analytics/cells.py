@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Floats, Rows, by_value, categories, need_columns, numbers
+from fedjob.common.analytics.columns import (
+    SEPARATOR,
+    Floats,
+    Rows,
+    by_value,
+    categories,
+    need_columns,
+    numbers,
+)
 from fedjob.common.analytics.quantiles import edges_within
 from fedjob.common.analytics.releases import Telling
 from fedjob.common.analytics.table import Table
@@ -16,9 +24,6 @@ from fedjob.common.errors import NodeFailure
 
 if TYPE_CHECKING:
     from fedjob.common.protocols.statistics import Statistics
-
-SEPARATOR = "\x1f"
-"""Between the values that name a group or a cell; no text of a table holds it."""
 
 MAX_CELLS = 10_000
 """Cells that one answer may have."""
@@ -123,15 +128,15 @@ def quantile_counts(
 
 
 def extremes(statistics: Statistics, table: Table) -> dict[str, Any]:
-    """Return the smallest and the largest value of each column in each group."""
-    groups, _ = groups_of(table, statistics.by)
+    """Return the smallest and the largest value of each column in each group that may be told of."""
+    groups, ungrouped = groups_of(table, statistics.by)
     told: dict[str, Any] = {}
     for name in dict.fromkeys((*statistics.min, *statistics.max)):
         values = numbers(table.node, table.frame, name)
         for group, rows in groups.items():
-            present = values[rows][~np.isnan(values[rows])]
-            if len(present):
-                told.setdefault(group, {})[name] = [float(present.min()), float(present.max())]
+            used = rows[~np.isnan(values[rows])]
+            if len(used) and table.admit([Telling(rows, (name,), used, ungrouped)])[0]:
+                told.setdefault(group, {})[name] = [float(values[used].min()), float(values[used].max())]
     return told
 
 

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
-"""Places of rows in a table, ascending."""
+"""Places of rows in a table, each once."""
 
 MAX_CATEGORIES = 1000
 """Different values that a column may have at a node to be taken for categories."""
 
 MAX_CATEGORY_CHARS = 200
+
+SEPARATOR = "\x1f"
+"""Between the values that name a group or a cell; no category has it in its name."""
 
 
 def check_names(what: str, names: str | Sequence[str], *, least: int = 0) -> tuple[str, ...]:
@@ -103,7 +106,7 @@ def category_text(value: Any) -> str:
         return str(bool(value))
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    return str(value)[:MAX_CATEGORY_CHARS]
+    return str(value).replace(SEPARATOR, " ")[:MAX_CATEGORY_CHARS]
 
 
 def category_value(text: str) -> Any:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,10 +102,19 @@ class ReleaseBook:
 
 
 def row_ids(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return a number for every row that follows from what it holds, and from which of several equal ones it is."""
+    """Return a number for every row that follows from what it holds, and from which of several equal ones it is.
+
+    A number is the same whether its column was read as whole numbers, as others, or as texts because of another row.
+    """
     import pandas as pd
 
-    hashes = pd.util.hash_pandas_object(frame, index=False)
+    parts: dict[str, pd.Series[Any]] = {}
+    for place in range(frame.shape[1]):
+        column = frame.iloc[:, place]
+        values = pd.to_numeric(column, errors="coerce").astype("float64")
+        texts = column.astype(object).where(values.isna() & column.notna(), "").astype(str)
+        parts |= {f"{place} number": values, f"{place} text": texts}
+    hashes = pd.util.hash_pandas_object(pd.DataFrame(parts, index=frame.index), index=False)
     repeats = hashes.groupby(hashes).cumcount().to_numpy(dtype=np.uint64)
     mixed: npt.NDArray[np.int64] = (hashes.to_numpy() + repeats * np.uint64(0x9E3779B97F4A7C15)).view(
         np.int64

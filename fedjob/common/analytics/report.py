@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.analytics.cells import SEPARATOR
-from fedjob.common.analytics.columns import category_text, category_value, in_order
+from fedjob.common.analytics.columns import SEPARATOR, category_text, category_value, in_order
 from fedjob.common.analytics.quantiles import Bracket, ranks_of
 
 if TYPE_CHECKING:
@@ -110,7 +109,10 @@ def joint_table(statistics: Statistics, sums: Mapping[str, Any], *, scaled: bool
         ]
         for i, name in enumerate(names):
             values = (
-                [_ratio(square[i][j], math.sqrt(square[i][i] * square[j][j])) for j in range(len(names))]
+                [
+                    _ratio(square[i][j], math.sqrt(max(0.0, square[i][i]) * max(0.0, square[j][j])))
+                    for j in range(len(names))
+                ]
                 if scaled
                 else square[i]
             )

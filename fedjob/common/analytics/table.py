@@ -68,6 +68,8 @@ def opened_table(local: Local) -> Iterator[Table]:
         NodeFailure: `columns`, it is no table; `min_rows`, the owner sets a minimum, and what prepares the rows
             hides which they are.
     """
+    if local.data is None:
+        raise NodeFailure(local.node, "columns", "the job has no data: give it a table, data=...")
     try:
         frame = local.data.frame().reset_index(drop=True)
     except SpecError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,6 +130,15 @@ def test_a_row_that_was_taken_out_is_not_told_by_its_absence(tmp_path: Path) -> 
     assert ask(book, frame, list(range(10)))
     assert not ask(book, frame.drop(index=4), list(range(9)))
     assert ask(book, frame.drop(index=[4, 5, 6]), list(range(7)))
+
+
+@pytest.mark.parametrize("odd", [None, 1.5, "unknown"], ids=str)
+def test_a_new_row_that_changes_the_type_of_a_column_makes_no_other_row_new(odd: Any) -> None:
+    before = pd.DataFrame({"age": [60, 61, 62], "sex": ["f", None, "m"]})
+    after = pd.DataFrame({"age": [60, 61, 62, odd], "sex": ["f", None, "m", "f"]})
+    texts = after.assign(age=after["age"].astype(str))
+    assert row_ids(after)[:3].tolist() == row_ids(before).tolist()
+    assert row_ids(texts)[:3].tolist() == row_ids(before).tolist()
 
 
 def test_equal_rows_are_told_apart() -> None:
