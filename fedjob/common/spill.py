@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.contribution import Contribution
+from fedjob.common.errors import EncodeError
 from fedjob.common.params import FileParams, is_params, save_params
 
 
@@ -26,8 +27,14 @@ class Spill(Sequence[Contribution]):
         folder.mkdir(parents=True)
 
     def put(self, place: int, part: Contribution) -> None:
-        """Keep a contribution; `place` is that of its first item."""
+        """Keep a contribution; `place` is that of its first item.
+
+        Raises:
+            EncodeError: it is not plain data or named tensors.
+        """
         value = part.value
+        if part.aux:
+            raise EncodeError("what is computed in batches has no auxiliary variables")
         if has_tensors := is_params(value):
             save_params(value, self._folder / f"{place}.safetensors")
             value = None

@@ -54,22 +54,22 @@ class Ledger:
         whose = (subject_of(task), task.dataset, task.project)
         now = time.time()
         for item, mtime, hash_ in items["processed"]:
-            self._forget(whose, item)
+            self._forget("failed", whose, item)
             self._database.execute(
-                "INSERT INTO processed VALUES (?, ?, ?, ?, ?, ?, ?)", (*whose, item, mtime, hash_, now)
+                "INSERT OR REPLACE INTO processed VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*whose, item, mtime, hash_, now),
             )
         for item, mtime, hash_, why in items["failed"]:
-            self._forget(whose, item)
+            self._forget("processed", whose, item)
             self._database.execute(
-                "INSERT INTO failed VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*whose, item, mtime, hash_, why, now)
+                "INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*whose, item, mtime, hash_, why, now),
             )
 
-    def _forget(self, whose: tuple[str, str, str], item: str) -> None:
-        for table in _TABLES:
-            self._database.execute(
-                f"DELETE FROM {table} WHERE plan = ? AND dataset = ? AND project = ? AND item = ?",
-                (*whose, item),
-            )
+    def _forget(self, table: str, whose: tuple[str, str, str], item: str) -> None:
+        self._database.execute(
+            f"DELETE FROM {table} WHERE plan = ? AND dataset = ? AND project = ? AND item = ?", (*whose, item)
+        )
 
 
 def read_items(folder: Path) -> dict[str, list[list[Any]]]:
