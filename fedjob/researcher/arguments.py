@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.folds import FOLDS
-from fedjob.common.folds.base import Fold, check_nodes
+from fedjob.common.folds.base import Fold
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
-from fedjob.common.needs import read_need
 from fedjob.common.plans.args import merged_args
 from fedjob.common.plans.source import PlanSource
 from fedjob.common.plans.step import check_split
@@ -24,12 +23,19 @@ from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.fedopt import with_optimizer
 from fedjob.common.protocols.steps import Steps
-from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.quorum import ALL, Quorum
-from fedjob.common.types import check_party, new_job_id
-from fedjob.researcher.components import fold_of, selector_of, to_part
+from fedjob.common.types import new_job_id
+from fedjob.researcher.checked import (
+    checked_guard,
+    checked_items,
+    checked_quorum,
+    checked_resources,
+    checked_watchers,
+)
+from fedjob.researcher.components import to_part
 from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
 from fedjob.researcher.eachargs import checked_each
+from fedjob.researcher.enough import check_enough, check_selector
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.operation import Operation, read_args, read_operation
@@ -204,34 +210,6 @@ def _nodes_with_plans(nodes: Sequence[str] | str | None, deployed: DeployMap) ->
     return named if nodes is None else nodes
 
 
-def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
-    """Refuse settings of a fold or a selector that need more nodes than a job can have.
-
-    Args:
-        found: says which nodes were counted.
-
-    Raises:
-        SpecError: they do.
-    """
-    if (fold := fold_of(spec.fold)) is not None:
-        check_nodes(fold, num_nodes, found)
-    selector = selector_of(spec.selector)
-    if num_nodes < selector.min_nodes:
-        raise SpecError(f"{selector!r} needs {selector.min_nodes} nodes or more, but {found}")
-
-
-def check_selector(spec: JobSpec, protocol: FederatedProtocol) -> None:
-    """Refuse a selector that asks for losses where nothing is trained.
-
-    Raises:
-        SpecError: it does.
-    """
-    if selector_of(spec.selector).asks_losses and not isinstance(protocol, TrainingProtocol):
-        raise SpecError(
-            f"{spec.selector.name} goes by the losses of a model, and {protocol.name} trains none: choose another selector"
-        )
-
-
 def travels(hook: Hook) -> bool:
     """Whether a hook can be built again from data; others live in the process that defined them."""
     return hook.name in HOOKS.names()
@@ -304,34 +282,6 @@ def _owner(owner: Mapping[str, str] | None, settings: ResearcherConfig) -> dict[
     return given
 
 
-def checked_guard(guard: Any) -> dict[str, Any]:
-    """Return a guard as a spec keeps it.
-
-    Raises:
-        SpecError: it is none.
-    """
-    if guard is not None and not isinstance(guard, Guard):
-        raise SpecError(f"guard is a Guard(max_norm=...) or None, not {guard!r}")
-    plain: dict[str, Any] = {} if guard is None else to_plain(guard)
-    return plain
-
-
-def checked_quorum(quorum: Any) -> dict[str, Any]:
-    """Return a quorum as a spec keeps it.
-
-    Raises:
-        SpecError: it is none.
-    """
-    if not isinstance(quorum, Quorum):
-        raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
-    return {
-        "required": ALL if quorum.required == ALL else list(quorum.required),
-        "min_nodes": quorum.min_nodes,
-        "deadline_s": quorum.deadline_s,
-        "grants_deadline_s": quorum.grants_deadline_s,
-    }
-
-
 def _check_batches(protocol: FederatedProtocol, items: Items, split: Any) -> None:
     """Raise what a protocol can't do with its items."""
     if (items.batch is not None or items.tolerate != 0) and not protocol.batched_steps:
@@ -340,46 +290,3 @@ def _check_batches(protocol: FederatedProtocol, items: Items, split: Any) -> Non
         )
     if split is not None and not isinstance(protocol, Steps):
         raise SpecError(f"split is for a Plan; with {protocol.name} say test_ratio in training_args")
-
-
-def checked_items(items: Any) -> Items:
-    """Return which items a job is computed on; None is all of them, in one batch.
-
-    Raises:
-        SpecError: it is no `Items`.
-    """
-    if items is not None and not isinstance(items, Items):
-        raise SpecError(
-            f"items is Items(only=..., limit=..., batch=..., tolerate=..., retry_failed=...), not {items!r}"
-        )
-    return items or Items()
-
-
-def checked_resources(resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Return resources per node; what is given for no node in particular is the default of all.
-
-    Raises:
-        SpecError: they are not plain, or a node's name is none.
-    """
-    plain = plain_args("resources", resources)
-    if plain and not any(isinstance(value, dict) for value in plain.values()):
-        plain = {"default": plain}
-    for node, wanted in plain.items():
-        check_party(node)
-        if not isinstance(wanted, dict):
-            raise SpecError(
-                f"resources[{node!r}] is a map such as {{'gpus': 1, 'memory': '8Gi'}}, not {wanted!r}"
-            )
-        read_need(wanted)
-    return plain
-
-
-def checked_watchers(watchers: Sequence[str]) -> list[str]:
-    """Return parties that may follow a job.
-
-    Raises:
-        SpecError: one is no party's name.
-    """
-    if isinstance(watchers, str):
-        raise SpecError(f"watchers is a list of parties: watchers=[{watchers!r}]")
-    return [check_party(party) for party in watchers]

@@ -18,14 +18,13 @@ from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.fedopt import with_optimizer
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
-from fedjob.researcher.arguments import (
-    check_hook,
+from fedjob.researcher.arguments import check_hook, travels
+from fedjob.researcher.checked import (
     checked_guard,
     checked_items,
     checked_quorum,
     checked_resources,
     checked_watchers,
-    travels,
 )
 from fedjob.researcher.components import to_part
 from fedjob.researcher.eachargs import checked_each

@@ -28,7 +28,6 @@ from fedjob.researcher.arguments import (
     LOCAL,
     Defined,
     as_asked,
-    check_enough,
     check_hook,
     content_hash,
     define,
@@ -45,6 +44,7 @@ from fedjob.researcher.coordination import coordinate_of
 from fedjob.researcher.datasets import check_names, resolve, resolve_local
 from fedjob.researcher.definition import open_definition
 from fedjob.researcher.deployment import restore_plans, write_plans
+from fedjob.researcher.enough import check_enough
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.home import home_path, job_folder
 from fedjob.researcher.hooks import HOOKS
