@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ class BenchFederation:
 
 @contextmanager
 def federation(num_nodes: int, *, broker_kind: str = "auto", threads: int = 1) -> Iterator[BenchFederation]:
-    """Start a hub and nodes with one small dataset each; end them all at the end."""
+    """Start a hub and nodes with one small dataset each; end them all at the end, also at SIGTERM."""
+    signal.signal(signal.SIGTERM, _leave)
     with tempfile.TemporaryDirectory(prefix="fedjob-bench-") as folder:
         root = Path(folder)
         np.savez(root / "points.npz", x=np.zeros((8, 4)), y=np.zeros(8, dtype=np.int64))
@@ -55,6 +57,11 @@ def federation(num_nodes: int, *, broker_kind: str = "auto", threads: int = 1) -
                 node.wait_for("node ready")
             with connect(hub=ready[1], home=root / "researcher", id="bench") as session:
                 yield BenchFederation(root, session, hub, nodes, ready[2])
+
+
+def _leave(*_: object) -> None:
+    """End as Ctrl-C does: what was started is ended on the way out."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def spread(values: list[float], unit: str = "ms", scale: float = 1000.0) -> str:

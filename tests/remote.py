@@ -123,6 +123,15 @@ def fails(dataset):  # type: ignore[no-untyped-def]
 
 
 @fedjob.function
+def fails_later(dataset, seconds):  # type: ignore[no-untyped-def]
+    """Stumble after a while."""
+    import time
+
+    time.sleep(seconds)
+    raise ValueError("no luck")
+
+
+@fedjob.function
 def nothing_needed(dataset, word):  # type: ignore[no-untyped-def]
     """Work without data."""
     return [dataset is None, word]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.protocols.steps import SETUP
@@ -19,19 +19,24 @@ SHARED_REASONS = frozenset(
 """What a job failed for where all of its nodes failed for it: it says more than that too few are left."""
 
 
-def reason_of_quorum(left_out: Mapping[str, str], *, first: bool, step: str) -> str:
+def reason_of_quorum(
+    left_out: Mapping[str, str], *, first: bool, step: str, required: Collection[str] = ()
+) -> str:
     """Return why a job ends whose quorum can't be met.
 
     Args:
         left_out: node -> reason, of the ask that failed.
         first: no round was committed before.
         step: of that ask.
+        required: nodes that the quorum can't do without: where code raised at one, that says it.
     """
     words = {reason.partition(":")[0] for reason in left_out.values()}
     if step == SETUP and words <= _TOO_LATE:
         return "start_timeout"
     if len(words) == 1 and words <= SHARED_REASONS:
         return words.pop()
+    if any(left_out.get(node, "").partition(":")[0] == "exception" for node in required):
+        return "exception"
     return "start" if first and words & SETUP_REASONS else "quorum_lost"
 
 

@@ -102,6 +102,11 @@ class Looking(Listening):
         return self.record.asked.get("data")
 
     @property
+    def preprocess(self) -> list[list[dict[str, Any]]]:
+        """The steps that nodes run before the plan sees the data: no list, one for all datasets, or one for each."""
+        return [[dict(step) for step in steps] for steps in self._spec.preprocess]
+
+    @property
     def plan(self) -> str:
         """The plan: its class, and the sha256 of the text that nodes run."""
         return f"{self._spec.plan_entry}@{self._spec.plan_hash}"

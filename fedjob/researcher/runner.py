@@ -240,7 +240,12 @@ class Runner:
         if isinstance(error, KeyboardInterrupt):
             return "killed" if inbox.asked(self.folder) == inbox.KILL else "interrupted"
         if isinstance(error, QuorumNotReached) and error.reason == "quorum_lost":
-            return reason_of_quorum(error.left_out, first=self.position.round == 0, step=self._step)
+            return reason_of_quorum(
+                error.left_out,
+                first=self.position.round == 0,
+                step=self._step,
+                required=self.spec.the_quorum.required,
+            )
         return str(getattr(error, "reason", "exception"))
 
     def _ended_by(self, error: BaseException) -> BaseException:

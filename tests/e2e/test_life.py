@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -17,32 +18,12 @@ from tests.data import TRAINING, make_points
 from tests.e2e.federation import PATIENCE_S, Federation, preferred_kind
 from tests.plans import Linear, Raises, Tiny
 from tests.processes import wait_until
+from tests.slow import slow_plan
+from tests.slow import until as until_within
 
 pytestmark = pytest.mark.timeout(400)
 
-SLOW = """\
-import time
-
-import torch
-from fedjob import TorchPlan
-
-
-class Slow(TorchPlan):
-    def init_model(self, model_args):
-        return torch.nn.Linear(4, 2)
-
-    def init_optimizer(self, model, training_args):
-        return torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def training_data(self, dataset, training_args):
-        inputs, targets = dataset.arrays()
-        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
-
-    def training_step(self, model, batch):
-        time.sleep({seconds})
-        inputs, targets = batch
-        return torch.nn.functional.cross_entropy(model(inputs), targets)
-"""
+until = partial(until_within, timeout_s=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +40,7 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 
 def make(fed: Federation, nodes: list[str] | None = None, home: str = "lab", **changes: object) -> Job:
     if "slow" in changes:
-        seconds = changes.pop("slow")
-        plan = fed.folder / f"slow_{seconds}.py"
-        plan.write_text(SLOW.replace("{seconds}", str(seconds)))
-        changes |= {"training_plan": f"{plan}:Slow"}
+        changes["training_plan"] = slow_plan(fed.folder, changes.pop("slow"))  # type: ignore[arg-type]
     arguments: dict[str, object] = {
         "training_plan": Tiny,
         "data": "points",
@@ -73,10 +51,6 @@ def make(fed: Federation, nodes: list[str] | None = None, home: str = "lab", **c
         "session": fed.session(home),
     }
     return Job(FedAvg(), **{**arguments, **changes})  # type: ignore[arg-type]
-
-
-def until(job: Job, *states: str) -> None:
-    wait_until(lambda: job.state in states, timeout_s=PATIENCE_S, what=f"{job!r} to be {' or '.join(states)}")
 
 
 @pytest.mark.feature("TB-49", "TB-50", "TB-07", "NV-42", "NV-43", "NV-44", "NV-45", "PS-24")
@@ -151,7 +125,7 @@ def test_a_killed_job_frees_the_nodes_processes_and_leaves_no_objects(fed: Feder
     assert (caught.value.outcome, caught.value.reason) == ("killed", "killed")
 
 
-@pytest.mark.feature("NV-48", "NV-59")
+@pytest.mark.feature("NV-59")
 def test_code_that_raises_at_a_required_node_fails_the_job_for_good(fed: Federation) -> None:
     job = make(fed, training_plan=Raises).submit()
     with pytest.raises(JobFailed) as caught:

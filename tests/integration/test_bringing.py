@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fedjob import Job, JobFailed
-from fedjob.common.errors import DecodeError, ObjectTooLarge, SpecError
+from fedjob.common.errors import DecodeError, ObjectMissing, ObjectTooLarge, SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.packing import pack_data, unpack_data
 from fedjob.common.repository.parts import ref_of
@@ -121,13 +121,19 @@ def test_what_is_brought_is_at_the_hub_while_the_job_runs_and_not_after(
     session: Session, federation: Federation, tmp_path: Path, end: str
 ) -> None:
     path = write_table(tmp_path / "local.csv", A=[1, 2])
-    function = (
-        remote.fails if end == "failed" else remote.waits.bind(seconds=60.0 if end == "killed" else 1.5)
-    )
+    function = {
+        "completed": remote.waits.bind(seconds=1.5),
+        "failed": remote.fails_later.bind(seconds=1.5),
+        "killed": remote.waits.bind(seconds=60.0),
+    }[end]
     job = Job(function, data=path, nodes=["node1"], session=session)
     ref = ref_of(JobFolder(job.folder).brought)
-    seen: list[bool] = []
-    hook = threading.Thread(target=lambda: _look(job, lambda: seen.append(session.repository.exists(ref))))
+    seen: list[int] = []
+
+    def get() -> int:
+        return len(session.repository.get_bytes(ref, limit_bytes=1 << 20))
+
+    hook = threading.Thread(target=lambda: _look(job, lambda: seen.append(get())))
     hook.start()
     if end == "killed":
         killer = threading.Thread(target=lambda: _look(job, job.kill))
@@ -142,8 +148,9 @@ def test_what_is_brought_is_at_the_hub_while_the_job_runs_and_not_after(
         job.run(progress=False)
     hook.join(20)
     assert job.state == end
-    assert seen == [True] or end == "failed"
-    assert not session.repository.exists(ref)
+    assert seen == [ref.size_bytes]
+    with pytest.raises(ObjectMissing):
+        get()
     wait_for(lambda: not (federation.nodes[0].home.brought / job.id).exists())
 
 

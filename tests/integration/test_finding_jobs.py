@@ -220,7 +220,7 @@ def test_a_thousand_jobs_are_listed_in_half_a_second(make: Callable[..., Job], h
     assert min(took) < 0.5, took
 
 
-@pytest.mark.feature("TB-06", "TB-08", "TB-17")
+@pytest.mark.feature("TB-08", "TB-17")
 def test_a_wrong_definition_raises_and_leaves_nothing(make: Callable[..., Job], home: Home) -> None:
     with pytest.raises(SpecError, match="plan"):
         make(training_plan=42)

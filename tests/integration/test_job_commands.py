@@ -19,6 +19,7 @@ import pytest
 
 from tests.data import make_points
 from tests.processes import wait_until
+from tests.slow import slow_plan
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,35 +27,12 @@ FEDJOB = str(Path(sys.executable).with_name("fedjob"))
 PATIENCE_S = 90.0
 
 SCRIPT = """\
-import os
-import time
+from fedjob import FedAvg, Job
 
-import torch
-from fedjob import FedAvg, Job, TorchPlan
-
-
-class Naps(TorchPlan):
-    def init_model(self, model_args):
-        return torch.nn.Linear(4, 2)
-
-    def init_optimizer(self, model, training_args):
-        return torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def training_data(self, dataset, training_args):
-        inputs, targets = dataset.arrays()
-        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
-
-    def training_step(self, model, batch):
-        time.sleep(self.ctx.seed * 0 + NAP_S)
-        inputs, targets = batch
-        return torch.nn.functional.cross_entropy(model(inputs), targets)
-
-
-NAP_S = {nap_s}
 print("defining")
 job = Job(
     FedAvg(),
-    training_plan=Naps,
+    training_plan={plan!r},
     data={data!r},
     nodes="local",
     training_args={{"num_updates": {updates}, "batch_size": 16}},
@@ -88,7 +66,12 @@ class Shell:
         path = self.folder / file
         path.write_text(
             SCRIPT.format(
-                nap_s=nap_s, updates=updates, data=self.data, name=name, project=project, rounds=rounds
+                plan=slow_plan(self.folder, nap_s),
+                updates=updates,
+                data=self.data,
+                name=name,
+                project=project,
+                rounds=rounds,
             )
         )
         return str(path)

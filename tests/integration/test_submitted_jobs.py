@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from fedjob import EarlyStopping, FedAvg, Hook, Job, JobFailed
+from fedjob import Cast, EarlyStopping, FedAvg, Hook, Job, JobFailed
+from fedjob.cli import cli
 from fedjob.common.config import set_config
 from fedjob.common.errors import (
     NoSuchJob,
@@ -27,38 +30,32 @@ from fedjob.common.errors import (
     WaitTimeout,
 )
 from fedjob.researcher.breakpoints import hash_file
+from fedjob.researcher.noticing import notice
 from fedjob.researcher.settings import ResearcherConfig
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Raises, Tiny
 from tests.processes import wait_until
+from tests.slow import slow_plan
+from tests.slow import until as until_within
 
 pytestmark = pytest.mark.timeout(300)
 
-PATIENCE_S = 90.0
+SEEN = ("id", "name", "params", "created", "owner", "data", "preprocess", "plan")
+LOOKING = f"""
+import json, sys
+from pathlib import Path
+from fedjob.researcher.homejobs import HomeJobs
 
-SLOW = """\
-import time
+class Home(HomeJobs):
+    home = Path(sys.argv[1])
 
-import torch
-from fedjob import TorchPlan
-
-
-class Slow(TorchPlan):
-    def init_model(self, model_args):
-        return torch.nn.Linear(4, 2)
-
-    def init_optimizer(self, model, training_args):
-        return torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def training_data(self, dataset, training_args):
-        inputs, targets = dataset.arrays()
-        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
-
-    def training_step(self, model, batch):
-        time.sleep({seconds})
-        inputs, targets = batch
-        return torch.nn.functional.cross_entropy(model(inputs), targets)
+kept, drafted = Home().find(id=sys.argv[2]).wait(silent=True), Home().find(id=sys.argv[3], state="draft")
+seen = [{{name: str(getattr(job, name)) for name in {SEEN!r}}} for job in (kept, drafted)]
+print(json.dumps([kept.state, *seen]))
 """
+
+PATIENCE_S = 90.0
+until = partial(until_within, timeout_s=PATIENCE_S)
 
 
 @pytest.fixture
@@ -82,10 +79,7 @@ def make(tmp_path: Path, home: Path) -> Callable[..., Job]:
 
     def make_job(**changes: object) -> Job:
         if "slow" in changes:
-            seconds = changes.pop("slow")
-            plan = tmp_path / f"slow_{seconds}.py"
-            plan.write_text(SLOW.replace("{seconds}", str(seconds)))
-            changes["training_plan"] = f"{plan}:Slow"
+            changes["training_plan"] = slow_plan(tmp_path, changes.pop("slow"))  # type: ignore[arg-type]
             changes["training_args"] = {"num_updates": 300, "batch_size": 16}
         arguments: dict[str, object] = {
             "training_plan": Tiny,
@@ -111,10 +105,6 @@ def runner_of(job: Job) -> int:
     return job._folder.holder()
 
 
-def until(job: Job, *states: str) -> None:
-    wait_until(lambda: job.state in states, timeout_s=PATIENCE_S, what=f"{job!r} to be {' or '.join(states)}")
-
-
 def python(text: str, *arguments: str, cwd: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, cwd=cwd
@@ -125,24 +115,24 @@ def python(text: str, *arguments: str, cwd: Path) -> str:
 
 @pytest.mark.feature("PS-01", "PS-02", "PS-32", "TB-22", "TB-23", "TB-34", "PS-42", "NV-21", "NV-36", "NV-41")
 def test_a_submitted_job_outlives_the_process_that_made_it_and_ends_as_a_run_does(
-    make: Callable[..., Job], tmp_path: Path
+    make: Callable[..., Job], tmp_path: Path, home: Path
 ) -> None:
     ran = make()
     ran.run(progress=False)
     job = make(props={"ticket": "X-1"}, name="kept")
+    drafted = make(preprocess=[Cast(["age"], "int")], model_args={"width": 3}, owner={"org": "acme"})
     began = time.monotonic()
     assert job.submit() is job
     assert time.monotonic() - began < 1.0
     assert job
     assert job.state in ("waiting", "queued", "starting", "running")
-    other = "import sys; from fedjob import Job; print(Job.open(sys.argv[1]).wait(silent=True).state)"
-    assert python(other, str(job.folder), cwd=tmp_path) == "completed"
+    state, *seen = json.loads(python(LOOKING, str(home), job.id, drafted.id, cwd=tmp_path))
+    assert state == "completed"
+    assert seen == [{name: str(getattr(one, name)) for name in SEEN} for one in (job, drafted)]
+    assert "cast" in seen[1]["preprocess"]
     assert job.success
     assert digest(job) == digest(ran)
     assert set(job.result.params) == set(ran.result.params)
-    again = Job.open(job.folder)
-    for name in ("id", "name", "params", "created", "owner", "data", "plan", "props"):
-        assert getattr(again, name) == getattr(job, name), name
     record = job.record
     assert record.created <= record.submitted <= record.started <= record.finished
     assert record.created.endswith("Z")
@@ -179,7 +169,9 @@ def test_waiting_tells_on_stderr_and_ends_with_the_jobs_end_or_with_the_time(
 def test_a_job_is_killed_from_another_process_wherever_it_stands(
     make: Callable[..., Job], tmp_path: Path
 ) -> None:
-    job = make(slow=60).submit()
+    points = str(make_points(tmp_path / "private.npz", 60, 2))
+    mocks = {"path": points, "mock": str(make_points(tmp_path / "mock.npz", 60, 3))}
+    job = make(slow=60, data=mocks, use="mock").submit()
     until(job, "running")
     runner = runner_of(job)
     time.sleep(1.0)  # deep in the plan's own code
@@ -275,7 +267,7 @@ def test_a_restart_may_begin_at_an_older_breakpoint_and_go_further(make: Callabl
         job.restart(breakpoint=four.breakpoints[0])
 
 
-@pytest.mark.feature("NV-16", "TB-06")
+@pytest.mark.feature("NV-16")
 def test_a_clone_keeps_every_field_but_those_that_are_named(make: Callable[..., Job], tmp_path: Path) -> None:
     job = make(slow=0.001, rounds=1, name="first", props={"a": 1}, hooks=[EarlyStopping("loss")])
     (tmp_path / "slow_0.001.py").unlink()
@@ -412,16 +404,50 @@ except (JobFailed, OSError) as error:
     assert digest(job) == digest(whole)
 
 
+CRASHING = """
+import os, sys
+from fedjob import Hook, Job
+
+class Crash(Hook):
+    def event(self, event):
+        if event.type == sys.argv[2] and (event.type != "state" or event.body["state"] == "completed") and not event.node:
+            os._exit(9)
+
+job = Job.open(sys.argv[1])
+job._hooks = (Crash(),)
+job.run(progress=False)
+"""
+
+
 @pytest.mark.feature("PS-10")
-def test_a_job_is_never_completed_without_a_readable_result(make: Callable[..., Job]) -> None:
-    for wait_s in (0.0, 0.05, 0.1):
-        job = make(rounds=3).submit()
-        wait_until(lambda job=job: job.breakpoints, timeout_s=PATIENCE_S, what="a round")  # type: ignore[misc]
-        time.sleep(wait_s)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(job._folder.holder(), signal.SIGKILL)
-        wait_until(lambda job=job: job.finished, timeout_s=PATIENCE_S, what="an end")  # type: ignore[misc]
-        if job.success:
-            assert job.result.params
-        else:
-            assert job.state == "lost"
+@pytest.mark.parametrize(
+    ("point", "ends_as"), [("breakpoint", "lost"), ("result", "lost"), ("state", "completed")]
+)
+def test_a_job_is_never_completed_without_a_readable_result(
+    make: Callable[..., Job], tmp_path: Path, point: str, ends_as: str
+) -> None:
+    """It is killed with its last round saved, with its result saved, and as soon as it is completed."""
+    job = make(rounds=1)
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHING, str(job.folder), point], timeout=PATIENCE_S, cwd=tmp_path
+    )
+    assert done.returncode == 9
+    assert notice(job._folder).state == ends_as
+    if ends_as == "completed":
+        assert job.result.params
+    else:
+        with pytest.raises(NotReady):
+            _ = job.result
+
+
+@pytest.mark.feature("BF-37")
+def test_the_command_line_submits_a_job_as_text(make: Callable[..., Job], home: Path, tmp_path: Path) -> None:
+    draft = make(rounds=1, name="as text")
+    draft.to_json(tmp_path / "job.json")
+    done = CliRunner().invoke(cli, ["job", "submit", str(tmp_path / "job.json"), "--home", str(home)])
+    assert done.exit_code == 0, done.output
+    job = Job.open(home / "jobs" / done.output.strip())
+    assert job.id != draft.id
+    assert job.wait(timeout_s=PATIENCE_S, silent=True).success
+    draft.run(progress=False)
+    assert digest(job) == digest(draft)
