@@ -206,31 +206,34 @@ class ByHand(ABC):
                 "update_parameters takes params or filename: both were given, expected at most one"
             )
         runner = self._opened()
-        position = runner.position
-        gathered = self._gathered
-        if gathered is None and params is None and filename is None:
+        position, gathered = runner.position, self._gathered
+        given = self._given(params if params is not None else filename)
+        if given is None and gathered is None:
             current = position.state["params"]
             current.ref = current.ref or runner.gatherer.publish(current.path)
             return str(current.path), current.ref
-        if params is not None or filename is not None:
-            from fedjob.researcher.beginning import first_params
-
-            given = first_params(params if params is not None else filename, self._plan)
-            path = self._folder.make_spool(position.round + 1) / "given.safetensors"
-            path.unlink(missing_ok=True)
-            save_params(given, path)
-            if gathered is None:
-                gathered = Gathered(total=Contribution(FileParams(path)), replies={}, left_out={})
-            else:
-                gathered = replace(gathered, total=replace(gathered.total, value=FileParams(path)))
-        assert gathered is not None
+        if gathered is None:
+            gathered = Gathered(total=Contribution(given), replies={}, left_out={})
         state = runner.protocol.finish({**position.state, "round": position.round}, gathered)
+        if given is not None:  # as they are, whatever the protocol makes of a total
+            state = {**state, "params": given}
         position = replace(position, state=state, round=position.round + 1)
         runner.position = self._position = runner.commit(position, gathered)
         self._gathered = None
         current = runner.position.state["params"]
         current.ref = current.ref or runner.gatherer.publish(current.path)
         return str(current.path), current.ref
+
+    def _given(self, params: Mapping[str, Any] | str | Path | None) -> FileParams | None:
+        """Put parameters of the researcher's into the spool of the round that they complete."""
+        if params is None:
+            return None
+        from fedjob.researcher.beginning import first_params
+
+        path = self._folder.make_spool(self._opened().position.round + 1) / "given.safetensors"
+        path.unlink(missing_ok=True)
+        save_params(first_params(params, self._plan), path)
+        return FileParams(path)
 
     def save_state_breakpoint(self, path: str | Path) -> Path:
         """Write a breakpoint of the current position into a new folder at `path`."""

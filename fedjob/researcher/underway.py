@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fedjob.common.durable import link_or_copy
+from fedjob.common.durable import link_or_copy, write_atomic
 from fedjob.common.messages import Task
 from fedjob.common.types import Ref
 from fedjob.researcher.folder import JobFolder
@@ -46,7 +46,7 @@ def hold(folder: JobFolder, under_way: Iterable[UnderWay], sources: Mapping[Ref,
         if path.exists() or source is None:
             continue
         if isinstance(source, bytes):
-            path.write_bytes(source)
+            write_atomic(path, source)
         else:
             link_or_copy(source, path)
 

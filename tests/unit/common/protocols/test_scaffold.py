@@ -168,6 +168,7 @@ def test_by_hand_the_replies_carry_the_auxiliary_variables_apart_from_the_parame
     job.start_nodes_training_round(2)
     job.update_parameters({"weight": torch.full((1, 1), 7.0)})
     job.close()
+    assert weight_of(job) == 7.0  # as they were given, whatever the server's step
 
 
 def test_a_node_that_was_left_out_moves_the_common_control_by_its_share(
