@@ -24,6 +24,7 @@ import numpy as np
 
 from fedjob.common.analytics.columns import Floats, check_names
 from fedjob.common.analytics.design import Design
+from fedjob.common.analytics.model_tables import centre_table
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import SpecError
 from fedjob.common.protocols.base import Instruction, State
@@ -127,14 +128,9 @@ class KMeans(ModelProtocol):
         }
 
     def result(self, model: State, design: Design) -> dict[str, Any]:
-        import pandas as pd
-
         centres = np.asarray(model["centres"]) * np.asarray(design.scales) + np.asarray(design.means)
-        table = pd.DataFrame(centres, columns=list(self.features))
-        table.insert(0, "cluster", range(self.clusters))
-        table["rows"] = model["sizes"]
         return {
-            "centres": table,
+            "centres": centre_table(self.features, centres, model["sizes"]),
             "inertia": model["inertia"] if math.isfinite(model["inertia"]) else math.nan,
             "steps": model["steps"],
             "withheld": model["withheld"],

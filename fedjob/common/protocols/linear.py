@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fedjob.common.analytics.coefficients import coefficient_table
 from fedjob.common.analytics.columns import Floats, check_names
 from fedjob.common.analytics.design import INTERCEPT, Design
+from fedjob.common.analytics.model_tables import coefficient_table, estimate_table
 from fedjob.common.analytics.newton import inverse, solve
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import SpecError, Unsolvable
@@ -130,15 +130,13 @@ class Ridge(LinearRegression):
             raise SpecError(f"alpha is a finite number above 0, not {self.alpha!r}")
 
     def result(self, model: State, design: Design) -> dict[str, Any]:
-        import pandas as pd
-
         products, both = np.asarray(model["terms"]), np.asarray(model["both"])
         unscaled = self.alpha / np.square(np.asarray(design.scales))
         penalty = np.diag([0.0, *unscaled] if self.intercept else unscaled)
         found = solve(products + penalty, both)
         found, _ = design.in_their_units(found, np.zeros_like(products))
         return {
-            "coefficients": pd.DataFrame({"term": names_of(design), "estimate": found}),
+            "coefficients": estimate_table(names_of(design), found),
             "rows": model["count"],
         }
 

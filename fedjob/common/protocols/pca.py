@@ -21,6 +21,7 @@ import numpy as np
 
 from fedjob.common.analytics.columns import Floats, check_names
 from fedjob.common.analytics.design import Design
+from fedjob.common.analytics.model_tables import component_table
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import SpecError
 from fedjob.common.protocols.base import Instruction, State
@@ -81,8 +82,6 @@ class PCA(ModelProtocol):
         }
 
     def result(self, model: State, design: Design) -> dict[str, Any]:
-        import pandas as pd
-
         count, linear = model["count"], np.asarray(model["linear"])
         covariance = (np.asarray(model["products"]) - np.outer(linear, linear) / count) / (count - 1)
         scales = np.asarray(design.scales)
@@ -96,10 +95,7 @@ class PCA(ModelProtocol):
         variances, vectors = np.clip(variances[order], 0, None), vectors[:, order].T
         largest = np.abs(vectors).argmax(axis=1)
         vectors = vectors * np.sign(vectors[np.arange(len(vectors)), largest])[:, None]
-        table = pd.DataFrame(vectors, columns=list(self.features))
-        table.insert(0, "component", range(1, len(vectors) + 1))
-        table["variance"] = variances
-        table["ratio"] = variances / variances.sum()
+        table = component_table(self.features, vectors, variances)
         means = np.asarray(design.means) + linear / count * np.asarray(design.scales)
         return {
             "components": table.head(self.components or len(vectors)),

@@ -1,4 +1,4 @@
-"""The table of coefficients that every regression ends in."""
+"""The tables that models end in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CONFIDENCE = 0.975
+
+
+def estimate_table(terms: Sequence[str], found: Floats) -> pd.DataFrame:
+    """Return estimates alone, where there is no plain error to go with them."""
+    import pandas as pd
+
+    return pd.DataFrame({"term": list(terms), "estimate": found})
 
 
 def coefficient_table(
@@ -43,3 +50,24 @@ def coefficient_table(
             "high": found + reach * errors,
         }
     )
+
+
+def centre_table(features: Sequence[str], centres: Floats, sizes: Sequence[int]) -> pd.DataFrame:
+    """Return a row for each cluster: its centre, and how many rows it has."""
+    import pandas as pd
+
+    table = pd.DataFrame(centres, columns=list(features))
+    table.insert(0, "cluster", range(len(centres)))
+    table["rows"] = list(sizes)
+    return table
+
+
+def component_table(features: Sequence[str], vectors: Floats, variances: Floats) -> pd.DataFrame:
+    """Return a row for each component: its direction, its variance, and the part of all that this is."""
+    import pandas as pd
+
+    table = pd.DataFrame(vectors, columns=list(features))
+    table.insert(0, "component", range(1, len(vectors) + 1))
+    table["variance"] = variances
+    table["ratio"] = variances / variances.sum()
+    return table
