@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from fedjob.common.optimizers.base import ServerOptimizer
     from fedjob.common.plans.base import TrainingPlan
     from fedjob.common.plans.function import RemoteFunction
+    from fedjob.common.plans.step import Plan
     from fedjob.researcher.artifact import Artifact
     from fedjob.researcher.rehearsal import Rehearsal
 
@@ -87,7 +88,7 @@ class Job(Asking, Living, Looking, ByHand):
     `run`, `check` or `request`.
 
     Args:
-        operation: a protocol such as `FedAvg()`, or its name; a `@fedjob.function`; or the result of a job
+        operation: a protocol such as `FedAvg()`, or its name; a `Plan`; a `@fedjob.function`; or the result of a job
             that trained, to predict with.
         training_plan: a class, an instance, or "file.py:Class"; or a plan per node,
             `{"node-a": PlanA, "node-b": PlanB}`, see docs/scheduling.md.
@@ -143,7 +144,13 @@ class Job(Asking, Living, Looking, ByHand):
 
     def __init__(
         self,
-        operation: FederatedProtocol | RemoteFunction | JobResult | Artifact | str = "fedavg",
+        operation: FederatedProtocol
+        | Plan
+        | type[Plan]
+        | RemoteFunction
+        | JobResult
+        | Artifact
+        | str = "fedavg",
         *,
         training_plan: Any = None,
         data: Any = None,

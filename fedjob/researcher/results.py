@@ -158,6 +158,11 @@ class JobResult:
         declared = build_steps(next(iter(self._spec.preprocess), []))
         return completed(declared, build_steps(self._manifest.learned))
 
+    @property
+    def test(self) -> bool:
+        """Whether it is of a trial on few items, `Items(limit=...)`."""
+        return self._spec.items.limit is not None
+
     # -- how it came about ----------------------------------------------------------
 
     @property

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+import torch
 
-from fedjob import Items, Job, JobFailed, Quorum
+from fedjob import FedAvg, Inference, Items, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.messages import End
@@ -215,7 +217,6 @@ def test_local_and_remote_batches_give_the_same(session: Session, federation: Fe
 
 
 def test_what_a_job_cannot_do_in_batches_is_refused(session: Session) -> None:
-    from fedjob import FedAvg
     from tests.plans import Tiny
 
     with pytest.raises(SpecError, match="not computed in batches"):
@@ -267,7 +268,6 @@ def test_two_datasets_of_one_node_are_two_tasks(session: Session, federation: Fe
 def test_training_goes_on_from_a_breakpoint_over_two_datasets_of_one_node(
     session: Session, federation: Federation
 ) -> None:
-    from fedjob import FedAvg
     from tests.integration.test_jobs_over_memory import Toy
 
     node = federation.nodes[0]
@@ -335,3 +335,62 @@ def test_what_a_node_remembers_and_what_a_home_lists_is_per_project(
     with federation.nodes[0].database() as database:
         rows = database.rows("SELECT project, count(*) AS n FROM processed GROUP BY project ORDER BY project")
     assert {"hearts": 2, "lungs": 2}.items() <= {row["project"]: row["n"] for row in rows}.items()
+
+
+class Modest(TorchPlan):
+    """Refuses more rows at a time than it is told to."""
+
+    extra_args = ("most",)
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Linear(2, 1)
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = dataset.arrays()
+        if len(inputs) > training_args["most"]:
+            raise RuntimeError(f"{len(inputs)} rows are too many")
+        return torch.tensor(inputs), torch.tensor(targets)
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        inputs, targets = batch
+        return torch.nn.functional.mse_loss(model(inputs), targets)
+
+
+@pytest.mark.feature("BF-49")
+def test_a_model_predicts_in_batches_without_ever_holding_all_rows(
+    federation: Federation, tmp_path: Path
+) -> None:
+    local: dict[str, Any] = {
+        "data": federation.nodes[0].folder / "toy.npz",
+        "nodes": "local",
+        "home": tmp_path,
+    }
+    args = {"num_updates": 1, "batch_size": 5}
+    trained = Job(FedAvg(), training_plan=Modest, training_args={**args, "most": 20}, **local).run(
+        progress=False
+    )
+    whole = Job(Inference(trained), **local).run(progress=False).value
+    few = Job(Inference(trained), training_args={"most": 6}, items=Items(batch=6), **local)
+    assert numpy.allclose(few.run(progress=False).value, whole)
+    assert [body["n"] for body in told(few, "local") if "n" in body] == [1, 2, 3, 4]
+
+
+@pytest.mark.feature("BF-50")
+def test_training_can_be_tried_on_a_few_rows(federation: Federation, tmp_path: Path) -> None:
+    data = federation.nodes[0].folder / "toy.npz"
+    args = {"num_updates": 1, "batch_size": 5, "most": 5}
+    trial = Job(
+        FedAvg(),
+        training_plan=Modest,
+        training_args=args,
+        data=data,
+        nodes="local",
+        items=Items(limit=5),
+        home=tmp_path,
+    )
+    result = trial.run(progress=False)
+    assert result.test
+    assert {row.num_examples for row in result.rows} == {5}
