@@ -12,7 +12,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.readers.base import Dataset, Reader, check_path, files_of, version_of
 from fedjob.common.readers.images import IMAGE_SUFFIXES
-from fedjob.common.readers.loading import loaded_by
+from fedjob.common.readers.loading import loading_plan
 from fedjob.common.readers.medical_folder import is_medical_folder
 from fedjob.common.registry import Registry
 
@@ -122,7 +122,7 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
         path, info.get("options") or {}, name=str(info.get("name", "")), tags=tuple(info.get("tags") or ())
     )
     if info.get("loading"):
-        dataset = loaded_by(dataset, info["loading"])
+        dataset = dataset.named(loading_plan(info["loading"]))
     if not info.get("preprocess"):
         return dataset
     from fedjob.common.preprocess.prepared import prepare

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from fedjob.common.readers.loading import LoadingPlan
+
 CONTENT_HASH_BYTES = 256 * 1024 * 1024
 """Files of more than this many bytes together are told apart by sizes and times, not by content."""
 
@@ -80,6 +82,16 @@ class Dataset(ABC):
     def items(self) -> Sequence[Any]:
         """The examples, one by one."""
         return range(self.num_rows)
+
+    def named(self, plan: LoadingPlan) -> Dataset:
+        """Return these data under the names of a loading plan.
+
+        Raises:
+            SpecError: this kind of data has no such names, or not these.
+        """
+        raise SpecError(
+            f"dataset {self.name or self.path.name} has no columns or modalities for a loading plan to name"
+        )
 
     def identities(self) -> list[Identity]:
         """Return what each item is known by, in their order; here its place, and the state of all the files."""

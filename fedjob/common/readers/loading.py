@@ -7,14 +7,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import DecodeError, SpecError
-from fedjob.common.readers.table import TableDataset
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _PARTS = ("columns", "modalities")
 
@@ -40,6 +36,25 @@ class LoadingPlan:
                 raise SpecError(
                     f"a loading plan names a folder or more for each modality; {modality!r} has none"
                 )
+
+    def new_names(self, there: list[str]) -> dict[str, str]:
+        """Return name here -> name for plans, of all columns.
+
+        Raises:
+            SpecError: a column is missing, or two would have one name.
+        """
+        named = {own: given for given, own in self.columns.items()}
+        missing = [own for own in named if own not in there]
+        if missing:
+            raise SpecError(
+                f"the loading plan names the column {missing[0]!r}, which is not there; there are "
+                f"{', '.join(there)[:300]}"
+            )
+        names = {own: named.get(own, own) for own in there}
+        given = list(names.values())
+        if twice := [name for name in given if given.count(name) > 1]:
+            raise SpecError(f"with the loading plan, two columns are called {twice[0]!r}")
+        return names
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as plain data; nothing for one that says nothing."""
@@ -82,59 +97,3 @@ def read_loading_plan(path: Path) -> LoadingPlan:
     if not isinstance(plain, Mapping):
         raise SpecError(f"{path} is no loading plan: it holds a {type(plain).__name__}, not a table of names")
     return loading_plan(plain)
-
-
-class MappedTable(TableDataset):
-    """A table under the names that plans use."""
-
-    def __init__(self, source: TableDataset, columns: Mapping[str, str]) -> None:
-        super().__init__(source.path, source.options, name=source.name, tags=source.tags)
-        self._source = source
-        self._names = new_names(columns, [str(column["name"]) for column in source.columns])
-
-    @property
-    def num_rows(self) -> int:
-        return self._source.num_rows
-
-    @property
-    def columns(self) -> list[dict[str, str]]:
-        return [{**column, "name": self._names[column["name"]]} for column in self._source.columns]
-
-    def read(self) -> pd.DataFrame:
-        return self._source.frame().rename(columns=self._names)
-
-
-def new_names(columns: Mapping[str, str], there: list[str]) -> dict[str, str]:
-    """Return name here -> name for plans, of all columns.
-
-    Raises:
-        SpecError: a column is missing, or two would have one name.
-    """
-    named = {own: given for given, own in columns.items()}
-    missing = [own for own in named if own not in there]
-    if missing:
-        raise SpecError(
-            f"the loading plan names the column {missing[0]!r}, which is not there; there are {', '.join(there)[:300]}"
-        )
-    names = {own: named.get(own, own) for own in there}
-    if len(set(names.values())) < len(names):
-        twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
-        raise SpecError(f"with the loading plan, two columns are called {twice!r}")
-    return names
-
-
-def loaded_by(dataset: Any, plain: Mapping[str, Any]) -> Any:
-    """Return a dataset with the names of a loading plan.
-
-    Raises:
-        SpecError: this kind of data has no such names, or not these.
-    """
-    from fedjob.common.readers.medical_folder import MedicalFolderDataset
-
-    plan = loading_plan(plain)
-    if isinstance(dataset, MedicalFolderDataset):
-        return dataset.named(plan.columns, plan.modalities)
-    if isinstance(dataset, TableDataset) and not plan.modalities:
-        return MappedTable(dataset, plan.columns)
-    what = "modalities" if isinstance(dataset, TableDataset) else "columns or modalities"
-    raise SpecError(f"dataset {dataset.name or dataset.path.name} has no {what} for a loading plan to name")

@@ -11,7 +11,8 @@ A subject counts if it has a row and every modality.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import MissingPackage, SpecError
 from fedjob.common.readers.base import Dataset, Identity, Reader, words
+from fedjob.common.readers.loading import LoadingPlan
 from fedjob.common.readers.table import type_name
 
 if TYPE_CHECKING:
@@ -45,24 +47,18 @@ class Subject:
 class MedicalFolderDataset(Dataset):
     """Subjects, each with an image of every modality."""
 
-    _columns: Mapping[str, str] = {}
-    _modalities: Mapping[str, Sequence[str]] = {}
+    _plan: LoadingPlan = LoadingPlan()
 
-    def named(
-        self, columns: Mapping[str, str], modalities: Mapping[str, Sequence[str]]
-    ) -> MedicalFolderDataset:
-        """Return these data with the names of a loading plan, see `LoadingPlan`."""
+    def named(self, plan: LoadingPlan) -> MedicalFolderDataset:
         named = MedicalFolderDataset(self.path, self.options, name=self.name, tags=self.tags)
-        named._columns, named._modalities = columns, modalities
+        named._plan = plan
         return named
 
     @cached_property
     def modalities(self) -> dict[str, list[str]]:
         """Name for plans -> names of its folders, of which a subject has one: of the loading plan, or as found."""
         wanted = words(self.options, "modalities")
-        known = {name: list(folders) for name, folders in self._modalities.items()}
-        if not known:
-            known = {name: [name] for name in wanted or self._found()}
+        known = self._plan.modalities or {name: [name] for name in wanted or self._found()}
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise SpecError(
@@ -102,9 +98,7 @@ class MedicalFolderDataset(Dataset):
             table = pd.read_csv(file)
         except (ValueError, OSError) as error:
             raise SpecError(f"{file} can't be read as csv: {error}") from error
-        from fedjob.common.readers.loading import new_names
-
-        table = table.rename(columns=new_names(self._columns, [str(name) for name in table]))
+        table = table.rename(columns=self._plan.new_names([str(name) for name in table]))
         index = self.options.get("subject", str(table.columns[0]))
         if index not in table.columns:
             raise SpecError(f"{file.name} has no column {index!r}; it has {', '.join(map(str, table))}")
@@ -224,7 +218,7 @@ class MedicalFolderDataset(Dataset):
         return found
 
     def take(self, places: Sequence[int]) -> MedicalFolderDataset:
-        taken = self.named(self._columns, self._modalities)
+        taken = self.named(self._plan)
         taken.__dict__.update(modalities=self.modalities, items=[self.items[place] for place in places])
         return taken
 
@@ -255,18 +249,15 @@ def _nibabel() -> Any:
     return nibabel
 
 
-class _reading:
-    """Turns what nibabel raises over a file into one error that names it."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, (SpecError, MissingPackage)):
-            raise SpecError(f"{self._file} can't be read as NIfTI: {type(error).__name__}") from error
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn what nibabel raises over a file into one error that names it."""
+    try:
+        yield
+    except MissingPackage:
+        raise
+    except Exception as error:  # a file's bytes may upset a parser in any way
+        raise SpecError(f"{file} can't be read as NIfTI: {type(error).__name__}") from error
 
 
 class MedicalFolderReader(Reader):

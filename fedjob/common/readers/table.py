@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from fedjob.common.readers.loading import LoadingPlan
+
 
 class TableDataset(Dataset):
     """A table in a file, or in several of one form in a folder, which are read as one in the order of their names.
@@ -120,8 +122,33 @@ class TableDataset(Dataset):
             for value, count in zip(hashes.tolist(), counts.tolist(), strict=True)
         ]
 
+    def named(self, plan: LoadingPlan) -> TableDataset:
+        if plan.modalities:
+            raise SpecError(f"dataset {self.name or self.path.name} is a table: it has no modalities to name")
+        return _NamedTable(self, plan)
+
     def take(self, places: Sequence[int]) -> TableDataset:
         return _TakenTable(self, places)
+
+
+class _NamedTable(TableDataset):
+    """A table under the names of a loading plan."""
+
+    def __init__(self, source: TableDataset, plan: LoadingPlan) -> None:
+        super().__init__(source.path, source.options, name=source.name, tags=source.tags)
+        self._source = source
+        self._names = plan.new_names([str(column["name"]) for column in source.columns])
+
+    @property
+    def num_rows(self) -> int:
+        return self._source.num_rows
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        return [{**column, "name": self._names[column["name"]]} for column in self._source.columns]
+
+    def read(self) -> pd.DataFrame:
+        return self._source.frame().rename(columns=self._names)
 
 
 class _TakenTable(TableDataset):

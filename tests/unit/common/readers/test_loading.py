@@ -47,7 +47,7 @@ def test_columns_have_the_names_that_plans_use(tmp_path: Path) -> None:
         ({"columns": {"age": "AGE"}}, "the column 'AGE', which is not there; there are ALTER, KRANK, site"),
         ({"columns": {"site": "ALTER"}}, "two columns are called 'site'"),
         ({"columns": {"a": "ALTER", "b": "ALTER"}}, "'ALTER' has several"),
-        ({"modalities": {"T1": ["T1"]}}, "has no modalities"),
+        ({"modalities": {"T1": ["T1"]}}, "it has no modalities to name"),
         ({"colums": {}}, "no part 'colums'"),
         ({"columns": {"age": 3}}, "a loading plan is"),
         ({"modalities": {"T1": []}}, "'T1' has none"),
