@@ -146,14 +146,15 @@ class Datasets:
         return found
 
     def remove(self, name: str) -> None:
-        """Forget a dataset; the data stay where they are.
+        """Forget a dataset, and what was worked on of it; the data stay where they are.
 
         Raises:
             SpecError: there is none.
         """
         self.get(name)
         with self._database.transaction():
-            self._database.execute("DELETE FROM datasets WHERE name = ?", (name,))
+            for table, column in (("datasets", "name"), ("processed", "dataset"), ("failed", "dataset")):
+                self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
 
     def search(self, tags: Iterable[str], name: str = "") -> list[Dataset]:
         """Return the datasets that have all of these tags, and that name if one is given."""

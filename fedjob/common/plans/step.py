@@ -159,6 +159,8 @@ def check_step_plan(cls: type[Plan]) -> type[Plan]:
         if not (isinstance(part, type) and issubclass(part, Plan)):
             raise PlanError(f"{name}.steps lists classes derived from Plan; found {part!r:.80}", name=name)
         check_step_plan(part)
+        if part.steps:
+            raise PlanError(f"{part.__name__} is one of {name}.steps: list its own steps there", name=name)
         if overrides(part, Plan, "finish") or overrides(part, Plan, "coordinate"):
             raise PlanError(
                 f"{part.__name__} is one of {name}.steps: write finish and coordinate in {name}", name=name

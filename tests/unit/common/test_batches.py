@@ -285,6 +285,13 @@ def test_an_incomplete_plan_is_refused_by_name() -> None:
     both = type("Both", (Plan,), {"step": lambda self, ctx: 1, "steps": (stepping.Sizes,)})
     odd = type("Odd", (Plan,), {"step": lambda self: 1})
     part = type("Whole", (Plan,), {"steps": (stepping.Total,)})
-    for cls, words in ((empty, "lacks step"), (both, "both step and steps"), (odd, "step"), (part, "finish")):
+    nested = type("Nested", (Plan,), {"steps": (stepping.Line,)})
+    for cls, words in (
+        (nested, "own steps"),
+        (empty, "lacks step"),
+        (both, "both step and steps"),
+        (odd, "step"),
+        (part, "finish"),
+    ):
         with pytest.raises(PlanError, match=words):
             check_step_plan(cls)
