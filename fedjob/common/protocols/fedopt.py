@@ -83,7 +83,7 @@ class FedOpt(TrainingProtocol):
         return replace(ask, sends_total=False) if isinstance(ask, Ask) else ask
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
-        return self.train_with(local, pull_towards(instruction["params"], self.mu))
+        return self.train_with(local, pull_towards(instruction["params"], self.mu, begins_there=True))
 
     def finish(self, state: State, gathered: Gathered) -> State:
         after = TrainingProtocol.finish(self, state, gathered)

@@ -26,18 +26,26 @@ def check_gradients(plan: type[TrainingPlan], protocol: str) -> None:
         )
 
 
-def pull_towards(anchor: Mapping[str, torch.Tensor], strength: float) -> Adjust | None:
+def pull_towards(
+    anchor: Mapping[str, torch.Tensor], strength: float, *, begins_there: bool = False
+) -> Adjust | None:
     """Return what adds the gradient of `strength / 2 * |w - anchor|^2` to every gradient.
 
     Args:
         anchor: name -> tensor, of every trained parameter.
         strength: 0 or more; 0 gives None, so that plans without gradients can do it.
+        begins_there: training begins at the anchor, where there is nothing to add.
     """
     if strength == 0:
         return None
     at: dict[str, torch.Tensor] = {}
+    at_anchor = begins_there
 
     def adjust(model: torch.nn.Module) -> None:
+        nonlocal at_anchor
+        if at_anchor:
+            at_anchor = False
+            return
         for name, weight in model.named_parameters():
             if weight.grad is None:  # frozen, or no part of this loss
                 continue
