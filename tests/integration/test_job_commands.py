@@ -213,8 +213,9 @@ def test_jobs_are_listed_by_every_option(shell: Shell) -> None:
 
 
 def test_a_job_is_cloned_and_restarted_by_command(shell: Shell) -> None:
+    busy = shell.submit("busy.py", nap_s=60.0)
+    assert "kill it, or wait" in shell("restart", busy, expect=1).stderr
     id_ = shell.submit("job.py", rounds=1, name="first")
-    assert "kill it, or wait" in shell("restart", id_, expect=1).stderr or shell.state(id_) != "running"
     shell("wait", id_, "-q")
     assert shell("restart", id_, "--from", "1", "--rounds", "2").stdout.strip() == f"{id_} attempt 2"
     shell("wait", id_, "-q")
