@@ -1,6 +1,6 @@
 """What a contribution must be like before it counts; nobody is trusted to have checked it.
 
-The checks run in this order, each with its own reason: weight, then the file's
+The checks run in this order, each with its own reason: weight and metrics, then the file's
 parse, names, dtypes and shapes, then finite values. A norm bound comes after,
 never before: `min(1, C / norm)` with a norm of NaN is 1.
 """
@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedjob.common.errors import FedjobError
+from fedjob.common.metrics import add, num_examples, value
 from fedjob.common.params import FileParams, Schema
 from fedjob.common.ranges import check_positive
+from fedjob.common.values import decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,18 @@ def check_weight(weight: float, num_examples: int, num_rows: int | None) -> str:
     return ""
 
 
+def check_metrics(metrics: Mapping[str, Any]) -> str:
+    """Return which of a contribution's metrics is none, or nothing: a state that adds, and stands for a number."""
+    for phase, states in metrics.items():
+        for name, state in states.items() if isinstance(states, Mapping) else [("", states)]:
+            try:
+                float(value(add(state, state)))
+                num_examples(state)
+            except (FedjobError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
+                return f"bad_metrics: {name or phase} ({phase}) is no metric's state"
+    return ""
+
+
 def check_tensors(found: FileParams, expected: Schema) -> str:
     """Return what is wrong with a contribution's tensors, or nothing."""
     missing = [name for name in expected if name not in found.schema]
@@ -58,9 +73,16 @@ def check_tensors(found: FileParams, expected: Schema) -> str:
     return not_finite(found)
 
 
-def check_value(value: Any) -> str:
-    """Return which number of a contribution's plain data is not finite, or nothing."""
-    for place, number in _floats(value, ""):
+def check_value(found: Any) -> str:
+    """Return which number of a contribution's value is not finite, or nothing.
+
+    Args:
+        found: plain data, arrays and tensors, as they travelled.
+
+    Raises:
+        DecodeError: it is marked as something that it is not.
+    """
+    for place, number in _floats(decode(found), ""):
         if not math.isfinite(number):
             return f"not_finite: {place or 'the value'} is {number}"
     return ""
@@ -99,12 +121,22 @@ def not_finite(params: Mapping[str, Any]) -> str:
     return ""
 
 
-def _floats(value: Any, place: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, float):
-        yield place, value
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
+def _floats(found: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Yield the floating-point numbers of a value with their places; of an array one that tells of all."""
+    import numpy
+    import torch
+
+    if isinstance(found, float):
+        yield place, found
+    elif isinstance(found, torch.Tensor):
+        if found.is_floating_point():
+            yield place, 0.0 if bool(torch.isfinite(found).all()) else math.nan
+    elif isinstance(found, numpy.ndarray):
+        if found.dtype.kind == "f":
+            yield place, 0.0 if bool(numpy.isfinite(found).all()) else math.nan
+    elif isinstance(found, Mapping):
+        for name, item in found.items():
             yield from _floats(item, f"{place}.{name}".lstrip("."))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
+    elif isinstance(found, (list, tuple)):
+        for index, item in enumerate(found):
             yield from _floats(item, f"{place}[{index}]")

@@ -9,7 +9,7 @@ from typing import Any
 from fedjob.common.auxiliary import join_schemas, split
 from fedjob.common.errors import DecodeError
 from fedjob.common.folds.base import Fold
-from fedjob.common.guard import Guard, check_norm, check_tensors, check_value, check_weight
+from fedjob.common.guard import Guard, check_metrics, check_norm, check_tensors, check_value, check_weight
 from fedjob.common.params import Schema, is_params, schema_of
 from fedjob.common.protocols.base import MEASURING, Ask
 from fedjob.researcher.federation import Arrival
@@ -36,7 +36,7 @@ class Gate:
         result = arrival.result
         # weights that nothing is made of may exceed the registered rows: data grow while a job looks for new ones
         num_rows = self.num_rows.get(arrival.node) if self.fold.arithmetic else None
-        problem = check_weight(result.weight, result.num_examples, num_rows)
+        problem = check_weight(result.weight, result.num_examples, num_rows) or check_metrics(result.metrics)
         if problem:
             return problem
         if self.ask.step in MEASURING:
@@ -44,11 +44,13 @@ class Gate:
         if result.state is None and arrival.node in self.had_state:
             return "no_state: the reply names no node state, but the one before did"
         expected = _expected(self.ask)
-        if self.fold.arithmetic and (problem := check_value(result.value)):
-            return problem
-        if arrival.params is None:
-            return "no_params: expected parameters, found none" if expected and result.value is None else ""
         try:
+            if self.fold.arithmetic and (problem := check_value(result.value)):
+                return problem
+            if arrival.params is None:
+                return (
+                    "no_params: expected parameters, found none" if expected and result.value is None else ""
+                )
             problem = "" if expected is None else check_tensors(arrival.params, expected)
             if problem or not self.ask.commit:
                 return problem

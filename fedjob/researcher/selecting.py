@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 from fedjob.common.errors import SpecError
 from fedjob.common.folds.collect import Collect
-from fedjob.common.metrics import value
+from fedjob.common.metrics import is_state, value
 from fedjob.common.protocols.base import LOSS, Ask, Buffered, Gathered
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.researcher.position import Position
@@ -30,25 +31,34 @@ def addressed(
     """
     if ask.to is not None:
         return _known(ask.to, candidates), ask.until, position
-    first = tuple(selector.ask_first(candidates))
+    busy = position.under_way if ask.late == "keep" else {}  # what these are at must not be given up for a look
+    first = tuple(node for node in selector.ask_first(candidates) if node not in busy)
     if first:
         asked = Ask(
             step=LOSS, shared={"params": ask.shared["params"]}, to=first, fold=Collect(), commit=False
         )
         gathered, position = gather(asked, position)
-        losses = {node: value(reply.metrics[LOSS]["loss"]) for node, reply in gathered.replies.items()}
-        candidates = replace(candidates, losses=losses)
+        candidates = replace(candidates, losses=_losses(gathered))
     selected = selector.select(candidates)
     enough = selector.enough(selected)
     until = ask.until or (None if enough is None else Buffered(enough))
     # with required="all" it is those that were selected that must answer
     required = () if quorum.required == ALL else quorum.required
-    return _known((*selected, *required), candidates), until, position
+    return _known((*selected, *required), candidates, may_be_none=bool(busy)), until, position
 
 
-def _known(nodes: tuple[str, ...], candidates: Candidates) -> tuple[str, ...]:
+def _losses(gathered: Gathered) -> dict[str, float]:
+    """Return node -> loss, of the nodes that told one in earnest."""
+    told = {node: reply.metrics.get(LOSS, {}).get("loss") for node, reply in gathered.replies.items()}
+    losses = {node: value(state) for node, state in told.items() if is_state(state)}
+    return {node: loss for node, loss in losses.items() if math.isfinite(loss)}
+
+
+def _known(
+    nodes: tuple[str, ...], candidates: Candidates, *, may_be_none: bool = False
+) -> tuple[str, ...]:
     unknown = sorted(set(nodes) - set(candidates.nodes))
-    if unknown or not nodes:
+    if unknown or not (nodes or may_be_none):
         raise SpecError(
             f"round {candidates.round} is for nodes {', '.join(nodes) or '(none)'}, "
             f"but the job has {', '.join(candidates.nodes)}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,7 @@ from fedjob.common.protocols.base import LOSS, Ask, Buffered
 from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
+from fedjob.common.values import MARK, encode
 from fedjob.researcher.events import EventLog, read_events
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
 from fedjob.researcher.folder import JobFolder
@@ -155,6 +157,10 @@ NAN, INF = float("nan"), float("inf")
         (answer(weight=-1.0), "bad_weight"),
         (answer(weight=101.0), "bad_weight"),
         (answer(num_examples=101), "bad_weight"),
+        (answer(metrics={"train": {"loss": "most of all"}}), "bad_metrics"),
+        (answer(metrics={"train": {"loss": {"kind": "mean", "total": "x", "weight": 1}}}), "bad_metrics"),
+        (answer(metrics={"train": {"loss": {"kind": "accuracy"}}}), "bad_metrics"),
+        (answer(metrics={"train": 0.5}), "bad_metrics"),
     ],
 )
 def test_a_contribution_that_can_not_be_right_is_named_and_left_out(
@@ -187,18 +193,24 @@ def test_an_update_beyond_the_guards_bound_is_left_out_and_nan_is_found_before_i
     assert list(gathered.left_out) == ["b", "c"]
 
 
-@pytest.mark.parametrize("bad", [NAN, {"sum": [1.0, INF]}, [[-INF]]])
+@pytest.mark.parametrize(
+    "bad",
+    [NAN, {"sum": [1.0, INF]}, [[-INF]], encode(np.array([1.0, NAN])), encode(torch.tensor([INF]))],
+    ids=["number", "map", "list", "array", "tensor"],
+)
 def test_a_number_that_is_not_finite_is_left_out_of_a_fold_that_computes(tmp_path: Path, bad: Any) -> None:
     def told(value: Any) -> tuple[Result, None]:
         return replace(answer()[0], value=value), None
 
-    good = {"sum": [1.0, 2.0]} if isinstance(bad, dict) else [[1.0]] if isinstance(bad, list) else 1.0
-    answers = {"a": told(good), "b": told(bad), "c": told(good)}
+    answers = {"a": told(None), "b": told(bad), "c": told(None)}
     gathered, _, _ = gather(tmp_path, answers, Ask(step="count", fold=Sum()))
     assert list(gathered.left_out) == ["b"]
     assert gathered.left_out["b"].startswith("not_finite: ")
     gathered, _, _ = gather(tmp_path, answers, Ask(step="count", fold=Collect()))
     assert gathered.left_out == {}
+    odd = {**answers, "b": told({MARK: "array", "data": b"no array"})}
+    gathered, _, _ = gather(tmp_path, odd, Ask(step="count", fold=Sum()))
+    assert gathered.left_out["b"].startswith("unreadable: ")
 
 
 def test_the_need_of_a_fold_raises_the_quorum(tmp_path: Path) -> None:
@@ -218,8 +230,8 @@ def test_a_fold_of_the_jobs_own_is_for_asks_that_complete_a_round(tmp_path: Path
 
 
 def test_losses_that_a_selector_asks_for_are_no_part_of_the_round(tmp_path: Path) -> None:
-    losses = {"a": 0.5, "b": 0.75, "c": 0.25}
-    answers = {node: answer(metrics={LOSS: {"loss": mean_state(loss, 10)}}) for node, loss in losses.items()}
+    losses = {"a": mean_state(0.5, 10), "b": mean_state(0.75, 10), "c": mean_state(0.25, 10)}
+    answers = {node: answer(metrics={LOSS: {"loss": loss}}) for node, loss in losses.items()}
 
     class Told(Canned):
         def collect(self, tasks: Any, place: Place, *rest: Any) -> Collected:
