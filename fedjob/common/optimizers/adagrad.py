@@ -23,5 +23,5 @@ class FedAdagrad(Adaptive):
 
     name: ClassVar[str] = "fedadagrad"
 
-    def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-        return v + square
+    def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:
+        v.add_(square)

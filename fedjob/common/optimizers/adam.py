@@ -23,6 +23,6 @@ class FedAdam(Adaptive):
 
     name: ClassVar[str] = "fedadam"
 
-    def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+    def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:
         beta = self.betas[1]
-        return v * beta + square * (1 - beta)
+        v.mul_(beta).add_(square.mul_(1 - beta))

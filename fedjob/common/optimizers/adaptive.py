@@ -62,10 +62,11 @@ class Adaptive(ServerOptimizer):
 
     def update(self, delta: torch.Tensor, memory: dict[str, torch.Tensor]) -> torch.Tensor:
         beta = self.betas[0]
-        memory["m"] = memory["m"] * beta + delta * (1 - beta)
-        memory["v"] = self.second_moment(memory["v"], delta * delta)
-        return memory["m"] * self.lr / (memory["v"].sqrt() + self.tau)
+        # multiplied, then added: a fused step would round differently on other processors
+        memory["m"].mul_(beta).add_(delta * (1 - beta))
+        self.second_moment(memory["v"], delta.square())
+        return (memory["m"] * self.lr).div_(memory["v"].sqrt().add_(self.tau))
 
     @abstractmethod
-    def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-        """Return v(t) from v(t-1) and the square of delta(t)."""
+    def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:
+        """Make v(t) of v(t-1) in place, from the square of delta(t), which may be overwritten."""

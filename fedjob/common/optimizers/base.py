@@ -39,11 +39,11 @@ class ServerOptimizer(ABC):
 
     @abstractmethod
     def update(self, delta: torch.Tensor, memory: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return what to add to the parameters; put what to remember into `memory`.
+        """Return what to add to the parameters; leave what to remember in `memory`.
 
         Args:
             delta: float64, one dimension.
-            memory: slot -> float64 tensor of the same shape.
+            memory: slot -> float64 tensor of the same shape, to be changed in place.
         """
 
     def step(
@@ -84,7 +84,7 @@ class ServerOptimizer(ABC):
             part = slice(start, start + _CHUNK)
             change = flat_delta[part].to(torch.float64)
             memory = {
-                slot: old[slot][part].to(torch.float64)
+                slot: old[slot][part].to(torch.float64, copy=True)
                 if slot in old
                 else torch.full_like(change, self.first(slot))
                 for slot in self.slots

@@ -41,5 +41,4 @@ class FedAvgM(ServerOptimizer):
         check_decay("FedAvgM(momentum=...)", self.momentum)
 
     def update(self, delta: torch.Tensor, memory: dict[str, torch.Tensor]) -> torch.Tensor:
-        memory["m"] = memory["m"] * self.momentum + delta
-        return memory["m"] * self.lr
+        return memory["m"].mul_(self.momentum).add_(delta) * self.lr

@@ -23,5 +23,6 @@ class FedYogi(Adaptive):
 
     name: ClassVar[str] = "fedyogi"
 
-    def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-        return v - (1 - self.betas[1]) * square * (v - square).sign()
+    def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:
+        towards = (v - square).sign_()
+        v.sub_(square.mul_(1 - self.betas[1]).mul_(towards))
