@@ -13,7 +13,7 @@ from fedjob.common.endpoint import Endpoint
 from fedjob.common.gate import parse_address
 from fedjob.common.messages import Body, Message, Offer, Result, Task
 from fedjob.common.outbox import Outgoing
-from fedjob.common.protocols.steps import SETUP
+from fedjob.common.protocols.steps import SETUP, Steps
 from fedjob.common.roster import Roster
 from fedjob.common.usage import INFERENCES, usage_of
 from fedjob.node import taskkeeping as keeping
@@ -145,7 +145,8 @@ class Parts:
             this one ran.
         """
         made = sum(entry["amount"] for entry in result.used if entry["resource"] == INFERENCES)
-        if row.parent or row.step == SETUP or not (result.ok or made):  # a set-up only looks at the items
+        looks = row.step == SETUP and task_of(row).protocol == Steps.name  # that only looks at the items
+        if row.parent or looks or not (result.ok or made):
             return result
         limit, payer = self.limits_of(row).inferences, self._payer(row)
         usage = usage_of(self.grants.usage.used(payer) + turn.predicted.get(payer, 0), made, limit)

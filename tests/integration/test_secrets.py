@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from fedjob import Items, Job, JobFailed
 from fedjob.cli import cli
 from fedjob.common.identity import Identity
+from fedjob.node.grants import Grants
 from fedjob.node.limits import Limits
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher.session import Session
@@ -74,6 +75,9 @@ def test_a_secret_is_used_where_the_grant_names_it_and_never_leaves(
     named.request()
     node.decide(limits=Limits(secrets=("ehr",)))
     assert named.run(progress=False).value == [len(CANARY)] * 2
+    with node.database() as database:
+        spent = {grant.subject.dataset: grant.rows_spent for grant in Grants(database).all("granted")}
+    assert spent == {"plain": 0, "charts": 2}, "to set up counts no rows"
     for how in ("print", "emit"):
         assert job(how).run(progress=False).value == ["done"] * 2
     for how, reason in (("raise", "batch_failures"), ("return", "secret")):
