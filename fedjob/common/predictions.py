@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import EncodeError
+from fedjob.common.errors import PlanError
 from fedjob.common.values import decode, encode
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def led_by(found: Predictions, primary: str) -> Predictions:
     """Return predictions with their primary output first.
 
     Raises:
-        EncodeError: the model has no output of that name.
+        PlanError: the model has no output of that name.
     """
     if not primary:
         return found
     if primary not in found.outputs:
-        raise EncodeError(f"the model has no output {primary!r}; it has {', '.join(found.outputs)}")
+        raise PlanError(f"the model has no output {primary!r}; it has {', '.join(found.outputs)}")
     return Predictions({primary: found.outputs[primary], **found.outputs}, found.ids)
 
 
@@ -98,7 +98,7 @@ def to_send(found: Predictions, form: str, primary: str) -> Any:
         primary: the only output that an array is of; empty for all.
 
     Raises:
-        EncodeError: the form does not fit the predictions.
+        PlanError: the form does not fit the predictions.
     """
     if form == "files":
         return dict(_files(found, ""))
@@ -114,7 +114,7 @@ def to_keep(found: Predictions, form: str) -> list[tuple[str, bytes]]:
     """Return names and bytes of the files in which predictions stay at the node, under the items' own names.
 
     Raises:
-        EncodeError: the form does not fit the predictions.
+        PlanError: the form does not fit the predictions.
     """
     if form == "files":
         return _files(found, "_")
@@ -130,7 +130,7 @@ def table(found: Predictions) -> pd.DataFrame:
     """Return predictions as a table: `row`, then a column for each number of each output.
 
     Raises:
-        EncodeError: an output has more than `MAX_TABLE_COLUMNS` numbers for an item, as an image has.
+        PlanError: an output has more than `MAX_TABLE_COLUMNS` numbers for an item, as an image has.
     """
     import pandas as pd
 
@@ -138,7 +138,7 @@ def table(found: Predictions) -> pd.DataFrame:
     for name, array in found.outputs.items():
         flat = array.reshape(len(array), -1)
         if flat.shape[1] > MAX_TABLE_COLUMNS:
-            raise EncodeError(
+            raise PlanError(
                 f"output {name} has {flat.shape[1]} numbers for an item, a table at most {MAX_TABLE_COLUMNS} columns: "
                 "ask for output='files'"
             )

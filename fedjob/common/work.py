@@ -502,7 +502,7 @@ def _keep(output: Path, name: str, data: bytes) -> None:
     """Leave a file for the owner among what the work gives."""
     folder = output / KEPT_NAME
     folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(data)
+    (folder / name.replace("/", "_").lstrip(".")).write_bytes(data)  # a plan names its outputs
 
 
 def _allowed_part(order: WorkOrder, exceeded: LimitsExceeded) -> WorkResult:

@@ -10,7 +10,7 @@ import pytest
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.contribution import Contribution
-from fedjob.common.errors import EncodeError
+from fedjob.common.errors import PlanError
 from fedjob.common.predictions import joined, merged, predictions_of, rows_of, table, to_keep
 from fedjob.common.protocols import inference
 from fedjob.common.protocols.base import Ask, Done, Gathered, Reply, View
@@ -98,7 +98,7 @@ def test_names_of_items_are_in_the_files_that_stay_and_nowhere_else() -> None:
 
 
 def test_what_is_no_table_says_so() -> None:
-    with pytest.raises(EncodeError, match="output='files'"):
+    with pytest.raises(PlanError, match="output='files'"):
         table(predictions_of(np.zeros((2, 200, 200))))
 
 
