@@ -109,7 +109,8 @@ class Gatherer:
         quorum = self.spec.the_quorum
         nodes, until, position = addressed(ask, position, self.selector(), candidates, quorum, self)
         rule = self.fold if self.fold is not None and ask.commit else ask.fold
-        check_nodes(rule, len(nodes), f"round {round_} asks {len(nodes)}")
+        num_asked = len({*nodes, *waiting})
+        check_nodes(rule, num_asked, f"round {round_} asks {num_asked}")
         quorum = quorum if ask.to is None else quorum.among(nodes)
         quorum = replace(quorum, min_nodes=max(quorum.min_nodes, rule.min_nodes))
         if ask.step in MEASURING:

@@ -31,7 +31,9 @@ def addressed(
     """
     if ask.to is not None:
         return _known(ask.to, candidates), ask.until, position
-    busy = position.under_way if ask.late == "keep" else {}  # what these are at must not be given up for a look
+    busy = (
+        position.under_way if ask.late == "keep" else {}
+    )  # what these are at must not be given up for a look
     first = tuple(node for node in selector.ask_first(candidates) if node not in busy)
     if first:
         asked = Ask(
@@ -54,9 +56,7 @@ def _losses(gathered: Gathered) -> dict[str, float]:
     return {node: loss for node, loss in losses.items() if math.isfinite(loss)}
 
 
-def _known(
-    nodes: tuple[str, ...], candidates: Candidates, *, may_be_none: bool = False
-) -> tuple[str, ...]:
+def _known(nodes: tuple[str, ...], candidates: Candidates, *, may_be_none: bool = False) -> tuple[str, ...]:
     unknown = sorted(set(nodes) - set(candidates.nodes))
     if unknown or not (nodes or may_be_none):
         raise SpecError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedjob import FedAvg, FedBuff, Job, JobFailed, SpecError, TorchPlan
+from fedjob import FedAvg, FedBuff, Job, JobFailed, PowerOfChoice, SpecError, TorchPlan
 from fedjob.common.contribution import Contribution
 from fedjob.common.folds.buffered_mean import BufferedMean
 from fedjob.common.params import FileParams
@@ -179,3 +179,18 @@ def test_an_order_of_arrival_that_can_not_be_is_found_out(centres: dict[str, str
         checks = verify_job(JobFolder(job.folder))
         assert [check.verdict for check in checks] == ["equal", "different"]
         assert checks[1].detail == says
+
+
+def test_a_selector_that_looks_at_losses_leaves_nodes_at_their_work(
+    centres: dict[str, str], tmp_path: Path
+) -> None:
+    job = run(FedBuff(k=1), centres, tmp_path, rounds=3, selector=PowerOfChoice(2, 2), seed=6)
+    asks = [(event.body["step"], event.body["nodes"]) for event in job.events() if event.type == "ask"]
+    assert asks == [
+        ("loss", ["a", "c"]),
+        ("train", ["a", "c"]),  # a is in
+        ("loss", ["a", "b"]),
+        ("train", ["a", "b", "c"]),  # c is in
+        ("train", ["a", "b"]),  # both candidates are at work: nobody is asked for a loss, or anything new
+    ]
+    assert [fold.arrived[0] for fold in job.position.ledger if fold.arrived] == [["a", 1], ["c", 1], ["a", 2]]
