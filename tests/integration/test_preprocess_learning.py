@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 
 import fedjob
 from fedjob import Encode, FedAvg, Impute, Job, JobFailed, Scale, Select, SpecError, Target, TorchPlan
 from fedjob.common.identity import Identity
 from fedjob.common.preprocess.rows import Filter
-from fedjob.node.database import Database
-from fedjob.node.datasets import Datasets, describe_dataset
+from fedjob.node.cli.data import data as data_commands
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.verify import verify_job
-from tests.integration.nodes import Federation
+from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
 
 STEPS = [Impute("age", strategy="mean"), Scale(("age", "dose")), Encode("sex"), Target("sick")]
@@ -105,8 +107,33 @@ def test_every_node_prepares_its_rows_with_what_was_found_in_all(tmp_path: Path)
     assert scale.transformer().n_features_in_ == 2  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="module")
+def at_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """The same rows at two nodes; one calls a column differently, and its owner says so."""
+    folder = tmp_path_factory.mktemp("nodes")
+    data = files(folder)
+    FRAMES["b"].rename(columns={"age": "JAHRE"}).to_csv(data["b"], index=False)
+    (folder / "names.toml").write_text('[columns]\nage = "JAHRE"\n')
+    federation = Federation(folder)
+    for name, path in data.items():
+        node = federation.node(name, NodeConfig(approval="off", threads=torch.get_num_threads()))
+        more = ["--loading-plan", str(folder / "names.toml"), "--mock", str(path)] if name == "b" else []
+        said = owner_types(node, "add", "patients", str(path), "--tags", "patients", *more)
+        assert "rows, 4 columns" in said
+        assert "warning" not in said
+        node.start()
+    yield federation
+    federation.close()
+
+
+def owner_types(node: Node, *words: str) -> str:
+    done = CliRunner().invoke(data_commands, [*words, "--home", str(node.home.root)], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
 def test_local_remote_and_resumed_jobs_end_in_the_same_bytes_and_the_result_predicts_alike(
-    tmp_path: Path,
+    at_nodes: Federation, tmp_path: Path
 ) -> None:
     data = files(tmp_path)
     local = train(data, tmp_path / "home", keep=True)
@@ -120,22 +147,12 @@ def test_local_remote_and_resumed_jobs_end_in_the_same_bytes_and_the_result_pred
     assert result_hash(resumed) == result_hash(local)
     assert resumed.result.preprocess == local.result.preprocess
 
-    federation = Federation(tmp_path)
-    for name, path in data.items():
-        node = federation.node(name, NodeConfig(approval="off", threads=torch.get_num_threads()))
-        database = Database(node.home.database)
-        Datasets(database).add(describe_dataset("patients", path, tags=["patients"]))
-        database.close()
-        node.start()
-    try:
-        with open_session(federation, tmp_path / "lab", Identity.generate("lab")) as session:
-            remote = train({"tags": ["patients"]}, None, nodes=None, session=session)  # type: ignore[arg-type]
-            remote.run(progress=False)
-            assert result_hash(remote) == result_hash(local)
-            asked = [event.body for event in remote.events() if event.type == "ask"]
-            assert [ask["step"] for ask in asked] == ["learn"] * 3 + ["train"] * 3
-    finally:
-        federation.close()
+    with open_session(at_nodes, tmp_path / "lab", Identity.generate("lab")) as session:
+        remote = train({"tags": ["patients"]}, None, nodes=None, session=session)  # type: ignore[arg-type]
+        remote.run(progress=False)
+        assert result_hash(remote) == result_hash(local)
+        asked = [event.body for event in remote.events() if event.type == "ask"]
+        assert [ask["step"] for ask in asked] == ["learn"] * 3 + ["train"] * 3
 
     predicting = Job(local.result, data=data, nodes="local", home=tmp_path / "home")
     predicting.run(progress=False)
@@ -146,6 +163,19 @@ def test_local_remote_and_resumed_jobs_end_in_the_same_bytes_and_the_result_pred
     assert [event for event in predicting.events() if event.body.get("step") == "learn"] == []
     with pytest.raises(SpecError, match="no part of the training"):
         Job(local.result, data=data, nodes="local", home=tmp_path / "home", preprocess=[Scale("dose")])
+
+
+def test_a_loading_plan_is_registered_shown_and_used_for_the_mock_too(
+    at_nodes: Federation, tmp_path: Path
+) -> None:
+    node = next(node for node in at_nodes.nodes if node.name == "b")
+    assert "columns      age = JAHRE" in owner_types(node, "show", "patients")
+    shown = json.loads(owner_types(node, "show", "patients", "--json"))
+    assert shown["loading"] == {"columns": {"age": "JAHRE"}}
+    assert [column["name"] for column in shown["columns"]] == ["age", "dose", "sex", "sick"]
+    with open_session(at_nodes, tmp_path / "lab", Identity.generate("visitor")) as session:
+        (handle,) = [found for found in session.datasets(tags=["patients"]) if found.node == "b"]
+        assert list(handle.mock().frame()) == ["age", "dose", "sex", "sick"]
 
 
 def test_unequal_columns_are_named_and_the_node_left_out(tmp_path: Path) -> None:
