@@ -453,7 +453,8 @@ def _save_items(worked: Any, output: Path) -> str:
     if not worked.identities:
         return ""
     path = output / ITEMS_NAME
-    failed = [(worked.identities[lost.place], lost.error) for lost in worked.failed]
+    # the error's class alone: its words may hold data, or a secret
+    failed = [(worked.identities[lost.place], lost.error.partition(":")[0]) for lost in worked.failed]
     save_remembered(path, worked.processed, failed)
     return str(path)
 

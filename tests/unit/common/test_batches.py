@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import tracemalloc
@@ -137,6 +138,9 @@ def test_a_corrupt_item_costs_no_more_than_itself(tmp_path: Path) -> None:
     assert decode(done.value) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     assert done.items == {"processed": 9, "failed": 1, "batches": 3}
     assert done.report.splitlines()[1].startswith("05,ValueError:")
+    remembered = json.loads(Path(done.items_path).read_text())
+    assert len(remembered["processed"]) == 9
+    assert [item[3] for item in remembered["failed"]] == ["ValueError"], "what it says may be of the data"
     assert bench.batches()[-2:] == [
         {"state": "all-done", "ok": 2, "failed": 1},
         {"state": "retrying", "items": 4},
