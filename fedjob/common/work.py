@@ -171,7 +171,9 @@ class Workbench:
             return _failed(order, error, error.reason, _where(error))
         except Exception as error:  # user code may raise anything; the node must answer
             if _ran_out_of_memory(error):
-                return _failed(order, error, "out_of_memory", f"{_where(error)}: a worker may have no more here")
+                return _failed(
+                    order, error, "out_of_memory", f"{_where(error)}: a worker may have no more here"
+                )
             return _failed(order, error, "exception", _where(error))
 
     def compute(self, order: WorkOrder, emit: Emit, nursery: Nursery | None = None) -> WorkResult:

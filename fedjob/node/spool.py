@@ -147,7 +147,9 @@ class Spool:
             return
         size = sum(file.lstat().st_size for file in source.iterdir())
         if size > limit_bytes:
-            raise ObjectTooLarge(f"the files that would stay have {size} bytes, this node allows {limit_bytes}")
+            raise ObjectTooLarge(
+                f"the files that would stay have {size} bytes, this node allows {limit_bytes}"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.rename(source, folder)

@@ -68,7 +68,9 @@ class Collector:
         self._fetched: queue.SimpleQueue[_Fetched] = queue.SimpleQueue()
         self._sent: list[str] = []
         self._keys = {
-            node: work_key(job=place.job, round_=place.round_of(node), step=place.step, node=party_of(node), task=task)
+            node: work_key(
+                job=place.job, round_=place.round_of(node), step=place.step, node=party_of(node), task=task
+            )
             for node, task in tasks.items()
         }
         self._state = roundkeeping.begin(
@@ -175,9 +177,7 @@ class Collector:
         if result.usage is not None and not result.ok and result.key == self._keys.get(node):
             self._take_part(node, result)
         commands = self._step(
-            roundkeeping.ReplyArrived(
-                time.monotonic(), node, result.key, message.id, result.ok, reason
-            )
+            roundkeeping.ReplyArrived(time.monotonic(), node, result.key, message.id, result.ok, reason)
         )
         for command in commands:
             if isinstance(command, roundkeeping.Collect):

@@ -54,7 +54,9 @@ def rehearse(job: Job) -> Rehearsal:
     if job.spec.use != "private":
         raise SpecError("the job itself is for the mocks: just run it")
     rounds = 1 if job.spec.rounds == ENDLESS else job.spec.rounds
-    twin = job.clone(use="mock", rounds=rounds, every_s=None, name=f"{job.name or job.spec.plan_entry} (rehearsal)")
+    twin = job.clone(
+        use="mock", rounds=rounds, every_s=None, name=f"{job.name or job.spec.plan_entry} (rehearsal)"
+    )
     began = time.monotonic()
     try:
         twin.run(progress=False)

@@ -156,7 +156,9 @@ def _running(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent]) -> Wh
     round_ = max((event.round for event in events if event.type == "ask"), default=0)
     open_ = [task for task in tasks_of(events) if task.round == round_ and task.state not in HISTORY]
     busy = {task.node: task for task in open_}
-    lines = [f"It runs: round {round_} of {rounds_text(record.rounds or spec.rounds)}." if round_ else "It starts."]
+    lines = [
+        f"It runs: round {round_} of {rounds_text(record.rounds or spec.rounds)}." if round_ else "It starts."
+    ]
     for node, task in sorted(busy.items()):
         worker = f" in worker {task.worker}" if task.worker else ""
         lines.append(f"{node}: its task is {task.state}{worker}{f' ({task.reason})' if task.reason else ''}.")

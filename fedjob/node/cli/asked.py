@@ -144,7 +144,10 @@ def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, 
         yield "decided", f"{when(grant.decided)} by {grant.decided_by or 'time'}"
         yield "answer", grant.note
         yield "limits", "; ".join(describe_limits(grant.limits))
-        yield "used by", f"{grant.uses} job{'' if grant.uses == 1 else 's'}, {grant.rows_spent} rows{_predicted(grant)}"
+        yield (
+            "used by",
+            f"{grant.uses} job{'' if grant.uses == 1 else 's'}, {grant.rows_spent} rows{_predicted(grant)}",
+        )
     if grant.rule:
         yield "agreement", grant.rule
 

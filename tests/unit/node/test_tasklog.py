@@ -6,7 +6,7 @@ import pytest
 
 from fedjob.common.codec import pack
 from fedjob.node.settings import NodeHome
-from fedjob.node.tasklog import MAX_EVENT_BYTES, Tail, bodies, cut, close_log, read_log, tidy_logs
+from fedjob.node.tasklog import MAX_EVENT_BYTES, Tail, bodies, close_log, cut, read_log, tidy_logs
 
 
 @pytest.fixture
