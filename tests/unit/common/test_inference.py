@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from fedjob.common.contribution import Contribution
 from fedjob.common.errors import PlanError
 from fedjob.common.predictions import joined, merged, predictions_of, rows_of, table, to_keep
 from fedjob.common.protocols import inference
-from fedjob.common.protocols.base import Ask, Done, Gathered, Reply, View
+from fedjob.common.protocols.base import Ask, Done, FederatedProtocol, Gathered, Reply, View
+from fedjob.common.protocols.evaluation import Evaluation
 from fedjob.common.protocols.inference import Inference
 from fedjob.common.types import ENDLESS
 from fedjob.common.usage import Usage
 from fedjob.common.values import decode, encode
+from tests.unit.common.protocols.training import unequal_sites
 
 NODES = ("a", "b")
 
@@ -60,6 +63,16 @@ def test_a_state_that_was_a_breakpoint_ends_in_the_same() -> None:
     ends = [protocol.instruct(one, view(rounds=1)) for one in (state, again)]
     assert all(isinstance(end, Done) for end in ends)
     assert pack(ends[0].value.nodes) == pack(ends[1].value.nodes)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("protocol", [Evaluation(), Inference(output="table")], ids=lambda one: one.name)
+def test_who_begins_anew_after_every_ask_ends_in_the_same(
+    protocol: FederatedProtocol, tmp_path: Path
+) -> None:
+    sites = unequal_sites(tmp_path)
+    whole, cut = sites.play(protocol, 2), sites.play(protocol, 2, anew=True)
+    assert whole.asks == cut.asks
+    assert whole.value == cut.value
 
 
 def test_of_more_predictions_than_a_job_carries_along_the_newest_stay() -> None:
