@@ -37,7 +37,7 @@ def init(
     """Make a researcher's home: a key pair, and membership in a federation."""
     from fedjob.common.config import set_config
     from fedjob.researcher.home import home_path
-    from fedjob.researcher.session import join
+    from fedjob.researcher.joining import join
     from fedjob.researcher.settings import ResearcherConfig
 
     if hub is None and invite is None:
