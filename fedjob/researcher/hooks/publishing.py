@@ -27,6 +27,7 @@ from fedjob.researcher.shown import (
     Shown,
     cut,
 )
+from fedjob.researcher.withholding import without_answers
 
 if TYPE_CHECKING:
     from fedjob.researcher.session import Session
@@ -157,9 +158,8 @@ class Publishing(Hook):
             for start, end in cut(spans, begin + whole):
                 segment = kept.pop((start, end), None)
                 if segment is None:
-                    ref = self._session.repository.put(
-                        _read(folder.events, start, end), job=self._holder, readers=self._readers
-                    )
+                    block = without_answers(_read(folder.events, start, end))
+                    ref = self._session.repository.put(block, job=self._holder, readers=self._readers)
                     segment = Segment(start=start, end=end, ref=ref)
                 segments.append(segment)
             now = time.monotonic()
