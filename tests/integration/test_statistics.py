@@ -344,6 +344,17 @@ def test_bins_and_groups_do_not_isolate_anybody_together(session: Session, datas
     assert quantiles["error"][0] >= 4  # no count tells fewer than five from the others
 
 
+def test_covariances_with_a_mark_of_few_rows_are_withheld(session: Session, federation: Federation) -> None:
+    path = federation.nodes[0].folder / "marked.csv"
+    table().assign(woman=[1] * 3 + [0] * 37).to_csv(path, index=False)
+    with federation.nodes[0].database() as database:
+        Datasets(database).add(describe_dataset("marked", path, min_rows=MIN_ROWS))
+    found = asked(session, Statistics(covariance=["age", "woman"], mean=["age", "woman"]), "strict/marked")
+    assert found["columns"]["mean"].tolist() == [59.5, 3 / 40]
+    assert found["covariance"].empty  # the sum of products would be that of the three women's ages
+    assert found["withheld"] == {"strict": 1}
+
+
 def test_steps_that_change_values_hide_which_rows_they_are(session: Session, dataset: str) -> None:
     with pytest.raises(JobFailed, match="step 'impute' can't stand before statistics"):
         asked(session, Statistics(mean="x"), f"strict/{dataset}", preprocess=[Impute("x", value=0)])

@@ -17,6 +17,7 @@ from fedjob.common.analytics.columns import (
     need_columns,
     numbers,
 )
+from fedjob.common.analytics.isolation import isolates
 from fedjob.common.analytics.quantiles import edges_within
 from fedjob.common.analytics.releases import Telling
 from fedjob.common.analytics.table import Table
@@ -39,11 +40,13 @@ class Cell:
     Args:
         path: keys of the nested maps.
         compute: what stands there.
+        barred: whatever was told before, it may not be told.
     """
 
     path: tuple[str, ...]
     telling: Telling
     compute: Callable[[], Any]
+    barred: bool = False
 
 
 def groups_of(table: Table, by: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
@@ -94,7 +97,8 @@ def centred_sums(
             matrix = np.column_stack([columns[name] - joint[name] for name in statistics.joint_columns])
             used = rows[~np.isnan(matrix[rows]).any(axis=1)]
             telling = Telling(rows, statistics.joint_columns, used, ungrouped)
-            cells.append(Cell(("products", group), telling, _products(matrix, used)))
+            barred = isolates(matrix[used], table.min_rows)
+            cells.append(Cell(("products", group), telling, _products(matrix, used), barred))
     told = _told(table, cells)
     del told["num_told"]
     return told
@@ -174,7 +178,8 @@ def _first_cells(
             matrix = np.column_stack([joint[name] for name in statistics.joint_columns])
             used = rows[~np.isnan(matrix[rows]).any(axis=1)]
             telling = Telling(rows, statistics.joint_columns, used, ungrouped)
-            yield Cell(("joint", group), telling, _linear(matrix, used))
+            barred = isolates(matrix[used], table.min_rows)
+            yield Cell(("joint", group), telling, _linear(matrix, used), barred)
         if statistics.table:
             crossed, missing = _crossed(table, rows, statistics.table)
             for text, inside in crossed.items():
@@ -189,8 +194,9 @@ def _told(table: Table, cells: Sequence[Cell]) -> Sums:
             table.node, "columns", f"this would be {len(cells)} numbers from one node; at most {MAX_CELLS}"
         )
     told: Sums = {}
-    allowed = table.admit([cell.telling for cell in cells])
-    for cell in (cell for cell, may in zip(cells, allowed, strict=True) if may):
+    open_cells = [cell for cell in cells if not cell.barred]
+    allowed = table.admit([cell.telling for cell in open_cells])
+    for cell in (cell for cell, may in zip(open_cells, allowed, strict=True) if may):
         inner = told
         for key in cell.path[:-1]:
             inner = inner.setdefault(key, {})

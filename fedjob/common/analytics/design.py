@@ -18,6 +18,7 @@ from fedjob.common.analytics.columns import (
     need_columns,
     numbers,
 )
+from fedjob.common.analytics.isolation import isolates
 from fedjob.common.analytics.releases import Telling
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import Unsolvable
@@ -71,6 +72,16 @@ class Design:
         values[~known] = np.nan
         return values
 
+    def off_base(self, values: Floats) -> Floats:
+        """Return a column for each feature of categories: 1 where it is not the one that others are held against."""
+        found, place = [np.empty((len(values), 0))], 0
+        for name in self.features:
+            size = len(self.levels[name]) - 1 if name in self.levels else 1
+            if name in self.levels:
+                found.append(values[:, place : place + size].sum(axis=1, keepdims=True))
+            place += size
+        return np.hstack(found)
+
     def matrix(self, values: Floats) -> Floats:
         """Return terms that are centred and scaled, behind a column of ones where there is an intercept."""
         scaled = (values - np.asarray(self.means)) / np.asarray(self.scales)
@@ -112,8 +123,13 @@ def all_levels(told: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> d
     return {name: sorted(told[name], key=in_order) for name in names}
 
 
-def complete_rows(table: Table, design: Design, outcomes: Sequence[str]) -> tuple[Rows, Floats, Floats]:
+def complete_rows(
+    table: Table, design: Design, outcomes: Sequence[str], *, products: bool
+) -> tuple[Rows, Floats, Floats]:
     """Return the rows where nothing is missing, their terms and their outcomes.
+
+    Args:
+        products: of these columns are told, not their sums alone.
 
     Raises:
         NodeFailure: `columns`, one is not there or no numbers; `min_rows`, too few may be told of.
@@ -126,6 +142,9 @@ def complete_rows(table: Table, design: Design, outcomes: Sequence[str]) -> tupl
     )
     used = np.flatnonzero(~np.isnan(np.hstack([values, others])).any(axis=1))
     table.need(Telling(table.all_rows, names, used), "the sums of this model")
+    everything = np.hstack([values[used], others[used], design.off_base(values[used])])
+    if products and isolates(everything, table.min_rows):
+        raise table.withheld("products of these columns")
     return used, values[used], others[used]
 
 

@@ -83,6 +83,10 @@ class KMeans(ModelProtocol):
     def centred(self) -> bool:
         return True
 
+    @property
+    def tells_products(self) -> bool:
+        return False
+
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
         if self.first:
             centres = (np.asarray(self.first) - np.asarray(design.means)) / np.asarray(design.scales)

@@ -64,6 +64,11 @@ class ModelProtocol(FederatedProtocol):
         """Whether the terms may be centred, because that changes nothing but an intercept."""
         return self.with_intercept
 
+    @property
+    def tells_products(self) -> bool:
+        """Whether products of its columns are told, or what amounts to them."""
+        return True
+
     @abstractmethod
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
         """Return the model's own state, when the terms are known."""
@@ -148,7 +153,7 @@ class ModelProtocol(FederatedProtocol):
                 values.get("scales", ()),
                 self.with_intercept,
             )
-            used, terms, others = complete_rows(table, design, self.outcomes)
+            used, terms, others = complete_rows(table, design, self.outcomes, products=self.tells_products)
             if instruction.step == SUMS:
                 self.check_outcomes(table, others)
                 told = sums_of(terms)

@@ -173,6 +173,18 @@ def test_a_model_of_other_complete_rows_is_held_against_what_was_told(tmp_path: 
         clinics.play(LinearRegression(target="x", features=["age", "visits"]))
 
 
+@pytest.mark.parametrize("kind", ["few", "base"])
+def test_a_regression_on_a_mark_of_few_rows_is_withheld(tmp_path: Path, kind: str) -> None:
+    clinics = Clinics(tmp_path, min_rows=5)
+    for node, table in clinics.tables.items():
+        few = np.arange(len(table)) < 7
+        table["mark"] = np.where(few, "few", "z") if kind == "few" else np.where(few, "base", "z")
+        table.loc[:3, "x"] = np.nan  # of seven rows with the mark, three are left
+        table.to_csv(tmp_path / f"{node}.csv", index=False)
+    with pytest.raises(NodeFailure, match="products of these columns would tell of fewer rows"):
+        clinics.play(LinearRegression(target="x", features=["mark"], categorical="mark"))
+
+
 def test_small_clusters_are_withheld(tmp_path: Path) -> None:
     found = Clinics(tmp_path, min_rows=5).play(
         KMeans(features=["age"], clusters=3, first=[[50], [70], [79.9]], max_steps=1)
