@@ -308,7 +308,8 @@ class Gatherer:
                 params[name] = value.ref
                 self.overtime.sources[value.ref] = value.path
             elif is_params(value):
-                path = spool / f"for_{node or 'all'}_{name}.safetensors"
+                place = "shared" if node is None else f"for_{node}"
+                path = spool / f"{place}_{name}.safetensors"
                 path.unlink(missing_ok=True)
                 save_params(value, path, durable=False)  # published now, and never linked
                 params[name] = self.publish(path, node)
