@@ -89,7 +89,7 @@ def test_the_hub_keeps_nothing_of_a_job_that_has_ended_unless_it_was_told_to(
     assert at_the_hub() > before
 
 
-@pytest.mark.feature("TB-26")
+@pytest.mark.feature("BF-44", "TB-26")
 def test_the_owner_of_a_job_is_who_signed_and_is_what_the_nodes_owner_reads(
     federation: Federation, session: Session
 ) -> None:

@@ -285,12 +285,19 @@ def changed(world: World, change: Callable[[dict[str, Any]], Any]) -> bytes:
     return encode_frame(ALICE, "fed", pack(payload))
 
 
+def unsigned(data: bytes, signature: bytes = bytes(64)) -> bytes:
+    version, federation, sender, _, payload = unpack(data)
+    return pack([version, federation, sender, signature, payload])
+
+
 BAD: dict[str, tuple[str, Callable[[World], bytes]]] = {
     "too large": ("oversized", lambda w: bytes(MAX_FRAME_BYTES + 1)),
     "noise": ("malformed", lambda w: b"\xc1\xff"),
     "empty": ("malformed", lambda w: b""),
     "a stranger's": ("unknown_sender", lambda w: frame(w, STRANGER, TASK)),
     "signed by another": ("bad_signature", lambda w: frame(w, Identity("alice", BOB._key), TASK)),
+    "unsigned": ("bad_signature", lambda w: unsigned(frame(w, ALICE, TASK))),
+    "signed by nobody": ("malformed", lambda w: unsigned(frame(w, ALICE, TASK), b"")),
     "to another node": ("foreign", lambda w: frame(w, ALICE, TASK, to="clinic/main")),
     "a task to everybody": ("foreign", lambda w: frame(w, ALICE, TASK, to="")),
     "of another federation": ("foreign", lambda w: frame(w, ALICE, TASK, federation="other")),
@@ -315,6 +322,7 @@ BAD: dict[str, tuple[str, Callable[[World], bytes]]] = {
 }
 
 
+@pytest.mark.feature("BF-44")
 @pytest.mark.parametrize("what", sorted(BAD))
 def test_a_bad_frame_changes_nothing_is_counted_and_not_answered(
     what: str, world: World, site: Endpoint
