@@ -11,7 +11,6 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,6 @@ from fedjob.common.errors import (
     NodeFailure,
     PlanError,
     PreparationError,
-    SpecError,
 )
 from fedjob.common.items import Items
 from fedjob.common.measured import naming
@@ -321,25 +319,11 @@ def _with_learned(order: WorkOrder) -> WorkOrder:
 
 def _measured(order: WorkOrder) -> WorkResult:
     """Tell what a node tells of a step that finds values in the data of all nodes, see `preprocess.learning`."""
-    from fedjob.common.preprocess.discretion import Discretion, at_least, audited
-    from fedjob.common.preprocess.learning import measure
-    from fedjob.common.readers import open_dataset
-    from fedjob.common.readers.base import EXTREMES, flag
-
-    own = {name: value for name, value in order.dataset.items() if name not in ("preprocess", "learned")}
-    steps, learned = order.dataset.get("preprocess") or [], order.dataset.get("learned") or []
-    dataset = open_dataset(own)
-    source = dataset.frame().reset_index(drop=True)
-    book = _releases(order)
-
-    def discretion(frame: Any) -> AbstractContextManager[Discretion]:
-        if book is None:
-            return nullcontext(at_least(int(order.limits.get("min_rows", 0))))
-        return audited(book, source, frame, tells_extremes=flag(dataset.options, EXTREMES, default=False))
+    from fedjob.common.preprocess.measuring import measured
 
     try:
-        value, num_rows = measure(source, steps, learned, discretion)
-    except SpecError as error:  # in words that name columns, and neither count rows nor quote values
+        value, num_rows = measured(order.dataset, int(order.limits.get("min_rows", 0)), _releases(order))
+    except PreparationError as error:
         raise NodeFailure(order.node, error.reason, str(error)) from error
     return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
 

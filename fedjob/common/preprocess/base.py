@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -83,14 +84,17 @@ class LearningStep(TableStep):
         return replace(self, **dict.fromkeys(self.learned))  # type: ignore[type-var]
 
 
-def applied(step: TableStep, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the table that a step makes of another.
+@contextmanager
+def preparing() -> Iterator[None]:
+    """Mark what steps say of the data as words that a researcher may read.
 
     Raises:
-        PreparationError: it does not fit; in words that a researcher may read.
+        PreparationError: in place of a step's `SpecError`.
     """
     try:
-        return step.apply(frame)
+        yield
+    except PreparationError:
+        raise
     except SpecError as error:
         raise PreparationError(str(error)) from error
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError, TooFewRows
 from fedjob.common.preprocess import PlainSteps, build_steps, to_plain_steps
-from fedjob.common.preprocess.base import LearningStep, Step, TableStep, applied
+from fedjob.common.preprocess.base import LearningStep, Step, TableStep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def measure(
                         "from those that something was told of before"
                     )
                 return step.measure(frame, discretion), len(frame)
-        frame = applied(step, frame)
+        frame = step.apply(frame)
     raise SpecError("preprocess: there is nothing to find in the data")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedjob.common.errors import SpecError
 from fedjob.common.preprocess import build_steps
-from fedjob.common.preprocess.base import Step, TableStep, applied
+from fedjob.common.preprocess.base import Step, TableStep, preparing
 from fedjob.common.preprocess.images import Resize
 from fedjob.common.preprocess.learning import completed
 from fedjob.common.readers.base import Dataset
@@ -38,8 +38,9 @@ class PreparedTable(TableDataset):
     def read(self) -> pd.DataFrame:
         frame = self._source.frame()
         num_rows = len(frame)
-        for step in self._steps:
-            frame = applied(step, frame)
+        with preparing():
+            for step in self._steps:
+                frame = step.apply(frame)
         return frame if len(frame) == num_rows else frame.reset_index(drop=True)
 
     def source(self) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
@@ -51,8 +52,9 @@ class PreparedTable(TableDataset):
             )
         frame, kept = self._source.source()
         prepared = self._source.frame().reset_index(drop=True)
-        for step in self._steps:
-            prepared = applied(step, prepared)
+        with preparing():
+            for step in self._steps:
+                prepared = step.apply(prepared)
         return frame, kept[prepared.index.to_numpy()]
 
 

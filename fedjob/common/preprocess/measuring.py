@@ -1,0 +1,44 @@
+"""A node's share of a step that finds values in the data of all nodes, from its files to plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.preprocess.base import preparing
+from fedjob.common.preprocess.learning import measure
+from fedjob.common.readers import open_dataset
+from fedjob.common.readers.base import EXTREMES, flag
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedjob.common.analytics.releasebook import ReleaseBook
+    from fedjob.common.preprocess.discretion import Discretion
+
+
+def measured(info: Mapping[str, Any], min_rows: int, book: ReleaseBook | None) -> tuple[dict[str, Any], int]:
+    """Return what a node tells of the next step to find, and the number of rows that it looked at.
+
+    Args:
+        info: of the dataset, with `preprocess` as it was declared and the steps that are `learned` so far.
+        book: the record of what was told of the dataset; None where the owner sets no minimum of rows.
+
+    Raises:
+        PreparationError: a step does not fit the data; in words that name columns, count nothing and quote nothing.
+        TooFewRows: how many rows are left may not be told.
+    """
+    from fedjob.common.preprocess.discretion import at_least, audited
+
+    own = {name: value for name, value in info.items() if name not in ("preprocess", "learned")}
+    dataset = open_dataset(own)
+    source = dataset.frame().reset_index(drop=True)
+
+    def discretion(frame: pd.DataFrame) -> AbstractContextManager[Discretion]:
+        if book is None:
+            return nullcontext(at_least(min_rows))
+        return audited(book, source, frame, tells_extremes=flag(dataset.options, EXTREMES, default=False))
+
+    with preparing():
+        return measure(source, info.get("preprocess") or [], info.get("learned") or [], discretion)
