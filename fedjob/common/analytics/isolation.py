@@ -6,6 +6,8 @@ is told the products of several columns can combine them. So products are told o
 - every column has its most frequent value in all rows, or another one in at least `min_rows` of them;
 - no combination of columns is 0 in all rows but one: that row would have a leverage of 1 (Hoaglin, Welsch
   1978, "The hat matrix in regression and ANOVA", https://doi.org/10.1080/00031305.1978.10479237).
+
+Each question is judged by itself: of two that are about other columns nothing is held against each other.
 """
 
 from __future__ import annotations
