@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,122 +18,15 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.choosing import ITEMS_NAME, save_remembered
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import (
-    FedjobError,
-    LimitsExceeded,
-    NodeFailure,
-    PlanError,
-    PreparationError,
-)
-from fedjob.common.items import Items
+from fedjob.common.errors import FedjobError, NodeFailure, PlanError, PreparationError
+from fedjob.common.failing import failed, where
 from fedjob.common.measured import naming
+from fedjob.common.orders import CHILD_STEP, KEPT_NAME, Emit, WorkOrder, WorkResult
 from fedjob.common.preprocess.learning import LEARN, LEARNED
 from fedjob.common.seeds import seed_for
 
 if TYPE_CHECKING:
     from fedjob.common.analytics.releasebook import ReleaseBook
-
-CHILD_STEP = "child"
-KEPT_NAME = "kept"
-"""Folder, in a work's output, of files that stay at the node for its owner."""
-
-Emit = Callable[[str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkOrder:
-    """What to compute, as plain data.
-
-    Args:
-        key: the work's name, see `messages.work_key`.
-        plan_text: the approved bytes, decoded; empty for a protocol without a plan.
-        entry: the plan's class.
-        dataset: `{name, path, reader, tags, options}` for the reader; empty for work without data.
-        values: the instruction's plain values.
-        params: name -> path of a safetensors file.
-        state_path: the node state to start from; empty for a fresh one.
-        output_path: an existing, empty folder for what comes out.
-        scratch_path: a folder that lives as long as the warm worker.
-        props: the job's free properties.
-        child: the place of a child task among its parent's, `0` or `0/2`; empty for a task of the job's own.
-        limits: what the owner limits, by name, see `Local`.
-        releases_path: file of the record of what was told of the dataset; empty for none.
-        items: which items of the dataset, and how.
-        known_path: file of what the node remembers of earlier work; empty where that does not matter.
-        split: how a `Plan` divides its items, see `plans.step.check_split`.
-        project: of the job.
-        secrets: that the owner lets this plan use; never written to disk, and never sent on.
-        artifacts: name -> file that the job sends along.
-    """
-
-    key: str
-    job: str
-    round: int
-    step: str
-    node: str
-    protocol: str
-    config: dict[str, Any] = field(default_factory=dict)
-    plan_text: str = ""
-    entry: str = ""
-    dataset: dict[str, Any] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    model_args: dict[str, Any] = field(default_factory=dict)
-    training_args: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    state_path: str = ""
-    output_path: str = ""
-    scratch_path: str = ""
-    props: dict[str, Any] = field(default_factory=dict)
-    child: str = ""
-    limits: dict[str, Any] = field(default_factory=dict)
-    releases_path: str = ""
-    items: Items = field(default_factory=Items)
-    known_path: str = ""
-    split: dict[str, Any] = field(default_factory=dict)
-    project: str = ""
-    secrets: dict[str, str] = field(default_factory=dict, repr=False)
-    artifacts: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkResult:
-    """What came of it.
-
-    Args:
-        reason: empty when `ok`; else one word.
-        detail: what a researcher may see by default: the class of the error and
-            the line numbers inside the plan's own text.
-        message: the error's own words; for the node's log, or where the owner allows more.
-        trace: the full traceback, for the node's log only.
-        params_path, state_path: files in the order's output folder; empty when there are none.
-        timing: seconds: setup, train, validate, total.
-        items: how many were `processed` and `failed`, in how many `batches`; empty where there are no batches.
-        items_path: file in the output folder of the items that the node is to remember; empty for none.
-        report: items that failed, and why; for the node's log only.
-        used: resource -> how much of it was wanted.
-        overrun: what of that is beyond what the owner allows: then it is not `ok`, and `value` is of the rest.
-    """
-
-    key: str
-    ok: bool
-    reason: str = ""
-    detail: str = ""
-    message: str = ""
-    trace: str = ""
-    value: Any = None
-    params_path: str = ""
-    state_path: str = ""
-    weight: float = 0.0
-    num_examples: int = 0
-    metrics: dict[str, Any] = field(default_factory=dict)
-    timing: dict[str, float] = field(default_factory=dict)
-    threads: int = 0
-    items: dict[str, int] = field(default_factory=dict)
-    items_path: str = ""
-    report: str = ""
-    used: dict[str, int] = field(default_factory=dict)
-    overrun: int = 0
 
 
 class Workbench:
@@ -157,22 +49,8 @@ class Workbench:
         """
         try:
             return self.compute(order, emit, nursery)
-        except LimitsExceeded as exceeded:
-            return _allowed_part(order, exceeded)
-        except NodeFailure as failure:
-            return _failed(order, failure, failure.reason, failure.detail)
-        except PreparationError as error:
-            return _failed(order, error, error.reason, str(error))
-        except PlanError as error:
-            return _failed(order, error, error.reason, _our_words(error) or _where(error))
-        except FedjobError as error:
-            return _failed(order, error, error.reason, _where(error))
         except Exception as error:  # user code may raise anything; the node must answer
-            if _ran_out_of_memory(error):
-                return _failed(
-                    order, error, "out_of_memory", f"{_where(error)}: a worker may have no more here"
-                )
-            return _failed(order, error, "exception", _where(error))
+            return failed(order, error)
 
     def compute(self, order: WorkOrder, emit: Emit, nursery: Nursery | None = None) -> WorkResult:
         """Do the work; what user code raises comes through, for a debugger.
@@ -417,7 +295,7 @@ def built_plan(
     except Exception as error:
         raise PlanError(
             f"plan {entry} can't be built with model_args={model_args!r}: {type(error).__name__}: {error} "
-            f"({_where(error)})",
+            f"({where(error)})",
             name=entry,
         ) from error
     return plan
@@ -445,76 +323,8 @@ def _save_items(worked: Any, output: Path) -> str:
     return str(path)
 
 
-def _save_processed(items: list[Any], output: Path) -> str:
-    """Write items that were worked on though the rest was over a limit, and return the file's path."""
-    if not items:
-        return ""
-    save_remembered(output / ITEMS_NAME, items, [])
-    return str(output / ITEMS_NAME)
-
-
-def _ran_out_of_memory(error: Exception) -> bool:
-    """Whether memory could not be had: torch has no class of its own for that on a CPU."""
-    words = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)
-    )
-
-
-def _where(error: BaseException) -> str:
-    """Name the class of an error and the lines inside the plan's own text, and no values."""
-    from fedjob.common.plans.places import PLAN_FILENAME
-
-    lines = [
-        str(frame.lineno)
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(PLAN_FILENAME)
-    ]
-    place = f" at plan line {', '.join(lines)}" if lines else ""
-    return f"{type(error).__name__}{place}"
-
-
-def _our_words(error: PlanError) -> str:
-    """Return what fedjob itself says of a plan, which names types, shapes and counts but no values.
-
-    Nothing for an error that the plan's own code raised.
-    """
-    from fedjob.common.plans.places import PLAN_FILENAME
-
-    raised = traceback.extract_tb(error.__traceback__)[-1]
-    return "" if raised.filename.startswith(PLAN_FILENAME) else str(error)[:1000]
-
-
 def _keep(output: Path, name: str, data: bytes) -> None:
     """Leave a file for the owner among what the work gives."""
     folder = output / KEPT_NAME
     folder.mkdir(exist_ok=True)
     (folder / name.replace("/", "_").lstrip(".")).write_bytes(data)  # a plan names its outputs
-
-
-def _allowed_part(order: WorkOrder, exceeded: LimitsExceeded) -> WorkResult:
-    """Return what came of work that was for more than the owner allows."""
-    answer = exceeded.partial
-    return WorkResult(
-        key=order.key,
-        ok=False,
-        reason=exceeded.reason,
-        detail=exceeded.detail,
-        value=to_plain(answer.value),
-        weight=float(answer.weight),
-        num_examples=int(answer.weight),
-        used=exceeded.used,
-        overrun=exceeded.overrun,
-        items_path=_save_processed(exceeded.items, Path(order.output_path)),
-    )
-
-
-def _failed(order: WorkOrder, error: BaseException, reason: str, detail: str) -> WorkResult:
-    return WorkResult(
-        key=order.key,
-        ok=False,
-        reason=reason,
-        detail=detail,
-        message=f"{type(error).__name__}: {error}"[:4000],
-        trace="".join(traceback.format_exception(error))[-20_000:],
-    )

@@ -13,8 +13,8 @@ from typing import Any
 from fedjob.common.gate import parse_address
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event
+from fedjob.common.orders import WorkOrder
 from fedjob.common.protocols.inference import LEFT
-from fedjob.common.work import WorkOrder
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.families import root_of
 from fedjob.node.grant import matches_any

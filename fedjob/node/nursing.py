@@ -11,8 +11,8 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Task, work_key
+from fedjob.common.orders import CHILD_STEP
 from fedjob.common.preprocess.learning import LEARNED
-from fedjob.common.work import CHILD_STEP
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.parts import Parts, Turn, task_of
 from fedjob.node.spool import Spool

@@ -25,10 +25,10 @@ from fedjob.common.errors import (
     RepositoryUnreachable,
 )
 from fedjob.common.messages import MAX_INLINE_BYTES, Result, Task
+from fedjob.common.orders import WorkOrder, WorkResult
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
 from fedjob.common.usage import INFERENCES, Usage, capped
-from fedjob.common.work import WorkOrder, WorkResult
 from fedjob.node.brought import Brought
 from fedjob.node.datasets import Dataset
 from fedjob.node.ledger import read_items

@@ -21,9 +21,9 @@ from pathlib import Path
 from fedjob.common.codec import from_plain, unpack
 from fedjob.common.durable import fsync_dir
 from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
+from fedjob.common.orders import KEPT_NAME, WorkResult
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
-from fedjob.common.work import KEPT_NAME, WorkResult
 from fedjob.node.settings import NodeHome
 
 RESULT_NAME = "result.mpk"

@@ -25,7 +25,7 @@ from typing import Any
 from fedjob.common.children import ChildOrder
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError
-from fedjob.common.work import WorkOrder, WorkResult
+from fedjob.common.orders import WorkOrder, WorkResult
 from fedjob.node.forkserver import MAX_PACKET_BYTES, Request
 from fedjob.node.launcher import LAUNCHERS, Launch, hints_for
 from fedjob.node.link import Link

@@ -26,7 +26,8 @@ from typing import Any
 from fedjob.common.children import ChildOrder, ChildOutcome, Nursery
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
-from fedjob.common.work import Workbench, WorkOrder, WorkResult
+from fedjob.common.orders import WorkOrder, WorkResult
+from fedjob.common.work import Workbench
 from fedjob.node.link import Link
 from fedjob.node.secrets import hide, holds_secret
 

@@ -13,9 +13,10 @@ import torch
 
 from fedjob import FedAvg, Inference, Items, Job
 from fedjob.common.errors import JobFailed, SpecError
+from fedjob.common.orders import WorkOrder
 from fedjob.common.plans.source import extract
 from fedjob.common.values import decode
-from fedjob.common.work import Workbench, WorkOrder
+from fedjob.common.work import Workbench
 from fedjob.researcher.results import JobResult
 from tests.data import TRAINING, make_points
 from tests.plans import Tiny

@@ -16,6 +16,7 @@ from fedjob.common.auxiliary import join_schemas, split
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.contribution import Contribution
 from fedjob.common.guard import check_tensors
+from fedjob.common.orders import WorkOrder, WorkResult
 from fedjob.common.params import FileParams, is_params, save_params, schema_of
 from fedjob.common.plans.args import merged_args
 from fedjob.common.plans.source import extract
@@ -31,7 +32,7 @@ from fedjob.common.protocols.base import (
     View,
 )
 from fedjob.common.tree import load_tree, save_tree
-from fedjob.common.work import Workbench, WorkOrder, WorkResult, built_plan
+from fedjob.common.work import Workbench, built_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

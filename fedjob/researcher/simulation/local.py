@@ -16,12 +16,13 @@ from fedjob.common.codec import unpack
 from fedjob.common.errors import JobFailed, NodeFailure, QuorumNotReached
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Result, Task, work_key
+from fedjob.common.orders import KEPT_NAME, Emit, WorkOrder
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
-from fedjob.common.work import KEPT_NAME, Emit, Workbench, WorkOrder
+from fedjob.common.work import Workbench
 from fedjob.researcher.completion import completion
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog

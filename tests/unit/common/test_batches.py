@@ -16,11 +16,12 @@ import pytest
 from fedjob.common.choosing import Known, choose, save_known
 from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.common.items import Items
+from fedjob.common.orders import WorkOrder, WorkResult
 from fedjob.common.plans.source import extract
 from fedjob.common.plans.step import Plan, check_split, check_step_plan
 from fedjob.common.reasons import FATAL
 from fedjob.common.values import decode
-from fedjob.common.work import Workbench, WorkOrder, WorkResult
+from fedjob.common.work import Workbench
 from tests import stepping
 
 Said = list[tuple[str, dict[str, Any]]]

@@ -23,10 +23,11 @@ from fedjob import (
 from fedjob.common.codec import pack, unpack
 from fedjob.common.contribution import Contribution
 from fedjob.common.errors import NodeFailure, QuorumNotReached
+from fedjob.common.orders import WorkOrder
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import Ask, Done, FederatedProtocol, Gathered, Reply, View
 from fedjob.common.tree import load_tree, save_tree
-from fedjob.common.work import Workbench, WorkOrder
+from fedjob.common.work import Workbench
 
 PROTOCOLS_TO_PLAY = [
     Statistics(mean=["age", "x"], std="x", quantiles="x", categories="kind", by="sick"),

@@ -14,9 +14,10 @@ import pytest
 from fedjob import Filter, Items, Statistics
 from fedjob.common.analytics.quantiles import FIRST_EDGES
 from fedjob.common.errors import NodeFailure
+from fedjob.common.orders import WorkOrder
 from fedjob.common.preprocess import to_plain_steps
 from fedjob.common.protocols import PROTOCOLS
-from fedjob.common.work import Workbench, WorkOrder
+from fedjob.common.work import Workbench
 
 MIN_ROWS = 4
 EDGES = [(0.0, 30.0, 60.0, 90.0), (10.0, 45.0, 80.0), (20.0, 50.0, 81.0), (0.0, 90.0)]
