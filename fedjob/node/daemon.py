@@ -295,16 +295,19 @@ class Daemon:
     def _hear(self, turn: Turn, message: Message, wish: wire.Offer | wire.Task) -> None:
         """Take an offer or a task once it is known who sent it."""
         checked = self._verifying.hear(message, wish, time.time())
-        if checked is None:
-            return
+        if checked is not None:
+            self._wish(turn, message, checked.refusal)
+
+    def _wish(self, turn: Turn, message: Message, refusal: str) -> None:
+        """Act on an offer or a task; a refusal says why its sender is not listened to."""
         message = without_proof(message)
         match message.body:
-            case wire.Offer() if checked.refusal:
-                self._offers.refuse(turn, message, "unverified", checked.refusal)
+            case wire.Offer() if refusal:
+                self._offers.refuse(turn, message, "unverified", refusal)
             case wire.Offer() as offer:
                 self._offers.handle(turn, message, offer)
-            case wire.Task() as task if checked.refusal:
-                self._intake.refuse(turn, message, task, "unverified", checked.refusal)
+            case wire.Task() as task if refusal:
+                self._intake.refuse(turn, message, task, "unverified", refusal)
             case wire.Task() as task:
                 self._intake.handle_task(turn, message, task)
 
@@ -342,7 +345,7 @@ class Daemon:
                 self._searches.take(turn, report)
             case Checked():
                 for message in self._verifying.take(report):
-                    self._handle(turn, message)
+                    self._wish(turn, message, report.refusal)
             case Ensured(message=message_id):
                 self._intake.take_ensured(turn, message_id)
             case _:

@@ -71,7 +71,7 @@ class Verifying:
         self._waiting: dict[Key, list[Message]] = {}
 
     def hear(self, message: Message, wish: Offer | Task, now: float) -> Checked | None:
-        """Return what is known of a message's sender; None while it waits, then `take` gives it back.
+        """Return what is known of a message's sender; None while that is asked, then `take` gives it back.
 
         Args:
             now: seconds since 1970.
@@ -83,16 +83,17 @@ class Verifying:
             return known
         if not self._verifier.waits:
             return self._ask(key, claim)
-        waiting = self._waiting.get(key)
-        if waiting is None:
-            self._waiting[key] = [message]
+        if sum(map(len, self._waiting.values())) >= MAX_WAITING:
+            return None
+        if key not in self._waiting:
             self._later(lambda: self._report(self._ask(key, claim)))
-        elif len(waiting) < MAX_WAITING and all(message.id != other.id for other in waiting):
+        waiting = self._waiting.setdefault(key, [])
+        if all(message.id != other.id for other in waiting):
             waiting.append(message)
         return None
 
     def take(self, checked: Checked) -> list[Message]:
-        """Note what a verifier said; return the messages that waited for it."""
+        """Note what a verifier said; return the messages that waited for it, which are to be handled by it."""
         self._checked.pop(checked.key, None)
         self._checked[checked.key] = checked
         while len(self._checked) > MAX_REMEMBERED:

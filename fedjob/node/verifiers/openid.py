@@ -89,7 +89,7 @@ class OpenId(Verifier):
             raise NotPermitted(
                 f"{self.issuer} does not bind logins to keys (nonce), which this node requires"
             )
-        return Verified(f"{told['iss']}#{told['sub']}", float(told["exp"]))
+        return Verified(f"{told['iss']}#{told['sub']}", float(told["exp"]) + LEEWAY_S)
 
     @cached_property
     def _keys(self) -> _Keys:

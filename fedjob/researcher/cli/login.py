@@ -16,11 +16,10 @@ from fedjob.researcher.cli.home import HOME
 @click.option("--client-id", required=True, help="What the provider knows fedjob by.")
 @click.option(
     "--tls-ca",
-    type=click.Path(exists=True, dir_okay=False),
-    default="",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     help="Certificate of the provider's own authority.",
 )
-def login(home: Path | None, issuer: str, client_id: str, tls_ca: str) -> None:
+def login(home: Path | None, issuer: str, client_id: str, tls_ca: str | None) -> None:
     """Log in at an OpenID provider, for nodes that want more than a signature."""
     from fedjob.common.identity import Identity
     from fedjob.researcher.home import home_path
@@ -33,7 +32,7 @@ def login(home: Path | None, issuer: str, client_id: str, tls_ca: str) -> None:
         identity,
         issuer=issuer,
         client_id=client_id,
-        tls_ca=tls_ca,
+        tls_ca=tls_ca or "",
         tell=lambda prompt: click.echo(str(prompt), err=True),
     )
     until = datetime.fromtimestamp(made.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
