@@ -42,10 +42,16 @@ def fold_leaves(values: Sequence[Any], rule: Callable[[Sequence[Any]], Any]) -> 
 
 
 def each_leaf(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Yield what stands at the same place in every value, place by place."""
+    """Yield what stands at the same place in every value, place by place; names in their order.
+
+    So sums over all places come to the same bits, whatever the order in which a map holds its names.
+    """
     first = values[0]
     if isinstance(first, (Mapping, list, tuple)):
-        for _, column in _columns(values):
+        columns = list(_columns(values))
+        if isinstance(first, Mapping):
+            columns.sort(key=lambda column: str(column[0]))
+        for _, column in columns:
             yield from each_leaf(column)
     elif first is not None:
         yield values

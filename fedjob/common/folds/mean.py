@@ -68,9 +68,10 @@ def _mean_tensor(tensors: Sequence[torch.Tensor], shares: Sequence[float]) -> to
     whole = not result.is_floating_point()
     for start in range(0, flat_result.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)
-        total = flats[0][part].to(torch.float64).mul_(shares[0])
+        # copied, where they are float64 already too: the contributions stay as they are
+        total = flats[0][part].to(torch.float64, copy=True).mul_(shares[0])
         for flat, share in zip(flats[1:], shares[1:], strict=True):
             # multiplied, then added: a fused step would round differently on other processors
-            total.add_(flat[part].to(torch.float64).mul_(share))
+            total.add_(flat[part].to(torch.float64, copy=True).mul_(share))
         flat_result[part] = total.round_() if whole else total
     return result

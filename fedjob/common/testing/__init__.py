@@ -9,6 +9,7 @@ Subclass one in a test module, name the subclass `Test...` and write its fixture
 
 from __future__ import annotations
 
+from fedjob.common.testing.folds import FoldContract
 from fedjob.common.testing.protocol import ProtocolContract
 from fedjob.common.testing.readers import ReaderCase, ReaderContract
 from fedjob.common.testing.repository import PART_BYTES, RepositoryContract
@@ -16,6 +17,7 @@ from fedjob.common.testing.sites import Played, Sites
 
 __all__ = [
     "PART_BYTES",
+    "FoldContract",
     "Played",
     "ProtocolContract",
     "ReaderCase",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,9 +12,11 @@ from hypothesis import strategies as st
 
 from fedjob.common.contribution import Contribution
 from fedjob.common.folds import FOLDS
+from fedjob.common.folds.base import Fold
 from fedjob.common.folds.mean import WeightedMean, mean_of
 from fedjob.common.metrics import measure, value
 from fedjob.common.params import FileParams, save_params
+from fedjob.common.testing import FoldContract
 
 
 @pytest.mark.feature("FB-68")
@@ -83,26 +84,20 @@ def test_contributions_add_in_any_grouping() -> None:
     assert totals[0].value == {"sum": 10, "list": [10, 4]}
 
 
-@pytest.mark.parametrize("name", FOLDS.names())
-def test_every_fold_of_the_registry_is_built_from_its_own_description(name: str) -> None:
-    fold = FOLDS.build(name, {})
-    found, config = FOLDS.config_of(fold)
-    assert FOLDS.build(found, config) == fold
-    total = fold.fold([Contribution([2.0], k) for k in range(fold.min_nodes)])
-    assert total.weight == sum(range(fold.min_nodes))
+class TestFoldsOfTheRegistry(FoldContract):
+    """Every fold that makes one set of tensors of several."""
+
+    @pytest.fixture(params=[name for name in FOLDS.names() if name != "collect"])
+    def fold(self, request: pytest.FixtureRequest) -> Fold:
+        found = FOLDS.build(request.param, {})
+        assert FOLDS.build(*FOLDS.config_of(found)) == found
+        self.stays_in_box = request.param != "sum"
+        return found
 
 
 @pytest.mark.parametrize("name", FOLDS.names())
-def test_every_fold_gives_equal_results_for_equal_inputs(name: str) -> None:
-    contributions = [Contribution([float(k), k / 3], k + 1) for k in range(8)]
-    results = [FOLDS.build(name, {}).fold(list(order)) for order in itertools.repeat(contributions, 2)]
-    assert results[0] == results[1]
-
-
-@pytest.mark.parametrize("name", FOLDS.names())
-def test_every_fold_of_contributions_without_a_value_adds_their_weights_and_metrics(name: str) -> None:
-    measured = [
-        Contribution(None, 1, {"validate": measure(["accuracy"], [1, 0], [1, k % 2])}) for k in range(7)
-    ]
-    total = FOLDS.build(name, {}).fold(measured)
-    assert value(total.metrics["validate"]["accuracy"]) == pytest.approx(11 / 14)
+def test_every_fold_takes_plain_numbers_in_maps_and_lists(name: str) -> None:
+    contributions = [Contribution({"rows": [float(k), k / 3]}, k + 1) for k in range(8)]
+    total = FOLDS.build(name, {}).fold(contributions)
+    found = total.value if name == "collect" else [total.value]
+    assert all(len(part["rows"]) == 2 and isinstance(part["rows"][0], float) for part in found)
