@@ -31,9 +31,8 @@ def addressed(
     """
     if ask.to is not None:
         return _known(ask.to, candidates), ask.until, position
-    busy = (
-        position.under_way if ask.late == "keep" else {}
-    )  # what these are at must not be given up for a look
+    # what busy nodes are at must not be given up for a look
+    busy = position.under_way if ask.late == "keep" else {}
     first = tuple(node for node in selector.ask_first(candidates) if node not in busy)
     if first:
         asked = Ask(
