@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import JobStopped, SpecError
 from fedjob.common.plans.base import overrides
 from fedjob.common.plans.pipeline import Pipeline
 from fedjob.common.plans.step import Plan
@@ -30,6 +30,7 @@ from fedjob.common.protocols.base import Ask, FederatedProtocol
 from fedjob.common.protocols.function import NodeValues
 from fedjob.common.protocols.steps import ask_for
 from fedjob.common.values import decode, encode
+from fedjob.researcher.inbox import STOP
 from fedjob.researcher.position import Position
 from fedjob.researcher.rounds import Commit, Gather, Look
 
@@ -98,7 +99,7 @@ class Coordination:
         self._count += 1
         if self._count > len(self.position.state["answers"]):
             if self.position.stop:  # a hook, or the owner, asked for the end
-                raise _Ended
+                raise JobStopped(STOP)
             encoded = {name: encode(value, name) for name, value in values.items()}
             self._carry_out(ask_for(encoded, chosen))
         answers: Mapping[str, Any] = self.position.state["answers"][self._count - 1]
@@ -110,10 +111,6 @@ class Coordination:
         if ask.commit:
             position = self._commit(replace(position, round=position.round + 1), gathered)
         self.position = position
-
-
-class _Ended(Exception):
-    """The job is to end, and `coordinate` asks for more."""
 
 
 def coordinate_of(plan: Any) -> Coordinate | None:
@@ -143,7 +140,9 @@ def run_coordinated(
         value = coordinate(job)
         if inspect.iscoroutine(value):
             value = _waited(value)
-    except _Ended:
+    except JobStopped as stopped:
+        if stopped.verb != STOP:
+            raise
         value = NodeValues(job.position.state["answers"][-1] if job.position.state["answers"] else {})
     return value, job.position
 

@@ -13,7 +13,7 @@ import numpy
 import pytest
 import torch
 
-from fedjob import FedAvg, Inference, Items, Job, JobFailed, Quorum, TorchPlan
+from fedjob import FedAvg, Hook, Inference, Items, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.messages import End
@@ -21,6 +21,7 @@ from fedjob.common.plans.source import extract
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig
 from fedjob.researcher.events import JobEvent
+from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.session import Session
 from tests import stepping
 from tests.integration.nodes import Federation, Node
@@ -394,3 +395,20 @@ def test_training_can_be_tried_on_a_few_rows(federation: Federation, tmp_path: P
     result = trial.run(progress=False)
     assert result.test
     assert {row.num_examples for row in result.rows} == {5}
+
+
+class Enough(Hook):
+    """Ends a job after its first round."""
+
+    name = "enough"
+
+    def round_done(self, report: RoundReport) -> str | None:
+        return "enough"
+
+
+def test_a_coordinated_job_that_is_ended_early_gives_its_last_answers(
+    federation: Federation, tmp_path: Path
+) -> None:
+    data = {node.name: {"path": node.folder / "scans", "reader": "files"} for node in federation.nodes}
+    job = Job(stepping.Coordinated, data=data, nodes="local", rounds=2, hooks=[Enough()], home=tmp_path)
+    assert job.run(progress=False).value == {"node1": 1.0, "node2": 2.0}
