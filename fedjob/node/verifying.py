@@ -18,7 +18,7 @@ from fedjob.common.messages import Message, Offer, Task
 from fedjob.common.roster import Roster
 from fedjob.node.settings import NodeConfig
 from fedjob.node.verifiers import build_verifier
-from fedjob.node.verifiers.base import Claim
+from fedjob.node.verifiers.base import Claim, Verifier
 
 AGAIN_AFTER_S = 10.0
 """For so long a refusal holds: the same proof is not looked at again."""
@@ -28,7 +28,8 @@ MAX_WAITING = 1000
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, str, str]
+Key = tuple[int, str, str, str]
+"""Which setting of the owner's, researcher, their key, sha256 of the proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Verifying:
         self._roster = roster
         self._later = later
         self._report = report
+        self._setting = 0
         self.configure(config)
 
     def configure(self, config: NodeConfig) -> None:
@@ -67,6 +69,7 @@ class Verifying:
             ConfigError: the setting does not hold together; it goes on as before.
         """
         self._verifier = build_verifier(config.verifier, config.verifier_options)
+        self._setting += 1
         self._checked: dict[Key, Checked] = {}
         self._waiting: dict[Key, list[Message]] = {}
 
@@ -77,16 +80,18 @@ class Verifying:
             now: seconds since 1970.
         """
         claim = Claim(message.sender, self._roster.key_of(message.sender) or "", wish.proof)
-        key = (claim.researcher, claim.key_hex, hashlib.sha256(claim.proof.encode()).hexdigest())
+        proof_hash = hashlib.sha256(claim.proof.encode()).hexdigest()
+        key = (self._setting, claim.researcher, claim.key_hex, proof_hash)
         known = self._checked.get(key)
         if known is not None and known.until > now:
             return known
         if not self._verifier.waits:
-            return self._ask(key, claim)
+            return _ask(self._verifier, key, claim)
         if sum(map(len, self._waiting.values())) >= MAX_WAITING:
             return None
         if key not in self._waiting:
-            self._later(lambda: self._report(self._ask(key, claim)))
+            verifier = self._verifier
+            self._later(lambda: self._report(_ask(verifier, key, claim)))
         waiting = self._waiting.setdefault(key, [])
         if all(message.id != other.id for other in waiting):
             waiting.append(message)
@@ -94,6 +99,8 @@ class Verifying:
 
     def take(self, checked: Checked) -> list[Message]:
         """Note what a verifier said; return the messages that waited for it, which are to be handled by it."""
+        if checked.key[0] != self._setting:
+            return []  # the owner has another verifier by now; what waited is sent again
         self._checked.pop(checked.key, None)
         self._checked[checked.key] = checked
         while len(self._checked) > MAX_REMEMBERED:
@@ -109,17 +116,18 @@ class Verifying:
 
         return restore
 
-    def _ask(self, key: Key, claim: Claim) -> Checked:
-        try:
-            found = self._verifier.verify(claim)
-        except FedjobError as error:
-            return Checked(key, time.time() + AGAIN_AFTER_S, str(error)[:1000])
-        except Exception as error:  # a verifier may be somebody else's code
-            log.exception("the verifier %s could not be asked", self._verifier.name)
-            return Checked(key, time.time() + AGAIN_AFTER_S, f"the verifier failed: {type(error).__name__}")
-        if claim.proof:
-            log.info("%s is %s, says the verifier %s", claim.researcher, found.subject, self._verifier.name)
-        return Checked(key, found.until)
+
+def _ask(verifier: Verifier, key: Key, claim: Claim) -> Checked:
+    try:
+        found = verifier.verify(claim)
+    except FedjobError as error:
+        return Checked(key, time.time() + AGAIN_AFTER_S, str(error)[:1000])
+    except Exception as error:  # a verifier may be somebody else's code
+        log.exception("the verifier %s could not be asked", verifier.name)
+        return Checked(key, time.time() + AGAIN_AFTER_S, f"the verifier failed: {type(error).__name__}")
+    if claim.proof:
+        log.info("%s is %s, says the verifier %s", claim.researcher, found.subject, verifier.name)
+    return Checked(key, found.until)
 
 
 def without_proof(message: Message) -> Message:

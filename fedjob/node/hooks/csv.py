@@ -58,5 +58,10 @@ class Csv(NodeHook):
                 writer.writerow(COLUMNS)
             when = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds")
             about = (task.researcher, task.project, task.job, task.job_name, task.dataset)
-            row = (when, called, *about, task.round, task.step, task.key)
-            writer.writerow([*row, json.dumps(event.body, default=str)])
+            row = (when, called, *about, task.round, task.step, task.key, json.dumps(event.body, default=str))
+            writer.writerow([_harmless(cell) for cell in row])
+
+
+def _harmless(cell: object) -> object:
+    """Keep what a researcher is free to write from being a formula where the file is opened as a spreadsheet."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
