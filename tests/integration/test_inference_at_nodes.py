@@ -217,18 +217,24 @@ def test_what_is_gathered_while_a_job_runs_is_predicted_until_it_is_stopped(
     )
     told: list[Any] = []
 
+    def put(folder_name: str, *readings: str) -> None:
+        """Put files there all at once: the node may look at any time."""
+        fresh = node.folder / folder_name
+        fresh.mkdir()
+        for number, numbers in enumerate(readings):
+            (fresh / f"{number}.txt").write_text(numbers)
+        fresh.rename(folder / folder_name)
+
     def passes(count: int) -> bool:
         told[:] = [event for event in job.events(type="result") if "gathered" in event.body]
         return len(told) >= count
 
     with background(lambda: job.run(progress=False)) as running:
         until(lambda: passes(1), "the first pass")
-        (folder / "2.txt").write_text("5 6")
+        put("day", "5 6")
         until(lambda: passes(2), "the second pass")
-        for name in "3456":
-            (folder / f"{name}.txt").write_text("7 8")
+        put("night", *["7 8"] * 4)  # more than there were when the data were registered
         until(lambda: passes(3), "the third pass")
-        # more at once than when the data were registered
         assert job.stop()
         running.result(timeout=60)
     assert [event.body["rows"] for event in told] == [[[3.0], [7.0]], [[11.0]], [[15.0]] * 4]
