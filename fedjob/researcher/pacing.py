@@ -1,7 +1,7 @@
 """When a job's next round begins: at once, or every so many seconds, until its owner stops it.
 
 A job with `every_s` goes on where it is only waiting for something new: a round in which no node
-has new items is no failure, it is asked for again at the next turn.
+has enough new items is no failure, it is asked for again at the next turn.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Pace:
                 self._round = position.round
                 return found
             if not turns:
-                self.tell(f"no node has anything new; looking again every {self.every_s:g} s")
+                self.tell(f"no node has enough that is new; looking again every {self.every_s:g} s")
             turns += 1
             asked = replace(ask, shared={**ask.shared, AGAIN: turns})
 
@@ -82,6 +82,6 @@ class Pace:
 
 
 def nothing_new(error: QuorumNotReached) -> bool:
-    """Whether a round failed for want of new items alone."""
+    """Whether a round failed for want of new items alone: there are none, or fewer than an owner allows."""
     words = {reason.partition(":")[0] for reason in error.left_out.values()}
-    return words == {"no_new_data"}
+    return bool(words) and words <= {"no_new_data", "min_rows"}

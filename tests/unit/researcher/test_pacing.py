@@ -52,10 +52,10 @@ def test_without_a_pace_rounds_follow_one_another() -> None:
 
 
 def test_a_round_without_anything_new_is_asked_for_again_as_other_work() -> None:
-    turns = Turns("no_new_data", "no_new_data: none")
+    turns = Turns("no_new_data", "min_rows: computed on fewer rows than the owner's minimum of 5")
     turns.pace(0.001).gather(turns.gather, Ask(shared={"x": 1}), AT_FIRST)
     assert [dict(ask.shared) for ask in turns.asked] == [{"x": 1}, {"x": 1, AGAIN: 1}, {"x": 1, AGAIN: 2}]
-    assert turns.told == ["no node has anything new; looking again every 0.001 s"]
+    assert turns.told == ["no node has enough that is new; looking again every 0.001 s"]
 
 
 def test_other_trouble_ends_a_paced_job_too() -> None:
