@@ -118,11 +118,12 @@ class Live:
         """Return how far the job is.
 
         Args:
-            rounds: that the job is for.
+            rounds: that the job is for; of one without an end, how far it is in the round under way.
             now: seconds since 1970.
         """
         unit = self.unit or 1.0
-        rounds = self.round + 1 if rounds == ENDLESS else rounds
+        endless = rounds == ENDLESS
+        rounds = self.round + 1 if endless else rounds
         at_work = [self.nodes[n] for n in self.asked if n in self.nodes and self.round < rounds]
         done = self.round * unit + min(unit, sum(node.done for node in at_work))
         total = max(rounds, self.round) * unit
@@ -136,7 +137,7 @@ class Live:
         gained = done - round_then * unit
         if self.state in HISTORY:
             return Progress(done, total, 0.0 if self.state == State.COMPLETED else None)
-        eta_s = (now - start) * (total - done) / gained if start and gained > 0 else None
+        eta_s = (now - start) * (total - done) / gained if start and gained > 0 and not endless else None
         return Progress(done, total, eta_s, slowest if self.round < rounds else "")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.common.types import rounds_text
+from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.formatting import clean, short
 from fedjob.researcher.live import Live, Progress
 
@@ -53,7 +53,7 @@ def one_line(facts: Facts) -> str:
     wait = waits_for(facts)
     if wait:
         line += f"; {wait}"
-    elif facts.state == State.RUNNING and facts.progress is not None:
+    elif facts.state == State.RUNNING and facts.progress is not None and facts.rounds != ENDLESS:
         line += f"; {facts.progress}"
     return clean(line)
 
