@@ -15,8 +15,9 @@ from fedjob.common.errors import SpecError
 if TYPE_CHECKING:
     import torch
 
-CHUNK = 1 << 16
-"""Numbers of each contribution at a time, so that those of some nodes lie in a processor's cache."""
+CHUNK = 1 << 15
+"""Numbers of each contribution at a time: those of some nodes lie in a processor's cache, and torch does not
+divide so few over its threads, which on a busy machine wait for each other at every operation."""
 
 Rule = Callable[["torch.Tensor"], "torch.Tensor"]
 """From (contributions, places) of one dtype to (places,), of that dtype or float64."""
