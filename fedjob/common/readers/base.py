@@ -171,7 +171,9 @@ class Reader(ABC):
     options: ClassVar[Mapping[str, str]] = {}
     """Option -> what it does, in a line."""
 
-    @abstractmethod
+    opens: ClassVar[type[Dataset]]
+    """What it makes of a path."""
+
     def open(
         self,
         path: str | Path,
@@ -185,6 +187,16 @@ class Reader(ABC):
         Raises:
             SpecError: nothing readable there, or an option is wrong.
         """
+        checked, given = self.check(path, options)
+        return self.opens(self.accept(checked), given, name=name, tags=tags)
+
+    def accept(self, path: Path) -> Path:
+        """Return a path that exists, if it is what this reader reads: a file, a folder, or either.
+
+        Raises:
+            SpecError: it is not.
+        """
+        return path
 
     def check(self, path: str | Path, options: Mapping[str, str] | None) -> tuple[Path, dict[str, str]]:
         """Return path and options if there is something to read and all options are known."""
@@ -222,6 +234,20 @@ def check_file(path: Path, reader: str) -> Path:
     """
     if not path.is_file():
         raise SpecError(f"reader {reader} reads a file, but {path} is a folder")
+    return path
+
+
+def check_folder(path: Path, reader: str, what: str) -> Path:
+    """Return a path that is a folder.
+
+    Args:
+        what: is in it, after "a folder".
+
+    Raises:
+        SpecError: it is a file.
+    """
+    if not path.is_dir():
+        raise SpecError(f"reader {reader} reads a folder {what}, but {path} is a file")
     return path
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Reader, flag, words
+from fedjob.common.readers.base import Dataset, Reader, flag, words
 from fedjob.common.readers.table import TableDataset, check_table, join_types, type_name
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class CsvReader(Reader):
     """Reads csv."""
 
     name: ClassVar[str] = "csv"
+    opens: ClassVar[type[Dataset]] = CsvDataset
     options: ClassVar[Mapping[str, str]] = {
         "header": "yes or no: the first line names the columns (default yes, no with names)",
         "names": "column names, comma separated",
@@ -106,13 +107,5 @@ class CsvReader(Reader):
         "target": "the column that .arrays() gives as targets (default the last)",
     }
 
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> CsvDataset:
-        checked, given = self.check(path, options)
-        return CsvDataset(check_table(checked, self.name), given, name=name, tags=tags)
+    def accept(self, path: Path) -> Path:
+        return check_table(path, self.name)

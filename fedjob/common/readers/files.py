@@ -41,15 +41,5 @@ class FilesReader(Reader):
     """Reads nothing: hands out paths."""
 
     name: ClassVar[str] = "files"
+    opens: ClassVar[type[Dataset]] = FilesDataset
     options: ClassVar[Mapping[str, str]] = {}
-
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> FilesDataset:
-        checked, given = self.check(path, options)
-        return FilesDataset(checked, given, name=name, tags=tags)

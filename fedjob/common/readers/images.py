@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Dataset, Identity, Reader, identity_of, words
+from fedjob.common.readers.base import Dataset, Identity, Reader, check_folder, identity_of, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,21 +156,12 @@ class ImagesReader(Reader):
     """Reads folders of images."""
 
     name: ClassVar[str] = "images"
+    opens: ClassVar[type[Dataset]] = ImagesDataset
     options: ClassVar[Mapping[str, str]] = {
         "classes": "all classes in their order, comma separated, where a node may lack some",
         "size": "WIDTHxHEIGHT to which images are scaled (default as they are)",
         "mode": "rgb or grey (default rgb)",
     }
 
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> ImagesDataset:
-        checked, given = self.check(path, options)
-        if not checked.is_dir():
-            raise SpecError(f"reader images reads a folder with a folder per class, but {checked} is a file")
-        return ImagesDataset(checked, given, name=name, tags=tags)
+    def accept(self, path: Path) -> Path:
+        return check_folder(path, self.name, "with a folder per class")

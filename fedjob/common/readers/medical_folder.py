@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import MissingPackage, SpecError
-from fedjob.common.readers.base import Dataset, Identity, Reader, words
+from fedjob.common.readers.base import Dataset, Identity, Reader, check_folder, words
 from fedjob.common.readers.loading import LoadingPlan
 from fedjob.common.readers.table import type_name
 
@@ -264,6 +264,7 @@ class MedicalFolderReader(Reader):
     """Reads folders of medical images."""
 
     name: ClassVar[str] = "medical-folder"
+    opens: ClassVar[type[Dataset]] = MedicalFolderDataset
     options: ClassVar[Mapping[str, str]] = {
         "demographics": "the table in the folder, where it has several (a csv file)",
         "subject": "its column with the names of the subjects' folders (default the first)",
@@ -271,15 +272,5 @@ class MedicalFolderReader(Reader):
         "target": "the column or modality that .arrays() gives as targets",
     }
 
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> MedicalFolderDataset:
-        checked, given = self.check(path, options)
-        if not checked.is_dir():
-            raise SpecError(f"reader {self.name} reads a folder of subjects, but {checked} is a file")
-        return MedicalFolderDataset(checked, given, name=name, tags=tags)
+    def accept(self, path: Path) -> Path:
+        return check_folder(path, self.name, "of subjects")

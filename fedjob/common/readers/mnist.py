@@ -7,7 +7,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -107,17 +107,7 @@ class MnistReader(Reader):
     """Reads IDX."""
 
     name: ClassVar[str] = "mnist"
+    opens: ClassVar[type[Dataset]] = MnistDataset
     options: ClassVar[Mapping[str, str]] = {
         "split": "train or t10k, where a folder has both (default train)",
     }
-
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> MnistDataset:
-        checked, given = self.check(path, options)
-        return MnistDataset(checked, given, name=name, tags=tags)

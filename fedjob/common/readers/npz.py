@@ -97,18 +97,11 @@ class NpzReader(Reader):
     """Reads npz."""
 
     name: ClassVar[str] = "npz"
+    opens: ClassVar[type[Dataset]] = NpzDataset
     options: ClassVar[Mapping[str, str]] = {
         "inputs": "the array of inputs (default x, X, inputs, ..., or the first)",
         "targets": "the array of targets (default y, Y, targets, ..., or the second)",
     }
 
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> NpzDataset:
-        checked, given = self.check(path, options)
-        return NpzDataset(check_file(checked, self.name), given, name=name, tags=tags)
+    def accept(self, path: Path) -> Path:
+        return check_file(path, self.name)

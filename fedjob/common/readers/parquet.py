@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Reader
+from fedjob.common.readers.base import Dataset, Reader
 from fedjob.common.readers.table import TableDataset, check_table
 
 if TYPE_CHECKING:
@@ -74,17 +74,10 @@ class ParquetReader(Reader):
     """Reads parquet."""
 
     name: ClassVar[str] = "parquet"
+    opens: ClassVar[type[Dataset]] = ParquetDataset
     options: ClassVar[Mapping[str, str]] = {
         "target": "the column that .arrays() gives as targets (default the last)",
     }
 
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> ParquetDataset:
-        checked, given = self.check(path, options)
-        return ParquetDataset(check_table(checked, self.name), given, name=name, tags=tags)
+    def accept(self, path: Path) -> Path:
+        return check_table(path, self.name)

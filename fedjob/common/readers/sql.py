@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from fedjob.common.errors import MissingPackage, SpecError
-from fedjob.common.readers.base import Reader, check_file
+from fedjob.common.readers.base import Dataset, Reader, check_file
 from fedjob.common.readers.table import TableDataset
 
 if TYPE_CHECKING:
@@ -159,18 +159,11 @@ class SqlReader(Reader):
     """Reads databases."""
 
     name: ClassVar[str] = "sql"
+    opens: ClassVar[type[Dataset]] = SqlDataset
     options: ClassVar[Mapping[str, str]] = {
         "query": "the statement whose rows are the data, SELECT ...",
         "target": "the column that .arrays() gives as targets (default the last)",
     }
 
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> SqlDataset:
-        checked, given = self.check(path, options)
-        return SqlDataset(check_file(checked, self.name), given, name=name, tags=tags)
+    def accept(self, path: Path) -> Path:
+        return check_file(path, self.name)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers.base import Reader
+from fedjob.common.readers.base import Dataset, Reader
 from fedjob.common.readers.files import FilesDataset
 
 D = TypeVar("D")
@@ -63,15 +62,5 @@ class TorchReader(Reader):
     """Reads nothing itself: hands the place to a class of the plan's."""
 
     name: ClassVar[str] = "torch"
+    opens: ClassVar[type[Dataset]] = TorchDataset
     options: ClassVar[Mapping[str, str]] = {"rows": "how many examples there are"}
-
-    def open(
-        self,
-        path: str | Path,
-        options: Mapping[str, str] | None = None,
-        *,
-        name: str = "",
-        tags: Sequence[str] = (),
-    ) -> TorchDataset:
-        checked, given = self.check(path, options)
-        return TorchDataset(checked, given, name=name, tags=tags)
