@@ -21,7 +21,15 @@ from fedjob.node.grant import matches_any
 from fedjob.node.hookcalls import HookCalls
 from fedjob.node.nursing import Nursing
 from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
-from fedjob.node.runs import RETRY_AFTER_S, Prepared, Stored, Unprepared, Unstored, packed_result
+from fedjob.node.runs import (
+    RETRY_AFTER_S,
+    Prepared,
+    Stored,
+    Unprepared,
+    Unstored,
+    Wanted,
+    packed_result,
+)
 from fedjob.node.tasklog import Forwarding, add_trace, close_log
 from fedjob.node.worker import Asked, Awaited, Began, Emitted, Returned, WorkerDied, WorkerGone
 
@@ -188,7 +196,18 @@ class Attempts:
         if (left := parts.inferences_left(row)) is not None:
             limits[LEFT] = left
         known = parts.ledger.known(task) if task.items.uses_ledger else None
-        parts.runs.prepare(row, attempt.number, task, dataset, text, attempt.folder, limits, known)
+        parts.runs.prepare(
+            Wanted(
+                row=row,
+                run=attempt.number,
+                task=task,
+                dataset=dataset,
+                plan=text,
+                folder=attempt.folder,
+                limits=limits,
+                known=known,
+            )
+        )
         parts.point("started")
 
     # --- stages ------------------------------------------------------------------------------

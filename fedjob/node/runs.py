@@ -50,6 +50,28 @@ RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to bring a finished result to a repository that does not answer."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A task that is to start, and what the daemon knows of it.
+
+    Args:
+        run: tells this attempt from earlier ones at the same task.
+        plan: its text, where the daemon has it.
+        folder: an existing, empty one for what comes out.
+        limits: of the owner, by name, see `Local`.
+        known: the items that the ledger knows, for a job that asks for new ones.
+    """
+
+    row: TaskRow
+    run: int
+    task: Task
+    dataset: Dataset | None
+    plan: bytes | None
+    folder: Path
+    limits: Mapping[str, Any]
+    known: Known | None
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A task's objects are here; the order can go to a worker."""
@@ -148,19 +170,9 @@ class Runs:
         self._large: dict[str, Ref] = {}
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
 
-    def prepare(
-        self,
-        row: TaskRow,
-        run: int,
-        task: Task,
-        dataset: Dataset | None,
-        plan: bytes | None,
-        folder: Path,
-        limits: Mapping[str, Any],
-        known: Known | None,
-    ) -> None:
+    def prepare(self, wanted: Wanted) -> None:
         """Fetch what a task needs; ends in `Prepared` or `Unprepared`."""
-        self._pool.submit(self._prepare, row, run, task, dataset, plan, folder, limits, known)
+        self._pool.submit(self._prepare, wanted)
 
     def store(self, row: TaskRow, run: int, folder: Path | None, *, min_rows: int) -> None:
         """Make a finished result the task's and put it into the repository; `Stored` or `Unstored`.
@@ -197,35 +209,25 @@ class Runs:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _prepare(
-        self,
-        row: TaskRow,
-        run: int,
-        task: Task,
-        dataset: Dataset | None,
-        plan: bytes | None,
-        folder: Path,
-        limits: Mapping[str, Any],
-        known: Known | None,
-    ) -> None:
+    def _prepare(self, wanted: Wanted) -> None:
+        key, run = wanted.row.key, wanted.run
         try:
-            order = replace(self._order(row, task, dataset, plan, folder), limits=dict(limits))
-            if known is not None:
-                order = replace(order, known_path=str(folder / KNOWN_NAME))
-                save_known(known, folder / KNOWN_NAME)
+            order = self._order(wanted)
+            if wanted.known is not None:
+                order = replace(order, known_path=str(wanted.folder / KNOWN_NAME))
+                save_known(wanted.known, wanted.folder / KNOWN_NAME)
             self._point("fetched")
         except NodeFailure as failure:
-            self._notify(Unprepared(row.key, run, failure.reason, failure.detail))
+            self._notify(Unprepared(key, run, failure.reason, failure.detail))
         except FedjobError as error:
-            self._notify(Unprepared(row.key, run, error.reason, _without_places(error)))
+            self._notify(Unprepared(key, run, error.reason, _without_places(error)))
         except Exception as error:  # a thread's exception would go unheard
-            self._notify(Unprepared(row.key, run, "internal", type(error).__name__))
+            self._notify(Unprepared(key, run, "internal", type(error).__name__))
         else:
-            self._notify(Prepared(row.key, run, order))
+            self._notify(Prepared(key, run, order))
 
-    def _order(
-        self, row: TaskRow, task: Task, dataset: Dataset | None, plan: bytes | None, folder: Path
-    ) -> WorkOrder:
+    def _order(self, wanted: Wanted) -> WorkOrder:
+        row, task, dataset, plan = wanted.row, wanted.task, wanted.dataset, wanted.plan
         state_path = ""
         if task.state is not None:
             path = self._home.state_of(row.job, task.state)
@@ -265,13 +267,14 @@ class Runs:
             training_args={**task.training_args, **(inputs_of(task, self._spool) if row.parent else {})},
             seed=task.seed,
             state_path=state_path,
-            output_path=str(folder),
+            output_path=str(wanted.folder),
             props=task.props,
             items=task.items,
             split=task.split,
             project=task.project,
             artifacts={name: str(self._spool.fetch(ref)) for name, ref in task.artifacts.items()},
             child=row.child,
+            limits=dict(wanted.limits),
             releases_path=self._releases(task, dataset),
         )
 
