@@ -45,6 +45,7 @@ class Asked:
     Args:
         owner: how the researcher describes themselves: name, org, role.
         operation: the protocol's public name, such as `fedjob.train.fedavg`.
+        config: the protocol's own settings, such as the columns of a statistic.
         preprocess: steps that prepare the data, as one canonical JSON text; empty for none.
         launches: sha256 of plans that this one may start as child tasks.
         needs: of `plan` and `data`: what the owner has to allow.
@@ -57,6 +58,7 @@ class Asked:
     project: str = ""
     owner: Mapping[str, str] = field(default_factory=dict)
     operation: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
     model_args: Mapping[str, Any] = field(default_factory=dict)
     training_args: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 1
@@ -121,6 +123,7 @@ class Grant:
             "job_name": asked.job_name,
             "request_note": asked.note,
             "rounds": asked.rounds,
+            "config": dict(asked.config),
             "model_args": dict(asked.model_args),
             "training_args": dict(asked.training_args),
             "preprocess": asked.preprocess,

@@ -212,6 +212,7 @@ def _asked(wish: Offer | Task, job: str, operation: str, needs: tuple[str, ...])
         project=wish.project,
         owner=wish.owner,
         operation=operation,
+        config=wish.config,
         model_args=wish.model_args,
         training_args=wish.training_args,
         resources=wish.resources,

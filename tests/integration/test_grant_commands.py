@@ -15,8 +15,10 @@ from typing import Any
 import numpy
 import pytest
 
-from fedjob.common.messages import Answer
+from fedjob.common.messages import Answer, Offer
 from fedjob.common.plans.source import extract, plan_hash
+from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.protocols.statistics import Statistics
 from fedjob.common.types import new_job_id
 from fedjob.node.settings import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
@@ -358,6 +360,14 @@ def test_two_people_have_to_agree_where_the_node_is_set_so(federation: Federatio
     assert answered(ann, offer, "granted").by == "eve, max"
     rule = owner.json("grants", "allow", "--who", "ann", "--use", "mock", "--by", "eve")
     assert rule["status"] == "pending"
+
+
+def test_show_tells_what_a_built_in_operation_is_to_compute(federation: Federation, owner: Owner) -> None:
+    name, config = PROTOCOLS.config_of(Statistics(mean=["age", "chol"], by="sex"))
+    ann = federation.ann
+    ann.answer_to(ann.send("node1", Offer(dataset="toy", protocol=name, config=config)), Answer)
+    shown = owner.types("grants", "show", owner.pending())
+    assert "settings      mean=['age', 'chol'], by=['sex']" in shown
 
 
 def test_limits_of_projects_are_set_and_shown(federation: Federation, owner: Owner) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -133,7 +133,9 @@ def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, 
         yield "prepared by", asked.preprocess
     if asked.protect:
         yield "protections", ", ".join(asked.protect)
-    yield "arguments", _arguments(asked.model_args, asked.training_args)
+    if asked.config:
+        yield "settings", _settings(asked.config)
+    yield "arguments", _settings({**asked.model_args, **asked.training_args})
     yield "rounds", rounds_text(asked.rounds)
     yield "nested plans", ", ".join(sha256[:16] for sha256 in asked.launches) or "none"
     yield "pool", str(asked.resources.get("pool", "") or "default")
@@ -156,8 +158,8 @@ def _predicted(grant: Grant) -> str:
     return f", {grant.inferences_spent} predictions" if grant.inferences_spent else ""
 
 
-def _arguments(model_args: Any, training_args: Any) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in {**model_args, **training_args}.items())[:1000]
+def _settings(given: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items() if value not in (None, [], {}))[:1000]
 
 
 def _print_code(text: str) -> None:
