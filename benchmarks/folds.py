@@ -1,6 +1,6 @@
 """Seconds and private memory of each fold over contributions that lie in files, beside the weighted mean's.
 
-python benchmarks/folds.py                                  16 contributions of 100 MB: the figures of the issue
+python benchmarks/folds.py                                  16 contributions of 100 MB
 python benchmarks/folds.py --nodes 16 --mb 10 --rounds 5 --folds median,krum
 """
 

@@ -152,7 +152,8 @@ def test_a_ping_is_answered_at_once_while_a_task_computes(federation: Federation
     began = time.monotonic()
     pong = ann.answer_to(ann.send("node1", Ping()), Pong)
     assert time.monotonic() - began < 1.0
-    assert (pong.busy, pong.free, pong.ready, pong.last_task) == (1, 0, True, 0.0)
+    assert (pong.busy, pong.free, pong.ready) == (1, 0, True)
+    assert 0 <= pong.last_task <= time.time()  # of an earlier task, if there was one
     assert pong.versions["torch"] == version("torch")
 
 

@@ -145,8 +145,8 @@ def test_a_single_use_serves_one_job_however_many_tasks_and_the_next_job_asks_an
 ) -> None:
     id_ = approved(grants, Limits(runs=1))
     assert status(database, job="job-a") == "granted"
-    grants.usage.use(id_, "job-a")
-    grants.usage.use(id_, "job-a")
+    grants.usage.begin(id_, "job-a")
+    grants.usage.begin(id_, "job-a")
     assert status(database, job="job-a") == "granted"
     second = verdict(database, job="job-b")
     assert (second.status, second.state, second.reason) == ("pending", "expired", "not_requested")
@@ -279,7 +279,7 @@ def test_a_new_agreement_answers_what_waited_and_revoking_it_takes_that_back(
     found = verdict(database, job="job-a")
     assert found.grant is not None
     assert (found.status, found.grant.id) == ("granted", id_)
-    grants.usage.use(id_, "job-a")
+    grants.usage.begin(id_, "job-a")
     grants.revoke(id_, by="me", note="enough")
     assert grants.get(waited.id).status == "revoked"
     for entry in ("Net", "Other"):
@@ -293,7 +293,7 @@ def test_three_runs_are_allowed_and_the_fourth_is_pending(database: Database, gr
     id_ = rule(grants, Limits(runs=3, until=1000.0), plan=SUBJECT.plan, entry="Net", dataset="toy")
     for number in range(3):
         assert status(database, job=f"job-{number}", now=1.0) == "granted"
-        grants.usage.use(id_, f"job-{number}")
+        grants.usage.begin(id_, f"job-{number}")
     assert status(database, job="job-3", now=1.0) == "pending"
     assert status(database, job="job-2", now=1.0) == "granted"
     assert status(database, job="job-2", now=1000.0) == "pending"
