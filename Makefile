@@ -31,7 +31,7 @@ demo: $(STAMP_DEMO)
 
 test: $(STAMP_DEV)
 	@sh envs/mosquitto/get.sh
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: $(STAMP_DEV)
 	@failed=; \

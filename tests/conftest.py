@@ -22,8 +22,13 @@ from tests.processes import Processes, wait_until
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+_LONGEST_FIRST = ("test_notebooks.py", "e2e", "integration")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse claims of rows that do not exist."""
+    """Refuse claims of rows that do not exist; begin with what takes long, so that no worker ends up alone with it."""
+    items.sort(key=lambda item: [part not in item.path.parts for part in _LONGEST_FIRST])
     known = rows()
     unknown = sorted(f"{test} claims {row}" for row, test in claims(items) if row not in known)
     if unknown:
