@@ -109,9 +109,6 @@ class Node(Party):
                     self.later(self.world.rng.uniform(0.05, 1.0), self._work, key)
                 case keeping.Release(key):
                     self.spool.pop(key, None)
-                    if self.world.config.buffered:
-                        # a runner that resumes from before the next work was asked for wants it again
-                        self.completed.discard(key)
         self.world.boundary()
         for id_ in acknowledged:
             self.outbox.pop(id_, None)
@@ -131,6 +128,9 @@ class Node(Party):
                     self.tasks[row.key] = row
                 case keeping.DeleteTask(row):
                     self.tasks.pop(row.key, None)
+                case keeping.Release(key) if self.world.config.buffered:
+                    # a runner that resumes from before the next work was asked for wants it again
+                    self.completed.discard(key)
                 case keeping.PutJob(job):
                     self.jobs[job.job] = job
                 case keeping.DeleteJob(name):
