@@ -159,7 +159,9 @@ def _predicted(grant: Grant) -> str:
 
 
 def _settings(given: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in given.items() if value not in (None, [], {}))[:1000]
+    return ", ".join(f"{name}={value!r}" for name, value in given.items() if value not in (None, [], {}))[
+        :1000
+    ]
 
 
 def _print_code(text: str) -> None:
