@@ -19,7 +19,6 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from fedjob.common.errors import JobStopped, SpecError
@@ -32,7 +31,7 @@ from fedjob.common.protocols.steps import ask_for
 from fedjob.common.values import decode, encode
 from fedjob.researcher.inbox import STOP
 from fedjob.researcher.position import Position
-from fedjob.researcher.rounds import Commit, Gather, Look
+from fedjob.researcher.rounds import Commit, Gather, Look, carry_out
 
 Coordinate = Callable[["Coordination"], Any]
 
@@ -106,11 +105,7 @@ class Coordination:
         return {node: decode(value) for node, value in answers.items()}
 
     def _carry_out(self, ask: Ask) -> None:
-        gathered, position = self._gather(ask, self.position)
-        position = replace(position, state=self._protocol.finish(position.state, gathered))
-        if ask.commit:
-            position = self._commit(replace(position, round=position.round + 1), gathered)
-        self.position = position
+        _, self.position = carry_out(self._protocol, ask, self.position, self._gather, self._commit)
 
 
 def coordinate_of(plan: Any) -> Coordinate | None:

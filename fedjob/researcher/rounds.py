@@ -33,8 +33,16 @@ def run_rounds(
     """
     gathered = None
     while not isinstance(ask := protocol.instruct(position.state, look(position, gathered)), Done):
-        gathered, position = gather(ask, position)
-        position = replace(position, state=protocol.finish(position.state, gathered))
-        if ask.commit:
-            position = commit(replace(position, round=position.round + 1), gathered)
+        gathered, position = carry_out(protocol, ask, position, gather, commit)
     return ask.value, position
+
+
+def carry_out(
+    protocol: FederatedProtocol, ask: Ask, position: Position, gather: Gather, commit: Commit
+) -> tuple[Gathered, Position]:
+    """Carry out one ask; return what the nodes gave, and where the job stands after it."""
+    gathered, position = gather(ask, position)
+    position = replace(position, state=protocol.finish(position.state, gathered))
+    if ask.commit:
+        position = commit(replace(position, round=position.round + 1), gathered)
+    return gathered, position

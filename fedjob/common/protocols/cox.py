@@ -33,8 +33,7 @@ from fedjob.common.analytics.survival import event_times, partial_likelihood, su
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import NodeFailure, SpecError, Unsolvable
 from fedjob.common.protocols.base import Instruction, State
-from fedjob.common.protocols.linear import check_regression
-from fedjob.common.protocols.model import ModelProtocol
+from fedjob.common.protocols.regression import Regression
 
 TIMES, NEWTON = "times", "newton"
 BASELINES = ("node", "shared")
@@ -44,7 +43,7 @@ MAX_NUMBERS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoxRegression(ModelProtocol):
+class CoxRegression(Regression):
     """Log hazard ratios with standard errors and p-values.
 
     Args:
@@ -60,24 +59,14 @@ class CoxRegression(ModelProtocol):
 
     duration: str
     event: str
-    features: tuple[str, ...]
-    categorical: tuple[str, ...] = ()
     baseline: str = "node"
 
     name: ClassVar[str] = "cox_regression"
 
     def __post_init__(self) -> None:
-        check_regression(self)
+        Regression.__post_init__(self)
         if self.baseline not in BASELINES:
             raise SpecError(f"baseline is one of {', '.join(BASELINES)}, not {self.baseline!r}")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.features
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return self.categorical
 
     @property
     def outcomes(self) -> tuple[str, ...]:

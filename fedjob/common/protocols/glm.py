@@ -32,14 +32,13 @@ from fedjob.common.analytics.newton import advance, begin, inverse
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import NodeFailure
 from fedjob.common.protocols.base import Instruction, State
-from fedjob.common.protocols.linear import check_regression, names_of
-from fedjob.common.protocols.model import ModelProtocol
+from fedjob.common.protocols.regression import TargetRegression, names_of
 
 NEWTON = "newton"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewtonRegression(ModelProtocol):
+class NewtonRegression(TargetRegression):
     """A regression whose likelihood is climbed by Newton's method.
 
     Args:
@@ -48,30 +47,6 @@ class NewtonRegression(ModelProtocol):
         categorical: those of the features that are categories; the first one, in order, is the base.
         intercept: whether there is one.
     """
-
-    target: str
-    features: tuple[str, ...]
-    categorical: tuple[str, ...] = ()
-    intercept: bool = True
-
-    def __post_init__(self) -> None:
-        check_regression(self)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.features
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return self.categorical
-
-    @property
-    def outcomes(self) -> tuple[str, ...]:
-        return (self.target,)
-
-    @property
-    def with_intercept(self) -> bool:
-        return self.intercept
 
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
         return begin(len(names_of(design)))

@@ -21,20 +21,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Floats, check_names
-from fedjob.common.analytics.design import INTERCEPT, Design
+from fedjob.common.analytics.columns import Floats
+from fedjob.common.analytics.design import Design
 from fedjob.common.analytics.model_tables import coefficient_table, estimate_table
 from fedjob.common.analytics.newton import inverse, solve
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import SpecError, Unsolvable
 from fedjob.common.protocols.base import Instruction, State
-from fedjob.common.protocols.model import ModelProtocol
+from fedjob.common.protocols.regression import TargetRegression, names_of
 
 PRODUCTS = "products"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinearRegression(ModelProtocol):
+class LinearRegression(TargetRegression):
     """Least squares with standard errors and p-values.
 
     Args:
@@ -47,31 +47,7 @@ class LinearRegression(ModelProtocol):
         SpecError: no features, or the target among them.
     """
 
-    target: str
-    features: tuple[str, ...]
-    categorical: tuple[str, ...] = ()
-    intercept: bool = True
-
     name: ClassVar[str] = "linear_regression"
-
-    def __post_init__(self) -> None:
-        check_regression(self)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.features
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return self.categorical
-
-    @property
-    def outcomes(self) -> tuple[str, ...]:
-        return (self.target,)
-
-    @property
-    def with_intercept(self) -> bool:
-        return self.intercept
 
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
         return {}
@@ -125,7 +101,7 @@ class Ridge(LinearRegression):
     name: ClassVar[str] = "ridge"
 
     def __post_init__(self) -> None:
-        check_regression(self)
+        TargetRegression.__post_init__(self)
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise SpecError(f"alpha is a finite number above 0, not {self.alpha!r}")
 
@@ -139,23 +115,3 @@ class Ridge(LinearRegression):
             "coefficients": estimate_table(names_of(design), found),
             "rows": model["count"],
         }
-
-
-def check_regression(regression: Any) -> None:
-    """Check and complete the fields that regressions share.
-
-    Raises:
-        SpecError: no features, the target among them, or a category that is no feature.
-    """
-    object.__setattr__(regression, "features", check_names("features", regression.features, least=1))
-    object.__setattr__(regression, "categorical", check_names("categorical", regression.categorical))
-    outcomes = check_names("the outcome", list(regression.outcomes), least=1)
-    if both := sorted(set(outcomes) & set(regression.features)):
-        raise SpecError(f"{both[0]!r} can't be explained by itself: leave it out of features")
-    if odd := sorted(set(regression.categorical) - set(regression.features)):
-        raise SpecError(f"categorical names {odd[0]!r}, which is no feature")
-
-
-def names_of(design: Design) -> list[str]:
-    """Return the names of all coefficients."""
-    return [INTERCEPT, *design.terms] if design.intercept else design.terms
