@@ -47,11 +47,19 @@ def node(shared: Node, federation: Federation) -> Iterator[Node]:
     ann.received.clear()
     configure(shared, OPEN)
     yield shared
-    for task in listed(shared).values():
+    end_all(shared)
+
+
+def end_all(node: Node) -> None:
+    """End the jobs of Ann that a node still keeps, and read all that it says of them."""
+    ann = node.federation.ann
+    for task in listed(node).values():
         if task["released"] is None and task["researcher"] == "ann":
             ann.job = task["job"]
             ann.end("node1", epoch=100)
-    ann.take(lambda _: not [t for t in listed(shared).values() if t["released"] is None])
+    ann.take(lambda _: not [t for t in listed(node).values() if t["released"] is None])
+    while messages := ann.endpoint.receive(0.1):
+        ann.endpoint.settle(messages)
 
 
 def configure(node: Node, config: NodeConfig) -> None:
@@ -78,6 +86,14 @@ def states(ann: Researcher, job: str) -> list[str]:
     ann.received += (messages := ann.endpoint.receive(0.05))
     ann.endpoint.settle(messages)
     return [m.body.data["state"] for m in ann.received if m.job == job and _type(m.body) == "state"]
+
+
+def told(ann: Researcher, job: str, *expected: str) -> None:
+    """Wait until the researcher was told these last states of a job's only task."""
+    found: list[str] = []
+    deadline = time.monotonic() + 10
+    while (found := states(ann, job))[-len(expected) :] != list(expected):
+        assert time.monotonic() < deadline, f"told {found}, not {expected}"
 
 
 def _type(body: object) -> str:
@@ -192,8 +208,7 @@ def test_the_worker_and_the_time_of_its_start_are_known_once_a_task_was_picked_u
     )
     assert Path(f"/proc/{running['worker']}").exists()
     assert running["accepted"] <= running["started"] <= running["updated"] <= time.time()
-    told = [m.body.data for m in ann.received if _type(m.body) == "state" and m.job == first]
-    assert states(ann, first) == ["starting", "running"], told
+    told(ann, first, "starting", "running")
     assert ann.received[-1].task == running["key"]
 
 
@@ -211,9 +226,8 @@ def test_a_killed_task_is_stopping_before_it_is_killed(federation: Federation, n
     until(node, job, "killed")
     until(node, waiting, "cancelled")
     assert listed(node)[job]["reason"] == "killed"
-    wait_until(lambda: "killed" in states(ann, job), timeout_s=5, what="the last state")
-    assert states(ann, job) == ["starting", "running", "stopping", "killed"]
-    assert states(ann, waiting) == ["cancelled"]
+    told(ann, job, "starting", "running", "stopping", "killed")
+    told(ann, waiting, "cancelled")
 
 
 @pytest.mark.feature("PS-43")
@@ -229,8 +243,7 @@ def test_a_stopped_node_stops_its_task_and_takes_it_up_at_the_next_start(
     wait_until(lambda: not Path(f"/proc/{stopped['worker']}").exists(), timeout_s=10, what="the worker's end")
     node.start()
     until(node, job, "running")
-    expected = ["starting", "running", "stopping", "starting", "running"]
-    wait_until(lambda: states(ann, job) == expected, timeout_s=5, what="the states to be told")
+    told(ann, job, "starting", "running", "stopping", "starting", "running")
     assert listed(node)[job]["worker"] != stopped["worker"]
 
 
@@ -297,7 +310,7 @@ def test_the_owner_can_end_a_task_and_its_researcher_is_told(federation: Federat
     result = answered(ann, job)
     assert (result.ok, result.reason) == (False, "killed_by_owner")
     assert is_in(node, job, "killed")
-    assert states(ann, job)[-2:] == ["stopping", "killed"]
+    told(ann, job, "stopping", "killed")
     assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2).ok, "the worker is free"
 
 

@@ -16,7 +16,7 @@ from fedjob.node.settings import NodeConfig
 from fedjob.node.tasklog import RULES, read_log
 from fedjob.node.taskstore import TaskStore
 from tests.integration.nodes import Federation, Node, plan_with
-from tests.integration.test_node_queue import configure
+from tests.integration.test_node_queue import configure, end_all
 from tests.processes import wait_until
 
 OPEN = NodeConfig(approval="off", contact="dr.lee@clinic-a")
@@ -28,7 +28,7 @@ FAILS = SPEAKS + "\nraise ValueError(f'patient {float(inputs[0, 0])} is not vali
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     federation = Federation(tmp_path_factory.mktemp("logs"))
     made = federation.node(config=OPEN)
     with made.database() as database:
@@ -41,6 +41,15 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield made
     finally:
         federation.close()
+
+
+@pytest.fixture
+def node(shared: Node) -> Iterator[Node]:
+    """The node with its first settings; what a test leaves running is ended."""
+    configure(shared, OPEN)
+    shared.federation.ann.received.clear()
+    yield shared
+    end_all(shared)
 
 
 def run(node: Node, step: str, **more: Any) -> tuple[Result, list[Message]]:
@@ -69,17 +78,14 @@ def said(messages: list[Message], stream: str) -> list[str]:
 
 @pytest.mark.feature("PS-45")
 def test_what_a_mock_run_prints_comes_while_it_runs(node: Node) -> None:
-    configure(node, OPEN)
     ann = node.federation.ann
     ann.job = new_job_id()
-    ann.received.clear()
     step = "print('x', flush=True)\ntime.sleep(600)"
     ann.train("node1", ann.task(plan_with(step), "Odd", use="mock"))
     ann.take(lambda got: said(got, "stdout") == ["x"])
     (event,) = [m for m in ann.received if isinstance(m.body, Event) and m.body.type == "log"]
     assert (event.job, event.round, bool(event.task)) == (ann.job, 1, True)
     assert not any(isinstance(m.body, Result) for m in ann.received)
-    ann.end("node1")
 
 
 @pytest.mark.feature("PS-48")
@@ -106,7 +112,6 @@ def _not(use: str) -> str:
 
 @pytest.mark.feature("PS-63", "PS-41")
 def test_the_words_of_an_error_on_private_data_stay_at_the_node(node: Node) -> None:
-    configure(node, OPEN)
     result, messages = run(node, FAILS)
     assert (result.ok, result.reason, result.detail, result.trace) == (
         False,
@@ -125,7 +130,6 @@ def test_the_words_of_an_error_on_private_data_stay_at_the_node(node: Node) -> N
 
 @pytest.mark.feature("PS-41")
 def test_the_traceback_of_an_error_on_mock_data_is_told_in_full(node: Node) -> None:
-    configure(node, OPEN)
     result, messages = run(node, FAILS, use="mock")
     assert "is not valid" in result.detail
     assert "Traceback" in result.trace
@@ -134,7 +138,6 @@ def test_the_traceback_of_an_error_on_mock_data_is_told_in_full(node: Node) -> N
 
 @pytest.mark.feature("PS-47")
 def test_a_log_is_withheld_until_its_owner_releases_it(node: Node) -> None:
-    configure(node, OPEN)
     result, messages = run(node, FAILS)
     assert logged(messages) == [{"withheld": True, "contact": "dr.lee@clinic-a"}]
     ann = node.federation.ann
@@ -150,7 +153,6 @@ def test_a_log_is_withheld_until_its_owner_releases_it(node: Node) -> None:
 
 
 def test_the_log_of_a_killed_task_is_kept(node: Node, tmp_path: Path) -> None:
-    configure(node, OPEN)
     ann = node.federation.ann
     ann.job = new_job_id()
     marker = tmp_path / "begun"
@@ -163,11 +165,9 @@ def test_the_log_of_a_killed_task_is_kept(node: Node, tmp_path: Path) -> None:
         store.order("kill", task["key"])
         wait_until(lambda: store.find_task(task["key"])["state"] == "killed", timeout_s=10, what="the end")
     assert read_log(node.home, task["key"], "stdout") == ["last words"]
-    ann.end("node1")
 
 
 def test_a_plan_cant_speak_for_the_node(node: Node) -> None:
-    configure(node, OPEN)
     step = "self.ctx.emit('log', {'stream': 'stdout', 'lines': [str(inputs)]})\nself.ctx.emit('state', {'state': 'killed'})"
     result, messages = run(node, step)
     assert result.ok
