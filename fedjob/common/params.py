@@ -140,9 +140,13 @@ def hash_params(params: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, (dtype, shape) in schema_of(params).items():
         digest.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
-        values = params[name].detach().to("cpu").contiguous()
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(raw_bytes(params[name]))
     return digest.hexdigest()
+
+
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """Return a tensor's elements as they lie in a file; without a copy, where it is contiguous."""
+    return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def is_params(value: Any) -> bool:

@@ -139,9 +139,7 @@ class Gatherer:
         total = self._fold(
             rule, [contribution_of(arrival, place) for arrival in arrivals.values()], origin_of(ask)
         )
-        # what the next round begins with is published at once, so that it is hashed only once
-        publish = ask.sends_total and ask.commit and round_ < self.spec.rounds
-        total, output_hash = self._spool_total(total, place, goes_on=ask.sends_total, publish=publish)
+        total, output_hash = self._spool_total(total, place, ask)
         gathered = Gathered(
             total=total,
             replies={node: reply_of(arrival, place) for node, arrival in arrivals.items()},
@@ -179,29 +177,28 @@ class Gatherer:
         total = rule.fold([replace(c, value=decode(c.value)) for c in contributions], origin)
         return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
 
-    def _spool_total(
-        self, total: Contribution, place: Place, *, goes_on: bool, publish: bool
-    ) -> tuple[Contribution, str]:
-        """Put a total's tensors on disk: from here on they are a file that is mapped, linked and sent.
+    def _spool_total(self, total: Contribution, place: Place, ask: Ask) -> tuple[Contribution, str]:
+        """Return a total and its hash; tensors that go on as they are lie in a file that is linked and sent.
 
-        Its auxiliary variables stay in memory: protocols make of them what they send next.
+        A total that the protocol makes something else of stays in memory, as auxiliary variables do.
         """
         if is_params(total.value):
             params, aux = split(total.value)
             total = replace(total, value=params or None, aux=aux)
+        if total.value is None:
+            return total, ""
         if not is_params(total.value):
-            return total, "" if total.value is None else hashlib.sha256(
-                pack(to_plain(total.value))
-            ).hexdigest()
+            return total, hashlib.sha256(pack(to_plain(total.value))).hexdigest()
+        if not ask.sends_total:
+            return total, hash_params(total.value)
         path = place.spool / f"total_{place.step}.safetensors"
         path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
-        # a breakpoint links a total that goes on as the parameters; any other only `verify` looks at again
-        save_params(total.value, path, durable=goes_on)
+        save_params(total.value, path)
         value = FileParams(path)
-        if not publish:
-            return replace(total, value=value), ref_of(path).sha256
-        value.ref = self.publish(path)
-        return replace(total, value=value), value.ref.sha256
+        # what the next round begins with is published at once, so that it is hashed only once
+        if ask.commit and place.round < self.spec.rounds:
+            value.ref = self.publish(path)
+        return replace(total, value=value), ref_of(path).sha256 if value.ref is None else value.ref.sha256
 
     def _advance(
         self,

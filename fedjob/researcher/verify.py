@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.contribution import Contribution
 from fedjob.common.errors import BreakpointMissing
 from fedjob.common.folds import FOLDS
-from fedjob.common.params import FileParams
+from fedjob.common.params import FileParams, raw_bytes
 from fedjob.common.repository.parts import ref_of
 from fedjob.researcher.breakpoints import load_breakpoint, newest_valid
 from fedjob.researcher.folder import JobFolder
@@ -36,14 +36,15 @@ _NUMPY = {
     "I16": "<i2",
     "I8": "i1",
     "U8": "u1",
+    "BOOL": "?",
 }
 
 MEANS = ("weighted_mean", "plain_mean", "buffered_mean")
 ROBUST = ("median", "trimmed_mean", "geometric_median", "krum", "bulyan")
 """Folds of the contributions alone; others need what the nodes began with, too."""
 
-Folded = Callable[[str], Any]
-"""Returns one tensor of a total by its name."""
+Folded = Callable[[str], bytes]
+"""Returns the bytes of one tensor of a total by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,16 +121,22 @@ def _fold_again(fold: Fold, folder: JobFolder) -> Check:
         if path is None:
             return _check(fold, "different", f"the file of {node} is not the one that was folded")
         paths.append(path)
-    output = folder.spool(fold.round) / f"total_{fold.step}.safetensors"
-    if not output.exists() or ref_of(output).sha256 != fold.output_hash:
-        return _check(fold, "different", "the file of the total is missing or not the recorded one")
-    names = list(_read(paths[0]))
+    like = _read(paths[0])
     folded = _again(fold, paths)
-    for name, expected in _read(output).items():
-        if folded(name).tobytes() != expected.tobytes():
-            return _check(fold, "different", f"{name} does not follow from the replies")
+    output = folder.spool(fold.round) / f"total_{fold.step}.safetensors"
+    if output.exists():
+        if ref_of(output).sha256 != fold.output_hash:
+            return _check(fold, "different", "the file of the total is not the recorded one")
+        for name, expected in _read(output).items():
+            if folded(name) != expected.raw.tobytes():
+                return _check(fold, "different", f"{name} does not follow from the replies")
+    elif (
+        _hash({name: t for name, t in like.items() if not name.startswith(PREFIX)}, folded)
+        != fold.output_hash
+    ):
+        return _check(fold, "different", "the total does not follow from the replies")
     for module, expected_hash in fold.aux_hashes.items():
-        if expected_hash and _aux_hash(names, folded, f"{PREFIX}{module}.") != expected_hash:
+        if expected_hash and _hash(like, folded, f"{PREFIX}{module}.") != expected_hash:
             return _check(
                 fold, "different", f"the auxiliary variables {module} do not follow from the replies"
             )
@@ -140,11 +147,11 @@ def _again(fold: Fold, paths: Sequence[Path]) -> Folded:
     """Return what the fold of files is, tensor by tensor."""
     if fold.fold in MEANS:
         inputs, shares = [_read(path) for path in paths], _shares(fold)
-        return lambda name: _mean(inputs, shares, name)
+        return lambda name: _mean([tensors[name] for tensors in inputs], shares)
     weights = [float(weight) for _, _, weight in fold.inputs]
     given = [Contribution(FileParams(path), weight) for path, weight in zip(paths, weights, strict=True)]
     total = FOLDS.build(fold.fold, fold.fold_config).fold(given).value
-    return lambda name: total[name].numpy()
+    return lambda name: raw_bytes(total[name]).tobytes()
 
 
 def _shares(fold: Fold) -> list[float]:
@@ -165,39 +172,51 @@ def _shares(fold: Fold) -> list[float]:
     ]
 
 
-def _mean(inputs: list[dict[str, Any]], shares: list[float], name: str) -> Any:
-    first = inputs[0][name]
-    result = first.astype(np.float64) * shares[0]
-    for tensors, share in zip(inputs[1:], shares[1:], strict=True):
-        result += tensors[name].astype(np.float64) * share
-    return (np.rint(result) if first.dtype.kind in "iu" else result).astype(first.dtype)
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor as it lies in a file: safetensors' name of its dtype, and its bytes."""
+
+    dtype: str
+    shape: list[int]
+    raw: Any
+
+    def numbers(self) -> Any:
+        """Return its elements in float64, one dimension."""
+        if self.dtype == "BF16":  # numpy has none: the upper half of a float32
+            return (self.raw.view("<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
+        return self.raw.view(_NUMPY[self.dtype]).astype(np.float64)
 
 
-def _aux_hash(names: Sequence[str], folded: Folded, prefix: str) -> str:
-    """Return what `hash_params` makes of the fold of a module's tensors."""
+def _mean(tensors: Sequence[_Stored], shares: Sequence[float]) -> bytes:
+    result = tensors[0].numbers() * shares[0]
+    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
+        result += tensor.numbers() * share
+    dtype = tensors[0].dtype
+    if dtype == "BF16":
+        bits = result.astype("<f4").view("<u4")
+        to_even = (bits >> 16) & 1
+        return bytes(((bits + 0x7FFF + to_even) >> 16).astype("<u2").tobytes())
+    kind = np.dtype(_NUMPY[dtype])
+    return bytes((np.rint(result) if kind.kind in "iu" else result).astype(kind).tobytes())
+
+
+def _hash(like: Mapping[str, _Stored], folded: Folded, prefix: str = "") -> str:
+    """Return what `hash_params` makes of the fold of the tensors whose names begin with `prefix`."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in names if name.startswith(prefix)):
-        mean = folded(name)
-        dtype = next(known for known, kind in _NUMPY.items() if np.dtype(kind) == mean.dtype)
-        digest.update(f"{name.removeprefix(prefix)}\0{dtype}\0{list(mean.shape)}\0".encode())
-        digest.update(mean.tobytes())
+    for name in sorted(name for name in like if name.startswith(prefix)):
+        stored = like[name]
+        digest.update(f"{name.removeprefix(prefix)}\0{stored.dtype}\0{stored.shape}\0".encode())
+        digest.update(folded(name))
     return digest.hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, _Stored]:
     data = np.memmap(path, dtype="u1", mode="r")
     size = int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8 : 8 + size].tobytes())
     body = data[8 + size :]
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            if entry["dtype"] == "BF16":  # numpy has none: widen the upper half of a float32
-                raw = body[start:end].view("<u2").astype("<u4") << 16
-                tensors[name] = raw.view("<f4").reshape(entry["shape"])
-            elif entry["dtype"] == "BOOL":
-                tensors[name] = body[start:end].view("?").reshape(entry["shape"])
-            else:
-                tensors[name] = body[start:end].view(_NUMPY[entry["dtype"]]).reshape(entry["shape"])
-    return tensors
+    return {
+        name: _Stored(entry["dtype"], list(entry["shape"]), body[slice(*entry["data_offsets"])])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }

@@ -5,15 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from fedjob import EarlyStopping, FedAvg, Fraction, Job, JobFailed, KeepBest, Quorum, TensorBoard
+from fedjob import (
+    EarlyStopping,
+    FedAdam,
+    FedAvg,
+    Fraction,
+    Job,
+    JobFailed,
+    KeepBest,
+    Median,
+    Quorum,
+    TensorBoard,
+    WeightedMean,
+)
 from fedjob.common.errors import BreakpointCorrupt, BreakpointMissing, NotReady, PlanError, SpecError
+from fedjob.common.folds.base import Fold
 from fedjob.common.plans.source import extract
-from fedjob.researcher.breakpoints import hash_file
+from fedjob.researcher.breakpoints import chain, hash_file, load_breakpoint, save_breakpoint
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.verify import verify_job
 from tests.data import TRAINING, make_points
@@ -160,6 +174,43 @@ def test_verify_folds_every_round_again_and_notices_a_changed_reply(
         "different",
         "equal",
         "equal",
+    ]
+
+
+class Half(Linear):
+    """Its parameters have eight bits of fraction, and numpy has no name for them."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return super().init_model(model_args).to(torch.bfloat16)
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        inputs, targets = batch
+        return torch.nn.functional.mse_loss(model(inputs.bfloat16())[:, 0].float(), targets)
+
+
+@pytest.mark.parametrize("fold", [WeightedMean(), Median()], ids=lambda fold: fold.name)
+def test_verify_folds_parameters_of_two_bytes_again(
+    fold: Fold, clinics: dict[str, str], tmp_path: Path
+) -> None:
+    job = make_job(clinics, tmp_path, keep=True, training_plan=Half, rounds=2, fold=fold)
+    job.run(progress=False)
+    assert [check.verdict for check in verify_job(JobFolder(job.folder))] == ["equal"] * 2
+
+
+def test_verify_folds_a_total_again_that_was_only_a_direction(
+    clinics: dict[str, str], tmp_path: Path
+) -> None:
+    job = make_job(clinics, tmp_path, keep=True, server_optimizer=FedAdam(), rounds=2)
+    job.run(progress=False)
+    assert [check.verdict for check in verify_job(JobFolder(job.folder))] == ["equal"] * 2
+    found = load_breakpoint(job.breakpoints[-1])
+    first, second = found.position.ledger
+    forged = replace(first, output_hash="0" * 64)
+    ledger = chain(chain((), forged), replace(second, previous_hash=""))
+    save_breakpoint(JobFolder(job.folder), replace(found.position, ledger=ledger))
+    assert [check.detail for check in verify_job(JobFolder(job.folder))] == [
+        "the total does not follow from the replies",
+        "",
     ]
 
 

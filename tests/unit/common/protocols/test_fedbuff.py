@@ -172,7 +172,7 @@ def test_an_order_of_arrival_that_can_not_be_is_found_out(centres: dict[str, str
     for arrived, says in (
         ([["a", 1], ["c", 1]], "a can't answer in round 2 what it was asked in round 1"),
         ([["b", 2], ["c", 1]], "those who came in are not those who were folded"),
-        ([["a", 2], ["c", 2]], "weight does not follow from the replies"),
+        ([["a", 2], ["c", 2]], "the total does not follow from the replies"),
     ):
         changed = replace(second, arrived=arrived)
         save_breakpoint(JobFolder(job.folder), replace(found.position, ledger=(first, changed)))
