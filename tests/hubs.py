@@ -18,7 +18,7 @@ from fedjob.hub.server import Broker, HubApp
 from fedjob.hub.service import ServiceThread
 from fedjob.hub.store import ObjectStore
 
-HASTY = Patience(connect_s=2, idle_s=2, num_retries=3, backoff_s=0.01, max_backoff_s=0.05)
+HASTY = Patience(connect_s=20, idle_s=20, num_retries=3, backoff_s=0.01, max_backoff_s=0.05)
 
 
 class HubThread:

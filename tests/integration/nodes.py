@@ -163,7 +163,7 @@ class Node:
         )
         self._thread = threading.Thread(target=self._run, name=f"node {self.name}")
         self._thread.start()
-        assert self.daemon.ready.wait(10)
+        assert self.daemon.ready.wait(30)
         return self
 
     def _run(self) -> None:
@@ -177,7 +177,7 @@ class Node:
     def stop(self) -> None:
         if self.daemon is not None and self._thread is not None:
             self.daemon.stop()
-            self._thread.join(20)
+            self._thread.join(60)
             assert not self._thread.is_alive()
             self.daemon = None
 
@@ -263,7 +263,7 @@ class Researcher:
     def send(self, node: str, body: Body, **header: Any) -> str:
         return self.endpoint.send(Address(node), body, job=self.job, **header)
 
-    def take(self, until: Callable[[list[Message]], Any], timeout_s: float = 30.0) -> Any:
+    def take(self, until: Callable[[list[Message]], Any], timeout_s: float = 60.0) -> Any:
         """Receive until `until(received)` gives something true, and return that."""
         deadline = time.monotonic() + timeout_s
         while not (found := until(self.received)):
@@ -274,7 +274,7 @@ class Researcher:
             self.endpoint.settle(messages)
         return found
 
-    def answer_to(self, id_: str, kind: type[B], timeout_s: float = 30.0) -> B:
+    def answer_to(self, id_: str, kind: type[B], timeout_s: float = 60.0) -> B:
         """Wait for the newest reply to a message."""
 
         def find(received: list[Message]) -> B | None:

@@ -33,6 +33,7 @@ class Provider:
         self.people: dict[str, str] = {}
         """User code -> who confirmed it; empty for who said no. `confirm_all` confirms every code."""
         self.confirm_all: str | None = None
+        self.code_lasts_s = 60
         self._codes: dict[str, dict[str, str]] = {}
         self._renewals: dict[str, dict[str, str]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -91,7 +92,7 @@ class Provider:
         device, code = secrets.token_hex(8), secrets.token_hex(3)
         self._codes[device] = {"code": code, "nonce": form.get("nonce", "")}
         answer = {"device_code": device, "user_code": code, "verification_uri": f"{self.issuer}/confirm"}
-        return 200, {**answer, "expires_in": 1, "interval": 0.05}
+        return 200, {**answer, "expires_in": self.code_lasts_s, "interval": 0.05}
 
     def _first(self, form: dict[str, str]) -> tuple[int, Any]:
         asked = self._codes.get(form.get("device_code", ""))

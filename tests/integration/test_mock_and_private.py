@@ -27,6 +27,7 @@ from tests.integration.nodes import Federation, Node
 from tests.integration.test_bringing import wait_for
 from tests.integration.test_functions import write_table
 from tests.integration.test_jobs_over_memory import open_session
+from tests.integration.test_node_queue import configure
 from tests.plans import Linear
 
 SECRET = 987654321
@@ -53,11 +54,16 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 
 @pytest.fixture
 def node(federation: Federation) -> Iterator[Node]:
-    """The node; its settings are the old ones afterwards."""
+    """The node; its settings and datasets are the old ones afterwards."""
     (found,) = federation.nodes
     before = found.config
     yield found
-    found.config = before
+    configure(found, before)
+    with found.database() as database:
+        datasets = Datasets(database)
+        for dataset in datasets.all():
+            if dataset.name not in ("heart", "toy"):
+                datasets.remove(dataset.name)
 
 
 @pytest.fixture
@@ -164,7 +170,6 @@ def test_a_mock_of_another_form_is_a_warning_and_searches_tell_that_there_is_one
     found = {handle.name: handle.has_mock for handle in session.datasets()}
     assert found == {"heart": True, "odd": True, "toy": False}
     assert '"mock"' in data_command(node, "list", "--json").output
-    data_command(node, "remove", "odd")
 
 
 @pytest.mark.feature("PS-17")
@@ -182,7 +187,6 @@ def test_a_dataset_of_several_files_has_description_tags_and_contact(session: Se
     (handle,) = session.datasets(tags=["all"])
     assert (handle.description, handle.contact, handle.num_rows) == ("Two years", "eve@hospital.example", 3)
     assert sums_job(session, data="node1/years").run(progress=False).value == {"A": 8, "B": 13}
-    data_command(node, "remove", "years")
 
 
 @pytest.mark.feature("TB-24")
@@ -201,8 +205,6 @@ def test_the_data_that_went_in_are_told_with_their_version(session: Session, nod
     assert second.run(progress=False).value == {"A": 2}
     assert second.data[0].version != used.version
     assert first.data[0].version == used.version
-    with node.database() as database:
-        Datasets(database).remove("changing")
 
 
 @pytest.mark.feature("PS-22")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import queue
+import re
 import socket
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Broker:
     def start(self, *, users: dict[str, str] | None = None) -> None:
         start = self._start_mosquitto if self.kind == "mosquitto" else self._start_amqtt
         self._running = start(users)
-        wait_until(self._answers, timeout_s=20, what=f"{self.kind} on port {self.port}")
+        wait_until(self._answers, timeout_s=60, what=f"{self.kind} on port {self.port}")
 
     def kill(self) -> None:
         assert self._running is not None
@@ -97,7 +98,7 @@ class Session:
         self.frames: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self.connections: queue.Queue[bool] = queue.Queue()
 
-    def open(self, timeout_s: float = 10.0) -> None:
+    def open(self, timeout_s: float = 30.0) -> None:
         self.transport.open(
             lambda sender, frame: self.frames.put((sender, frame)),
             timeout_s=timeout_s,
@@ -126,9 +127,9 @@ def test_a_frame_sent_right_after_open_arrives_with_its_senders_name(
     alice.open()
     for number in range(200):
         assert alice.transport.send(HOSPITAL, b"%d" % number)
-    assert [node.frames.get(timeout=20) for _ in range(200)] == [("alice", b"%d" % n) for n in range(200)]
+    assert [node.frames.get(timeout=30) for _ in range(200)] == [("alice", b"%d" % n) for n in range(200)]
     assert node.transport.send(ALICE, b"\x00\xff")
-    assert alice.frames.get(timeout=10) == ("hospital", b"\x00\xff")
+    assert alice.frames.get(timeout=30) == ("hospital", b"\x00\xff")
 
 
 def test_what_is_sent_to_everybody_reaches_daemons_and_no_researcher(
@@ -140,7 +141,7 @@ def test_what_is_sent_to_everybody_reaches_daemons_and_no_researcher(
     for one in (*nodes, alice):
         one.open()
     alice.transport.send(None, b"hello")
-    assert [node.frames.get(timeout=10) for node in nodes] == [("alice", b"hello")] * 2
+    assert [node.frames.get(timeout=30) for node in nodes] == [("alice", b"hello")] * 2
     assert alice.frames.empty()
 
 
@@ -152,9 +153,9 @@ def test_presence_shows_a_daemon_that_came_and_one_that_left(
     node.open()
     alice = session(broker.url, ALICE)
     alice.open()
-    wait_until(lambda: alice.transport.presence() == {"hospital": True}, timeout_s=10, what="it came")
+    wait_until(lambda: alice.transport.presence() == {"hospital": True}, timeout_s=30, what="it came")
     node.transport.close()
-    wait_until(lambda: alice.transport.presence() == {"hospital": False}, timeout_s=10, what="it left")
+    wait_until(lambda: alice.transport.presence() == {"hospital": False}, timeout_s=30, what="it left")
 
 
 def test_presence_shows_a_daemon_that_was_killed(
@@ -164,15 +165,15 @@ def test_presence_shows_a_daemon_that_was_killed(
     script = (
         "import time; from fedjob.common.types import Address\n"
         "from fedjob.common.transport.mqtt import MqttTransport\n"
-        f"MqttTransport({broker.url!r}, Address('hospital')).open(lambda *frame: None, timeout_s=10)\n"
+        f"MqttTransport({broker.url!r}, Address('hospital')).open(lambda *frame: None, timeout_s=30)\n"
         "print('open', flush=True); time.sleep(60)"
     )
     daemon = processes.start("python", "-c", script, ready="^open")
     alice = session(broker.url, ALICE)
     alice.open()
-    wait_until(lambda: alice.transport.presence() == {"hospital": True}, timeout_s=10, what="it came")
+    wait_until(lambda: alice.transport.presence() == {"hospital": True}, timeout_s=30, what="it came")
     daemon.kill()
-    wait_until(lambda: alice.transport.presence() == {"hospital": False}, timeout_s=10, what="its will")
+    wait_until(lambda: alice.transport.presence() == {"hospital": False}, timeout_s=30, what="its will")
 
 
 def test_after_the_broker_was_killed_and_came_back_the_subscriptions_stand_again(
@@ -182,10 +183,10 @@ def test_after_the_broker_was_killed_and_came_back_the_subscriptions_stand_again
     node, alice = session(broker.url, HOSPITAL), session(broker.url, ALICE)
     for one in (node, alice):
         one.open()
-        assert one.connections.get(timeout=5) is True
+        assert one.connections.get(timeout=30) is True
     broker.kill()
     for one in (node, alice):
-        assert one.connections.get(timeout=10) is False
+        assert one.connections.get(timeout=30) is False
         assert not one.transport.connected()
         assert "broke" in one.transport.trouble or "answers" in one.transport.trouble
     assert not alice.transport.send(HOSPITAL, b"lost")
@@ -194,7 +195,7 @@ def test_after_the_broker_was_killed_and_came_back_the_subscriptions_stand_again
         assert one.connections.get(timeout=30) is True
         assert one.transport.connected()
     assert alice.transport.send(HOSPITAL, b"again")
-    assert node.frames.get(timeout=10) == ("alice", b"again")
+    assert node.frames.get(timeout=30) == ("alice", b"again")
 
 
 def test_wrong_credentials_are_told_from_a_broker_that_is_not_there(
@@ -203,8 +204,12 @@ def test_wrong_credentials_are_told_from_a_broker_that_is_not_there(
     broker.start(users={"alice": "right"})
     good = session(broker.url, ALICE, "alice", "right")
     good.open()
-    with pytest.raises(BrokerUnreachable, match=r"refuses alice .*enrol again"):
-        session(broker.url, ALICE, "alice", "wrong").open(timeout_s=2)
+    for timeout_s in (2, 30):  # a slow machine hears nothing in two seconds
+        with pytest.raises(BrokerUnreachable) as refused:
+            session(broker.url, ALICE, "alice", "wrong").open(timeout_s=timeout_s)
+        if "did not answer" not in str(refused.value):
+            break
+    assert re.search(r"refuses alice .*enrol again", str(refused.value))
     broker.kill()
     with pytest.raises(BrokerUnreachable, match="is the hub running") as caught:
         session(broker.url, ALICE, "alice", "right").open(timeout_s=1)
@@ -220,7 +225,7 @@ def test_something_that_never_answers_is_given_up_in_time(
         began = time.monotonic()
         with pytest.raises(BrokerUnreachable, match="is it an MQTT broker"):
             session(f"mqtt://127.0.0.1:{silent.getsockname()[1]}", ALICE).open(timeout_s=1.5)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 def test_an_unknown_scheme_is_refused() -> None:

@@ -58,8 +58,7 @@ def end_all(node: Node) -> None:
             ann.job = task["job"]
             ann.end("node1", epoch=100)
     ann.take(lambda _: not [t for t in listed(node).values() if t["released"] is None])
-    while messages := ann.endpoint.receive(0.1):
-        ann.endpoint.settle(messages)
+    ann.answer_to(ann.send("node1", Ping()), Pong)  # it comes after all that was said of them
 
 
 def configure(node: Node, config: NodeConfig) -> None:
@@ -67,7 +66,7 @@ def configure(node: Node, config: NodeConfig) -> None:
     node.config = config
     daemon = node.daemon
     assert daemon is not None
-    wait_until(lambda: daemon._parts.config == config, timeout_s=5, what="the node to follow its settings")
+    wait_until(lambda: daemon._parts.config == config, timeout_s=30, what="the node to follow its settings")
 
 
 def listed(node: Node) -> dict[str, dict[str, Any]]:
@@ -91,7 +90,7 @@ def states(ann: Researcher, job: str) -> list[str]:
 def told(ann: Researcher, job: str, *expected: str) -> None:
     """Wait until the researcher was told these last states of a job's only task."""
     found: list[str] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (found := states(ann, job))[-len(expected) :] != list(expected):
         assert time.monotonic() < deadline, f"told {found}, not {expected}"
 
@@ -141,7 +140,8 @@ def test_more_workers_let_the_tasks_begin_that_queue(federation: Federation, nod
     ann = federation.ann
     jobs = [begin(ann) for _ in range(3)]
     until(node, jobs[0], "running")
-    assert [listed(node)[job]["state"] for job in jobs[1:]] == ["queued", "queued"]
+    for job in jobs[1:]:
+        until(node, job, "queued")
     configure(node, replace(OPEN, workers=3))
     for job in jobs[1:]:
         until(node, job, "running")
@@ -149,15 +149,16 @@ def test_more_workers_let_the_tasks_begin_that_queue(federation: Federation, nod
 
 
 @pytest.mark.feature("PS-03")
-def test_four_workers_sleep_side_by_side(federation: Federation, node: Node) -> None:
+def test_four_workers_sleep_side_by_side(federation: Federation, node: Node, tmp_path: Path) -> None:
     configure(node, replace(OPEN, workers=4))
     ann = federation.ann
-    ann.result("node1", ann.task(ADD_ONE, "AddOne"))  # torch is imported by now
-    began = time.monotonic()
-    jobs = [begin(ann, "time.sleep(1)") for _ in range(4)]  # each makes two updates
+    # none of them goes on before all four are there
+    step = f"""\
+open(os.path.join({str(tmp_path)!r}, str(os.getpid())), "w").close()
+while len(os.listdir({str(tmp_path)!r})) < 4: time.sleep(0.02)"""
+    jobs = [begin(ann, step) for _ in range(4)]
     for job in jobs:
         until(node, job, "completed")
-    assert time.monotonic() - began < 5.0
 
 
 @pytest.mark.feature("PS-08")
@@ -165,9 +166,12 @@ def test_a_ping_is_answered_at_once_while_a_task_computes(federation: Federation
     ann = federation.ann
     job = begin(ann, "while True: pass")
     until(node, job, "running")
-    began = time.monotonic()
-    pong = ann.answer_to(ann.send("node1", Ping()), Pong)
-    assert time.monotonic() - began < 1.0
+    took = []
+    for _ in range(3):  # the machine may stand still for one of them
+        began = time.monotonic()
+        pong = ann.answer_to(ann.send("node1", Ping()), Pong)
+        took.append(time.monotonic() - began)
+    assert min(took) < 1.0
     assert (pong.busy, pong.free, pong.ready) == (1, 0, True)
     assert 0 <= pong.last_task <= time.time()  # of an earlier task, if there was one
     assert pong.versions["torch"] == version("torch")
@@ -199,6 +203,7 @@ def test_the_worker_and_the_time_of_its_start_are_known_once_a_task_was_picked_u
     ann = federation.ann
     first, second = begin(ann), begin(ann)
     until(node, first, "running")
+    until(node, second, "queued")
     running, queued = listed(node)[first], listed(node)[second]
     assert (queued["state"], queued["worker"], queued["updated"], queued["started"]) == (
         "queued",
@@ -209,7 +214,7 @@ def test_the_worker_and_the_time_of_its_start_are_known_once_a_task_was_picked_u
     assert Path(f"/proc/{running['worker']}").exists()
     assert running["accepted"] <= running["started"] <= running["updated"] <= time.time()
     told(ann, first, "starting", "running")
-    assert ann.received[-1].task == running["key"]
+    assert {m.task for m in ann.received if m.job == first} == {running["key"]}
 
 
 @pytest.mark.feature("PS-43")
@@ -240,7 +245,7 @@ def test_a_stopped_node_stops_its_task_and_takes_it_up_at_the_next_start(
     node.stop()
     stopped = listed(node)[job]
     assert (stopped["state"], stopped["reason"]) == ("stopping", "node_stopped")
-    wait_until(lambda: not Path(f"/proc/{stopped['worker']}").exists(), timeout_s=10, what="the worker's end")
+    wait_until(lambda: not Path(f"/proc/{stopped['worker']}").exists(), timeout_s=30, what="the worker's end")
     node.start()
     until(node, job, "running")
     told(ann, job, "starting", "running", "stopping", "starting", "running")
@@ -296,7 +301,7 @@ while True: pass"""
     started = [int(pid) for pid in pids.read_text().split()]
     assert all(Path(f"/proc/{pid}").exists() for pid in started)
     ann.end("node1")
-    until(node, job, "killed", timeout_s=5)
+    until(node, job, "killed")
     left = [pid for pid in started if Path(f"/proc/{pid}").exists()]
     assert left == [], "killed is only said when nothing is left"
 
@@ -367,8 +372,9 @@ def test_two_jobs_never_hold_the_same_gpu(federation: Federation, node: Node, tm
 def test_an_offer_reserves_for_a_while_a_task_takes_it_and_the_end_frees_it(
     federation: Federation, node: Node
 ) -> None:
-    config = replace(OPEN, cpus=4.0, workers=4, reserve_s=2.0)
-    configure(node, config)
+    long = replace(OPEN, cpus=4.0, workers=4, reserve_s=60.0)
+    short = replace(long, reserve_s=1.0)
+    configure(node, long)
     ann = federation.ann
     three = {"cpus": 3}
 
@@ -381,11 +387,13 @@ def test_an_offer_reserves_for_a_while_a_task_takes_it_and_the_end_frees_it(
     assert offered(first, reserve=True) == []
     assert offered(second) == ["cpus"], "it is held for the first"
     assert offered(first) == [], "which may have what it holds"
-    time.sleep(2.6)
-    assert offered(second, reserve=True) == [], "the lease ended"
+    configure(node, short)
+    assert offered(first, reserve=True) == [], "it holds it for less time now"
+    wait_until(lambda: offered(second) == [], timeout_s=30, what="the end of the lease")
+    assert offered(second, reserve=True) == []
     ann.train("node1", ann.task(plan_with(FOR_EVER), "Odd", resources=three))
     until(node, second, "running")
-    time.sleep(2.6)
+    time.sleep(1.6)
     assert offered(first) == ["cpus"], "a task took it: the lease counts no more"
     node.stop()
     node.start()
@@ -394,6 +402,7 @@ def test_an_offer_reserves_for_a_while_a_task_takes_it_and_the_end_frees_it(
     ann.job = second
     ann.end("node1")
     until(node, second, "killed")
+    configure(node, long)
     assert offered(first, reserve=True) == []
     node.stop()
     node.start()
@@ -402,18 +411,20 @@ def test_an_offer_reserves_for_a_while_a_task_takes_it_and_the_end_frees_it(
 
 @pytest.mark.feature("NV-52")
 def test_the_work_of_a_researcher_who_is_gone_is_given_up(federation: Federation, node: Node) -> None:
-    configure(node, replace(OPEN, orphan_after_s=2.0))
+    configure(node, replace(OPEN, orphan_after_s=4.0))
     ann = federation.ann
     bob = Researcher(federation, "bob")
     job, queued = begin(bob), begin(bob)
     wait_until(lambda: "running" in states(bob, job), timeout_s=30, what="the task to run")
-    over = time.monotonic() + 4.0
+    over = time.monotonic() + 6.0
     while time.monotonic() < over:
         assert "lost" not in states(bob, job), "who receives is there"
     bob.endpoint.stop()
-    until(node, job, "lost", timeout_s=10)
+    configure(node, replace(OPEN, orphan_after_s=1.0))
+    until(node, job, "lost")
     assert listed(node)[job]["reason"] == "abandoned"
     until(node, queued, "cancelled")
+    configure(node, OPEN)
     ann.job = new_job_id()
     assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).ok, "the worker is free"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedjob.common.messages import Event, Message, Result
+from fedjob.common.messages import Event, Message, Ping, Pong, Result
 from fedjob.common.types import new_job_id
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig
@@ -58,14 +58,8 @@ def run(node: Node, step: str, **more: Any) -> tuple[Result, list[Message]]:
     ann.job = new_job_id()
     ann.received.clear()
     result = ann.result("node1", ann.task(plan_with(step), "Odd", **more))
-    receive(node)
+    ann.answer_to(ann.send("node1", Ping()), Pong)  # what is said of the result has come by then
     return result, [m for m in ann.received if m.job == ann.job]
-
-
-def receive(node: Node) -> None:
-    ann = node.federation.ann
-    ann.received += (messages := ann.endpoint.receive(0.3))
-    ann.endpoint.settle(messages)
 
 
 def logged(messages: list[Message]) -> list[dict[str, Any]]:
@@ -163,7 +157,7 @@ def test_the_log_of_a_killed_task_is_kept(node: Node, tmp_path: Path) -> None:
         store = TaskStore(database)
         (task,) = [t for t in store.list_tasks() if t["job"] == ann.job]
         store.order("kill", task["key"])
-        wait_until(lambda: store.find_task(task["key"])["state"] == "killed", timeout_s=10, what="the end")
+        wait_until(lambda: store.find_task(task["key"])["state"] == "killed", timeout_s=30, what="the end")
     assert read_log(node.home, task["key"], "stdout") == ["last words"]
 
 

@@ -99,11 +99,11 @@ def test_node_states_are_proposed_named_and_dropped(federation: Federation, node
     assert (unknown.ok, unknown.reason) == (False, "state_missing")
     kept = [first.state]
     last = ann.result("node1", ann.task(momentum, "AddOne", state=second.state, keep_states=kept), round_=5)
-    wait_until(lambda: len(list(folder.iterdir())) == 3, timeout_s=5, what="round 3's state to go")
+    wait_until(lambda: len(list(folder.iterdir())) == 3, timeout_s=30, what="round 3's state to go")
     ann.end("node1", keep_states=[last.state])
-    wait_until(lambda: len(list(folder.iterdir())) == 1, timeout_s=5, what="all but the last state to go")
+    wait_until(lambda: len(list(folder.iterdir())) == 1, timeout_s=30, what="all but the last state to go")
     ann.end("node1", epoch=2)
-    wait_until(lambda: not folder.exists(), timeout_s=5, what="every state to go")
+    wait_until(lambda: not folder.exists(), timeout_s=30, what="every state to go")
 
 
 def test_the_spool_is_released_by_the_next_round_and_the_end(federation: Federation, node: Node) -> None:
@@ -112,11 +112,13 @@ def test_the_spool_is_released_by_the_next_round_and_the_end(federation: Federat
     ann.result("node1", task)
     assert len(list(node.home.results.iterdir())) == 1
     ann.result("node1", task, round_=2)
-    wait_until(lambda: len(list(node.home.results.iterdir())) == 1, timeout_s=5, what="round 1's spool to go")
+    wait_until(
+        lambda: len(list(node.home.results.iterdir())) == 1, timeout_s=30, what="round 1's spool to go"
+    )
     ann.end("node1")
     wait_until(
         lambda: not [*node.home.results.iterdir(), *node.home.objects.iterdir(), *node.home.tasks.iterdir()],
-        timeout_s=5,
+        timeout_s=30,
         what="an empty spool",
     )
 
@@ -213,10 +215,13 @@ def test_what_a_plan_forks_ends_with_its_task(shared_node: Node, tmp_path: Path)
         "    time.sleep(600)\n"
         "while True: time.sleep(1)"
     )
-    result = ann.result("node1", ann.task(plan_with(step), "Odd", limit_s=2.0))
-    assert result.reason == "timeout"
+    for round_, limit_s in enumerate((2.0, 20.0), 1):
+        result = ann.result("node1", ann.task(plan_with(step), "Odd", limit_s=limit_s), round_=round_)
+        assert result.reason == "timeout"
+        if marker.exists() and marker.read_text():
+            break  # a slow machine does not get that far in two seconds
     pid = int(marker.read_text())
-    wait_until(lambda: not _alive(pid), timeout_s=5, what="the forked child to be gone")
+    wait_until(lambda: not _alive(pid), timeout_s=30, what="the forked child to be gone")
 
 
 def _alive(pid: int) -> bool:
@@ -241,11 +246,11 @@ def test_an_end_stops_what_runs(federation: Federation, node: Node, tmp_path: Pa
     wait_until(lambda: marker.exists() and marker.read_text(), timeout_s=30, what="the training to begin")
     ann.end("node1")
     pid = int(marker.read_text())
-    wait_until(lambda: not _alive(pid), timeout_s=5, what="the worker to be gone")
+    wait_until(lambda: not _alive(pid), timeout_s=30, what="the worker to be gone")
     assert not any(isinstance(m.body, Result) for m in ann.received)
 
 
 def test_a_working_node_renews_its_lease(federation: Federation, node: Node) -> None:
     ann = federation.ann
     ann.train("node1", ann.task(plan_with("time.sleep(30)"), "Odd"))
-    ann.take(lambda received: ann.events("lease"), timeout_s=15)
+    ann.take(lambda received: ann.events("lease"))

@@ -39,7 +39,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(plan: type[Tiny], points: Path, home: Path) -> JobResult:
-    args: dict[str, Any] = {"training_plan": plan, "training_args": TRAINING}
+    args: dict[str, Any] = {"training_plan": plan, "training_args": TRAINING, "seed": 1}
     return local(FedAvg(), home, points, **args).run(progress=False)
 
 

@@ -32,10 +32,11 @@ from fedjob.common.errors import (
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.noticing import notice
 from fedjob.researcher.settings import ResearcherConfig
+from fedjob.researcher.slots import Ticket
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Raises, Tiny
 from tests.processes import wait_until
-from tests.slow import slow_plan
+from tests.slow import SLOW, slow_plan
 from tests.slow import until as until_within
 
 pytestmark = pytest.mark.timeout(300)
@@ -121,11 +122,13 @@ def test_a_submitted_job_outlives_the_process_that_made_it_and_ends_as_a_run_doe
     ran.run(progress=False)
     job = make(props={"ticket": "X-1"}, name="kept")
     drafted = make(preprocess=[Cast(["age"], "int")], model_args={"width": 3}, owner={"org": "acme"})
-    began = time.monotonic()
-    assert job.submit() is job
-    assert time.monotonic() - began < 1.0
+    set_config(ResearcherConfig, home, "max_jobs", "1")
+    slot = Ticket(home, "job_0", "2026-01-01T00:00:00Z")
+    assert slot.take(1)
+    assert job.submit() is job  # although it can't begin yet
     assert job
-    assert job.state in ("waiting", "queued", "starting", "running")
+    assert job.state in ("waiting", "queued")
+    slot.close()
     state, *seen = json.loads(python(LOOKING, str(home), job.id, drafted.id, cwd=tmp_path))
     assert state == "completed"
     assert seen == [{name: str(getattr(one, name)) for name in SEEN} for one in (job, drafted)]
@@ -171,16 +174,14 @@ def test_a_job_is_killed_from_another_process_wherever_it_stands(
 ) -> None:
     points = str(make_points(tmp_path / "private.npz", 60, 2))
     mocks = {"path": points, "mock": str(make_points(tmp_path / "mock.npz", 60, 3))}
-    job = make(slow=60, data=mocks, use="mock").submit()
+    job = make(slow=600, data=mocks, use="mock").submit()
     until(job, "running")
     runner = runner_of(job)
     time.sleep(1.0)  # deep in the plan's own code
-    began = time.monotonic()
     killing = "import sys; from fedjob import Job; print(Job.open(sys.argv[1]).kill())"
     assert python(killing, str(job.folder), cwd=tmp_path) == "True"
-    assert time.monotonic() - began < 20
     assert (job.state, job.reason) == ("killed", "killed")
-    wait_until(lambda: not Path(f"/proc/{runner}").exists(), timeout_s=20, what="the runner to end")
+    wait_until(lambda: not Path(f"/proc/{runner}").exists(), timeout_s=50, what="the runner to end")
     states = [event.body["state"] for event in job.events() if event.type == "state"]
     assert states[-2:] == ["stopping", "killed"]
     assert job.kill() is False
@@ -210,10 +211,22 @@ def test_of_jobs_beyond_max_jobs_the_others_queue_in_order_and_can_be_cancelled(
 
 
 @pytest.mark.feature("PS-44", "NV-49", "PS-61", "PS-62", "NV-59")
-def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(make: Callable[..., Job]) -> None:
-    whole = make(rounds=15)
+def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(
+    make: Callable[..., Job], tmp_path: Path
+) -> None:
+    gate, plan = tmp_path / "gate", tmp_path / "gated.py"
+    waits = f"while self.ctx.round > 3 and not os.path.exists({str(gate)!r}): time.sleep(0.02)"
+    plan.write_text("import os\n" + SLOW.replace("time.sleep({seconds})", waits))
+    training = {
+        "training_plan": f"{plan}:Slow",
+        "training_args": {"num_updates": 5, "batch_size": 16},
+        "rounds": 6,
+    }
+    gate.touch()
+    whole = make(**training)
     whole.run(progress=False)
-    job = make(rounds=15).submit()
+    gate.unlink()
+    job = make(**training).submit()
     wait_until(lambda: len(job.breakpoints) > 1, timeout_s=PATIENCE_S, what="two rounds")
     with pytest.raises(NotFinished, match="running"):
         job.restart()
@@ -226,6 +239,7 @@ def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(make: C
     before = [event.round for event in job.events() if event.type == "round"]
     time.sleep(1.0)
     assert job.state == "lost"  # nothing is begun again by itself
+    gate.touch()
     job.restart().wait(timeout_s=PATIENCE_S, silent=True)
     assert job.attempts == 2
     assert [(a.attempt, a.state, a.reason) for a in job.record.past] == [(1, "lost", "runner_died")]
@@ -246,7 +260,7 @@ def test_a_job_that_waited_when_its_runner_died_goes_on_when_somebody_looks(
     job = make().submit()
     until(job, "queued")
     os.kill(runner_of(job), signal.SIGKILL)
-    wait_until(lambda: not job._folder.is_held(), timeout_s=10, what="the lock to be free")
+    wait_until(lambda: not job._folder.is_held(), timeout_s=30, what="the lock to be free")
     assert job.state == "queued"
     first.kill()
     assert job.wait(timeout_s=PATIENCE_S, silent=True).success

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def test_nothing_of_a_token_stays_at_the_node(
     greet(session).run(progress=False)
     found = [path for path in (federation.folder / "strict").rglob("*") if path.is_file()]
     assert found
-    assert not [path for path in found if token.encode()[-60:] in path.read_bytes()]
+    for path in found:
+        with suppress(FileNotFoundError):  # the node may be tidying up
+            assert token.encode()[-60:] not in path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -198,26 +201,24 @@ def test_a_login_is_renewed_before_it_expires(provider: Provider, tmp_path: Path
     ids=["no", "nobody", "client"],
 )
 def test_a_login_that_does_not_come_about_says_why(
-    provider: Provider, tmp_path: Path, person: str | None, client: str, error: type[Exception], words: str
+    provider: Provider,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    person: str | None,
+    client: str,
+    error: type[Exception],
+    words: str,
 ) -> None:
+    if person is None:
+        monkeypatch.setattr(provider, "code_lasts_s", 1)
+
     def confirm(prompt: Any) -> None:
         if person is not None:
             provider.people[prompt.code] = person
 
     with pytest.raises(error, match=words):
-        login(tmp_path, ANN, issuer=provider.issuer, client_id=client, tell=confirm, sleep=naps())
+        login(tmp_path, ANN, issuer=provider.issuer, client_id=client, tell=confirm, sleep=time.sleep)
     assert not (tmp_path / "keys").exists()
-
-
-def naps() -> Any:
-    """Sleep longer each time, so that a code soon expires."""
-    slept: list[float] = []
-
-    def nap(seconds: float) -> None:
-        slept.append(seconds)
-        time.sleep(min(seconds * 2 ** len(slept), 2.0))
-
-    return nap
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,11 @@ def test_trouble_that_passes_is_waited_for(
 
 def test_the_server_says_how_long_to_wait(serve: Callable[..., Scripted], tmp_path: Path) -> None:
     server = serve(answer(503, b"", "Retry-After: 1"), answer(200, CONTENT))
-    patience = Patience(num_retries=1, backoff_s=0.01, max_backoff_s=5)
+    patience = Patience(num_retries=1, backoff_s=0.01, max_backoff_s=60)
     began = time.monotonic()
     with client(server, patience) as repository:
         repository.get(REF, tmp_path / "copy")
-    assert 0.95 < time.monotonic() - began < 5
+    assert 0.95 < time.monotonic() - began < 30
 
 
 @pytest.mark.feature("FB-20")
@@ -195,12 +195,15 @@ def test_a_silent_server_is_given_up(serve: Callable[..., Scripted], tmp_path: P
 
 
 @pytest.mark.feature("FB-20")
-def test_no_server_is_reported_with_what_to_do(free_port: Callable[[], int], tmp_path: Path) -> None:
-    with (
-        HttpRepository(f"http://127.0.0.1:{free_port()}", token="t", patience=HASTY) as repository,
-        pytest.raises(RepositoryUnreachable, match="is the hub running"),
-    ):
-        repository.get(REF, tmp_path / "copy")
+def test_no_server_is_reported_with_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as held:  # nobody else can listen there
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        with (
+            HttpRepository(url, token="t", patience=HASTY) as repository,
+            pytest.raises(RepositoryUnreachable, match="is the hub running"),
+        ):
+            repository.get(REF, tmp_path / "copy")
 
 
 def test_compressed_answers_are_refused(serve: Callable[..., Scripted], tmp_path: Path) -> None:
