@@ -54,7 +54,7 @@ class Patience:
 
     connect_s: float = 10.0
     idle_s: float = 30.0
-    num_retries: int = 5
+    num_retries: int = 7
     backoff_s: float = 0.2
     max_backoff_s: float = 10.0
 

@@ -19,7 +19,10 @@ from fedjob.common.types import Address
 from fedjob.researcher.session import connect
 
 PROBE_S = 0.7
-"""How long a message that should not travel is waited for."""
+"""How long a message that should not travel is waited for, after one that may and was sent later."""
+
+ARRIVE_S = 10.0
+"""How long that one is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ def _broker(home: Path) -> list[Finding]:
 def _rights(home: Path) -> Finding:
     """See whether the broker carries a message that this party sends under another's name."""
     membership = load_membership(home)
-    heard = threading.Event()
+    heard, arrived = threading.Event(), threading.Event()
 
     def transport(party: str) -> MqttTransport:
         address = Address(party, f"doctor{secrets.token_hex(4)}")
@@ -130,10 +133,14 @@ def _rights(home: Path) -> Finding:
 
     mine, other = transport(membership.party), transport("nobody")
     try:
-        mine.open(lambda sender, frame: heard.set(), timeout_s=10)
+        mine.open(
+            lambda sender, frame: (arrived if sender == membership.party else heard).set(), timeout_s=10
+        )
         try:
             other.open(lambda sender, frame: None, timeout_s=3)
             other.send(mine.address, b"probe")
+            mine.send(mine.address, b"probe")
+            arrived.wait(ARRIVE_S)
             heard.wait(PROBE_S)
         except BrokerUnreachable:
             pass  # it refuses already that this party listens under another's name

@@ -83,6 +83,8 @@ class Publishing(Hook):
         self._news.set()
         if self._thread is not None:
             self._thread.join(LAST_S)
+            if self._thread.is_alive():
+                self.trouble = self.trouble or "the hub does not answer"
         if self.trouble:
             _log.warning("watchers may not see how job %s ended: %s", self._spec.id, self.trouble)
 
