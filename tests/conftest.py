@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.features import claims, rows
 from tests.processes import Processes, wait_until
 
 # tests run beside each other on few cores, where torch's threads wait for one another longer than they compute
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# a machine that stalls for a moment is no fault of what is tested
+settings.register_profile("fedjob", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fedjob")
 
 
 _LONGEST_FIRST = ("test_notebooks.py", "e2e", "integration")

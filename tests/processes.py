@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 READY_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 30.0
 
 
 def wait_until(condition: Callable[[], object], *, timeout_s: float, what: str) -> None:

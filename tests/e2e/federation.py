@@ -71,6 +71,12 @@ class Node:
             self.process = self._federation.processes.start(
                 "fedjob", "node", "start", "--home", self.home, ready="^node ready", name=self.name
             )
+            for session in self._federation.sessions():  # it asks those who show that they are there
+                wait_until(
+                    lambda session=session: session.endpoint.presence().get(self.name),
+                    timeout_s=60,
+                    what=f"{session.party} to hear of {self.name}",
+                )
         return self
 
     def kill(self) -> None:
@@ -185,6 +191,10 @@ class Federation:
         if home not in self._sessions:
             self._sessions[home] = connect(hub=self.url, home=self.folder / home, id=home, timeout_s=30)
         return self._sessions[home]
+
+    def sessions(self) -> list[Session]:
+        """Return the connections that are open."""
+        return list(self._sessions.values())
 
     def cli(
         self, *words: str | Path, home: Path | None = None, expect: int | None = 0

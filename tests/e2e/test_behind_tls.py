@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,14 @@ from tests.processes import Processes
 
 @pytest.mark.timeout(240)
 def test_parties_join_a_hub_behind_its_own_authority_by_invitation(
-    processes: Processes, tmp_path: Path, free_port: Callable[[], int]
+    processes: Processes, tmp_path: Path
 ) -> None:
     cert, key = certificate(tmp_path)
-    port = free_port()
-    url = f"https://127.0.0.1:{port}"
-    hub = ("--invited-only", "--port", str(port), "--mqtt-port", "0", "--home", "hub")
-    processes.start(
-        "fedjob", "hub", "start", *hub, "--tls-cert", cert, "--tls-key", key, ready="hub ready", cwd=tmp_path
+    options = ("--invited-only", "--port", "0", "--mqtt-port", "0", "--home", "hub")
+    hub = processes.start(
+        "fedjob", "hub", "start", *options, "--tls-cert", cert, "--tls-key", key, cwd=tmp_path
     )
+    url = hub.wait_for(r"hub ready: (https://127\.0\.0\.1:\d+)")[1]
     for party, role in (("cleveland", "node"), ("alice", "researcher")):
         invite = ("hub", "invite", party, "--role", role, "--url", url, "--home", "hub")
         processes.run("fedjob", *invite, cwd=tmp_path)

@@ -124,7 +124,11 @@ def test_a_node_that_is_started_in_the_background_is_stopped(federation: Federat
             lambda: node.status()["connected"], timeout_s=30, what="the node to say that it is connected"
         )
         assert node.status()["running"]
-        assert "late-comer" in {info.id for info in federation.session().nodes() if info.online}
+        wait_until(
+            lambda: "late-comer" in {info.id for info in federation.session().nodes() if info.online},
+            timeout_s=30,
+            what="the node to answer",
+        )
     finally:
         assert "node stopped" in node.cli("stop").stdout
         federation.cli("hub", "party", "revoke", "late-comer", home=federation.folder / "hub")

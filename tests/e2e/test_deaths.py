@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,10 @@ import pytest
 import torch
 
 from fedjob import FedAvg, Job, JobFailed, Quorum, connect
+from fedjob.common.repository.http import HttpRepository
+from fedjob.common.web import Patience
 from fedjob.node.settings import NodeHome
+from fedjob.researcher.session import Session
 from tests.data import TRAINING
 from tests.e2e.conftest import SITES
 from tests.e2e.federation import PATIENCE_S, Federation, Node, background, digest
@@ -153,7 +157,7 @@ def test_a_node_that_is_powered_off_is_left_out_after_the_deadline(rough: Federa
     assert job.rounds[1].replied == SITES[:2]
     assert job.rounds[1].dropped == {SITES[2]: "deadline"}
     assert rough.session().endpoint.presence()[off.name] is False  # told by the broker, within the keep-alive
-    infos = {info.id: info for info in rough.session().nodes()}
+    infos = {info.id: info for info in rough.session().nodes(timeout_s=30)}
     assert {name: info.online for name, info in infos.items()} == dict.fromkeys(SITES[:2], True) | {
         off.name: False
     }
@@ -204,6 +208,16 @@ def proxy(rough: Federation) -> Iterator[FaultyProxy]:
         yield made
 
 
+@contextmanager
+def unlucky(rough: Federation, proxy: FaultyProxy) -> Iterator[Session]:
+    """Connect through the faulty server, without much patience for it."""
+    with connect(hub=proxy.url, home=rough.folder / "unlucky", id="unlucky", timeout_s=30) as session:
+        session.repository.close()
+        patience = Patience(num_retries=3)
+        session.repository = HttpRepository(proxy.url, token=session.membership.token, patience=patience)
+        yield session
+
+
 @pytest.mark.feature("FB-65")
 def test_a_reply_that_can_not_be_fetched_costs_its_node_and_not_the_round(
     rough: Federation, proxy: FaultyProxy
@@ -215,7 +229,7 @@ def test_a_reply_that_can_not_be_fetched_costs_its_node_and_not_the_round(
             bad.add(path)
         return 500 if method == "GET" and path in bad else 0
 
-    with connect(hub=proxy.url, home=rough.folder / "unlucky", id="unlucky") as session:
+    with unlucky(rough, proxy) as session:
         job = make_job(rough, session=session, rounds=1)
         proxy.fault = fault
         job.run(progress=False)
@@ -229,7 +243,7 @@ def test_a_reply_that_can_not_be_fetched_costs_its_node_and_not_the_round(
 def test_a_repository_that_is_down_at_aggregation_fails_the_job_which_can_be_resumed(
     rough: Federation, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
-    with connect(hub=proxy.url, home=rough.folder / "unlucky", id="unlucky") as session:
+    with unlucky(rough, proxy) as session:
         job = make_job(rough, session=session)
         down = lambda method, path: 503 if in_round(job, 2) and method == "PUT" else 0  # noqa: E731
         proxy.fault = down

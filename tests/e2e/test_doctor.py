@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Mosquitto
 from tests.processes import Processes
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_a_broker_that_lets_anybody_speak_for_others_is_found(

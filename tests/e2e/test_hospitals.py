@@ -32,7 +32,7 @@ def hearts(federation: Federation) -> None:
 @pytest.mark.usefixtures("hearts")
 def test_four_hospitals_train_a_linear_model(federation: Federation, tmp_path: Path) -> None:
     session = federation.session()
-    found = session.datasets(tags=["heart"])
+    found = session.datasets(tags=["heart"], timeout_s=30)
     assert [handle.num_rows for handle in found] == [303, 294, 123, 200]
     assert found[0].schema["13"] in ("int", "int64", "integer")
     job = Job(

@@ -14,6 +14,7 @@ from fedjob.common.errors import BrokerUnreachable, ConfigError, RepositoryUnrea
 from tests.processes import Processes
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.feature("FB-14", "BF-42", "BF-45")
 def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processes, tmp_path: Path) -> None:
     hub = processes.start(
@@ -27,21 +28,21 @@ def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processe
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     keys = set()
     for _ in range(2):
-        with connect(home=home) as session:
+        with connect(home=home, timeout_s=30) as session:
             assert session.party == "alice"
             keys.add(session.identity.public_key_hex)
     assert len(keys) == 1
     own = shutil.copy(key, tmp_path / "own.key")
     options = ("--home", tmp_path / "carol", "--id", "carol", "--hub", url, "--key", own)
     processes.run("fedjob", "init", "--strict", *options)
-    with connect(home=tmp_path / "carol", broker=broker, repo=url) as session:
+    with connect(home=tmp_path / "carol", broker=broker, repo=url, timeout_s=30) as session:
         assert session.identity.public_key_hex in keys
         assert session.strict
     with pytest.raises(BrokerUnreachable):
         connect(home=home, broker="mqtt://127.0.0.1:9", timeout_s=1)
-    with connect(hub=url, home=tmp_path / "nobody") as session:
+    with connect(hub=url, home=tmp_path / "nobody", timeout_s=30) as session:
         given = session.party  # enrolled by itself, under a name of its own
-    with connect(home=tmp_path / "nobody") as session:
+    with connect(home=tmp_path / "nobody", timeout_s=30) as session:
         assert session.party == given
     listed = processes.run("fedjob", "hub", "party", "list", "--home", tmp_path / "hub", "--json").stdout
     assert {"alice", given} <= {row["party"] for row in json.loads(listed)}

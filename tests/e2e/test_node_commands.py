@@ -13,6 +13,8 @@ import pytest
 
 from tests.processes import Processes, wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Processes, str]]:
@@ -105,7 +107,7 @@ def test_a_node_starts_in_the_background_says_how_it_is_and_stops(owner: Owner) 
         assert "already" in owner.types("start", "--detach", expect=1)
         wait_until(
             lambda: json.loads(owner.types("status", "--json"))["connected"],
-            timeout_s=10,
+            timeout_s=30,
             what="the connection",
         )
         status = json.loads(owner.types("status", "--json"))
@@ -126,7 +128,7 @@ def test_the_lock_of_a_killed_daemon_does_not_count_and_ctrl_c_ends_one_politely
     first.kill()
     second = owner.processes.start(*command, ready="node ready: clinic")
     os.kill(second.pid, signal.SIGINT)
-    assert second.wait(timeout_s=15) == 0
+    assert second.wait(timeout_s=30) == 0
     assert "Traceback" not in second.log()
 
 

@@ -22,6 +22,8 @@ from fedjob.node.settings import NodeHome
 from tests.integration.nodes import ADD_ONE, Researcher, plan_with, write_toy
 from tests.processes import Processes, Running, wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 STEPS = (
     "accepted",
     "started",
@@ -138,12 +140,12 @@ def test_killed_at_any_step_it_trains_once_and_answers(
     first = ann.task(ADD_ONE, "AddOne")
     sent = ann.train(node.name, first)
     if step == "released":
-        ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent])
+        ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent], timeout_s=120)
         sent = ann.train(node.name, first, round_=2)
-    ann.take(lambda received: process.wait(timeout_s=0) if not process.alive else None, timeout_s=60)
+    ann.take(lambda received: process.wait(timeout_s=0) if not process.alive else None, timeout_s=120)
     assert node.marker.read_text() == step
     process = node.start(step)
-    ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent], timeout_s=60)
+    ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent], timeout_s=120)
     result = next(m.body for m in ann.received if getattr(m.body, "of", "") == sent)
     assert result.ok, (result.reason, result.detail)
     assert ann.federation.repository.exists(result.params)
@@ -169,12 +171,12 @@ def test_workers_and_what_they_started_die_with_their_daemon(
     process = node.start("never")
     ann.job = new_job_id()
     ann.train(node.name, ann.task(plan_with(step), "Odd"))
-    ann.take(lambda received: pids.exists() and len(pids.read_text().split()) >= 3, timeout_s=60)
+    ann.take(lambda received: pids.exists() and len(pids.read_text().split()) >= 3, timeout_s=120)
     children = [c.pid for c in psutil.Process(process.pid).children(recursive=True)]
     os.kill(process.pid, signal.SIGKILL)
     everyone = {*children, *map(int, pids.read_text().split())}
     wait_until(
-        lambda: not [pid for pid in everyone if _lives(pid)], timeout_s=5, what="every process to be gone"
+        lambda: not [pid for pid in everyone if _lives(pid)], timeout_s=30, what="every process to be gone"
     )
     ann.end(node.name)
 

@@ -17,6 +17,8 @@ from tests.processes import Processes, Running, wait_until
 
 __all__ = ["ann", "hub_url", "shared"]
 
+pytestmark = pytest.mark.timeout(300)
+
 SPEAKS = "print('x', flush=True)\nprint('y', file=sys.stderr, flush=True)\nwhile True: time.sleep(0.05)"
 
 
@@ -44,6 +46,11 @@ def listed(node: KilledNode, job: str) -> list[dict[str, Any]]:
     return [task for task in json.loads(types(node, "tasks", "--json")) if task["job"] == job]
 
 
+def in_states(node: KilledNode, ann: Researcher, *expected: str) -> None:
+    """Wait until the tasks of a researcher's job are in these states; what got lost is sent again meanwhile."""
+    ann.take(lambda _: [task["state"] for task in listed(node, ann.job)] == list(expected), timeout_s=120)
+
+
 @pytest.mark.feature("PS-47", "PS-43")
 def test_an_owner_looks_at_a_task_reads_its_log_and_ends_it(
     node: KilledNode,
@@ -53,11 +60,7 @@ def test_an_owner_looks_at_a_task_reads_its_log_and_ends_it(
     ann.job = new_job_id()
     task = ann.task(plan_with(SPEAKS), "Odd", resources={"cpus": 3}, project="cardio")
     sent = ann.train("queue", task)
-    wait_until(
-        lambda: [t["state"] for t in listed(node, ann.job)] == ["running"],
-        timeout_s=60,
-        what="the task to be running",
-    )
+    in_states(node, ann, "running")
     (row,) = listed(node, ann.job)
     assert (row["job"], row["round"], row["step"], row["dataset"], row["researcher"], row["project"]) == (
         ann.job, 1, "train", "toy", "ann", "cardio",
@@ -65,12 +68,13 @@ def test_an_owner_looks_at_a_task_reads_its_log_and_ends_it(
     assert (row["reason"], row["ended"], row["parent"], row["children"]) == ("", None, "", 0)
     key = row["key"]
     wait_until(
-        lambda: "y" in json.loads(types(node, "logs", key, "--json"))["stderr"], timeout_s=20, what="y"
+        lambda: "y" in json.loads(types(node, "logs", key, "--json"))["stderr"], timeout_s=60, what="y"
     )
     assert json.loads(types(node, "logs", key[:12], "--json"))["stdout"] == ["x"]
 
-    wait_until(lambda: json.loads(types(node, "status", "--json"))["held"], timeout_s=10, what="the holding")
-    status = json.loads(types(node, "status", "--json"))
+    told = lambda: json.loads(types(node, "status", "--json"))  # noqa: E731
+    wait_until(lambda: told()["held"] and told()["worker_processes"], timeout_s=30, what="what it holds")
+    status = told()
     (held,) = status["held"]
     assert (held["job"], held["cpus"]) == (ann.job, 3.0)
     assert status["queue"] == {"running": 1}
@@ -96,15 +100,16 @@ def test_a_task_that_a_stop_interrupts_is_taken_up_at_the_next_start(
 ) -> None:
     ann.job = new_job_id()
     ann.train("queue", ann.task(plan_with(SPEAKS), "Odd"))
-    mine = lambda: [t["state"] for t in listed(node, ann.job)]  # noqa: E731
-    wait_until(lambda: mine() == ["running"], timeout_s=60, what="the task to be running")
+    in_states(node, ann, "running")
     assert "node stopped" in types(node, "stop")
-    assert mine() == ["stopping"]
+    assert [task["state"] for task in listed(node, ann.job)] == ["stopping"]
     again = node.processes.start("fedjob", "node", "start", "--home", node.home.root, ready="node ready")
-    wait_until(lambda: mine() == ["running"], timeout_s=60, what="the task to be running again")
-    ann.end("queue")
-    wait_until(lambda: mine() == ["killed"], timeout_s=20, what="the task to be killed")
-    again.stop()
+    try:
+        in_states(node, ann, "running")
+        ann.end("queue")
+        in_states(node, ann, "killed")
+    finally:
+        again.stop()
 
 
 def test_node_states_are_listed_and_dropped(

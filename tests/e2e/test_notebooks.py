@@ -11,6 +11,8 @@ import psutil
 import pytest
 from nbclient import NotebookClient
 
+from tests.processes import wait_until
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CELL_TIMEOUT_S = 280
@@ -63,8 +65,8 @@ def test_a_notebook_runs_from_top_to_bottom_and_leaves_nothing(path: Path, tempo
         output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"
     ]
     assert complaints == []
+    wait_until(lambda: not _of_folder(temporary), timeout_s=60, what="its processes to end")
     assert not list(temporary.glob("fedjob-*"))
-    assert _of_folder(temporary) == []
 
 
 @named

@@ -58,8 +58,8 @@ def test_the_first_job_of_the_readme_runs_on_the_nodes_of_the_demo(
     started = psutil.Process(demo.pid).children(recursive=True)
     assert len(started) >= 3
     demo.send(signal.SIGINT)
-    assert demo.wait(timeout_s=30) == 0
-    wait_until(lambda: not psutil.wait_procs(started, 0)[1], timeout_s=10, what="no process left behind")
+    assert demo.wait(timeout_s=60) == 0
+    wait_until(lambda: not psutil.wait_procs(started, 0)[1], timeout_s=30, what="no process left behind")
     assert "fedjob.connect(home=" in demo.log()
     assert "is empty" in processes.run("fedjob", "demo", "--reset", cwd=tmp_path).stdout
     assert [path.name for path in output.iterdir()] == [".fedjob-demo"]
@@ -74,7 +74,7 @@ def test_a_demo_that_is_cut_leaves_no_process_behind(
     assert len(started) >= 3
     demo.send(number)
     assert demo.wait(timeout_s=60) == (130 if number != signal.SIGKILL else -signal.SIGKILL)
-    wait_until(lambda: not psutil.wait_procs(started, 0)[1], timeout_s=10, what="no process left behind")
+    wait_until(lambda: not psutil.wait_procs(started, 0)[1], timeout_s=30, what="no process left behind")
 
 
 def test_a_demo_never_empties_a_folder_that_is_not_its_own(processes: Processes, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from fedjob.common.repository.memory import MemoryRepository
 from tests.hubs import HubThread
 from tests.processes import Processes
 
+pytestmark = pytest.mark.timeout(300)
+
 MB = 1 << 20
 
 # Put a file, get it back, say what this process itself needed for it. Not ru_maxrss: that one remembers
@@ -67,7 +69,7 @@ def test_200_mb_there_and_back_in_bounded_memory(processes: Processes, tmp_path:
         for _ in range(50):
             file.write(os.urandom(4 * MB))
     before = psutil.Process(hub.pid).memory_info().rss
-    done = processes.run("python", "-c", ROUND_TRIP, url, member.token, source, copy, timeout_s=100)
+    done = processes.run("python", "-c", ROUND_TRIP, url, member.token, source, copy, timeout_s=240)
     grown, whole = (int(word) * 1024 for word in done.stdout.split())
     peak = _peak_bytes(hub.pid)
     assert subprocess.run(["cmp", source, copy], check=False).returncode == 0

@@ -106,7 +106,7 @@ def test_the_owner_of_a_job_is_who_signed_and_is_what_the_nodes_owner_reads(
     assert asked["owner"] == owner
     forge(federation, session)
     wait_until(
-        lambda: strict.status()["dropped"].get("bad_signature", 0) >= 1, timeout_s=20, what="the forged offer"
+        lambda: strict.status()["dropped"].get("bad_signature", 0) >= 1, timeout_s=60, what="the forged offer"
     )
     assert [grant["id"] for grant in strict.json("grants", "list")] == [asked["id"]]
 
