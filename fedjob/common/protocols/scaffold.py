@@ -107,7 +107,7 @@ class Scaffold(TrainingProtocol):
         correction = _Correction(control, before)
         trained = self.train_with(local, correction)
         after = correction.mean() if at_start is None else _of_names(at_start, control)
-        change = after if before is None else {name: after[name] - before[name] for name in after}
+        change = after if before is None else {name: after[name].sub_(before[name]) for name in after}
         if self.kept_by == "node":  # the sum that the researcher would keep, to the bit
             local.state["control"] = change if before is None else dict(_Sum(before, change))
         return replace(trained, aux={MODULE: change})
