@@ -107,12 +107,19 @@ def travelled(dataset):  # type: ignore[no-untyped-def]
     }
 
 
-@fedjob.function
-def waits(dataset, seconds):  # type: ignore[no-untyped-def]
-    """Take a while."""
+def _await(gate):  # type: ignore[no-untyped-def]
+    import pathlib
     import time
 
-    time.sleep(seconds)
+    ends = time.monotonic() + 100
+    while not pathlib.Path(gate).exists() and time.monotonic() < ends:
+        time.sleep(0.02)
+
+
+@fedjob.function
+def waits(dataset, gate):  # type: ignore[no-untyped-def]
+    """Wait for a file."""
+    _await(gate)
     return dataset.num_rows
 
 
@@ -123,11 +130,9 @@ def fails(dataset):  # type: ignore[no-untyped-def]
 
 
 @fedjob.function
-def fails_later(dataset, seconds):  # type: ignore[no-untyped-def]
-    """Stumble after a while."""
-    import time
-
-    time.sleep(seconds)
+def fails_later(dataset, gate):  # type: ignore[no-untyped-def]
+    """Wait for a file, and stumble."""
+    _await(gate)
     raise ValueError("no luck")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from fedjob.researcher.session import Session
 from tests import stepping
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
+from tests.processes import wait_until
 
 COUNTS = {"node1": 3, "node2": 5}
 
@@ -112,10 +112,12 @@ def test_the_steps_of_a_batched_job_can_be_read_off_its_events(
 
 def await_scratch(node: Node, *, empty: bool) -> None:
     """Wait until nothing, or something, lies in the folder that a node's workers work in."""
-    deadline = time.monotonic() + 10
-    while any(left := list(node.home.scratch.rglob("*.mpk")) or list(node.home.scratch.iterdir())) is empty:
-        assert time.monotonic() < deadline, f"found {left}"
-        time.sleep(0.02)
+    wait_until(lambda: holds(node.home.scratch) is not empty, timeout_s=60, what=f"scratch {empty=}")
+
+
+def holds(folder: Path) -> bool:
+    """Whether anything lies in a folder."""
+    return any(folder.iterdir())
 
 
 @pytest.mark.feature("BF-16")
@@ -135,7 +137,7 @@ def test_a_killed_job_leaves_nothing_at_its_nodes(federation: Federation) -> Non
     await_scratch(node, empty=False)
     ann.send("node2", End(outcome="killed"), epoch=1)
     await_scratch(node, empty=True)
-    assert not list(node.home.tasks.iterdir())
+    wait_until(lambda: not holds(node.home.tasks), timeout_s=60, what="the task's folder to go")
 
 
 @pytest.mark.feature("BF-47", "BF-51", "BF-62", "BF-63", "BF-50")

@@ -26,6 +26,7 @@ from tests import remote
 from tests.integration.nodes import Federation
 from tests.integration.test_functions import write_table
 from tests.integration.test_jobs_over_memory import open_session
+from tests.integration.test_node_queue import configure
 
 NAMES = ("node1", "node2")
 
@@ -93,7 +94,7 @@ def test_every_form_of_data_resolves_to_one_dataset_at_each_node(session: Sessio
         job.run(progress=False)
         return {entry.node: entry.name for entry in job.data}
 
-    handle = session.datasets(name="heart")[0]
+    handle = session.datasets(name="heart", timeout_s=30)[0]
     assert used(handle) == {"node1": "heart"}
     assert used("node2/heart") == {"node2": "heart"}
     assert used({"tags": ["heart"]}) == {"node1": "heart", "node2": "heart"}
@@ -121,32 +122,33 @@ def test_what_is_brought_is_at_the_hub_while_the_job_runs_and_not_after(
     session: Session, federation: Federation, tmp_path: Path, end: str
 ) -> None:
     path = write_table(tmp_path / "local.csv", A=[1, 2])
-    function = {
-        "completed": remote.waits.bind(seconds=1.5),
-        "failed": remote.fails_later.bind(seconds=1.5),
-        "killed": remote.waits.bind(seconds=60.0),
-    }[end]
-    job = Job(function, data=path, nodes=["node1"], session=session)
+    gate = tmp_path / "gate"
+    function = remote.fails_later if end == "failed" else remote.waits
+    job = Job(function.bind(gate=str(gate)), data=path, nodes=["node1"], session=session)
     ref = ref_of(JobFolder(job.folder).brought)
     seen: list[int] = []
 
     def get() -> int:
         return len(session.repository.get_bytes(ref, limit_bytes=1 << 20))
 
-    hook = threading.Thread(target=lambda: _look(job, lambda: seen.append(get())))
+    def act() -> None:
+        seen.append(get())
+        if end == "killed":
+            job.kill()
+        else:
+            gate.touch()
+
+    hook = threading.Thread(target=lambda: _look(job, act))
     hook.start()
     if end == "killed":
-        killer = threading.Thread(target=lambda: _look(job, job.kill))
-        killer.start()
         with pytest.raises(Exception, match="kill"):
             job.run(progress=False)
-        killer.join(20)
     elif end == "failed":
         with pytest.raises(JobFailed):
             job.run(progress=False)
     else:
         job.run(progress=False)
-    hook.join(20)
+    hook.join(60)
     assert job.state == end
     assert seen == [ref.size_bytes]
     with pytest.raises(ObjectMissing):
@@ -155,7 +157,7 @@ def test_what_is_brought_is_at_the_hub_while_the_job_runs_and_not_after(
 
 
 def _look(job: Job, act: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while job.state != "running" and not job.finished and time.monotonic() < deadline:
         time.sleep(0.02)
     if not job.finished:
@@ -201,16 +203,14 @@ def test_a_node_that_takes_no_data_refuses_and_so_does_one_with_a_limit(
     before = node.config
     path = write_table(tmp_path / "local.csv", A=list(range(300_000)))
     try:
-        node.config = NodeConfig(approval="off", threads=1, bring="off")
-        time.sleep(1.2)
+        configure(node, NodeConfig(approval="off", threads=1, bring="off"))
         with pytest.raises(JobFailed, match="bring"):
             Job(remote.sums, data=path, nodes=["node2"], session=session).run(progress=False)
-        node.config = NodeConfig(approval="off", threads=1, bring_mb=1)
-        time.sleep(1.2)
+        configure(node, NodeConfig(approval="off", threads=1, bring_mb=1))
         with pytest.raises(JobFailed, match=r"too_large|more than"):
             Job(remote.sums, data=path, nodes=["node2"], session=session).run(progress=False)
     finally:
-        node.config = before
+        configure(node, before)
 
 
 class TestArchives:

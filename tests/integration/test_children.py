@@ -137,7 +137,11 @@ def test_killing_a_job_ends_its_whole_tree_and_a_child_alone_can_not_be_killed(
     wait_until(
         lambda: not any(psutil.pid_exists(pid) for pid in workers), timeout_s=30, what="no worker left"
     )
-    assert {task["state"] for task in tasks_of(node, job)} <= {"killed", "cancelled"}
+    wait_until(
+        lambda: {task["state"] for task in tasks_of(node, job)} <= {"killed", "cancelled"},
+        timeout_s=30,
+        what="the ends of all tasks",
+    )
 
 
 def run_ignoring(job: Job) -> None:

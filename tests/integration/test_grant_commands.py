@@ -207,8 +207,8 @@ def test_each_state_of_a_grant_comes_from_a_command_or_by_time(federation: Feder
 
     asks(ann)
     first = owner.pending()
-    owner.types("grants", "approve", first, "--until", "3s")
-    assert states()[first] == "granted"
+    approved = owner.json("grants", "approve", first, "--until", "3s")
+    assert approved["status"] == "granted"
     ann.take(lambda received: states()[first] == "expired")
     asks(ann)
     second = owner.pending()

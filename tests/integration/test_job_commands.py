@@ -116,7 +116,7 @@ def test_wait_tells_by_its_exit_code_how_a_job_ended(shell: Shell) -> None:
     good = shell.submit("good.py", name="good")
     assert re.fullmatch(r"job_[0-9a-f-]{36}", good)
     assert shell("wait", good).stdout.strip() == f"{good} completed"
-    slow = shell.submit("slow.py", nap_s=60)
+    slow = shell.submit("slow.py", nap_s=600)
     done = shell("wait", slow, "--timeout", "1", expect=3)
     assert "it goes on" in done.stderr
     shell.until(slow, "running")
@@ -164,7 +164,7 @@ def test_jobs_are_listed_by_every_option(shell: Shell) -> None:
         shell.submit("b.py", name="train-b", project="p1"),
         shell.submit("c.py", "--token", "T.1", name="other", project="p1"),
     ]
-    slow = shell.submit("d.py", name="slow", nap_s=60)
+    slow = shell.submit("d.py", name="slow", nap_s=600)
     for id_ in ids:
         shell("wait", id_, "-q")
     shell.until(slow, "running")
@@ -213,7 +213,7 @@ def test_jobs_are_listed_by_every_option(shell: Shell) -> None:
 
 
 def test_a_job_is_cloned_and_restarted_by_command(shell: Shell) -> None:
-    busy = shell.submit("busy.py", nap_s=60.0)
+    busy = shell.submit("busy.py", nap_s=600.0)
     assert "kill it, or wait" in shell("restart", busy, expect=1).stderr
     id_ = shell.submit("job.py", rounds=1, name="first")
     shell("wait", id_, "-q")
@@ -236,19 +236,22 @@ def test_a_job_is_cloned_and_restarted_by_command(shell: Shell) -> None:
 @pytest.mark.feature("TB-42", "TB-70")
 @pytest.mark.parametrize("answer", ["leave", "stop"])
 def test_ctrl_c_asks_in_a_terminal(shell: Shell, answer: str) -> None:
-    id_ = shell.submit("job.py", nap_s=0.5, updates=20 if answer == "leave" else 1000)
+    id_ = shell.submit("job.py", nap_s=0.25, rounds=2000)
     shell.until(id_, "running")
     child, terminal = pty.fork()
     if not child:
         os.execve(FEDJOB, [FEDJOB, "job", "wait", id_], shell.environment)
-    time.sleep(2.0)
+    said = _read_until(terminal, "running")  # it tells of the job, so it waits
     os.write(terminal, b"\x03")
-    said = _read_until(terminal, "[leave/stop]")
+    said += _read_until(terminal, "[leave/stop]")
     os.write(terminal, f"{answer}\n".encode())
     said += _read_until(terminal, "left running" if answer == "leave" else "killed")
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(terminal)
     assert status == (130 if answer == "leave" else 1), said
+    if answer == "leave":
+        assert shell.state(id_) == "running"
+        shell("stop", id_)
     shell("wait", id_, "-q", expect=0 if answer == "leave" else 1)
     assert shell.state(id_) == ("completed" if answer == "leave" else "killed")
 
@@ -269,7 +272,7 @@ def _read_until(terminal: int, text: str) -> str:
 
 @pytest.mark.feature("TB-42")
 def test_ctrl_c_without_a_terminal_leaves_the_job_running(shell: Shell) -> None:
-    id_ = shell.submit("job.py", nap_s=0.5, updates=15)
+    id_ = shell.submit("job.py", nap_s=0.25, rounds=2000)
     shell.until(id_, "running")
     waiting = subprocess.Popen(
         [FEDJOB, "job", "wait", id_],
@@ -278,11 +281,14 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_running(shell: Shell) -> None:
         stderr=subprocess.PIPE,
         env=shell.environment,
     )
-    time.sleep(2.0)
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline()  # it tells of the job, so it waits
     waiting.send_signal(signal.SIGINT)
-    _, errors = waiting.communicate(timeout=20)
+    _, errors = waiting.communicate(timeout=PATIENCE_S)
     assert waiting.returncode == 130
     assert b"left running" in errors
+    assert shell.state(id_) == "running"
+    shell("stop", id_)
     shell("wait", id_, "-q")
 
 

@@ -43,9 +43,9 @@ ARGS = {"lr": 0.1, "num_updates": 2, "batch_size": 5}
 
 
 class Telling(TorchPlan):
-    """One linear layer that tells of itself; `fail` makes it raise."""
+    """One linear layer that tells of itself; `fail` makes it raise, `gate` names a file that it waits for."""
 
-    extra_args = ("fail", "slow")
+    extra_args = ("fail", "gate")
 
     def init_model(self, model_args):  # type: ignore[no-untyped-def]
         return torch.nn.Linear(2, 1)
@@ -63,7 +63,9 @@ class Telling(TorchPlan):
     def training_step(self, model, batch):  # type: ignore[no-untyped-def]
         print("Started execution..", flush=True)
         print("a warning", file=sys.stderr, flush=True)
-        time.sleep(self.training_args.raw.get("slow", 0))
+        gate, ends = self.training_args.raw.get("gate"), time.monotonic() + 100
+        while gate and not Path(gate).exists() and time.monotonic() < ends:
+            time.sleep(0.02)
         if self.training_args.raw.get("fail"):
             raise RuntimeError("no luck")
         inputs, targets = batch
@@ -86,7 +88,7 @@ class Spy:
         """Return how many messages of a job there were, and their bytes, by direction and kind."""
         numbers: Counter[tuple[str, str]] = Counter()
         sizes: Counter[tuple[str, str]] = Counter()
-        for sender, frame in self.frames:
+        for sender, frame in list(self.frames):
             message = decode_payload(decode_frame(frame).payload, sender)
             if message.job == job:
                 key = ("out" if sender == researcher else "in", message.body.kind)
@@ -144,7 +146,8 @@ def test_a_job_that_waits_for_an_owner_is_heard_from_the_first_state_to_the_last
     with background(lambda: job.run(progress=False)) as run:
         wait_until(lambda: bool(job.waiting_on), timeout_s=30, what="a node that waits")
         assert [(w["node"], w["contact"]) for w in job.waiting_on] == [("node2", "ada@hospital.example")]
-        assert "waits for the owner of node2 (ask ada@hospital.example) to decide" in str(job)
+        asks = "waits for the owner of node2 (ask ada@hospital.example) to decide"
+        wait_until(lambda: asks in str(job), timeout_s=30, what=asks)
         with background(lambda: list(job.events(follow=True))) as listener:
             federation.nodes[1].decide()
             run.result(timeout=60)
@@ -292,12 +295,16 @@ def test_waiting_returns_the_job_and_tells_on_stderr_only(
 
 
 @pytest.mark.feature("PS-40")
-def test_logs_on_mocks_stream_while_those_on_private_data_are_withheld(session: Session) -> None:
-    args = {**ARGS, "slow": 2.0}
+def test_logs_on_mocks_stream_while_those_on_private_data_are_withheld(
+    session: Session, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    args = {**ARGS, "gate": str(gate)}
     mock = make_job(session, data="node1/twofold", use="mock", training_args=args, rounds=1)
     with background(lambda: mock.run(progress=False)) as run:
         wait_until(lambda: len(mock.logs()) > 0, timeout_s=30, what="lines of a task that runs")
         assert mock.state == "running"
+        gate.touch()
         run.result(timeout=60)
     texts = [line.text for line in mock.logs()]
     assert texts.count("Started execution..") == texts.count("a warning") == 2
