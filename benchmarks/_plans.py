@@ -1,4 +1,7 @@
-"""Plans of the round benchmarks: a model of any size whose local work is one addition or one step."""
+"""Plans of the round benchmarks: a model of any size whose local work is one addition or one step.
+
+Every node adds a number of its own: equal contributions would be one object at the hub, and the total the same.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from fedjob.common.plans.base import TrainOutcome
 
 
 class AddOne(TorchPlan):
-    """`num_params` float32 parameters in `num_tensors` tensors; training adds one to each."""
+    """`num_params` float32 parameters in `num_tensors` tensors; training adds the node's number to each."""
 
     def init_model(self, model_args):
         size = model_args["num_params"] // model_args["num_tensors"]
@@ -33,18 +36,18 @@ class AddOne(TorchPlan):
     def train(self, adjust=None):
         with torch.no_grad():
             for weight in self.model.parameters():
-                weight.add_(1.0)
+                weight.add_(number_of(self.ctx.node))
         return TrainOutcome(num_examples=8, num_updates=1, loss=0.0)
 
 
 class StepOnce(AddOne):
-    """One step of gradient descent along a gradient of -1, which a protocol may correct."""
+    """One step of gradient descent along a gradient of minus the node's number, which a protocol may correct."""
 
     aux_modules = ("scaffold",)
 
     def train(self, adjust=None):
         for weight in self.model.parameters():
-            weight.grad = torch.full_like(weight, -1.0)
+            weight.grad = torch.full_like(weight, -number_of(self.ctx.node))
         if adjust is not None:
             adjust(self.model)
         with torch.no_grad():
@@ -60,3 +63,8 @@ class TellTheTime(AddOne):
     def train(self, adjust=None):
         self.ctx.emit("note", {"training_since": time.time()})
         return super().train(adjust)
+
+
+def number_of(node):
+    """Return a node's number: 1 for the first one, a hundredth more for each after it."""
+    return 1.0 + 0.01 * int(node.rpartition("-")[2])

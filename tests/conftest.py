@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,17 +76,20 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """Return a function that names a free TCP port of 127.0.0.1, another one at each call."""
+    """Return a function that names a free TCP port of 127.0.0.1, another one at each call.
+
+    None that the system gives to outgoing connections, so that none takes it before the test does.
+    """
     given: set[int] = set()
 
     def pick() -> int:
         while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = int(probe.getsockname()[1])
+            port = 10_000 + secrets.randbelow(20_000)  # `random` is seeded alike in all workers
             if port not in given:
                 given.add(port)
-                return port
+                with suppress(OSError), socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+                    return port
 
     return pick
 

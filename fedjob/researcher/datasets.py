@@ -20,6 +20,11 @@ _FORMS = (
     "a local path, None, or a list of these"
 )
 
+SEARCH_S = 10.0
+"""How long nodes that show presence have to say what they offer: a job must not begin without a slow one."""
+
+PROJECT_SEARCH_S = 3.0
+
 
 def check_names(data: Any, nodes: Any) -> None:
     """Refuse one name for the datasets of several nodes: each node names its own.
@@ -90,7 +95,8 @@ def _divide(data: Any) -> tuple[str | None, Any]:
 def _at_nodes(
     data: Any, nodes: list[str] | None, session: Session, use: str, project: str, *, alone: bool
 ) -> dict[str, dict[str, Any]]:
-    offered = session.datasets(project=project)
+    # nodes outside a project never answer: waiting long for them would hold up each of its jobs
+    offered = session.datasets(project=project, timeout_s=PROJECT_SEARCH_S if project else SEARCH_S)
     chosen = list(_choose(data, list(offered)))
     if nodes is not None:
         known = {handle.node for handle in offered}

@@ -190,7 +190,7 @@ class Gatherer:
         if not is_params(total.value):
             return total, hashlib.sha256(pack(to_plain(total.value))).hexdigest()
         if not ask.sends_total:
-            return total, hash_params(total.value)
+            return total, self._hash_again(total.value)
         path = place.spool / f"total_{place.step}.safetensors"
         path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
         save_params(total.value, path)
@@ -199,6 +199,10 @@ class Gatherer:
         if ask.commit and place.round < self.spec.rounds:
             value.ref = self.publish(path)
         return replace(total, value=value), ref_of(path).sha256 if value.ref is None else value.ref.sha256
+
+    def _hash_again(self, tensors: Mapping[str, Any]) -> str:
+        """Return the hash to which `verify` holds a fold; replies that are not kept can't be folded again."""
+        return hash_params(tensors) if self.spec.keep else ""
 
     def _advance(
         self,
@@ -221,11 +225,7 @@ class Gatherer:
             inputs=[[node, reply.params_hash, reply.weight] for node, reply in gathered.replies.items()],
             arrived=arrived,
             output_hash=output_hash,
-            aux_hashes={
-                # replies that are not kept can't be folded again: nothing to compare with
-                module: hash_params(tensors) if self.spec.keep else ""
-                for module, tensors in gathered.total.aux.items()
-            },
+            aux_hashes={module: self._hash_again(tensors) for module, tensors in gathered.total.aux.items()},
             left_out=dict(gathered.left_out),
         )
         return replace(

@@ -20,8 +20,8 @@ class Fold:
         inputs: `[node, sha256 of its file, weight]` in the order folded.
         arrived: `[node, round that it was asked in]` in the order in which contributions came in, where
             that decided which ones count.
-        output_hash: sha256 of the file of the total, or `hash_params` of one that was not sent as it was;
-            empty where there was none.
+        output_hash: sha256 of the file of the total; of one that was not sent as it was `hash_params`, where
+            replies are kept.
         aux_hashes: module -> `hash_params` of the total's auxiliary variables, where replies are kept.
         left_out: node -> reason, for the others that were asked.
         previous_hash: sha256 of the record before, so that none can be exchanged.

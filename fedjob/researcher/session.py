@@ -169,11 +169,13 @@ class Session(HomeJobs):
             ids: set[str] = set()
             started = again = time.monotonic()
             answers: dict[str, Message] = {}
-            while (now := time.monotonic()) < started + timeout_s:
+            in_time = True
+            while in_time:  # once more after that: what came while this process stood still did come in time
+                in_time = (now := time.monotonic()) < started + timeout_s
                 waited_for = set(self._expected(started) if nodes is None else nodes)
                 if ids and waited_for <= answers.keys():
                     break
-                if now >= again:
+                if now >= again and in_time:
                     # questions are not receipted: one may get lost, or come to a node that has yet to hear of us
                     again = now + ASK_AGAIN_S
                     to = [None] if nodes is None else [Address(n) for n in nodes if n not in answers]
@@ -204,8 +206,10 @@ class Session(HomeJobs):
             }
             answers: dict[str, Message] = {}
             deadline = time.monotonic() + timeout_s
-            while len(answers) < len(ids) and (left := deadline - time.monotonic()) > 0:
-                messages = endpoint.receive(min(left, 0.2))
+            left = timeout_s
+            while len(answers) < len(ids) and left > 0:
+                left = deadline - time.monotonic()
+                messages = endpoint.receive(max(0.0, min(left, 0.2)))
                 for message in messages:
                     node = ids.get(getattr(message.body, "of", ""))
                     if node is not None and party_of(node) == message.sender:

@@ -80,7 +80,9 @@ def verify_job(folder: JobFolder) -> list[Check]:
             checks.append(_check(fold, "different", "its record does not follow from the one before"))
         elif problem := _odd_arrival(fold, counted):
             checks.append(_check(fold, "different", problem))
-        elif fold.output_hash and fold.fold != "collect":  # which only lists what came
+        elif (
+            any(sha256 for _, sha256, _ in fold.inputs) and fold.fold != "collect"
+        ):  # which only lists what came
             checks.append(_fold_again(fold, folder))
         counted |= {str(node): fold.round for node, _ in fold.arrived}
         previous = hashlib.sha256(pack(to_plain(fold))).hexdigest()
@@ -110,6 +112,8 @@ def _odd_arrival(fold: Fold, counted: dict[str, int]) -> str:
 def _fold_again(fold: Fold, folder: JobFolder) -> Check:
     if fold.fold not in (*MEANS, *ROBUST):
         return _check(fold, "not kept", f"{fold.fold} is not recomputed here")
+    if not fold.output_hash:
+        return _check(fold, "not kept", "its total was not recorded; run jobs with keep=True to verify them")
     paths = []
     for node, params_hash, _ in fold.inputs:
         kept = folder.contributions(fold.round, fold.step, str(node))

@@ -15,7 +15,7 @@ Memory = Mapping[str, Mapping[str, Any]]
 """What an optimizer remembers: one set of named tensors for each of its `slots`; empty at the start."""
 
 _CHUNK = 1 << 18
-"""Elements computed at a time: float64 within the processor's cache, and in bounded memory."""
+"""Elements computed at a time: within the processor's cache, and in bounded memory."""
 
 
 class ServerOptimizer(ABC):
@@ -42,8 +42,8 @@ class ServerOptimizer(ABC):
         """Return what to add to the parameters; leave what to remember in `memory`.
 
         Args:
-            delta: float64, one dimension.
-            memory: slot -> float64 tensor of the same shape, to be changed in place.
+            delta: float32, or float64 where the parameters are; one dimension.
+            memory: slot -> tensor like it, to be changed in place.
         """
 
     def step(
@@ -58,7 +58,7 @@ class ServerOptimizer(ABC):
                 have begins anew.
 
         Returns:
-            New parameters and new state, both of the dtypes of `params`; computed in float64.
+            New parameters and new state, both of the dtypes of `params`; computed in float32 or wider.
         """
         moved: Params = {}
         after: dict[str, Params] = {slot: {} for slot in self.slots}
@@ -80,11 +80,12 @@ class ServerOptimizer(ABC):
         moved, after = empty(), {slot: empty() for slot in self.slots}
         old = {slot: tensor.reshape(-1) for slot, tensor in before.items()}
         flat_param, flat_delta, flat_moved = param.reshape(-1), delta.reshape(-1), moved.view(-1)
+        exact = torch.promote_types(param.dtype, torch.float32)
         for start in range(0, flat_param.numel(), _CHUNK):
             part = slice(start, start + _CHUNK)
-            change = flat_delta[part].to(torch.float64)
+            change = flat_delta[part].to(exact)
             memory = {
-                slot: old[slot][part].to(torch.float64, copy=True)
+                slot: old[slot][part].to(exact, copy=True)
                 if slot in old
                 else torch.full_like(change, self.first(slot))
                 for slot in self.slots
