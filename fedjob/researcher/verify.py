@@ -80,9 +80,7 @@ def verify_job(folder: JobFolder) -> list[Check]:
             checks.append(_check(fold, "different", "its record does not follow from the one before"))
         elif problem := _odd_arrival(fold, counted):
             checks.append(_check(fold, "different", problem))
-        elif (
-            any(sha256 for _, sha256, _ in fold.inputs) and fold.fold != "collect"
-        ):  # which only lists what came
+        elif fold.fold != "collect" and _has_total(fold):  # collect only lists what came
             checks.append(_fold_again(fold, folder))
         counted |= {str(node): fold.round for node, _ in fold.arrived}
         previous = hashlib.sha256(pack(to_plain(fold))).hexdigest()
@@ -91,6 +89,10 @@ def verify_job(folder: JobFolder) -> list[Check]:
 
 def _check(fold: Fold, verdict: str, detail: str = "") -> Check:
     return Check(round=fold.round, step=fold.step, verdict=verdict, detail=detail)
+
+
+def _has_total(fold: Fold) -> bool:
+    return bool(fold.output_hash) or any(sha256 for _, sha256, _ in fold.inputs)
 
 
 def _odd_arrival(fold: Fold, counted: dict[str, int]) -> str:
