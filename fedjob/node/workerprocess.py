@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,20 +122,24 @@ class EventValve:
 
     Args:
         hidden: the secrets that the plan may use; an event that holds one is dropped.
+        clock: seconds.
     """
 
-    def __init__(self, link: Link, hidden: Sequence[str] = ()) -> None:
+    def __init__(
+        self, link: Link, hidden: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._link = link
         self._hidden = hidden
+        self._clock = clock
         self._tokens = EVENTS_AT_ONCE
-        self._filled = time.monotonic()
+        self._filled = clock()
         self._progressed = self._filled  # a task that is done before its first quarter second just answers
 
     def __call__(self, type_: str, data: dict[str, Any]) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if _must_pass(type_, data):
             time.sleep(max(0.0, (1.0 - self._filled_to(now)) / EVENTS_PER_S))
-            now = time.monotonic()
+            now = self._clock()
         if type_ == "progress":
             if now - self._progressed < PROGRESS_EVERY_S:
                 return

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from fedjob.common.messages import Ping, Pong
 from fedjob.researcher.session import Session
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
 
 
 class NoWorkersWarning(UserWarning):

@@ -18,7 +18,6 @@ from fedjob.common.errors import SpecError
 from fedjob.common.messages import End, Offer, Ping, Task
 from fedjob.common.plans.source import extract
 from fedjob.common.types import new_job_id
-from fedjob.researcher import idling
 from fedjob.researcher.idling import NoWorkersWarning
 from fedjob.researcher.session import Session
 from tests.e2e.federation import background
@@ -361,10 +360,7 @@ def test_all_nodes_means_those_that_are_enrolled_in_the_project(field: Field, se
 
 
 @pytest.mark.feature("PS-12")
-def test_a_node_without_workers_is_warned_of_at_once(
-    field: Field, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(idling, "TIMEOUT_S", 20.0)
+def test_a_node_without_workers_is_warned_of_at_once(field: Field, session: Session) -> None:
     field.node("busy")
     field.node("idle", pong={"workers": 0, "contact": "it@idle.example"})
     job = make_job(session)

@@ -16,7 +16,6 @@ from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
 from fedjob.node.grants import Grants
 from fedjob.node.settings import NodeConfig
-from fedjob.researcher import idling
 from fedjob.researcher.session import Session
 from tests.e2e.federation import background
 from tests.integration.nodes import Federation, Node, Researcher, plan_with
@@ -197,10 +196,7 @@ def test_a_node_that_lacks_what_a_job_needs_holds_it_in_the_queue(
 
 
 @pytest.mark.feature("TB-51", "PS-12", "PS-55")
-def test_a_node_without_workers_queues_the_job_and_says_so(
-    federation: Federation, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(idling, "TIMEOUT_S", 20.0)
+def test_a_node_without_workers_queues_the_job_and_says_so(federation: Federation, session: Session) -> None:
     (node,) = strict(federation, "a", approval="off", workers=0)
     job = make_job(session, max_tries=1000)
     with pytest.warns(UserWarning, match="node a has no workers: it accepts and queues tasks but runs none"):

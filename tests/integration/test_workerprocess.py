@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -43,13 +42,10 @@ def test_a_length_beyond_the_limit_is_refused_before_anything_is_read() -> None:
     link.close()
 
 
-def test_a_flood_of_events_becomes_a_trickle(
-    ends: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flood_of_events_becomes_a_trickle(ends: tuple[Link, Link]) -> None:
     now = 100.0
-    monkeypatch.setattr("fedjob.node.workerprocess.time", SimpleNamespace(monotonic=lambda: now))
     ours, theirs = ends
-    emit = EventValve(ours)
+    emit = EventValve(ours, clock=lambda: now)
     for number in range(1000):
         emit("metrics", {"loss": number})
     for done in range(1000):
