@@ -109,8 +109,8 @@ def read_operation(
         raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
     if isinstance(plan, Pipeline) or isinstance(protocol, Steps):
         return _steps(protocol, source, plan, raw)
-    _check_aux(protocol, type(plan), source.entry)
     protocol.check_plan(type(plan))
+    _check_aux(protocol, type(plan), source.entry)
     TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 

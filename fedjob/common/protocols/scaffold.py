@@ -34,11 +34,14 @@ from fedjob.common.folds.mean import WeightedMean
 from fedjob.common.folds.plain_mean import PlainMean
 from fedjob.common.kinds import kinds_of
 from fedjob.common.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
+from fedjob.common.protocols.proximal import check_gradients
 from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.ranges import check_choice, check_positive
 
 if TYPE_CHECKING:
     import torch
+
+    from fedjob.common.plans.base import TrainingPlan
 
 MODULE = "scaffold"
 OPTIONS = ("I", "II")
@@ -69,6 +72,9 @@ class Scaffold(TrainingProtocol):
         check_positive("Scaffold(server_lr=...)", self.server_lr)
         check_choice("Scaffold(option=...)", self.option, OPTIONS)
         check_choice("Scaffold(kept_by=...)", self.kept_by, KEEPERS)
+
+    def check_plan(self, plan: type[TrainingPlan]) -> None:
+        check_gradients(plan, "Scaffold()")
 
     def start(self, params: Mapping[str, Any]) -> State:
         import torch
