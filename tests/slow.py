@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedjob import Job
+from fedjob.common.plans.source import extract
+from tests.plans import Tiny
 from tests.processes import wait_until
 
 SLOW = """\
@@ -31,12 +33,33 @@ class Slow(TorchPlan):
         return torch.nn.functional.cross_entropy(model(inputs), targets)
 """
 
+GATED = """\
+
+
+import os
+import time
+
+
+class Gated(Tiny):
+    def training_step(self, model, batch):
+        while self.ctx.round > {after} and not os.path.exists({gate!r}):
+            time.sleep(0.02)
+        return super().training_step(model, batch)
+"""
+
 
 def slow_plan(folder: Path, seconds: float) -> str:
     """Write a plan that sleeps before every update; return "path:Slow"."""
     path = folder / f"slow_{seconds}.py"
     path.write_text(SLOW.format(seconds=seconds))
     return f"{path}:Slow"
+
+
+def gated_plan(folder: Path, gate: Path, *, after: int) -> str:
+    """Write `Tiny` so that it trains beyond round `after` only while `gate` is there; return "path:Gated"."""
+    path = folder / "gated.py"
+    path.write_text(extract(Tiny).text + GATED.format(after=after, gate=str(gate)))
+    return f"{path}:Gated"
 
 
 def until(job: Job, *states: str, timeout_s: float) -> None:

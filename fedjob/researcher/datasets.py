@@ -23,8 +23,6 @@ _FORMS = (
 SEARCH_S = 10.0
 """How long nodes that show presence have to say what they offer: a job must not begin without a slow one."""
 
-PROJECT_SEARCH_S = 3.0
-
 
 def check_names(data: Any, nodes: Any) -> None:
     """Refuse one name for the datasets of several nodes: each node names its own.
@@ -96,7 +94,7 @@ def _at_nodes(
     data: Any, nodes: list[str] | None, session: Session, use: str, project: str, *, alone: bool
 ) -> dict[str, dict[str, Any]]:
     # nodes outside a project never answer: waiting long for them would hold up each of its jobs
-    offered = session.datasets(project=project, timeout_s=PROJECT_SEARCH_S if project else SEARCH_S)
+    offered = session.datasets(project=project) if project else session.datasets(timeout_s=SEARCH_S)
     chosen = list(_choose(data, list(offered)))
     if nodes is not None:
         known = {handle.node for handle in offered}

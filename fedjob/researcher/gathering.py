@@ -198,7 +198,7 @@ class Gatherer:
         # what the next round begins with is published at once, so that it is hashed only once
         if ask.commit and place.round < self.spec.rounds:
             value.ref = self.publish(path)
-        return replace(total, value=value), ref_of(path).sha256 if value.ref is None else value.ref.sha256
+        return replace(total, value=value), (value.ref or ref_of(path)).sha256
 
     def _hash_again(self, tensors: Mapping[str, Any]) -> str:
         """Return the hash to which `verify` holds a fold; replies that are not kept can't be folded again."""

@@ -169,19 +169,21 @@ class Session(HomeJobs):
             ids: set[str] = set()
             started = again = time.monotonic()
             answers: dict[str, Message] = {}
-            in_time = True
-            while in_time:  # once more after that: what came while this process stood still did come in time
-                in_time = (now := time.monotonic()) < started + timeout_s
+            left = timeout_s
+            while (
+                left > 0
+            ):  # once more when it is up: what came while this process stood still did come in time
+                now = time.monotonic()
+                left = started + timeout_s - now
                 waited_for = set(self._expected(started) if nodes is None else nodes)
                 if ids and waited_for <= answers.keys():
                     break
-                if now >= again and in_time:
+                if now >= again and left > 0:
                     # questions are not receipted: one may get lost, or come to a node that has yet to hear of us
                     again = now + ASK_AGAIN_S
                     to = [None] if nodes is None else [Address(n) for n in nodes if n not in answers]
                     ids |= {endpoint.send(address, body, **header) for address in to}
-                left = min(again, started + timeout_s) - now
-                messages = endpoint.receive(max(0.0, min(left, 0.1)))
+                messages = endpoint.receive(max(0.0, min(left, again - now, 0.1)))
                 for message in messages:
                     if getattr(message.body, "of", None) in ids:
                         answers.setdefault(message.sender, message)
@@ -207,7 +209,7 @@ class Session(HomeJobs):
             answers: dict[str, Message] = {}
             deadline = time.monotonic() + timeout_s
             left = timeout_s
-            while len(answers) < len(ids) and left > 0:
+            while len(answers) < len(ids) and left > 0:  # once more when it is up, as in `ask`
                 left = deadline - time.monotonic()
                 messages = endpoint.receive(max(0.0, min(left, 0.2)))
                 for message in messages:

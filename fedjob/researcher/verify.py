@@ -128,6 +128,7 @@ def _fold_again(fold: Fold, folder: JobFolder) -> Check:
             return _check(fold, "different", f"the file of {node} is not the one that was folded")
         paths.append(path)
     like = _read(paths[0])
+    own = {name: tensor for name, tensor in like.items() if not name.startswith(PREFIX)}
     folded = _again(fold, paths)
     output = folder.spool(fold.round) / f"total_{fold.step}.safetensors"
     if output.exists():
@@ -136,10 +137,7 @@ def _fold_again(fold: Fold, folder: JobFolder) -> Check:
         for name, expected in _read(output).items():
             if folded(name) != expected.raw.tobytes():
                 return _check(fold, "different", f"{name} does not follow from the replies")
-    elif (
-        _hash({name: t for name, t in like.items() if not name.startswith(PREFIX)}, folded)
-        != fold.output_hash
-    ):
+    elif _hash(own, folded) != fold.output_hash:
         return _check(fold, "different", "the total does not follow from the replies")
     for module, expected_hash in fold.aux_hashes.items():
         if expected_hash and _hash(like, folded, f"{PREFIX}{module}.") != expected_hash:
@@ -203,7 +201,7 @@ def _mean(tensors: Sequence[_Stored], shares: Sequence[float]) -> bytes:
         to_even = (bits >> 16) & 1
         return bytes(((bits + 0x7FFF + to_even) >> 16).astype("<u2").tobytes())
     kind = np.dtype(_NUMPY[dtype])
-    return bytes((np.rint(result) if kind.kind in "iu" else result).astype(kind).tobytes())
+    return bytes((np.rint(result) if kind.kind in "iub" else result).astype(kind).tobytes())
 
 
 def _hash(like: Mapping[str, _Stored], folded: Folded, prefix: str = "") -> str:

@@ -14,12 +14,11 @@ import pytest
 
 from fedjob import FedAvg, Job, JobFailed
 from fedjob.common.errors import AmbiguousJob, NoSuchJob, SubmitError, TokenDeleted
-from fedjob.common.plans.source import extract
 from tests.data import TRAINING, make_points
 from tests.e2e.federation import PATIENCE_S, Federation, preferred_kind
 from tests.plans import Linear, Raises, Tiny
 from tests.processes import wait_until
-from tests.slow import slow_plan
+from tests.slow import gated_plan, slow_plan
 from tests.slow import until as until_within
 
 pytestmark = pytest.mark.timeout(400)
@@ -147,21 +146,16 @@ def test_code_that_raises_at_a_required_node_fails_the_job_for_good(fed: Federat
 def test_a_restarted_job_goes_on_from_its_breakpoint_with_the_same_nodes(
     fed: Federation, tmp_path: Path
 ) -> None:
-    hold, plan = tmp_path / "hold", tmp_path / "holding.py"
-    held = f"while self.ctx.round == 3 and __import__('os').path.exists({str(hold)!r}):"
-    text = extract(Tiny).text.replace(
-        "inputs, targets = batch\n",
-        f"inputs, targets = batch\n        {held}\n            __import__('time').sleep(0.05)\n",
-        1,
-    )
-    plan.write_text(text)
-    whole = make(fed, rounds=6, nodes=["open"], training_plan=f"{plan}:Tiny")
+    gate = tmp_path / "gate"
+    plan = gated_plan(tmp_path, gate, after=2)
+    gate.touch()
+    whole = make(fed, rounds=6, nodes=["open"], training_plan=plan)
     whole.run(progress=False)
-    hold.touch()
-    job = make(fed, rounds=6, training_plan=f"{plan}:Tiny").submit()
+    gate.unlink()
+    job = make(fed, rounds=6, training_plan=plan).submit()
     wait_until(lambda: job.breakpoints, timeout_s=PATIENCE_S, what="a round")
     os.kill(job._folder.holder(), signal.SIGKILL)
-    hold.unlink()
+    gate.touch()
     with pytest.raises(JobFailed) as caught:
         job.wait(silent=True)
     assert caught.value.outcome == "lost"

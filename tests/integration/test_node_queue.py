@@ -88,11 +88,8 @@ def states(ann: Researcher, job: str) -> list[str]:
 
 
 def told(ann: Researcher, job: str, *expected: str) -> None:
-    """Wait until the researcher was told these last states of a job's only task."""
-    found: list[str] = []
-    deadline = time.monotonic() + 30
-    while (found := states(ann, job))[-len(expected) :] != list(expected):
-        assert time.monotonic() < deadline, f"told {found}, not {expected}"
+    """Wait until the researcher was told these states of a job's only task, and no others."""
+    wait_until(lambda: states(ann, job) == list(expected), timeout_s=30, what=f"{expected} to be told")
 
 
 def _type(body: object) -> str:
@@ -315,7 +312,7 @@ def test_the_owner_can_end_a_task_and_its_researcher_is_told(federation: Federat
     result = answered(ann, job)
     assert (result.ok, result.reason) == (False, "killed_by_owner")
     assert is_in(node, job, "killed")
-    told(ann, job, "stopping", "killed")
+    told(ann, job, "starting", "running", "stopping", "killed")
     assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2).ok, "the worker is free"
 
 

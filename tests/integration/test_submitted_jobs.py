@@ -36,7 +36,7 @@ from fedjob.researcher.slots import Ticket
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Raises, Tiny
 from tests.processes import wait_until
-from tests.slow import SLOW, slow_plan
+from tests.slow import gated_plan, slow_plan
 from tests.slow import until as until_within
 
 pytestmark = pytest.mark.timeout(300)
@@ -214,19 +214,13 @@ def test_of_jobs_beyond_max_jobs_the_others_queue_in_order_and_can_be_cancelled(
 def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(
     make: Callable[..., Job], tmp_path: Path
 ) -> None:
-    gate, plan = tmp_path / "gate", tmp_path / "gated.py"
-    waits = f"while self.ctx.round > 3 and not os.path.exists({str(gate)!r}): time.sleep(0.02)"
-    plan.write_text("import os\n" + SLOW.replace("time.sleep({seconds})", waits))
-    training = {
-        "training_plan": f"{plan}:Slow",
-        "training_args": {"num_updates": 5, "batch_size": 16},
-        "rounds": 6,
-    }
+    gate = tmp_path / "gate"
+    plan = gated_plan(tmp_path, gate, after=3)
     gate.touch()
-    whole = make(**training)
+    whole = make(rounds=6, training_plan=plan)
     whole.run(progress=False)
     gate.unlink()
-    job = make(**training).submit()
+    job = make(rounds=6, training_plan=plan).submit()
     wait_until(lambda: len(job.breakpoints) > 1, timeout_s=PATIENCE_S, what="two rounds")
     with pytest.raises(NotFinished, match="running"):
         job.restart()

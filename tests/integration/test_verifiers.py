@@ -201,12 +201,7 @@ def test_a_login_is_renewed_before_it_expires(provider: Provider, tmp_path: Path
     ids=["no", "nobody", "client"],
 )
 def test_a_login_that_does_not_come_about_says_why(
-    provider: Provider,
-    tmp_path: Path,
-    person: str | None,
-    client: str,
-    error: type[Exception],
-    words: str,
+    provider: Provider, tmp_path: Path, person: str | None, client: str, error: type[Exception], words: str
 ) -> None:
     def confirm(prompt: Any) -> None:
         if person is not None:

@@ -159,9 +159,8 @@ def _predicted(grant: Grant) -> str:
 
 
 def _settings(given: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in given.items() if value not in (None, [], {}))[
-        :1000
-    ]
+    shown = (f"{name}={value!r}" for name, value in given.items() if value not in (None, [], {}))
+    return ", ".join(shown)[:1000]
 
 
 def _print_code(text: str) -> None:
