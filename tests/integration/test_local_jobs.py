@@ -178,13 +178,16 @@ def test_verify_folds_every_round_again_and_notices_a_changed_reply(
 
 
 class Half(Linear):
-    """Its parameters have eight bits of fraction, and numpy has no name for them."""
+    """Its parameters have eight bits of fraction, and numpy has no name for them; its buffer has one bit."""
 
     def init_model(self, model_args):  # type: ignore[no-untyped-def]
-        return super().init_model(model_args).to(torch.bfloat16)
+        model = super().init_model(model_args).to(torch.bfloat16)
+        model.register_buffer("is_first", torch.zeros(1, dtype=torch.bool))
+        return model
 
     def training_step(self, model, batch):  # type: ignore[no-untyped-def]
         inputs, targets = batch
+        model.is_first.fill_(self.ctx.node.endswith("0"))  # of three nodes one says yes
         return torch.nn.functional.mse_loss(model(inputs.bfloat16())[:, 0].float(), targets)
 
 
