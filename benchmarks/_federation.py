@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fedjob.researcher.session import Session, connect
 from tests.processes import Processes, Running
+
+SitesOfFiles = dict[str, Mapping[str, Path]]
+"""For each node the files that are its datasets, by name; the name is the tag too."""
 
 
 @dataclass
@@ -32,10 +35,22 @@ class BenchFederation:
 @contextmanager
 def federation(num_nodes: int, *, broker_kind: str = "auto", threads: int = 1) -> Iterator[BenchFederation]:
     """Start a hub and nodes with one small dataset each; end them all at the end, also at SIGTERM."""
+    with tempfile.TemporaryDirectory(prefix="fedjob-bench-data-") as folder:
+        points = Path(folder) / "points.npz"
+        np.savez(points, x=np.zeros((8, 4)), y=np.zeros(8, dtype=np.int64))
+        files: SitesOfFiles = {f"node-{k:02d}": {"bench": points} for k in range(num_nodes)}
+        with federation_of(files, broker_kind=broker_kind, threads=threads) as bench:
+            yield bench
+
+
+@contextmanager
+def federation_of(
+    files: SitesOfFiles, *, broker_kind: str = "auto", threads: int = 1
+) -> Iterator[BenchFederation]:
+    """Start a hub and a node for each entry of `files`; end them all at the end, also at SIGTERM."""
     signal.signal(signal.SIGTERM, _leave)
     with tempfile.TemporaryDirectory(prefix="fedjob-bench-") as folder:
         root = Path(folder)
-        np.savez(root / "points.npz", x=np.zeros((8, 4)), y=np.zeros(8, dtype=np.int64))
         with Processes(root) as processes:
             hub = processes.start(
                 "fedjob", "hub", "start", "--home", root / "hub", "--port", "0", "--mqtt-port", "0",
@@ -43,16 +58,16 @@ def federation(num_nodes: int, *, broker_kind: str = "auto", threads: int = 1) -
             )  # fmt: skip
             ready = hub.wait_for(r"hub ready: (\S+) \S+ \(broker: (.*)\)")
             nodes = []
-            for k in range(num_nodes):
-                home = root / f"node-{k:02d}"
+            for name, datasets in files.items():
+                home = root / name
                 for command in (
-                    ["init", "--id", f"node-{k:02d}", "--hub", ready[1]],
+                    ["init", "--id", name, "--hub", ready[1]],
                     ["config", "set", "approval", "off"],
                     ["config", "set", "threads", str(threads)],
-                    ["data", "add", "points", root / "points.npz", "--tags", "bench"],
+                    *(["data", "add", tag, path, "--tags", tag] for tag, path in datasets.items()),
                 ):
                     processes.run("fedjob", "node", *command, "--home", home)
-                nodes.append(processes.start("fedjob", "node", "start", "--home", home, name=f"node-{k:02d}"))
+                nodes.append(processes.start("fedjob", "node", "start", "--home", home, name=name))
             for node in nodes:
                 node.wait_for("node ready")
             with connect(hub=ready[1], home=root / "researcher", id="bench") as session:

@@ -65,6 +65,42 @@ class TellTheTime(AddOne):
         return super().train(adjust)
 
 
+class Small(TorchPlan):
+    """A small network with what makes equal bytes hard: momentum, dropout, batch normalisation."""
+
+    def init_model(self, model_args):
+        return torch.nn.Sequential(
+            torch.nn.Linear(4, 8),
+            torch.nn.BatchNorm1d(8),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.25),
+            torch.nn.Linear(8, 2),
+        )
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=training_args["lr"], momentum=0.9)
+
+    def training_data(self, dataset, training_args):
+        inputs, targets = dataset.arrays()
+        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
+
+    def training_step(self, model, batch):
+        inputs, targets = batch
+        return torch.nn.functional.cross_entropy(model(inputs), targets)
+
+
+class Linear(Small):
+    """A linear classifier by plain gradient descent: what SCAFFOLD corrects."""
+
+    aux_modules = ("scaffold",)
+
+    def init_model(self, model_args):
+        return torch.nn.Linear(4, 2)
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=training_args["lr"])
+
+
 def number_of(node):
     """Return a node's number: 1 for the first one, a hundredth more for each after it."""
     return 1.0 + 0.01 * int(node.rpartition("-")[2])
