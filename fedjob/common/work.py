@@ -149,7 +149,7 @@ class Workbench:
         """
         from fedjob.common.batches import streams
         from fedjob.common.choosing import Known, chosen_data, load_known
-        from fedjob.common.plans.base import Context
+        from fedjob.common.plans.context import Context
         from fedjob.common.plans.pipeline import Pipeline
         from fedjob.common.plans.source import make_plan
         from fedjob.common.plans.step import StepContext
@@ -279,7 +279,7 @@ def built_plan(
     Raises:
         PlanError: what the plan's own methods raise is chained.
     """
-    from fedjob.common.plans.base import Context
+    from fedjob.common.plans.context import Context
     from fedjob.common.plans.source import make_plan
     from fedjob.common.schedules import at_round
 

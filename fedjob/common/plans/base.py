@@ -5,21 +5,20 @@ Importing this module imports neither torch nor numpy.
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import IncompletePlan, NodeFailure, NoTestingStep, PlanError
+from fedjob.common.errors import NodeFailure, PlanError
 from fedjob.common.kinds import Kinds
 from fedjob.common.plans.args import TrainingArgs
+from fedjob.common.plans.context import Context
 from fedjob.common.seeds import seed_for
 
 if TYPE_CHECKING:
     import torch
 
-    from fedjob.common.children import Child, Launcher
     from fedjob.common.metrics import MetricState
 
 Adjust = Callable[[Any], None]
@@ -27,67 +26,6 @@ Adjust = Callable[[Any], None]
 
 RawArgs = TrainingArgs | Mapping[str, Any] | None
 """Training arguments, checked already or as a user writes them."""
-
-
-def _ignore(type_: str, body: dict[str, Any]) -> None:
-    """Take an event that nobody listens to."""
-
-
-@dataclass
-class Context:
-    """What a plan may know of the work it is part of: `self.ctx`.
-
-    Args:
-        node: the name of the node that computes.
-        round: counted from 1; 0 outside of a round.
-        job_seed: the job's own; it decides the first parameters and the test split.
-        seed: of (job, round, node); it decides shuffling, dropout and augmentation.
-        device: where the plan computes, `cpu` or `cuda`; set by the plan.
-        allow_gpu: whether the node lets `use_gpu` have its GPU.
-        state: kept at this node from round to round: a dictionary of numbers,
-            strings, bytes, None, tensors, and lists and dictionaries of them.
-        send: `send(type, body)` takes what `emit` is given on its way to the researcher.
-        props: the job's free properties.
-        launcher: what `launch` goes through; None where no task is computed.
-    """
-
-    node: str = "local"
-    round: int = 0
-    job_seed: int = 0
-    seed: int = 0
-    device: str = "cpu"
-    allow_gpu: bool = True
-    state: dict[str, Any] = field(default_factory=dict)
-    send: Callable[[str, dict[str, Any]], None] = _ignore
-    props: Mapping[str, Any] = field(default_factory=dict)
-    launcher: Launcher | None = None
-
-    def emit(self, type_: str, body: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
-        """Send an event to whoever follows the job: `ctx.emit("found", site=3, rows=[1, 2])`.
-
-        Args:
-            type_: `metrics` (its numbers are drawn as curves), `result`, `checkpoint`, or a word of your own.
-            body: fields as a map, beside those given by name; plain data, 16 KB in all.
-        """
-        self.send(type_, {**(body or {}), **fields})
-
-    def progress(self, done: float, total: float) -> None:
-        """Say how far this work is."""
-        self.emit("progress", {"done": done, "total": total})
-
-    def launch(self, function: Any, /, **args: Any) -> Child:
-        """Start a function of the plan's `launches` as a child task at this node; see `common/children.py`.
-
-        Returns:
-            A child: `child.wait()` returns what the function returned; given to another launch as an
-            argument, it stands for that value.
-
-        Raises:
-            PlanError: the function was not declared, or no task is being computed.
-        """
-        if self.launcher is None:
-            raise PlanError("ctx.launch works while a node computes a task, not here")
-        return self.launcher.launch(function, **args)
 
 
 @dataclass(frozen=True)
@@ -272,103 +210,3 @@ class TrainingPlan(ABC):
     def fail(self, reason: str, detail: str) -> NodeFailure:
         """Return the error that says that this node can't do its part."""
         return NodeFailure(self.ctx.node, reason, detail)
-
-
-def overrides(plan: type | object, base: type, name: str) -> bool:
-    """Tell whether a plan's class writes a method that `base` only outlines."""
-    cls = plan if isinstance(plan, type) else type(plan)
-    return getattr(cls, name, None) is not getattr(base, name, None)
-
-
-def check_plan_class(cls: object) -> type[TrainingPlan]:
-    """Return `cls` if it is a complete training plan.
-
-    Raises:
-        IncompletePlan: it lacks methods; all are named.
-        PlanError: it is not a class, not a plan, or takes other arguments than it will be given.
-    """
-    if not isinstance(cls, type):
-        raise PlanError(f"a training plan is a class derived from TorchPlan or SklearnPlan, not {cls!r:.200}")
-    if not issubclass(cls, TrainingPlan):
-        raise PlanError(
-            f"{cls.__name__} is not a training plan: derive it from TorchPlan or SklearnPlan",
-            name=cls.__name__,
-        )
-    kind = _kind_of(cls)
-    if kind is None:
-        lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))) or "nothing else"
-        raise IncompletePlan(
-            f"{cls.__name__} derives from TrainingPlan itself and lacks {lacking}: derive it from TorchPlan or "
-            "SklearnPlan, which have these",
-            name=cls.__name__,
-        )
-    missing = [name for name in kind.required_methods if not overrides(cls, kind, name)]
-    if missing:
-        signatures = ", ".join(_signature(name, kind.required_methods[name]) for name in missing)
-        raise IncompletePlan(f"{cls.__name__} lacks {signatures}", name=cls.__name__)
-    for name, arguments in {**kind.required_methods, **kind.optional_methods}.items():
-        if overrides(cls, kind, name):
-            _check_signature(cls, name, arguments)
-    _check_constructor(cls)
-    return cls
-
-
-def check_testing_step(cls: type[TrainingPlan]) -> None:
-    """See to it that a plan says how its model is measured.
-
-    Raises:
-        NoTestingStep: it lacks the method.
-    """
-    kind, name = _kind_of(cls), cls.measured_by
-    if kind is not None and name and not overrides(cls, kind, name):
-        raise NoTestingStep(
-            f"{cls.__name__} lacks {_signature(name, kind.optional_methods[name])}, and an evaluation measures what "
-            'that returns: (predictions, targets), or {"name": value}',
-            name=cls.__name__,
-        )
-
-
-def _kind_of(cls: type[TrainingPlan]) -> type[TrainingPlan] | None:
-    """Return the nearest base that says which methods a user writes, or None."""
-    for base in cls.__mro__:
-        if issubclass(base, TrainingPlan) and "required_methods" in vars(base) and base.required_methods:
-            return base
-    return None
-
-
-def _signature(name: str, arguments: tuple[str, ...]) -> str:
-    return f"{name}({', '.join(('self', *arguments))})"
-
-
-def _check_signature(cls: type, name: str, arguments: tuple[str, ...]) -> None:
-    method = inspect.getattr_static(cls, name)
-    if isinstance(method, staticmethod):
-        method, given = method.__func__, arguments
-    elif isinstance(method, classmethod):
-        method, given = method.__func__, ("cls", *arguments)
-    else:
-        given = ("self", *arguments)
-    if not callable(method):
-        raise PlanError(
-            f"{cls.__name__}.{name} is a {type(method).__name__}, not a method", name=cls.__name__
-        )
-    try:
-        signature = inspect.signature(method)
-        signature.bind(*given)
-    except TypeError as error:
-        raise PlanError(
-            f"{cls.__name__}.{name}{signature} can't be called as {_signature(name, arguments)}: {error}",
-            name=cls.__name__,
-        ) from error
-
-
-def _check_constructor(cls: type) -> None:
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    try:
-        signature.bind("self")
-    except TypeError as error:
-        raise PlanError(
-            f"{cls.__name__}.__init__ needs arguments, but nodes build a plan without any: "
-            "pass such values through model_args or training_args",
-            name=cls.__name__,
-        ) from error

@@ -16,12 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fedjob.common.errors import PlanError
-from fedjob.common.plans.base import TrainingPlan, check_plan_class
+from fedjob.common.plans.base import TrainingPlan
 from fedjob.common.plans.extraction import Extraction
 from fedjob.common.plans.function import FunctionPlan, RemoteFunction, function
 from fedjob.common.plans.hidden import check_plan_text, decode_plan
 from fedjob.common.plans.pipeline import Pipeline
 from fedjob.common.plans.places import PLAN_FILENAME, Place, place_in_file, place_of
+from fedjob.common.plans.plan_checks import check_plan_class
 from fedjob.common.plans.step import Plan, check_step_plan
 
 _SOURCE = "__fedjob_source__"

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 from fedjob.common.contribution import Contribution
 from fedjob.common.metrics import num_examples, values
-from fedjob.common.plans.base import TrainingPlan, check_testing_step
+from fedjob.common.plans.base import TrainingPlan
+from fedjob.common.plans.plan_checks import check_testing_step
 from fedjob.common.protocols.base import (
     Ask,
     Done,

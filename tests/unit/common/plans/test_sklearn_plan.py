@@ -11,8 +11,9 @@ from sklearn.neural_network import MLPClassifier
 
 from fedjob.common.errors import NodeFailure, PlanError
 from fedjob.common.metrics import add_all, values
-from fedjob.common.plans.base import Context, check_plan_class
+from fedjob.common.plans.context import Context
 from fedjob.common.plans.order import training_batches
+from fedjob.common.plans.plan_checks import check_plan_class
 from fedjob.common.plans.sklearn import SklearnPlan
 
 RNG = np.random.default_rng(9)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fedjob.common.errors import PlanError, SpecError
-from fedjob.common.plans.base import check_plan_class
+from fedjob.common.plans.plan_checks import check_plan_class
 from fedjob.common.plans.source import (
     compile_plan,
     compile_text,

@@ -14,7 +14,9 @@ from fedjob import FedAvg, Job
 from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.common.metrics import value, values
 from fedjob.common.plans.args import Arguments
-from fedjob.common.plans.base import Context, TrainingPlan, check_plan_class
+from fedjob.common.plans.base import TrainingPlan
+from fedjob.common.plans.context import Context
+from fedjob.common.plans.plan_checks import check_plan_class
 from fedjob.common.plans.torch import TorchPlan
 
 RNG = np.random.default_rng(5)
