@@ -14,20 +14,9 @@ from typing import Any
 from fedjob.common.codec import unpack
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.frame import decode_frame
-from fedjob.common.messages import (
-    MAX_FRAME_BYTES,
-    Answer,
-    Body,
-    End,
-    Event,
-    Message,
-    Offer,
-    Result,
-    Task,
-    decode_payload,
-)
+from fedjob.common.messages import Answer, Body, End, Event, Message, Offer, Result, Task, decode_payload
 from fedjob.common.roster import Role, Roster
-from fedjob.common.types import Address, check_party
+from fedjob.common.types import MAX_FRAME_BYTES, Address, check_party
 
 CLOCK_TOLERANCE_S = 300.0
 MAX_TTL_S = 7 * 24 * 3600.0

@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import EncodeError, MessageError
 from fedjob.common.items import Items
-from fedjob.common.types import Ref
+from fedjob.common.types import MAX_FRAME_BYTES, Ref
 
 VERSION = 1
-MAX_FRAME_BYTES = 64 * 1024
 MAX_INLINE_BYTES = 32 * 1024
 
 

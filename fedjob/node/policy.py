@@ -136,7 +136,7 @@ def examine_plan(data: bytes) -> tuple[str, tuple[str, ...]]:
         PlanError: it does not read as it runs, or is no Python.
     """
     from fedjob.common.plans.hidden import check_plan_text
-    from fedjob.common.plans.source import missing_packages
+    from fedjob.common.plans.packages import missing_packages
 
     text = check_plan_text(data)
     if text.encode() != data:

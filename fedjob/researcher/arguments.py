@@ -16,7 +16,7 @@ from fedjob.common.folds.base import Fold
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.plans.args import merged_args
-from fedjob.common.plans.source import PlanSource
+from fedjob.common.plans.plan_source import PlanSource
 from fedjob.common.plans.step import check_split
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS

@@ -20,7 +20,7 @@ MAX_BYTES = 4 << 30
 
 def fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
     """Return a dataset's mock as a local dataset; see `DatasetHandle.mock`."""
-    from fedjob.common.readers import open_dataset
+    from fedjob.common.loader import open_dataset
 
     if not handle.has_mock:
         raise SpecError(f"{handle} has no mock{_ask(handle)}")

@@ -28,7 +28,7 @@ from fedjob.common.messages import (
 )
 from fedjob.common.outbox import MemoryStore
 from fedjob.common.params import FileParams, save_params
-from fedjob.common.plans.source import plan_hash
+from fedjob.common.plans.plan_source import plan_hash
 from fedjob.common.repository.base import Repository
 from fedjob.common.repository.memory import MemoryRepository
 from fedjob.common.roster import Roster

@@ -8,19 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fedjob.common.analytics.columns import (
-    SEPARATOR,
-    Floats,
-    Rows,
-    by_value,
-    categories,
-    need_columns,
-    numbers,
-)
+from fedjob.common.analytics.columns import SEPARATOR, by_value, categories, need_columns, numbers
 from fedjob.common.analytics.isolation import isolates
 from fedjob.common.analytics.measures import Measures
 from fedjob.common.analytics.quantiles import edges_within
-from fedjob.common.analytics.releases import Telling
+from fedjob.common.analytics.releases import Floats, Rows, Telling
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import NodeFailure
 

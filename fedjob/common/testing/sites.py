@@ -19,6 +19,7 @@ from fedjob.common.guard import check_tensors
 from fedjob.common.orders import WorkOrder, WorkResult
 from fedjob.common.params import FileParams, is_params, save_params, schema_of
 from fedjob.common.plans.args import merged_args
+from fedjob.common.plans.compilation import built_plan
 from fedjob.common.plans.source import extract
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import (
@@ -32,7 +33,7 @@ from fedjob.common.protocols.base import (
     View,
 )
 from fedjob.common.tree import load_tree, save_tree
-from fedjob.common.work import Workbench, built_plan
+from fedjob.common.work import Workbench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,7 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         click.echo(f"{key:<14}{clean(value) or '-'}")
     if not text:
         return
-    from fedjob.common.plans.source import imported_packages, missing_packages
+    from fedjob.common.plans.packages import imported_packages, missing_packages
 
     click.echo(f"{'imports':<14}{', '.join(imported_packages(text)) or '-'}")
     click.echo(f"{'not installed':<14}{', '.join(missing_packages(text)) or '-'}")
