@@ -257,7 +257,7 @@ class Result:
         blob: ref of a msgpack map `{value, metrics}`, where these are too large for the message.
         params: ref of a safetensors file.
         weight: of the contribution in a weighted mean, usually `num_examples`.
-        metrics: `{phase: {name: state}}`, states that add (`common/metrics.py`).
+        metrics: `{phase: {name: state}}`, states that add (`metrics/states.py`).
         timing: seconds by stage: queued, setup, train, validate, total.
         state: id of the node state that this work proposes.
         threads: torch threads that computed it.

@@ -19,11 +19,11 @@ from fedjob.common.choosing import ITEMS_NAME, save_remembered
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import NodeFailure, PreparationError
 from fedjob.common.failing import failed
-from fedjob.common.measured import naming
 from fedjob.common.orders import CHILD_STEP, KEPT_NAME, Emit, WorkOrder, WorkResult
 from fedjob.common.plans.randomness import seed_everything
 from fedjob.common.preprocess.learning import LEARN, LEARNED
 from fedjob.common.seeds import seed_for
+from fedjob.metrics.event import naming
 
 if TYPE_CHECKING:
     from fedjob.common.analytics.releasebook import ReleaseBook

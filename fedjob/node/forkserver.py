@@ -44,7 +44,7 @@ PRELOAD = (
     "fedjob.common.plans.base",
     "fedjob.common.plans.torch",
     "fedjob.common.plans.args",
-    "fedjob.common.metrics",
+    "fedjob.metrics.states",
     "fedjob.common.loader",
     "fedjob.node.workerprocess",
 )

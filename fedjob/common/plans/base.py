@@ -19,7 +19,7 @@ from fedjob.common.seeds import seed_for
 if TYPE_CHECKING:
     import torch
 
-    from fedjob.common.metrics import MetricState
+    from fedjob.metrics.base import MetricState
 
 Adjust = Callable[[Any], None]
 """Called with the model between the backward pass and the optimizer's step."""
@@ -36,7 +36,7 @@ class TrainOutcome:
         num_examples: in the training split: the weight of this node.
         num_updates: optimizer steps taken.
         loss: mean over all examples seen, weighted by batch sizes.
-        metrics: name -> state, see `fedjob.common.metrics`; `loss` is one.
+        metrics: name -> state, see `fedjob.metrics.states`; `loss` is one.
     """
 
     num_examples: int

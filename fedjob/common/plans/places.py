@@ -103,7 +103,7 @@ def _place_in_source(
     live: Mapping[str, Any],
     text: str | None = None,
 ) -> Place:
-    unit = Unit(_read(Path(path)), path)
+    unit = Unit(_read(Path(path)) if text is None else text, path)
     module = _module_of([unit], path)
     parts = [part for part in definition.__qualname__.split(".") if part != "<locals>"]
     tree = _parse(unit, path)

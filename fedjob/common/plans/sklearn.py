@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fedjob.common.errors import PlanError, SpecError
-from fedjob.common.metrics import MetricState, add_all, is_state, mean_state, measure, values
 from fedjob.common.plans.args import Arguments, TrainingArgs
 from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome
 from fedjob.common.plans.order import epoch_batches, is_told, num_updates, split_indices, training_batches
 from fedjob.common.plans.plan_checks import overrides
 from fedjob.common.plans.randomness import seeded
 from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import add_all, is_state, mean_state, measure, values
 
 if TYPE_CHECKING:
     import torch

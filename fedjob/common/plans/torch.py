@@ -13,7 +13,6 @@ import torch
 
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.kinds import Kinds
-from fedjob.common.metrics import MetricState, add_all, is_state, mean_state, measure, values
 from fedjob.common.plans.args import Arguments, TrainingArgs
 from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome
 from fedjob.common.plans.examples import Examples, Stream, examples_of, num_in_batch, to_device
@@ -22,6 +21,8 @@ from fedjob.common.plans.plan_checks import overrides
 from fedjob.common.plans.randomness import seeded
 from fedjob.common.plans.statetree import copy_tree, load_optimizer, optimizer_tree
 from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import add_all, is_state, mean_state, measure, values
 
 
 class TorchPlan(TrainingPlan):

@@ -10,11 +10,11 @@ from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
 from fedjob.common.errors import NodeFailure, PlanError
-from fedjob.common.metrics import add_all, values
 from fedjob.common.plans.context import Context
 from fedjob.common.plans.order import training_batches
 from fedjob.common.plans.plan_checks import check_plan_class
 from fedjob.common.plans.sklearn import SklearnPlan
+from fedjob.metrics.states import add_all, values
 
 RNG = np.random.default_rng(9)
 INPUTS = RNG.normal(size=(60, 4))
