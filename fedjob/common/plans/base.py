@@ -1,25 +1,30 @@
-"""What every training plan is to the rest of fedjob, whatever library it trains with.
+"""The interface of training plans, and the loops of training and validation that all kinds share.
 
 Importing this module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import NodeFailure, PlanError
+from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.common.kinds import Kinds
 from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.plans.context import Context
+from fedjob.common.plans.order import is_told, split_indices
+from fedjob.common.plans.randomness import seeded
 from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import add_all, is_state, mean_state, values
 
 if TYPE_CHECKING:
     import torch
-
-    from fedjob.metrics.base import MetricState
 
 Adjust = Callable[[Any], None]
 """Called with the model between the backward pass and the optimizer's step."""
@@ -92,7 +97,7 @@ class TrainingPlan(ABC):
     training_args: TrainingArgs
     """The checked arguments of the step that runs."""
 
-    dataset: Any
+    dataset: Any = None
     """The dataset that was loaded, None before."""
 
     timing: dict[str, float]
@@ -107,14 +112,19 @@ class TrainingPlan(ABC):
             PlanError: a user's method returned something of the wrong type.
         """
 
-    @abstractmethod
     def start_step(self, training_args: RawArgs) -> None:
         """Begin a step as a fresh plan would, with these arguments and no state."""
+        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        self.timing = {}
+        self.ctx.state = {}
+        self._begin_anew()
+        if self._loaded is not None and self._loaded != self.training_args.raw:
+            self.load_data(self.dataset)
 
     @property
-    @abstractmethod
     def num_train(self) -> int:
         """The number of examples in the training split."""
+        return 0 if self._data is None else len(self._train_rows)
 
     @abstractmethod
     def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
@@ -137,25 +147,174 @@ class TrainingPlan(ABC):
         """Return which of the shared parameters some protocols treat apart."""
         return Kinds()
 
-    @abstractmethod
+    def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the examples to train on."""
+        raise NotImplementedError
+
+    def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the data to validate on, or None: then `test_ratio` splits `training_data`."""
+        return None
+
     def load_data(self, dataset: Any) -> None:
         """Call the user's data methods and make the split."""
+        import numpy as np
 
-    @abstractmethod
+        args = self.training_args
+        self.dataset, self._test = dataset, None
+        with seeded(self.seed_of("data", every_round=False)):
+            self._data = self._as_examples(self.training_data(dataset, args.for_user()), "training_data")
+            given = self.testing_data(dataset, args.for_user())
+            if given is not None:
+                self._test = self._as_examples(given, "testing_data")
+        self._loaded = dict(args.raw)
+        self._train_rows = np.arange(self._num_rows(self._data))
+        if self._test is None:
+            self._test_rows = self._train_rows[:0]
+            if args.test_ratio or args.test_fold:
+                self._split()
+        elif args.test_fold:
+            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
+        else:
+            self._test_rows = np.arange(self._num_rows(self._test))
+
+    def _split(self) -> None:
+        """Take the examples to validate on out of those to train on."""
+        seed = self.seed_of("split", every_round=False)
+        self._train_rows, self._test_rows = split_indices(len(self._train_rows), self.training_args, seed)
+        self._test = self._data
+
     def train(self, adjust: Adjust | None = None) -> TrainOutcome:
         """Train as the arguments say.
 
         Raises:
             NodeFailure: no data, or the loss or the parameters are not finite.
         """
+        started = time.perf_counter()
+        if self._data is None:
+            raise PlanError("the data is not loaded: call load_data before train")
+        with seeded(self.seed_of("train")):
+            outcome = self._run_updates(adjust)
+        self._check_finite()
+        self._add_time("train", started)
+        return outcome
 
-    @abstractmethod
+    def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
+        """Take every update of the step, and tell whoever follows the job of some of them."""
+        total, num_rows = self._num_updates(), self.num_train
+        done, samples, loss_sum = 0, 0, 0.0
+        for size, loss in self._each_update(adjust):
+            done, samples, loss_sum = done + 1, samples + size, loss_sum + loss * size
+            if is_told(done, total, self.training_args):
+                self.ctx.emit(
+                    "metrics",
+                    {
+                        "phase": "train",
+                        "round": self.ctx.round,
+                        "iteration": done,
+                        "num_updates": total,
+                        "epoch": round(samples / num_rows, 4) if num_rows else 0.0,
+                        "epochs": self.training_args.epochs,
+                        "samples": samples,
+                        "loss": loss,
+                    },
+                )
+                self.ctx.progress(done, max(total, done))
+        if not samples:
+            raise self.fail("no_data", "training_data gave no examples to train on")
+        mean = mean_state(loss_sum / samples, samples)
+        return TrainOutcome(num_rows or samples, done, loss_sum / samples, {"loss": mean})
+
     def validate(self) -> dict[str, MetricState]:
         """Measure the model on the test split; the states of several nodes add.
 
         Raises:
             NodeFailure: there is no test data, or a prediction is not finite.
         """
+        started = time.perf_counter()
+        total: dict[str, MetricState] = {}
+        samples = 0
+        with seeded(self.seed_of("validate")), self._evaluating():
+            for size, states in self._each_test():
+                total, samples = add_all(total, states), samples + size
+        if not samples:
+            raise self.fail(
+                "no_test_data", "nothing to validate on: set test_ratio above 0, or write testing_data"
+            )
+        # left out is what nothing defines, such as the area under a curve of one class
+        drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
+        self.ctx.emit("metrics", {"phase": "test", "round": self.ctx.round, "samples": samples, **drawn})
+        self._add_time("validate", started)
+        return total
+
+    def _add_time(self, stage: str, started: float) -> None:
+        self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started
+
+    def _states_of(self, found: Any, size: int) -> dict[str, MetricState]:
+        """Read what a user's `testing_step` returned for a batch of `size` examples."""
+        if isinstance(found, Mapping):
+            return {str(name): self._own_metric(str(name), item, size) for name, item in found.items()}
+        if isinstance(found, (tuple, list)) and len(found) == 2:
+            return self._compared(*found)
+        raise self.fail(
+            "plan",
+            f'testing_step returned {named_type(found)}; expected (predictions, targets) or {{"name": value}}',
+        )
+
+    def _own_metric(self, name: str, item: Any, size: int) -> MetricState:
+        if is_state(item):
+            return dict(item)
+        try:
+            return mean_state(float(item), size)
+        except SpecError as error:
+            raise self.fail("not_finite", f"testing_step: metric {name!r} is {float(item)}") from error
+        except (TypeError, ValueError) as error:
+            raise self.fail(
+                "plan", f"testing_step: metric {name!r} is {named_type(item)}, not a number"
+            ) from error
+
+    # --- what a kind of plan writes for the methods above -------------------------------------
+
+    _data: Any = None
+    _test: Any = None
+    _train_rows: Any
+    _test_rows: Any
+    _loaded: Mapping[str, Any] | None = None
+
+    def _begin_anew(self) -> None:
+        """Forget what stayed at the node."""
+        raise NotImplementedError
+
+    def _as_examples(self, given: Any, method: str) -> Any:
+        """Return what a user's data method gave in the form that this kind of plan works on."""
+        raise NotImplementedError
+
+    def _num_rows(self, examples: Any) -> int:
+        """Return how many examples there are to choose from; 0 where they come in an order of their own."""
+        raise NotImplementedError
+
+    def _num_updates(self) -> int:
+        """Return how many updates the step will take, 0 where only its end will tell."""
+        raise NotImplementedError
+
+    def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
+        """Take one update after the other; yield the number of its examples, and their loss before it."""
+        raise NotImplementedError
+
+    def _check_finite(self) -> None:
+        """Fail where a parameter is NaN or infinite."""
+        raise NotImplementedError
+
+    def _evaluating(self) -> AbstractContextManager[None]:
+        """Return what is entered while the model is measured."""
+        return nullcontext()
+
+    def _each_test(self) -> Iterator[tuple[int, dict[str, MetricState]]]:
+        """Measure one batch of test data after the other; yield the number of its examples, and what was found."""
+        raise NotImplementedError
+
+    def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
+        """Measure predictions of a user's `testing_step`."""
+        raise NotImplementedError
 
     def training_loss(self) -> float:
         """Return the mean loss over the training split, without training and without dropout.
@@ -210,3 +369,8 @@ class TrainingPlan(ABC):
     def fail(self, reason: str, detail: str) -> NodeFailure:
         """Return the error that says that this node can't do its part."""
         return NodeFailure(self.ctx.node, reason, detail)
+
+
+def named_type(found: Any) -> str:
+    """Name the type of a value that a user's method returned."""
+    return "nothing (None)" if found is None else f"a {type(found).__name__}"
