@@ -15,6 +15,7 @@ from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event
 from fedjob.common.orders import WorkOrder
 from fedjob.common.protocols.inference import LEFT
+from fedjob.common.token_bucket import TokenBucket
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.families import root_of
 from fedjob.node.grant import matches_any
@@ -72,6 +73,7 @@ class Attempt:
         gpus: the devices that its job holds.
         log: what of its output goes to the researcher.
         children: number -> key, of what it launched.
+        events: lets them pass; a worker's own limit is not relied on.
     """
 
     number: int
@@ -84,18 +86,9 @@ class Attempt:
     children: dict[int, str] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    tokens: float = EVENTS_PER_S
-    filled: float = field(default_factory=time.monotonic)
-
-    def lets_through(self) -> bool:
-        """Whether one more event may be passed on: a worker's own limit is not relied on."""
-        now = time.monotonic()
-        self.tokens = min(2 * EVENTS_PER_S, self.tokens + (now - self.filled) * EVENTS_PER_S)
-        self.filled = now
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
+    events: TokenBucket = field(
+        default_factory=lambda: TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, EVENTS_PER_S, time.monotonic())
+    )
 
 
 class Attempts:
@@ -225,7 +218,7 @@ class Attempts:
             case Emitted():
                 if event.type not in OWN_EVENTS:
                     turn.after.append(lambda: self._hooks.event(row, event.type, event.data))
-                    if attempt.lets_through():
+                    if attempt.events.take(time.monotonic()):
                         self._pass_on(turn, row, event)
             case Prepared(order=order):
                 text = order.plan_text.encode()
