@@ -20,7 +20,7 @@ from fedjob.node.families import root_of
 from fedjob.node.grant import matches_any
 from fedjob.node.hookcalls import HookCalls
 from fedjob.node.nursing import Nursing
-from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
+from fedjob.node.parts import Parts, Turn
 from fedjob.node.runs import (
     RETRY_AFTER_S,
     Prepared,
@@ -28,8 +28,8 @@ from fedjob.node.runs import (
     Unprepared,
     Unstored,
     Wanted,
-    packed_result,
 )
+from fedjob.node.task import header_of, objects_of, packed_result, task_of
 from fedjob.node.tasklog import Forwarding, add_trace, close_log
 from fedjob.node.worker import Asked, Awaited, Began, Emitted, Returned, WorkerDied, WorkerGone
 

@@ -40,7 +40,7 @@ from fedjob.node.hours import is_open_now
 from fedjob.node.intake import Intake
 from fedjob.node.notices import Notices
 from fedjob.node.offers import Offers
-from fedjob.node.parts import Parts, Turn, header_of
+from fedjob.node.parts import Parts, Turn
 from fedjob.node.resources import read_labels
 from fedjob.node.runs import Ensured, Fetched, RunEvent, Runs
 from fedjob.node.saying import Sayings
@@ -48,6 +48,7 @@ from fedjob.node.searching import Published, Searches
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
+from fedjob.node.task import header_of
 from fedjob.node.tasklog import released, tidy_logs
 from fedjob.node.verifying import Checked, Verifying, without_proof
 from fedjob.node.vigil import Vigil

@@ -14,8 +14,9 @@ from fedjob.common.needs import read_need
 from fedjob.common.types import check_job_id
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
-from fedjob.node.parts import Parts, Turn, objects_of, task_of
+from fedjob.node.parts import Parts, Turn
 from fedjob.node.policy import Verdict
+from fedjob.node.task import objects_of, task_of
 
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""

@@ -10,15 +10,12 @@ from fedjob.common.children import MAX_CHILDREN, ChildOrder, ChildOutcome
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError
 from fedjob.common.lifecycle import State
-from fedjob.common.messages import Task, work_key
+from fedjob.common.messages import work_key
 from fedjob.common.orders import CHILD_STEP
 from fedjob.common.preprocess.learning import LEARNED
 from fedjob.node import taskkeeping as keeping
-from fedjob.node.parts import Parts, Turn, task_of
-from fedjob.node.spool import Spool
-
-INPUTS = "inputs"
-"""Value of a child's task: argument -> key of the sibling whose value it takes."""
+from fedjob.node.parts import Parts, Turn
+from fedjob.node.task import INPUTS, task_of
 
 
 class Nursing:
@@ -98,13 +95,3 @@ class Nursing:
 def _of_the_data(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a parent's instruction says of the data, which are its children's too."""
     return {name: value for name, value in values.items() if name == LEARNED}
-
-
-def inputs_of(task: Task, spool: Spool) -> dict[str, Any]:
-    """Return the arguments that a child takes from its siblings' values.
-
-    Raises:
-        DecodeError: one of them is damaged.
-    """
-    named = task.values.get(INPUTS) or {}
-    return {name: spool.result(key).value for name, key in named.items()}

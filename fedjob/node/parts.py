@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
-from fedjob.common.codec import from_plain, unpack
 from fedjob.common.endpoint import Endpoint
 from fedjob.common.gate import parse_address
 from fedjob.common.messages import Body, Message, Offer, Result, Task
@@ -23,16 +20,15 @@ from fedjob.node.grants import Grants
 from fedjob.node.ledger import Ledger
 from fedjob.node.limits import Limits, tighten
 from fedjob.node.policy import Verdict, judge
+from fedjob.node.runs import Runs
 from fedjob.node.secrets import Secrets
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
+from fedjob.node.task import task_of
 from fedjob.node.taskstore import TaskStore
 from fedjob.node.versions import Versions
-
-if TYPE_CHECKING:
-    from fedjob.node.runs import Runs
-    from fedjob.node.worker import Workers
+from fedjob.node.worker import Workers
 
 MAX_KEPT_TEXTS = 32
 
@@ -230,31 +226,3 @@ class Parts:
         turn.after.append(
             lambda: self.runs.later(lambda: self.spool.drop_states(job, gone)) if gone else None
         )
-
-
-def header_of(row: keeping.TaskRow) -> dict[str, Any]:
-    """Return the header of what is sent about a task."""
-    return {
-        "job": row.job,
-        "task": row.key,
-        "round": row.round,
-        "step": row.step,
-        "attempt": row.attempt,
-        "epoch": row.epoch,
-    }
-
-
-def task_of(row: keeping.TaskRow) -> Task:
-    """Return the body of the message that asked for a task; nobody may change what is in it."""
-    return _task(row.order)
-
-
-@lru_cache(maxsize=64)
-def _task(order: bytes) -> Task:
-    return from_plain(Task, unpack(order))
-
-
-def objects_of(task: Task) -> set[str]:
-    """Return the hashes of the objects that a task is computed from."""
-    refs = (*task.params.values(), *task.blobs.values(), *task.artifacts.values())
-    return {ref.sha256 for ref in refs}

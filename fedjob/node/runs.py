@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.choosing import Known, save_known
-from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.codec import from_plain, pack, unpack
 from fedjob.common.errors import (
     DecodeError,
     EncodeError,
@@ -32,10 +32,9 @@ from fedjob.common.usage import INFERENCES, Usage, capped
 from fedjob.node.brought import Brought
 from fedjob.node.datasets import Dataset
 from fedjob.node.ledger import read_items
-from fedjob.node.nursing import inputs_of
-from fedjob.node.parts import task_of
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
+from fedjob.node.task import failure, inputs_of, task_of, without_places
 from fedjob.node.taskkeeping import TaskRow
 
 NUM_THREADS = 4
@@ -220,7 +219,7 @@ class Runs:
         except NodeFailure as failure:
             self._notify(Unprepared(key, run, failure.reason, failure.detail))
         except FedjobError as error:
-            self._notify(Unprepared(key, run, error.reason, _without_places(error)))
+            self._notify(Unprepared(key, run, error.reason, without_places(error)))
         except Exception as error:  # a thread's exception would go unheard
             self._notify(Unprepared(key, run, "internal", type(error).__name__))
         else:
@@ -301,10 +300,10 @@ class Runs:
         except RepositoryUnreachable as error:
             self._notify(Unstored(row.key, run, str(error)))
         except (FedjobError, EncodeError) as error:
-            self._notify(Stored(row.key, run, _failure(row.key, error.reason, _without_places(error))))
+            self._notify(Stored(row.key, run, failure(row.key, error.reason, without_places(error))))
         except Exception as error:  # a thread's exception would go unheard
             self._notify(
-                Stored(row.key, run, _failure(row.key, "internal", type(error).__name__), message=str(error))
+                Stored(row.key, run, failure(row.key, "internal", type(error).__name__), message=str(error))
             )
         else:
             self._notify(stored)
@@ -315,13 +314,13 @@ class Runs:
             is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
             if found.message and (is_mock or self.config.errors == "full"):
                 detail = f"{detail}: {found.message}"
-            failed = _failure(row.key, found.reason or "exception", detail[:8000])
+            failed = failure(row.key, found.reason or "exception", detail[:8000])
             failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
             return Stored(row.key, run, failed, message=found.message, trace=found.trace)
         if found.num_examples < min_rows:
             ask = f"; ask {self.config.contact}" if self.config.contact else ""
             detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
-            return Stored(row.key, run, _failure(row.key, "min_rows", detail))
+            return Stored(row.key, run, failure(row.key, "min_rows", detail))
         kept = self._home.outputs_of(row.job, row.dataset, row.round)
         self._spool.keep_files(row.key, kept, limit_bytes=self.config.result_mb << 20)
         if row.parent:  # its value stays here, for the parent
@@ -382,7 +381,7 @@ class Runs:
         try:
             self._notify(Fetched(ref, self.repository.get_bytes(ref, limit_bytes=limit_bytes)))
         except FedjobError as error:
-            self._notify(Fetched(ref, None, error.reason, _without_places(error)))
+            self._notify(Fetched(ref, None, error.reason, without_places(error)))
         except Exception as error:  # a thread's exception would go unheard
             self._notify(Fetched(ref, None, "internal", type(error).__name__))
 
@@ -405,30 +404,3 @@ def _usage_of(found: WorkResult) -> Usage | None:
     """Return what of a work's predictions was over a limit; None where nothing was."""
     wanted = found.used.get(INFERENCES, 0)
     return Usage(found.overrun, wanted - found.overrun) if found.overrun else None
-
-
-def packed_result(result: Result) -> bytes:
-    """Return a result as it is kept in the task's row; `of` is filled in when it is sent."""
-    return pack(to_plain(result))
-
-
-def unpacked_result(row: TaskRow) -> Result:
-    """Return what a finished task is answered with."""
-    if row.result:
-        return replace(from_plain(Result, unpack(row.result)), of=row.message)
-    return replace(_failure(row.key, row.reason or "error", row.detail), of=row.message)
-
-
-def refused(key: str, of: str, reason: str, detail: str) -> Result:
-    """Return the answer to a task that was not accepted."""
-    return replace(_failure(key, reason, detail), of=of)
-
-
-def _failure(key: str, reason: str, detail: str) -> Result:
-    return Result(of="", key=key, ok=False, reason=reason, detail=detail[:8000])
-
-
-def _without_places(error: FedjobError) -> str:
-    """Return an error's words if they are ours to tell: what names a path of this node stays here."""
-    text = str(error)
-    return type(error).__name__ if "/" in text else text[:1000]
