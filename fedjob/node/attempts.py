@@ -167,7 +167,7 @@ class Attempts:
 
     def _start(self, row: keeping.TaskRow, root: keeping.TaskRow, gpus: tuple[int, ...]) -> None:
         """Begin to compute a task, or bring home what was computed before a kill."""
-        parts, key = self._parts, row.key
+        parts, permissions, key = self._parts, self._parts.permissions, row.key
         self._number += 1
         attempt = self._attempts[key] = Attempt(self._number, gpus=gpus)
         attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
@@ -179,21 +179,21 @@ class Attempts:
         if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
-        if refusal := parts.may_start(row, root) or parts.used_up(row):
+        if refusal := permissions.may_start(row, root) or permissions.used_up(row):
             self._report(Unprepared(key, attempt.number, *refusal))
             return
         rule = parts.config.logs_mock if task.use == "mock" else parts.config.logs_private
-        attempt.log = Forwarding(parts.home, key, parts.limits_of(row).logs or rule)
+        attempt.log = Forwarding(parts.home, key, permissions.limits_of(row).logs or rule)
         parts.workers.warm_up()
         attempt.folder = parts.spool.begin(key)
         attempt.limit_s = min(task.limit_s or parts.config.task_limit_s, parts.config.task_limit_s)
         attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
-        text = None if task.plan is None else parts.text_of(task.plan.sha256)
+        text = None if task.plan is None else parts.grants.texts.of(task.plan.sha256)
         limits: dict[str, Any] = {
-            **parts.limits_of(row).to_plain(),
+            **permissions.limits_of(row).to_plain(),
             "own": matches_any(parts.config.own_of, row.researcher),
         }
-        if (left := parts.inferences_left(row)) is not None:
+        if (left := permissions.inferences_left(row)) is not None:
             limits[LEFT] = left
         known = parts.ledger.known(task) if task.items.uses_ledger else None
         parts.runs.prepare(
@@ -229,7 +229,7 @@ class Attempts:
                         self._pass_on(turn, row, event)
             case Prepared(order=order):
                 text = order.plan_text.encode()
-                self._parts.keep_text(hashlib.sha256(text).hexdigest(), text)
+                self._parts.grants.texts.remember(hashlib.sha256(text).hexdigest(), text)
                 turn.after.append(lambda: self._work(attempt, order, row))
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end(key, attempt))
@@ -289,7 +289,7 @@ class Attempts:
 
     def _work(self, attempt: Attempt, order: WorkOrder, row: keeping.TaskRow) -> None:
         if self._attempts.get(order.key) is attempt:
-            order = replace(order, secrets=self._parts.secrets_of(row))
+            order = replace(order, secrets=self._parts.permissions.secrets_of(row))
             attempt.timing["fetch"] = time.monotonic() - attempt.started
             try:
                 self._parts.workers.run(order, attempt.number, gpus=attempt.gpus, resources=row.resources)
@@ -299,12 +299,13 @@ class Attempts:
 
     def _store(self, row: keeping.TaskRow, attempt: Attempt) -> None:
         folder = None if self._parts.spool.has_result(row.key) else attempt.folder
-        min_rows = self._parts.limits_of(row).min_rows
+        min_rows = self._parts.permissions.limits_of(row).min_rows
         self._parts.runs.store(row, attempt.number, folder, min_rows=min_rows)
 
     def _finish(self, turn: Turn, row: keeping.TaskRow, stored: Stored, attempt: Attempt) -> None:
-        result = self._parts.charge(turn, row, stored.result)
-        result = replace(result, timing={**result.timing, **attempt.timing})
+        charge = self._parts.permissions.charge(row, stored.result, turn.predicted)
+        turn.charge(charge)
+        result = replace(charge.result, timing={**charge.result.timing, **attempt.timing})
         if stored.trace or stored.message:
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
             log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])

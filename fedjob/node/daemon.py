@@ -502,7 +502,9 @@ class Daemon:
         except FedjobError as error:
             log.warning("the settings are kept as they were: %s", error)
             return
-        self._parts.config = self._workers.config = self._runs.config = self._notices.config = config
+        self._parts.config = self._parts.permissions.config = self._workers.config = self._runs.config = (
+            self._notices.config
+        ) = config
         turn = Turn(self._sized(self._book))
         turn.step(keeping.TimePassed(time.monotonic()))  # it fills the new slots
         self._commit(turn)

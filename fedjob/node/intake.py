@@ -39,7 +39,7 @@ class Intake:
         """
         arrived = self._arrived(message, task)
         known = turn.book.tasks.get(arrived.key)
-        verdict = self._parts.judge(message, task)
+        verdict = self._parts.permissions.judge(message, task)
         if refusal := self._refusal(turn, message, task, verdict, is_new=known is None):
             self._refuse(turn, message, arrived, refusal)
             return
@@ -75,7 +75,7 @@ class Intake:
     def stop_forbidden(self, turn: Turn) -> None:
         """End what may not run any more, because its grant was revoked or has expired."""
         for row in turn.book.unfinished():
-            verdict = self._parts.judge_for(row.researcher, row.job, task_of(row))
+            verdict = self._parts.permissions.judge_for(row.researcher, row.job, task_of(row))
             if verdict.status == "rejected" or verdict.state == "expired":
                 turn.step(keeping.Cancel(row.key, *verdict.refusal))
 

@@ -10,7 +10,9 @@ from fedjob.common.gate import parse_address
 from fedjob.common.messages import Answer, Message, Offer
 from fedjob.common.types import Ref
 from fedjob.node.parts import Parts, Turn
-from fedjob.node.policy import MAX_PLAN_BYTES, Verdict, ask, contact_of, examine_plan
+from fedjob.node.plantexts import examine_plan
+from fedjob.node.policy import Verdict, ask, contact_of
+from fedjob.node.question import MAX_PLAN_BYTES
 from fedjob.node.reserving import consider
 from fedjob.node.runs import Fetched
 from fedjob.node.waiting import Waiting
@@ -26,13 +28,13 @@ class Offers:
     def handle(self, turn: Turn, message: Message, offer: Offer) -> None:
         """Answer an offer, or fetch its plan first."""
         parts = self._parts
-        verdict = parts.judge(message, offer)
+        verdict = parts.permissions.judge(message, offer)
         if verdict.subject is None or verdict.status == "rejected":
             return self._answer(turn, message, verdict)
         missing: tuple[str, ...] = ()
         text = b""
         if offer.plan is not None:
-            found = parts.text_of(offer.plan.sha256)
+            found = parts.grants.texts.of(offer.plan.sha256)
             if found is None:
                 return self._fetch(turn, message, offer.plan)
             text = found
@@ -134,7 +136,7 @@ class Offers:
         """Handle the offers that waited for a plan's text."""
         waiting = self._asking.pop(event.ref.sha256, [])
         if event.data is not None:
-            self._parts.keep_text(event.ref.sha256, event.data)
+            self._parts.grants.texts.remember(event.ref.sha256, event.data)
         for message in waiting:
             if event.data is not None and isinstance(message.body, Offer):
                 self.handle(turn, message, message.body)
@@ -158,7 +160,7 @@ class Offers:
         parts = self._parts
         for grant in parts.grants.unannounced():
             for one in parts.grants.waiting.of(grant.id):
-                verdict = parts.judge_for(one.sender, one.job, one.body)
+                verdict = parts.permissions.judge_for(one.sender, one.job, one.body)
                 answer = self._said(one.offer, verdict)
                 answer = self._scheduled(turn, one.sender, one.job, one.body, verdict, answer)
                 to = parse_address(one.reply_to)

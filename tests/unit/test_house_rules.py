@@ -27,6 +27,7 @@ PURE_FILES = (
     "node/taskbook.py",
     "node/taskevents.py",
     "node/resources.py",
+    "node/policy.py",
     "researcher/roundkeeping.py",
     "researcher/gates.py",
     "researcher/scheduling.py",

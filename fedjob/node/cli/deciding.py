@@ -286,7 +286,7 @@ def _plan_of_file(store: Grants, words: str) -> tuple[str, str]:
 def known_operations() -> list[str]:
     """Return the public names of what can be computed here."""
     from fedjob.common.protocols import PROTOCOLS
-    from fedjob.node.policy import operation_of
+    from fedjob.node.question import operation_of
 
     return sorted(operation_of(PROTOCOLS.find(name)) for name in PROTOCOLS.names())
 
