@@ -34,26 +34,26 @@ from fedjob.common.transport.base import Transport
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
 from fedjob.node.committing import encode_replies, encode_states, must_last, put_rows
+from fedjob.node.context import open_context
 from fedjob.node.database import Database
 from fedjob.node.hookcalls import HookCalls
 from fedjob.node.hours import is_open_now
 from fedjob.node.intake import Intake
 from fedjob.node.notices import Notices
 from fedjob.node.offers import Offers
-from fedjob.node.parts import Parts, Turn
 from fedjob.node.resources import read_labels
-from fedjob.node.runs import Ensured, Fetched, RunEvent, Runs
+from fedjob.node.runs import Ensured, Fetched, RunEvent
 from fedjob.node.saying import Sayings
 from fedjob.node.searching import Published, Searches
 from fedjob.node.settings import NodeConfig, NodeHome
-from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
 from fedjob.node.task import header_of
 from fedjob.node.tasklog import released, tidy_logs
+from fedjob.node.turn import Turn
 from fedjob.node.verifying import Checked, Verifying, without_proof
 from fedjob.node.vigil import Vigil
 from fedjob.node.vitals import vitals
-from fedjob.node.worker import WorkerEvent, Workers
+from fedjob.node.worker import WorkerEvent
 
 LEASE_EVERY_S = 10.0
 LOOK_EVERY_S = 0.5
@@ -105,37 +105,24 @@ class Daemon:
             on_receipt=lambda id_: self._taken.append(keeping.ReplyReceipted(id_)),
             on_give_up=lambda id_: self._taken.append(keeping.ReplyGivenUp(id_)),
         )
-        self._spool = Spool(home, repository)
-        self._workers = Workers(home, config, self._report)
-        point = crash_at or (lambda name: None)
-        self._runs = Runs(
-            home=home,
-            config=config,
-            node=identity.party,
-            spool=self._spool,
-            repository=repository,
-            notify=self._report,
-            point=point,
-        )
-        self._parts = Parts(
+        self._context = open_context(
             home=home,
             config=config,
             node=identity.party,
             roster=roster,
+            repository=repository,
             database=self._database,
             store=self._store,
             endpoint=self._endpoint,
-            spool=self._spool,
-            workers=self._workers,
-            runs=self._runs,
-            point=point,
+            report=self._report,
+            point=crash_at or (lambda name: None),
         )
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
-        self._attempts = Attempts(self._parts, self._report, self._hooks)
-        self._offers = Offers(self._parts)
-        self._searches = Searches(self._parts, self._report)
-        self._intake = Intake(self._parts, self._attempts)
-        self._verifying = Verifying(config, roster, self._runs.later, self._report)
+        self._attempts = Attempts(self._context, self._report, self._hooks)
+        self._offers = Offers(self._context)
+        self._searches = Searches(self._context, self._report)
+        self._intake = Intake(self._context, self._attempts)
+        self._verifying = Verifying(config, roster, self._context.runs.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = keeping.Book()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
@@ -193,26 +180,26 @@ class Daemon:
         self._endpoint.stop()
         self._notices.stop()
         self._hooks.stop()
-        self._workers.stop()
-        self._runs.stop()
+        self._context.workers.stop()
+        self._context.runs.stop()
         with suppress(sqlite3.Error):
             self._write_lazily()
         self._database.close()
 
     def _recover(self) -> None:
         """Take up what the last daemon left, however it ended."""
-        self._book = self._sized(self._parts.tasks.load())
+        self._book = self._sized(self._context.tasks.load())
         rows = self._book.tasks
-        self._spool.recover(
+        self._context.spool.recover(
             {key for key, row in rows.items() if not row.finished or row.state == State.COMPLETED},
             {key for key, row in rows.items() if row.state == State.COMPLETED},
-            set(self._parts.tasks.states()),
+            set(self._context.tasks.states()),
         )
         self._attempts.recover(self._book)
 
     def _sized(self, book: keeping.Book) -> keeping.Book:
         """Return the book with the bounds that the owner has set."""
-        config = self._parts.config
+        config = self._context.config
         ledger = replace(book.ledger, capacity=config.capacity())
         return replace(
             book,
@@ -278,12 +265,12 @@ class Daemon:
 
     def _handle(self, turn: Turn, message: Message) -> None:
         """Take a message."""
-        parts = self._parts
+        context = self._context
         self._vigil.heard(message.reply_to, time.monotonic())
         match message.body:
             case wire.Ping():
                 self._tell_released(turn, message)
-                parts.answer(turn, message, self._pong(turn, message))
+                context.answer(turn, message, self._pong(turn, message))
             case wire.Search() as search:
                 self._searches.handle(turn, message, search)
             case wire.Offer() | wire.Task() as wish:
@@ -313,13 +300,13 @@ class Daemon:
                 self._intake.handle_task(turn, message, task)
 
     def _pong(self, turn: Turn, message: Message) -> wire.Pong:
-        config = self._parts.config
-        now = vitals(config, self._parts.tasks, busy=len(self._attempts))
+        config = self._context.config
+        now = vitals(config, self._context.tasks, busy=len(self._attempts))
         mine = {row.job for row in turn.book.unfinished() if row.researcher == message.sender}
         return wire.Pong(
             of=message.id,
             version=__version__,
-            num_datasets=len(self._parts.datasets.all()),
+            num_datasets=len(self._context.datasets.all()),
             busy=now.busy,
             free=now.free,
             ready=now.ready,
@@ -366,7 +353,7 @@ class Daemon:
             with self._database.transaction():
                 for change in turn.rows:
                     change()
-                put_rows(self._parts.tasks, [*self._lazy, *turn.commands])
+                put_rows(self._context.tasks, [*self._lazy, *turn.commands])
                 self._store.drop(withdrawn)
                 self._store.flush()
                 for outgoing in lasting:
@@ -377,7 +364,7 @@ class Daemon:
         else:  # receipts: they may wait for the next commit, and cost a resend if they are lost
             self._lazy += turn.commands
         self._book = turn.book
-        point = self._parts.point
+        point = self._context.point
         if any(isinstance(c, keeping.PutTask) and c.row.state in PENDING for c in turn.commands):
             point("accepted")
         if replies:
@@ -419,8 +406,10 @@ class Daemon:
                 self._look_for_orphans()
             if now - self._tidied >= TIDY_EVERY_S:
                 self._tidied = now
-                self._workers.tidy()
-                self._runs.later(lambda: tidy_logs(self._parts.home, self._parts.config.logs_mb << 20))
+                self._context.workers.tidy()
+                self._context.runs.later(
+                    lambda: tidy_logs(self._context.home, self._context.config.logs_mb << 20)
+                )
                 self._end_silent_jobs()
             if now - self._told >= FACTS_EVERY_S:
                 self._told = now
@@ -438,7 +427,7 @@ class Daemon:
 
     def _follow_decisions(self) -> None:
         """See whether the command line wrote something, and tell those who wait for it."""
-        expired = self._parts.grants.expire(time.time())
+        expired = self._context.grants.expire(time.time())
         if not (expired or self._database.changed() or self._undecided):
             return
         self._undecided = True  # until it is committed
@@ -451,15 +440,15 @@ class Daemon:
 
     def _tell_owner(self) -> None:
         """Have it told, as the owner wishes, that something waits for a decision."""
-        told = self._notices.look(self._parts.grants.unnoticed)
+        told = self._notices.look(self._context.grants.unnoticed)
         if told:
             with self._database.transaction():
                 for grant in told:
-                    self._parts.grants.noticed(grant)
+                    self._context.grants.noticed(grant)
 
     def _obey_owner(self, turn: Turn) -> None:
         """Do what the command line wrote down: end tasks, release their logs."""
-        tasks = self._parts.tasks
+        tasks = self._context.tasks
         for seq, verb, key in tasks.orders():
             turn.rows.append(lambda seq=seq: tasks.ordered(seq))  # type: ignore[misc]
             asker = tasks.asker_of(key)
@@ -472,13 +461,13 @@ class Daemon:
     def _tell_released(self, turn: Turn, message: Message) -> None:
         """Send again what was released of a job, for who asks after its end."""
         if message.job:
-            for task in self._parts.tasks.released_of(message.job, message.sender):
+            for task in self._context.tasks.released_of(message.job, message.sender):
                 self._send_log(turn, task, message.reply_to, lasting=False)
 
     def _send_log(self, turn: Turn, task: Mapping[str, Any], reply_to: str, *, lasting: bool) -> None:
         """Send all that a task wrote."""
         header = {name: task[name] for name in ("job", "round", "step")}
-        for data in released(self._parts.home, task["key"]):
+        for data in released(self._context.home, task["key"]):
             event = wire.Event(type="log", data=data, lasting=lasting)
             to = parse_address(reply_to)
             turn.outgoing.append(self._endpoint.prepare(to, event, task=task["key"], **header))
@@ -491,7 +480,7 @@ class Daemon:
         except FedjobError as error:
             log.warning("the settings are kept as they were: %s", error)
             return
-        before = self._parts.config
+        before = self._context.config
         if config == before:
             return
         try:
@@ -502,16 +491,16 @@ class Daemon:
         except FedjobError as error:
             log.warning("the settings are kept as they were: %s", error)
             return
-        self._parts.config = self._parts.permissions.config = self._workers.config = self._runs.config = (
-            self._notices.config
-        ) = config
+        self._context.config = self._context.permissions.config = self._context.workers.config = (
+            self._context.runs.config
+        ) = self._notices.config = config
         turn = Turn(self._sized(self._book))
         turn.step(keeping.TimePassed(time.monotonic()))  # it fills the new slots
         self._commit(turn)
 
     def _follow_time(self) -> None:
         """Free what was reserved and not taken; begin when the working hours do."""
-        is_open = is_open_now(self._parts.config.hours)
+        is_open = is_open_now(self._context.config.hours)
         if is_open != self._book.is_open or self._book.ledger.holdings:
             turn = Turn(replace(self._book, is_open=is_open))
             turn.step(keeping.TimePassed(time.monotonic()))
@@ -520,7 +509,7 @@ class Daemon:
     def _look_for_orphans(self) -> None:
         """Give up the unfinished work of sessions that are gone; ask the silent ones."""
         rows = self._book.unfinished()
-        after_s = self._parts.config.orphan_after_s
+        after_s = self._context.config.orphan_after_s
         gone, ask = self._vigil.look(
             {row.reply_to for row in rows},
             time.monotonic(),
@@ -543,16 +532,16 @@ class Daemon:
 
     def _end_silent_jobs(self) -> None:
         turn = Turn(self._book)
-        for job in self._parts.tasks.silent_jobs(time.time() - SILENT_JOB_S):
+        for job in self._context.tasks.silent_jobs(time.time() - SILENT_JOB_S):
             turn.step(keeping.Forgotten(job))
-            self._parts.drop_states(turn, job)
+            self._context.drop_states(turn, job)
         self._commit(turn)
 
     def _write_lazily(self) -> None:
         """Write what waits for a commit that did not come."""
         if self._lazy or self._store.unflushed():
             with self._database.transaction(durable=False):
-                put_rows(self._parts.tasks, self._lazy)
+                put_rows(self._context.tasks, self._lazy)
                 self._store.flush()
             self._lazy = []
 
@@ -562,10 +551,10 @@ class Daemon:
             "connected": self._endpoint.connected,
             "counters": dict(self._endpoint.counters),
             "undelivered": self._endpoint.undelivered(),
-            "workers": self._workers.facts(),
+            "workers": self._context.workers.facts(),
             "resources": self._book.ledger.facts(),
             "is_open": self._book.is_open,
-            "verifier": self._parts.config.verifier,
+            "verifier": self._context.config.verifier,
         }
         packed = pack(facts)
         if packed != self._facts:

@@ -14,15 +14,16 @@ from fedjob.common.messages import work_key
 from fedjob.common.orders import CHILD_STEP
 from fedjob.common.preprocess.learning import LEARNED
 from fedjob.node import taskkeeping as keeping
-from fedjob.node.parts import Parts, Turn
+from fedjob.node.context import NodeContext
 from fedjob.node.task import INPUTS, task_of
+from fedjob.node.turn import Turn
 
 
 class Nursing:
     """Queues the children that workers launch, and tells workers what became of them."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
 
     def launch(
         self, turn: Turn, parent: keeping.TaskRow, siblings: dict[int, str], wanted: ChildOrder
@@ -58,7 +59,7 @@ class Nursing:
             job=parent.job,
             round_=parent.round,
             step=CHILD_STEP,
-            node=self._parts.node,
+            node=self._context.node,
             task=task,
             child=f"{parent.key}/{place}",
         )
@@ -79,7 +80,7 @@ class Nursing:
         number = next((n for n, key in siblings.items() if key == command.child), None)
         if number is not None:
             outcome = self._outcome(number, book.tasks.get(command.child))
-            self._parts.workers.tell(command.key, ["child", to_plain(outcome)])
+            self._context.workers.tell(command.key, ["child", to_plain(outcome)])
 
     def _outcome(self, number: int, row: keeping.TaskRow | None) -> ChildOutcome:
         if row is None:
@@ -87,7 +88,7 @@ class Nursing:
         if row.state != State.COMPLETED:
             return ChildOutcome(number=number, ok=False, reason=row.reason, detail=row.detail)
         try:
-            return ChildOutcome(number=number, ok=True, value=self._parts.spool.result(row.key).value)
+            return ChildOutcome(number=number, ok=True, value=self._context.spool.result(row.key).value)
         except DecodeError as error:
             return ChildOutcome(number=number, ok=False, reason="unreadable", detail=str(error))
 
