@@ -20,17 +20,12 @@ from fedjob.node.context import NodeContext
 from fedjob.node.families import root_of
 from fedjob.node.grant import matches_any
 from fedjob.node.hookcalls import HookCalls
+from fedjob.node.inputs import Wanted
 from fedjob.node.nursing import Nursing
-from fedjob.node.runs import (
-    RETRY_AFTER_S,
-    Prepared,
-    Stored,
-    Unprepared,
-    Unstored,
-    Wanted,
-)
+from fedjob.node.outputs import Stored
 from fedjob.node.task import header_of, objects_of, packed_result, task_of
 from fedjob.node.tasklog import Forwarding, add_trace, close_log
+from fedjob.node.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
 from fedjob.node.turn import Turn
 from fedjob.node.worker import Asked, Awaited, Began, Emitted, Returned, WorkerDied, WorkerGone
 
@@ -128,7 +123,7 @@ class Attempts:
         """Note what the tasks of the last daemon need."""
         for key, row in book.tasks.items():
             self.wants[key] = objects_of(task_of(row))
-        self._context.runs.brought.recover({row.job for row in book.tasks.values()})
+        self._context.transfers.brought.recover({row.job for row in book.tasks.values()})
 
     def next_due(self) -> float | None:
         """Return when something has to be ended or tried again."""
@@ -160,10 +155,10 @@ class Attempts:
                     self.arrived.pop(key, None)
                 case keeping.EndJob(job=job):
                     self._context.workers.end_job(job)
-                    self._context.runs.end_job(job)
+                    self._context.transfers.end_job(job)
         if released:
             wanted = set().union(*self.wants.values())
-            self._context.runs.later(lambda: self._context.spool.tidy(released, wanted))
+            self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
             self._context.point("released")
 
     def _start(self, row: keeping.TaskRow, root: keeping.TaskRow, gpus: tuple[int, ...]) -> None:
@@ -197,7 +192,7 @@ class Attempts:
         if (left := permissions.inferences_left(row)) is not None:
             limits[LEFT] = left
         known = context.ledger.known(task) if task.items.uses_ledger else None
-        context.runs.prepare(
+        context.transfers.prepare(
             Wanted(
                 row=row,
                 run=attempt.number,
@@ -301,7 +296,7 @@ class Attempts:
     def _store(self, row: keeping.TaskRow, attempt: Attempt) -> None:
         folder = None if self._context.spool.has_result(row.key) else attempt.folder
         min_rows = self._context.permissions.limits_of(row).min_rows
-        self._context.runs.store(row, attempt.number, folder, min_rows=min_rows)
+        self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
 
     def _finish(self, turn: Turn, row: keeping.TaskRow, stored: Stored, attempt: Attempt) -> None:
         charge = self._context.permissions.charge(row, stored.result, turn.predicted)
@@ -314,7 +309,7 @@ class Attempts:
         if stored.report:
             add_trace(self._context.home, row.key, stored.report)
         self._tell_log(turn, row, attempt, final=True)
-        self._context.runs.later(lambda: close_log(self._context.home, row.key))
+        self._context.transfers.later(lambda: close_log(self._context.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._context.tasks.add_state(row.job, stored.state, row.round))
         if (result.ok or result.used) and stored.items is not None:
@@ -372,7 +367,7 @@ class Attempts:
             is_killed = self._context.workers.kill(key)
         folder = found.folder
         if folder is not None:
-            self._context.runs.later(lambda: self._context.spool.discard(folder))
+            self._context.transfers.later(lambda: self._context.spool.discard(folder))
         return is_killed
 
     def _forget(self, key: str, attempt: Attempt) -> None:
@@ -380,4 +375,4 @@ class Attempts:
             del self._attempts[key]
 
     def _release(self, key: str) -> None:
-        self._context.runs.release(key)
+        self._context.transfers.release(key)

@@ -15,11 +15,11 @@ from fedjob.node.datasets import Datasets
 from fedjob.node.grants import Grants
 from fedjob.node.ledger import Ledger
 from fedjob.node.permissions import Permissions
-from fedjob.node.runs import RunEvent, Runs
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
 from fedjob.node.taskstore import TaskStore
+from fedjob.node.transfers import TransferEvent, Transfers
 from fedjob.node.turn import Turn
 from fedjob.node.versions import Versions
 from fedjob.node.worker import WorkerEvent, Workers
@@ -43,7 +43,7 @@ class NodeContext:
     endpoint: Endpoint
     spool: Spool
     workers: Workers
-    runs: Runs
+    transfers: Transfers
     tasks: TaskStore
     datasets: Datasets
     grants: Grants
@@ -65,7 +65,7 @@ class NodeContext:
         gone: list[str] = []
         turn.rows.append(lambda: gone.extend(self.tasks.drop_states(job, keep, before)))
         turn.after.append(
-            lambda: self.runs.later(lambda: self.spool.drop_states(job, gone)) if gone else None
+            lambda: self.transfers.later(lambda: self.spool.drop_states(job, gone)) if gone else None
         )
 
 
@@ -79,7 +79,7 @@ def open_context(
     database: Database,
     store: DatabaseStore,
     endpoint: Endpoint,
-    report: Callable[[WorkerEvent | RunEvent], None],
+    report: Callable[[WorkerEvent | TransferEvent], None],
     point: Callable[[str], None],
 ) -> NodeContext:
     """Put the collaborators of a daemon together.
@@ -98,7 +98,7 @@ def open_context(
         endpoint=endpoint,
         spool=spool,
         workers=Workers(home, config, report),
-        runs=Runs(
+        transfers=Transfers(
             home=home,
             config=config,
             node=node,

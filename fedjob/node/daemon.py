@@ -36,18 +36,18 @@ from fedjob.node.housekeeping import LOOK_EVERY_S, Housekeeping, sized
 from fedjob.node.intake import Intake
 from fedjob.node.notices import Notices
 from fedjob.node.offers import Offers
-from fedjob.node.runs import Ensured, Fetched, RunEvent
 from fedjob.node.saying import Sayings
 from fedjob.node.searching import Published, Searches
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.store import DatabaseStore
+from fedjob.node.transfers import Ensured, Fetched, TransferEvent
 from fedjob.node.turn import Turn
 from fedjob.node.verifying import Checked, Verifying, without_proof
 from fedjob.node.vigil import Vigil
 from fedjob.node.vitals import pong
 from fedjob.node.worker import WorkerEvent
 
-Report = WorkerEvent | RunEvent | Published | Checked | keeping.ReplyReceipted | keeping.ReplyGivenUp
+Report = WorkerEvent | TransferEvent | Published | Checked | keeping.ReplyReceipted | keeping.ReplyGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Daemon:
         self._offers = Offers(self._context)
         self._searches = Searches(self._context, self._report)
         self._intake = Intake(self._context, self._attempts)
-        self._verifying = Verifying(config, roster, self._context.runs.later, self._report)
+        self._verifying = Verifying(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = keeping.Book()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
@@ -182,7 +182,7 @@ class Daemon:
         self._notices.stop()
         self._hooks.stop()
         self._context.workers.stop()
-        self._context.runs.stop()
+        self._context.transfers.stop()
         with suppress(sqlite3.Error):
             self._write_lazily()
         self._database.close()

@@ -101,7 +101,7 @@ class Housekeeping:
             if now - self._tidied >= TIDY_EVERY_S:
                 self._tidied = now
                 self._context.workers.tidy()
-                self._context.runs.later(
+                self._context.transfers.later(
                     lambda: tidy_logs(self._context.home, self._context.config.logs_mb << 20)
                 )
                 self._end_silent_jobs()
@@ -196,7 +196,7 @@ class Housekeeping:
         """Hand the owner's settings to all that work by them."""
         context = self._context
         context.config = context.permissions.config = config
-        context.workers.config = context.runs.config = self._notices.config = config
+        context.workers.config = context.transfers.config = self._notices.config = config
 
     def _follow_time(self) -> None:
         """Free what was reserved and not taken; begin when the working hours do."""

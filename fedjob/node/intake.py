@@ -47,7 +47,7 @@ class Intake:
         if known is not None and known.state == State.COMPLETED and not ensured:
             # asked again, maybe after a long time: first see that what the answer refers to is still there
             self._ensured[message.id] = message
-            turn.after.append(lambda: self._context.runs.ensure(known, message.id))
+            turn.after.append(lambda: self._context.transfers.ensure(known, message.id))
             return
         if grant := verdict.grant:
             arrived = replace(arrived, job_name=grant.asked.job_name)

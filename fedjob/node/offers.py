@@ -19,8 +19,8 @@ from fedjob.node.plantexts import examine_plan
 from fedjob.node.policy import Verdict, ask, contact_of
 from fedjob.node.question import MAX_PLAN_BYTES
 from fedjob.node.resources import Judgement, judge
-from fedjob.node.runs import Fetched
 from fedjob.node.settings import NodeConfig
+from fedjob.node.transfers import Fetched
 from fedjob.node.turn import Turn
 from fedjob.node.waiting import Waiting
 
@@ -137,7 +137,7 @@ class Offers:
             waiting.append(message)
             return
         self._asking[plan.sha256] = [message]
-        turn.after.append(lambda: self._context.runs.fetch(plan, MAX_PLAN_BYTES))
+        turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
 
     def take_plan(self, turn: Turn, event: Fetched) -> None:
         """Handle the offers that waited for a plan's text."""

@@ -85,7 +85,7 @@ class Searches:
         """Pack a mock, unless that is being done: a question that is asked again waits for the same answer."""
         if (researcher, dataset.name) not in self._packing:
             self._packing.add((researcher, dataset.name))
-            self._context.runs.later(lambda: self._publish(dataset, researcher))
+            self._context.transfers.later(lambda: self._publish(dataset, researcher))
 
     def _publish(self, dataset: Dataset, researcher: str) -> None:
         context = self._context
@@ -94,7 +94,7 @@ class Searches:
             archive.parent.mkdir(exist_ok=True, mode=0o700)
             pack_data(Path(dataset.mock), archive)
             name = hashlib.sha256(f"{context.node}/{dataset.name}".encode()).hexdigest()[:32]
-            ref = context.runs.repository.put(archive, job=f"mock.{name}", readers=[researcher])
+            ref = context.transfers.repository.put(archive, job=f"mock.{name}", readers=[researcher])
             self._report(Published(researcher, dataset.name, ref))
         except Exception as error:  # a thread's exception would go unheard
             self._report(Published(researcher, dataset.name, None, type(error).__name__))
