@@ -10,12 +10,13 @@ from fedjob.common.gate import parse_address
 from fedjob.common.messages import Body, Message
 from fedjob.common.repository.base import Repository
 from fedjob.common.roster import Roster
+from fedjob.node.config import NodeConfig
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grants import Grants
+from fedjob.node.home import NodeHome
 from fedjob.node.ledger import Ledger
 from fedjob.node.permissions import Permissions
-from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
 from fedjob.node.taskstore import TaskStore

@@ -29,8 +29,10 @@ from fedjob.common.transport.base import Transport
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
 from fedjob.node.committing import encode_replies, encode_states, must_last, put_rows
+from fedjob.node.config import NodeConfig
 from fedjob.node.context import open_context
 from fedjob.node.database import Database
+from fedjob.node.home import NodeHome
 from fedjob.node.hookcalls import HookCalls
 from fedjob.node.housekeeping import LOOK_EVERY_S, Housekeeping, sized
 from fedjob.node.intake import Intake
@@ -38,7 +40,6 @@ from fedjob.node.notices import Notices
 from fedjob.node.offers import Offers
 from fedjob.node.saying import Sayings
 from fedjob.node.searching import Published, Searches
-from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.store import DatabaseStore
 from fedjob.node.transfers import Ensured, Fetched, TransferEvent
 from fedjob.node.turn import Turn

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.lifecycle import State
+from fedjob.node.config import NodeConfig
 from fedjob.node.hooks import build_hooks
 from fedjob.node.hooks.base import NodeEvent, NodeHook, TaskHandle
-from fedjob.node.settings import NodeConfig
 from fedjob.node.task import unpacked_result
 from fedjob.node.taskbook import TaskRow
 

@@ -16,6 +16,7 @@ from fedjob.common.gate import parse_address
 from fedjob.common.messages import Message
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.committing import encode_states
+from fedjob.node.config import NodeConfig
 from fedjob.node.context import NodeContext
 from fedjob.node.hookcalls import HookCalls
 from fedjob.node.hours import is_open_now
@@ -23,7 +24,6 @@ from fedjob.node.intake import Intake
 from fedjob.node.notices import Notices
 from fedjob.node.offers import Offers
 from fedjob.node.saying import Sayings
-from fedjob.node.settings import NodeConfig
 from fedjob.node.task import header_of
 from fedjob.node.tasklog import released, tidy_logs
 from fedjob.node.turn import Turn

@@ -15,8 +15,9 @@ from fedjob.common.orders import WorkOrder
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
 from fedjob.node.brought import Brought
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Dataset
-from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.home import NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.task import inputs_of
 from fedjob.node.taskbook import TaskRow

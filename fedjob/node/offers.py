@@ -14,12 +14,12 @@ from fedjob.common.messages import Answer, Message, Offer
 from fedjob.common.needs import read_need
 from fedjob.common.types import Ref
 from fedjob.node import taskkeeping as keeping
+from fedjob.node.allocation import Judgement, judge
+from fedjob.node.config import NodeConfig
 from fedjob.node.context import NodeContext
 from fedjob.node.plantexts import examine_plan
 from fedjob.node.policy import Verdict, ask, contact_of
 from fedjob.node.question import MAX_PLAN_BYTES
-from fedjob.node.resources import Judgement, judge
-from fedjob.node.settings import NodeConfig
 from fedjob.node.transfers import Fetched
 from fedjob.node.turn import Turn
 from fedjob.node.waiting import Waiting

@@ -12,8 +12,9 @@ from fedjob.common.orders import WorkResult
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
 from fedjob.common.usage import INFERENCES, Usage, capped
+from fedjob.node.config import NodeConfig
+from fedjob.node.home import NodeHome
 from fedjob.node.ledger import read_items
-from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.task import failure, task_of
 from fedjob.node.taskbook import TaskRow

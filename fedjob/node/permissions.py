@@ -11,6 +11,7 @@ from fedjob.common.messages import Message, Offer, Result, Task
 from fedjob.common.protocols.steps import SETUP, Steps
 from fedjob.common.roster import Roster
 from fedjob.common.usage import INFERENCES, usage_of
+from fedjob.node.config import NodeConfig
 from fedjob.node.database import Database
 from fedjob.node.datasets import Dataset, Datasets
 from fedjob.node.grants import Grants
@@ -18,7 +19,6 @@ from fedjob.node.limits import Limits, tighten
 from fedjob.node.policy import Verdict, judge
 from fedjob.node.question import question_of
 from fedjob.node.secrets import Secrets
-from fedjob.node.settings import NodeConfig
 from fedjob.node.task import task_of
 from fedjob.node.taskbook import TaskRow
 from fedjob.node.versions import Versions

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Dataset
 from fedjob.node.grant import Asked, Grant, OnFile, Question, Subject, counted_org, is_about
 from fedjob.node.limits import Limits, tighten
-from fedjob.node.settings import NodeConfig
 
 _REFUSALS = ("revoked", "limits_exceeded", "unknown_researcher")
 

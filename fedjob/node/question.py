@@ -7,10 +7,10 @@ from fedjob.common.messages import Offer, Task
 from fedjob.common.preprocess import canonical, hash_of
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Dataset
 from fedjob.node.grant import Asked, Question, Subject, matches_any
 from fedjob.node.policy import Verdict, ask, not_possible, too_few_rows
-from fedjob.node.settings import NodeConfig
 
 MAX_PLAN_BYTES = 256 * 1024
 

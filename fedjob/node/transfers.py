@@ -24,9 +24,10 @@ from fedjob.common.orders import WorkOrder
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
 from fedjob.node.brought import Brought
+from fedjob.node.config import NodeConfig
+from fedjob.node.home import NodeHome
 from fedjob.node.inputs import Sources, Wanted, order_of
 from fedjob.node.outputs import Destination, Stored, store
-from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.spool import Spool
 from fedjob.node.task import failure, without_places
 from fedjob.node.taskbook import TaskRow

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fedjob import __version__
 from fedjob.common.messages import Message, Pong
+from fedjob.node.capacity import read_labels
+from fedjob.node.config import NodeConfig
 from fedjob.node.hours import is_open_now
-from fedjob.node.resources import read_labels
-from fedjob.node.settings import NodeConfig
 from fedjob.node.taskbook import Book
 from fedjob.node.taskstore import TaskStore
 

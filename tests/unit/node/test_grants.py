@@ -11,6 +11,7 @@ import pytest
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.messages import Offer
 from fedjob.common.types import Ref
+from fedjob.node.config import NodeConfig
 from fedjob.node.database import Database
 from fedjob.node.datasets import Dataset, Datasets, told_within
 from fedjob.node.grant import Asked, Subject
@@ -19,7 +20,6 @@ from fedjob.node.limits import Limits
 from fedjob.node.plantexts import MAX_RECENT, PlanTexts, examine_plan
 from fedjob.node.policy import Verdict, judge
 from fedjob.node.question import question_of
-from fedjob.node.settings import NodeConfig
 from fedjob.node.waiting import MAX_WAITING, Waiting
 
 TEXT = b"class Net:\n    pass\n"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from fedjob.node.config import NodeConfig
 from fedjob.node.grant import Asked, Grant, OnFile, Question, Subject
 from fedjob.node.limits import Limits
 from fedjob.node.policy import Verdict, judge
-from fedjob.node.settings import NodeConfig
 
 SUBJECT = Subject(researcher="ann", key_hex="ab" * 32, plan="0" * 64, entry="Net", dataset="toy")
 QUESTION = Question(protocol="fedavg", plan=SUBJECT.plan, subject=SUBJECT, asked=Asked(job="job-a"))
