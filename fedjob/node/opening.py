@@ -26,9 +26,10 @@ from fedjob.common.identity import Identity
 from fedjob.common.repository import open_repository
 from fedjob.common.roster import Roster
 from fedjob.common.types import Address
+from fedjob.node.config import NodeConfig
 from fedjob.node.daemon import Daemon
 from fedjob.node.database import Database
-from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.home import NodeHome
 
 LOG_BYTES = 5 * 1024 * 1024
 

@@ -18,8 +18,8 @@ from fedjob.common.errors import DecodeError, ObjectMissing, ObjectTooLarge, Spe
 from fedjob.common.identity import Identity
 from fedjob.common.packing import pack_data, unpack_data
 from fedjob.common.repository.parts import ref_of
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.session import Session
 from tests import remote

@@ -14,8 +14,8 @@ from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grant import SHA256_CHARS, Grant
 from fedjob.node.grants import Grants
+from fedjob.node.home import NodeHome
 from fedjob.node.limits import describe_limits
-from fedjob.node.settings import NodeHome
 
 
 @click.command("list")
