@@ -19,7 +19,7 @@ from fedjob.common.choosing import ITEMS_NAME, save_remembered
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import NodeFailure, PreparationError
 from fedjob.common.failing import failed
-from fedjob.common.orders import CHILD_STEP, KEPT_NAME, Emit, WorkOrder, WorkResult
+from fedjob.common.orders import CHILD_STEP, KEPT_NAME, Emit, WorkOrder, WorkResult, child_fields, child_place
 from fedjob.common.plans.randomness import seed_everything
 from fedjob.common.preprocess.learning import LEARN, LEARNED
 from fedjob.common.seeds import seed_for
@@ -220,21 +220,16 @@ def child_order(parent: WorkOrder, wanted: ChildOrder, values: Mapping[str, Any]
     Args:
         values: argument -> encoded value, for those that are other children's values.
     """
-    place = f"{parent.child}/{wanted.number}" if parent.child else str(wanted.number)
-    return replace(
+    order = replace(
         parent,
+        **child_fields(wanted),
         key=f"{parent.key}.{wanted.number}",
         step=CHILD_STEP,
-        protocol="function",
-        config={},
-        entry=wanted.entry,
         values={},
-        params={},
-        model_args={},
-        training_args={**wanted.args, **values},
         state_path="",
-        child=place,
+        child=child_place(parent.child, wanted.number),
     )
+    return replace(order, training_args={**order.training_args, **values})
 
 
 class InlineNursery(Nursery):

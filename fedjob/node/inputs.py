@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from fedjob.common.choosing import Known, save_known
 from fedjob.common.codec import unpack
 from fedjob.common.errors import DecodeError, NodeFailure
 from fedjob.common.messages import Task
-from fedjob.common.orders import WorkOrder
+from fedjob.common.orders import WorkOrder, work_order_of
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
 from fedjob.node.brought import Brought
@@ -78,31 +78,23 @@ def order_of(wanted: Wanted, sources: Sources) -> WorkOrder:
     if plan is None and task.plan is not None:
         plan = sources.repository.get_bytes(task.plan, limit_bytes=task.plan.size_bytes)
     _check_memory(task, sources)
-    params = {name: str(sources.spool.fetch(ref)) for name, ref in task.params.items()}
-    values = {**task.values, **{name: _blob(name, ref, sources) for name, ref in task.blobs.items()}}
-    order = WorkOrder(
+    order = work_order_of(
+        task,
         key=row.key,
         job=row.job,
-        round=row.round,
+        round_=row.round,
         step=row.step,
         node=sources.node,
-        protocol=task.protocol,
-        config=task.config,
         plan_text="" if plan is None else plan.decode(),
-        entry=task.entry,
         dataset=_data(row, task, dataset, sources),
-        values=values,
-        params=params,
-        model_args=task.model_args,
-        training_args={**task.training_args, **(inputs_of(task, sources.spool) if row.parent else {})},
-        seed=task.seed,
+        path_of=sources.spool.fetch,
+        value_of=lambda name, ref: _blob(name, ref, sources),
         state_path=state_path,
         output_path=str(wanted.folder),
-        props=task.props,
-        items=task.items,
-        split=task.split,
-        project=task.project,
-        artifacts={name: str(sources.spool.fetch(ref)) for name, ref in task.artifacts.items()},
+    )
+    order = replace(
+        order,
+        training_args={**task.training_args, **(inputs_of(task, sources.spool) if row.parent else {})},
         child=row.child,
         limits=dict(wanted.limits),
         releases_path=_releases_path(task, dataset, sources),

@@ -11,7 +11,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import work_key
-from fedjob.common.orders import CHILD_STEP
+from fedjob.common.orders import CHILD_STEP, child_fields, child_place
 from fedjob.common.preprocess.learning import LEARNED
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.context import NodeContext
@@ -39,19 +39,14 @@ class Nursing:
         numbers = set(wanted.inputs.values())
         if wanted.number != len(siblings) or wanted.number >= MAX_CHILDREN or not numbers <= siblings.keys():
             raise DecodeError(f"a worker launched child {wanted.number} out of turn")
-        place = f"{parent.child}/{wanted.number}" if parent.child else str(wanted.number)
+        place = child_place(parent.child, wanted.number)
         inputs = {name: siblings[number] for name, number in wanted.inputs.items()}
         parent_task = task_of(parent)
         task = replace(
             parent_task,
-            protocol="function",
-            config={},
-            entry=wanted.entry,
+            **child_fields(wanted),
             values={INPUTS: inputs, **_of_the_data(parent_task.values)},
             blobs=_of_the_data(parent_task.blobs),
-            params={},
-            model_args={},
-            training_args=wanted.args,
             state=None,
             keep_states=None,
         )

@@ -8,7 +8,7 @@ from typing import Any
 from fedjob.common.codec import pack
 from fedjob.common.errors import EncodeError, ObjectTooLarge
 from fedjob.common.messages import MAX_INLINE_BYTES, Result
-from fedjob.common.orders import WorkResult
+from fedjob.common.orders import WorkResult, result_of
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
 from fedjob.common.usage import INFERENCES, Usage, capped
@@ -129,26 +129,11 @@ def _put_values(row: TaskRow, found: WorkResult, to: Destination) -> Ref | None:
 
 def _result(row: TaskRow, found: WorkResult, params: Ref | None, blob: Ref | None, state: str) -> Result:
     usage = _usage_of(found)
-    used = [{"resource": name, "amount": amount} for name, amount in found.used.items()]
-    return Result(
-        of="",
-        key=row.key,
-        ok=found.ok,
-        reason=found.reason,
-        detail=found.detail,
-        value=found.value if blob is None else None,
-        blob=blob,
-        params=params,
-        weight=found.weight,
-        num_examples=found.num_examples,
-        metrics=found.metrics if blob is None else {},
-        timing=found.timing,
-        state=state or None,
-        threads=found.threads,
-        items=found.items,
-        used=capped(used, INFERENCES, usage),
-        usage=None if usage is None else list(usage),
-    )
+    result = result_of(found, params=params, state=state or None)
+    if blob is not None:
+        result = replace(result, value=None, metrics={}, blob=blob)
+    used = capped(result.used, INFERENCES, usage)
+    return replace(result, key=row.key, used=used, usage=None if usage is None else list(usage))
 
 
 def _usage_of(found: WorkResult) -> Usage | None:
