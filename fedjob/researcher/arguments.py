@@ -24,6 +24,7 @@ from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.fedopt import with_optimizer
 from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import ALL, Quorum
+from fedjob.common.ranges import check_count
 from fedjob.common.types import new_job_id
 from fedjob.researcher.checked import (
     checked_guard,
@@ -42,7 +43,7 @@ from fedjob.researcher.operation import Operation, read_args, read_operation
 from fedjob.researcher.preparing import with_known
 from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
-from fedjob.researcher.spec import JobSpec, Part, check_count, checked_rounds, checked_seconds, plain_args
+from fedjob.researcher.spec import JobSpec, Part, checked_rounds, checked_seconds, plain_args
 
 if TYPE_CHECKING:
     from fedjob.researcher.settings import ResearcherConfig

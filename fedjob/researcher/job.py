@@ -23,6 +23,7 @@ from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import Quorum
+from fedjob.common.ranges import check_count
 from fedjob.common.types import new_job_id
 from fedjob.researcher.arguments import (
     LOCAL,
@@ -66,7 +67,7 @@ from fedjob.researcher.selectors.explicit import Explicit
 from fedjob.researcher.sending import copy_artifacts, keep_artifacts
 from fedjob.researcher.session import Session, default_session
 from fedjob.researcher.settings import ResearcherConfig
-from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_plain
+from fedjob.researcher.spec import JobSpec, load_spec, spec_from_plain
 
 if TYPE_CHECKING:
     from fedjob.common.optimizers.base import ServerOptimizer
