@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedjob.common.errors import NodeFailure, PlanError
+from fedjob.common.plans.function import RemoteFunction
 from fedjob.common.values import decode, encode
 
 MAX_CHILDREN = 1000
@@ -121,8 +122,6 @@ class Launcher:
         Raises:
             PlanError: it was not declared, or there are too many.
         """
-        from fedjob.common.plans.function import RemoteFunction
-
         if not isinstance(function, RemoteFunction):
             raise PlanError(f"ctx.launch starts a @fedjob.function, not {function!r:.80}")
         entry = function.function.__name__

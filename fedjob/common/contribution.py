@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedjob.common.metrics import add as add_metrics
+from fedjob.metrics.states import add as add_metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Files that survive a power cut: write, fsync, rename, fsync of the folder.
+"""The files of a home: writes that survive a power cut, and the one lock.
+
+A write is durable by fsync, rename, and fsync of the folder.
 
 Measured: a file written without both fsyncs was unreadable or missing in all of
 140 power cuts; with them, in none of 600.
@@ -7,11 +9,19 @@ Measured: a file written without both fsyncs was unreadable or missing in all of
 from __future__ import annotations
 
 import errno
+import fcntl
+import math
 import os
 import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fedjob.common.errors import NoSpace
+from fedjob.common.errors import NoSpace, RepositoryError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOOK_AGAIN_S = 0.02
 
 
 def fsync_dir(folder: Path) -> None:
@@ -57,7 +67,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         replace_durably(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise NoSpace(f"no space left to write {path}: free some, then run again") from error
         raise
 
@@ -69,3 +79,73 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, target)
         fsync_file(target)
+
+
+@contextmanager
+def no_space_is_an_error(path: Path) -> Generator[None, None, None]:
+    """Turn a full disk and other trouble with `path` into the errors that they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpace(f"no space left to write {path}: free some, then run again") from error
+        raise RepositoryError(f"can't write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def lock(path: Path, *, mode: int = 0o600) -> Generator[None, None, None]:
+    """Hold the lock of a file, made if need be; wait for whoever holds it. A process that dies lets go."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, mode)
+    try:
+        take_lock(descriptor, wait_s=math.inf)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def open_locked(path: Path, *, wait_s: float = 0.0, mode: int = 0o600) -> int | None:
+    """Open a file, made if need be, and take its lock.
+
+    Returns:
+        The descriptor, which holds the lock until it is closed, by a child that inherits it too; None where
+        another process holds the lock.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, mode)
+    if take_lock(descriptor, wait_s=wait_s):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file; none does where there is no file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not take_lock(descriptor, shared=True)
+    finally:
+        os.close(descriptor)
+
+
+def take_lock(descriptor: int, *, wait_s: float = 0.0, shared: bool = False) -> bool:
+    """Take the lock of an open file; return whether it was free within so many seconds.
+
+    Args:
+        wait_s: infinite to wait for whoever holds it.
+        shared: several may hold it so at once, and nobody otherwise.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    if wait_s == math.inf:
+        fcntl.flock(descriptor, kind)
+        return True
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_AGAIN_S)

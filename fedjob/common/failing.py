@@ -10,6 +10,7 @@ from fedjob.common.choosing import ITEMS_NAME, save_remembered
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError, LimitsExceeded, NodeFailure, PlanError, PreparationError
 from fedjob.common.orders import WorkOrder, WorkResult
+from fedjob.common.plans.places import where
 
 
 def failed(order: WorkOrder, error: Exception) -> WorkResult:
@@ -28,19 +29,6 @@ def failed(order: WorkOrder, error: Exception) -> WorkResult:
     if _ran_out_of_memory(error):
         return _failed(order, error, "out_of_memory", f"{where(error)}: a worker may have no more here")
     return _failed(order, error, "exception", where(error))
-
-
-def where(error: BaseException) -> str:
-    """Name the class of an error and the lines inside the plan's own text, and no values."""
-    from fedjob.common.plans.places import PLAN_FILENAME
-
-    lines = [
-        str(frame.lineno)
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(PLAN_FILENAME)
-    ]
-    place = f" at plan line {', '.join(lines)}" if lines else ""
-    return f"{type(error).__name__}{place}"
 
 
 def _our_words(error: PlanError) -> str:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError, EncodeError
 from fedjob.common.identity import SIGNATURE_BYTES, Identity, verify
-from fedjob.common.messages import MAX_FRAME_BYTES, VERSION
+from fedjob.common.messages import VERSION
+from fedjob.common.types import MAX_FRAME_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,26 +8,15 @@ would be an oracle, or an amplifier.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from fedjob.common.codec import unpack
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.frame import decode_frame
-from fedjob.common.messages import (
-    MAX_FRAME_BYTES,
-    Answer,
-    Body,
-    End,
-    Event,
-    Message,
-    Offer,
-    Result,
-    Task,
-    decode_payload,
-)
+from fedjob.common.messages import Answer, Body, End, Event, Message, Offer, Result, Task, decode_payload
 from fedjob.common.roster import Role, Roster
-from fedjob.common.types import Address, check_party
+from fedjob.common.token_bucket import TokenBucket
+from fedjob.common.types import MAX_FRAME_BYTES, Address, check_party
 
 CLOCK_TOLERANCE_S = 300.0
 MAX_TTL_S = 7 * 24 * 3600.0
@@ -58,12 +47,6 @@ class Dropped(FedjobError):
         self.cause = cause
 
 
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    at: float
-
-
 class Gate:
     """The checks at one address of one federation.
 
@@ -76,7 +59,7 @@ class Gate:
         self._address = str(address)
         self._peer_role = "node" if role == "researcher" else "researcher"
         self._roster = roster
-        self._buckets: dict[tuple[str, str], _Bucket] = {}
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
 
     def open(self, topic_sender: str, data: bytes, *, now: float, wall: float) -> Message:
         """Return the message in a frame.
@@ -149,13 +132,8 @@ class Gate:
         if bucket is None:
             if len(self._buckets) >= _MAX_BUCKETS:  # only known parties get here
                 self._buckets.clear()
-            bucket = self._buckets[sender, kind] = _Bucket(burst, now)
-        bucket.tokens = min(burst, bucket.tokens + (now - bucket.at) * rate)
-        bucket.at = now
-        if bucket.tokens < 1.0:
-            return False
-        bucket.tokens -= 1.0
-        return True
+            bucket = self._buckets[sender, kind] = TokenBucket(rate, burst, burst, now)
+        return bucket.take(now)
 
 
 def is_reliable(body: Body) -> bool:

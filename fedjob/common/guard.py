@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedjob.common.errors import FedjobError
-from fedjob.common.metrics import add, num_examples, value
 from fedjob.common.params import FileParams, Schema
 from fedjob.common.ranges import check_positive
 from fedjob.common.values import decode
+from fedjob.metrics.states import add, num_examples, value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import EncodeError, MessageError
 from fedjob.common.items import Items
-from fedjob.common.types import Ref
+from fedjob.common.types import MAX_FRAME_BYTES, Ref
 
 VERSION = 1
-MAX_FRAME_BYTES = 64 * 1024
 MAX_INLINE_BYTES = 32 * 1024
 
 
@@ -258,7 +257,7 @@ class Result:
         blob: ref of a msgpack map `{value, metrics}`, where these are too large for the message.
         params: ref of a safetensors file.
         weight: of the contribution in a weighted mean, usually `num_examples`.
-        metrics: `{phase: {name: state}}`, states that add (`common/metrics.py`).
+        metrics: `{phase: {name: state}}`, states that add (`metrics/states.py`).
         timing: seconds by stage: queued, setup, train, validate, total.
         state: id of the node state that this work proposes.
         threads: torch threads that computed it.

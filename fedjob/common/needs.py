@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.common.ranges import is_number
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -40,7 +41,7 @@ def read_need(resources: Mapping[str, Any]) -> Need:
             raise SpecError(f"resources: there is no {str(name)[:40]!r}. Known: {', '.join(KNOWN)}")
     cpus, gpus = resources.get("cpus", 0), resources.get("gpus", 0)
     labels, pool = resources.get("labels", ()), resources.get("pool", "")
-    if not _is_number(cpus) or cpus < 0:
+    if not is_number(cpus) or cpus < 0:
         raise SpecError(f"resources: cpus is a number of 0 or more, found {cpus!r}")
     if not isinstance(gpus, int) or isinstance(gpus, bool) or gpus < 0:
         raise SpecError(f"resources: gpus is a whole number of 0 or more, found {gpus!r}")
@@ -72,7 +73,3 @@ def read_bytes(amount: int | float | str) -> int:
     if not 0 <= value < 2**63:
         raise SpecError(f"memory is 0 or more bytes, found {text[:40]!r}")
     return int(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

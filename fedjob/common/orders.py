@@ -1,12 +1,18 @@
-"""What a worker is told to compute, and what it tells of it: plain data and paths."""
+"""The order that a worker computes by and the result that it gives, as plain data and paths.
+
+Also the ways from a task to its order and from a result to what a node answers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedjob.common.children import ChildOrder
 from fedjob.common.items import Items
+from fedjob.common.messages import Result, Task
+from fedjob.common.types import Ref
 
 CHILD_STEP = "child"
 KEPT_NAME = "kept"
@@ -109,3 +115,100 @@ class WorkResult:
     report: str = ""
     used: dict[str, int] = field(default_factory=dict)
     overrun: int = 0
+
+
+def work_order_of(
+    task: Task,
+    *,
+    key: str,
+    job: str,
+    round_: int,
+    step: str,
+    node: str,
+    plan_text: str,
+    dataset: Mapping[str, Any],
+    path_of: Callable[[Ref], object],
+    value_of: Callable[[str, Ref], Any],
+    state_path: str,
+    output_path: str,
+) -> WorkOrder:
+    """Return the order for the work that a task asks of a node.
+
+    Args:
+        dataset: what the data are opened by; empty for work without data.
+        path_of: returns the file of an object that the task names.
+        value_of: returns a named value that was too large for the message.
+    """
+    params = {name: str(path_of(ref)) for name, ref in task.params.items()}
+    large = {name: value_of(name, ref) for name, ref in task.blobs.items()}
+    return WorkOrder(
+        key=key,
+        job=job,
+        round=round_,
+        step=step,
+        node=node,
+        protocol=task.protocol,
+        config=task.config,
+        plan_text=plan_text,
+        entry=task.entry,
+        dataset=dict(dataset),
+        values={**task.values, **large},
+        params=params,
+        model_args=task.model_args,
+        training_args=task.training_args,
+        seed=task.seed,
+        state_path=state_path,
+        output_path=output_path,
+        props=task.props,
+        items=task.items,
+        split=task.split,
+        project=task.project,
+        artifacts={name: str(path_of(ref)) for name, ref in task.artifacts.items()},
+    )
+
+
+def child_place(parent: str, number: int) -> str:
+    """Return the place of a child task among all of a task of the job's own: `0`, or `0/2`.
+
+    Args:
+        parent: the place of its parent; empty for a task of the job's own.
+    """
+    return f"{parent}/{number}" if parent else str(number)
+
+
+def child_fields(wanted: ChildOrder) -> dict[str, Any]:
+    """Return what a child has of its own in a task or an order, where all else is its parent's."""
+    return {
+        "protocol": "function",
+        "config": {},
+        "entry": wanted.entry,
+        "params": {},
+        "model_args": {},
+        "training_args": wanted.args,
+    }
+
+
+def result_of(done: WorkResult, *, params: Ref | None, state: str | None) -> Result:
+    """Return what a node answers of work that is done; `of`, the message that it answers, is still empty.
+
+    Args:
+        params: where its parameters are.
+        state: id of the node state that it leaves.
+    """
+    return Result(
+        of="",
+        key=done.key,
+        ok=done.ok,
+        reason=done.reason,
+        detail=done.detail,
+        value=done.value,
+        params=params,
+        weight=done.weight,
+        num_examples=done.num_examples,
+        metrics=done.metrics,
+        timing=done.timing,
+        state=state,
+        threads=done.threads,
+        items=done.items,
+        used=[{"resource": name, "amount": amount} for name, amount in done.used.items()],
+    )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -116,6 +117,31 @@ def unpack_data(archive_path: Path, folder: Path, *, limit_bytes: int) -> Path:
         path.chmod(0o500 if path.is_dir() else 0o400)
     folder.chmod(0o500)
     return folder / tops
+
+
+def unpacked_once(folder: Path, fetch: Callable[[Path], object], *, limit_bytes: int) -> Path:
+    """Return the path of the file or folder in a read-only folder, which an archive is unpacked into if need be.
+
+    Args:
+        folder: there whole or not at all.
+        fetch: writes the archive to the path that it is given.
+
+    Raises:
+        DecodeError, ObjectTooLarge: see `unpack_data`; and what `fetch` raises.
+    """
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        archive = folder.with_name(f"{folder.name}.zip")
+        begun = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
+        try:
+            fetch(archive)
+            unpack_data(archive, begun, limit_bytes=limit_bytes)
+        finally:
+            archive.unlink(missing_ok=True)
+        begun.chmod(0o700)  # a folder that may not be written to can't be renamed
+        begun.rename(folder)
+        folder.chmod(0o500)
+    return next(folder.iterdir())
 
 
 def remove_data(folder: Path) -> None:

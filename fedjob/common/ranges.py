@@ -1,4 +1,4 @@
-"""Ranges that hyper-parameters must lie in."""
+"""The checks of plain values: ranges that numbers must lie in, and choices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_positive(what: str, value: Any) -> None:
     Raises:
         SpecError: it is none.
     """
-    if not _is_number(value) or not value > 0:
+    if not is_number(value) or not value > 0:
         raise SpecError(f"{what} is a number above 0, not {value!r}")
 
 
@@ -24,7 +24,7 @@ def check_not_negative(what: str, value: Any) -> None:
     Raises:
         SpecError: it is none.
     """
-    if not _is_number(value) or not value >= 0:
+    if not is_number(value) or not value >= 0:
         raise SpecError(f"{what} is a number of 0 or more, not {value!r}")
 
 
@@ -34,7 +34,7 @@ def check_decay(what: str, value: Any) -> None:
     Raises:
         SpecError: it is none.
     """
-    if not _is_number(value) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise SpecError(f"{what} is a number from 0 to below 1, not {value!r}")
 
 
@@ -44,18 +44,19 @@ def check_share(what: str, value: Any) -> None:
     Raises:
         SpecError: it is none.
     """
-    if not _is_number(value) or not 0 < value <= 1:
+    if not is_number(value) or not 0 < value <= 1:
         raise SpecError(f"{what} is a number above 0 and at most 1, not {value!r}")
 
 
-def check_count(what: str, value: Any, least: int = 1) -> None:
-    """Check a whole number of at least `least`.
+def check_count(what: str, value: Any, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least `least`.
 
     Raises:
         SpecError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SpecError(f"{what} is a whole number of {least} or more, not {value!r}")
+    return value
 
 
 def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -68,5 +69,6 @@ def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
         raise SpecError(f"{what} is {' or '.join(repr(choice) for choice in choices)}, not {value!r}")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -13,6 +13,9 @@ _PARTY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
+MAX_FRAME_BYTES = 64 * 1024
+"""Of one message on its way, signature and envelope included."""
+
 ENDLESS = 2**31 - 1
 """Rounds of a job that goes on until it is ended."""
 

@@ -7,7 +7,6 @@ jobs call `perform` in their own process and get the same bytes.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.children import ChildOrder, ChildOutcome, Launcher, Nursery
 from fedjob.common.choosing import ITEMS_NAME, save_remembered
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError, NodeFailure, PlanError, PreparationError
-from fedjob.common.failing import failed, where
-from fedjob.common.measured import naming
-from fedjob.common.orders import CHILD_STEP, KEPT_NAME, Emit, WorkOrder, WorkResult
+from fedjob.common.errors import NodeFailure, PreparationError
+from fedjob.common.failing import failed
+from fedjob.common.orders import CHILD_STEP, KEPT_NAME, Emit, WorkOrder, WorkResult, child_fields, child_place
+from fedjob.common.plans.randomness import seed_everything
 from fedjob.common.preprocess.learning import LEARN, LEARNED
 from fedjob.common.seeds import seed_for
+from fedjob.metrics.event import naming
 
 if TYPE_CHECKING:
     from fedjob.common.analytics.releasebook import ReleaseBook
@@ -149,11 +149,11 @@ class Workbench:
         """
         from fedjob.common.batches import streams
         from fedjob.common.choosing import Known, chosen_data, load_known
-        from fedjob.common.plans.base import Context
+        from fedjob.common.loader import open_dataset
+        from fedjob.common.plans.compilation import make_plan
+        from fedjob.common.plans.context import Context
         from fedjob.common.plans.pipeline import Pipeline
-        from fedjob.common.plans.source import make_plan
         from fedjob.common.plans.step import StepContext
-        from fedjob.common.readers import open_dataset
 
         made_of: tuple[Any, ...] = (
             *(order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node),
@@ -220,21 +220,16 @@ def child_order(parent: WorkOrder, wanted: ChildOrder, values: Mapping[str, Any]
     Args:
         values: argument -> encoded value, for those that are other children's values.
     """
-    place = f"{parent.child}/{wanted.number}" if parent.child else str(wanted.number)
-    return replace(
+    order = replace(
         parent,
+        **child_fields(wanted),
         key=f"{parent.key}.{wanted.number}",
         step=CHILD_STEP,
-        protocol="function",
-        config={},
-        entry=wanted.entry,
         values={},
-        params={},
-        model_args={},
-        training_args={**wanted.args, **values},
         state_path="",
-        child=place,
+        child=child_place(parent.child, wanted.number),
     )
+    return replace(order, training_args={**order.training_args, **values})
 
 
 class InlineNursery(Nursery):
@@ -266,50 +261,6 @@ def outcome_of(number: int, done: WorkResult) -> ChildOutcome:
     return ChildOutcome(
         number=number, ok=done.ok, value=done.value, reason=done.reason, detail=done.message or done.detail
     )
-
-
-def built_plan(
-    plan_text: str, entry: str, model_args: dict[str, Any], training_args: dict[str, Any], seed: int
-) -> Any:
-    """Build a plan on the researcher's side: the first parameters depend on the job's seed alone.
-
-    Returns:
-        None for a job without a plan.
-
-    Raises:
-        PlanError: what the plan's own methods raise is chained.
-    """
-    from fedjob.common.plans.base import Context
-    from fedjob.common.plans.source import make_plan
-    from fedjob.common.schedules import at_round
-
-    if not plan_text:
-        return None
-    plan = make_plan(plan_text, entry)
-    plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed)
-    seed_everything(seed_for(seed, 0, "", "init"))
-    try:
-        plan.build(model_args, at_round(training_args, 1))
-    except FedjobError:
-        raise
-    except Exception as error:
-        raise PlanError(
-            f"plan {entry} can't be built with model_args={model_args!r}: {type(error).__name__}: {error} "
-            f"({where(error)})",
-            name=entry,
-        ) from error
-    return plan
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, numpy's and torch's global generators, which user code draws from."""
-    import numpy
-
-    from fedjob.common.plans.randomness import seed_torch
-
-    random.seed(seed)
-    numpy.random.seed(seed % 2**32)
-    seed_torch(seed)
 
 
 def _save_items(worked: Any, output: Path) -> str:

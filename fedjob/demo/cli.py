@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedjob.common.durable import open_locked
 from fedjob.common.errors import ConfigError
 from fedjob.demo.processes import Commands
 
@@ -297,14 +297,9 @@ def _fresh(home: Path) -> int:
     if home.exists() and any(home.iterdir()) and not mark.exists():
         raise ConfigError(f"{home} is not empty and not an earlier demo's: give another folder with --home")
     home.mkdir(parents=True, exist_ok=True)
-    lock = os.open(mark, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ConfigError(
-            f"another demo runs in {home}: end it, or give another folder with --home"
-        ) from None
+    lock = open_locked(mark)
+    if lock is None:
+        raise ConfigError(f"another demo runs in {home}: end it, or give another folder with --home")
     for path in home.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

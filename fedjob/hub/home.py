@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedjob.common.durable import write_atomic
+from fedjob.common.durable import is_locked, open_locked, write_atomic
 from fedjob.common.errors import ConfigError
 
 
@@ -51,14 +50,11 @@ class HubHome:
         Raises:
             ConfigError: another hub runs here.
         """
-        descriptor = os.open(self.folder / "hub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+        descriptor = open_locked(self.folder / "hub.lock")
+        if descriptor is None:
             raise ConfigError(
                 f"a hub runs in {self.folder} already: see `fedjob hub status`, or use another --home"
-            ) from None
+            )
         self._lock = descriptor
 
     def unlock(self) -> None:
@@ -74,17 +70,8 @@ class HubHome:
 
     def running(self) -> Running | None:
         """Return where the hub of this home is; None if none runs."""
-        try:
-            descriptor = os.open(self.folder / "hub.lock", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return None  # nobody holds it: what running.json says is about one that was killed
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(descriptor)
+        if not is_locked(self.folder / "hub.lock"):
+            return None  # what running.json says is about one that was killed
         try:
             return Running(**json.loads(self._running.read_bytes()))
         except (OSError, ValueError, TypeError):

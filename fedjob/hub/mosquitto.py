@@ -9,9 +9,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.hub.service import TlsFiles
 
-MAX_FRAME_BYTES = 64 << 10
 MESSAGE_SIZE_LIMIT = MAX_FRAME_BYTES + 1024
 MAX_QUEUED_BYTES = 64 << 20
 

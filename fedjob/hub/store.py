@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.blocks import write_at
-from fedjob.common.durable import fsync_dir
+from fedjob.common.durable import fsync_dir, no_space_is_an_error
 from fedjob.common.errors import NoSpace, NotPermitted, ObjectCorrupt, ObjectMissing, ObjectTooLarge
 from fedjob.common.repository.base import WATCH
-from fedjob.common.repository.landing import no_space_is_an_error
 from fedjob.hub.ledger import Ledger
 from fedjob.hub.limits import Limits
 

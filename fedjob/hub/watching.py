@@ -19,9 +19,8 @@ from starlette.types import ASGIApp
 
 from fedjob.common.errors import DecodeError, NotPermitted, ObjectMissing
 from fedjob.common.frame import decode_frame
-from fedjob.common.messages import MAX_FRAME_BYTES
 from fedjob.common.repository.base import check_job, watch_job
-from fedjob.common.types import check_party
+from fedjob.common.types import MAX_FRAME_BYTES, check_party
 from fedjob.hub.bodies import chunks
 from fedjob.hub.ledger import Ledger
 from fedjob.hub.limits import Limits

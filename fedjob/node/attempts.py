@@ -15,22 +15,19 @@ from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event
 from fedjob.common.orders import WorkOrder
 from fedjob.common.protocols.inference import LEFT
+from fedjob.common.token_bucket import TokenBucket
 from fedjob.node import taskkeeping as keeping
+from fedjob.node.context import NodeContext
 from fedjob.node.families import root_of
 from fedjob.node.grant import matches_any
 from fedjob.node.hookcalls import HookCalls
+from fedjob.node.inputs import Wanted
 from fedjob.node.nursing import Nursing
-from fedjob.node.parts import Parts, Turn, header_of, objects_of, task_of
-from fedjob.node.runs import (
-    RETRY_AFTER_S,
-    Prepared,
-    Stored,
-    Unprepared,
-    Unstored,
-    Wanted,
-    packed_result,
-)
+from fedjob.node.outputs import Stored
+from fedjob.node.task import header_of, objects_of, packed_result, task_of
 from fedjob.node.tasklog import Forwarding, add_trace, close_log
+from fedjob.node.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
+from fedjob.node.turn import Turn
 from fedjob.node.worker import Asked, Awaited, Began, Emitted, Returned, WorkerDied, WorkerGone
 
 START_WITHIN_S = 300.0
@@ -72,6 +69,7 @@ class Attempt:
         gpus: the devices that its job holds.
         log: what of its output goes to the researcher.
         children: number -> key, of what it launched.
+        events: lets them pass; a worker's own limit is not relied on.
     """
 
     number: int
@@ -84,18 +82,9 @@ class Attempt:
     children: dict[int, str] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    tokens: float = EVENTS_PER_S
-    filled: float = field(default_factory=time.monotonic)
-
-    def lets_through(self) -> bool:
-        """Whether one more event may be passed on: a worker's own limit is not relied on."""
-        now = time.monotonic()
-        self.tokens = min(2 * EVENTS_PER_S, self.tokens + (now - self.filled) * EVENTS_PER_S)
-        self.filled = now
-        if self.tokens < 1.0:
-            return False
-        self.tokens -= 1.0
-        return True
+    events: TokenBucket = field(
+        default_factory=lambda: TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, EVENTS_PER_S, time.monotonic())
+    )
 
 
 class Attempts:
@@ -106,8 +95,8 @@ class Attempts:
         hooks: are told what tasks say.
     """
 
-    def __init__(self, parts: Parts, report: Callable[[Stage], None], hooks: HookCalls) -> None:
-        self._parts = parts
+    def __init__(self, context: NodeContext, report: Callable[[Stage], None], hooks: HookCalls) -> None:
+        self._context = context
         self._report = report
         self._hooks = hooks
         self._attempts: dict[str, Attempt] = {}
@@ -118,7 +107,7 @@ class Attempts:
         self.wants: dict[str, set[str]] = {}
         """By key of a task: the objects that have to stay in the spool."""
         self.arrived: dict[str, float] = {}
-        self._nursing = Nursing(parts)
+        self._nursing = Nursing(context)
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -127,7 +116,7 @@ class Attempts:
         """Note what the tasks of the last daemon need."""
         for key, row in book.tasks.items():
             self.wants[key] = objects_of(task_of(row))
-        self._parts.runs.brought.recover({row.job for row in book.tasks.values()})
+        self._context.transfers.brought.recover({row.job for row in book.tasks.values()})
 
     def next_due(self) -> float | None:
         """Return when something has to be ended or tried again."""
@@ -158,45 +147,45 @@ class Attempts:
                     self.wants.pop(key, None)
                     self.arrived.pop(key, None)
                 case keeping.EndJob(job=job):
-                    self._parts.workers.end_job(job)
-                    self._parts.runs.end_job(job)
+                    self._context.workers.end_job(job)
+                    self._context.transfers.end_job(job)
         if released:
             wanted = set().union(*self.wants.values())
-            self._parts.runs.later(lambda: self._parts.spool.tidy(released, wanted))
-            self._parts.point("released")
+            self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
+            self._context.point("released")
 
     def _start(self, row: keeping.TaskRow, root: keeping.TaskRow, gpus: tuple[int, ...]) -> None:
         """Begin to compute a task, or bring home what was computed before a kill."""
-        parts, key = self._parts, row.key
+        context, permissions, key = self._context, self._context.permissions, row.key
         self._number += 1
         attempt = self._attempts[key] = Attempt(self._number, gpus=gpus)
         attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
-        if parts.spool.has_result(key):
+        if context.spool.has_result(key):
             self._store(row, attempt)
             return
         task = task_of(row)
-        dataset = parts.datasets.find(task.dataset) if task.dataset else None
+        dataset = context.datasets.find(task.dataset) if task.dataset else None
         if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
-        if refusal := parts.may_start(row, root) or parts.used_up(row):
+        if refusal := permissions.may_start(row, root) or permissions.used_up(row):
             self._report(Unprepared(key, attempt.number, *refusal))
             return
-        rule = parts.config.logs_mock if task.use == "mock" else parts.config.logs_private
-        attempt.log = Forwarding(parts.home, key, parts.limits_of(row).logs or rule)
-        parts.workers.warm_up()
-        attempt.folder = parts.spool.begin(key)
-        attempt.limit_s = min(task.limit_s or parts.config.task_limit_s, parts.config.task_limit_s)
+        rule = context.config.logs_mock if task.use == "mock" else context.config.logs_private
+        attempt.log = Forwarding(context.home, key, permissions.limits_of(row).logs or rule)
+        context.workers.warm_up()
+        attempt.folder = context.spool.begin(key)
+        attempt.limit_s = min(task.limit_s or context.config.task_limit_s, context.config.task_limit_s)
         attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
-        text = None if task.plan is None else parts.text_of(task.plan.sha256)
+        text = None if task.plan is None else context.grants.texts.of(task.plan.sha256)
         limits: dict[str, Any] = {
-            **parts.limits_of(row).to_plain(),
-            "own": matches_any(parts.config.own_of, row.researcher),
+            **permissions.limits_of(row).to_plain(),
+            "own": matches_any(context.config.own_of, row.researcher),
         }
-        if (left := parts.inferences_left(row)) is not None:
+        if (left := permissions.inferences_left(row)) is not None:
             limits[LEFT] = left
-        known = parts.ledger.known(task) if task.items.uses_ledger else None
-        parts.runs.prepare(
+        known = context.ledger.known(task) if task.items.uses_ledger else None
+        context.transfers.prepare(
             Wanted(
                 row=row,
                 run=attempt.number,
@@ -208,7 +197,7 @@ class Attempts:
                 known=known,
             )
         )
-        parts.point("started")
+        context.point("started")
 
     # --- stages ------------------------------------------------------------------------------
 
@@ -225,11 +214,11 @@ class Attempts:
             case Emitted():
                 if event.type not in OWN_EVENTS:
                     turn.after.append(lambda: self._hooks.event(row, event.type, event.data))
-                    if attempt.lets_through():
+                    if attempt.events.take(time.monotonic()):
                         self._pass_on(turn, row, event)
             case Prepared(order=order):
                 text = order.plan_text.encode()
-                self._parts.keep_text(hashlib.sha256(text).hexdigest(), text)
+                self._context.grants.texts.remember(hashlib.sha256(text).hexdigest(), text)
                 turn.after.append(lambda: self._work(attempt, order, row))
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end(key, attempt))
@@ -238,7 +227,7 @@ class Attempts:
                 attempt.ends_at = time.monotonic() + attempt.limit_s
                 turn.step(keeping.Began(key, pid))
             case Returned():
-                self._parts.point("returned")
+                self._context.point("returned")
                 attempt.ends_at = None
                 turn.after.append(lambda: self._store(row, attempt))
             case Asked(order=wanted):
@@ -261,7 +250,7 @@ class Attempts:
     def _pass_on(self, turn: Turn, row: keeping.TaskRow, emitted: Emitted) -> None:
         event = Event(type=emitted.type, data=emitted.data)
         turn.outgoing.append(
-            self._parts.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
+            self._context.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
         )
 
     def tell_logs(self, turn: Turn) -> None:
@@ -279,45 +268,46 @@ class Attempts:
             return
         said = list(attempt.log.events(final=final))
         if final and attempt.log.withholds():
-            said.append({"withheld": True, "contact": self._parts.config.contact})
+            said.append({"withheld": True, "contact": self._context.config.contact})
         if final:
             attempt.log = None
         to = parse_address(row.reply_to)
         for data in said:
             event = Event(type="log", data=data)
-            turn.outgoing.append(self._parts.endpoint.prepare(to, event, **header_of(row)))
+            turn.outgoing.append(self._context.endpoint.prepare(to, event, **header_of(row)))
 
     def _work(self, attempt: Attempt, order: WorkOrder, row: keeping.TaskRow) -> None:
         if self._attempts.get(order.key) is attempt:
-            order = replace(order, secrets=self._parts.secrets_of(row))
+            order = replace(order, secrets=self._context.permissions.secrets_of(row))
             attempt.timing["fetch"] = time.monotonic() - attempt.started
             try:
-                self._parts.workers.run(order, attempt.number, gpus=attempt.gpus, resources=row.resources)
+                self._context.workers.run(order, attempt.number, gpus=attempt.gpus, resources=row.resources)
             except Exception as error:  # a launcher is somebody else's code
                 log.exception("a worker could not be started")
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
 
     def _store(self, row: keeping.TaskRow, attempt: Attempt) -> None:
-        folder = None if self._parts.spool.has_result(row.key) else attempt.folder
-        min_rows = self._parts.limits_of(row).min_rows
-        self._parts.runs.store(row, attempt.number, folder, min_rows=min_rows)
+        folder = None if self._context.spool.has_result(row.key) else attempt.folder
+        min_rows = self._context.permissions.limits_of(row).min_rows
+        self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
 
     def _finish(self, turn: Turn, row: keeping.TaskRow, stored: Stored, attempt: Attempt) -> None:
-        result = self._parts.charge(turn, row, stored.result)
-        result = replace(result, timing={**result.timing, **attempt.timing})
+        charge = self._context.permissions.charge(row, stored.result, turn.predicted)
+        turn.charge(charge)
+        result = replace(charge.result, timing={**charge.result.timing, **attempt.timing})
         if stored.trace or stored.message:
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
             log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])
-            add_trace(self._parts.home, row.key, stored.trace or stored.message)
+            add_trace(self._context.home, row.key, stored.trace or stored.message)
         if stored.report:
-            add_trace(self._parts.home, row.key, stored.report)
+            add_trace(self._context.home, row.key, stored.report)
         self._tell_log(turn, row, attempt, final=True)
-        self._parts.runs.later(lambda: close_log(self._parts.home, row.key))
+        self._context.transfers.later(lambda: close_log(self._context.home, row.key))
         if result.ok and stored.state:
-            turn.rows.append(lambda: self._parts.tasks.add_state(row.job, stored.state, row.round))
+            turn.rows.append(lambda: self._context.tasks.add_state(row.job, stored.state, row.round))
         if (result.ok or result.used) and stored.items is not None:
             items = stored.items
-            turn.rows.append(lambda: self._parts.ledger.note(task_of(row), items))
+            turn.rows.append(lambda: self._context.ledger.note(task_of(row), items))
         if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
             turn.after.append(lambda: self._release(row.key))
         packed = packed_result(result)
@@ -367,10 +357,10 @@ class Attempts:
         is_killed = False
         if self._attempts.get(key) is found:
             del self._attempts[key]
-            is_killed = self._parts.workers.kill(key)
+            is_killed = self._context.workers.kill(key)
         folder = found.folder
         if folder is not None:
-            self._parts.runs.later(lambda: self._parts.spool.discard(folder))
+            self._context.transfers.later(lambda: self._context.spool.discard(folder))
         return is_killed
 
     def _forget(self, key: str, attempt: Attempt) -> None:
@@ -378,4 +368,4 @@ class Attempts:
             del self._attempts[key]
 
     def _release(self, key: str) -> None:
-        self._parts.runs.release(key)
+        self._context.transfers.release(key)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import ObjectTooLarge
-from fedjob.common.packing import remove_data, unpack_data
+from fedjob.common.packing import remove_data, unpacked_once
 from fedjob.common.readers import fitting_reader
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
@@ -39,21 +40,13 @@ class Brought:
                 f"the data that were brought have {ref.size_bytes} bytes; this node allows {limit_bytes}"
             )
         home = self._folder / job
-        unpacked = home / ref.sha256
         with self._lock_of(job):
-            if not unpacked.exists():
-                home.mkdir(parents=True, exist_ok=True, mode=0o700)
-                archive, begun = home / f"{ref.sha256}.zip", home / f".{ref.sha256}"
-                remove_data(begun)
-                try:
-                    self._repository.get(ref, archive)
-                    unpack_data(archive, begun, limit_bytes=limit_bytes)
-                finally:
-                    archive.unlink(missing_ok=True)
-                begun.chmod(0o700)  # a folder that may not be written to can't be renamed
-                begun.rename(unpacked)
-                unpacked.chmod(0o500)
-        path = next(unpacked.iterdir())
+            for begun in home.glob(f".{ref.sha256}.*"):
+                if begun.is_dir():  # by a daemon that was killed meanwhile
+                    remove_data(begun)
+            path = unpacked_once(
+                home / ref.sha256, partial(self._repository.get, ref), limit_bytes=limit_bytes
+            )
         return {
             "name": path.name,
             "path": str(path),

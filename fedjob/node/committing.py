@@ -11,8 +11,7 @@ from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event
 from fedjob.common.outbox import Outgoing
 from fedjob.node import taskkeeping as keeping
-from fedjob.node.parts import header_of
-from fedjob.node.runs import refused, unpacked_result
+from fedjob.node.task import header_of, refused, unpacked_result
 from fedjob.node.taskstore import TaskStore
 
 

@@ -14,17 +14,12 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
-from fedjob import __version__
 from fedjob.common import messages as wire
-from fedjob.common.codec import pack
 from fedjob.common.endpoint import Endpoint, seen_entries
-from fedjob.common.errors import FedjobError
-from fedjob.common.gate import parse_address
 from fedjob.common.identity import Identity
 from fedjob.common.lifecycle import PENDING, State
 from fedjob.common.messages import Message
@@ -34,35 +29,26 @@ from fedjob.common.transport.base import Transport
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
 from fedjob.node.committing import encode_replies, encode_states, must_last, put_rows
+from fedjob.node.config import NodeConfig
+from fedjob.node.context import open_context
 from fedjob.node.database import Database
+from fedjob.node.home import NodeHome
 from fedjob.node.hookcalls import HookCalls
-from fedjob.node.hours import is_open_now
+from fedjob.node.housekeeping import LOOK_EVERY_S, Housekeeping, sized
 from fedjob.node.intake import Intake
 from fedjob.node.notices import Notices
 from fedjob.node.offers import Offers
-from fedjob.node.parts import Parts, Turn, header_of
-from fedjob.node.resources import read_labels
-from fedjob.node.runs import Ensured, Fetched, RunEvent, Runs
 from fedjob.node.saying import Sayings
 from fedjob.node.searching import Published, Searches
-from fedjob.node.settings import NodeConfig, NodeHome
-from fedjob.node.spool import Spool
 from fedjob.node.store import DatabaseStore
-from fedjob.node.tasklog import released, tidy_logs
+from fedjob.node.transfers import Ensured, Fetched, TransferEvent
+from fedjob.node.turn import Turn
 from fedjob.node.verifying import Checked, Verifying, without_proof
 from fedjob.node.vigil import Vigil
-from fedjob.node.vitals import vitals
-from fedjob.node.worker import WorkerEvent, Workers
+from fedjob.node.vitals import pong
+from fedjob.node.worker import WorkerEvent
 
-LEASE_EVERY_S = 10.0
-LOOK_EVERY_S = 0.5
-TIDY_EVERY_S = 5.0
-FACTS_EVERY_S = 1.0
-MAX_TOLD_JOBS = 500
-SILENT_JOB_S = 30 * 24 * 3600.0
-"""After which the tasks and node states of a job that nobody ended are removed."""
-
-Report = WorkerEvent | RunEvent | Published | Checked | keeping.ReplyReceipted | keeping.ReplyGivenUp
+Report = WorkerEvent | TransferEvent | Published | Checked | keeping.ReplyReceipted | keeping.ReplyGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +77,43 @@ class Daemon:
         crash_at: Callable[[str], None] | None = None,
     ) -> None:
         home.create()
-        self._reload = reload
         self._database = Database(home.database)
         self._store = DatabaseStore(self._database)
-        self._endpoint = Endpoint(
+        self._endpoint = self._open_endpoint(identity, federation, roster, transport)
+        self._context = open_context(
+            home=home,
+            config=config,
+            node=identity.party,
+            roster=roster,
+            repository=repository,
+            database=self._database,
+            store=self._store,
+            endpoint=self._endpoint,
+            report=self._report,
+            point=crash_at or (lambda name: None),
+        )
+        self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
+        self._attempts = Attempts(self._context, self._report, self._hooks)
+        self._offers = Offers(self._context)
+        self._searches = Searches(self._context, self._report)
+        self._intake = Intake(self._context, self._attempts)
+        self._verifying = Verifying(config, roster, self._context.transfers.later, self._report)
+        self._notices = Notices(identity.party, config, self._count)
+        self._book = keeping.Book()
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._taken: list[Report] = []
+        self._backlog: list[Message] = []
+        self._lazy: list[keeping.Command] = []
+        self._vigil = Vigil()
+        self._sayings = Sayings()
+        self._housekeeping = self._open_housekeeping(reload)
+        self._stopping = threading.Event()
+        self.ready = threading.Event()
+
+    def _open_endpoint(
+        self, identity: Identity, federation: str, roster: Roster, transport: Transport
+    ) -> Endpoint:
+        return Endpoint(
             identity,
             federation,
             roster,
@@ -104,51 +123,22 @@ class Daemon:
             on_receipt=lambda id_: self._taken.append(keeping.ReplyReceipted(id_)),
             on_give_up=lambda id_: self._taken.append(keeping.ReplyGivenUp(id_)),
         )
-        self._spool = Spool(home, repository)
-        self._workers = Workers(home, config, self._report)
-        point = crash_at or (lambda name: None)
-        self._runs = Runs(
-            home=home,
-            config=config,
-            node=identity.party,
-            spool=self._spool,
-            repository=repository,
-            notify=self._report,
-            point=point,
+
+    def _open_housekeeping(self, reload: Callable[[], NodeConfig] | None) -> Housekeeping:
+        return Housekeeping(
+            self._context,
+            offers=self._offers,
+            intake=self._intake,
+            verifying=self._verifying,
+            hooks=self._hooks,
+            notices=self._notices,
+            sayings=self._sayings,
+            vigil=self._vigil,
+            reload=reload,
+            book=lambda: self._book,
+            commit=self._commit,
+            write_lazily=self._write_lazily,
         )
-        self._parts = Parts(
-            home=home,
-            config=config,
-            node=identity.party,
-            roster=roster,
-            database=self._database,
-            store=self._store,
-            endpoint=self._endpoint,
-            spool=self._spool,
-            workers=self._workers,
-            runs=self._runs,
-            point=point,
-        )
-        self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
-        self._attempts = Attempts(self._parts, self._report, self._hooks)
-        self._offers = Offers(self._parts)
-        self._searches = Searches(self._parts, self._report)
-        self._intake = Intake(self._parts, self._attempts)
-        self._verifying = Verifying(config, roster, self._runs.later, self._report)
-        self._notices = Notices(identity.party, config, self._count)
-        self._book = keeping.Book()
-        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self._taken: list[Report] = []
-        self._backlog: list[Message] = []
-        self._lazy: list[keeping.Command] = []
-        self._vigil = Vigil()
-        self._sayings = Sayings()
-        self._asked: dict[str, str] = {}  # by message id, the session that is asked whether it is there
-        self._stopping = threading.Event()
-        self._leased = self._looked = self._tidied = self._told = 0.0
-        self._facts = b""
-        self._undecided = True  # there may be decisions of the time when no daemon ran
-        self.ready = threading.Event()
 
     # --- life ------------------------------------------------------------------------------
 
@@ -167,7 +157,7 @@ class Daemon:
             self.ready.set()
             while not self._stopping.is_set():
                 self._backlog += self._endpoint.receive(self._patience())
-                if not (self._turn() and self._look_around()):
+                if not (self._turn() and self._housekeeping.look_around()):
                     self._stopping.wait(1.0)
             self._put_down()
         finally:
@@ -192,34 +182,22 @@ class Daemon:
         self._endpoint.stop()
         self._notices.stop()
         self._hooks.stop()
-        self._workers.stop()
-        self._runs.stop()
+        self._context.workers.stop()
+        self._context.transfers.stop()
         with suppress(sqlite3.Error):
             self._write_lazily()
         self._database.close()
 
     def _recover(self) -> None:
         """Take up what the last daemon left, however it ended."""
-        self._book = self._sized(self._parts.tasks.load())
+        self._book = sized(self._context.tasks.load(), self._context.config)
         rows = self._book.tasks
-        self._spool.recover(
+        self._context.spool.recover(
             {key for key, row in rows.items() if not row.finished or row.state == State.COMPLETED},
             {key for key, row in rows.items() if row.state == State.COMPLETED},
-            set(self._parts.tasks.states()),
+            set(self._context.tasks.states()),
         )
         self._attempts.recover(self._book)
-
-    def _sized(self, book: keeping.Book) -> keeping.Book:
-        """Return the book with the bounds that the owner has set."""
-        config = self._parts.config
-        ledger = replace(book.ledger, capacity=config.capacity())
-        return replace(
-            book,
-            slots=config.workers,
-            per_job=config.job_workers,
-            ledger=ledger,
-            is_open=is_open_now(config.hours),
-        )
 
     def _report(self, event: Report) -> None:
         """Take an event from another thread."""
@@ -277,12 +255,20 @@ class Daemon:
 
     def _handle(self, turn: Turn, message: Message) -> None:
         """Take a message."""
-        parts = self._parts
+        context = self._context
         self._vigil.heard(message.reply_to, time.monotonic())
         match message.body:
             case wire.Ping():
-                self._tell_released(turn, message)
-                parts.answer(turn, message, self._pong(turn, message))
+                self._housekeeping.send_released(turn, message)
+                answer = pong(
+                    message,
+                    context.config,
+                    context.tasks,
+                    num_datasets=len(context.datasets.all()),
+                    book=turn.book,
+                    busy=len(self._attempts),
+                )
+                context.answer(turn, message, answer)
             case wire.Search() as search:
                 self._searches.handle(turn, message, search)
             case wire.Offer() | wire.Task() as wish:
@@ -311,33 +297,12 @@ class Daemon:
             case wire.Task() as task:
                 self._intake.handle_task(turn, message, task)
 
-    def _pong(self, turn: Turn, message: Message) -> wire.Pong:
-        config = self._parts.config
-        now = vitals(config, self._parts.tasks, busy=len(self._attempts))
-        mine = {row.job for row in turn.book.unfinished() if row.researcher == message.sender}
-        return wire.Pong(
-            of=message.id,
-            version=__version__,
-            num_datasets=len(self._parts.datasets.all()),
-            busy=now.busy,
-            free=now.free,
-            ready=now.ready,
-            last_task=now.last_task,
-            versions=now.versions,
-            workers=config.workers,
-            contact=config.contact,
-            labels=sorted(read_labels(config.labels)),
-            projects=sorted(read_labels(config.projects)),
-            jobs=sorted(mine)[:MAX_TOLD_JOBS],
-        )
-
     def _take(self, turn: Turn, report: Report) -> None:
         """Take what a thread, a worker or the endpoint reported."""
         match report:
             case keeping.ReplyReceipted(reply=id_) | keeping.ReplyGivenUp(reply=id_):
-                asked = self._asked.pop(id_, "")
-                if asked and isinstance(report, keeping.ReplyReceipted):
-                    self._vigil.heard(asked, time.monotonic())
+                is_there = isinstance(report, keeping.ReplyReceipted)
+                self._vigil.close_question(id_, time.monotonic(), is_there=is_there)
                 turn.step(report)
             case Fetched():
                 self._offers.take_plan(turn, report)
@@ -365,7 +330,7 @@ class Daemon:
             with self._database.transaction():
                 for change in turn.rows:
                     change()
-                put_rows(self._parts.tasks, [*self._lazy, *turn.commands])
+                put_rows(self._context.tasks, [*self._lazy, *turn.commands])
                 self._store.drop(withdrawn)
                 self._store.flush()
                 for outgoing in lasting:
@@ -376,7 +341,7 @@ class Daemon:
         else:  # receipts: they may wait for the next commit, and cost a resend if they are lost
             self._lazy += turn.commands
         self._book = turn.book
-        point = self._parts.point
+        point = self._context.point
         if any(isinstance(c, keeping.PutTask) and c.row.state in PENDING for c in turn.commands):
             point("accepted")
         if replies:
@@ -398,174 +363,10 @@ class Daemon:
             self._endpoint.settle(turn.settled)
             point("receipted")
 
-    # --- from time to time ------------------------------------------------------------------------
-
-    def _look_around(self) -> bool:
-        """Do what is due from time to time; tell whether the database played along."""
-        now = time.monotonic()
-        for outgoing in encode_states(self._endpoint, self._sayings.due(now)):
-            self._endpoint.post(outgoing)
-        try:
-            if now - self._leased >= LEASE_EVERY_S:
-                self._leased = now
-                self._send_leases()
-            if now - self._looked >= LOOK_EVERY_S:
-                self._looked = now
-                self._follow_decisions()
-                self._tell_owner()
-                self._follow_config()
-                self._follow_time()
-                self._look_for_orphans()
-            if now - self._tidied >= TIDY_EVERY_S:
-                self._tidied = now
-                self._workers.tidy()
-                self._runs.later(lambda: tidy_logs(self._parts.home, self._parts.config.logs_mb << 20))
-                self._end_silent_jobs()
-            if now - self._told >= FACTS_EVERY_S:
-                self._told = now
-                self._write_lazily()
-                self._tell_facts()
-        except sqlite3.Error as error:
-            log.error("the database refused a commit, trying again: %s", error)
-            return False
-        return True
-
-    def _send_leases(self) -> None:
-        for row in self._book.unfinished():
-            lease = wire.Event(type="lease", data={"status": str(row.state)})
-            self._endpoint.send(parse_address(row.reply_to), lease, **header_of(row))
-
-    def _follow_decisions(self) -> None:
-        """See whether the command line wrote something, and tell those who wait for it."""
-        expired = self._parts.grants.expire(time.time())
-        if not (expired or self._database.changed() or self._undecided):
-            return
-        self._undecided = True  # until it is committed
-        turn = Turn(self._book)
-        self._obey_owner(turn)
-        self._offers.announce(turn)
-        self._intake.stop_forbidden(turn)
-        self._commit(turn)
-        self._undecided = False
-
-    def _tell_owner(self) -> None:
-        """Have it told, as the owner wishes, that something waits for a decision."""
-        told = self._notices.look(self._parts.grants.unnoticed)
-        if told:
-            with self._database.transaction():
-                for grant in told:
-                    self._parts.grants.noticed(grant)
-
-    def _obey_owner(self, turn: Turn) -> None:
-        """Do what the command line wrote down: end tasks, release their logs."""
-        tasks = self._parts.tasks
-        for seq, verb, key in tasks.orders():
-            turn.rows.append(lambda seq=seq: tasks.ordered(seq))  # type: ignore[misc]
-            asker = tasks.asker_of(key)
-            if verb == "kill":
-                turn.step(keeping.Cancel(key, "killed_by_owner", "the node's owner ended it"))
-            elif asker is not None:
-                turn.rows.append(lambda asker=asker: tasks.mark_released(asker))  # type: ignore[misc]
-                self._send_log(turn, asker, asker["reply_to"], lasting=True)
-
-    def _tell_released(self, turn: Turn, message: Message) -> None:
-        """Send again what was released of a job, for who asks after its end."""
-        if message.job:
-            for task in self._parts.tasks.released_of(message.job, message.sender):
-                self._send_log(turn, task, message.reply_to, lasting=False)
-
-    def _send_log(self, turn: Turn, task: Mapping[str, Any], reply_to: str, *, lasting: bool) -> None:
-        """Send all that a task wrote."""
-        header = {name: task[name] for name in ("job", "round", "step")}
-        for data in released(self._parts.home, task["key"]):
-            event = wire.Event(type="log", data=data, lasting=lasting)
-            to = parse_address(reply_to)
-            turn.outgoing.append(self._endpoint.prepare(to, event, task=task["key"], **header))
-
-    def _follow_config(self) -> None:
-        if self._reload is None:
-            return
-        try:
-            config = self._reload()
-        except FedjobError as error:
-            log.warning("the settings are kept as they were: %s", error)
-            return
-        before = self._parts.config
-        if config == before:
-            return
-        try:
-            if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
-                self._verifying.configure(config)
-            if (config.hooks, config.hook_options) != (before.hooks, before.hook_options):
-                self._hooks.configure(config)
-        except FedjobError as error:
-            log.warning("the settings are kept as they were: %s", error)
-            return
-        self._parts.config = self._workers.config = self._runs.config = self._notices.config = config
-        turn = Turn(self._sized(self._book))
-        turn.step(keeping.TimePassed(time.monotonic()))  # it fills the new slots
-        self._commit(turn)
-
-    def _follow_time(self) -> None:
-        """Free what was reserved and not taken; begin when the working hours do."""
-        is_open = is_open_now(self._parts.config.hours)
-        if is_open != self._book.is_open or self._book.ledger.holdings:
-            turn = Turn(replace(self._book, is_open=is_open))
-            turn.step(keeping.TimePassed(time.monotonic()))
-            self._commit(turn)
-
-    def _look_for_orphans(self) -> None:
-        """Give up the unfinished work of sessions that are gone; ask the silent ones."""
-        rows = self._book.unfinished()
-        after_s = self._parts.config.orphan_after_s
-        gone, ask = self._vigil.look(
-            {row.reply_to for row in rows},
-            time.monotonic(),
-            after_s=after_s,
-            connected=self._endpoint.connected,
-        )
-        turn = Turn(self._book)
-        for session in gone:
-            for job in sorted({row.job for row in rows if row.reply_to == session}):
-                log.warning("nothing is heard of %s for %g s: job %s is given up", session, after_s, job)
-                turn.step(keeping.OrphanTimeout(job))
-        for row in {row.reply_to: row for row in rows if row.reply_to in ask}.values():
-            lease = wire.Event(type="lease", data={"status": str(row.state)}, lasting=True)
-            asked = self._endpoint.prepare(
-                parse_address(row.reply_to), lease, ttl_s=after_s, **header_of(row)
-            )
-            self._asked[asked.id] = row.reply_to
-            turn.outgoing.append(asked)
-        self._commit(turn)
-
-    def _end_silent_jobs(self) -> None:
-        turn = Turn(self._book)
-        for job in self._parts.tasks.silent_jobs(time.time() - SILENT_JOB_S):
-            turn.step(keeping.Forgotten(job))
-            self._parts.drop_states(turn, job)
-        self._commit(turn)
-
     def _write_lazily(self) -> None:
         """Write what waits for a commit that did not come."""
         if self._lazy or self._store.unflushed():
             with self._database.transaction(durable=False):
-                put_rows(self._parts.tasks, self._lazy)
+                put_rows(self._context.tasks, self._lazy)
                 self._store.flush()
             self._lazy = []
-
-    def _tell_facts(self) -> None:
-        """Write down what `fedjob node status` shows of a running daemon, when it has changed."""
-        facts = {
-            "connected": self._endpoint.connected,
-            "counters": dict(self._endpoint.counters),
-            "undelivered": self._endpoint.undelivered(),
-            "workers": self._workers.facts(),
-            "resources": self._book.ledger.facts(),
-            "is_open": self._book.is_open,
-            "verifier": self._parts.config.verifier,
-        }
-        packed = pack(facts)
-        if packed != self._facts:
-            with self._database.transaction(durable=False):
-                self._database.execute("INSERT OR REPLACE INTO live VALUES (1, ?, ?)", (time.time(), packed))
-            self._facts = packed

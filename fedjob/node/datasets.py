@@ -204,7 +204,8 @@ def describe_dataset(
         SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
             rows than `min_rows`.
     """
-    from fedjob.common.readers import describe, guess_reader
+    from fedjob.common.loader import describe
+    from fedjob.common.readers import guess_reader
 
     if not _NAME.fullmatch(name):
         raise SpecError(

@@ -40,12 +40,12 @@ PRELOAD = (
     "fedjob.common.tree",
     "fedjob.common.protocols.fedavg",
     "fedjob.common.batches",
-    "fedjob.common.plans.source",
+    "fedjob.common.plans.compilation",
     "fedjob.common.plans.base",
     "fedjob.common.plans.torch",
     "fedjob.common.plans.args",
-    "fedjob.common.metrics",
-    "fedjob.common.readers",
+    "fedjob.metrics.states",
+    "fedjob.common.loader",
     "fedjob.node.workerprocess",
 )
 PRELOAD_IF_THERE = (

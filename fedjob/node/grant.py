@@ -69,6 +69,10 @@ class Asked:
     needs: tuple[str, ...] = ("plan",)
     reading: str = ""
 
+    def breaks(self, limits: Limits) -> str:
+        """Say which of these limits it would break; empty for none."""
+        return limits.broken_by(self.model_args, self.training_args, self.protect, self.rounds)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
@@ -155,6 +159,64 @@ class Grant:
         if limits.inferences and self.inferences_spent >= limits.inferences:
             return f"its {limits.inferences} inferences are used up"
         return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of the owner at one moment: may this run?
+
+    Args:
+        protocol: the name of what is to be computed.
+        plan: sha256 of the text that would run, empty for none; the subject names none where any will do.
+    """
+
+    protocol: str
+    plan: str
+    subject: Subject
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnFile:
+    """What the owner's decisions say about a question.
+
+    Args:
+        exact: the requests about exactly its subject, of any version of the data, newest first.
+        rules: the standing agreements that are in force for such a use, oldest first.
+        ended_use: the revoked or expired agreement that the job ran under.
+        used: ids of the grants that the job has run under.
+        known_org: the organisation that the owner knows the researcher's key to belong to; None if the key
+            is not known.
+        project_limits: what limits everything in its project.
+    """
+
+    exact: tuple[Grant, ...] = ()
+    rules: tuple[Grant, ...] = ()
+    ended_use: Grant | None = None
+    used: frozenset[str] = frozenset()
+    known_org: str | None = None
+    project_limits: Limits = field(default_factory=Limits)
+
+
+def counted_org(known_org: str | None, asked: Asked, *, anybody: bool) -> str | None:
+    """Return the organisation that a researcher counts as being of.
+
+    Args:
+        known_org: that the owner knows the key to belong to; None if the key is not known.
+        anybody: researchers who are not known count, as they describe themselves.
+    """
+    return asked.owner.get("org", "") if known_org is None and anybody else known_org
+
+
+def is_about(rule: Grant, question: Question, *, known_org: str | None) -> bool:
+    """Tell whether a standing agreement is about what is asked, whatever its limits say.
+
+    Args:
+        known_org: see `agreement_covers`.
+    """
+    return agreement_covers(
+        rule.subject, question.subject, question.asked, plan=question.plan, known_org=known_org
+    )
 
 
 def agreement_covers(

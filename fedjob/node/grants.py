@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.node.database import Database
-from fedjob.node.grant import Asked, Grant, Subject, agreement_covers, names_somebody
+from fedjob.node.grant import Asked, Grant, OnFile, Question, Subject, counted_org, is_about, names_somebody
 from fedjob.node.grantrows import MAX_NOTE_CHARS, GrantRows
 from fedjob.node.known import KnownResearchers
 from fedjob.node.limits import Limits, tighten
@@ -37,6 +37,18 @@ class Grants:
         self.usage = UsageLedger(database)
 
     # --- asking ---------------------------------------------------------------------------------
+
+    def on_file(self, question: Question) -> OnFile:
+        """Return all that policy has to know of the decisions to answer a question."""
+        subject, job = question.subject, question.asked.job
+        return OnFile(
+            exact=tuple(self.of(subject, question.protocol)),
+            rules=tuple(self.rules(subject.use)),
+            ended_use=self.ended_use(job, subject),
+            used=self.usage.grants_of(job),
+            known_org=self.known.org_of(subject.researcher, subject.key_hex),
+            project_limits=self.projects.limits_of(subject.project),
+        )
 
     def of(self, subject: Subject, protocol: str) -> list[Grant]:
         """Return the requests about exactly this, of any version of the data, newest first.
@@ -300,12 +312,13 @@ class Grants:
         for pending in self._rows.select(
             "WHERE origin = 'request' AND status = 'pending' ORDER BY requested"
         ):
-            asked = pending.asked
-            plan = pending.subject.plan or asked.reading
-            fits = not grant.limits.broken_by(
-                asked.model_args, asked.training_args, asked.protect, asked.rounds
+            subject, asked = pending.subject, pending.asked
+            question = Question(
+                protocol=pending.protocol, plan=subject.plan or asked.reading, subject=subject, asked=asked
             )
-            if fits and self.is_about(grant, pending.subject, asked, plan=plan, anybody=anybody):
+            known_org = self.known.org_of(subject.researcher, subject.key_hex)
+            org = counted_org(known_org, asked, anybody=anybody)
+            if not asked.breaks(grant.limits) and is_about(grant, question, known_org=org):
                 self._rows.decide(
                     pending,
                     "granted",
@@ -315,20 +328,6 @@ class Grants:
                     approvals=(),
                     rule=grant.id,
                 )
-
-    def is_about(
-        self, rule: Grant, subject: Subject, asked: Asked, *, plan: str, anybody: bool = False
-    ) -> bool:
-        """Tell whether a standing agreement is about this, whatever its limits say.
-
-        Args:
-            plan: sha256 of the text that would run, empty for none.
-            anybody: also researchers who are not known, as they describe themselves.
-        """
-        org = self.known.org_of(subject.researcher, subject.key_hex)
-        if org is None and anybody:
-            org = asked.owner.get("org", "")
-        return agreement_covers(rule.subject, subject, asked, plan=plan, known_org=org)
 
 
 def pinned(rule: Subject, grants: Grants) -> Subject:

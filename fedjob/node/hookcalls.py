@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.lifecycle import State
+from fedjob.node.config import NodeConfig
 from fedjob.node.hooks import build_hooks
 from fedjob.node.hooks.base import NodeEvent, NodeHook, TaskHandle
-from fedjob.node.runs import unpacked_result
-from fedjob.node.settings import NodeConfig
+from fedjob.node.task import unpacked_result
 from fedjob.node.taskbook import TaskRow
 
 MAX_QUEUED = 10_000

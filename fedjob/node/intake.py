@@ -14,8 +14,10 @@ from fedjob.common.needs import read_need
 from fedjob.common.types import check_job_id
 from fedjob.node import taskkeeping as keeping
 from fedjob.node.attempts import Attempts
-from fedjob.node.parts import Parts, Turn, objects_of, task_of
+from fedjob.node.context import NodeContext
 from fedjob.node.policy import Verdict
+from fedjob.node.task import objects_of, task_of
+from fedjob.node.turn import Turn
 
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""
@@ -24,8 +26,8 @@ MAX_REFUSED = 1000
 class Intake:
     """Accepts tasks that may run, refuses the others, ends jobs."""
 
-    def __init__(self, parts: Parts, attempts: Attempts) -> None:
-        self._parts = parts
+    def __init__(self, context: NodeContext, attempts: Attempts) -> None:
+        self._context = context
         self._attempts = attempts
         self._refused: dict[tuple[str, str], None] = {}  # by job and reason, what was audited
         self._ensured: dict[str, Message] = {}  # by message id, while the old result is looked after
@@ -38,25 +40,25 @@ class Intake:
         """
         arrived = self._arrived(message, task)
         known = turn.book.tasks.get(arrived.key)
-        verdict = self._parts.judge(message, task)
+        verdict = self._context.permissions.judge(message, task)
         if refusal := self._refusal(turn, message, task, verdict, is_new=known is None):
             self._refuse(turn, message, arrived, refusal)
             return
         if known is not None and known.state == State.COMPLETED and not ensured:
             # asked again, maybe after a long time: first see that what the answer refers to is still there
             self._ensured[message.id] = message
-            turn.after.append(lambda: self._parts.runs.ensure(known, message.id))
+            turn.after.append(lambda: self._context.transfers.ensure(known, message.id))
             return
         if grant := verdict.grant:
             arrived = replace(arrived, job_name=grant.asked.job_name)
-            turn.rows.append(lambda: self._parts.grants.usage.bind(arrived.key, grant.id))
+            turn.rows.append(lambda: self._context.grants.usage.bind(arrived.key, grant.id))
         commands = turn.step(arrived)
         if any(isinstance(command, keeping.PutTask) for command in commands):
             self._attempts.wants[arrived.key] = objects_of(task)
             self._attempts.arrived.setdefault(arrived.key, time.monotonic())
             if task.keep_states is not None:
                 keep = {*task.keep_states, task.state or ""}
-                self._parts.drop_states(turn, message.job, keep, message.round)
+                self._context.drop_states(turn, message.job, keep, message.round)
         turn.settled.append(message)
 
     def refuse(self, turn: Turn, message: Message, task: Task, reason: str, detail: str) -> None:
@@ -74,7 +76,7 @@ class Intake:
     def stop_forbidden(self, turn: Turn) -> None:
         """End what may not run any more, because its grant was revoked or has expired."""
         for row in turn.book.unfinished():
-            verdict = self._parts.judge_for(row.researcher, row.job, task_of(row))
+            verdict = self._context.permissions.judge_for(row.researcher, row.job, task_of(row))
             if verdict.status == "rejected" or verdict.state == "expired":
                 turn.step(keeping.Cancel(row.key, *verdict.refusal))
 
@@ -94,7 +96,7 @@ class Intake:
             "state": "rejected",
             "reason": refusal[0],
         }
-        turn.rows.append(lambda: self._parts.grants.audit.add("task", task.key, body))
+        turn.rows.append(lambda: self._context.grants.audit.add("task", task.key, body))
 
     def take_ensured(self, turn: Turn, message_id: str) -> None:
         """Go on with a task whose old result was looked after."""
@@ -107,8 +109,8 @@ class Intake:
         check_job_id(message.job)
         commands = turn.step(keeping.EndArrived(message.job, message.sender, message.epoch, end.outcome))
         if any(isinstance(command, keeping.EndJob) for command in commands):
-            self._parts.drop_states(turn, message.job, end.keep_states)
-            turn.rows.append(lambda: self._parts.grants.waiting.forget_job(message.job))
+            self._context.drop_states(turn, message.job, end.keep_states)
+            turn.rows.append(lambda: self._context.grants.waiting.forget_job(message.job))
         turn.settled.append(message)
 
     def snapshot(self) -> Callable[[], None]:
@@ -123,7 +125,7 @@ class Intake:
     def _arrived(self, message: Message, task: Task) -> keeping.TaskArrived:
         check_job_id(message.job)
         key = work_key(
-            job=message.job, round_=message.round, step=message.step, node=self._parts.node, task=task
+            job=message.job, round_=message.round, step=message.step, node=self._context.node, task=task
         )
         return keeping.TaskArrived(
             key=key,
@@ -157,7 +159,7 @@ class Intake:
             return "resources", f"this node never has so much to spare: {', '.join(short)}"
         if not is_new:
             return None
-        config = self._parts.config
+        config = self._context.config
         unfinished = turn.book.unfinished()
         if len(unfinished) >= config.max_tasks:
             return "busy", f"this node has {len(unfinished)} open tasks"

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fedjob.common.errors import ConfigError
 from fedjob.common.registry import Registry
+from fedjob.node.options import read_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +68,3 @@ def hints_for(name: str, resources: Mapping[str, Any], options: str) -> dict[str
     asked = resources.get("launcher")
     hints = asked.get(name) if isinstance(asked, Mapping) else None
     return {**(dict(hints) if isinstance(hints, Mapping) else {}), **read_options(options)}
-
-
-def read_options(text: str) -> dict[str, str]:
-    """Read `name=value, name=value`.
-
-    Raises:
-        ConfigError: it does not read so.
-    """
-    options = {}
-    for piece in filter(str.strip, text.split(",")):
-        name, equals, value = piece.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"launcher_options: expected 'name=value, name=value', found {piece[:80]!r}")
-        options[name.strip()] = value.strip()
-    return options

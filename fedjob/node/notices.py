@@ -26,8 +26,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fedjob.common.errors import ConfigError
+from fedjob.node.config import NodeConfig
 from fedjob.node.grant import Grant
-from fedjob.node.settings import NodeConfig
 
 SEND_WITHIN_S = 20.0
 AGAIN_AFTER_S = 5.0

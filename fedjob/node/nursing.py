@@ -10,22 +10,20 @@ from fedjob.common.children import MAX_CHILDREN, ChildOrder, ChildOutcome
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError
 from fedjob.common.lifecycle import State
-from fedjob.common.messages import Task, work_key
-from fedjob.common.orders import CHILD_STEP
+from fedjob.common.messages import work_key
+from fedjob.common.orders import CHILD_STEP, child_fields, child_place
 from fedjob.common.preprocess.learning import LEARNED
 from fedjob.node import taskkeeping as keeping
-from fedjob.node.parts import Parts, Turn, task_of
-from fedjob.node.spool import Spool
-
-INPUTS = "inputs"
-"""Value of a child's task: argument -> key of the sibling whose value it takes."""
+from fedjob.node.context import NodeContext
+from fedjob.node.task import INPUTS, task_of
+from fedjob.node.turn import Turn
 
 
 class Nursing:
     """Queues the children that workers launch, and tells workers what became of them."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
 
     def launch(
         self, turn: Turn, parent: keeping.TaskRow, siblings: dict[int, str], wanted: ChildOrder
@@ -41,19 +39,14 @@ class Nursing:
         numbers = set(wanted.inputs.values())
         if wanted.number != len(siblings) or wanted.number >= MAX_CHILDREN or not numbers <= siblings.keys():
             raise DecodeError(f"a worker launched child {wanted.number} out of turn")
-        place = f"{parent.child}/{wanted.number}" if parent.child else str(wanted.number)
+        place = child_place(parent.child, wanted.number)
         inputs = {name: siblings[number] for name, number in wanted.inputs.items()}
         parent_task = task_of(parent)
         task = replace(
             parent_task,
-            protocol="function",
-            config={},
-            entry=wanted.entry,
+            **child_fields(wanted),
             values={INPUTS: inputs, **_of_the_data(parent_task.values)},
             blobs=_of_the_data(parent_task.blobs),
-            params={},
-            model_args={},
-            training_args=wanted.args,
             state=None,
             keep_states=None,
         )
@@ -61,7 +54,7 @@ class Nursing:
             job=parent.job,
             round_=parent.round,
             step=CHILD_STEP,
-            node=self._parts.node,
+            node=self._context.node,
             task=task,
             child=f"{parent.key}/{place}",
         )
@@ -82,7 +75,7 @@ class Nursing:
         number = next((n for n, key in siblings.items() if key == command.child), None)
         if number is not None:
             outcome = self._outcome(number, book.tasks.get(command.child))
-            self._parts.workers.tell(command.key, ["child", to_plain(outcome)])
+            self._context.workers.tell(command.key, ["child", to_plain(outcome)])
 
     def _outcome(self, number: int, row: keeping.TaskRow | None) -> ChildOutcome:
         if row is None:
@@ -90,7 +83,7 @@ class Nursing:
         if row.state != State.COMPLETED:
             return ChildOutcome(number=number, ok=False, reason=row.reason, detail=row.detail)
         try:
-            return ChildOutcome(number=number, ok=True, value=self._parts.spool.result(row.key).value)
+            return ChildOutcome(number=number, ok=True, value=self._context.spool.result(row.key).value)
         except DecodeError as error:
             return ChildOutcome(number=number, ok=False, reason="unreadable", detail=str(error))
 
@@ -98,13 +91,3 @@ class Nursing:
 def _of_the_data(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a parent's instruction says of the data, which are its children's too."""
     return {name: value for name, value in values.items() if name == LEARNED}
-
-
-def inputs_of(task: Task, spool: Spool) -> dict[str, Any]:
-    """Return the arguments that a child takes from its siblings' values.
-
-    Raises:
-        DecodeError: one of them is damaged.
-    """
-    named = task.values.get(INPUTS) or {}
-    return {name: spool.result(key).value for name, key in named.items()}

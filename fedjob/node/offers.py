@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from fedjob.common.errors import PlanError
+from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.gate import parse_address
+from fedjob.common.lifecycle import ACTIVE, PENDING
 from fedjob.common.messages import Answer, Message, Offer
+from fedjob.common.needs import read_need
 from fedjob.common.types import Ref
-from fedjob.node.parts import Parts, Turn
-from fedjob.node.policy import MAX_PLAN_BYTES, Verdict, ask, contact_of, examine_plan
-from fedjob.node.reserving import consider
-from fedjob.node.runs import Fetched
+from fedjob.node import taskkeeping as keeping
+from fedjob.node.allocation import Judgement, judge
+from fedjob.node.config import NodeConfig
+from fedjob.node.context import NodeContext
+from fedjob.node.plantexts import examine_plan
+from fedjob.node.policy import Verdict, ask, contact_of
+from fedjob.node.question import MAX_PLAN_BYTES
+from fedjob.node.transfers import Fetched
+from fedjob.node.turn import Turn
 from fedjob.node.waiting import Waiting
 
 
 class Offers:
     """Handles offers, files grants, announces decisions."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
         self._asking: dict[str, list[Message]] = {}  # by sha256 of the plan that is being fetched
 
     def handle(self, turn: Turn, message: Message, offer: Offer) -> None:
         """Answer an offer, or fetch its plan first."""
-        parts = self._parts
-        verdict = parts.judge(message, offer)
+        context = self._context
+        verdict = context.permissions.judge(message, offer)
         if verdict.subject is None or verdict.status == "rejected":
             return self._answer(turn, message, verdict)
         missing: tuple[str, ...] = ()
         text = b""
         if offer.plan is not None:
-            found = parts.text_of(offer.plan.sha256)
+            found = context.grants.texts.of(offer.plan.sha256)
             if found is None:
                 return self._fetch(turn, message, offer.plan)
             text = found
@@ -50,7 +59,7 @@ class Offers:
         elif verdict.status == "pending" and not offer.dry:
             verdict = self._file(turn, message, offer, verdict, text)
         elif verdict.allowed and not offer.dry:
-            turn.after.append(parts.workers.warm_up)
+            turn.after.append(context.workers.warm_up)
         return self._answer(turn, message, verdict, missing)
 
     def refuse(self, turn: Turn, message: Message, reason: str, detail: str) -> None:
@@ -59,23 +68,23 @@ class Offers:
 
     def _file(self, turn: Turn, message: Message, offer: Offer, verdict: Verdict, text: bytes) -> Verdict:
         """Ask the owner, once; remember whom to tell."""
-        grants = self._parts.grants
+        grants = self._context.grants
         grant = verdict.grant
         if grant is None:
-            if grants.num_pending(message.sender) >= self._parts.config.max_pending:
+            if grants.num_pending(message.sender) >= self._context.config.max_pending:
                 return replace(verdict, status="unknown", reason="busy", detail="too many open requests")
             assert verdict.subject is not None
             grant = grants.file(verdict.subject, text, protocol=offer.protocol, asked=verdict.asked)
         waiting = Waiting(message.id, message.reply_to, message.job, message.sender, offer)
         turn.rows.append(lambda: grants.waiting.add(grant.id, waiting))
-        detail = f"its owner has not decided yet{ask(self._parts.config, verdict.dataset)}"
+        detail = f"its owner has not decided yet{ask(self._context.config, verdict.dataset)}"
         return replace(verdict, grant=grant, reason="", detail=detail, origin="request", state="pending")
 
     def _answer(self, turn: Turn, message: Message, verdict: Verdict, missing: tuple[str, ...] = ()) -> None:
         answer = self._said(message.id, verdict, missing)
         if isinstance(message.body, Offer):
             answer = self._scheduled(turn, message.sender, message.job, message.body, verdict, answer)
-        self._parts.answer(turn, message, answer)
+        self._context.answer(turn, message, answer)
 
     def _scheduled(
         self, turn: Turn, sender: str, job: str, offer: Offer, verdict: Verdict, answer: Answer
@@ -83,7 +92,7 @@ class Offers:
         """Add whether the job could start here; hold what it needs if it may."""
         judgement = consider(
             turn,
-            self._parts.config,
+            self._context.config,
             researcher=sender,
             job=job,
             resources=offer.resources,
@@ -116,7 +125,7 @@ class Offers:
             limits=verdict.limits.to_plain(),
             by="" if grant is None else grant.decided_by,
             decided=0.0 if grant is None else grant.decided or 0.0,
-            contact=contact_of(self._parts.config, verdict.dataset),
+            contact=contact_of(self._context.config, verdict.dataset),
             version="" if verdict.subject is None else verdict.subject.version,
         )
 
@@ -128,13 +137,13 @@ class Offers:
             waiting.append(message)
             return
         self._asking[plan.sha256] = [message]
-        turn.after.append(lambda: self._parts.runs.fetch(plan, MAX_PLAN_BYTES))
+        turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
 
     def take_plan(self, turn: Turn, event: Fetched) -> None:
         """Handle the offers that waited for a plan's text."""
         waiting = self._asking.pop(event.ref.sha256, [])
         if event.data is not None:
-            self._parts.keep_text(event.ref.sha256, event.data)
+            self._context.grants.texts.remember(event.ref.sha256, event.data)
         for message in waiting:
             if event.data is not None and isinstance(message.body, Offer):
                 self.handle(turn, message, message.body)
@@ -155,14 +164,43 @@ class Offers:
 
     def announce(self, turn: Turn) -> None:
         """Tell those who wait what the owner decided."""
-        parts = self._parts
-        for grant in parts.grants.unannounced():
-            for one in parts.grants.waiting.of(grant.id):
-                verdict = parts.judge_for(one.sender, one.job, one.body)
+        context = self._context
+        for grant in context.grants.unannounced():
+            for one in context.grants.waiting.of(grant.id):
+                verdict = context.permissions.judge_for(one.sender, one.job, one.body)
                 answer = self._said(one.offer, verdict)
                 answer = self._scheduled(turn, one.sender, one.job, one.body, verdict, answer)
                 to = parse_address(one.reply_to)
-                turn.outgoing.append(parts.endpoint.prepare(to, answer, job=one.job))
+                turn.outgoing.append(context.endpoint.prepare(to, answer, job=one.job))
                 if verdict.allowed:
-                    turn.after.append(parts.workers.warm_up)
-            turn.rows.append(lambda grant=grant: parts.grants.told(grant.id))  # type: ignore[misc]
+                    turn.after.append(context.workers.warm_up)
+            turn.rows.append(lambda grant=grant: context.grants.told(grant.id))  # type: ignore[misc]
+
+
+def consider(
+    turn: Turn,
+    config: NodeConfig,
+    *,
+    researcher: str,
+    job: str,
+    resources: Mapping[str, Any],
+    reserve: bool,
+) -> Judgement:
+    """Judge whether a job could start, and hold what it needs if it wants that and nothing is short."""
+    book = turn.book
+    try:
+        need = read_need(resources)
+    except SpecError as error:
+        return Judgement(schedule="resources", short=(str(error)[:200],), workers=config.workers)
+    judgement = judge(
+        book.ledger,
+        job,
+        need,
+        workers=config.workers,
+        active=sum(row.state in ACTIVE for row in book.tasks.values()),
+        ahead=sum(row.state in PENDING for row in book.tasks.values()),
+        is_open=book.is_open,
+    )
+    if reserve and need.holds and not judgement.short and job:
+        turn.step(keeping.Reserve(job, researcher, dict(resources), time.monotonic() + config.reserve_s))
+    return judgement

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from fedjob.common.config import CONFIG_NAME, Scalar, load_config
+from fedjob.common.durable import is_locked, open_locked
 from fedjob.common.enrol import (
     MEMBERSHIP_NAME,
     Invitation,
@@ -26,11 +26,15 @@ from fedjob.common.identity import Identity
 from fedjob.common.repository import open_repository
 from fedjob.common.roster import Roster
 from fedjob.common.types import Address
+from fedjob.node.config import NodeConfig
 from fedjob.node.daemon import Daemon
 from fedjob.node.database import Database
-from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.home import NodeHome
 
 LOG_BYTES = 5 * 1024 * 1024
+
+LOOK_S = 0.25
+"""Somebody who looks whether a daemon runs holds the lock of the home for a moment, too."""
 
 
 def init_node(
@@ -142,13 +146,13 @@ def locked(home: NodeHome) -> Iterator[None]:
         ConfigError: another daemon holds it.
     """
     home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = open_locked(home.lock, wait_s=LOOK_S)
+    if descriptor is None:
+        raise ConfigError(
+            f"a node runs in {home.root} already (process {running_pid(home) or 'unknown'}): "
+            "stop it with `fedjob node stop`, or use another --home"
+        )
     try:
-        if not _take_lock(descriptor):
-            raise ConfigError(
-                f"a node runs in {home.root} already (process {running_pid(home) or 'unknown'}): "
-                "stop it with `fedjob node stop`, or use another --home"
-            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -156,34 +160,17 @@ def locked(home: NodeHome) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take_lock(descriptor: int) -> bool:
-    for _ in range(5):  # somebody who looks whether a daemon runs holds it for a moment, too
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def running_pid(home: NodeHome) -> int | None:
     """Return the process id of the daemon that holds a home; None if nobody does."""
-    try:
-        descriptor = os.open(home.lock, os.O_RDWR)
-    except FileNotFoundError:
-        return None
-    try:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None  # nobody: what the file says is of the past
-        deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline:
-            text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            if text.isdigit():
-                return int(text)
-            time.sleep(0.01)  # it took the lock and has not written its id yet
-        return None
-    finally:
-        os.close(descriptor)
+    if not is_locked(home.lock):
+        return None  # what the file says is of the past
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        text = home.lock.read_text("ascii", "replace").strip() if home.lock.exists() else ""
+        if text.isdigit():
+            return int(text)
+        time.sleep(0.01)  # it took the lock and has not written its id yet
+    return None
 
 
 def log_to(home: NodeHome) -> None:

@@ -13,9 +13,10 @@ from fedjob.common.codec import to_plain
 from fedjob.common.messages import Found, Message, Search
 from fedjob.common.packing import pack_data
 from fedjob.common.types import Ref
+from fedjob.node.context import NodeContext
 from fedjob.node.datasets import Dataset, told_within
 from fedjob.node.grant import matches_any
-from fedjob.node.parts import Parts, Turn
+from fedjob.node.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +36,24 @@ class Searches:
         report: takes a `Published` from that thread.
     """
 
-    def __init__(self, parts: Parts, report: Callable[[Published], None]) -> None:
-        self._parts = parts
+    def __init__(self, context: NodeContext, report: Callable[[Published], None]) -> None:
+        self._context = context
         self._report = report
         self._asked: dict[tuple[str, str], list[Message]] = {}  # by researcher and dataset
         self._packing: set[tuple[str, str]] = set()
 
     def handle(self, turn: Turn, message: Message, search: Search) -> None:
         """Answer a search, or fetch the mock that it asks for first."""
-        parts = self._parts
-        if search.project and not matches_any(parts.config.projects, search.project):
-            return parts.answer(turn, message, Found(of=message.id))
-        datasets = parts.datasets.search(search.tags, search.name)
+        context = self._context
+        if search.project and not matches_any(context.config.projects, search.project):
+            return context.answer(turn, message, Found(of=message.id))
+        datasets = context.datasets.search(search.tags, search.name)
         if not (search.mock and search.name):
             told = told_within(datasets, more=self._now)
-            return parts.answer(turn, message, Found(of=message.id, datasets=told))
-        mocks = [dataset for dataset in datasets if dataset.mock and parts.config.publish_mocks == "on"]
+            return context.answer(turn, message, Found(of=message.id, datasets=told))
+        mocks = [dataset for dataset in datasets if dataset.mock and context.config.publish_mocks == "on"]
         if not mocks:
-            return parts.answer(turn, message, Found(of=message.id))
+            return context.answer(turn, message, Found(of=message.id))
         self._asked.setdefault((message.sender, mocks[0].name), []).append(message)
         turn.after.append(lambda: self._begin(mocks[0], message.sender))
         return None
@@ -60,7 +61,7 @@ class Searches:
     def take(self, turn: Turn, event: Published) -> None:
         """Tell where the mock is."""
         told: dict[str, Any] = {} if event.ref is None else {"mock": to_plain(event.ref)}
-        dataset = self._parts.datasets.find(event.dataset)
+        dataset = self._context.datasets.find(event.dataset)
         if dataset is not None:
             told |= {"name": dataset.name, "reader": dataset.reader}
             told |= {"options": dict(dataset.options), "loading": dict(dataset.loading)}
@@ -68,32 +69,32 @@ class Searches:
             told["problem"] = event.detail
         self._packing.discard((event.researcher, event.dataset))
         for message in self._asked.pop((event.researcher, event.dataset), []):
-            self._parts.answer(turn, message, Found(of=message.id, datasets=[told]))
+            self._context.answer(turn, message, Found(of=message.id, datasets=[told]))
 
     def _now(self, dataset: Dataset) -> dict[str, Any]:
         """Return what is true of a dataset now."""
-        parts = self._parts
+        context = self._context
         return {
-            "version": parts.versions.of(dataset.path),
-            "mock_version": parts.versions.of(dataset.mock) if dataset.mock else "",
-            "mock_published": bool(dataset.mock) and parts.config.publish_mocks == "on",
-            "contact": dataset.contact or parts.config.contact,
+            "version": context.versions.of(dataset.path),
+            "mock_version": context.versions.of(dataset.mock) if dataset.mock else "",
+            "mock_published": bool(dataset.mock) and context.config.publish_mocks == "on",
+            "contact": dataset.contact or context.config.contact,
         }
 
     def _begin(self, dataset: Dataset, researcher: str) -> None:
         """Pack a mock, unless that is being done: a question that is asked again waits for the same answer."""
         if (researcher, dataset.name) not in self._packing:
             self._packing.add((researcher, dataset.name))
-            self._parts.runs.later(lambda: self._publish(dataset, researcher))
+            self._context.transfers.later(lambda: self._publish(dataset, researcher))
 
     def _publish(self, dataset: Dataset, researcher: str) -> None:
-        parts = self._parts
-        archive = parts.home.brought / f"mock-{secrets.token_hex(8)}.zip"
+        context = self._context
+        archive = context.home.brought / f"mock-{secrets.token_hex(8)}.zip"
         try:
             archive.parent.mkdir(exist_ok=True, mode=0o700)
             pack_data(Path(dataset.mock), archive)
-            name = hashlib.sha256(f"{parts.node}/{dataset.name}".encode()).hexdigest()[:32]
-            ref = parts.runs.repository.put(archive, job=f"mock.{name}", readers=[researcher])
+            name = hashlib.sha256(f"{context.node}/{dataset.name}".encode()).hexdigest()[:32]
+            ref = context.transfers.repository.put(archive, job=f"mock.{name}", readers=[researcher])
             self._report(Published(researcher, dataset.name, ref))
         except Exception as error:  # a thread's exception would go unheard
             self._report(Published(researcher, dataset.name, None, type(error).__name__))

@@ -24,7 +24,7 @@ from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
 from fedjob.common.orders import KEPT_NAME, WorkResult
 from fedjob.common.repository.base import Repository
 from fedjob.common.types import Ref
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 
 RESULT_NAME = "result.mpk"
 PARAMS_NAME = "params.safetensors"

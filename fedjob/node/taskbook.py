@@ -8,7 +8,7 @@ from typing import Any
 
 from fedjob.common.codec import from_plain
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.node.resources import Ledger
+from fedjob.node.allocation import Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fedjob.node.home import NodeHome
 from fedjob.node.secrets import Secrets, hide, hide_in_file
-from fedjob.node.settings import NodeHome
 
 STREAMS = ("stdout", "stderr")
 RULES = {"none": (), "stdout": ("stdout",), "all": STREAMS}

@@ -23,6 +23,11 @@ class UsageLedger:
         row = self._database.row("SELECT 1 FROM uses WHERE grant_id = ? AND job = ?", (id_, job))
         return row is not None
 
+    def grants_of(self, job: str) -> frozenset[str]:
+        """Return the grants that a job has run under."""
+        rows = self._database.rows("SELECT grant_id FROM uses WHERE job = ?", (job,))
+        return frozenset(str(row["grant_id"]) for row in rows)
+
     def begin(self, id_: str, job: str) -> None:
         """Count a job that begins to run under a grant, once."""
         if not self.uses_it(id_, job):

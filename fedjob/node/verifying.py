@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from fedjob.common.errors import FedjobError
 from fedjob.common.messages import Message, Offer, Task
 from fedjob.common.roster import Roster
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim, Verifier
 

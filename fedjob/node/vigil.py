@@ -19,12 +19,27 @@ class Vigil:
 
     _heard: dict[str, float] = field(default_factory=dict)
     _asked: dict[str, float] = field(default_factory=dict)
+    _questions: dict[str, str] = field(default_factory=dict)  # by message id, the session that it asks
 
     def heard(self, session: str, now: float) -> None:
         """Note that a message or a receipt came from there."""
         if session in self._heard:
             self._heard[session] = now
             self._asked.pop(session, None)
+
+    def note_question(self, message: str, session: str) -> None:
+        """Note the message by which a session is asked whether it is there."""
+        self._questions[message] = session
+
+    def close_question(self, message: str, now: float, *, is_there: bool) -> None:
+        """Note what became of a message, if it is one that asks.
+
+        Args:
+            is_there: the session has receipted it.
+        """
+        session = self._questions.pop(message, "")
+        if session and is_there:
+            self.heard(session, now)
 
     def look(
         self, sessions: Iterable[str], now: float, *, after_s: float, connected: bool

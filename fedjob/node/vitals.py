@@ -8,10 +8,14 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
 from fedjob import __version__
+from fedjob.common.messages import Message, Pong
+from fedjob.node.capacity import read_labels
+from fedjob.node.config import NodeConfig
 from fedjob.node.hours import is_open_now
-from fedjob.node.settings import NodeConfig
+from fedjob.node.taskbook import Book
 from fedjob.node.taskstore import TaskStore
 
+MAX_SHOWN_JOBS = 500
 PACKAGES = ("torch", "numpy", "scikit-learn", "pandas")
 
 
@@ -45,6 +49,33 @@ def vitals(config: NodeConfig, tasks: TaskStore, *, busy: int) -> Vitals:
         free=max(0, config.workers - busy),
         last_task=tasks.last_ended(),
         versions=versions(),
+    )
+
+
+def pong(
+    message: Message, config: NodeConfig, tasks: TaskStore, *, num_datasets: int, book: Book, busy: int
+) -> Pong:
+    """Return the answer to a ping.
+
+    Args:
+        busy: tasks that run.
+    """
+    now = vitals(config, tasks, busy=busy)
+    jobs = {row.job for row in book.unfinished() if row.researcher == message.sender}
+    return Pong(
+        of=message.id,
+        version=__version__,
+        num_datasets=num_datasets,
+        busy=now.busy,
+        free=now.free,
+        ready=now.ready,
+        last_task=now.last_task,
+        versions=now.versions,
+        workers=config.workers,
+        contact=config.contact,
+        labels=sorted(read_labels(config.labels)),
+        projects=sorted(read_labels(config.projects)),
+        jobs=sorted(jobs)[:MAX_SHOWN_JOBS],
     )
 
 

@@ -26,10 +26,11 @@ from fedjob.common.children import ChildOrder
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.orders import WorkOrder, WorkResult
+from fedjob.node.config import NodeConfig
 from fedjob.node.forkserver import MAX_PACKET_BYTES, Request
+from fedjob.node.home import NodeHome
 from fedjob.node.launcher import LAUNCHERS, Launch, hints_for
 from fedjob.node.link import Link
-from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.tasklog import STREAMS, cut
 
 DEATH_GRACE_S = 5.0

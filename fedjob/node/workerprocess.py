@@ -27,6 +27,7 @@ from fedjob.common.children import ChildOrder, ChildOutcome, Nursery
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
 from fedjob.common.orders import WorkOrder, WorkResult
+from fedjob.common.token_bucket import TokenBucket
 from fedjob.common.work import Workbench
 from fedjob.node.link import Link
 from fedjob.node.secrets import hide, holds_secret
@@ -131,30 +132,25 @@ class EventValve:
         self._link = link
         self._hidden = hidden
         self._clock = clock
-        self._tokens = EVENTS_AT_ONCE
-        self._filled = clock()
-        self._progressed = self._filled  # a task that is done before its first quarter second just answers
+        self._bucket = TokenBucket(EVENTS_PER_S, EVENTS_AT_ONCE, EVENTS_AT_ONCE, clock())
+        self._progressed = self._bucket.at  # a task that is done before its first quarter second just answers
 
     def __call__(self, type_: str, data: dict[str, Any]) -> None:
         now = self._clock()
         if _must_pass(type_, data):
-            time.sleep(max(0.0, (1.0 - self._filled_to(now)) / EVENTS_PER_S))
+            time.sleep(self._bucket.wait_s(now))
             now = self._clock()
         if type_ == "progress":
             if now - self._progressed < PROGRESS_EVERY_S:
                 return
             self._progressed = now
-        self._tokens, self._filled = self._filled_to(now), now
-        if self._tokens < 1.0:
+        if self._bucket.level(now) < 1.0:
             return
         packed = pack(data)  # what is no plain data raises, in the plan's own line
         if len(packed) > MAX_EVENT_BYTES or holds_secret(packed + type_.encode(), self._hidden):
             return
-        self._tokens -= 1.0
+        self._bucket.take(now)
         self._link.send(["event", str(type_)[:64], data])
-
-    def _filled_to(self, now: float) -> float:
-        return min(EVENTS_AT_ONCE, self._tokens + (now - self._filled) * EVENTS_PER_S)
 
 
 def _must_pass(type_: str, data: dict[str, Any]) -> bool:

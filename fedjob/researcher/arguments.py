@@ -16,7 +16,7 @@ from fedjob.common.folds.base import Fold
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.plans.args import merged_args
-from fedjob.common.plans.source import PlanSource
+from fedjob.common.plans.plan_source import PlanSource
 from fedjob.common.plans.step import check_split
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
@@ -24,6 +24,7 @@ from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.fedopt import with_optimizer
 from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import ALL, Quorum
+from fedjob.common.ranges import check_count
 from fedjob.common.types import new_job_id
 from fedjob.researcher.checked import (
     checked_guard,
@@ -42,7 +43,7 @@ from fedjob.researcher.operation import Operation, read_args, read_operation
 from fedjob.researcher.preparing import with_known
 from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
-from fedjob.researcher.spec import JobSpec, Part, check_count, checked_rounds, checked_seconds, plain_args
+from fedjob.researcher.spec import JobSpec, Part, checked_rounds, checked_seconds, plain_args
 
 if TYPE_CHECKING:
     from fedjob.researcher.settings import ResearcherConfig

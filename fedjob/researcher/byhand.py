@@ -22,7 +22,7 @@ from fedjob.researcher.spec import plain_args
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
-    from fedjob.common.plans.source import PlanSource
+    from fedjob.common.plans.plan_source import PlanSource
     from fedjob.common.repository.base import Repository
     from fedjob.researcher.checking import Checks
     from fedjob.researcher.folder import JobFolder

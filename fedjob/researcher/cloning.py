@@ -12,7 +12,8 @@ from fedjob.common.durable import link_or_copy
 from fedjob.common.errors import NoSuchJob, SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.plans.args import merged_args
-from fedjob.common.plans.source import PlanSource, extract
+from fedjob.common.plans.plan_source import PlanSource
+from fedjob.common.plans.source import extract
 from fedjob.common.plans.step import check_split
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.fedopt import with_optimizer

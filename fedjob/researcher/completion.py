@@ -7,7 +7,7 @@ from typing import Any
 from fedjob.common.errors import FedjobError
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Result
-from fedjob.common.metrics import value
+from fedjob.metrics.states import value
 
 _ODD = (FedjobError, ArithmeticError, LookupError, TypeError, ValueError)
 

@@ -27,7 +27,8 @@ def to_part(registry: Registry[T], component: Any) -> Part:
     """
     if isinstance(component, str):
         return Part(name=component, config=registry.config_of(registry.build(component, {}))[1])
-    from fedjob.common.plans.source import PlanSource, extract
+    from fedjob.common.plans.plan_source import PlanSource
+    from fedjob.common.plans.source import extract
 
     if isinstance(component, PlanSource) or (callable(component) and not hasattr(component, "name")):
         source = extract(component)
@@ -39,7 +40,7 @@ def to_part(registry: Registry[T], component: Any) -> Part:
 def from_part(registry: Registry[T], part: Part) -> Any:
     """Build what `to_part` described; a function comes back as the function."""
     if part.text:
-        from fedjob.common.plans.source import compile_text
+        from fedjob.common.plans.compilation import compile_text
 
         return compile_text(part.text, part.entry)
     return registry.build(part.name, part.config)

@@ -22,8 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fedjob.common.errors import JobStopped, SpecError
-from fedjob.common.plans.base import overrides
 from fedjob.common.plans.pipeline import Pipeline
+from fedjob.common.plans.plan_checks import overrides
 from fedjob.common.plans.step import Plan
 from fedjob.common.protocols.base import Ask, FederatedProtocol
 from fedjob.common.protocols.function import NodeValues

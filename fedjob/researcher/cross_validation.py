@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import JobError, SpecError
 from fedjob.common.lifecycle import State
-from fedjob.common.plans.base import check_testing_step
+from fedjob.common.plans.plan_checks import check_testing_step
 from fedjob.common.protocols.evaluation import Evaluation
 from fedjob.researcher.history import OVERALL, Measurement
 from fedjob.researcher.job import LOCAL, Job

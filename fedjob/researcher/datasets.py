@@ -209,7 +209,8 @@ def resolve_local(
 
 
 def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
-    from fedjob.common.readers import describe, fitting_reader
+    from fedjob.common.loader import describe
+    from fedjob.common.readers import fitting_reader
 
     if item is None:
         return {"name": "", "num_rows": None, "version": ""}

@@ -24,7 +24,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.folds import FOLDS
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
-from fedjob.common.plans.source import PlanSource
+from fedjob.common.plans.plan_source import PlanSource
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_job_id

@@ -14,16 +14,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedjob.common.durable import fsync_dir
+from fedjob.common.durable import fsync_dir, is_locked, open_locked
 from fedjob.common.errors import ConfigError, JobError
 
 LOCK_S = 0.5
@@ -192,29 +190,18 @@ class JobFolder:
         Raises:
             JobError: another process holds it.
         """
-        descriptor = os.open(self.lock, os.O_CREAT | os.O_RDWR, 0o644)
-        deadline = time.monotonic() + wait_s
-        while not _take(descriptor):
-            if time.monotonic() > deadline:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
-                os.close(descriptor)
-                raise JobError(
-                    f"job {self.path.name} is being run by process {holder}: wait for it or end it first"
-                )
-            time.sleep(0.02)
+        descriptor = open_locked(self.lock, wait_s=wait_s, mode=0o644)
+        if descriptor is None:
+            raise JobError(
+                f"job {self.path.name} is being run by process {self.holder() or 'another process'}: "
+                "wait for it or end it first"
+            )
         sign(descriptor)
         return descriptor
 
     def is_held(self) -> bool:
         """Whether a process runs this job, or writes its record, right now."""
-        try:
-            descriptor = os.open(self.lock, os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            return not _take(descriptor)
-        finally:
-            os.close(descriptor)
+        return is_locked(self.lock)
 
     def holder(self) -> int:
         """Return the id of the process that last took the lock, 0 for none."""
@@ -228,11 +215,3 @@ def sign(descriptor: int) -> None:
     """Write this process's id into a lock that it holds."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.metrics import num_examples, value
+from fedjob.metrics.states import num_examples, value
 
 if TYPE_CHECKING:
     from fedjob.common.protocols.base import Reply

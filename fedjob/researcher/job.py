@@ -16,14 +16,15 @@ from fedjob.common.errors import ConfigError, FedjobError, JobError, NoSuchJob, 
 from fedjob.common.folds.base import Fold
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
-from fedjob.common.plans.source import PlanSource
+from fedjob.common.plans.compilation import built_plan
+from fedjob.common.plans.plan_source import PlanSource
 from fedjob.common.preprocess import per_dataset
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import Quorum
+from fedjob.common.ranges import check_count
 from fedjob.common.types import new_job_id
-from fedjob.common.work import built_plan
 from fedjob.researcher.arguments import (
     LOCAL,
     Defined,
@@ -66,7 +67,7 @@ from fedjob.researcher.selectors.explicit import Explicit
 from fedjob.researcher.sending import copy_artifacts, keep_artifacts
 from fedjob.researcher.session import Session, default_session
 from fedjob.researcher.settings import ResearcherConfig
-from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_plain
+from fedjob.researcher.spec import JobSpec, load_spec, spec_from_plain
 
 if TYPE_CHECKING:
     from fedjob.common.optimizers.base import ServerOptimizer

@@ -15,10 +15,10 @@ from typing import Any
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.params import FileParams
-from fedjob.common.plans.source import PlanSource, plan_hash
+from fedjob.common.plans.compilation import built_plan
+from fedjob.common.plans.plan_source import PlanSource, plan_hash
 from fedjob.common.registry import Registry
 from fedjob.common.types import ENDLESS
-from fedjob.common.work import built_plan
 from fedjob.researcher.beginning import first_params
 from fedjob.researcher.deploymap import RESEARCHER
 from fedjob.researcher.folder import JobFolder

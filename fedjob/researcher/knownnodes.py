@@ -8,13 +8,10 @@ owners, writes the lines by hand, and is strict.
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
-from fedjob.common.durable import write_atomic
+from fedjob.common.durable import lock, write_atomic
 from fedjob.common.errors import ConfigError, NotPermitted
 
 FILE_NAME = "known_nodes"
@@ -66,7 +63,7 @@ class KnownNodes:
         Raises:
             NotPermitted: a node has another key than before, or is not known; says what to do.
         """
-        with self._locked():
+        with lock(self.path.with_name(f".{FILE_NAME}.lock")):
             known = self.load()
             if changed := [node for node, key in sorted(keys.items()) if known.get(node, key) != key]:
                 raise NotPermitted(self._changed(changed[0], known, keys))
@@ -90,15 +87,6 @@ class KnownNodes:
             f"Somebody may pretend to be it: ask its owner what `fedjob node status` shows; if it is theirs, "
             f"remove its line from {self.path}"
         )
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.path.with_name(f".{FILE_NAME}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _is_key(text: str) -> bool:

@@ -19,6 +19,7 @@ from fedjob.common.errors import (
     TransportError,
 )
 from fedjob.common.lifecycle import HISTORY, PENDING, State
+from fedjob.common.ranges import check_count
 from fedjob.researcher.arguments import travels
 from fedjob.researcher.beginning import adopt, find_breakpoint
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint
@@ -28,7 +29,7 @@ from fedjob.researcher.interrupting import wait_through
 from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import notice, walk
 from fedjob.researcher.record import JobRecord, load_record
-from fedjob.researcher.spec import check_count, load_spec
+from fedjob.researcher.spec import load_spec
 from fedjob.researcher.stopping import cancel, kill, stop
 from fedjob.researcher.submitting import check_connected, hand_over
 from fedjob.researcher.watching import attended

@@ -9,19 +9,16 @@ renewed before they expire as long as the provider allows it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from fedjob.common.durable import write_atomic
+from fedjob.common.durable import lock, write_atomic
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, NotPermitted, WaitTimeout
 from fedjob.common.identity import Identity
 from fedjob.common.openid import Provider, discover, jwt_package, nonce_of, post_form
@@ -156,7 +153,7 @@ class Proving:
         return self._renewed()
 
     def _renewed(self) -> str:
-        with _locked(self._home):
+        with lock(_path(self._home).with_suffix(".lock")):
             found = load_login(self._home)  # another process may have renewed it meanwhile
             if found is None:
                 return ""
@@ -260,13 +257,3 @@ def _keep(home: Path, made: Login) -> None:
     path = _path(home)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomic(path, json.dumps(asdict(made)).encode(), mode=0o600)
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    descriptor = os.open(_path(home).with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

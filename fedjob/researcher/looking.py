@@ -30,7 +30,7 @@ from fedjob.researcher.tailing import FolderSource, Source
 if TYPE_CHECKING:
     import torch
 
-    from fedjob.common.plans.source import PlanSource
+    from fedjob.common.plans.plan_source import PlanSource
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.runner import Runner
     from fedjob.researcher.spec import JobSpec

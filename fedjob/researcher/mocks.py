@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fedjob.common.codec import from_plain
 from fedjob.common.errors import NoReply, SpecError
 from fedjob.common.messages import Found, Search
-from fedjob.common.packing import unpack_data
+from fedjob.common.packing import unpacked_once
 from fedjob.common.types import Ref
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MAX_BYTES = 4 << 30
 
 def fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
     """Return a dataset's mock as a local dataset; see `DatasetHandle.mock`."""
-    from fedjob.common.readers import open_dataset
+    from fedjob.common.loader import open_dataset
 
     if not handle.has_mock:
         raise SpecError(f"{handle} has no mock{_ask(handle)}")
@@ -39,22 +39,12 @@ def fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
         )
     ref = from_plain(Ref, told["mock"])
     home = session.home / "mocks" / handle.node / handle.name
-    folder = home / ref.sha256
-    if not folder.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        archive, begun = home / f"{ref.sha256}.zip", home / f".{secrets.token_hex(8)}"
-        try:
-            session.repository.get(ref, archive)
-            unpack_data(archive, begun, limit_bytes=MAX_BYTES)
-        finally:
-            archive.unlink(missing_ok=True)
-        begun.chmod(0o700)  # a folder that may not be written to can't be renamed
-        begun.rename(folder)
+    path = unpacked_once(home / ref.sha256, partial(session.repository.get, ref), limit_bytes=MAX_BYTES)
     told_parts = {part: told[part] for part in ("options", "loading") if isinstance(told.get(part), dict)}
     return open_dataset(
         {
             **told_parts,
-            "path": next(folder.iterdir()),
+            "path": path,
             "reader": str(told.get("reader", "")),
             "name": handle.name,
             "tags": handle.tags,

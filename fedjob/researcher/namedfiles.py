@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.durable import write_atomic
+from fedjob.common.plans.compilation import make_plan
 from fedjob.common.plans.pipeline import Pipeline
-from fedjob.common.plans.source import make_plan
 from fedjob.common.plans.step import is_file_name
 from fedjob.common.protocols.steps import Steps
 from fedjob.researcher.spec import JobSpec

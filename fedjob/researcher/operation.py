@@ -10,9 +10,11 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.plans.args import TrainingArgs
 from fedjob.common.plans.base import TrainingPlan
+from fedjob.common.plans.compilation import compile_plan, make_plan
 from fedjob.common.plans.function import FunctionPlan, RemoteFunction, declared
 from fedjob.common.plans.pipeline import Pipeline
-from fedjob.common.plans.source import PlanSource, compile_plan, extract, make_plan
+from fedjob.common.plans.plan_source import PlanSource
+from fedjob.common.plans.source import extract
 from fedjob.common.plans.step import Plan
 from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS

@@ -132,7 +132,7 @@ class JobResult:
         """Return the training plan, built, with the trained parameters in it."""
         if self._manifest.kind != "params" or self._folded:
             raise WrongResult("result is not a model: this job trained nothing; look at .value")
-        from fedjob.common.work import built_plan
+        from fedjob.common.plans.compilation import built_plan
 
         spec = self._spec
         text = self._folder.plan.read_bytes().decode()

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from fedjob.common.errors import SpecError
 from fedjob.common.folds.collect import Collect
-from fedjob.common.metrics import is_state, value
 from fedjob.common.protocols.base import LOSS, Ask, Buffered, Gathered
 from fedjob.common.quorum import ALL, Quorum
+from fedjob.metrics.states import is_state, value
 from fedjob.researcher.position import Position
 from fedjob.researcher.selectors.base import Candidates, Selector
 

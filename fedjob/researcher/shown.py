@@ -14,9 +14,8 @@ from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, NotPermitted
 from fedjob.common.frame import decode_frame, encode_frame
 from fedjob.common.identity import Identity
-from fedjob.common.messages import MAX_FRAME_BYTES
 from fedjob.common.traffic import Tally
-from fedjob.common.types import Ref
+from fedjob.common.types import MAX_FRAME_BYTES, Ref
 
 VERSION = 1
 MAX_SEGMENT_BYTES = 32 << 20

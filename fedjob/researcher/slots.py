@@ -7,11 +7,12 @@ a slot takes the next free one. A process that dies loses its ticket with the lo
 
 from __future__ import annotations
 
-import fcntl
+import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from fedjob.common.durable import lock, take_lock
 
 _RUNS = b"runs"
 _WAITS = b"wait"
@@ -32,7 +33,7 @@ class Ticket:
         self.runs = False
         with _alone(self._folder):  # so that nobody takes it for one of a dead process meanwhile
             self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o644)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            take_lock(self._descriptor, wait_s=math.inf)
             os.pwrite(self._descriptor, _WAITS, 0)
 
     def take(self, max_jobs: int) -> bool:
@@ -65,22 +66,14 @@ def _state_of(path: Path) -> bytes:
     except OSError:
         return b""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return os.pread(descriptor, 4, 0)
-    else:
+        if not take_lock(descriptor):
+            return os.pread(descriptor, 4, 0)
         path.unlink(missing_ok=True)
         return b""
     finally:
         os.close(descriptor)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> AbstractContextManager[None]:
     """Hold the home's line still; nobody holds it for more than a few milliseconds."""
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return lock(folder / "lock", mode=0o644)

@@ -12,6 +12,7 @@ from fedjob.common.durable import write_atomic
 from fedjob.common.errors import BreakpointCorrupt, DecodeError, SpecError
 from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
+from fedjob.common.ranges import check_count
 from fedjob.common.schedules import declared
 from fedjob.common.types import ENDLESS, check_job_id, party_of
 
@@ -160,17 +161,6 @@ def resources_of(spec: JobSpec, node: str) -> dict[str, Any]:
     """Return what a node would have to spare: its own entry, else the default."""
     own = spec.resources.get(node, spec.resources.get(party_of(node)))
     return dict(spec.resources.get("default", {}) if own is None else own)
-
-
-def check_count(what: str, value: Any, least: int) -> int:
-    """Return `value` if it is a whole number of at least `least`.
-
-    Raises:
-        SpecError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SpecError(f"{what} is a whole number of {least} or more, not {value!r}")
-    return value
 
 
 def checked_rounds(rounds: Any) -> int:

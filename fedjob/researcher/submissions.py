@@ -6,19 +6,17 @@ when the job is deleted it stays, as `job_deleted`.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.durable import write_atomic
+from fedjob.common.durable import open_locked, write_atomic
 from fedjob.common.errors import SpecError, SubmitError, TokenConflict, TokenDeleted
 from fedjob.researcher.index import SCHEMA, SUBMISSION_FIELDS, open_index
 
@@ -71,19 +69,10 @@ def one_at_a_time(home: Path) -> Iterator[None]:
         SubmitError: another one takes too long.
     """
     home.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(home / "submit.lock", os.O_CREAT | os.O_RDWR, 0o644)
-    deadline = time.monotonic() + SUBMIT_S
+    descriptor = open_locked(home / "submit.lock", wait_s=SUBMIT_S, mode=0o644)
+    if descriptor is None:
+        raise SubmitError(f"another submission of {home} takes more than {SUBMIT_S:.0f} s: submit again")
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise SubmitError(
-                        f"another submission of {home} takes more than {SUBMIT_S:.0f} s: submit again"
-                    ) from error
-                time.sleep(0.02)
         yield
     finally:
         os.close(descriptor)

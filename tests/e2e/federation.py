@@ -25,9 +25,10 @@ import psutil
 
 from fedjob import Job, connect
 from fedjob.common.config import set_config
+from fedjob.node.config import NodeConfig
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.home import NodeHome
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.session import Session
 from tests.conftest import find_mosquitto

@@ -19,7 +19,7 @@ import torch
 from fedjob import FedAvg, Job, JobFailed, Quorum, connect
 from fedjob.common.repository.http import HttpRepository
 from fedjob.common.web import Patience
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 from fedjob.researcher.session import Session
 from tests.data import TRAINING
 from tests.e2e.conftest import SITES

@@ -18,7 +18,7 @@ from fedjob.common.repository.base import Repository
 from fedjob.common.transport.base import Transport
 from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address, new_job_id
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 from tests.integration.nodes import ADD_ONE, Researcher, plan_with, write_toy
 from tests.processes import Processes, Running, wait_until
 

@@ -19,17 +19,8 @@ from fedjob import FedAvg, Job
 from fedjob.common.enrol import load_membership
 from fedjob.common.frame import decode_frame, encode_frame
 from fedjob.common.identity import Identity
-from fedjob.common.messages import (
-    MAX_FRAME_BYTES,
-    Answer,
-    Message,
-    Offer,
-    Ping,
-    Search,
-    Task,
-    decode_payload,
-    encode_payload,
-)
+from fedjob.common.messages import Answer, Message, Offer, Ping, Search, Task, decode_payload, encode_payload
+from fedjob.common.types import MAX_FRAME_BYTES
 from tests.conftest import find_mosquitto
 from tests.data import TRAINING, make_points
 from tests.e2e.federation import ROOT, Federation, Node

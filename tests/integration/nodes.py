@@ -28,19 +28,20 @@ from fedjob.common.messages import (
 )
 from fedjob.common.outbox import MemoryStore
 from fedjob.common.params import FileParams, save_params
-from fedjob.common.plans.source import plan_hash
+from fedjob.common.plans.plan_source import plan_hash
 from fedjob.common.repository.base import Repository
 from fedjob.common.repository.memory import MemoryRepository
 from fedjob.common.roster import Roster
 from fedjob.common.transport.base import Transport
 from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.common.types import Address, Ref, new_job_id
+from fedjob.node.config import NodeConfig
 from fedjob.node.daemon import Daemon
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.grants import Grants
+from fedjob.node.home import NodeHome
 from fedjob.node.limits import Limits
-from fedjob.node.settings import NodeConfig, NodeHome
 
 B = TypeVar("B", bound=Body)
 

@@ -17,8 +17,8 @@ from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.messages import End
 from fedjob.common.plans.source import extract
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.events import JobEvent
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.session import Session

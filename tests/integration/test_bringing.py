@@ -16,10 +16,10 @@ import pytest
 from fedjob import Job, JobFailed
 from fedjob.common.errors import DecodeError, ObjectMissing, ObjectTooLarge, SpecError
 from fedjob.common.identity import Identity
-from fedjob.common.packing import pack_data, unpack_data
+from fedjob.common.packing import pack_data, unpack_data, unpacked_once
 from fedjob.common.repository.parts import ref_of
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.session import Session
 from tests import remote
@@ -256,6 +256,33 @@ class TestArchives:
         with pytest.raises((ObjectTooLarge, DecodeError)):
             unpack_data(tmp_path / "liar.zip", tmp_path / "out", limit_bytes=1_000_000)
         assert not (tmp_path / "out").exists()
+
+    def test_an_archive_is_fetched_once_and_stays_as_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "table.csv").write_text("a,b\n")
+        fetched: list[Path] = []
+
+        def fetch(path: Path) -> None:
+            fetched.append(path)
+            pack_data(tmp_path / "table.csv", path)
+
+        folder = tmp_path / "home" / "sha"
+        for _ in range(2):
+            found = unpacked_once(folder, fetch, limit_bytes=1000)
+            assert found == folder / "table.csv"
+            assert found.read_text() == "a,b\n"
+        assert len(fetched) == 1
+        assert [path.name for path in folder.parent.iterdir()] == ["sha"]
+        assert (folder.stat().st_mode & 0o777, found.stat().st_mode & 0o777) == (0o500, 0o400)
+
+    def test_nothing_is_left_of_an_archive_that_unpacks_to_too_much(self, tmp_path: Path) -> None:
+        (tmp_path / "table.csv").write_text("a,b\n" * 1000)
+        with pytest.raises(ObjectTooLarge):
+            unpacked_once(
+                tmp_path / "home" / "sha",
+                lambda path: pack_data(tmp_path / "table.csv", path),
+                limit_bytes=100,
+            )
+        assert list((tmp_path / "home").iterdir()) == []
 
     def test_what_is_no_archive_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "odd.zip").write_bytes(b"PK" + b"nothing" * 50)

@@ -17,7 +17,7 @@ from fedjob import Job, JobFailed
 from fedjob.common.errors import JobError, SpecError
 from fedjob.common.identity import Identity
 from fedjob.node.cli import node as node_command
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from fedjob.node.taskstore import TaskStore
 from fedjob.researcher.session import Session
 from tests import launching

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedjob.common.readers import open_dataset
+from fedjob.common.loader import open_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "flamby_heart"

@@ -18,8 +18,8 @@ from fedjob import FedAvg, Job, JobFailed
 from fedjob.common.errors import NoDatasets, NotReady, PlanError, SpecError, WrongResult
 from fedjob.common.identity import Identity
 from fedjob.common.plans.source import extract
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.session import Session
 from tests import remote
 from tests.integration.nodes import Federation

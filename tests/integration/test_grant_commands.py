@@ -16,11 +16,12 @@ import numpy
 import pytest
 
 from fedjob.common.messages import Answer, Offer
-from fedjob.common.plans.source import extract, plan_hash
+from fedjob.common.plans.plan_source import plan_hash
+from fedjob.common.plans.source import extract
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.statistics import Statistics
 from fedjob.common.types import new_job_id
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
 from tests.processes import Processes
 

@@ -16,11 +16,11 @@ import torch
 from fedjob import Evaluation, Inference, Items, Job, TorchPlan
 from fedjob.common.errors import JobFailed
 from fedjob.common.identity import Identity
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.grant import Subject
 from fedjob.node.grants import Grants
 from fedjob.node.limits import Limits
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.partial import kept_replies
 from fedjob.researcher.session import Session

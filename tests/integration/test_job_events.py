@@ -26,8 +26,8 @@ from fedjob.common.frame import decode_frame
 from fedjob.common.identity import Identity
 from fedjob.common.messages import decode_payload
 from fedjob.common.types import Address
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher import events as events_module
 from fedjob.researcher.downloading import download
 from fedjob.researcher.events import JobEvent

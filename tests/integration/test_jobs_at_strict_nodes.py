@@ -14,8 +14,8 @@ import torch
 from fedjob import FedAvg, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
+from fedjob.node.config import NodeConfig
 from fedjob.node.grants import Grants
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.session import Session
 from tests.e2e.federation import background
 from tests.integration.nodes import Federation, Node, Researcher, plan_with

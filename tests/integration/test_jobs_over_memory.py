@@ -35,7 +35,7 @@ from fedjob.common.protocols.base import Ask
 from fedjob.common.repository.memory import MemoryRepository
 from fedjob.common.roster import Roster
 from fedjob.common.types import Address, Ref
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import RoundReport

@@ -8,7 +8,7 @@ import pytest
 
 from fedjob import Job, JobFailed, Quorum
 from fedjob.common.identity import Identity
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedjob import FedAvg, Job, SklearnPlan
-from fedjob.common.measured import measured
+from fedjob.metrics.event import measured
 from tests.data import make_points
 from tests.plans import Tiny
 

@@ -17,9 +17,9 @@ from fedjob.common.errors import JobError, NoDatasets, SpecError
 from fedjob.common.identity import Identity
 from fedjob.common.packing import unpack_data
 from fedjob.node.cli.data import data
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.limits import Limits
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.session import Session
 from tests import remote
 from tests.data import TRAINING

@@ -10,8 +10,8 @@ import pytest
 from fedjob.common.gate import MAY_SEND
 from fedjob.common.messages import Answer, Body, End, Offer, Ping, Pong, Receipt, Search
 from fedjob.common.types import Ref
+from fedjob.node.config import NodeConfig
 from fedjob.node.grants import Grants
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.session import Session
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
 

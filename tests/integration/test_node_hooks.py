@@ -15,9 +15,9 @@ import fedjob
 from fedjob import Items, Job
 from fedjob.common.errors import ConfigError
 from fedjob.common.identity import Identity
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.hooks import build_hooks
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.events import JobEvent
 from fedjob.researcher.session import Session
 from tests import stepping

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, plan_with
 
 OPEN = NodeConfig(approval="off")

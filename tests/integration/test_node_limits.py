@@ -14,11 +14,11 @@ import pytest
 from fedjob.common.messages import Answer, Offer, Result
 from fedjob.common.types import new_job_id
 from fedjob.node.audit import Audit
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.grant import Subject
 from fedjob.node.grants import Grants
 from fedjob.node.limits import Limits
-from fedjob.node.settings import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
 
 SLOW = plan_with("time.sleep(60)")

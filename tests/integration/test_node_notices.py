@@ -16,9 +16,9 @@ import pytest
 
 from fedjob.common.codec import unpack
 from fedjob.common.messages import Answer
+from fedjob.node.config import NodeConfig
 from fedjob.node.grants import Grants
 from fedjob.node.notices import SEND_WITHIN_S
-from fedjob.node.settings import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, Node
 from tests.processes import wait_until
 

@@ -16,8 +16,8 @@ import pytest
 
 from fedjob.common.messages import Answer, Ping, Pong, Result
 from fedjob.common.types import new_job_id
+from fedjob.node.config import NodeConfig
 from fedjob.node.hours import DAYS
-from fedjob.node.settings import NodeConfig
 from fedjob.node.taskstore import TaskStore
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
 from tests.processes import wait_until

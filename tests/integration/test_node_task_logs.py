@@ -11,8 +11,8 @@ import pytest
 
 from fedjob.common.messages import Event, Message, Ping, Pong, Result
 from fedjob.common.types import new_job_id
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from fedjob.node.tasklog import RULES, read_log
 from fedjob.node.taskstore import TaskStore
 from tests.integration.nodes import Federation, Node, plan_with

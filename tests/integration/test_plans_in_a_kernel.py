@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.plans.source import compile_plan, extract, plan_hash
+from fedjob.common.plans.compilation import compile_plan
+from fedjob.common.plans.plan_source import plan_hash
+from fedjob.common.plans.source import extract
 
 jupyter_client = pytest.importorskip("jupyter_client")
 pytest.importorskip("ipykernel")

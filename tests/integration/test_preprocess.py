@@ -16,9 +16,9 @@ from fedjob.common.preprocess.categories import Encode
 from fedjob.common.preprocess.columns import Cast, Select
 from fedjob.common.preprocess.missing import Impute
 from fedjob.common.preprocess.rows import Filter
+from fedjob.node.config import NodeConfig
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from tests.integration.nodes import Federation
 from tests.integration.test_jobs_over_memory import open_session
 

@@ -18,7 +18,7 @@ from fedjob import Encode, FedAvg, Impute, Job, JobFailed, Scale, Select, SpecEr
 from fedjob.common.identity import Identity
 from fedjob.common.preprocess.rows import Filter
 from fedjob.node.cli.data import data as data_commands
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.verify import verify_job

@@ -15,9 +15,9 @@ from fedjob.common.frame import decode_frame
 from fedjob.common.identity import Identity
 from fedjob.common.repository.memory import MemoryRepository
 from fedjob.common.types import Address
+from fedjob.node.config import NodeConfig
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session
 

@@ -9,7 +9,7 @@ import pytest
 import fedjob
 from fedjob import Job
 from fedjob.common.identity import Identity
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from fedjob.node.taskstore import TaskStore
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session

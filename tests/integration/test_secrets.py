@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from fedjob import Items, Job, JobFailed
 from fedjob.cli import cli
 from fedjob.common.identity import Identity
+from fedjob.node.config import NodeConfig
 from fedjob.node.grants import Grants
 from fedjob.node.limits import Limits
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.session import Session
 from tests import stepping
 from tests.integration.nodes import Federation

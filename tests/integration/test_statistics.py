@@ -14,8 +14,8 @@ import pytest
 from fedjob import Filter, Impute, Items, Job, JobFailed, Select, Statistics
 from fedjob.common.errors import SpecError
 from fedjob.common.identity import Identity
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeConfig
 from fedjob.researcher.session import Session
 from tests.data import heart_data, pooled_hearts
 from tests.integration.nodes import Federation, Node

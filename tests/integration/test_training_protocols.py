@@ -25,7 +25,7 @@ from fedjob import (
 )
 from fedjob.common.identity import Identity
 from fedjob.common.params import FileParams
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.verify import verify_job

@@ -17,7 +17,7 @@ from fedjob.cli import cli
 from fedjob.common.errors import ConfigError, NotPermitted, RepositoryError, WaitTimeout
 from fedjob.common.identity import Identity
 from fedjob.common.openid import nonce_of
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim
 from fedjob.researcher.login import Proving, load_login, log_out, login

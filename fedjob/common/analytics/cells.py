@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fedjob.common.analytics.columns import (
-    SEPARATOR,
-    Floats,
-    Rows,
-    by_value,
-    categories,
-    need_columns,
-    numbers,
-)
+from fedjob.common.analytics.columns import SEPARATOR, by_value, categories, need_columns, numbers
 from fedjob.common.analytics.isolation import isolates
+from fedjob.common.analytics.measures import Measures
 from fedjob.common.analytics.quantiles import edges_within
-from fedjob.common.analytics.releases import Telling
+from fedjob.common.analytics.releases import Floats, Rows, Telling
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import NodeFailure
-
-if TYPE_CHECKING:
-    from fedjob.common.protocols.statistics import Statistics
 
 MAX_CELLS = 10_000
 """Cells that one answer may have."""
@@ -57,35 +47,35 @@ def groups_of(table: Table, by: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
     return _crossed(table, table.all_rows, by)
 
 
-def told_rows(statistics: Statistics, table: Table) -> int:
+def told_rows(measures: Measures, table: Table) -> int:
     """Return how many rows are in groups that may be told of."""
-    groups, ungrouped = groups_of(table, statistics.by)
+    groups, ungrouped = groups_of(table, measures.by)
     allowed = table.admit([Telling(rows, excused=ungrouped) for rows in groups.values()])
     return sum(len(rows) for rows, may in zip(groups.values(), allowed, strict=True) if may)
 
 
-def first_sums(statistics: Statistics, table: Table) -> Sums:
+def first_sums(measures: Measures, table: Table) -> Sums:
     """Return counts, sums, histograms and tables of every group, and the first counts for quantiles."""
-    groups, ungrouped = groups_of(table, statistics.by)
-    cells = list(_first_cells(statistics, table, groups, ungrouped))
+    groups, ungrouped = groups_of(table, measures.by)
+    cells = list(_first_cells(measures, table, groups, ungrouped))
     told = _told(table, cells)
     told["withheld"] = len(cells) - told.pop("num_told")
-    return told | quantile_counts(statistics, table, None)
+    return told | quantile_counts(measures, table, None)
 
 
 def centred_sums(
-    statistics: Statistics, table: Table, spread: Mapping[str, float], joint: Mapping[str, float]
+    measures: Measures, table: Table, spread: Mapping[str, float], joint: Mapping[str, float]
 ) -> Sums:
     """Return sums of differences from the centres, of their squares and of their products.
 
     Args:
         spread, joint: column -> near its mean, so that nothing cancels.
     """
-    groups, ungrouped = groups_of(table, statistics.by)
+    groups, ungrouped = groups_of(table, measures.by)
     cells = []
     columns = {name: numbers(table.node, table.frame, name) for name in (*spread, *joint)}
     for group, rows in groups.items():
-        for name in statistics.spread_columns:
+        for name in measures.spread_columns:
             values = columns[name] - spread[name]
             used = rows[~np.isnan(values[rows])]
             cells.append(
@@ -93,10 +83,10 @@ def centred_sums(
                     ("centred", group, name), Telling(rows, (name,), used, ungrouped), _squares(values, used)
                 )
             )
-        if statistics.joint_columns:
-            matrix = np.column_stack([columns[name] - joint[name] for name in statistics.joint_columns])
+        if measures.joint_columns:
+            matrix = np.column_stack([columns[name] - joint[name] for name in measures.joint_columns])
             used = rows[~np.isnan(matrix[rows]).any(axis=1)]
-            telling = Telling(rows, statistics.joint_columns, used, ungrouped)
+            telling = Telling(rows, measures.joint_columns, used, ungrouped)
             barred = isolates(matrix[used], table.min_rows)
             cells.append(Cell(("products", group), telling, _products(matrix, used), barred))
     told = _told(table, cells)
@@ -105,16 +95,16 @@ def centred_sums(
 
 
 def quantile_counts(
-    statistics: Statistics, table: Table, brackets: Mapping[str, Mapping[str, list[list[float]]]] | None
+    measures: Measures, table: Table, brackets: Mapping[str, Mapping[str, list[list[float]]]] | None
 ) -> Sums:
     """Return bounds on the counts below the edges that divide each bracket.
 
     Args:
         brackets: group -> column -> `[low, high]` pairs; None for the first grid in every group.
     """
-    groups, ungrouped = groups_of(table, statistics.by)
+    groups, ungrouped = groups_of(table, measures.by)
     told: Sums = {}
-    for name in statistics.quantiles:
+    for name in measures.quantiles:
         values = numbers(table.node, table.frame, name)
         for group, rows in groups.items():
             if brackets is not None and not brackets.get(group, {}).get(name):
@@ -131,11 +121,11 @@ def quantile_counts(
     return {"quantiles": told}
 
 
-def extremes(statistics: Statistics, table: Table) -> dict[str, Any]:
+def extremes(measures: Measures, table: Table) -> dict[str, Any]:
     """Return the smallest and the largest value of each column in each group that may be told of."""
-    groups, ungrouped = groups_of(table, statistics.by)
+    groups, ungrouped = groups_of(table, measures.by)
     told: dict[str, Any] = {}
-    for name in dict.fromkeys((*statistics.min, *statistics.max)):
+    for name in dict.fromkeys((*measures.min, *measures.max)):
         values = numbers(table.node, table.frame, name)
         for group, rows in groups.items():
             used = rows[~np.isnan(values[rows])]
@@ -145,17 +135,17 @@ def extremes(statistics: Statistics, table: Table) -> dict[str, Any]:
 
 
 def _first_cells(
-    statistics: Statistics, table: Table, groups: Mapping[str, Rows], ungrouped: Rows
+    measures: Measures, table: Table, groups: Mapping[str, Rows], ungrouped: Rows
 ) -> Iterator[Cell]:
     node, frame = table.node, table.frame
-    need_columns(node, frame, statistics.all_columns)
-    summed = {name: numbers(node, frame, name) for name in statistics.summed_columns}
-    binned = {name: numbers(node, frame, name) for name in statistics.histogram}
-    joint = {name: numbers(node, frame, name) for name in statistics.joint_columns}
-    sorts = {name: categories(node, frame, name) for name in statistics.categories}
+    need_columns(node, frame, measures.all_columns)
+    summed = {name: numbers(node, frame, name) for name in measures.summed_columns}
+    binned = {name: numbers(node, frame, name) for name in measures.histogram}
+    joint = {name: numbers(node, frame, name) for name in measures.joint_columns}
+    sorts = {name: categories(node, frame, name) for name in measures.categories}
     for group, rows in groups.items():
         yield Cell(("rows", group), Telling(rows, excused=ungrouped), _number(len(rows)))
-        for name in statistics.counted_columns:
+        for name in measures.counted_columns:
             used = rows[frame[name].notna().to_numpy()[rows]]
             values = summed.get(name)
             yield Cell(
@@ -163,7 +153,7 @@ def _first_cells(
                 Telling(rows, () if values is None else (name,), used, ungrouped),
                 _column(values, rows, used),
             )
-        for name, edges in statistics.histogram.items():
+        for name, edges in measures.histogram.items():
             missing = rows[np.isnan(binned[name][rows])]
             for place, inside in _binned(binned[name], np.setdiff1d(rows, missing), edges).items():
                 telling = Telling(inside, excused=np.concatenate([ungrouped, missing]))
@@ -174,14 +164,14 @@ def _first_cells(
             for text, inside in found.items():
                 telling = Telling(inside, excused=np.concatenate([ungrouped, missing]))
                 yield Cell(("categories", group, name, text), telling, _number(len(inside)))
-        if statistics.joint_columns:
-            matrix = np.column_stack([joint[name] for name in statistics.joint_columns])
+        if measures.joint_columns:
+            matrix = np.column_stack([joint[name] for name in measures.joint_columns])
             used = rows[~np.isnan(matrix[rows]).any(axis=1)]
-            telling = Telling(rows, statistics.joint_columns, used, ungrouped)
+            telling = Telling(rows, measures.joint_columns, used, ungrouped)
             barred = isolates(matrix[used], table.min_rows)
             yield Cell(("joint", group), telling, _linear(matrix, used), barred)
-        if statistics.table:
-            crossed, missing = _crossed(table, rows, statistics.table)
+        if measures.table:
+            crossed, missing = _crossed(table, rows, measures.table)
             for text, inside in crossed.items():
                 telling = Telling(inside, excused=np.concatenate([ungrouped, missing]))
                 yield Cell(("table", group, text), telling, _number(len(inside)))

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedjob.common.analytics.releases import Floats, Rows
 from fedjob.common.errors import NodeFailure, SpecError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
-"""Places of rows in a table, each once."""
 
 MAX_CATEGORIES = 1000
 """Different values that a column may have at a node to be taken for categories."""

@@ -9,17 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fedjob.common.analytics.columns import (
-    Floats,
-    Rows,
-    by_value,
-    categories,
-    in_order,
-    need_columns,
-    numbers,
-)
+from fedjob.common.analytics.columns import by_value, categories, in_order, need_columns, numbers
 from fedjob.common.analytics.isolation import isolates
-from fedjob.common.analytics.releases import Telling
+from fedjob.common.analytics.releases import Floats, Rows, Telling
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import Unsolvable
 

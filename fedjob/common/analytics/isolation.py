@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Floats
+from fedjob.common.analytics.releases import Floats
 
 _ALONE = 1 - 1e-9
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Floats
+from fedjob.common.analytics.releases import Floats
 
 if TYPE_CHECKING:
     import pandas as pd

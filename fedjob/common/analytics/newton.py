@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Floats
+from fedjob.common.analytics.releases import Floats
 from fedjob.common.errors import Unsolvable
 
 TOLERANCE = 1e-9

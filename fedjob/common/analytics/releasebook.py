@@ -7,7 +7,6 @@ a task that fails afterwards, or is asked again, is told the same.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedjob.common.analytics.releases import ROWS, Admit, Releases, Telling
-from fedjob.common.durable import replace_durably
+from fedjob.common.durable import lock, replace_durably
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +51,8 @@ class ReleaseBook:
             A function that decides which of several numbers may be told.
         """
         ids = row_ids(frame)
-        with self._alone():
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with lock(self.path.with_suffix(".lock")):
             known, releases = self._load(ids)
             order = np.argsort(known)
             places = order[np.searchsorted(known, ids, sorter=order)][kept]
@@ -61,16 +61,6 @@ class ReleaseBook:
             finally:
                 if releases.changed:
                     self._save(known, releases)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(self.path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
 
     def _load(self, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Releases]:
         """Return the ids of all rows ever seen, these among them, and what was told of them."""

@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from fedjob.common.analytics.columns import Rows
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+"""Places of rows in a table, each once."""
 
 Labels = npt.NDArray[np.int64]
 NEVER = 0

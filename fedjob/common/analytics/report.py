@@ -7,76 +7,74 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.analytics.columns import SEPARATOR, category_text, category_value, in_order
+from fedjob.common.analytics.measures import Measures
 from fedjob.common.analytics.quantiles import Bracket, ranks_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fedjob.common.protocols.statistics import Statistics
 
 Extremes = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 """Node -> group -> column -> smallest and largest."""
 
 
-def column_table(statistics: Statistics, sums: Mapping[str, Any], told: Extremes) -> pd.DataFrame:
+def column_table(measures: Measures, sums: Mapping[str, Any], told: Extremes) -> pd.DataFrame:
     """Return one row for each group and column, with the measures that were asked for."""
     rows = []
     for group in _ordered(sums.get("columns", {})):
         found = sums["columns"][group]
-        for name in (name for name in statistics.counted_columns if name in found):
-            measures = _measures(
-                statistics, name, found[name], sums.get("centred", {}).get(group, {}).get(name)
-            )
-            measures |= _extremes(statistics, name, group, told)
-            rows.append(_labels(statistics.by, group) | {"column": name} | measures)
-    return _frame(rows, [*statistics.by, "column", *statistics.column_measures])
+        for name in (name for name in measures.counted_columns if name in found):
+            values = _measures(measures, name, found[name], sums.get("centred", {}).get(group, {}).get(name))
+            values |= _extremes(measures, name, group, told)
+            rows.append(_labels(measures.by, group) | {"column": name} | values)
+    return _frame(rows, [*measures.by, "column", *measures.column_measures])
 
 
-def count_table(statistics: Statistics, sums: Mapping[str, Any]) -> pd.DataFrame:
+def count_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
     """Return how many rows each group has."""
     rows = [
-        _labels(statistics.by, group) | {"rows": count} for group, count in _in_groups(sums.get("rows", {}))
+        _labels(measures.by, group) | {"rows": count} for group, count in _in_groups(sums.get("rows", {}))
     ]
-    return _frame(rows, [*statistics.by, "rows"])
+    return _frame(rows, [*measures.by, "rows"])
 
 
-def histogram_table(statistics: Statistics, sums: Mapping[str, Any]) -> pd.DataFrame:
+def histogram_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row for each bin, and for what lies outside of all where there is some."""
     rows = []
     for group, columns in _in_groups(sums.get("histogram", {})):
-        for name, edges in statistics.histogram.items():
+        for name, edges in measures.histogram.items():
             counts = columns.get(name, {})
             bins = {str(place): (edges[place], edges[place + 1]) for place in range(len(edges) - 1)}
             outside = {"below": (-math.inf, edges[0]), "above": (edges[-1], math.inf)}
             for key, (low, high) in (bins | {key: outside[key] for key in outside if key in counts}).items():
-                labels = _labels(statistics.by, group) | {"column": name}
+                labels = _labels(measures.by, group) | {"column": name}
                 rows.append(labels | {"low": low, "high": high, "count": counts.get(key, 0)})
-    return _frame(rows, [*statistics.by, "column", "low", "high", "count"])
+    return _frame(rows, [*measures.by, "column", "low", "high", "count"])
 
 
-def category_table(statistics: Statistics, sums: Mapping[str, Any]) -> pd.DataFrame:
+def category_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row for each category."""
     rows = [
-        _labels(statistics.by, group) | {"column": name, "category": category_value(text), "count": count}
+        _labels(measures.by, group) | {"column": name, "category": category_value(text), "count": count}
         for group, columns in _in_groups(sums.get("categories", {}))
-        for name in statistics.categories
+        for name in measures.categories
         for text, count in sorted(columns.get(name, {}).items(), key=lambda item: in_order(item[0]))
     ]
-    return _frame(rows, [*statistics.by, "column", "category", "count"])
+    return _frame(rows, [*measures.by, "column", "category", "count"])
 
 
-def contingency_table(statistics: Statistics, sums: Mapping[str, Any]) -> pd.DataFrame:
+def contingency_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row for each combination of values that occurs."""
     rows = [
-        _labels(statistics.by, group) | _labels(statistics.table, cell) | {"count": count}
+        _labels(measures.by, group) | _labels(measures.table, cell) | {"count": count}
         for group, cells in _in_groups(sums.get("table", {}))
         for cell, count in _in_groups(cells)
     ]
-    return _frame(rows, [*statistics.by, *statistics.table, "count"])
+    return _frame(rows, [*measures.by, *measures.table, "count"])
 
 
 def quantile_table(
-    statistics: Statistics,
+    measures: Measures,
     counts: Mapping[str, Mapping[str, int]],
     brackets: Mapping[str, Mapping[str, Mapping[int, Bracket]]],
 ) -> pd.DataFrame:
@@ -84,20 +82,20 @@ def quantile_table(
     rows = []
     for group in _ordered(counts):
         for name, count in counts[group].items():
-            for fraction in statistics.quantiles[name] if count else ():
+            for fraction in measures.quantiles[name] if count else ():
                 lower, upper, way = ranks_of(fraction, count)
                 low, high = brackets[group][name][lower], brackets[group][name][upper]
                 value = low.value if not way else low.value + (high.value - low.value) * way
                 error = low.width if not way else max(low.width, high.width)
-                labels = _labels(statistics.by, group) | {"column": name}
+                labels = _labels(measures.by, group) | {"column": name}
                 rows.append(labels | {"fraction": fraction, "value": value, "error": error})
-    return _frame(rows, [*statistics.by, "column", "fraction", "value", "error"])
+    return _frame(rows, [*measures.by, "column", "fraction", "value", "error"])
 
 
-def joint_table(statistics: Statistics, sums: Mapping[str, Any], *, scaled: bool) -> pd.DataFrame:
+def joint_table(measures: Measures, sums: Mapping[str, Any], *, scaled: bool) -> pd.DataFrame:
     """Return the covariances, or the correlations, as a square for each group."""
-    names = statistics.correlation if scaled else statistics.covariance
-    places = [statistics.joint_columns.index(name) for name in names]
+    names = measures.correlation if scaled else measures.covariance
+    places = [measures.joint_columns.index(name) for name in names]
     rows = []
     for group, (count, linear, products) in _in_groups(sums.get("products", {})):
         square = [
@@ -116,41 +114,41 @@ def joint_table(statistics: Statistics, sums: Mapping[str, Any], *, scaled: bool
                 if scaled
                 else square[i]
             )
-            labels = _labels(statistics.by, group) | {"column": name}
+            labels = _labels(measures.by, group) | {"column": name}
             rows.append(labels | dict(zip(names, values, strict=True)) | {"count": count})
-    return _frame(rows, [*statistics.by, "column", *names, "count"])
+    return _frame(rows, [*measures.by, "column", *names, "count"])
 
 
 def _measures(
-    statistics: Statistics, name: str, found: Mapping[str, Any], centred: Sequence[Any] | None
+    measures: Measures, name: str, found: Mapping[str, Any], centred: Sequence[Any] | None
 ) -> dict[str, Any]:
     count = found["count"]
-    measures: dict[str, Any] = {
-        key: found[key] for key in ("count", "missing") if name in getattr(statistics, key)
+    values: dict[str, Any] = {
+        key: found[key] for key in ("count", "missing") if name in getattr(measures, key)
     }
-    if name in statistics.mean:
-        measures["mean"] = found["sum"] / count if count else math.nan
-    if name in statistics.spread_columns:
+    if name in measures.mean:
+        values["mean"] = found["sum"] / count if count else math.nan
+    if name in measures.spread_columns:
         variance = math.nan
         if centred is not None and centred[0] > 1:
             inside, linear, squares = centred
             variance = max(0.0, squares - linear * linear / inside) / (inside - 1)
-        measures |= {
+        values |= {
             key: value
             for key, value in (("variance", variance), ("std", math.sqrt(variance)))
-            if name in getattr(statistics, key)
+            if name in getattr(measures, key)
         }
-    return measures
+    return values
 
 
-def _extremes(statistics: Statistics, name: str, group: str, told: Extremes) -> dict[str, float]:
+def _extremes(measures: Measures, name: str, group: str, told: Extremes) -> dict[str, float]:
     found = [groups[group][name] for groups in told.values() if name in groups.get(group, {})]
-    measures = {}
-    if name in statistics.min:
-        measures["min"] = min((low for low, _ in found), default=math.nan)
-    if name in statistics.max:
-        measures["max"] = max((high for _, high in found), default=math.nan)
-    return measures
+    values = {}
+    if name in measures.min:
+        values["min"] = min((low for low, _ in found), default=math.nan)
+    if name in measures.max:
+        values["max"] = max((high for _, high in found), default=math.nan)
+    return values
 
 
 def _ratio(value: float, scale: float) -> float:

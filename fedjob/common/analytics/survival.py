@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Floats
+from fedjob.common.analytics.releases import Floats
 
 SETS = ("risk", "tied")
 

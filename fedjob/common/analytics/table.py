@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Rows
-from fedjob.common.analytics.releases import Admit, Telling
+from fedjob.common.analytics.releases import Admit, Rows, Telling
 from fedjob.common.errors import NodeFailure, SpecError
 from fedjob.common.readers.base import EXTREMES, flag
 

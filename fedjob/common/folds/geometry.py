@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.folds.base import Origin
 from fedjob.common.folds.leaves import each_leaf, tensors_of
 from fedjob.common.folds.mean import mean_of
-from fedjob.common.folds.median import median_of_rows
+from fedjob.common.folds.sorting import median_of_rows
 
 if TYPE_CHECKING:
     import torch

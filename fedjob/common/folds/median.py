@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.folds.base import Fold, Origin, totalled
 from fedjob.common.folds.leaves import fold_places
-from fedjob.common.folds.sorting import sorted_rows
+from fedjob.common.folds.sorting import median_of_rows
 
 if TYPE_CHECKING:
-    import torch
-
     from fedjob.common.contribution import Contribution
 
 
@@ -35,15 +33,3 @@ class Median(Fold):
 
     def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         return totalled(fold_places([c.value for c in contributions], median_of_rows), contributions)
-
-
-def median_of_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Return the median of each place of (contributions, places); `rows` is overwritten."""
-    import torch
-
-    middle = sorted_rows(rows, (len(rows) - 1) // 2, len(rows) // 2 + 1)
-    if len(middle) == 1:
-        return middle[0]
-    low, high = (row.to(torch.float64) for row in middle)
-    # halved before they are added: the sum of two large numbers would be infinite
-    return (low * 0.5 + high * 0.5).clamp_(low, high)

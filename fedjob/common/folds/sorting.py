@@ -66,3 +66,15 @@ def _network(count: int) -> Iterator[tuple[int, int]]:
                 break
             distance, q, r = q - p, q >> 1, p
         p >>= 1
+
+
+def median_of_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Return the median of each place of (contributions, places); `rows` is overwritten."""
+    import torch
+
+    middle = sorted_rows(rows, (len(rows) - 1) // 2, len(rows) // 2 + 1)
+    if len(middle) == 1:
+        return middle[0]
+    low, high = (row.to(torch.float64) for row in middle)
+    # halved before they are added: the sum of two large numbers would be infinite
+    return (low * 0.5 + high * 0.5).clamp_(low, high)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fedjob.common.errors import SpecError
-from fedjob.common.metrics import check_metric
+from fedjob.metrics.states import check_metric
 
 HYPERPARAMETERS = (
     "alpha",
@@ -88,7 +88,7 @@ class TrainingArgs:
             is kept for validation, i from 1; together the k parts are all the data.
         test_on_local_updates: validate after local training.
         test_on_global_updates: validate the parameters that arrive, before training.
-        test_metric: names of metrics, see `fedjob.common.metrics`.
+        test_metric: names of metrics, see `fedjob.metrics.states`.
         test_metric_args: options of those metrics, `{"f1": {"average": "macro"}}`.
         log_interval: a `metrics` event every so many steps, 1 or more.
         random_seed: of this job's nodes instead of the job's seed, 0 or more.

@@ -1,93 +1,36 @@
-"""What every training plan is to the rest of fedjob, whatever library it trains with.
+"""The interface of training plans, and the loops of training and validation that all kinds share.
 
 Importing this module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
 
-import inspect
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import IncompletePlan, NodeFailure, NoTestingStep, PlanError
+from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.common.kinds import Kinds
 from fedjob.common.plans.args import TrainingArgs
+from fedjob.common.plans.context import Context
+from fedjob.common.plans.order import is_told, split_indices
+from fedjob.common.plans.randomness import seeded
 from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import add_all, is_state, mean_state, values
 
 if TYPE_CHECKING:
     import torch
-
-    from fedjob.common.children import Child, Launcher
-    from fedjob.common.metrics import MetricState
 
 Adjust = Callable[[Any], None]
 """Called with the model between the backward pass and the optimizer's step."""
 
 RawArgs = TrainingArgs | Mapping[str, Any] | None
 """Training arguments, checked already or as a user writes them."""
-
-
-def _ignore(type_: str, body: dict[str, Any]) -> None:
-    """Take an event that nobody listens to."""
-
-
-@dataclass
-class Context:
-    """What a plan may know of the work it is part of: `self.ctx`.
-
-    Args:
-        node: the name of the node that computes.
-        round: counted from 1; 0 outside of a round.
-        job_seed: the job's own; it decides the first parameters and the test split.
-        seed: of (job, round, node); it decides shuffling, dropout and augmentation.
-        device: where the plan computes, `cpu` or `cuda`; set by the plan.
-        allow_gpu: whether the node lets `use_gpu` have its GPU.
-        state: kept at this node from round to round: a dictionary of numbers,
-            strings, bytes, None, tensors, and lists and dictionaries of them.
-        send: `send(type, body)` takes what `emit` is given on its way to the researcher.
-        props: the job's free properties.
-        launcher: what `launch` goes through; None where no task is computed.
-    """
-
-    node: str = "local"
-    round: int = 0
-    job_seed: int = 0
-    seed: int = 0
-    device: str = "cpu"
-    allow_gpu: bool = True
-    state: dict[str, Any] = field(default_factory=dict)
-    send: Callable[[str, dict[str, Any]], None] = _ignore
-    props: Mapping[str, Any] = field(default_factory=dict)
-    launcher: Launcher | None = None
-
-    def emit(self, type_: str, body: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
-        """Send an event to whoever follows the job: `ctx.emit("found", site=3, rows=[1, 2])`.
-
-        Args:
-            type_: `metrics` (its numbers are drawn as curves), `result`, `checkpoint`, or a word of your own.
-            body: fields as a map, beside those given by name; plain data, 16 KB in all.
-        """
-        self.send(type_, {**(body or {}), **fields})
-
-    def progress(self, done: float, total: float) -> None:
-        """Say how far this work is."""
-        self.emit("progress", {"done": done, "total": total})
-
-    def launch(self, function: Any, /, **args: Any) -> Child:
-        """Start a function of the plan's `launches` as a child task at this node; see `common/children.py`.
-
-        Returns:
-            A child: `child.wait()` returns what the function returned; given to another launch as an
-            argument, it stands for that value.
-
-        Raises:
-            PlanError: the function was not declared, or no task is being computed.
-        """
-        if self.launcher is None:
-            raise PlanError("ctx.launch works while a node computes a task, not here")
-        return self.launcher.launch(function, **args)
 
 
 @dataclass(frozen=True)
@@ -98,7 +41,7 @@ class TrainOutcome:
         num_examples: in the training split: the weight of this node.
         num_updates: optimizer steps taken.
         loss: mean over all examples seen, weighted by batch sizes.
-        metrics: name -> state, see `fedjob.common.metrics`; `loss` is one.
+        metrics: name -> state, see `fedjob.metrics.states`; `loss` is one.
     """
 
     num_examples: int
@@ -154,7 +97,7 @@ class TrainingPlan(ABC):
     training_args: TrainingArgs
     """The checked arguments of the step that runs."""
 
-    dataset: Any
+    dataset: Any = None
     """The dataset that was loaded, None before."""
 
     timing: dict[str, float]
@@ -169,14 +112,19 @@ class TrainingPlan(ABC):
             PlanError: a user's method returned something of the wrong type.
         """
 
-    @abstractmethod
     def start_step(self, training_args: RawArgs) -> None:
         """Begin a step as a fresh plan would, with these arguments and no state."""
+        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        self.timing = {}
+        self.ctx.state = {}
+        self._begin_anew()
+        if self._loaded is not None and self._loaded != self.training_args.raw:
+            self.load_data(self.dataset)
 
     @property
-    @abstractmethod
     def num_train(self) -> int:
         """The number of examples in the training split."""
+        return 0 if self._data is None else len(self._train_rows)
 
     @abstractmethod
     def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
@@ -199,25 +147,174 @@ class TrainingPlan(ABC):
         """Return which of the shared parameters some protocols treat apart."""
         return Kinds()
 
-    @abstractmethod
+    def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the examples to train on."""
+        raise NotImplementedError
+
+    def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the data to validate on, or None: then `test_ratio` splits `training_data`."""
+        return None
+
     def load_data(self, dataset: Any) -> None:
         """Call the user's data methods and make the split."""
+        import numpy as np
 
-    @abstractmethod
+        args = self.training_args
+        self.dataset, self._test = dataset, None
+        with seeded(self.seed_of("data", every_round=False)):
+            self._data = self._as_examples(self.training_data(dataset, args.for_user()), "training_data")
+            given = self.testing_data(dataset, args.for_user())
+            if given is not None:
+                self._test = self._as_examples(given, "testing_data")
+        self._loaded = dict(args.raw)
+        self._train_rows = np.arange(self._num_rows(self._data))
+        if self._test is None:
+            self._test_rows = self._train_rows[:0]
+            if args.test_ratio or args.test_fold:
+                self._split()
+        elif args.test_fold:
+            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
+        else:
+            self._test_rows = np.arange(self._num_rows(self._test))
+
+    def _split(self) -> None:
+        """Take the examples to validate on out of those to train on."""
+        seed = self.seed_of("split", every_round=False)
+        self._train_rows, self._test_rows = split_indices(len(self._train_rows), self.training_args, seed)
+        self._test = self._data
+
     def train(self, adjust: Adjust | None = None) -> TrainOutcome:
         """Train as the arguments say.
 
         Raises:
             NodeFailure: no data, or the loss or the parameters are not finite.
         """
+        started = time.perf_counter()
+        if self._data is None:
+            raise PlanError("the data is not loaded: call load_data before train")
+        with seeded(self.seed_of("train")):
+            outcome = self._run_updates(adjust)
+        self._check_finite()
+        self._add_time("train", started)
+        return outcome
 
-    @abstractmethod
+    def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
+        """Take every update of the step, and tell whoever follows the job of some of them."""
+        total, num_rows = self._num_updates(), self.num_train
+        done, samples, loss_sum = 0, 0, 0.0
+        for size, loss in self._each_update(adjust):
+            done, samples, loss_sum = done + 1, samples + size, loss_sum + loss * size
+            if is_told(done, total, self.training_args):
+                self.ctx.emit(
+                    "metrics",
+                    {
+                        "phase": "train",
+                        "round": self.ctx.round,
+                        "iteration": done,
+                        "num_updates": total,
+                        "epoch": round(samples / num_rows, 4) if num_rows else 0.0,
+                        "epochs": self.training_args.epochs,
+                        "samples": samples,
+                        "loss": loss,
+                    },
+                )
+                self.ctx.progress(done, max(total, done))
+        if not samples:
+            raise self.fail("no_data", "training_data gave no examples to train on")
+        mean = mean_state(loss_sum / samples, samples)
+        return TrainOutcome(num_rows or samples, done, loss_sum / samples, {"loss": mean})
+
     def validate(self) -> dict[str, MetricState]:
         """Measure the model on the test split; the states of several nodes add.
 
         Raises:
             NodeFailure: there is no test data, or a prediction is not finite.
         """
+        started = time.perf_counter()
+        total: dict[str, MetricState] = {}
+        samples = 0
+        with seeded(self.seed_of("validate")), self._evaluating():
+            for size, states in self._each_test():
+                total, samples = add_all(total, states), samples + size
+        if not samples:
+            raise self.fail(
+                "no_test_data", "nothing to validate on: set test_ratio above 0, or write testing_data"
+            )
+        # left out is what nothing defines, such as the area under a curve of one class
+        drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
+        self.ctx.emit("metrics", {"phase": "test", "round": self.ctx.round, "samples": samples, **drawn})
+        self._add_time("validate", started)
+        return total
+
+    def _add_time(self, stage: str, started: float) -> None:
+        self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started
+
+    def _states_of(self, found: Any, size: int) -> dict[str, MetricState]:
+        """Read what a user's `testing_step` returned for a batch of `size` examples."""
+        if isinstance(found, Mapping):
+            return {str(name): self._own_metric(str(name), item, size) for name, item in found.items()}
+        if isinstance(found, (tuple, list)) and len(found) == 2:
+            return self._compared(*found)
+        raise self.fail(
+            "plan",
+            f'testing_step returned {named_type(found)}; expected (predictions, targets) or {{"name": value}}',
+        )
+
+    def _own_metric(self, name: str, item: Any, size: int) -> MetricState:
+        if is_state(item):
+            return dict(item)
+        try:
+            return mean_state(float(item), size)
+        except SpecError as error:
+            raise self.fail("not_finite", f"testing_step: metric {name!r} is {float(item)}") from error
+        except (TypeError, ValueError) as error:
+            raise self.fail(
+                "plan", f"testing_step: metric {name!r} is {named_type(item)}, not a number"
+            ) from error
+
+    # --- what a kind of plan writes for the methods above -------------------------------------
+
+    _data: Any = None
+    _test: Any = None
+    _train_rows: Any
+    _test_rows: Any
+    _loaded: Mapping[str, Any] | None = None
+
+    def _begin_anew(self) -> None:
+        """Forget what stayed at the node."""
+        raise NotImplementedError
+
+    def _as_examples(self, given: Any, method: str) -> Any:
+        """Return what a user's data method gave in the form that this kind of plan works on."""
+        raise NotImplementedError
+
+    def _num_rows(self, examples: Any) -> int:
+        """Return how many examples there are to choose from; 0 where they come in an order of their own."""
+        raise NotImplementedError
+
+    def _num_updates(self) -> int:
+        """Return how many updates the step will take, 0 where only its end will tell."""
+        raise NotImplementedError
+
+    def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
+        """Take one update after the other; yield the number of its examples, and their loss before it."""
+        raise NotImplementedError
+
+    def _check_finite(self) -> None:
+        """Fail where a parameter is NaN or infinite."""
+        raise NotImplementedError
+
+    def _evaluating(self) -> AbstractContextManager[None]:
+        """Return what is entered while the model is measured."""
+        return nullcontext()
+
+    def _each_test(self) -> Iterator[tuple[int, dict[str, MetricState]]]:
+        """Measure one batch of test data after the other; yield the number of its examples, and what was found."""
+        raise NotImplementedError
+
+    def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
+        """Measure predictions of a user's `testing_step`."""
+        raise NotImplementedError
 
     def training_loss(self) -> float:
         """Return the mean loss over the training split, without training and without dropout.
@@ -274,101 +371,6 @@ class TrainingPlan(ABC):
         return NodeFailure(self.ctx.node, reason, detail)
 
 
-def overrides(plan: type | object, base: type, name: str) -> bool:
-    """Tell whether a plan's class writes a method that `base` only outlines."""
-    cls = plan if isinstance(plan, type) else type(plan)
-    return getattr(cls, name, None) is not getattr(base, name, None)
-
-
-def check_plan_class(cls: object) -> type[TrainingPlan]:
-    """Return `cls` if it is a complete training plan.
-
-    Raises:
-        IncompletePlan: it lacks methods; all are named.
-        PlanError: it is not a class, not a plan, or takes other arguments than it will be given.
-    """
-    if not isinstance(cls, type):
-        raise PlanError(f"a training plan is a class derived from TorchPlan or SklearnPlan, not {cls!r:.200}")
-    if not issubclass(cls, TrainingPlan):
-        raise PlanError(
-            f"{cls.__name__} is not a training plan: derive it from TorchPlan or SklearnPlan",
-            name=cls.__name__,
-        )
-    kind = _kind_of(cls)
-    if kind is None:
-        lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))) or "nothing else"
-        raise IncompletePlan(
-            f"{cls.__name__} derives from TrainingPlan itself and lacks {lacking}: derive it from TorchPlan or "
-            "SklearnPlan, which have these",
-            name=cls.__name__,
-        )
-    missing = [name for name in kind.required_methods if not overrides(cls, kind, name)]
-    if missing:
-        signatures = ", ".join(_signature(name, kind.required_methods[name]) for name in missing)
-        raise IncompletePlan(f"{cls.__name__} lacks {signatures}", name=cls.__name__)
-    for name, arguments in {**kind.required_methods, **kind.optional_methods}.items():
-        if overrides(cls, kind, name):
-            _check_signature(cls, name, arguments)
-    _check_constructor(cls)
-    return cls
-
-
-def check_testing_step(cls: type[TrainingPlan]) -> None:
-    """See to it that a plan says how its model is measured.
-
-    Raises:
-        NoTestingStep: it lacks the method.
-    """
-    kind, name = _kind_of(cls), cls.measured_by
-    if kind is not None and name and not overrides(cls, kind, name):
-        raise NoTestingStep(
-            f"{cls.__name__} lacks {_signature(name, kind.optional_methods[name])}, and an evaluation measures what "
-            'that returns: (predictions, targets), or {"name": value}',
-            name=cls.__name__,
-        )
-
-
-def _kind_of(cls: type[TrainingPlan]) -> type[TrainingPlan] | None:
-    """Return the nearest base that says which methods a user writes, or None."""
-    for base in cls.__mro__:
-        if issubclass(base, TrainingPlan) and "required_methods" in vars(base) and base.required_methods:
-            return base
-    return None
-
-
-def _signature(name: str, arguments: tuple[str, ...]) -> str:
-    return f"{name}({', '.join(('self', *arguments))})"
-
-
-def _check_signature(cls: type, name: str, arguments: tuple[str, ...]) -> None:
-    method = inspect.getattr_static(cls, name)
-    if isinstance(method, staticmethod):
-        method, given = method.__func__, arguments
-    elif isinstance(method, classmethod):
-        method, given = method.__func__, ("cls", *arguments)
-    else:
-        given = ("self", *arguments)
-    if not callable(method):
-        raise PlanError(
-            f"{cls.__name__}.{name} is a {type(method).__name__}, not a method", name=cls.__name__
-        )
-    try:
-        signature = inspect.signature(method)
-        signature.bind(*given)
-    except TypeError as error:
-        raise PlanError(
-            f"{cls.__name__}.{name}{signature} can't be called as {_signature(name, arguments)}: {error}",
-            name=cls.__name__,
-        ) from error
-
-
-def _check_constructor(cls: type) -> None:
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    try:
-        signature.bind("self")
-    except TypeError as error:
-        raise PlanError(
-            f"{cls.__name__}.__init__ needs arguments, but nodes build a plan without any: "
-            "pass such values through model_args or training_args",
-            name=cls.__name__,
-        ) from error
+def named_type(found: Any) -> str:
+    """Name the type of a value that a user's method returned."""
+    return "nothing (None)" if found is None else f"a {type(found).__name__}"

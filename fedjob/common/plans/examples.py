@@ -19,8 +19,10 @@ from torch.utils.data import (
 )
 
 from fedjob.common.errors import PlanError
+from fedjob.common.plans.order import epoch_batches
 
-IndexBatches = Iterable["np.ndarray[Any, np.dtype[np.int64]]"]
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+IndexBatches = Iterable[Rows]
 
 
 class Examples(ABC):
@@ -202,3 +204,15 @@ def _loader_examples(loader: DataLoader[Any]) -> Examples | Stream:
 
 def _name(data: Any) -> str:
     return "nothing (None)" if data is None else f"a {type(data).__name__}"
+
+
+def batches_of(data: Examples | Stream | None, rows: Rows, batch_size: int) -> Iterator[Any]:
+    """Yield these examples once, in their order; of a stream all that it gives.
+
+    Args:
+        batch_size: where the user's own DataLoader asked for none.
+    """
+    if isinstance(data, Stream):
+        yield from data
+    elif data is not None:
+        yield from data.batches(epoch_batches(rows, data.batch_size or batch_size))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from fedjob.common.errors import PlanError, SpecError
-from fedjob.common.plans.base import Context
+from fedjob.common.plans.context import Context
 from fedjob.common.values import decode
 
 CONTEXT = "ctx"

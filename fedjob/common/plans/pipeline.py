@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fedjob.common.errors import NodeFailure, SpecError
-from fedjob.common.plans.base import overrides
+from fedjob.common.plans.plan_checks import overrides
 from fedjob.common.plans.step import Plan, StepContext
 from fedjob.common.values import decode
 

@@ -6,6 +6,7 @@ import ast
 import itertools
 import linecache
 import sys
+import traceback
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -42,11 +43,8 @@ class Place:
     locate: Locate = lambda found: None
 
 
-def place_in_file(plan: str, text: str | None = None) -> Place:
+def place_in_file(plan: str) -> Place:
     """Find "file.py:Class" without importing or running the file.
-
-    Args:
-        text: of the file, where the caller has it.
 
     Raises:
         PlanError: wrong form, no such file, not valid Python, or no such class.
@@ -54,7 +52,7 @@ def place_in_file(plan: str, text: str | None = None) -> Place:
     path, _, name = plan.rpartition(":")
     if not path or not name.isidentifier():
         raise PlanError(f"a plan in a file is named 'file.py:Class'; found {plan!r}", path=path or plan)
-    unit = Unit(_read(Path(path)) if text is None else text, path)
+    unit = Unit(_read(Path(path)), path)
     module = _module_of([unit], path)
     found = [b for b in module.of(name) if b.kind in ("class", "function", "block")]
     if not found:
@@ -313,3 +311,14 @@ def _read(path: Path) -> str:
 
 def _first(node: ast.stmt) -> int:
     return min([int(node.lineno), *(int(d.lineno) for d in getattr(node, "decorator_list", []))])
+
+
+def where(error: BaseException) -> str:
+    """Name the class of an error and the lines inside the plan's own text, and no values."""
+    lines = [
+        str(frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(PLAN_FILENAME)
+    ]
+    place = f" at plan line {', '.join(lines)}" if lines else ""
+    return f"{type(error).__name__}{place}"

@@ -1,4 +1,4 @@
-"""User code draws from global generators: seed them for a while, then give them back."""
+"""The seeding of the global generators of randomness, which user code draws from."""
 
 from __future__ import annotations
 
@@ -46,3 +46,12 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators, which user code draws from."""
+    import numpy
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    seed_torch(seed)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fedjob.common.errors import PlanError, SpecError
-from fedjob.common.metrics import MetricState, add_all, is_state, mean_state, measure, values
+from fedjob.common.errors import PlanError
 from fedjob.common.plans.args import Arguments, TrainingArgs
-from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, overrides
-from fedjob.common.plans.order import epoch_batches, is_told, num_updates, split_indices, training_batches
+from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome
+from fedjob.common.plans.order import epoch_batches, num_updates, training_batches
+from fedjob.common.plans.plan_checks import overrides
 from fedjob.common.plans.randomness import seeded
 from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import measure
 
 if TYPE_CHECKING:
     import torch
@@ -56,16 +57,14 @@ class SklearnPlan(TrainingPlan):
 
     def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
         """Return the data to validate on; without it `test_ratio` splits `training_data`."""
-        raise NotImplementedError
+        return None
 
     def testing_step(self, estimator: Any, batch: tuple[Array, Array]) -> Any:
         """Return (predictions, targets), or {"name": value}; without it the estimator predicts."""
         raise NotImplementedError
 
-    dataset: Any = None
     _data: tuple[Array, Array] | None = None
     _test: tuple[Array, Array] | None = None
-    _loaded: Mapping[str, Any] | None = None
     _fitted: Fitted
 
     @property
@@ -89,36 +88,11 @@ class SklearnPlan(TrainingPlan):
                 estimator.random_state = seed % 2**32
             self._fitted = fitted(estimator, self.model_args)
 
-    def start_step(self, training_args: RawArgs) -> None:
-        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
-        self.timing = {}
-        self.ctx.state = {}
+    def _begin_anew(self) -> None:
         self._fitted.forget()
-        if self._loaded is not None and self._loaded != self.training_args.raw:
-            self.load_data(self.dataset)
 
-    def load_data(self, dataset: Any) -> None:
-        args = self.training_args
-        self.dataset, self._test = dataset, None
-        with seeded(self.seed_of("data", every_round=False)):
-            given = self.training_data(dataset, args.for_user())
-            self._data = self._arrays(given, "training_data")
-            if overrides(self, SklearnPlan, "testing_data"):
-                given = self.testing_data(dataset, args.for_user())
-                self._test = None if given is None else self._arrays(given, "testing_data")
-        self._loaded = dict(args.raw)
-        num_rows = len(self._data[1])
-        self._train_rows, rest = np.arange(num_rows), np.arange(0)
-        if self._test is not None and args.test_fold:
-            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
-        if self._test is None and (args.test_ratio or args.test_fold):
-            seed = self.seed_of("split", every_round=False)
-            self._train_rows, rest = split_indices(num_rows, args, seed)
-            self._test = (self._data[0][rest], self._data[1][rest])
-
-    @property
-    def num_train(self) -> int:
-        return 0 if self._data is None else len(self._train_rows)
+    def _num_rows(self, examples: tuple[Array, Array]) -> int:
+        return len(examples[1])
 
     def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
         import torch
@@ -145,67 +119,37 @@ class SklearnPlan(TrainingPlan):
             array[...] = given
 
     def train(self, adjust: Adjust | None = None) -> TrainOutcome:
-        started = time.perf_counter()
         if adjust is not None:
             raise PlanError(
                 "this protocol corrects gradients, which scikit-learn does not show: use a TorchPlan"
             )
-        if self._data is None:
-            raise PlanError("the data is not loaded: call load_data before train")
-        if not len(self._train_rows):
-            raise self.fail("no_data", "training_data gave no examples to train on")
-        self._set_seed()
-        with seeded(self.seed_of("train")):
-            outcome = self._run_updates(self._data)
-        for name, array in self._fitted.arrays().items():
-            if not np.isfinite(array).all():
-                raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
-        self.timing["train"] = self.timing.get("train", 0.0) + time.perf_counter() - started
-        return outcome
+        return super().train()
 
-    def _run_updates(self, data: tuple[Array, Array]) -> TrainOutcome:
-        args, num_rows = self.training_args, len(self._train_rows)
-        total, done, samples, loss_sum = num_updates(num_rows, args), 0, 0, 0.0
-        for rows in training_batches(self._train_rows, args, self.seed_of("order")):
-            inputs, targets = data[0][rows], data[1][rows]
+    def _num_updates(self) -> int:
+        return num_updates(len(self._train_rows), self.training_args)
+
+    def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
+        assert self._data is not None
+        self._set_seed()
+        for rows in training_batches(self._train_rows, self.training_args, self.seed_of("order")):
+            inputs, targets = self._data[0][rows], self._data[1][rows]
             loss = self._fitted.loss(inputs, targets)
             if not math.isfinite(loss):
                 raise self.fail("not_finite", f"the loss is {loss}: scale the inputs, or learn more slowly")
             self._fitted.update(inputs, targets)
-            done, samples, loss_sum = done + 1, samples + len(rows), loss_sum + loss * len(rows)
-            if is_told(done, total, args):
-                self.ctx.emit(
-                    "metrics",
-                    {
-                        "phase": "train",
-                        "round": self.ctx.round,
-                        "iteration": done,
-                        "num_updates": total,
-                        "epoch": round(samples / num_rows, 4),
-                        "epochs": args.epochs,
-                        "samples": samples,
-                        "loss": loss,
-                    },
-                )
-                self.ctx.progress(done, total)
-        mean = mean_state(loss_sum / samples, samples)
-        return TrainOutcome(num_rows, done, loss_sum / samples, {"loss": mean})
+            yield len(rows), loss
 
-    def validate(self) -> dict[str, MetricState]:
-        started = time.perf_counter()
-        if self._test is None or not len(self._test[1]):
-            raise self.fail(
-                "no_test_data", "nothing to validate on: set test_ratio above 0, or write testing_data"
-            )
+    def _check_finite(self) -> None:
+        for name, array in self._fitted.arrays().items():
+            if not np.isfinite(array).all():
+                raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
+
+    def _each_test(self) -> Iterator[tuple[int, dict[str, MetricState]]]:
+        if self._test is None:
+            return
         inputs, targets = self._test
-        total: dict[str, MetricState] = {}
-        with seeded(self.seed_of("validate")):
-            for rows in epoch_batches(np.arange(len(targets)), 10_000):
-                total = add_all(total, self._measure(inputs[rows], targets[rows]))
-        drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
-        self.ctx.emit("metrics", {"phase": "test", "round": self.ctx.round, "samples": len(targets), **drawn})
-        self.timing["validate"] = self.timing.get("validate", 0.0) + time.perf_counter() - started
-        return total
+        for rows in epoch_batches(self._test_rows, 10_000):
+            yield len(rows), self._measure(inputs[rows], targets[rows])
 
     def training_loss(self) -> float:
         if self._data is None or not len(self._train_rows):
@@ -233,27 +177,12 @@ class SklearnPlan(TrainingPlan):
                     pair = self.model.predict(inputs), targets
                 found |= measure([name], *pair, args.test_metric_args)
             return found
-        result = self.testing_step(self.model, (inputs, targets))
-        if isinstance(result, Mapping):
-            return {str(name): self._own_metric(name, item, len(targets)) for name, item in result.items()}
-        if isinstance(result, (tuple, list)) and len(result) == 2:
-            default = ("mse",) if classes is None else ("accuracy",)
-            return measure(args.test_metric or default, result[0], result[1], args.test_metric_args)
-        raise self.fail(
-            "plan",
-            f"testing_step returned a {type(result).__name__}; "
-            'expected (predictions, targets) or {"name": value}',
-        )
+        return self._states_of(self.testing_step(self.model, (inputs, targets)), len(targets))
 
-    def _own_metric(self, name: str, item: Any, num_rows: int) -> MetricState:
-        if is_state(item):
-            return dict(item)
-        try:
-            return mean_state(float(item), num_rows)
-        except SpecError as error:
-            raise self.fail("not_finite", f"testing_step: metric {name!r} is {float(item)}") from error
-        except (TypeError, ValueError) as error:
-            raise self.fail("plan", f"testing_step: metric {name!r} is not a number") from error
+    def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
+        args = self.training_args
+        default = ("mse",) if self._fitted.classes is None else ("accuracy",)
+        return measure(args.test_metric or default, predictions, targets, args.test_metric_args)
 
     def _scores(self, inputs: Array) -> Array:
         """Return the probability of class 1, or one score for each class."""
@@ -298,14 +227,14 @@ class SklearnPlan(TrainingPlan):
         if self._own_seed is None and hasattr(self.model, "random_state"):
             self.model.random_state = self.seed_of("estimator") % 2**32
 
-    def _arrays(self, data: Any, where: str) -> tuple[Array, Array]:
+    def _as_examples(self, data: Any, method: str) -> tuple[Array, Array]:
         """Check what the user's method returned.
 
         Raises:
             PlanError: not two arrays of as many rows, or other columns than `num_features`.
             NodeFailure: a value is missing, or a label is not among the classes.
         """
-        where = f"{type(self).__name__}.{where}"
+        where = f"{type(self).__name__}.{method}"
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise PlanError(f"{where} returned a {type(data).__name__}; expected (inputs, targets)")
         try:

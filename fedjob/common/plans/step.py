@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 
 from fedjob.common.choosing import places_of
 from fedjob.common.errors import PlanError, SpecError
-from fedjob.common.plans.base import Context, overrides
+from fedjob.common.plans.context import Context
+from fedjob.common.plans.plan_checks import overrides
 
 
 def _no_limits() -> SimpleNamespace:

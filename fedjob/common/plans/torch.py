@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -11,16 +10,18 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from fedjob.common.errors import PlanError, SpecError
+from fedjob.common.errors import PlanError
 from fedjob.common.kinds import Kinds
-from fedjob.common.metrics import MetricState, add_all, is_state, mean_state, measure, values
 from fedjob.common.plans.args import Arguments, TrainingArgs
-from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, overrides
-from fedjob.common.plans.examples import Examples, Stream, examples_of, num_in_batch, to_device
-from fedjob.common.plans.order import epoch_batches, is_told, num_updates, split_indices, training_batches
+from fedjob.common.plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, named_type
+from fedjob.common.plans.examples import Examples, Stream, batches_of, examples_of, num_in_batch, to_device
+from fedjob.common.plans.order import num_updates, training_batches
+from fedjob.common.plans.plan_checks import overrides
 from fedjob.common.plans.randomness import seeded
 from fedjob.common.plans.statetree import copy_tree, load_optimizer, optimizer_tree
 from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import mean_state, measure
 
 
 class TorchPlan(TrainingPlan):
@@ -66,7 +67,7 @@ class TorchPlan(TrainingPlan):
 
     def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
         """Return the data to validate on; without it `test_ratio` splits `training_data`."""
-        raise NotImplementedError
+        return None
 
     def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
         """Return (predictions, targets), or {"name": value}; without it the loss is measured."""
@@ -79,10 +80,8 @@ class TorchPlan(TrainingPlan):
         """
         return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
-    dataset: Any = None
     _data: Examples | Stream | None = None
     _test: Examples | Stream | None = None
-    _loaded: Mapping[str, Any] | None = None
     _optimizer: torch.optim.Optimizer | None = None
     _memory: Mapping[str, Any]
 
@@ -93,20 +92,12 @@ class TorchPlan(TrainingPlan):
         with seeded(seed_for(self.ctx.job_seed, 0, "", "init")):
             model = self.init_model(self.model_args)
         if not isinstance(model, torch.nn.Module):
-            raise PlanError(f"init_model returned {_name(model)}; expected a torch.nn.Module")
+            raise PlanError(f"init_model returned {named_type(model)}; expected a torch.nn.Module")
         self.model = model
         self._first_buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
-        self._start()
+        self._begin_anew()
 
-    def start_step(self, training_args: RawArgs) -> None:
-        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
-        self.timing = {}
-        self.ctx.state = {}
-        self._start()
-        if self._loaded is not None and self._loaded != self.training_args.raw:
-            self.load_data(self.dataset)
-
-    def _start(self) -> None:
+    def _begin_anew(self) -> None:
         """Choose the device and forget what stays at the node."""
         wanted = self.training_args.use_gpu and self.ctx.allow_gpu
         self.device = torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
@@ -131,7 +122,7 @@ class TorchPlan(TrainingPlan):
                 optimizer = self.init_optimizer(self.model, self.training_args.for_user())
             if not isinstance(optimizer, torch.optim.Optimizer):
                 raise PlanError(
-                    f"init_optimizer returned {_name(optimizer)}; expected a torch.optim.Optimizer"
+                    f"init_optimizer returned {named_type(optimizer)}; expected a torch.optim.Optimizer"
                 )
             try:
                 load_optimizer(optimizer, self._memory)
@@ -142,36 +133,25 @@ class TorchPlan(TrainingPlan):
             self._optimizer = optimizer
         return self._optimizer
 
-    def load_data(self, dataset: Any) -> None:
-        args = self.training_args
-        self.dataset, self._test = dataset, None
-        with seeded(self.seed_of("data", every_round=False)):
-            given = self.training_data(dataset, args.for_user())
-            self._data = examples_of(given, f"{type(self).__name__}.training_data")
-            if overrides(self, TorchPlan, "testing_data"):
-                given = self.testing_data(dataset, args.for_user())
-                if given is not None:
-                    self._test = examples_of(given, f"{type(self).__name__}.testing_data")
-        self._loaded = dict(args.raw)
-        rows = np.arange(0 if isinstance(self._data, Stream) else len(self._data))
-        self._train_rows, self._test_rows = rows, rows[:0]
-        if self._test is not None and args.test_fold:
-            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
-        if self._test is None and (args.test_ratio or args.test_fold):
-            if isinstance(self._data, Stream):
-                raise PlanError(
-                    "training_data returned a DataLoader with a sampler of its own or an iterable dataset, "
-                    "which can't be split: return a Dataset, or write testing_data"
-                )
-            seed = self.seed_of("split", every_round=False)
-            self._train_rows, self._test_rows = split_indices(len(rows), args, seed)
-            self._test = self._data
+    def _as_examples(self, given: Any, method: str) -> Examples | Stream:
+        return examples_of(given, f"{type(self).__name__}.{method}")
+
+    def _num_rows(self, examples: Examples | Stream) -> int:
+        return 0 if isinstance(examples, Stream) else len(examples)
+
+    def _split(self) -> None:
+        if isinstance(self._data, Stream):
+            raise PlanError(
+                "training_data returned a DataLoader with a sampler of its own or an iterable dataset, "
+                "which can't be split: return a Dataset, or write testing_data"
+            )
+        super()._split()
 
     @property
     def num_train(self) -> int:
         if isinstance(self._data, Stream):
             return self._data.count()
-        return 0 if self._data is None else len(self._train_rows)
+        return super().num_train
 
     def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
         return {
@@ -180,16 +160,10 @@ class TorchPlan(TrainingPlan):
 
     def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
         own = self._shared()
-        _check_names(own, params)
+        _check_fit(own, params)
         with torch.no_grad():
             for name, tensor in own.items():
-                given = params[name]
-                if given.shape != tensor.shape or given.dtype != tensor.dtype:
-                    raise PlanError(
-                        f"parameter {name}: expected {tensor.dtype} {list(tensor.shape)}, "
-                        f"found {given.dtype} {list(given.shape)}"
-                    )
-                tensor.copy_(given)
+                tensor.copy_(params[name])
 
     def kinds(self) -> Kinds:
         buffers, shared = self._buffers(), self._shared()
@@ -203,57 +177,26 @@ class TorchPlan(TrainingPlan):
             batch_norm=tuple(name for name in shared if name.rpartition(".")[0] in layers),
         )
 
-    def train(self, adjust: Adjust | None = None) -> TrainOutcome:
-        started = time.perf_counter()
-        if self._data is None:
-            raise PlanError("the data is not loaded: call load_data before train")
+    def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with seeded(self.seed_of("train")), _repeatable():
-            outcome = self._run_updates(adjust)
-        self._check_finite()
-        self.timing["train"] = self.timing.get("train", 0.0) + time.perf_counter() - started
-        return outcome
+        with _repeatable():
+            return super()._run_updates(adjust)
 
-    def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
-        total, num_rows = self._num_updates(), self.num_train
-        done, samples, loss_sum = 0, 0, 0.0
+    def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
         for batch in self._training_batches():
             size = num_in_batch(batch)
-            loss = self._update(to_device(batch, self.device), adjust)
-            done, samples, loss_sum = done + 1, samples + size, loss_sum + loss * size
-            if is_told(done, total, self.training_args):
-                self.ctx.emit(
-                    "metrics",
-                    {
-                        "phase": "train",
-                        "round": self.ctx.round,
-                        "iteration": done,
-                        "num_updates": total,
-                        "epoch": round(samples / num_rows, 4) if num_rows else 0.0,
-                        "epochs": self.training_args.epochs,
-                        "samples": samples,
-                        "loss": loss,
-                    },
-                )
-                self.ctx.progress(done, max(total, done))
-        if not samples:
-            raise self.fail("no_data", "training_data gave no examples to train on")
-        mean = mean_state(loss_sum / samples, samples)
-        return TrainOutcome(num_rows or samples, done, loss_sum / samples, {"loss": mean})
+            yield size, self._update(to_device(batch, self.device), adjust)
 
     def training_loss(self) -> float:
         if self._data is None or isinstance(self._data, Stream):
             raise PlanError("the loss is computed over a Dataset or (inputs, targets), after load_data")
         if not len(self._train_rows):
             raise self.fail("no_data", "training_data gave no examples to measure the loss of")
-        size = self._data.batch_size or self.training_args.batch_size
         total = 0.0
-        self.model.eval()
-        with seeded(self.seed_of("loss")), torch.no_grad(), _repeatable():
-            for batch in self._data.batches(epoch_batches(self._train_rows, size)):
+        with seeded(self.seed_of("loss")), self._evaluating():
+            for batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
                 total += self._loss(to_device(batch, self.device)).item() * num_in_batch(batch)
-        self.model.train()
         if not math.isfinite(total):
             raise self.fail("not_finite", "the loss of the training data is not finite")
         return total / len(self._train_rows)
@@ -264,9 +207,8 @@ class TorchPlan(TrainingPlan):
         buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
         self.model.train()
         self.model.zero_grad(set_to_none=True)
-        size = self._data.batch_size or self.training_args.batch_size
         with seeded(self.seed_of("gradients")), _repeatable():
-            for batch in self._data.batches(epoch_batches(self._train_rows, size)):
+            for batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
                 loss = self._loss(to_device(batch, self.device))
                 (loss * (num_in_batch(batch) / self.num_train)).backward()  # type: ignore[no-untyped-call]
         found = {
@@ -307,46 +249,35 @@ class TorchPlan(TrainingPlan):
     def _loss(self, batch: Any) -> torch.Tensor:
         loss = self.training_step(self.model, batch)
         if not isinstance(loss, torch.Tensor):
-            raise self.fail("plan", f"training_step returned {_name(loss)}; expected a scalar tensor")
+            raise self.fail("plan", f"training_step returned {named_type(loss)}; expected a scalar tensor")
         if loss.numel() != 1:
             raise self.fail(
                 "plan", f"training_step returned a tensor of shape {list(loss.shape)}; expected one number"
             )
         return loss.reshape(())
 
-    def validate(self) -> dict[str, MetricState]:
-        started = time.perf_counter()
-        total: dict[str, MetricState] = {}
-        samples = 0
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         self.model.eval()
-        with seeded(self.seed_of("validate")), torch.no_grad(), _repeatable():
-            for batch in self._testing_batches():
-                size = num_in_batch(batch)
-                total = add_all(total, self._measure(to_device(batch, self.device), size))
-                samples += size
+        with torch.no_grad(), _repeatable():
+            yield
         self.model.train()
-        if not samples:
-            raise self.fail(
-                "no_test_data", "nothing to validate on: set test_ratio above 0, or write testing_data"
-            )
-        self.ctx.emit(
-            "metrics",
-            {"phase": "test", "round": self.ctx.round, "samples": samples, **_drawable(values(total))},
-        )
-        self.timing["validate"] = self.timing.get("validate", 0.0) + time.perf_counter() - started
-        return total
+
+    def _each_test(self) -> Iterator[tuple[int, dict[str, MetricState]]]:
+        for batch in batches_of(self._test, self._test_rows, self.training_args.batch_size):
+            size = num_in_batch(batch)
+            yield size, self._measure(to_device(batch, self.device), size)
 
     def predict_all(self) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
         if self._data is None:
             raise PlanError("the data is not loaded: call load_data before predict_all")
         found: list[dict[str, torch.Tensor]] = []
-        self.model.eval()
-        with seeded(self.seed_of("predict")), torch.no_grad(), _repeatable():
-            for batch in self._all_batches():
+        with seeded(self.seed_of("predict")), self._evaluating():
+            every = np.arange(self._num_rows(self._data))
+            for batch in batches_of(self._data, every, self.training_args.batch_size):
                 step = self.inference_step(self.model, to_device(batch, self.device))
                 outputs = step if isinstance(step, Mapping) else {"": step}
                 found.append({str(name): self._one_each(part, batch) for name, part in outputs.items()})
-        self.model.train()
         if not found:
             raise self.fail("no_data", "training_data gave no examples to predict for")
         whole = {name: _numpy(torch.cat([part[name] for part in found])) for name in found[0]}
@@ -366,34 +297,15 @@ class TorchPlan(TrainingPlan):
             if not math.isfinite(loss):
                 raise self.fail("not_finite", f"the loss of the test data is {loss}")
             return {"loss": mean_state(loss, size)}
-        found = self.testing_step(self.model, batch)
-        if isinstance(found, Mapping):
-            return {str(name): self._own_metric(str(name), item, size) for name, item in found.items()}
-        if isinstance(found, (tuple, list)) and len(found) == 2:
-            predictions, targets = (torch.as_tensor(part).detach().cpu() for part in found)
-            if predictions.is_floating_point() and not torch.isfinite(predictions).all():
-                raise self.fail("not_finite", "a prediction is NaN or infinite")
-            args = self.training_args
-            default = ("mse",) if targets.is_floating_point() else ("accuracy",)
-            return measure(
-                args.test_metric or default, _numpy(predictions), _numpy(targets), args.test_metric_args
-            )
-        raise self.fail(
-            "plan",
-            f'testing_step returned {_name(found)}; expected (predictions, targets) or {{"name": value}}',
-        )
+        return self._states_of(self.testing_step(self.model, batch), size)
 
-    def _own_metric(self, name: str, item: Any, size: int) -> MetricState:
-        if is_state(item):
-            return dict(item)
-        try:
-            return mean_state(float(item), size)
-        except SpecError as error:
-            raise self.fail("not_finite", f"testing_step: metric {name!r} is {float(item)}") from error
-        except (TypeError, ValueError) as error:
-            raise self.fail(
-                "plan", f"testing_step: metric {name!r} is {_name(item)}, not a number"
-            ) from error
+    def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
+        predicted, truth = (torch.as_tensor(part).detach().cpu() for part in (predictions, targets))
+        if predicted.is_floating_point() and not torch.isfinite(predicted).all():
+            raise self.fail("not_finite", "a prediction is NaN or infinite")
+        args = self.training_args
+        default = ("mse",) if truth.is_floating_point() else ("accuracy",)
+        return measure(args.test_metric or default, _numpy(predicted), _numpy(truth), args.test_metric_args)
 
     def get_state(self) -> dict[str, Any]:
         if self._optimizer is None:
@@ -434,7 +346,6 @@ class TorchPlan(TrainingPlan):
         return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
 
     def _num_updates(self) -> int:
-        """Return how many updates the round will take, 0 where only its end will tell."""
         args, data = self.training_args, self._data
         if isinstance(data, Stream):
             return 1 if args.dry_run else args.num_updates or 0
@@ -456,25 +367,6 @@ class TorchPlan(TrainingPlan):
             drop_last=data.drop_last,
         )
         yield from data.batches(order)
-
-    def _all_batches(self) -> Iterator[Any]:
-        """Yield every example once, in the order of the data."""
-        if self._data is None or isinstance(self._data, Stream):
-            yield from self._data or ()
-            return
-        size = self._data.batch_size or self.training_args.batch_size
-        yield from self._data.batches(epoch_batches(np.arange(len(self._data)), size))
-
-    def _testing_batches(self) -> Iterator[Any]:
-        if self._test is None:
-            return
-        if isinstance(self._test, Stream):
-            yield from self._test
-            return
-        rows = self._test_rows if self._test is self._data else np.arange(len(self._test))
-        yield from self._test.batches(
-            epoch_batches(rows, self._test.batch_size or self.training_args.batch_size)
-        )
 
     def _check_finite(self) -> None:
         for name, tensor in self._tensors().items():
@@ -506,7 +398,7 @@ def _repeatable() -> Iterator[None]:
         yield
 
 
-def _check_names(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _check_fit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> None:
     missing = [name for name in own if name not in given]
     unknown = [name for name in given if name not in own]
     if missing or unknown:
@@ -516,18 +408,16 @@ def _check_names(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             f"the parameters don't fit the model: they {' and '.join(parts)} "
             f"({len(own)} expected, {len(given)} found)"
         )
+    for name, tensor in own.items():
+        found = given[name]
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            raise PlanError(
+                f"parameter {name}: expected {tensor.dtype} {list(tensor.shape)}, "
+                f"found {found.dtype} {list(found.shape)}"
+            )
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     if tensor.dtype in (torch.bfloat16, torch.float16):
         tensor = tensor.float()
     return tensor.numpy()
-
-
-def _drawable(found: Mapping[str, float]) -> dict[str, float]:
-    """Leave out what nothing defines, such as the area under a curve of one class."""
-    return {name: number for name, number in found.items() if math.isfinite(number)}
-
-
-def _name(found: Any) -> str:
-    return "nothing (None)" if found is None else f"a {type(found).__name__}"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.loader import open_dataset
 from fedjob.common.preprocess.base import preparing
 from fedjob.common.preprocess.learning import measure
-from fedjob.common.readers import open_dataset
 from fedjob.common.readers.base import EXTREMES, flag
 
 if TYPE_CHECKING:

@@ -99,7 +99,7 @@ class Reply:
     Args:
         num_examples: that it was computed from.
         weight: in a weighted mean.
-        metrics: `{phase: {name: state}}`, see `common/metrics.py`.
+        metrics: `{phase: {name: state}}`, see `metrics/states.py`.
         timing: seconds by stage.
         state: id of the node state that the contribution proposes.
         threads: torch threads that computed it.

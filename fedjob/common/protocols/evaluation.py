@@ -1,6 +1,6 @@
 """Federated evaluation: every node measures one model on its own test data; counts add up to the value over all.
 
-    s_k = metric states of the model on the test examples of node k     (see common/metrics.py)
+    s_k = metric states of the model on the test examples of node k     (see metrics/states.py)
     value = ratio formed from sum_k s_k                                 over the nodes that answered
 
 so that the value over all nodes is the one of their pooled test data, not a mean of means.
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fedjob.common.contribution import Contribution
-from fedjob.common.metrics import num_examples, values
-from fedjob.common.plans.base import TrainingPlan, check_testing_step
+from fedjob.common.plans.base import TrainingPlan
+from fedjob.common.plans.plan_checks import check_testing_step
 from fedjob.common.protocols.base import (
     Ask,
     Done,
@@ -28,6 +28,7 @@ from fedjob.common.protocols.base import (
     State,
     View,
 )
+from fedjob.metrics.states import num_examples, values
 
 OVERALL = "all"
 

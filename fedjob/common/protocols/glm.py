@@ -25,10 +25,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Floats
 from fedjob.common.analytics.design import Design
 from fedjob.common.analytics.model_tables import coefficient_table
 from fedjob.common.analytics.newton import advance, begin, inverse
+from fedjob.common.analytics.releases import Floats
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import NodeFailure
 from fedjob.common.protocols.base import Instruction, State

@@ -11,8 +11,8 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fedjob.common.analytics.columns import Floats
 from fedjob.common.analytics.design import Design, all_levels, complete_rows, scaled, sums_of, told_levels
+from fedjob.common.analytics.releases import Floats
 from fedjob.common.analytics.table import Table, opened_table
 from fedjob.common.contribution import Contribution
 from fedjob.common.errors import QuorumNotReached

@@ -19,9 +19,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fedjob.common.analytics.columns import Floats, check_names
+from fedjob.common.analytics.columns import check_names
 from fedjob.common.analytics.design import Design
 from fedjob.common.analytics.model_tables import component_table
+from fedjob.common.analytics.releases import Floats
 from fedjob.common.analytics.table import Table
 from fedjob.common.errors import SpecError
 from fedjob.common.protocols.base import Instruction, State

@@ -24,17 +24,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fedjob.common.analytics import report
 from fedjob.common.analytics.cells import centred_sums, extremes, first_sums, quantile_counts, told_rows
-from fedjob.common.analytics.columns import check_names
+from fedjob.common.analytics.measures import Measures, together
 from fedjob.common.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
 from fedjob.common.analytics.table import Table, opened_table
 from fedjob.common.contribution import Contribution
-from fedjob.common.errors import QuorumNotReached, SpecError
+from fedjob.common.errors import QuorumNotReached
 from fedjob.common.folds.sum import Sum
 from fedjob.common.protocols.base import (
     Ask,
@@ -49,12 +48,9 @@ from fedjob.common.protocols.base import (
 
 FIRST, CENTRED, REFINE = "count", "centre", "refine"
 
-_OF_COLUMNS = ("count", "missing", "mean", "variance", "std", "min", "max")
-_QUARTILES = (0.25, 0.5, 0.75)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics(FederatedProtocol):
+class Statistics(Measures, FederatedProtocol):
     """Statistics of columns, over all nodes and in groups. Each field names the columns that it is for.
 
     What is missing in a column is left out of what is said of it; for covariance and
@@ -77,77 +73,9 @@ class Statistics(FederatedProtocol):
         SpecError: nothing is asked for, or not in this form.
     """
 
-    count: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    mean: tuple[str, ...] = ()
-    variance: tuple[str, ...] = ()
-    std: tuple[str, ...] = ()
-    min: tuple[str, ...] = ()
-    max: tuple[str, ...] = ()
-    histogram: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    quantiles: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    categories: tuple[str, ...] = ()
-    covariance: tuple[str, ...] = ()
-    correlation: tuple[str, ...] = ()
-    table: tuple[str, ...] = ()
-    by: tuple[str, ...] = ()
-    precision: float = 1e-9
-
     name: ClassVar[str] = "statistics"
     family: ClassVar[str] = "analytics"
     needs_plan: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        for name in (*_OF_COLUMNS, "categories", "covariance", "correlation", "table", "by"):
-            least = 2 if name in ("covariance", "correlation", "table") and getattr(self, name) else 0
-            object.__setattr__(self, name, check_names(name, getattr(self, name), least=least))
-        object.__setattr__(self, "histogram", _checked_edges(self.histogram))
-        object.__setattr__(self, "quantiles", _checked_fractions(self.quantiles))
-        if not 1e-15 <= self.precision <= 0.5:
-            raise SpecError(f"precision is a fraction from 1e-15 to 0.5, not {self.precision!r}")
-        if not self.all_columns:
-            raise SpecError(
-                'nothing is asked for: Statistics(mean="age"), for example; see docs/analytics.md'
-            )
-
-    # --- what was asked for ------------------------------------------------------------------
-
-    @property
-    def counted_columns(self) -> tuple[str, ...]:
-        """Those of which something is said that belongs into one row."""
-        return _together(*(getattr(self, name) for name in _OF_COLUMNS))
-
-    @property
-    def column_measures(self) -> tuple[str, ...]:
-        """What is said in such a row."""
-        return tuple(name for name in _OF_COLUMNS if getattr(self, name))
-
-    @property
-    def spread_columns(self) -> tuple[str, ...]:
-        """Those whose variance is needed."""
-        return _together(self.variance, self.std)
-
-    @property
-    def joint_columns(self) -> tuple[str, ...]:
-        """Those whose products are needed."""
-        return _together(self.covariance, self.correlation)
-
-    @property
-    def summed_columns(self) -> tuple[str, ...]:
-        """Those that have to hold numbers, for a sum."""
-        return _together(self.mean, self.spread_columns)
-
-    @property
-    def all_columns(self) -> tuple[str, ...]:
-        """All but those to group by."""
-        return _together(
-            self.counted_columns,
-            tuple(self.histogram),
-            tuple(self.quantiles),
-            self.categories,
-            self.joint_columns,
-            self.table,
-        )
 
     # --- researcher --------------------------------------------------------------------------
 
@@ -283,7 +211,7 @@ class Statistics(FederatedProtocol):
             if (self.min or self.max) and table.tells_extremes:
                 told["extremes"] = extremes(self, table)
             elif self.min or self.max:
-                told["withheld"] += len(_together(self.min, self.max))
+                told["withheld"] += len(together(self.min, self.max))
         if instruction.step == CENTRED:
             told = centred_sums(self, table, instruction["spread"], instruction["joint"])
         if instruction.step != FIRST and self.quantiles:
@@ -291,37 +219,9 @@ class Statistics(FederatedProtocol):
         return told
 
 
-def _together(*names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for some in names for name in some))
-
-
 def _mean_of(found: list[tuple[int, str, float]], wanted: str) -> float:
     count = sum(count for count, name, _ in found if name == wanted)
     return math.fsum(total for _, name, total in found if name == wanted) / count if count else 0.0
-
-
-def _checked_edges(histogram: Any) -> dict[str, tuple[float, ...]]:
-    if not isinstance(histogram, Mapping):
-        raise SpecError(f"histogram maps columns to the edges of their bins; found {histogram!r}")
-    checked = {name: tuple(float(edge) for edge in edges) for name, edges in histogram.items()}
-    for name, edges in checked.items():
-        ascending = all(low < high for low, high in pairwise(edges))
-        if len(edges) < 2 or not ascending or not all(map(math.isfinite, edges)):
-            raise SpecError(f"histogram[{name!r}] has two ascending, finite edges or more; found {edges}")
-    return checked
-
-
-def _checked_fractions(quantiles: Any) -> dict[str, tuple[float, ...]]:
-    if not isinstance(quantiles, Mapping):
-        quantiles = dict.fromkeys(check_names("quantiles", quantiles), _QUARTILES)
-    checked = {
-        name: tuple(float(q) for q in ([given] if isinstance(given, (int, float)) else given))
-        for name, given in quantiles.items()
-    }
-    for name, fractions in checked.items():
-        if not fractions or not all(0 <= fraction <= 1 for fraction in fractions):
-            raise SpecError(f"quantiles[{name!r}] has fractions from 0 to 1; found {fractions}")
-    return checked
 
 
 def _plain(bracket: Bracket) -> list[Any]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.contribution import Contribution
-from fedjob.common.metrics import mean_state
 from fedjob.common.protocols.base import (
     LOSS,
     VALIDATE,
@@ -20,6 +19,7 @@ from fedjob.common.protocols.base import (
     State,
     View,
 )
+from fedjob.metrics.states import mean_state
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import Adjust

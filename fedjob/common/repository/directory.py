@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 from fedjob.common.blocks import BLOCK_BYTES, Blocks, write_at
-from fedjob.common.durable import replace_durably
+from fedjob.common.durable import lock, no_space_is_an_error, replace_durably
 from fedjob.common.errors import ObjectCorrupt, ObjectMissing, RepositoryError
 from fedjob.common.repository.base import Repository, check_job
-from fedjob.common.repository.landing import no_space_is_an_error
 from fedjob.common.repository.parts import PART_BYTES
 
 
@@ -39,7 +36,7 @@ class DirectoryRepository(Repository):
         try:
             with no_space_is_an_error(path):
                 self._write(temporary, blocks, sha256)
-                with self._locked():
+                with lock(self._lock_path):
                     path.parent.mkdir(exist_ok=True)
                     replace_durably(temporary, path)
                     self._hold(sha256, job)
@@ -47,7 +44,7 @@ class DirectoryRepository(Repository):
             temporary.unlink(missing_ok=True)
 
     def hold_object(self, sha256: str, *, job: str, readers: tuple[str, ...]) -> bool:
-        with self._locked():
+        with lock(self._lock_path):
             if not self._path(sha256).exists():
                 return False
             self._hold(sha256, job)
@@ -71,14 +68,14 @@ class DirectoryRepository(Repository):
         return self._path(sha256).exists()
 
     def delete_object(self, sha256: str) -> None:
-        with self._locked():
+        with lock(self._lock_path):
             for held in self._held.glob(f"*/{sha256}"):
                 held.unlink(missing_ok=True)
             self._path(sha256).unlink(missing_ok=True)
 
     def end_job(self, job: str) -> None:
         folder = self._held / check_job(job)
-        with self._locked():
+        with lock(self._lock_path):
             for held in list(folder.glob("*")):
                 # The object first: a kill in between leaves a holder of nothing, never an object of nobody.
                 if not any(other.parent != folder for other in self._held.glob(f"*/{held.name}")):
@@ -106,14 +103,5 @@ class DirectoryRepository(Repository):
             if hasher.hexdigest() != sha256:
                 raise ObjectCorrupt(f"object {sha256}: the source changed while it was read")
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _locked(self) -> Generator[None, None, None]:
-        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
         finally:
             os.close(descriptor)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fedjob.common.blocks import Blocks
 from fedjob.common.errors import ObjectCorrupt, RepositoryError
-from fedjob.common.messages import MAX_FRAME_BYTES
 from fedjob.common.repository.base import NUM_FETCHES, Repository, check_job
 from fedjob.common.repository.parts import PART_BYTES
+from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.common.web import Passing, Patience, Tries, Web
 
 

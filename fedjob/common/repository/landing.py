@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import uuid
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from fedjob.common.errors import NoSpace, ObjectCorrupt, RepositoryError
+from fedjob.common.durable import no_space_is_an_error, take_lock
+from fedjob.common.errors import ObjectCorrupt
 from fedjob.common.types import Ref
-
-
-@contextmanager
-def no_space_is_an_error(path: Path) -> Generator[None, None, None]:
-    """Turn a full disk and other trouble with `path` into the errors that they are."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise NoSpace(f"no space left to write {path}: free some, then run again") from error
-        raise RepositoryError(f"can't write {path}: {error.strerror}") from error
 
 
 class Landing:
@@ -87,9 +74,8 @@ class Landing:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._temporary, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            named = os.stat(self._temporary).st_ino == os.fstat(descriptor).st_ino
-        except (BlockingIOError, FileNotFoundError):
+            named = take_lock(descriptor) and os.stat(self._temporary).st_ino == os.fstat(descriptor).st_ino
+        except FileNotFoundError:
             named = False
         if named:
             return descriptor

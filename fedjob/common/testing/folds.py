@@ -14,8 +14,8 @@ from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.contribution import Contribution
 from fedjob.common.folds.base import Fold
 from fedjob.common.folds.leaves import CHUNK
-from fedjob.common.metrics import mean_state, num_examples, value
 from fedjob.common.params import FileParams, hash_params, save_params, schema_of
+from fedjob.metrics.states import mean_state, num_examples, value
 
 NUM_NODES = 11
 

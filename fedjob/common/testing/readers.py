@@ -11,7 +11,8 @@ import pytest
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import SpecError
-from fedjob.common.readers import describe, find_reader, guess_reader, open_dataset
+from fedjob.common.loader import describe, open_dataset
+from fedjob.common.readers import find_reader, guess_reader
 from fedjob.common.readers.base import files_of
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from fedjob.common.auxiliary import join_schemas, split
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.contribution import Contribution
 from fedjob.common.guard import check_tensors
-from fedjob.common.orders import WorkOrder, WorkResult
+from fedjob.common.messages import Task
+from fedjob.common.orders import WorkOrder, WorkResult, work_order_of
 from fedjob.common.params import FileParams, is_params, save_params, schema_of
 from fedjob.common.plans.args import merged_args
+from fedjob.common.plans.compilation import built_plan
 from fedjob.common.plans.source import extract
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import (
@@ -31,8 +33,10 @@ from fedjob.common.protocols.base import (
     State,
     View,
 )
+from fedjob.common.repository.parts import ref_of
 from fedjob.common.tree import load_tree, save_tree
-from fedjob.common.work import Workbench, built_plan
+from fedjob.common.types import Ref
+from fedjob.common.work import Workbench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,35 +152,44 @@ class Sites:
     ) -> WorkOrder:
         folder = self._folder("work")
         values: dict[str, Any] = {}
-        params: dict[str, str] = {}
+        params: dict[str, Ref] = {}
+        files: dict[Ref, Path] = {}
         for name, value in {**ask.shared, **ask.each.get(node, {})}.items():
             if is_params(value):
-                save_params(value, folder / f"in_{name}.safetensors")
-                params[name] = str(folder / f"in_{name}.safetensors")
+                path = folder / f"in_{name}.safetensors"
+                save_params(value, path)
+                params[name] = ref_of(path)
+                files[params[name]] = path
             else:
                 values[name] = unpack(pack(to_plain(value)))
         name, config = PROTOCOLS.config_of(protocol)
         own = merged_args(merged_args(self.training_args, self.each.get(node, {})), ask.training_args)
-        return WorkOrder(
-            key=folder.name,
-            job="job",
-            round=round_,
-            step=ask.step,
-            node=node,
+        task = Task(
+            dataset="data",
             protocol=name,
             config=config,
-            plan_text=self._source.text,
             entry=self._source.entry,
-            dataset={"name": "data", "path": str(self.data[node])},
             values=values,
             params=params,
             model_args=dict(self.model_args),
             training_args=own,
             seed=self.seed,
+        )
+        order = work_order_of(
+            task,
+            key=folder.name,
+            job="job",
+            round_=round_,
+            step=ask.step,
+            node=node,
+            plan_text=self._source.text,
+            dataset={"name": task.dataset, "path": str(self.data[node])},
+            path_of=files.__getitem__,
+            value_of=lambda name, ref: None,
             state_path="" if kept is None else str(kept),
             output_path=str(folder),
-            scratch_path=str(folder),
         )
+        return replace(order, scratch_path=str(folder))
 
     def _folder(self, what: str) -> Path:
         folder = self.folder / f"{what}_{next(self._numbers):05d}"

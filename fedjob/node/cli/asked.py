@@ -14,8 +14,8 @@ from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.datasets import Datasets
 from fedjob.node.grant import SHA256_CHARS, Grant
 from fedjob.node.grants import Grants
+from fedjob.node.home import NodeHome
 from fedjob.node.limits import describe_limits
-from fedjob.node.settings import NodeHome
 
 
 @click.command("list")
@@ -72,7 +72,7 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         click.echo(f"{key:<14}{clean(value) or '-'}")
     if not text:
         return
-    from fedjob.common.plans.source import imported_packages, missing_packages
+    from fedjob.common.plans.packages import imported_packages, missing_packages
 
     click.echo(f"{'imports':<14}{', '.join(imported_packages(text)) or '-'}")
     click.echo(f"{'not installed':<14}{', '.join(missing_packages(text)) or '-'}")

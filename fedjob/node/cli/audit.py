@@ -16,7 +16,7 @@ from fedjob.common.cli import json_option, print_json, table, when
 from fedjob.common.durable import write_atomic
 from fedjob.node.audit import Audit, Record
 from fedjob.node.cli.home import home_option, open_database
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 
 _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", "use", "plan", "job", "by")
 

@@ -11,7 +11,8 @@ from fedjob.common.cli import json_option
 from fedjob.common.config import load_config, set_config
 from fedjob.common.errors import ConfigError
 from fedjob.node.cli.home import home_option
-from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.config import NodeConfig
+from fedjob.node.home import NodeHome
 
 
 @click.group()

@@ -13,7 +13,7 @@ from fedjob.common.cli import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 
 
 @click.group()

@@ -13,11 +13,12 @@ from fedjob.common.cli import clean, json_option, print_json
 from fedjob.common.config import load_config
 from fedjob.common.errors import SpecError
 from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets
 from fedjob.node.grant import KEY_PREFIX_CHARS, SHA256_CHARS, Grant, Subject
 from fedjob.node.grants import Grants, pinned
+from fedjob.node.home import NodeHome
 from fedjob.node.limits import LOGS, PREDICTIONS, describe_limits, parse_limits
-from fedjob.node.settings import NodeConfig, NodeHome
 
 _LIMIT_OPTIONS = (
     click.option("--until", metavar="WHEN", help="A date, a time, or a while such as 30d."),
@@ -286,7 +287,7 @@ def _plan_of_file(store: Grants, words: str) -> tuple[str, str]:
 def known_operations() -> list[str]:
     """Return the public names of what can be computed here."""
     from fedjob.common.protocols import PROTOCOLS
-    from fedjob.node.policy import operation_of
+    from fedjob.node.question import operation_of
 
     return sorted(operation_of(PROTOCOLS.find(name)) for name in PROTOCOLS.names())
 

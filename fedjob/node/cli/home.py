@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from fedjob.node.database import Database
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 
 
 def _default_home() -> Path:

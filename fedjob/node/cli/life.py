@@ -23,13 +23,14 @@ from fedjob.common.codec import unpack
 from fedjob.common.config import load_config
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.identity import Identity
+from fedjob.node.capacity import read_labels
 from fedjob.node.cli.home import home_option, name_of, open_database
+from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets
 from fedjob.node.grants import Grants
+from fedjob.node.home import NodeHome
 from fedjob.node.hours import is_open_now
 from fedjob.node.opening import init_node, locked, log_to, open_daemon, running_pid
-from fedjob.node.resources import read_labels
-from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.node.taskstore import TaskStore
 from fedjob.node.vitals import vitals
 

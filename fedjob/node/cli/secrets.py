@@ -11,8 +11,8 @@ from fedjob.common.cli import json_option, table
 from fedjob.common.errors import SpecError
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.datasets import Datasets
+from fedjob.node.home import NodeHome
 from fedjob.node.secrets import Secrets
-from fedjob.node.settings import NodeHome
 
 
 @click.group()

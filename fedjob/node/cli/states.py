@@ -10,7 +10,7 @@ import click
 from fedjob.common.cli import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.node.cli.home import home_option, open_database
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 from fedjob.node.taskstore import TaskStore
 
 

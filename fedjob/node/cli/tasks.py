@@ -11,8 +11,8 @@ from fedjob.common.cli import clean, json_option, table, when
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.home import NodeHome
 from fedjob.node.opening import running_pid
-from fedjob.node.settings import NodeHome
 from fedjob.node.tasklog import STREAMS, read_log
 from fedjob.node.taskstore import TaskStore
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import unpack
 from fedjob.common.errors import JobFailed, NodeFailure, QuorumNotReached
 from fedjob.common.lifecycle import State
-from fedjob.common.messages import Result, Task, work_key
-from fedjob.common.orders import KEPT_NAME, Emit, WorkOrder
+from fedjob.common.messages import Task, work_key
+from fedjob.common.orders import KEPT_NAME, Emit, result_of, work_order_of
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum, Verdict
@@ -148,36 +149,21 @@ class LocalFederation(Federation):
         output.mkdir()
         scratch = self._home / "scratch"
         scratch.mkdir(exist_ok=True)
-        values = dict(task.values)
-        for name, ref in task.blobs.items():
-            source = self._published[ref]
-            values[name] = unpack(source if isinstance(source, bytes) else source.read_bytes())
-        order = WorkOrder(
+        order = work_order_of(
+            task,
             key=key,
             job=place.job,
-            round=round_,
+            round_=round_,
             step=place.step,
             node=node,
-            protocol=task.protocol,
-            config=task.config,
-            plan_text="" if task.plan is None else self._text(task.plan),
-            entry=task.entry,
+            plan_text="" if task.plan is None else self._bytes(task.plan).decode(),
             dataset=self._opened_by(node),
-            values=values,
-            params={name: str(self._published[ref]) for name, ref in task.params.items()},
-            model_args=task.model_args,
-            training_args=task.training_args,
-            seed=task.seed,
+            path_of=self._published.__getitem__,
+            value_of=lambda name, ref: unpack(self._bytes(ref)),
             state_path=self._state_path(node, task.state),
             output_path=str(output),
-            scratch_path=str(scratch),
-            props=task.props,
-            items=task.items,
-            split=task.split,
-            project=task.project,
-            artifacts={name: str(self._published[ref]) for name, ref in task.artifacts.items()},
-            limits={"own": True},
         )
+        order = replace(order, scratch_path=str(scratch), limits={"own": True})
         bench = self._benches.setdefault(node, Workbench())
         try:
             done = bench.compute(order, self._emitter(node, round_))
@@ -192,22 +178,12 @@ class LocalFederation(Federation):
         if (output / KEPT_NAME).exists():
             self._keep_files(output / KEPT_NAME, node, round_)
         path = Path(done.params_path) if done.params_path else None
-        result = Result(
-            of=key[:32],
-            key=key,
-            ok=True,
-            value=done.value,
-            params=None if path is None else ref_of(path),
-            weight=done.weight,
-            num_examples=done.num_examples,
-            metrics=done.metrics,
-            timing=done.timing,
-            state=state,
-            threads=done.threads,
-            items=done.items,
-            used=[{"resource": name, "amount": amount} for name, amount in done.used.items()],
+        result = result_of(done, params=None if path is None else ref_of(path), state=state)
+        return Arrival(
+            node=node,
+            result=replace(result, of=key[:32]),
+            params=None if path is None else FileParams(path),
         )
-        return Arrival(node=node, result=result, params=None if path is None else FileParams(path))
 
     def _keep_files(self, source: Path, node: str, round_: int) -> None:
         """Put what a node keeps for its owner beside what else it would keep."""
@@ -216,9 +192,9 @@ class LocalFederation(Federation):
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)
 
-    def _text(self, plan: Ref) -> str:
-        source = self._published[plan]
-        return (source if isinstance(source, bytes) else source.read_bytes()).decode()
+    def _bytes(self, ref: Ref) -> bytes:
+        source = self._published[ref]
+        return source if isinstance(source, bytes) else source.read_bytes()
 
     def _opened_by(self, node: str) -> dict[str, Any]:
         info = self._datasets[node]

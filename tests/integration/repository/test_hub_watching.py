@@ -18,10 +18,10 @@ from fedjob.common.errors import (
 )
 from fedjob.common.frame import encode_frame
 from fedjob.common.identity import Identity
-from fedjob.common.messages import MAX_FRAME_BYTES
 from fedjob.common.repository.base import watch_job
 from fedjob.common.repository.directory import DirectoryRepository
 from fedjob.common.repository.http import HttpRepository
+from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.hub.ledger import SCHEMA_VERSION, Ledger
 from fedjob.hub.limits import Limits
 from fedjob.hub.store import ObjectStore

@@ -18,7 +18,6 @@ from fedjob.common.frame import encode_frame
 from fedjob.common.gate import CLOCK_TOLERANCE_S, MAX_TTL_S, Dropped, Gate
 from fedjob.common.identity import Identity
 from fedjob.common.messages import (
-    MAX_FRAME_BYTES,
     Body,
     End,
     Event,
@@ -34,7 +33,7 @@ from fedjob.common.messages import (
 from fedjob.common.outbox import MemoryStore
 from fedjob.common.roster import Role, Roster
 from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
-from fedjob.common.types import Address
+from fedjob.common.types import MAX_FRAME_BYTES, Address
 
 ALICE, BOB, SITE, CLINIC = (Identity.generate(name) for name in ("alice", "bob", "site", "clinic"))
 STRANGER = Identity.generate("stranger")

@@ -14,9 +14,9 @@ from fedjob.common.contribution import Contribution
 from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold
 from fedjob.common.folds.mean import WeightedMean, mean_of
-from fedjob.common.metrics import measure, value
 from fedjob.common.params import FileParams, save_params
 from fedjob.common.testing import FoldContract
+from fedjob.metrics.states import measure, value
 
 
 @pytest.mark.feature("FB-68")

@@ -8,7 +8,7 @@ from fedjob.common.codec import pack
 from fedjob.common.errors import DecodeError, EncodeError
 from fedjob.common.frame import decode_frame, encode_frame, signed_bytes
 from fedjob.common.identity import Identity
-from fedjob.common.messages import MAX_FRAME_BYTES
+from fedjob.common.types import MAX_FRAME_BYTES
 
 ALICE = Identity.generate("alice")
 

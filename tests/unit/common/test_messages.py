@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError, EncodeError, MessageError
 from fedjob.common.messages import (
-    MAX_FRAME_BYTES,
     Answer,
     Body,
     End,
@@ -30,7 +29,7 @@ from fedjob.common.messages import (
     encode_payload,
     work_key,
 )
-from fedjob.common.types import Ref, new_job_id
+from fedjob.common.types import MAX_FRAME_BYTES, Ref, new_job_id
 
 REF = Ref("ab" * 32, 40_000)
 TASK = Task(

@@ -10,11 +10,11 @@ import pytest
 import sklearn.metrics as reference
 
 from fedjob.common.errors import SpecError
-from fedjob.common.metrics import (
+from fedjob.metrics.classification import auc_error
+from fedjob.metrics.states import (
     METRICS,
     add,
     add_all,
-    auc_error,
     check_metric,
     mean_state,
     measure,

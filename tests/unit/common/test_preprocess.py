@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from fedjob.common.errors import SpecError
+from fedjob.common.loader import open_dataset
 from fedjob.common.preprocess import STEPS, build_steps, canonical, hash_of, per_dataset, to_plain_steps
 from fedjob.common.preprocess.categories import Bin, Encode
 from fedjob.common.preprocess.columns import Cast, Select, Target
@@ -17,7 +18,6 @@ from fedjob.common.preprocess.images import Resize
 from fedjob.common.preprocess.missing import Impute
 from fedjob.common.preprocess.rows import Filter
 from fedjob.common.preprocess.scale import Scale
-from fedjob.common.readers import open_dataset
 
 PATIENTS = pd.DataFrame(
     {"age": [40.0, 60.0, None, 80.0], "sex": ["f", "m", "m", "f"], "sick": [0, 1, 1, 0], "name": list("abcd")}

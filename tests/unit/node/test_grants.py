@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,15 @@ import pytest
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.messages import Offer
 from fedjob.common.types import Ref
+from fedjob.node.config import NodeConfig
 from fedjob.node.database import Database
 from fedjob.node.datasets import Dataset, Datasets, told_within
 from fedjob.node.grant import Asked, Subject
 from fedjob.node.grants import Grants, pinned
 from fedjob.node.limits import Limits
-from fedjob.node.policy import Verdict, examine_plan, judge
-from fedjob.node.settings import NodeConfig
+from fedjob.node.plantexts import MAX_RECENT, PlanTexts, examine_plan
+from fedjob.node.policy import Verdict, judge
+from fedjob.node.question import question_of
 from fedjob.node.waiting import MAX_WAITING, Waiting
 
 TEXT = b"class Net:\n    pass\n"
@@ -39,17 +42,18 @@ def grants(database: Database) -> Grants:
 
 def verdict(database: Database, **changes: object) -> Verdict:
     """Judge ann's offer of the plan `Net`, changed."""
-    about = {"researcher": "ann", "key_hex": "ab" * 32, "job": "", "version": "", "now": None}
-    about |= {name: changes.pop(name) for name in list(changes) if name in about}
+    now = float(changes.pop("now", None) or time.time())  # type: ignore[arg-type]
+    about = {"researcher": "ann", "key_hex": "ab" * 32, "job": "", "version": ""}
+    about |= {name: str(changes.pop(name)) for name in list(changes) if name in about}
     config = changes.pop("config", NodeConfig())
+    assert isinstance(config, NodeConfig)
     offer = Offer(dataset="toy", protocol="fedavg", plan=Ref(SUBJECT.plan, len(TEXT)), entry="Net")
-    return judge(
-        replace(offer, **changes),  # type: ignore[arg-type]
-        datasets=Datasets(database),
-        grants=Grants(database),
-        config=config,  # type: ignore[arg-type]
-        **about,  # type: ignore[arg-type]
-    )
+    offer = replace(offer, **changes)  # type: ignore[arg-type]
+    dataset = Datasets(database).find(offer.dataset)
+    question = question_of(offer, dataset=dataset, config=config, **about)
+    if isinstance(question, Verdict):
+        return question
+    return judge(question, Grants(database).on_file(question), dataset, config, now)
 
 
 def status(database: Database, **changes: object) -> str:
@@ -404,3 +408,15 @@ def test_what_is_told_of_datasets_fits_into_a_message() -> None:
     assert len(told["columns"]) == 100
     assert "secret" not in repr(told)
     assert all(t["columns"] == [] for t in told_within([wide] * 9))
+
+
+def test_texts_that_nobody_has_to_approve_are_remembered_for_a_while(database: Database) -> None:
+    texts = PlanTexts(database)
+    texts.remember("0" * 64, TEXT)
+    assert texts.of("0" * 64) is None  # it is not the text that this hash names
+    texts.remember(SUBJECT.plan, TEXT)
+    assert texts.of(SUBJECT.plan) == TEXT
+    for number in range(MAX_RECENT):
+        text = f"x = {number}\n".encode()
+        texts.remember(hashlib.sha256(text).hexdigest(), text)
+    assert texts.of(SUBJECT.plan) is None

@@ -7,7 +7,8 @@ import pytest
 
 from fedjob.common.errors import ConfigError
 from fedjob.common.needs import read_need
-from fedjob.node.resources import Capacity, Ledger, Part, judge, read_pools
+from fedjob.node.allocation import Ledger, judge
+from fedjob.node.capacity import Capacity, Part, read_pools
 
 LEDGER = Ledger(
     Capacity(

@@ -8,7 +8,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError, ObjectTooLarge
 from fedjob.common.orders import WorkResult
 from fedjob.common.repository.memory import MemoryRepository
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 from fedjob.node.spool import Spool
 
 

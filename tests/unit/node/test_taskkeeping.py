@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fedjob.common.errors import MessageError
 from fedjob.common.lifecycle import ACTIVE
-from fedjob.node.resources import Capacity, Ledger, Part
+from fedjob.node.allocation import Ledger
+from fedjob.node.capacity import Capacity, Part
 from fedjob.node.taskkeeping import (
     MAX_JOBS,
     Began,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.codec import pack
-from fedjob.node.settings import NodeHome
+from fedjob.node.home import NodeHome
 from fedjob.node.tasklog import MAX_EVENT_BYTES, Tail, bodies, close_log, cut, read_log, tidy_logs
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fedjob.common.messages import Message, Offer
 from fedjob.common.roster import Roster
-from fedjob.node.settings import NodeConfig
+from fedjob.node.config import NodeConfig
 from fedjob.node.verifying import MAX_WAITING, Checked, Verifying
 
 SLOW = "issuer=http://127.0.0.1:9, client_id=x"

@@ -30,3 +30,14 @@ def test_only_those_who_wait_are_remembered() -> None:
     vigil.look(["s"], 1.0, after_s=30.0, connected=True)
     assert vigil.look([], 99.0, after_s=30.0, connected=True) == ([], [])
     assert vigil.look(["s"], 99.0, after_s=30.0, connected=True) == ([], []), "its wait begins anew"
+
+
+def test_a_session_that_receipts_the_question_is_there_and_one_that_does_not_is_gone() -> None:
+    for is_there, gone in ((True, []), (False, ["ann/s1"])):
+        vigil = Vigil()
+        vigil.look(["ann/s1"], 0.0, after_s=30.0, connected=True)
+        assert vigil.look(["ann/s1"], 20.0, after_s=30.0, connected=True) == ([], ["ann/s1"])
+        vigil.note_question("message", "ann/s1")
+        vigil.close_question("another", 20.0, is_there=True)
+        vigil.close_question("message", 20.0, is_there=is_there)
+        assert vigil.look(["ann/s1"], 31.0, after_s=30.0, connected=True)[0] == gone

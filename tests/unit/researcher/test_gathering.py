@@ -20,13 +20,13 @@ from fedjob.common.folds.sum import Sum
 from fedjob.common.folds.trimmed_mean import TrimmedMean
 from fedjob.common.guard import Guard
 from fedjob.common.messages import Result, Task
-from fedjob.common.metrics import mean_state
 from fedjob.common.params import FileParams, save_params
 from fedjob.common.protocols.base import LOSS, Ask, Buffered
 from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
 from fedjob.common.values import MARK, encode
+from fedjob.metrics.states import mean_state
 from fedjob.researcher.events import EventLog, read_events
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
 from fedjob.researcher.folder import JobFolder

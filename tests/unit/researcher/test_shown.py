@@ -11,8 +11,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError, NotPermitted
 from fedjob.common.frame import encode_frame
 from fedjob.common.identity import Identity
-from fedjob.common.messages import MAX_FRAME_BYTES
-from fedjob.common.types import Ref
+from fedjob.common.types import MAX_FRAME_BYTES, Ref
 from fedjob.researcher.shown import (
     MAX_NODES,
     MAX_SEGMENT_BYTES,

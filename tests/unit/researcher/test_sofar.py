@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedjob.common.contribution import Contribution
-from fedjob.common.metrics import mean_state, value
 from fedjob.common.protocols.base import Gathered
+from fedjob.metrics.states import mean_state, value
 from fedjob.researcher.sofar import RoundSoFar
 
 

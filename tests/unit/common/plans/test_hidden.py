@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedjob.common.errors import PlanError
+from fedjob.common.plans.compilation import compile_text
 from fedjob.common.plans.hidden import MAX_PLAN_BYTES, check_plan_text, decode_plan
-from fedjob.common.plans.source import compile_text
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 ZERO_WIDTH = (

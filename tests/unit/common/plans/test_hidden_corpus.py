@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from fedjob.common.errors import PlanError
-from fedjob.node.policy import examine_plan
+from fedjob.node.plantexts import examine_plan
 
 HONEST = '''\
 """A plan for the ward."""

@@ -10,10 +10,11 @@ from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
 from fedjob.common.errors import NodeFailure, PlanError
-from fedjob.common.metrics import add_all, values
-from fedjob.common.plans.base import Context, check_plan_class
+from fedjob.common.plans.context import Context
 from fedjob.common.plans.order import training_batches
+from fedjob.common.plans.plan_checks import check_plan_class
 from fedjob.common.plans.sklearn import SklearnPlan
+from fedjob.metrics.states import add_all, values
 
 RNG = np.random.default_rng(9)
 INPUTS = RNG.normal(size=(60, 4))
@@ -195,11 +196,11 @@ def test_validation_of_a_regressor_on_a_stable_split() -> None:
     args = {"test_ratio": 0.25, "test_metric": ["r2", "mse"], "epochs": 20}
     plan = built(lambda: SGDRegressor(), None, (INPUTS, NUMBERS), args)
     assert plan.train().num_examples == 45
-    inputs, targets = plan._test
+    inputs, targets = (part[plan._test_rows] for part in plan._test)
     assert len(targets) == 15
     assert values(plan.validate())["r2"] == pytest.approx(r2_score(targets, plan.model.predict(inputs)))
     other = built(lambda: SGDRegressor(), None, (INPUTS, NUMBERS), args, round=5, seed=77)
-    np.testing.assert_array_equal(other._test[0], inputs)
+    np.testing.assert_array_equal(other._test[0][other._test_rows], inputs)
 
 
 def test_a_testing_step_of_ones_own_is_used() -> None:

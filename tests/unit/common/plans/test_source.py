@@ -16,16 +16,11 @@ import pytest
 import torch
 
 from fedjob.common.errors import PlanError, SpecError
-from fedjob.common.plans.base import check_plan_class
-from fedjob.common.plans.source import (
-    compile_plan,
-    compile_text,
-    extract,
-    extract_text,
-    imported_packages,
-    missing_packages,
-    plan_hash,
-)
+from fedjob.common.plans.compilation import compile_plan, compile_text
+from fedjob.common.plans.packages import imported_packages, missing_packages
+from fedjob.common.plans.plan_checks import check_plan_class
+from fedjob.common.plans.plan_source import plan_hash
+from fedjob.common.plans.source import extract
 from fedjob.common.plans.torch import TorchPlan
 
 METHODS = """
@@ -400,10 +395,8 @@ def test_a_traceback_shows_the_plans_own_line() -> None:
     assert "raise RuntimeError('inside')" in shown
 
 
-def test_text_in_memory_gives_the_same_plan(tmp_path: Path) -> None:
-    assert extract_text(FILE, "Plan") == extract(f"{write(tmp_path)}:Plan")
-
-
 def test_extracting_an_extracted_text_changes_nothing(tmp_path: Path) -> None:
     source = extract(f"{write(tmp_path)}:Plan")
-    assert extract_text(source.text, "Plan") == source
+    again = tmp_path / "again.py"
+    again.write_text(source.text)
+    assert extract(f"{again}:Plan") == source

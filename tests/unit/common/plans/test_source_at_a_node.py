@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fedjob.common.plans.compilation import compile_text
 from fedjob.common.plans.function import RemoteFunction
-from fedjob.common.plans.source import compile_text, extract
+from fedjob.common.plans.source import extract
 
 TEXT = """\
 import fedjob

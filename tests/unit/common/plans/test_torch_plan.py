@@ -12,10 +12,12 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, Weighte
 
 from fedjob import FedAvg, Job
 from fedjob.common.errors import NodeFailure, PlanError, SpecError
-from fedjob.common.metrics import value, values
 from fedjob.common.plans.args import Arguments
-from fedjob.common.plans.base import Context, TrainingPlan, check_plan_class
+from fedjob.common.plans.base import TrainingPlan
+from fedjob.common.plans.context import Context
+from fedjob.common.plans.plan_checks import check_plan_class
 from fedjob.common.plans.torch import TorchPlan
+from fedjob.metrics.states import value, values
 
 RNG = np.random.default_rng(5)
 INPUTS = RNG.normal(size=(50, 3)).astype(np.float32)

@@ -14,7 +14,8 @@ import torch
 import fedjob
 from fedjob import FedAvg, Job, TorchPlan
 from fedjob.common.errors import SpecError
-from fedjob.common.readers import describe, find_reader, open_dataset
+from fedjob.common.loader import describe, open_dataset
+from fedjob.common.readers import find_reader
 from fedjob.common.readers.loading import loading_plan, read_loading_plan
 
 

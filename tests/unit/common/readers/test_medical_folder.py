@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers import describe, guess_reader, open_dataset
+from fedjob.common.loader import describe, open_dataset
+from fedjob.common.readers import guess_reader
 from tests.unit.common.readers.test_readers import make_medical_folder
 
 

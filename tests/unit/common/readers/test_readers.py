@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from fedjob.common.errors import SpecError
-from fedjob.common.readers import READERS, describe, find_reader, fitting_reader, guess_reader, open_dataset
+from fedjob.common.loader import describe, open_dataset
+from fedjob.common.readers import READERS, find_reader, fitting_reader, guess_reader
 from fedjob.common.testing import ReaderCase, ReaderContract
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"

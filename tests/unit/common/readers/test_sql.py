@@ -10,7 +10,7 @@ import pytest
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import FedjobError, MissingPackage, SpecError
-from fedjob.common.readers import describe, open_dataset
+from fedjob.common.loader import describe, open_dataset
 from fedjob.node.datasets import describe_dataset
 
 QUERY = "SELECT age, weight FROM people ORDER BY age"

@@ -1,0 +1,239 @@
+"""Metrics of labels and of scores: accuracy, precision, recall, f1 and roc_auc.
+
+`roc_auc` keeps a histogram of scores; `auc_error` bounds what the bins cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.errors import SpecError
+from fedjob.metrics.base import MetricState, ratio
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+_AUC_BINS = 1024
+
+
+_AUC_CLASS_BINS = 128
+
+
+_LOGIT_LIMIT = 18.0  # where float32 can no longer tell a sigmoid from 1
+
+
+def auc_error(state: Mapping[str, Any]) -> float:
+    """Bound the distance between `value(state)` and the exact area under the curve.
+
+    Only pairs of a positive and a negative in the same bin can be ranked wrongly,
+    and each counts one half.
+    """
+    errors = [_auc(row)[1] for row in state["histograms"]]
+    return max(errors) if len(errors) == 1 else sum(errors) / len(errors)
+
+
+def _labels(predicted: np.ndarray, truth: np.ndarray) -> tuple[list[Any], list[Any]]:
+    """Return predicted and true labels as plain ints and strings."""
+    import numpy as np
+
+    if predicted.ndim == 2:
+        predicted = predicted.argmax(axis=1)
+    elif predicted.dtype.kind == "f":
+        predicted = (_probabilities(predicted) >= 0.5).astype(np.int64)
+    return _plain_labels(predicted), _plain_labels(truth)
+
+
+def _plain_labels(labels: np.ndarray) -> list[Any]:
+    import numpy as np
+
+    if labels.ndim != 1:
+        raise SpecError(f"labels have the shape {labels.shape}; one per example is needed")
+    if labels.dtype.kind == "f":
+        whole = labels.astype(np.int64)
+        if not (whole == labels).all():
+            raise SpecError("labels are floating-point numbers with fractions; whole numbers are needed")
+        labels = whole
+    return [label if isinstance(label, str) else int(label) for label in labels.tolist()]
+
+
+def _probabilities(scores: np.ndarray) -> np.ndarray:
+    if len(scores) and (scores.min() < 0 or scores.max() > 1):
+        raise SpecError(
+            f"scores run from {scores.min():.4g} to {scores.max():.4g}; one column of scores is the "
+            "probability of class 1, 0 to 1 (apply the sigmoid), and labels are whole numbers"
+        )
+    return scores
+
+
+def measure_accuracy(name: str, predicted: np.ndarray, truth: np.ndarray) -> MetricState:
+    """Count the labels that were found."""
+    found, true = _labels(predicted, truth)
+    correct = sum(a == b for a, b in zip(found, true, strict=True))
+    return {"kind": "accuracy", "n": len(true), "correct": correct}
+
+
+def measure_per_label(
+    name: str, predicted: np.ndarray, truth: np.ndarray, average: str = "auto"
+) -> MetricState:
+    """Count hits, false alarms and misses of each label."""
+    found, true = _labels(predicted, truth)
+    labels = sorted({*found, *true}, key=_label_key)
+    index = {label: i for i, label in enumerate(labels)}
+    counts = [[0, 0, 0] for _ in labels]
+    for a, b in zip(found, true, strict=True):
+        if a == b:
+            counts[index[a]][0] += 1
+        else:
+            counts[index[a]][1] += 1
+            counts[index[b]][2] += 1
+    return {
+        "kind": "labels",
+        "metric": name,
+        "average": average,
+        "n": len(true),
+        "labels": labels,
+        "counts": counts,
+    }
+
+
+def _label_key(label: int | str) -> tuple[str, int | str]:
+    return (type(label).__name__, label)
+
+
+def measure_auc(name: str, predicted: np.ndarray, truth: np.ndarray) -> MetricState:
+    """Count true and false examples by their scores."""
+    import numpy as np
+
+    true = np.asarray(_plain_labels(truth))
+    if true.dtype.kind not in "iu" and len(true):
+        raise SpecError("roc_auc needs whole numbers as targets: 0 and 1, or 0 to classes - 1")
+    num_classes = predicted.shape[1] if predicted.ndim == 2 else 2
+    if len(true) and (true.min() < 0 or true.max() >= num_classes):
+        raise SpecError(
+            f"roc_auc: targets run from {true.min()} to {true.max()}, expected 0 to {num_classes - 1}"
+        )
+    scores = predicted.astype(np.float64)
+    if scores.ndim == 1:
+        columns, bins = [_logit(_probabilities(scores))], _AUC_BINS
+    elif num_classes == 2:
+        # the difference of two logits and of two probabilities ranks as p(class 1) does
+        columns, bins = [_squash(scores)], _AUC_BINS
+    else:
+        shares = _shares(scores)
+        columns, bins = [_logit(shares[:, c]) for c in range(num_classes)], _AUC_CLASS_BINS
+    histograms = []
+    for c, column in enumerate(columns):
+        positive = true == (1 if len(columns) == 1 else c)
+        place = np.clip((column + _LOGIT_LIMIT) / (2 * _LOGIT_LIMIT) * bins, 0, bins - 1).astype(np.int64)
+        ups = np.bincount(place[positive], minlength=bins)
+        downs = np.bincount(place[~positive], minlength=bins)
+        used = np.flatnonzero(ups + downs)
+        histograms.append([[int(b), int(ups[b]), int(downs[b])] for b in used])
+    return {"kind": "auc", "bins": bins, "classes": num_classes, "n": len(true), "histograms": histograms}
+
+
+def _logit(probabilities: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    tiny = 1e-12
+    inside = np.clip(probabilities, tiny, 1 - tiny)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def _squash(scores: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    total = scores.sum(axis=1)
+    if (scores >= 0).all() and np.allclose(total, 1, atol=1e-4):
+        return _logit(scores[:, 1])
+    return np.asarray(scores[:, 1] - scores[:, 0])
+
+
+def _shares(scores: np.ndarray) -> np.ndarray:
+    """Return rows that add to 1: as they are where they do already, else their softmax."""
+    import numpy as np
+
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-4):
+        return scores
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def add_accuracy(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
+    """Add counts of labels that were found."""
+    return {"kind": "accuracy", "n": a["n"] + b["n"], "correct": a["correct"] + b["correct"]}
+
+
+def add_labels(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
+    """Add counts by label; a label that only one has is kept."""
+    total: dict[Any, list[int]] = {}
+    for state in (a, b):
+        for label, counts in zip(state["labels"], state["counts"], strict=True):
+            before = total.get(label, [0, 0, 0])
+            total[label] = [x + y for x, y in zip(before, counts, strict=True)]
+    labels = sorted(total, key=_label_key)
+    return {**a, "n": a["n"] + b["n"], "labels": labels, "counts": [total[label] for label in labels]}
+
+
+def add_auc(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
+    """Add histograms of scores."""
+    histograms = []
+    for left, right in zip(a["histograms"], b["histograms"], strict=True):
+        total: dict[int, list[int]] = {}
+        for place, ups, downs in (*left, *right):
+            before = total.get(place, [0, 0])
+            total[place] = [before[0] + ups, before[1] + downs]
+        histograms.append([[place, *total[place]] for place in sorted(total)])
+    return {**a, "n": a["n"] + b["n"], "histograms": histograms}
+
+
+def value_labels(state: Mapping[str, Any]) -> float:
+    """Return precision, recall or f1, averaged over labels as the state says."""
+    labels, counts, average = state["labels"], state["counts"], state["average"]
+    if not labels:
+        return math.nan
+    if average == "auto":
+        average = "binary" if set(labels) <= {0, 1} else "macro"
+    if average == "binary":
+        by_label = dict(zip(labels, counts, strict=True))
+        return _score(state["metric"], *by_label.get(1, [0, 0, 0]))
+    if average == "micro":
+        return _score(state["metric"], *(sum(column) for column in zip(*counts, strict=True)))
+    scores = [_score(state["metric"], *row) for row in counts]
+    weights = [row[0] + row[2] for row in counts] if average == "weighted" else [1] * len(scores)
+    return ratio(sum(s * w for s, w in zip(scores, weights, strict=True)), sum(weights))
+
+
+def _score(metric: str, hits: int, false_alarms: int, misses: int) -> float:
+    # a label that is never predicted, or never true, scores 0 as in scikit-learn
+    if metric == "precision":
+        part, whole = hits, hits + false_alarms
+    elif metric == "recall":
+        part, whole = hits, hits + misses
+    else:
+        part, whole = 2 * hits, 2 * hits + false_alarms + misses
+    return part / whole if whole else 0.0
+
+
+def _auc(histogram: list[list[int]]) -> tuple[float, float]:
+    """Return the area under the curve and the bound of its error."""
+    positives = sum(ups for _, ups, _ in histogram)
+    negatives = sum(downs for _, _, downs in histogram)
+    if not positives or not negatives:
+        return math.nan, math.nan
+    below, ordered, tied = 0, 0, 0
+    for _, ups, downs in histogram:
+        ordered += ups * below
+        tied += ups * downs
+        below += downs
+    pairs = positives * negatives
+    return (ordered + tied / 2) / pairs, tied / 2 / pairs
+
+
+def value_auc(state: Mapping[str, Any]) -> float:
+    """Return the area under the curve, averaged over classes."""
+    areas = [_auc(histogram)[0] for histogram in state["histograms"]]
+    return sum(areas) / len(areas)

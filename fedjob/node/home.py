@@ -1,0 +1,84 @@
+"""The home of a node on disk: every file name in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedjob.common.errors import ConfigError
+
+
+class NodeHome:
+    """Every file name of a node's home."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.database = self.root / "node.sqlite"
+        self.keys = self.root / "keys"
+        self.lock = self.root / "lock"
+        self.spool = self.root / "spool"
+        self.objects = self.spool / "objects"
+        self.tasks = self.spool / "tasks"
+        self.results = self.spool / "results"
+        self.secrets = self.root / "secrets.json"
+        self.state = self.root / "state"
+        self.scratch = self.root / "scratch"
+        self.brought = self.root / "brought"
+        self.releases = self.root / "releases"
+        self.outputs = self.root / "outputs"
+        self.hooks = self.root / "hooks"
+        self.logs = self.root / "logs"
+        self.log = self.logs / "node.log"
+        self.task_logs = self.logs / "tasks"
+
+    def __repr__(self) -> str:
+        return f"NodeHome({str(self.root)!r})"
+
+    def create(self) -> None:
+        """Make the folders that are not there; only the owner may look into them."""
+        inside = (self.objects, self.tasks, self.results, self.state, self.scratch, self.logs, self.task_logs)
+        for folder in (self.root, *inside):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def check(self) -> None:
+        """Refuse a folder that is no node's home.
+
+        Raises:
+            ConfigError: it has no key.
+        """
+        if not (self.keys / "party").exists():
+            raise ConfigError(
+                f"{self.root} is not a node's home: run `fedjob node init --home {self.root} --id NAME "
+                "--hub URL` (or --invite FILE)"
+            )
+
+    def result_of(self, key: str) -> Path:
+        """The folder that holds the finished result of a task."""
+        return self.results / key
+
+    def object_of(self, sha256: str) -> Path:
+        """An object fetched from the repository."""
+        return self.objects / sha256
+
+    def states_of(self, job: str) -> Path:
+        """The folder of a job's node states."""
+        return self.state / job
+
+    def state_of(self, job: str, state: str) -> Path:
+        """One node state."""
+        return self.states_of(job) / f"{state}.safetensors"
+
+    def outputs_of(self, job: str, dataset: str, round_: int) -> Path:
+        """Files that a round of a job left here for the owner, such as predictions that may not leave."""
+        return self.outputs / job / (dataset or "brought") / f"round_{round_:04d}"
+
+    def releases_of(self, dataset: str) -> Path:
+        """What was told of the rows of a dataset."""
+        return self.releases / f"{dataset}.safetensors"
+
+    def log_of(self, key: str, stream: str) -> Path:
+        """What a task's user code wrote to `stdout` or `stderr`."""
+        return self.task_logs / f"{key}.{stream}"
+
+    def scratch_of(self, worker: str) -> Path:
+        """A folder that lives as long as a warm worker."""
+        return self.scratch / worker

@@ -1,0 +1,50 @@
+"""One turn of the daemon's loop: what it commits, and what it does when that is through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fedjob.common.messages import Message
+from fedjob.common.outbox import Outgoing
+from fedjob.node import taskkeeping as keeping
+from fedjob.node.permissions import Charge
+
+
+@dataclass
+class Turn:
+    """What one turn will commit, and do after that.
+
+    Args:
+        book: as it will be.
+        outgoing: messages that are sent after the commit, the lasting ones committed too.
+        settled: messages that are dealt with.
+        rows: further changes of the database.
+        after: what is done when the commit is through.
+        predicted: grant -> predictions that are counted with this commit.
+    """
+
+    book: keeping.Book
+    commands: list[keeping.Command] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    settled: list[Message] = field(default_factory=list)
+    rows: list[Callable[[], None]] = field(default_factory=list)
+    after: list[Callable[[], object]] = field(default_factory=list)
+    predicted: dict[str, int] = field(default_factory=dict)
+
+    def step(self, event: keeping.Event) -> list[keeping.Command]:
+        """Feed the core."""
+        self.book, commands = keeping.step(self.book, event)
+        self.commands += commands
+        return commands
+
+    def charge(self, charge: Charge) -> None:
+        """Count what a finished task costs with the commit."""
+        if charge.count is not None:
+            self.predicted[charge.payer] = self.predicted.get(charge.payer, 0) + charge.predictions
+            self.rows.append(charge.count)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.commands or self.outgoing or self.settled or self.rows or self.after)
