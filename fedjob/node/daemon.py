@@ -216,7 +216,6 @@ class Daemon:
             self._taken.append(self._reports.get_nowait())
         turn = Turn(self._book)
         reports, messages = list(self._taken), self._backlog
-        restore = (self._offers.snapshot(), self._intake.snapshot(), self._verifying.snapshot())
         try:
             for report in reports:
                 self._guarded(turn, self._take, report)
@@ -229,8 +228,7 @@ class Daemon:
         except sqlite3.Error as error:
             # nothing was committed, so nothing has happened: the same is tried again
             log.error("the database refused a commit, trying again: %s", error)
-            for bring_back in restore:
-                bring_back()
+            turn.bring_back()
             return False
         self._backlog, self._taken = [], self._taken[len(reports) :]
         return True
@@ -271,20 +269,20 @@ class Daemon:
                 context.answer(turn, message, answer)
             case wire.Search() as search:
                 self._searches.handle(turn, message, search)
-            case wire.Offer() | wire.Task() as wish:
-                self._hear(turn, message, wish)
+            case wire.Offer() | wire.Task() as wanted:
+                self._verify(turn, message, wanted)
             case wire.End() as end:
                 self._intake.handle_end(turn, message, end)
             case _:
                 turn.settled.append(message)
 
-    def _hear(self, turn: Turn, message: Message, wish: wire.Offer | wire.Task) -> None:
+    def _verify(self, turn: Turn, message: Message, wanted: wire.Offer | wire.Task) -> None:
         """Take an offer or a task once it is known who sent it."""
-        checked = self._verifying.hear(message, wish, time.time())
+        checked = self._verifying.check(turn, message, wanted, time.time())
         if checked is not None:
-            self._wish(turn, message, checked.refusal)
+            self._act_on(turn, message, checked.refusal)
 
-    def _wish(self, turn: Turn, message: Message, refusal: str) -> None:
+    def _act_on(self, turn: Turn, message: Message, refusal: str) -> None:
         """Act on an offer or a task; a refusal says why its sender is not listened to."""
         message = without_proof(message)
         match message.body:
@@ -309,8 +307,8 @@ class Daemon:
             case Published():
                 self._searches.take(turn, report)
             case Checked():
-                for message in self._verifying.take(report):
-                    self._wish(turn, message, report.refusal)
+                for message in self._verifying.take(turn, report):
+                    self._act_on(turn, message, report.refusal)
             case Ensured(message=message_id):
                 self._intake.take_ensured(turn, message_id)
             case _:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from fedjob.common.codec import pack, to_plain
@@ -46,6 +45,7 @@ class Intake:
             return
         if known is not None and known.state == State.COMPLETED and not ensured:
             # asked again, maybe after a long time: first see that what the answer refers to is still there
+            turn.keep(self._ensured)
             self._ensured[message.id] = message
             turn.after.append(lambda: self._context.transfers.ensure(known, message.id))
             return
@@ -100,6 +100,7 @@ class Intake:
 
     def take_ensured(self, turn: Turn, message_id: str) -> None:
         """Go on with a task whose old result was looked after."""
+        turn.keep(self._ensured)
         message = self._ensured.pop(message_id, None)
         if message is not None and isinstance(message.body, Task):
             self.handle_task(turn, message, message.body, ensured=True)
@@ -112,15 +113,6 @@ class Intake:
             self._context.drop_states(turn, message.job, end.keep_states)
             turn.rows.append(lambda: self._context.grants.waiting.forget_job(message.job))
         turn.settled.append(message)
-
-    def snapshot(self) -> Callable[[], None]:
-        """Return what brings back the tasks that wait now, should the turn fail."""
-        held = dict(self._ensured)
-
-        def restore() -> None:
-            self._ensured = held
-
-        return restore
 
     def _arrived(self, message: Message, task: Task) -> keeping.TaskArrived:
         check_job_id(message.job)

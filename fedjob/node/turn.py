@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedjob.common.messages import Message
 from fedjob.common.outbox import Outgoing
@@ -22,6 +23,7 @@ class Turn:
         rows: further changes of the database.
         after: what is done when the commit is through.
         predicted: grant -> predictions that are counted with this commit.
+        kept: maps that the handlers have changed, with what was in them before.
     """
 
     book: keeping.Book
@@ -31,6 +33,7 @@ class Turn:
     rows: list[Callable[[], None]] = field(default_factory=list)
     after: list[Callable[[], object]] = field(default_factory=list)
     predicted: dict[str, int] = field(default_factory=dict)
+    kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
 
     def step(self, event: keeping.Event) -> list[keeping.Command]:
         """Feed the core."""
@@ -43,6 +46,17 @@ class Turn:
         if charge.count is not None:
             self.predicted[charge.payer] = self.predicted.get(charge.payer, 0) + charge.predictions
             self.rows.append(charge.count)
+
+    def keep(self, waiting: dict[Any, Any]) -> None:
+        """Note what a map holds that a handler is about to change: a commit that fails brings it back."""
+        if all(changed is not waiting for changed, _ in self.kept):
+            self.kept.append((waiting, dict(waiting)))
+
+    def bring_back(self) -> None:
+        """Undo what the handlers changed: the turn was not committed, so nothing has happened."""
+        for waiting, before in self.kept:
+            waiting.clear()
+            waiting.update(before)
 
     @property
     def empty(self) -> bool:
