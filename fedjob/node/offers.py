@@ -13,7 +13,7 @@ from fedjob.common.lifecycle import ACTIVE, PENDING
 from fedjob.common.messages import Answer, Message, Offer
 from fedjob.common.needs import read_need
 from fedjob.common.types import Ref
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.allocation import Judgement, judge
 from fedjob.node.config import NodeConfig
 from fedjob.node.context import NodeContext
@@ -194,5 +194,5 @@ def consider(
         is_open=book.is_open,
     )
     if reserve and need.holds and not judgement.short and job:
-        turn.step(keeping.Reserve(job, researcher, dict(resources), time.monotonic() + config.reserve_s))
+        turn.step(events.Reserve(job, researcher, dict(resources), time.monotonic() + config.reserve_s))
     return judgement

@@ -8,8 +8,10 @@ from typing import Any
 
 from fedjob.common.messages import Message
 from fedjob.common.outbox import Outgoing
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.permissions import Charge
+from fedjob.node.taskbook import Book
+from fedjob.node.taskkeeping import step
 
 
 @dataclass
@@ -26,8 +28,8 @@ class Turn:
         kept: maps that the handlers have changed, with what was in them before.
     """
 
-    book: keeping.Book
-    commands: list[keeping.Command] = field(default_factory=list)
+    book: Book
+    commands: list[events.Command] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
     settled: list[Message] = field(default_factory=list)
     rows: list[Callable[[], None]] = field(default_factory=list)
@@ -35,9 +37,9 @@ class Turn:
     predicted: dict[str, int] = field(default_factory=dict)
     kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
 
-    def step(self, event: keeping.Event) -> list[keeping.Command]:
+    def step(self, event: events.Event) -> list[events.Command]:
         """Feed the core."""
-        self.book, commands = keeping.step(self.book, event)
+        self.book, commands = step(self.book, event)
         self.commands += commands
         return commands
 
