@@ -73,7 +73,6 @@ class WorkDescription(WorkSettings):
         preprocess: steps that the node runs on the data before the plan sees them, see `common/preprocess`.
         resources: `{cpus, memory, gpus, labels, pool}` that the node would have to spare.
         launches: sha256 of further plans that this one may launch as child tasks.
-        protect: protections that the job offers, by name.
         proof: what the node's verifier wants beside the signature, such as an ID token.
     """
 
@@ -86,7 +85,6 @@ class WorkDescription(WorkSettings):
     preprocess: list[dict[str, Any]] = field(default_factory=list)
     resources: dict[str, Any] = field(default_factory=dict)
     launches: list[str] = field(default_factory=list)
-    protect: list[str] = field(default_factory=list)
     proof: str = field(default="", repr=False)
 
 
@@ -429,7 +427,6 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
             project="",
             resources={},
             launches=[],
-            protect=[],
             proof="",
         )
     )

@@ -61,13 +61,12 @@ class Asked(WorkSettings):
     resources: Mapping[str, Any] = field(default_factory=dict)
     preprocess: str = ""
     launches: tuple[str, ...] = ()
-    protect: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("plan",)
     reading: str = ""
 
     def breaks(self, limits: Limits) -> str:
         """Say which of these limits it would break; empty for none."""
-        return limits.broken_by(self.model_args, self.training_args, self.protect, self.rounds)
+        return limits.broken_by(self.model_args, self.training_args, self.rounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
