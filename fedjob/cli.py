@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from fedjob import __version__
-from fedjob.common.cli import LazyGroup
+from fedjob._version import __version__
+from fedjob.common.cli import LazyGroup, run_command_line
 
 _COMMANDS = {
     "demo": ("fedjob.demo", "demo", "Train on four nodes on this machine, in a minute."),
@@ -36,16 +34,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; a mistake of the user's is one line, never a traceback."""
-    from fedjob.common.errors import BrokerUnreachable, FedjobError, NotPermitted, RepositoryUnreachable
-
-    try:
-        cli(args)
-    except (BrokerUnreachable, RepositoryUnreachable, NotPermitted) as error:
-        click.echo(f"fedjob: {error}", err=True)
-        sys.exit(2)
-    except FedjobError as error:
-        click.echo(f"fedjob: {error}", err=True)
-        sys.exit(1)
+    run_command_line(cli, args)
 
 
 if __name__ == "__main__":

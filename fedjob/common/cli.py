@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from fedjob.common.errors import BrokerUnreachable, FedjobError, NotPermitted, RepositoryUnreachable
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one when it is run.
@@ -36,6 +38,20 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, _, about) in self._commands_of.items()])
+
+
+def run_command_line(
+    command: click.Command, args: list[str] | None = None, *, prog_name: str | None = None
+) -> None:
+    """Run a command line; a mistake of the user's is one line, never a traceback."""
+    try:
+        command(args, prog_name=prog_name)
+    except (BrokerUnreachable, RepositoryUnreachable, NotPermitted) as error:
+        click.echo(f"fedjob: {error}", err=True)
+        sys.exit(2)
+    except FedjobError as error:
+        click.echo(f"fedjob: {error}", err=True)
+        sys.exit(1)
 
 
 def json_option(command: Any) -> Any:

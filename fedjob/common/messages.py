@@ -46,57 +46,72 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """May this plan run on this dataset? A node that does not know the plan fetches it and asks its owner.
+class WorkSettings:
+    """The settings of work, which its offer, its task, its grant and its order all say.
 
     Args:
-        config: the protocol's configuration.
+        config: the protocol's configuration, plain data.
+        model_args, training_args: what the plan runs with; a grant may bind them to ranges.
+        project: namespace of the job; selects the node's rules.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
+    training_args: dict[str, Any] = field(default_factory=dict)
+    project: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkDescription(WorkSettings):
+    """The work that a researcher wants of a node, which its offer and its task both describe.
+
+    Args:
         entry: name of the plan's class in its text.
         use: `private` or `mock`.
-        project: namespace of the job; selects the node's rules.
         owner: who asks, as they describe themselves: `{name, org, role}`. Their key is in the frame.
-        model_args, training_args: what the plan would run with; a grant may bind them to ranges.
-        rounds: that the job is for.
-        brings: the researcher brings the data.
         preprocess: steps that the node runs on the data before the plan sees them, see `common/preprocess`.
         resources: `{cpus, memory, gpus, labels, pool}` that the node would have to spare.
         launches: sha256 of further plans that this one may launch as child tasks.
-        protect: protections that the job offers, by name.
-        reserve: hold the resources for a short lease; a task takes them.
-        dry: look only; nothing is filed with the owner.
         proof: what the node's verifier wants beside the signature, such as an ID token.
     """
 
-    kind: ClassVar[str] = "offer"
     dataset: str
     protocol: str
-    config: dict[str, Any] = field(default_factory=dict)
     plan: Ref | None = None
     entry: str = ""
     use: str = "private"
-    project: str = ""
-    job_name: str = ""
-    note: str = ""
     owner: dict[str, str] = field(default_factory=dict)
-    model_args: dict[str, Any] = field(default_factory=dict)
-    training_args: dict[str, Any] = field(default_factory=dict)
-    rounds: int = 1
-    brings: bool = False
     preprocess: list[dict[str, Any]] = field(default_factory=list)
     resources: dict[str, Any] = field(default_factory=dict)
     launches: list[str] = field(default_factory=list)
-    protect: list[str] = field(default_factory=list)
-    reserve: bool = False
-    dry: bool = False
     proof: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Offer(WorkDescription):
+    """May this plan run on this dataset? A node that does not know the plan fetches it and asks its owner.
+
+    Args:
+        rounds: that the job is for.
+        brings: the researcher brings the data.
+        reserve: hold the resources for a short lease; a task takes them.
+        dry: look only; nothing is filed with the owner.
+    """
+
+    kind: ClassVar[str] = "offer"
+    job_name: str = ""
+    note: str = ""
+    rounds: int = 1
+    brings: bool = False
+    reserve: bool = False
+    dry: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(WorkDescription):
     """Compute one step on one dataset.
 
     Args:
-        config: the protocol's configuration, plain data.
         values: small values of the instruction, `shared` and `each` merged.
         blobs: refs of msgpack values too large for the message, merged into `values`.
         params: refs of safetensors files, by name.
@@ -110,29 +125,14 @@ class Task:
         items: which items of the dataset it is computed on, and how.
         split: how a `Plan` divides them into parts, see `plans.step.check_split`.
         artifacts: refs of files that the job sends along, by name.
-        preprocess, project, owner, resources, launches, protect, proof: as in the offer.
     """
 
     kind: ClassVar[str] = "task"
-    dataset: str
-    protocol: str
-    config: dict[str, Any] = field(default_factory=dict)
-    plan: Ref | None = None
-    entry: str = ""
-    use: str = "private"
-    project: str = ""
-    owner: dict[str, str] = field(default_factory=dict)
     files: Ref | None = None
-    preprocess: list[dict[str, Any]] = field(default_factory=list)
     props: dict[str, Any] = field(default_factory=dict)
-    resources: dict[str, Any] = field(default_factory=dict)
-    launches: list[str] = field(default_factory=list)
-    protect: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     blobs: dict[str, Ref] = field(default_factory=dict)
     params: dict[str, Ref] = field(default_factory=dict)
-    model_args: dict[str, Any] = field(default_factory=dict)
-    training_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     items: Items = field(default_factory=Items)
     split: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +140,6 @@ class Task:
     state: str | None = None
     keep_states: list[str] | None = None
     limit_s: float | None = None
-    proof: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,7 +426,6 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
             project="",
             resources={},
             launches=[],
-            protect=[],
             proof="",
         )
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedjob.common.children import ChildOrder
 from fedjob.common.items import Items
-from fedjob.common.messages import Result, Task
+from fedjob.common.messages import Result, Task, WorkSettings
 from fedjob.common.types import Ref
 
 CHILD_STEP = "child"
@@ -22,7 +22,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkOrder:
+class WorkOrder(WorkSettings):
     """What to compute, as plain data.
 
     Args:
@@ -42,7 +42,6 @@ class WorkOrder:
         items: which items of the dataset, and how.
         known_path: file of what the node remembers of earlier work; empty where that does not matter.
         split: how a `Plan` divides its items, see `plans.step.check_split`.
-        project: of the job.
         secrets: that the owner lets this plan use; never written to disk, and never sent on.
         artifacts: name -> file that the job sends along.
     """
@@ -53,14 +52,11 @@ class WorkOrder:
     step: str
     node: str
     protocol: str
-    config: dict[str, Any] = field(default_factory=dict)
     plan_text: str = ""
     entry: str = ""
     dataset: dict[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
-    model_args: dict[str, Any] = field(default_factory=dict)
-    training_args: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     state_path: str = ""
     output_path: str = ""
@@ -72,7 +68,6 @@ class WorkOrder:
     items: Items = field(default_factory=Items)
     known_path: str = ""
     split: dict[str, Any] = field(default_factory=dict)
-    project: str = ""
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     artifacts: dict[str, str] = field(default_factory=dict)
 

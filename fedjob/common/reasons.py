@@ -31,7 +31,7 @@ REASONS: Mapping[str, str] = {
     "killed": "its owner ended it",
     "killed_by_owner": "the owner of a node ended it there",
     "launcher": "the node's launcher could not start a worker",
-    "limits_exceeded": "its arguments, protections or amounts are outside what the owner granted",
+    "limits_exceeded": "its arguments or amounts are outside what the owner granted",
     "message": "a peer sent a message that lacks a field",
     "min_rows": "it would be, or was, computed on fewer rows than the owner allows",
     "missing_packages": "a node lacks packages that the plan imports",

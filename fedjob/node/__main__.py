@@ -1,11 +1,9 @@
-"""`python -m fedjob.node`: the same as `fedjob node`."""
+"""The node's command line as a program: `python -m fedjob.node` does what `fedjob node` does."""
 
 from __future__ import annotations
 
-import sys
-
-from fedjob.cli import main
+from fedjob.common.cli import run_command_line
+from fedjob.node.cli import node
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "node")
-    main()
+    run_command_line(node, prog_name="fedjob node")

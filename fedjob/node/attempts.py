@@ -16,7 +16,7 @@ from fedjob.common.messages import Event
 from fedjob.common.orders import WorkOrder
 from fedjob.common.protocols.inference import LEFT
 from fedjob.common.token_bucket import TokenBucket
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.context import NodeContext
 from fedjob.node.families import root_of
 from fedjob.node.grant import matches_any
@@ -25,6 +25,7 @@ from fedjob.node.inputs import Wanted
 from fedjob.node.nursing import Nursing
 from fedjob.node.outputs import Stored
 from fedjob.node.task import header_of, objects_of, packed_result, task_of
+from fedjob.node.taskbook import Book, TaskRow
 from fedjob.node.tasklog import Forwarding, add_trace, close_log
 from fedjob.node.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
 from fedjob.node.turn import Turn
@@ -112,7 +113,7 @@ class Attempts:
     def __len__(self) -> int:
         return len(self._attempts)
 
-    def recover(self, book: keeping.Book) -> None:
+    def recover(self, book: Book) -> None:
         """Note what the tasks of the last daemon need."""
         for key, row in book.tasks.items():
             self.wants[key] = objects_of(task_of(row))
@@ -127,26 +128,26 @@ class Attempts:
 
     # --- commands ------------------------------------------------------------------------------
 
-    def act(self, book: keeping.Book, commands: list[keeping.Command]) -> None:
+    def act(self, book: Book, commands: list[events.Command]) -> None:
         """Do what the core says, after the commit."""
         released: list[str] = []
         for command in commands:
             match command:
-                case keeping.Kill(key=key):
+                case events.Kill(key=key):
                     self._kill(key)
-                case keeping.Start(key=key):
+                case events.Start(key=key):
                     row = book.tasks.get(key)
                     if row is not None and row.state == State.STARTING:
                         self._start(row, root_of(book.tasks, row), book.ledger.gpus_of(row.job))
-                case keeping.Tell(key=key):
+                case events.Tell(key=key):
                     parent = self._attempts.get(key)
                     if parent is not None:
                         self._nursing.tell(book, parent.children, command)
-                case keeping.Release(key=key):
+                case events.Release(key=key):
                     released.append(key)
                     self.wants.pop(key, None)
                     self.arrived.pop(key, None)
-                case keeping.EndJob(job=job):
+                case events.EndJob(job=job):
                     self._context.workers.end_job(job)
                     self._context.transfers.end_job(job)
         if released:
@@ -154,7 +155,7 @@ class Attempts:
             self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
             self._context.point("released")
 
-    def _start(self, row: keeping.TaskRow, root: keeping.TaskRow, gpus: tuple[int, ...]) -> None:
+    def _start(self, row: TaskRow, root: TaskRow, gpus: tuple[int, ...]) -> None:
         """Begin to compute a task, or bring home what was computed before a kill."""
         context, permissions, key = self._context, self._context.permissions, row.key
         self._number += 1
@@ -222,10 +223,10 @@ class Attempts:
                 turn.after.append(lambda: self._work(attempt, order, row))
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end(key, attempt))
-                turn.step(keeping.Finished(key, False, b"", reason, detail))
+                turn.step(events.Finished(key, False, b"", reason, detail))
             case Began(pid=pid):
                 attempt.ends_at = time.monotonic() + attempt.limit_s
-                turn.step(keeping.Began(key, pid))
+                turn.step(events.Began(key, pid))
             case Returned():
                 self._context.point("returned")
                 attempt.ends_at = None
@@ -233,7 +234,7 @@ class Attempts:
             case Asked(order=wanted):
                 self._nursing.launch(turn, row, attempt.children, wanted)
             case Awaited(number=number):
-                turn.step(keeping.Waits(key, attempt.children.get(number, "")))
+                turn.step(events.Waits(key, attempt.children.get(number, "")))
             case Unstored(detail=detail):
                 pause = RETRY_AFTER_S[min(attempt.stores, len(RETRY_AFTER_S) - 1)]
                 attempt.stores += 1
@@ -242,12 +243,12 @@ class Attempts:
             case WorkerDied(detail=detail):
                 self._tell_log(turn, row, attempt, final=True)
                 turn.after.append(lambda: self._end(key, attempt))
-                turn.step(keeping.Died(key, detail))
+                turn.step(events.Died(key, detail))
             case Stored():
                 turn.after.append(lambda: self._forget(key, attempt))
                 self._finish(turn, row, event, attempt)
 
-    def _pass_on(self, turn: Turn, row: keeping.TaskRow, emitted: Emitted) -> None:
+    def _pass_on(self, turn: Turn, row: TaskRow, emitted: Emitted) -> None:
         event = Event(type=emitted.type, data=emitted.data)
         turn.outgoing.append(
             self._context.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
@@ -263,7 +264,7 @@ class Attempts:
                 if row is not None:
                     self._tell_log(turn, row, attempt)
 
-    def _tell_log(self, turn: Turn, row: keeping.TaskRow, attempt: Attempt, *, final: bool = False) -> None:
+    def _tell_log(self, turn: Turn, row: TaskRow, attempt: Attempt, *, final: bool = False) -> None:
         if attempt.log is None:
             return
         said = list(attempt.log.events(final=final))
@@ -276,7 +277,7 @@ class Attempts:
             event = Event(type="log", data=data)
             turn.outgoing.append(self._context.endpoint.prepare(to, event, **header_of(row)))
 
-    def _work(self, attempt: Attempt, order: WorkOrder, row: keeping.TaskRow) -> None:
+    def _work(self, attempt: Attempt, order: WorkOrder, row: TaskRow) -> None:
         if self._attempts.get(order.key) is attempt:
             order = replace(order, secrets=self._context.permissions.secrets_of(row))
             attempt.timing["fetch"] = time.monotonic() - attempt.started
@@ -286,12 +287,12 @@ class Attempts:
                 log.exception("a worker could not be started")
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
 
-    def _store(self, row: keeping.TaskRow, attempt: Attempt) -> None:
+    def _store(self, row: TaskRow, attempt: Attempt) -> None:
         folder = None if self._context.spool.has_result(row.key) else attempt.folder
         min_rows = self._context.permissions.limits_of(row).min_rows
         self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
 
-    def _finish(self, turn: Turn, row: keeping.TaskRow, stored: Stored, attempt: Attempt) -> None:
+    def _finish(self, turn: Turn, row: TaskRow, stored: Stored, attempt: Attempt) -> None:
         charge = self._context.permissions.charge(row, stored.result, turn.predicted)
         turn.charge(charge)
         result = replace(charge.result, timing={**charge.result.timing, **attempt.timing})
@@ -311,7 +312,7 @@ class Attempts:
         if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
             turn.after.append(lambda: self._release(row.key))
         packed = packed_result(result)
-        turn.step(keeping.Finished(row.key, result.ok, packed, result.reason, result.detail))
+        turn.step(events.Finished(row.key, result.ok, packed, result.reason, result.detail))
 
     # --- ends ------------------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ class Attempts:
         for key, attempt in list(self._attempts.items()):
             if attempt.ends_at is not None and attempt.ends_at <= now:
                 if key in turn.book.tasks:
-                    turn.step(keeping.Overdue(key, "the work took longer than its limit"))
+                    turn.step(events.Overdue(key, "the work took longer than its limit"))
                 else:
                     attempt.ends_at = None
         for key in [key for key, (until, _) in self._ending.items() if until <= now]:
@@ -347,7 +348,7 @@ class Attempts:
         row = turn.book.tasks.get(key)
         if row is not None and attempt is not None:
             self._tell_log(turn, row, attempt, final=True)
-        turn.step(keeping.Gone(key))
+        turn.step(events.Gone(key))
 
     def _end(self, key: str, attempt: Attempt | None = None) -> bool:
         """Stop computing a task, wherever it is; tell whether a worker has to end first."""

@@ -10,39 +10,40 @@ from fedjob.common.gate import parse_address
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event
 from fedjob.common.outbox import Outgoing
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.task import header_of, refused, unpacked_result
+from fedjob.node.taskbook import TaskRow
 from fedjob.node.taskstore import TaskStore
 
 
-def put_rows(tasks: TaskStore, commands: Iterable[keeping.Command]) -> None:
+def put_rows(tasks: TaskStore, commands: Iterable[events.Command]) -> None:
     """Write the rows that commands name; of several for one task the last counts."""
-    last: dict[str, keeping.PutTask | keeping.DeleteTask] = {}
+    last: dict[str, events.PutTask | events.DeleteTask] = {}
     for command in commands:
         match command:
-            case keeping.PutTask(row=row):
+            case events.PutTask(row=row):
                 last[row.key] = command
-            case keeping.DeleteTask():
+            case events.DeleteTask():
                 last[command.key] = command
-            case keeping.PutJob(row=job):
+            case events.PutJob(row=job):
                 tasks.put_job(job)
-            case keeping.DeleteJob(job=name):
+            case events.DeleteJob(job=name):
                 tasks.delete_job(name)
     for change in last.values():
-        if isinstance(change, keeping.PutTask):
+        if isinstance(change, events.PutTask):
             tasks.put_task(change.row)
         else:
             tasks.delete_task(change.row)
 
 
-def encode_replies(endpoint: Endpoint, commands: Iterable[keeping.Command]) -> list[Outgoing]:
+def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command]) -> list[Outgoing]:
     """Encode the answers to tasks; of several to one message the last counts."""
     last: dict[str, Outgoing] = {}
     for command in commands:
         match command:
-            case keeping.Reply(row=row):
+            case events.Reply(row=row):
                 last[command.reply] = _reply(endpoint, row, command.reply)
-            case keeping.Refuse(task=task, reason=reason, detail=detail, reply=reply):
+            case events.Refuse(task=task, reason=reason, detail=detail, reply=reply):
                 last[reply] = endpoint.prepare(
                     parse_address(task.reply_to),
                     refused(task.key, task.message, reason, detail),
@@ -54,12 +55,12 @@ def encode_replies(endpoint: Endpoint, commands: Iterable[keeping.Command]) -> l
                     epoch=task.epoch,
                     id=reply,
                 )
-            case keeping.Unreply(reply=gone):
+            case events.Unreply(reply=gone):
                 last.pop(gone, None)
     return list(last.values())
 
 
-def _reply(endpoint: Endpoint, row: keeping.TaskRow, reply: str) -> Outgoing:
+def _reply(endpoint: Endpoint, row: TaskRow, reply: str) -> Outgoing:
     to, header = parse_address(row.reply_to), header_of(row)
     try:
         return endpoint.prepare(to, unpacked_result(row), **header, id=reply)
@@ -68,7 +69,7 @@ def _reply(endpoint: Endpoint, row: keeping.TaskRow, reply: str) -> Outgoing:
         return endpoint.prepare(to, short, **header, id=reply)
 
 
-def encode_states(endpoint: Endpoint, rows: Iterable[keeping.TaskRow]) -> list[Outgoing]:
+def encode_states(endpoint: Endpoint, rows: Iterable[TaskRow]) -> list[Outgoing]:
     """Encode what is said of tasks' states."""
     said = []
     for row in rows:
@@ -80,8 +81,8 @@ def encode_states(endpoint: Endpoint, rows: Iterable[keeping.TaskRow]) -> list[O
     return said
 
 
-def must_last(command: keeping.Command) -> bool:
+def must_last(command: events.Command) -> bool:
     """Whether losing this command's row to a power cut would cost more than a resend."""
-    if isinstance(command, keeping.PutTask):  # a task that was running begins again, as one that starts
+    if isinstance(command, events.PutTask):  # a task that was running begins again, as one that starts
         return not command.row.acknowledged and command.row.state != State.RUNNING
-    return isinstance(command, (keeping.PutJob, keeping.DeleteTask))
+    return isinstance(command, (events.PutJob, events.DeleteTask))

@@ -26,7 +26,7 @@ from fedjob.common.messages import Message
 from fedjob.common.repository.base import Repository
 from fedjob.common.roster import Roster
 from fedjob.common.transport.base import Transport
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.attempts import Attempts
 from fedjob.node.committing import encode_replies, encode_states, must_last, put_rows
 from fedjob.node.config import NodeConfig
@@ -41,6 +41,7 @@ from fedjob.node.offers import Offers
 from fedjob.node.saying import Sayings
 from fedjob.node.searching import Published, Searches
 from fedjob.node.store import DatabaseStore
+from fedjob.node.taskbook import Book
 from fedjob.node.transfers import Ensured, Fetched, TransferEvent
 from fedjob.node.turn import Turn
 from fedjob.node.verifying import Checked, Verifying, without_proof
@@ -48,7 +49,7 @@ from fedjob.node.vigil import Vigil
 from fedjob.node.vitals import pong
 from fedjob.node.worker import WorkerEvent
 
-Report = WorkerEvent | TransferEvent | Published | Checked | keeping.ReplyReceipted | keeping.ReplyGivenUp
+Report = WorkerEvent | TransferEvent | Published | Checked | events.ReplyReceipted | events.ReplyGivenUp
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +100,11 @@ class Daemon:
         self._intake = Intake(self._context, self._attempts)
         self._verifying = Verifying(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
-        self._book = keeping.Book()
+        self._book = Book()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
-        self._lazy: list[keeping.Command] = []
+        self._lazy: list[events.Command] = []
         self._vigil = Vigil()
         self._sayings = Sayings()
         self._housekeeping = self._open_housekeeping(reload)
@@ -120,8 +121,8 @@ class Daemon:
             transport,
             self._store,
             "node",
-            on_receipt=lambda id_: self._taken.append(keeping.ReplyReceipted(id_)),
-            on_give_up=lambda id_: self._taken.append(keeping.ReplyGivenUp(id_)),
+            on_receipt=lambda id_: self._taken.append(events.ReplyReceipted(id_)),
+            on_give_up=lambda id_: self._taken.append(events.ReplyGivenUp(id_)),
         )
 
     def _open_housekeeping(self, reload: Callable[[], NodeConfig] | None) -> Housekeeping:
@@ -152,7 +153,7 @@ class Daemon:
             self._recover()
             self._endpoint.start(connect_timeout_s)
             turn = Turn(self._book)
-            turn.step(keeping.Restarted())
+            turn.step(events.Restarted())
             self._commit(turn)
             self.ready.set()
             while not self._stopping.is_set():
@@ -174,7 +175,7 @@ class Daemon:
     def _put_down(self) -> None:
         """Stop what runs: it is told so, and noted for the next start."""
         turn = Turn(self._book)
-        turn.step(keeping.NodeStops())
+        turn.step(events.NodeStops())
         with suppress(sqlite3.Error):  # the next start finds it running, which comes to the same
             self._commit(turn)
 
@@ -216,7 +217,6 @@ class Daemon:
             self._taken.append(self._reports.get_nowait())
         turn = Turn(self._book)
         reports, messages = list(self._taken), self._backlog
-        restore = (self._offers.snapshot(), self._intake.snapshot(), self._verifying.snapshot())
         try:
             for report in reports:
                 self._guarded(turn, self._take, report)
@@ -229,8 +229,7 @@ class Daemon:
         except sqlite3.Error as error:
             # nothing was committed, so nothing has happened: the same is tried again
             log.error("the database refused a commit, trying again: %s", error)
-            for bring_back in restore:
-                bring_back()
+            turn.bring_back()
             return False
         self._backlog, self._taken = [], self._taken[len(reports) :]
         return True
@@ -271,20 +270,20 @@ class Daemon:
                 context.answer(turn, message, answer)
             case wire.Search() as search:
                 self._searches.handle(turn, message, search)
-            case wire.Offer() | wire.Task() as wish:
-                self._hear(turn, message, wish)
+            case wire.Offer() | wire.Task() as wanted:
+                self._verify(turn, message, wanted)
             case wire.End() as end:
                 self._intake.handle_end(turn, message, end)
             case _:
                 turn.settled.append(message)
 
-    def _hear(self, turn: Turn, message: Message, wish: wire.Offer | wire.Task) -> None:
+    def _verify(self, turn: Turn, message: Message, wanted: wire.Offer | wire.Task) -> None:
         """Take an offer or a task once it is known who sent it."""
-        checked = self._verifying.hear(message, wish, time.time())
+        checked = self._verifying.check(turn, message, wanted, time.time())
         if checked is not None:
-            self._wish(turn, message, checked.refusal)
+            self._act_on(turn, message, checked.refusal)
 
-    def _wish(self, turn: Turn, message: Message, refusal: str) -> None:
+    def _act_on(self, turn: Turn, message: Message, refusal: str) -> None:
         """Act on an offer or a task; a refusal says why its sender is not listened to."""
         message = without_proof(message)
         match message.body:
@@ -300,8 +299,8 @@ class Daemon:
     def _take(self, turn: Turn, report: Report) -> None:
         """Take what a thread, a worker or the endpoint reported."""
         match report:
-            case keeping.ReplyReceipted(reply=id_) | keeping.ReplyGivenUp(reply=id_):
-                is_there = isinstance(report, keeping.ReplyReceipted)
+            case events.ReplyReceipted(reply=id_) | events.ReplyGivenUp(reply=id_):
+                is_there = isinstance(report, events.ReplyReceipted)
                 self._vigil.close_question(id_, time.monotonic(), is_there=is_there)
                 turn.step(report)
             case Fetched():
@@ -309,8 +308,8 @@ class Daemon:
             case Published():
                 self._searches.take(turn, report)
             case Checked():
-                for message in self._verifying.take(report):
-                    self._wish(turn, message, report.refusal)
+                for message in self._verifying.take(turn, report):
+                    self._act_on(turn, message, report.refusal)
             case Ensured(message=message_id):
                 self._intake.take_ensured(turn, message_id)
             case _:
@@ -322,7 +321,7 @@ class Daemon:
             self._book = turn.book
             return
         replies = encode_replies(self._endpoint, turn.commands)
-        withdrawn = [c.reply for c in turn.commands if isinstance(c, keeping.Unreply)]
+        withdrawn = [c.reply for c in turn.commands if isinstance(c, events.Unreply)]
         lasting = [outgoing for outgoing in (*replies, *turn.outgoing) if outgoing.reliable]
         seen = seen_entries(turn.settled)
         durable = bool(lasting or seen or turn.rows or any(map(must_last, turn.commands)))
@@ -342,11 +341,11 @@ class Daemon:
             self._lazy += turn.commands
         self._book = turn.book
         point = self._context.point
-        if any(isinstance(c, keeping.PutTask) and c.row.state in PENDING for c in turn.commands):
+        if any(isinstance(c, events.PutTask) and c.row.state in PENDING for c in turn.commands):
             point("accepted")
         if replies:
             point("done")
-        reached = [command.row for command in turn.commands if isinstance(command, keeping.Say)]
+        reached = [command.row for command in turn.commands if isinstance(command, events.Say)]
         self._hooks.states(reached)
         said = encode_states(self._endpoint, self._sayings.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from fedjob.common.messages import WorkSettings
 from fedjob.node.limits import Limits
 
 STATES = ("pending", "granted", "rejected", "expired", "revoked")
@@ -39,13 +40,12 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(WorkSettings):
     """What came with the question: shown to the owner, held against limits and standing agreements.
 
     Args:
         owner: how the researcher describes themselves: name, org, role.
         operation: the protocol's public name, such as `fedjob.train.fedavg`.
-        config: the protocol's own settings, such as the columns of a statistic.
         preprocess: steps that prepare the data, as one canonical JSON text; empty for none.
         launches: sha256 of plans that this one may start as child tasks.
         needs: of `plan` and `data`: what the owner has to allow.
@@ -55,23 +55,18 @@ class Asked:
     job: str = ""
     job_name: str = ""
     note: str = ""
-    project: str = ""
     owner: Mapping[str, str] = field(default_factory=dict)
     operation: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    training_args: Mapping[str, Any] = field(default_factory=dict)
     rounds: int = 1
     resources: Mapping[str, Any] = field(default_factory=dict)
     preprocess: str = ""
     launches: tuple[str, ...] = ()
-    protect: tuple[str, ...] = ()
     needs: tuple[str, ...] = ("plan",)
     reading: str = ""
 
     def breaks(self, limits: Limits) -> str:
         """Say which of these limits it would break; empty for none."""
-        return limits.broken_by(self.model_args, self.training_args, self.protect, self.rounds)
+        return limits.broken_by(self.model_args, self.training_args, self.rounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from fedjob.common.codec import pack
 from fedjob.common.errors import FedjobError
 from fedjob.common.gate import parse_address
 from fedjob.common.messages import Message
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.committing import encode_states
 from fedjob.node.config import NodeConfig
 from fedjob.node.context import NodeContext
@@ -25,6 +25,7 @@ from fedjob.node.notices import Notices
 from fedjob.node.offers import Offers
 from fedjob.node.saying import Sayings
 from fedjob.node.task import header_of
+from fedjob.node.taskbook import Book
 from fedjob.node.tasklog import released, tidy_logs
 from fedjob.node.turn import Turn
 from fedjob.node.verifying import Verifying
@@ -62,7 +63,7 @@ class Housekeeping:
         sayings: Sayings,
         vigil: Vigil,
         reload: Callable[[], NodeConfig] | None,
-        book: Callable[[], keeping.Book],
+        book: Callable[[], Book],
         commit: Callable[[Turn], None],
         write_lazily: Callable[[], None],
     ) -> None:
@@ -148,7 +149,7 @@ class Housekeeping:
             turn.rows.append(lambda seq=seq: tasks.ordered(seq))  # type: ignore[misc]
             asker = tasks.asker_of(key)
             if verb == "kill":
-                turn.step(keeping.Cancel(key, "killed_by_owner", "the node's owner ended it"))
+                turn.step(events.Cancel(key, "killed_by_owner", "the node's owner ended it"))
             elif asker is not None:
                 turn.rows.append(lambda asker=asker: tasks.mark_released(asker))  # type: ignore[misc]
                 self._send_log(turn, asker, asker["reply_to"], lasting=True)
@@ -189,7 +190,7 @@ class Housekeeping:
             return
         self._use(config)
         turn = Turn(sized(self._book(), config))
-        turn.step(keeping.TimePassed(time.monotonic()))  # it fills the new slots
+        turn.step(events.TimePassed(time.monotonic()))  # it fills the new slots
         self._commit(turn)
 
     def _use(self, config: NodeConfig) -> None:
@@ -203,7 +204,7 @@ class Housekeeping:
         is_open = is_open_now(self._context.config.hours)
         if is_open != self._book().is_open or self._book().ledger.holdings:
             turn = Turn(replace(self._book(), is_open=is_open))
-            turn.step(keeping.TimePassed(time.monotonic()))
+            turn.step(events.TimePassed(time.monotonic()))
             self._commit(turn)
 
     def _look_for_orphans(self) -> None:
@@ -220,7 +221,7 @@ class Housekeeping:
         for session in gone:
             for job in sorted({row.job for row in rows if row.reply_to == session}):
                 log.warning("nothing is heard of %s for %g s: job %s is given up", session, after_s, job)
-                turn.step(keeping.OrphanTimeout(job))
+                turn.step(events.OrphanTimeout(job))
         for row in {row.reply_to: row for row in rows if row.reply_to in ask}.values():
             lease = wire.Event(type="lease", data={"status": str(row.state)}, lasting=True)
             asked = self._context.endpoint.prepare(
@@ -234,7 +235,7 @@ class Housekeeping:
         """Remove what is left of jobs that nobody ended and nobody came back to."""
         turn = Turn(self._book())
         for job in self._context.tasks.silent_jobs(time.time() - SILENT_JOB_S):
-            turn.step(keeping.Forgotten(job))
+            turn.step(events.Forgotten(job))
             self._context.drop_states(turn, job)
         self._commit(turn)
 
@@ -258,7 +259,7 @@ class Housekeeping:
             self._facts = packed
 
 
-def sized(book: keeping.Book, config: NodeConfig) -> keeping.Book:
+def sized(book: Book, config: NodeConfig) -> Book:
     """Return the book with the bounds that the owner has set."""
     return replace(
         book,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from fedjob.common.codec import pack, to_plain
@@ -12,11 +11,12 @@ from fedjob.common.lifecycle import State
 from fedjob.common.messages import End, Message, Task, work_key
 from fedjob.common.needs import read_need
 from fedjob.common.types import check_job_id
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.attempts import Attempts
 from fedjob.node.context import NodeContext
 from fedjob.node.policy import Verdict
 from fedjob.node.task import objects_of, task_of
+from fedjob.node.taskkeeping import reply_id
 from fedjob.node.turn import Turn
 
 MAX_REFUSED = 1000
@@ -46,6 +46,7 @@ class Intake:
             return
         if known is not None and known.state == State.COMPLETED and not ensured:
             # asked again, maybe after a long time: first see that what the answer refers to is still there
+            turn.keep(self._ensured)
             self._ensured[message.id] = message
             turn.after.append(lambda: self._context.transfers.ensure(known, message.id))
             return
@@ -53,7 +54,7 @@ class Intake:
             arrived = replace(arrived, job_name=grant.asked.job_name)
             turn.rows.append(lambda: self._context.grants.usage.bind(arrived.key, grant.id))
         commands = turn.step(arrived)
-        if any(isinstance(command, keeping.PutTask) for command in commands):
+        if any(isinstance(command, events.PutTask) for command in commands):
             self._attempts.wants[arrived.key] = objects_of(task)
             self._attempts.arrived.setdefault(arrived.key, time.monotonic())
             if task.keep_states is not None:
@@ -66,11 +67,11 @@ class Intake:
         self._refuse(turn, message, self._arrived(message, task), (reason, detail))
 
     def _refuse(
-        self, turn: Turn, message: Message, arrived: keeping.TaskArrived, refusal: tuple[str, str]
+        self, turn: Turn, message: Message, arrived: events.TaskArrived, refusal: tuple[str, str]
     ) -> None:
         self._record_refusal(turn, arrived, refusal)
-        reply = keeping.reply_id(arrived.key, arrived.message)
-        turn.commands.append(keeping.Refuse(arrived, *refusal, reply))
+        reply = reply_id(arrived.key, arrived.message)
+        turn.commands.append(events.Refuse(arrived, *refusal, reply))
         turn.settled.append(message)
 
     def stop_forbidden(self, turn: Turn) -> None:
@@ -78,9 +79,9 @@ class Intake:
         for row in turn.book.unfinished():
             verdict = self._context.permissions.judge_for(row.researcher, row.job, task_of(row))
             if verdict.status == "rejected" or verdict.state == "expired":
-                turn.step(keeping.Cancel(row.key, *verdict.refusal))
+                turn.step(events.Cancel(row.key, *verdict.refusal))
 
-    def _record_refusal(self, turn: Turn, task: keeping.TaskArrived, refusal: tuple[str, str]) -> None:
+    def _record_refusal(self, turn: Turn, task: events.TaskArrived, refusal: tuple[str, str]) -> None:
         """Audit that a task was refused: once for a job and reason, so that nobody can fill the disk with it."""
         if (task.job, refusal[0]) in self._refused:
             return
@@ -100,6 +101,7 @@ class Intake:
 
     def take_ensured(self, turn: Turn, message_id: str) -> None:
         """Go on with a task whose old result was looked after."""
+        turn.keep(self._ensured)
         message = self._ensured.pop(message_id, None)
         if message is not None and isinstance(message.body, Task):
             self.handle_task(turn, message, message.body, ensured=True)
@@ -107,27 +109,18 @@ class Intake:
     def handle_end(self, turn: Turn, message: Message, end: End) -> None:
         """End a job: its work, its spool, its node states but those that a breakpoint names."""
         check_job_id(message.job)
-        commands = turn.step(keeping.EndArrived(message.job, message.sender, message.epoch, end.outcome))
-        if any(isinstance(command, keeping.EndJob) for command in commands):
+        commands = turn.step(events.EndArrived(message.job, message.sender, message.epoch, end.outcome))
+        if any(isinstance(command, events.EndJob) for command in commands):
             self._context.drop_states(turn, message.job, end.keep_states)
             turn.rows.append(lambda: self._context.grants.waiting.forget_job(message.job))
         turn.settled.append(message)
 
-    def snapshot(self) -> Callable[[], None]:
-        """Return what brings back the tasks that wait now, should the turn fail."""
-        held = dict(self._ensured)
-
-        def restore() -> None:
-            self._ensured = held
-
-        return restore
-
-    def _arrived(self, message: Message, task: Task) -> keeping.TaskArrived:
+    def _arrived(self, message: Message, task: Task) -> events.TaskArrived:
         check_job_id(message.job)
         key = work_key(
             job=message.job, round_=message.round, step=message.step, node=self._context.node, task=task
         )
-        return keeping.TaskArrived(
+        return events.TaskArrived(
             key=key,
             job=message.job,
             researcher=message.sender,

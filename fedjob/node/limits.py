@@ -39,7 +39,6 @@ class Limits:
         rows: examples that all their tasks may compute on together.
         min_rows: nothing computed on fewer rows leaves the node.
         logs: `none`, `stdout` or `all`: what of the log the researcher sees; empty: as the node is set.
-        protections: that the job has to offer, by name.
         secrets: of the dataset that the plan may use, by name; empty for none.
         args: name of an argument -> `{min, max, choices}`; `model_args.width` names one of two.
     """
@@ -51,7 +50,6 @@ class Limits:
     min_rows: int = 0
     logs: str = ""
     predictions: str = ""
-    protections: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -60,7 +58,6 @@ class Limits:
         plain: dict[str, Any] = {
             name: getattr(self, name) for name in ("until", *_COUNTS, "logs", "predictions")
         }
-        plain["protections"] = list(self.protections)
         plain["secrets"] = list(self.secrets)
         plain["args"] = {name: dict(bounds) for name, bounds in self.args.items()}
         return {name: value for name, value in plain.items() if value}
@@ -69,7 +66,6 @@ class Limits:
     def from_plain(cls, plain: Mapping[str, Any]) -> Limits:
         """Build them from what `to_plain` returned."""
         known = dict(plain)
-        known["protections"] = tuple(known.get("protections", ()))
         known["secrets"] = tuple(known.get("secrets", ()))
         return cls(**known)
 
@@ -78,20 +74,13 @@ class Limits:
         return 0 < self.until <= now
 
     def broken_by(
-        self,
-        model_args: Mapping[str, Any],
-        training_args: Mapping[str, Any],
-        protect: Iterable[str],
-        rounds: int = 1,
+        self, model_args: Mapping[str, Any], training_args: Mapping[str, Any], rounds: int = 1
     ) -> str:
-        """Say which limit a job with these arguments and protections would break; empty for none.
+        """Say which limit a job with these arguments would break; empty for none.
 
         Args:
             rounds: over which arguments that follow a schedule are looked at.
         """
-        missing = sorted(set(self.protections) - set(protect))
-        if missing:
-            return f"the owner requires the protection {', '.join(missing)}"
         both = {
             **{f"model_args.{k}": v for k, v in model_args.items()},
             **{f"training_args.{k}": v for k, v in training_args.items()},
@@ -132,7 +121,6 @@ def tighten(one: Limits, other: Limits) -> Limits:
         min_rows=max(one.min_rows, other.min_rows),
         logs=min(logs, key=LOGS.index) if logs else "",
         predictions=max(predictions, key=PREDICTIONS.index) if predictions else "",
-        protections=tuple(dict.fromkeys((*one.protections, *other.protections))),
         secrets=tuple(name for name in one.secrets if not other.secrets or name in other.secrets),
         args=args,
     )
@@ -147,7 +135,6 @@ def parse_limits(
     min_rows: int | None = None,
     logs: str | None = None,
     predictions: str | None = None,
-    protections: Iterable[str] = (),
     secrets: Iterable[str] = (),
     args: Iterable[str] = (),
     now: float | None = None,
@@ -173,7 +160,6 @@ def parse_limits(
         until=0.0 if until is None else parse_until(until, time.time() if now is None else now),
         logs=logs or "",
         predictions=predictions or "",
-        protections=tuple(dict.fromkeys(protections)),
         secrets=tuple(dict.fromkeys(secrets)),
         args=dict(_parse_bounds(text) for text in args),
         **{name: value or 0 for name, value in counts.items()},
@@ -218,8 +204,6 @@ def describe_limits(limits: Limits) -> list[str]:
         lines.append(f"at least {limits.min_rows} rows each")
     if limits.logs:
         lines.append(f"logs {limits.logs}")
-    if limits.protections:
-        lines.append(f"with {', '.join(limits.protections)}")
     if limits.secrets:
         lines.append(f"may use the secrets {', '.join(limits.secrets)}")
     if limits.predictions:

@@ -13,9 +13,10 @@ from fedjob.common.lifecycle import State
 from fedjob.common.messages import work_key
 from fedjob.common.orders import CHILD_STEP, child_fields, child_place
 from fedjob.common.preprocess.learning import LEARNED
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.context import NodeContext
 from fedjob.node.task import INPUTS, task_of
+from fedjob.node.taskbook import Book, TaskRow
 from fedjob.node.turn import Turn
 
 
@@ -25,9 +26,7 @@ class Nursing:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
 
-    def launch(
-        self, turn: Turn, parent: keeping.TaskRow, siblings: dict[int, str], wanted: ChildOrder
-    ) -> None:
+    def launch(self, turn: Turn, parent: TaskRow, siblings: dict[int, str], wanted: ChildOrder) -> None:
         """Queue a child.
 
         Args:
@@ -60,7 +59,7 @@ class Nursing:
         )
         siblings[wanted.number] = key
         turn.step(
-            keeping.Launched(
+            events.Launched(
                 key=key,
                 parent=parent.key,
                 place=place,
@@ -70,14 +69,14 @@ class Nursing:
             )
         )
 
-    def tell(self, book: keeping.Book, siblings: Mapping[int, str], command: keeping.Tell) -> None:
+    def tell(self, book: Book, siblings: Mapping[int, str], command: events.Tell) -> None:
         """Tell a parent's worker what became of the child that it waits for."""
         number = next((n for n, key in siblings.items() if key == command.child), None)
         if number is not None:
             outcome = self._outcome(number, book.tasks.get(command.child))
             self._context.workers.tell(command.key, ["child", to_plain(outcome)])
 
-    def _outcome(self, number: int, row: keeping.TaskRow | None) -> ChildOutcome:
+    def _outcome(self, number: int, row: TaskRow | None) -> ChildOutcome:
         if row is None:
             return ChildOutcome(number=number, ok=False, reason="not_needed", detail="it was ended")
         if row.state != State.COMPLETED:

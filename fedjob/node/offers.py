@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from fedjob.common.lifecycle import ACTIVE, PENDING
 from fedjob.common.messages import Answer, Message, Offer
 from fedjob.common.needs import read_need
 from fedjob.common.types import Ref
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.allocation import Judgement, judge
 from fedjob.node.config import NodeConfig
 from fedjob.node.context import NodeContext
@@ -30,7 +30,7 @@ class Offers:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._asking: dict[str, list[Message]] = {}  # by sha256 of the plan that is being fetched
+        self._asking: dict[str, tuple[Message, ...]] = {}  # by sha256 of the plan that is being fetched
 
     def handle(self, turn: Turn, message: Message, offer: Offer) -> None:
         """Answer an offer, or fetch its plan first."""
@@ -132,16 +132,17 @@ class Offers:
     # --- plans that have to be fetched ----------------------------------------------------------
 
     def _fetch(self, turn: Turn, message: Message, plan: Ref) -> None:
-        waiting = self._asking.get(plan.sha256)
-        if waiting is not None:
-            waiting.append(message)
-            return
-        self._asking[plan.sha256] = [message]
-        turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
+        """Let an offer wait for its plan's text."""
+        turn.keep(self._asking)
+        waiting = self._asking.get(plan.sha256, ())
+        self._asking[plan.sha256] = (*waiting, message)
+        if not waiting:
+            turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
 
     def take_plan(self, turn: Turn, event: Fetched) -> None:
         """Handle the offers that waited for a plan's text."""
-        waiting = self._asking.pop(event.ref.sha256, [])
+        turn.keep(self._asking)
+        waiting = self._asking.pop(event.ref.sha256, ())
         if event.data is not None:
             self._context.grants.texts.remember(event.ref.sha256, event.data)
         for message in waiting:
@@ -150,15 +151,6 @@ class Offers:
             else:
                 detail = event.detail or event.reason
                 self._answer(turn, message, Verdict("unknown", reason="repository", detail=detail))
-
-    def snapshot(self) -> Callable[[], None]:
-        """Return what brings back the offers that wait now, should the turn fail."""
-        held = {plan: list(waiting) for plan, waiting in self._asking.items()}
-
-        def restore() -> None:
-            self._asking = held
-
-        return restore
 
     # --- decisions ------------------------------------------------------------------------------
 
@@ -202,5 +194,5 @@ def consider(
         is_open=book.is_open,
     )
     if reserve and need.holds and not judgement.short and job:
-        turn.step(keeping.Reserve(job, researcher, dict(resources), time.monotonic() + config.reserve_s))
+        turn.step(events.Reserve(job, researcher, dict(resources), time.monotonic() + config.reserve_s))
     return judgement

@@ -150,7 +150,6 @@ def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...
         resources=wanted.resources,
         preprocess=canonical(wanted.preprocess) if wanted.preprocess else "",
         launches=tuple(wanted.launches),
-        protect=tuple(wanted.protect),
         needs=needs,
         reading=wanted.plan.sha256 if wanted.plan is not None and needs == ("data",) else "",
         **more,  # type: ignore[arg-type]

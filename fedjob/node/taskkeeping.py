@@ -46,60 +46,16 @@ from typing import Any
 
 from fedjob.common.lifecycle import ACTIVE, HISTORY, TABLE, State, advance
 from fedjob.common.needs import read_need
+from fedjob.node import taskevents as events
 from fedjob.node.families import children_of, failed_input, inputs_ready
 from fedjob.node.taskbook import Book, JobRow, TaskRow
-from fedjob.node.taskevents import (
-    Began,
-    Cancel,
-    Command,
-    DeleteJob,
-    DeleteTask,
-    Died,
-    EndArrived,
-    EndJob,
-    Event,
-    Finished,
-    Forgotten,
-    Gone,
-    Granted,
-    Kill,
-    Launched,
-    NodeStops,
-    OrphanTimeout,
-    Overdue,
-    PutJob,
-    PutTask,
-    Refuse,
-    Refused,
-    Release,
-    Reply,
-    ReplyGivenUp,
-    ReplyReceipted,
-    Reserve,
-    Restarted,
-    Say,
-    Start,
-    TaskArrived,
-    Tell,
-    TimePassed,
-    Unreply,
-    Waits,
-)
-
-__all__ = [
-    "Began", "Book", "Cancel", "Command", "DeleteJob", "DeleteTask", "Died", "EndArrived", "EndJob",
-    "Event", "Finished", "Forgotten", "Gone", "Granted", "JobRow", "Kill", "Launched", "NodeStops", "OrphanTimeout",
-    "Overdue", "PutJob", "PutTask", "Refuse", "Refused", "Release", "Reply", "ReplyGivenUp",
-    "ReplyReceipted", "Reserve", "Restarted", "Say", "Start", "TaskArrived", "TaskRow", "Tell", "TimePassed",
-    "Unreply", "Waits", "reply_id", "step",
-]  # fmt: skip
 
 MAX_JOBS = 1000
 TOLD = HISTORY | ACTIVE
 """States that who asked is told of."""
 
 
-def step(book: Book, event: Event) -> tuple[Book, list[Command]]:
+def step(book: Book, event: events.Event) -> tuple[Book, list[events.Command]]:
     """Advance by one event; see the module.
 
     Raises:
@@ -107,7 +63,7 @@ def step(book: Book, event: Event) -> tuple[Book, list[Command]]:
     """
     keeper = _Keeper(book)
     keeper.take(event)
-    if not isinstance(event, NodeStops):
+    if not isinstance(event, events.NodeStops):
         keeper.schedule()
     if not keeper.commands and keeper.ledger is book.ledger:
         return book, []  # every other change is a command too
@@ -129,38 +85,38 @@ class _Keeper:
         self.jobs = dict(book.jobs)
         self.turns = dict(book.turns)
         self.ledger = book.ledger
-        self.commands: list[Command] = []
+        self.commands: list[events.Command] = []
 
-    def take(self, event: Event) -> None:
+    def take(self, event: events.Event) -> None:
         row = self.tasks.get(getattr(event, "key", ""))
         match event:
-            case TaskArrived():
+            case events.TaskArrived():
                 self.arrived(event)
-            case Launched():
+            case events.Launched():
                 self.launched(event)
-            case EndArrived():
+            case events.EndArrived():
                 self.ended(event)
-            case ReplyReceipted(reply):
+            case events.ReplyReceipted(reply):
                 self.receipted(reply)
-            case ReplyGivenUp(reply):
+            case events.ReplyGivenUp(reply):
                 self.given_up(reply)
-            case Reserve():
+            case events.Reserve():
                 self.reserve(event)
-            case TimePassed(now):
+            case events.TimePassed(now):
                 self.ledger = self.ledger.expire(now)
-            case OrphanTimeout(job):
+            case events.OrphanTimeout(job):
                 for orphan in self.of_job(job):
                     if not orphan.finished:
                         self.release(orphan, "abandoned", State.LOST)
                 self.free(job)
-            case Forgotten(job):
+            case events.Forgotten(job):
                 for forgotten in self.of_job(job):
                     self.release(forgotten, "abandoned", State.LOST)
                 self.free(job)
-            case NodeStops():
+            case events.NodeStops():
                 for running in self.all_in(State.STARTING, State.RUNNING):
                     self.move(running, State.STOPPING, after="again", reason="node_stopped")
-            case Restarted():
+            case events.Restarted():
                 for left in self.all_in(State.STARTING, State.RUNNING):
                     self.queue_again(left, State.LOST)
                 for stopping in self.all_in(State.STOPPING):
@@ -169,35 +125,35 @@ class _Keeper:
                 if row is not None:
                     self.take_about(row, event)
 
-    def take_about(self, row: TaskRow, event: Event) -> None:
+    def take_about(self, row: TaskRow, event: events.Event) -> None:
         """Take an event about one task that is here."""
         match event:
-            case Granted():
+            case events.Granted():
                 if row.state == State.WAITING:
                     self.move(row, State.QUEUED)
-            case Refused(reason=reason, detail=detail):
+            case events.Refused(reason=reason, detail=detail):
                 if row.state in (State.WAITING, State.QUEUED):
                     self.finish(row, State.REJECTED, reason, detail)
-            case Began(worker=worker):
+            case events.Began(worker=worker):
                 if row.state == State.STARTING:
                     self.move(row, State.RUNNING, worker=worker)
-            case Waits(child=child):
+            case events.Waits(child=child):
                 if row.computing and child in self.tasks and self.tasks[child].parent == row.key:
                     self.put(replace(row, waits=child))
-            case Finished():
+            case events.Finished():
                 if row.computing:
                     state = State.COMPLETED if event.ok else State.FAILED
                     self.finish(row, state, event.reason, event.detail, event.result)
-            case Died(detail=detail):
+            case events.Died(detail=detail):
                 self.died(row, detail)
-            case Gone():
+            case events.Gone():
                 if row.state == State.STOPPING:
                     self.gone(row)
-            case Overdue(detail=detail):
+            case events.Overdue(detail=detail):
                 if row.computing:
-                    self.commands.append(Kill(row.key))
+                    self.commands.append(events.Kill(row.key))
                     self.finish(row, State.FAILED, "timeout", detail)
-            case Cancel(reason=reason, detail=detail):
+            case events.Cancel(reason=reason, detail=detail):
                 if row.computing or row.after == "again":
                     self.stop(row, "answer", State.KILLED, reason, detail)
                 elif row.state in (State.WAITING, State.QUEUED):
@@ -207,18 +163,18 @@ class _Keeper:
 
     def put(self, row: TaskRow) -> None:
         self.tasks[row.key] = row
-        self.commands.append(PutTask(row))
+        self.commands.append(events.PutTask(row))
 
     def put_job(self, row: JobRow) -> None:
         self.jobs[row.job] = row
-        self.commands.append(PutJob(row))
+        self.commands.append(events.PutJob(row))
 
     def move(self, row: TaskRow, state: State, **changes: Any) -> TaskRow:
         """Take a row one step of the table further, and say so."""
         row = replace(row, state=advance(row.state, state), **changes)
         self.put(row)
         if state in TOLD:
-            self.commands.append(Say(row))
+            self.commands.append(events.Say(row))
         return row
 
     def queue_again(self, row: TaskRow, via: State, **changes: Any) -> None:
@@ -243,7 +199,7 @@ class _Keeper:
 
     # --- arrivals ------------------------------------------------------------------------------
 
-    def arrived(self, event: TaskArrived) -> None:
+    def arrived(self, event: events.TaskArrived) -> None:
         job = self.jobs.get(event.job)
         known = self.tasks.get(event.key)
         if job is not None:
@@ -283,10 +239,10 @@ class _Keeper:
         )
         return None
 
-    def refuse(self, event: TaskArrived, reason: str, detail: str) -> None:
-        self.commands.append(Refuse(event, reason, detail, reply_id(event.key, event.message)))
+    def refuse(self, event: events.TaskArrived, reason: str, detail: str) -> None:
+        self.commands.append(events.Refuse(event, reason, detail, reply_id(event.key, event.message)))
 
-    def _follow(self, job: JobRow | None, event: TaskArrived) -> None:
+    def _follow(self, job: JobRow | None, event: events.TaskArrived) -> None:
         """Move the job's fences; a new epoch takes over what the old runner left behind."""
         if job is None:
             seq = 1 + max((row.seq for row in self.jobs.values()), default=0)
@@ -298,13 +254,13 @@ class _Keeper:
                 if row.state in (State.WAITING, State.QUEUED) and row.key != event.key and not row.parent:
                     self.release(row, "not_needed")  # asked for again if it is still wanted
                 elif row.finished and row.reply and not row.acknowledged:
-                    self.commands.append(Unreply(row.reply))  # that session is gone
+                    self.commands.append(events.Unreply(row.reply))  # that session is gone
                     self.put(replace(row, reply=""))
         job = self.jobs[event.job]
         if event.round > job.round:
             self.put_job(replace(job, round=event.round))
 
-    def _again(self, row: TaskRow, event: TaskArrived) -> None:
+    def _again(self, row: TaskRow, event: events.TaskArrived) -> None:
         """The same work is wanted again, perhaps by a new runner: it is not done again."""
         newer = (event.epoch, event.attempt) > (row.epoch, row.attempt)
         old_reply = row.reply
@@ -318,7 +274,7 @@ class _Keeper:
             resources=event.resources,
         )
         if row.finished and old_reply and not row.acknowledged:
-            self.commands.append(Unreply(old_reply))
+            self.commands.append(events.Unreply(old_reply))
         if row.finished and newer and row.state != State.COMPLETED:
             state = advance(row.state, State.WAITING)
             fresh = replace(row, state=state, worker=0, deaths=0, reason="", detail="", result=b"", reply="")
@@ -334,7 +290,7 @@ class _Keeper:
         else:
             self.put(row)
 
-    def _supersede(self, event: TaskArrived) -> None:
+    def _supersede(self, event: events.TaskArrived) -> None:
         """Make room: finished work of earlier rounds that nobody waits for, and work that comes too late."""
         for row in self.of_job(event.job):
             if row.finished:
@@ -345,7 +301,7 @@ class _Keeper:
 
     # --- children --------------------------------------------------------------------------
 
-    def launched(self, event: Launched) -> None:
+    def launched(self, event: events.Launched) -> None:
         """Queue a child; one that the same parent launched before stands already."""
         parent, known = self.tasks.get(event.parent), self.tasks.get(event.key)
         if parent is None or not parent.computing:
@@ -416,7 +372,7 @@ class _Keeper:
     def answer(self, row: TaskRow) -> None:
         row = replace(row, reply=reply_id(row.key, row.message), acknowledged=False)
         self.put(row)
-        self.commands.append(Reply(row))
+        self.commands.append(events.Reply(row))
 
     def died(self, row: TaskRow, detail: str) -> None:
         if not row.computing:
@@ -431,7 +387,7 @@ class _Keeper:
         """End a task's worker; what follows comes when nothing is left of it."""
         changes: dict[str, Any] = {"after": after, "ends": ends, "reason": reason, "detail": detail}
         if row.computing:
-            self.commands.append(Kill(row.key))
+            self.commands.append(events.Kill(row.key))
             self.move(row, State.STOPPING, **changes)
         else:
             self.put(replace(row, **changes))
@@ -465,9 +421,9 @@ class _Keeper:
 
     def drop(self, row: TaskRow) -> None:
         if row.reply and not row.acknowledged:
-            self.commands.append(Unreply(row.reply))
+            self.commands.append(events.Unreply(row.reply))
         del self.tasks[row.key]
-        self.commands += [DeleteTask(row), Release(row.key)]
+        self.commands += [events.DeleteTask(row), events.Release(row.key)]
 
     def receipted(self, reply: str) -> None:
         for row in self.of_reply(reply):
@@ -483,7 +439,7 @@ class _Keeper:
             elif not row.acknowledged:
                 self.put(replace(row, reply=""))
 
-    def ended(self, event: EndArrived) -> None:
+    def ended(self, event: events.EndArrived) -> None:
         job = self.jobs.get(event.job)
         if job is not None and (job.researcher != event.researcher or event.epoch < job.epoch):
             return
@@ -497,11 +453,11 @@ class _Keeper:
             job = JobRow(job=event.job, researcher=event.researcher, epoch=event.epoch, seq=seq)
         self.put_job(replace(job, epoch=event.epoch, ended=True))
         self._bound_jobs()
-        self.commands.append(EndJob(event.job))
+        self.commands.append(events.EndJob(event.job))
 
     # --- the queue ------------------------------------------------------------------------------
 
-    def reserve(self, event: Reserve) -> None:
+    def reserve(self, event: events.Reserve) -> None:
         job = self.jobs.get(event.job)
         if job is None or job.researcher == event.researcher:
             need = read_need(event.resources)
@@ -517,7 +473,7 @@ class _Keeper:
             child = self.tasks.get(row.waits)
             if free > 0 and row.computing and (child is None or child.finished):
                 self.put(replace(row, waits=""))
-                self.commands.append(Tell(row.key, row.waits))
+                self.commands.append(events.Tell(row.key, row.waits))
                 active.append(row)
                 free -= 1
         if free <= 0 or not self.book.is_open:
@@ -560,7 +516,7 @@ class _Keeper:
             return False
         self.ledger = ledger
         self.move(row, State.STARTING)
-        self.commands.append(Start(row.key))
+        self.commands.append(events.Start(row.key))
         return True
 
     def _bound_jobs(self) -> None:
@@ -572,4 +528,4 @@ class _Keeper:
         idle = [row for row in self.jobs.values() if row.job not in busy and row.seq != newest]
         for row in sorted(idle, key=lambda row: row.seq)[: len(self.jobs) - MAX_JOBS]:
             del self.jobs[row.job]
-            self.commands.append(DeleteJob(row.job))
+            self.commands.append(events.DeleteJob(row.job))

@@ -11,7 +11,7 @@ from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
 from fedjob.common.lifecycle import PENDING, State
 from fedjob.node.database import Database
-from fedjob.node.taskkeeping import Book, JobRow, TaskRow
+from fedjob.node.taskbook import Book, JobRow, TaskRow
 from fedjob.node.tasktrail import TaskTrail
 
 MAX_HISTORY = 10_000

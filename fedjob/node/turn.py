@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedjob.common.messages import Message
 from fedjob.common.outbox import Outgoing
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
 from fedjob.node.permissions import Charge
+from fedjob.node.taskbook import Book
+from fedjob.node.taskkeeping import step
 
 
 @dataclass
@@ -22,19 +25,21 @@ class Turn:
         rows: further changes of the database.
         after: what is done when the commit is through.
         predicted: grant -> predictions that are counted with this commit.
+        kept: maps that the handlers have changed, with what was in them before.
     """
 
-    book: keeping.Book
-    commands: list[keeping.Command] = field(default_factory=list)
+    book: Book
+    commands: list[events.Command] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
     settled: list[Message] = field(default_factory=list)
     rows: list[Callable[[], None]] = field(default_factory=list)
     after: list[Callable[[], object]] = field(default_factory=list)
     predicted: dict[str, int] = field(default_factory=dict)
+    kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
 
-    def step(self, event: keeping.Event) -> list[keeping.Command]:
+    def step(self, event: events.Event) -> list[events.Command]:
         """Feed the core."""
-        self.book, commands = keeping.step(self.book, event)
+        self.book, commands = step(self.book, event)
         self.commands += commands
         return commands
 
@@ -43,6 +48,17 @@ class Turn:
         if charge.count is not None:
             self.predicted[charge.payer] = self.predicted.get(charge.payer, 0) + charge.predictions
             self.rows.append(charge.count)
+
+    def keep(self, waiting: dict[Any, Any]) -> None:
+        """Note what a map holds that a handler is about to change: a commit that fails brings it back."""
+        if all(changed is not waiting for changed, _ in self.kept):
+            self.kept.append((waiting, dict(waiting)))
+
+    def bring_back(self) -> None:
+        """Undo what the handlers changed: the turn was not committed, so nothing has happened."""
+        for waiting, before in self.kept:
+            waiting.clear()
+            waiting.update(before)
 
     @property
     def empty(self) -> bool:

@@ -17,6 +17,7 @@ from fedjob.common.errors import FedjobError
 from fedjob.common.messages import Message, Offer, Task
 from fedjob.common.roster import Roster
 from fedjob.node.config import NodeConfig
+from fedjob.node.turn import Turn
 from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim, Verifier
 
@@ -71,15 +72,15 @@ class Verifying:
         self._verifier = build_verifier(config.verifier, config.verifier_options)
         self._setting += 1
         self._checked: dict[Key, Checked] = {}
-        self._waiting: dict[Key, list[Message]] = {}
+        self._waiting: dict[Key, tuple[Message, ...]] = {}
 
-    def hear(self, message: Message, wish: Offer | Task, now: float) -> Checked | None:
+    def check(self, turn: Turn, message: Message, wanted: Offer | Task, now: float) -> Checked | None:
         """Return what is known of a message's sender; None while that is asked, then `take` gives it back.
 
         Args:
             now: seconds since 1970.
         """
-        claim = Claim(message.sender, self._roster.key_of(message.sender) or "", wish.proof)
+        claim = Claim(message.sender, self._roster.key_of(message.sender) or "", wanted.proof)
         proof_hash = hashlib.sha256(claim.proof.encode()).hexdigest()
         key = (self._setting, claim.researcher, claim.key_hex, proof_hash)
         known = self._checked.get(key)
@@ -89,32 +90,25 @@ class Verifying:
             return _ask(self._verifier, key, claim)
         if sum(map(len, self._waiting.values())) >= MAX_WAITING:
             return None
-        if key not in self._waiting:
+        waiting = self._waiting.get(key, ())
+        if not waiting:
             verifier = self._verifier
             self._later(lambda: self._report(_ask(verifier, key, claim)))
-        waiting = self._waiting.setdefault(key, [])
         if all(message.id != other.id for other in waiting):
-            waiting.append(message)
+            turn.keep(self._waiting)
+            self._waiting[key] = (*waiting, message)
         return None
 
-    def take(self, checked: Checked) -> list[Message]:
+    def take(self, turn: Turn, checked: Checked) -> tuple[Message, ...]:
         """Note what a verifier said; return the messages that waited for it, which are to be handled by it."""
         if checked.key[0] != self._setting:
-            return []  # the owner has another verifier by now; what waited is sent again
+            return ()  # the owner has another verifier by now; what waited is sent again
         self._checked.pop(checked.key, None)
         self._checked[checked.key] = checked
         while len(self._checked) > MAX_REMEMBERED:
             del self._checked[next(iter(self._checked))]
-        return self._waiting.pop(checked.key, [])
-
-    def snapshot(self) -> Callable[[], None]:
-        """Return what brings back the messages that wait now, should the turn fail."""
-        held = {key: list(waiting) for key, waiting in self._waiting.items()}
-
-        def restore() -> None:
-            self._waiting = held
-
-        return restore
+        turn.keep(self._waiting)
+        return self._waiting.pop(checked.key, ())
 
 
 def _ask(verifier: Verifier, key: Key, claim: Claim) -> Checked:

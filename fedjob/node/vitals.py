@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
-from fedjob import __version__
+from fedjob._version import __version__
 from fedjob.common.messages import Message, Pong
 from fedjob.node.capacity import read_labels
 from fedjob.node.config import NodeConfig

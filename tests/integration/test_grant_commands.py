@@ -372,11 +372,16 @@ def test_show_tells_what_a_built_in_operation_is_to_compute(federation: Federati
 
 
 def test_limits_of_projects_are_set_and_shown(federation: Federation, owner: Owner) -> None:
-    said = owner.types("grants", "project", "heart", "--min-rows", "30", "--protection", "dp")
-    assert "project heart: at least 30 rows each; with dp" in said
+    said = owner.types("grants", "project", "heart", "--min-rows", "30", "--logs", "none")
+    assert "project heart: at least 30 rows each; logs none" in said
     assert owner.types("grants", "project", "open").strip() == "project open: no limits of its own"
-    answer = federation.ann.offer("node1", ADD_ONE, "AddOne", project="heart", protect=["dp"])
+    answer = federation.ann.offer("node1", ADD_ONE, "AddOne", project="heart")
     assert federation.ann.answer_to(answer, Answer).reason == "min_rows"
+
+
+def test_a_protection_that_is_not_built_is_refused_where_an_owner_writes_it(owner: Owner) -> None:
+    refused = owner.types("grants", "project", "heart", "--protection", "dp", expect=2)
+    assert "No such option: --protection" in refused
 
 
 @pytest.mark.feature("TB-85")

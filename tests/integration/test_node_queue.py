@@ -66,7 +66,7 @@ def configure(node: Node, config: NodeConfig) -> None:
     node.config = config
     daemon = node.daemon
     assert daemon is not None
-    wait_until(lambda: daemon._parts.config == config, timeout_s=30, what="the node to follow its settings")
+    wait_until(lambda: daemon._context.config == config, timeout_s=30, what="the node to follow its settings")
 
 
 def listed(node: Node) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from fedjob.common import courier
 from fedjob.common.codec import pack, unpack
 from fedjob.common.types import Address
-from fedjob.node import taskkeeping as keeping
+from fedjob.node import taskevents as events
+from fedjob.node.taskbook import Book, JobRow, TaskRow
+from fedjob.node.taskkeeping import step
 from tests.simulator.toy import contribute
 from tests.simulator.world import Packet, Party, Violation, World
 
@@ -17,12 +19,12 @@ class Node(Party):
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
-        self.tasks: dict[str, keeping.TaskRow] = {}  # durable from here
-        self.jobs: dict[str, keeping.JobRow] = {}
+        self.tasks: dict[str, TaskRow] = {}  # durable from here
+        self.jobs: dict[str, JobRow] = {}
         self.spool: dict[str, bytes] = {}
         self.states: dict[str, int] = {}
         self.completed: set[str] = set()  # the judge's memory, not the node's
-        self.book = keeping.Book()
+        self.book = Book()
 
     @property
     def address(self) -> Address:
@@ -32,16 +34,16 @@ class Node(Party):
         if "volatile_outbox" in self.world.bugs:
             self.outbox.clear()
         # From plain data, as from SQLite.
-        tasks = {key: keeping.TaskRow.from_plain(row.to_plain()) for key, row in self.tasks.items()}
-        self.book = keeping.Book(tasks, dict(self.jobs), slots=self.world.config.slots, max_deaths=10_000)
+        tasks = {key: TaskRow.from_plain(row.to_plain()) for key, row in self.tasks.items()}
+        self.book = Book(tasks, dict(self.jobs), slots=self.world.config.slots, max_deaths=10_000)
         self.workers: set[str] = set()
         self._packets: list[Packet] = []
-        self._events: list[keeping.Event] = []
+        self._events: list[events.Event] = []
         self._acknowledged: list[str] = []
         self.spool = {key: out for key, out in self.spool.items() if key in tasks}  # the sweep
         for packet in list(self.outbox.values()):
             self.post(packet)
-        self._events.append(keeping.Restarted())
+        self._events.append(events.Restarted())
         self.turn()
         if not self.world.config.strict:
             self.later(LEASE_S, self._lease)
@@ -50,22 +52,22 @@ class Node(Party):
         self._packets.append(packet)
         if packet.kind == "task":
             if "no_dedupe" in self.world.bugs:
-                self.book = keeping.Book({}, self.book.jobs, slots=1)
+                self.book = Book({}, self.book.jobs, slots=1)
             self._events.append(
-                keeping.TaskArrived(
+                events.TaskArrived(
                     **packet.body, researcher=packet.sender, reply_to=str(packet.reply_to), message=packet.id
                 )
             )
         elif packet.kind == "end":
-            self._events.append(keeping.EndArrived("job", packet.sender, packet.body))
+            self._events.append(events.EndArrived("job", packet.sender, packet.body))
 
     def receipted(self, packet: Packet) -> None:
         self._acknowledged.append(packet.id)
-        self._events.append(keeping.ReplyReceipted(packet.id))
+        self._events.append(events.ReplyReceipted(packet.id))
 
     def given_up(self, packet: Packet) -> None:
         self._acknowledged.append(packet.id)
-        self._events.append(keeping.ReplyGivenUp(packet.id))
+        self._events.append(events.ReplyGivenUp(packet.id))
 
     def turn(self) -> None:
         """One transaction for all that is there, then the rest, with a boundary before each."""
@@ -81,12 +83,12 @@ class Node(Party):
             self._events, self._packets, self._acknowledged = events, packets, acknowledged
             self.later(0.5, self.turn)
             return
-        book, commands = self.book, list[keeping.Command]()
+        book, commands = self.book, list[events.Command]()
         for event in events:
-            book, more = keeping.step(book, event)
+            book, more = step(book, event)
             commands += more
-        replies = [self._reply(c) for c in commands if isinstance(c, keeping.Reply | keeping.Refuse)]
-        withdrawn = [c.reply for c in commands if isinstance(c, keeping.Unreply)]
+        replies = [self._reply(c) for c in commands if isinstance(c, events.Reply | events.Refuse)]
+        withdrawn = [c.reply for c in commands if isinstance(c, events.Unreply)]
         self.world.boundary()
         self._commit(commands, replies, withdrawn, packets)
         self.book = book
@@ -98,16 +100,16 @@ class Node(Party):
         for command in commands:
             self.world.boundary()
             match command:
-                case keeping.Kill(key):
+                case events.Kill(key):
                     self.workers.discard(key)
-                    self.later(self.world.rng.uniform(0.001, 0.1), self._tell, keeping.Gone(key))
-                case keeping.Start(key) if key in self.spool and "forget_output" not in self.world.bugs:
-                    self.later(0.001, self._tell, keeping.Finished(key, True, self.spool[key]))
-                case keeping.Start(key):
+                    self.later(self.world.rng.uniform(0.001, 0.1), self._tell, events.Gone(key))
+                case events.Start(key) if key in self.spool and "forget_output" not in self.world.bugs:
+                    self.later(0.001, self._tell, events.Finished(key, True, self.spool[key]))
+                case events.Start(key):
                     self.workers.add(key)
-                    self.later(0.01, self._tell, keeping.Began(key, 1))
+                    self.later(0.01, self._tell, events.Began(key, 1))
                     self.later(self.world.rng.uniform(0.05, 1.0), self._work, key)
-                case keeping.Release(key):
+                case events.Release(key):
                     self.spool.pop(key, None)
         self.world.boundary()
         for id_ in acknowledged:
@@ -116,7 +118,7 @@ class Node(Party):
 
     def _commit(
         self,
-        commands: list[keeping.Command],
+        commands: list[events.Command],
         replies: list[Packet],
         withdrawn: list[str],
         packets: list[Packet],
@@ -124,25 +126,25 @@ class Node(Party):
         made = {reply.id: reply for reply in replies}
         for command in commands:
             match command:
-                case keeping.PutTask(row):
+                case events.PutTask(row):
                     self.tasks[row.key] = row
-                case keeping.DeleteTask(row):
+                case events.DeleteTask(row):
                     self.tasks.pop(row.key, None)
-                case keeping.Release(key) if self.world.config.buffered:
+                case events.Release(key) if self.world.config.buffered:
                     # a runner that resumes from before the next work was asked for wants it again
                     self.completed.discard(key)
-                case keeping.PutJob(job):
+                case events.PutJob(job):
                     self.jobs[job.job] = job
-                case keeping.DeleteJob(name):
+                case events.DeleteJob(name):
                     self.jobs.pop(name, None)
-                case keeping.Reply() | keeping.Refuse():
+                case events.Reply() | events.Refuse():
                     self.outbox[command.reply] = made[command.reply]
-                case keeping.Unreply(id_):
+                case events.Unreply(id_):
                     self.outbox.pop(id_, None)
         self.seen.update(f"{p.sender}/{p.id}" for p in packets)
 
-    def _reply(self, command: keeping.Reply | keeping.Refuse) -> Packet:
-        if isinstance(command, keeping.Refuse):
+    def _reply(self, command: events.Reply | events.Refuse) -> Packet:
+        if isinstance(command, events.Refuse):
             to, body = command.task.reply_to, (command.task.key, False, command.reason, b"")
         else:
             row = command.row
@@ -150,7 +152,7 @@ class Node(Party):
         party, _, session = to.partition("/")
         return self.make(Address(party, session), "reply", body, id_=command.reply)
 
-    def _tell(self, event: keeping.Event) -> None:
+    def _tell(self, event: events.Event) -> None:
         self._events.append(event)
         self.turn()
 
@@ -161,7 +163,7 @@ class Node(Party):
         self.workers.discard(key)
         row = self.book.tasks[key]
         if self.world.troubled and self.world.rng.random() < self.world.config.worker_death:
-            self._events.append(keeping.Died(key))
+            self._events.append(events.Died(key))
         else:
             if key in self.completed:
                 raise Violation(f"{self.name} computed {key} again after it was durably complete")
@@ -172,7 +174,7 @@ class Node(Party):
             self.spool[key] = pack([value, new_state])
             self.completed.add(key)
             self.world.boundary()
-            self._events.append(keeping.Finished(key, True, self.spool[key]))
+            self._events.append(events.Finished(key, True, self.spool[key]))
         self.turn()
 
     def _lease(self) -> None:

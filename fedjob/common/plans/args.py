@@ -30,8 +30,8 @@ HYPERPARAMETERS = (
 """Names that every plan may read from its training arguments without declaring them."""
 
 _ELSEWHERE = {
-    "dp": "privacy is asked for with Job(protect=...), so that a plan can't switch it off",
-    "dp_args": "privacy is asked for with Job(protect=...), so that a plan can't switch it off",
+    "dp": "there is no differential privacy in this version",
+    "dp_args": "there is no differential privacy in this version",
     "fedprox_mu": "the proximal term belongs to the protocol: Job(FedProx(mu=...), ...)",
     "rounds": "the number of rounds is Job(rounds=...)",
     "optimizer_args": "give each of them by its own name: lr, momentum, weight_decay, ...",

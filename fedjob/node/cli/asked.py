@@ -131,8 +131,6 @@ def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, 
     yield "use", subject.use
     if asked.preprocess:
         yield "prepared by", asked.preprocess
-    if asked.protect:
-        yield "protections", ", ".join(asked.protect)
     if asked.config:
         yield "settings", _settings(asked.config)
     yield "arguments", _settings({**asked.model_args, **asked.training_args})

@@ -31,9 +31,6 @@ _LIMIT_OPTIONS = (
     ),
     click.option("--logs", type=click.Choice(LOGS), help="What of the log the researcher sees."),
     click.option(
-        "--protection", "protections", multiple=True, metavar="NAME", help="The job has to offer it."
-    ),
-    click.option(
         "--secret", "secrets", multiple=True, metavar="NAME", help="Of the dataset's, that the plan may use."
     ),
     click.option("--arg", "args", multiple=True, metavar="NAME=MIN..MAX", help="Binds an argument."),

@@ -167,3 +167,33 @@ def test_job_ids_are_unique_and_have_one_form() -> None:
     for bad in ("job_1", "../" + next(iter(ids)), next(iter(ids)).upper()):
         with pytest.raises(SpecError):
             check_job_id(bad)
+
+
+def test_an_offer_and_a_task_are_flat_on_the_wire_whatever_their_classes_share() -> None:
+    shared = {
+        "config", "dataset", "entry", "launches", "model_args", "owner", "plan", "preprocess", "project", "proof",
+         "protocol", "resources", "training_args", "use",
+    }  # fmt: skip
+    offer = {"brings", "dry", "job_name", "note", "reserve", "rounds"}
+    task = {
+        "artifacts", "blobs", "files", "items", "keep_states", "limit_s", "params", "props", "seed", "split",
+        "state", "values",
+    }  # fmt: skip
+    for body, keys in ((Offer(dataset="d", protocol="p"), offer), (Task(dataset="d", protocol="p"), task)):
+        payload = unpack(encode_payload(Message(to="a/b", id="0" * 32, body=body)))
+        assert set(payload["body"]) == shared | keys
+
+
+def test_the_key_of_work_is_the_one_that_nodes_have_in_their_databases() -> None:
+    plain = Task(dataset="d", protocol="p")
+    full = Task(
+        dataset="d", protocol="p", config={"a": 1}, plan=Ref("0" * 64, 9), entry="E", use="mock", project="x",
+        owner={"name": "q"}, files=Ref("1" * 64, 8), model_args={"a": 1}, training_args={"b": 2},
+        preprocess=[{"c": 1}], props={"a": 1}, resources={"cpus": 2}, launches=["1"], values={"v": 1},
+        blobs={"b": Ref("2" * 64, 1)}, params={"p": Ref("3" * 64, 1)}, seed=4, split={"a": 1},
+        artifacts={"p": Ref("4" * 64, 1)}, state="s", keep_states=["a"], limit_s=1.0, proof="p",
+    )  # fmt: skip
+    assert [work_key(job="j", round_=1, step="s", node="n", task=task) for task in (plain, full)] == [
+        "c117bc27a7416ac6837fc499ccb9da22292f818c0852a2cabb8f54d537d5832d",
+        "d48493d4d56b22a66fdf213d3224e2edb229833cb513102d6575ad8cbf366515",
+    ]

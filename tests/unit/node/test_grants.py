@@ -180,10 +180,10 @@ def test_a_grant_ends_with_its_time_and_with_its_rows(database: Database, grants
 
 
 @pytest.mark.usefixtures("toy")
-def test_arguments_and_protections_are_held_against_the_grant(database: Database, grants: Grants) -> None:
-    limits = Limits(args={"lr": {"max": 0.5}, "model_args.width": {"choices": [8]}}, protections=("dp",))
+def test_arguments_are_held_against_the_grant(database: Database, grants: Grants) -> None:
+    limits = Limits(args={"lr": {"max": 0.5}, "model_args.width": {"choices": [8]}})
     approved(grants, limits)
-    good = {"training_args": {"lr": 0.1}, "model_args": {"width": 8}, "protect": ["dp", "secagg"]}
+    good = {"training_args": {"lr": 0.1}, "model_args": {"width": 8}}
     assert status(database, **good) == "granted"
     for change, word in (
         ({"training_args": {"lr": 0.6}}, "lr is 0.6; the owner allows ..0.5"),
@@ -191,7 +191,6 @@ def test_arguments_and_protections_are_held_against_the_grant(database: Database
         ({"training_args": {"lr": True}}, "lr is True"),
         ({"training_args": {"lr": float("nan")}}, "lr is nan"),
         ({"model_args": {"width": 9}}, "model_args.width is 9"),
-        ({"protect": ["secagg"]}, "requires the protection dp"),
     ):
         found = verdict(database, **{**good, **change})
         assert (found.status, found.reason) == ("rejected", "limits_exceeded")

@@ -22,7 +22,6 @@ some_limits = st.builds(
     min_rows=st.integers(0, 3),
     logs=st.sampled_from(["", "none", "stdout", "all"]),
     predictions=st.sampled_from(["", "leave", "stay"]),
-    protections=st.lists(st.sampled_from(["dp", "secagg"]), unique=True).map(tuple),
     args=st.dictionaries(st.sampled_from(["lr", "model_args.width"]), bounds, max_size=2),
 )
 
@@ -36,13 +35,12 @@ def test_limits_survive_being_written_down(limits: Limits) -> None:
     some_limits,
     some_limits,
     st.dictionaries(st.sampled_from(["lr", "width"]), st.integers(-1, 10)),
-    st.lists(st.sampled_from(["dp", "secagg"])),
 )
 def test_what_two_limits_hold_together_is_what_each_of_them_holds(
-    one: Limits, other: Limits, args: dict[str, int], protect: list[str]
+    one: Limits, other: Limits, args: dict[str, int]
 ) -> None:
     both = tighten(one, other)
-    breaks = [bool(limits.broken_by(args, args, protect)) for limits in (one, other, both)]
+    breaks = [bool(limits.broken_by(args, args)) for limits in (one, other, both)]
     assert breaks[2] == (breaks[0] or breaks[1])
     for now in (5.0, 10.0, 15.0, 20.0):
         assert both.over(now) == (one.over(now) or other.over(now))
@@ -55,7 +53,6 @@ def test_limits_are_read_as_they_are_typed() -> None:
         runs=3,
         min_rows=20,
         logs="stdout",
-        protections=["dp", "dp"],
         args=["lr=..0.5", "epochs=1..10", "optimizer=sgd,adam", "use_gpu=false", "scale=1e-3.."],
         now=1000.0,
     )
@@ -64,7 +61,6 @@ def test_limits_are_read_as_they_are_typed() -> None:
         runs=3,
         min_rows=20,
         logs="stdout",
-        protections=("dp",),
         args={
             "lr": {"max": 0.5},
             "epochs": {"min": 1, "max": 10},
@@ -74,8 +70,8 @@ def test_limits_are_read_as_they_are_typed() -> None:
         },
     )
     assert describe_limits(limits)[1:4] == ["3 runs", "at least 20 rows each", "logs stdout"]
-    assert limits.broken_by({}, {"optimizer": "sgd", "use_gpu": False, "epochs": 10}, ["dp"]) == ""
-    assert "use_gpu" in limits.broken_by({}, {"use_gpu": 0}, ["dp"])
+    assert limits.broken_by({}, {"optimizer": "sgd", "use_gpu": False, "epochs": 10}) == ""
+    assert "use_gpu" in limits.broken_by({}, {"use_gpu": 0})
 
 
 def test_a_date_means_its_end() -> None:

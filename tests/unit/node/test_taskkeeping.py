@@ -10,10 +10,9 @@ from fedjob.common.errors import MessageError
 from fedjob.common.lifecycle import ACTIVE
 from fedjob.node.allocation import Ledger
 from fedjob.node.capacity import Capacity, Part
-from fedjob.node.taskkeeping import (
-    MAX_JOBS,
+from fedjob.node.taskbook import Book, JobRow, TaskRow
+from fedjob.node.taskevents import (
     Began,
-    Book,
     Cancel,
     Command,
     DeleteJob,
@@ -26,7 +25,6 @@ from fedjob.node.taskkeeping import (
     Forgotten,
     Gone,
     Granted,
-    JobRow,
     Kill,
     NodeStops,
     OrphanTimeout,
@@ -44,12 +42,10 @@ from fedjob.node.taskkeeping import (
     Say,
     Start,
     TaskArrived,
-    TaskRow,
     TimePassed,
     Unreply,
-    reply_id,
-    step,
 )
+from fedjob.node.taskkeeping import MAX_JOBS, reply_id, step
 
 
 def task(key: str = "k1", **changes: object) -> TaskArrived:
