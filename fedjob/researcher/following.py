@@ -18,7 +18,7 @@ from fedjob.researcher.shown import MAX_SEGMENT_BYTES, Shown, open_frame
 from fedjob.researcher.tailing import Source, Standing
 
 if TYPE_CHECKING:
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
 
 FRESH_S = 1.0
 """How old what was last seen may be before it is looked at again."""
@@ -35,7 +35,7 @@ class Window:
         NoSuchJob: its owner shows nothing of that job, or not any more.
     """
 
-    def __init__(self, session: Session, job: str) -> None:
+    def __init__(self, session: Connection, job: str) -> None:
         self.session = session
         self.job = check_job_id(job)
         self._lock = threading.Lock()
@@ -108,7 +108,7 @@ class HubSource(Source):
 class FollowedJob(Listening):
     """Another party's job: everything that can be looked at, nothing that changes it."""
 
-    def __init__(self, session: Session, job: str) -> None:
+    def __init__(self, session: Connection, job: str) -> None:
         self._window = Window(session, job)
         self._window.look()
 

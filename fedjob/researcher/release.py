@@ -20,7 +20,7 @@ from fedjob.common.messages import End
 from fedjob.common.types import Address, party_of
 
 if TYPE_CHECKING:
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
 
 GOODBYE_S = 2.0
 """How long the end of a job waits for the nodes' receipts."""
@@ -47,7 +47,7 @@ def states_at(named: Mapping[str, Collection[str]], node: str) -> list[str]:
     return sorted({state for each, states in named.items() if party_of(each) == party for state in states})
 
 
-def release(session: Session, goodbyes: Mapping[str, Goodbye], *, wait_s: float = GOODBYE_S) -> None:
+def release(session: Connection, goodbyes: Mapping[str, Goodbye], *, wait_s: float = GOODBYE_S) -> None:
     """Send each node its goodbye; write down those that are not receipted in time."""
     with session.lock:
         endpoint = session.endpoint
@@ -69,7 +69,7 @@ def release(session: Session, goodbyes: Mapping[str, Goodbye], *, wait_s: float 
             write_atomic(path, pack(to_plain(goodbyes[node])))
 
 
-def release_again(session: Session) -> None:
+def release_again(session: Connection) -> None:
     """Say the goodbyes that nodes have not receipted yet, without waiting for those that are still away."""
     present = session.endpoint.presence()
     found = sorted((session.home / "unreleased").glob("job_*.*"))[:MAX_AGAIN]

@@ -16,11 +16,11 @@ from fedjob.common.traffic import OBJECT, Direction
 from fedjob.common.types import Ref, party_of
 from fedjob.researcher.admission import Admission
 from fedjob.researcher.collecting import Collector, is_completion
+from fedjob.researcher.connection import Connection
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.events import EventLog
 from fedjob.researcher.federation import Accept, Collected, Federation, Gates, Place
 from fedjob.researcher.release import Goodbye, release, states_at
-from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec
 from fedjob.researcher.zombies import Zombies
 
@@ -39,7 +39,7 @@ class RemoteFederation(Federation):
     """
 
     def __init__(
-        self, session: Session, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int
+        self, session: Connection, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int
     ) -> None:
         self.num_rows = {node: info.get("num_rows") for node, info in spec.datasets.items()}
         self.session = session

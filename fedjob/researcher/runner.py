@@ -37,6 +37,7 @@ from fedjob.researcher.breakpoints import (
     states_of,
 )
 from fedjob.researcher.components import fold_of, selector_of
+from fedjob.researcher.connection import Connection
 from fedjob.researcher.coordination import Coordinate, run_coordinated
 from fedjob.researcher.deployment import deployment, plan_files, publish_code
 from fedjob.researcher.ending import reason_of_quorum, route
@@ -54,7 +55,6 @@ from fedjob.researcher.release import forget_goodbyes
 from fedjob.researcher.resultfile import save_result
 from fedjob.researcher.rounds import run_rounds
 from fedjob.researcher.sending import publish_artifacts
-from fedjob.researcher.session import Session
 from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.slots import Ticket
 from fedjob.researcher.spec import JobSpec
@@ -90,7 +90,7 @@ class Runner:
         folder: JobFolder,
         *,
         position: Position | None,
-        session: Session | None,
+        session: Connection | None,
         hooks: Sequence[Hook],
         keep_files: Path | None = None,
         extras: Mapping[str, Path] | None = None,
