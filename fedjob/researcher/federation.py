@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedjob.common.lifecycle import State
-from fedjob.common.messages import Result, Task
+from fedjob.common.messages import Event, Message, Result, Task
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
@@ -69,6 +69,12 @@ class Collected:
 
 Accept = Callable[[Arrival], str]
 """Return why an arrival does not count (`reason: detail`), or nothing."""
+
+
+def is_completion(message: Message) -> bool:
+    """Tell whether a node says that a task is completed; its answer may be on its way still."""
+    body = message.body
+    return isinstance(body, Event) and body.type == "state" and body.data.get("state") == State.COMPLETED
 
 
 class Gates(Protocol):
