@@ -13,7 +13,7 @@ from fedjob.common.lifecycle import HISTORY, State
 from fedjob.researcher.catalogue import Table, list_datasets
 from fedjob.researcher.checking import NO_REPLY, Checks, NodeAnswer, ask_nodes, check_schemas, grant_entry
 from fedjob.researcher.deployment import deployment, plan_at
-from fedjob.researcher.events import read_events
+from fedjob.researcher.event_log import read_events
 from fedjob.researcher.logs import JobLogs, read_logs
 from fedjob.researcher.record import load_record
 from fedjob.researcher.releasedlogs import fetch_released

@@ -11,7 +11,7 @@ from fedjob.common.messages import Event, Message, Pong, Result
 from fedjob.common.traffic import OBJECT, Direction
 from fedjob.common.types import Ref
 from fedjob.researcher.connection import Connection
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.federation import is_completion
 from fedjob.researcher.spec import JobSpec
 from fedjob.researcher.zombies import Zombies

@@ -10,8 +10,7 @@ from fedjob.common.errors import NoSuchJob, NotAllowed, NotPermitted, ObjectMiss
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.traffic import Tally
 from fedjob.common.types import check_job_id
-from fedjob.researcher.events import JobEvent, decode_lines
-from fedjob.researcher.formatting import utc
+from fedjob.researcher.event import JobEvent, decode_lines, utc
 from fedjob.researcher.listening import Listening
 from fedjob.researcher.showing import Facts
 from fedjob.researcher.shown import MAX_SEGMENT_BYTES, Shown, open_frame

@@ -29,7 +29,7 @@ from fedjob.researcher.breakpoints import chain
 from fedjob.researcher.bringing import BROUGHT
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.eachargs import training_args_of
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.federation import Arrival, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.guarding import Gate, origin_of

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from fedjob.common.messages import Event, Message, Ping, Pong
 from fedjob.common.types import Address, party_of
 from fedjob.researcher.connection import Connection
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.folder import JobFolder
 
 WITHIN_S = 3.0

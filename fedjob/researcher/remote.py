@@ -17,7 +17,7 @@ from fedjob.researcher.channel import Channel
 from fedjob.researcher.collecting import Collector
 from fedjob.researcher.connection import Connection
 from fedjob.researcher.deployment import Code
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.federation import Accept, Collected, Federation, Gates, Place
 from fedjob.researcher.release import Goodbye, release, states_at
 from fedjob.researcher.spec import JobSpec

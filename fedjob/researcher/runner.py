@@ -41,7 +41,8 @@ from fedjob.researcher.connection import Connection
 from fedjob.researcher.coordination import Coordinate, run_coordinated
 from fedjob.researcher.deployment import deployment, plan_files, publish_code
 from fedjob.researcher.ending import reason_of_quorum, route
-from fedjob.researcher.events import EventLog, JobEvent
+from fedjob.researcher.event import JobEvent
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.federation import Federation
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer

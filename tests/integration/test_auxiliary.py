@@ -19,7 +19,7 @@ from fedjob.common.repository.base import Repository
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
 from fedjob.researcher.deployment import Code
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer

@@ -19,7 +19,7 @@ from fedjob.common.messages import End
 from fedjob.common.plans.source import extract
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.session import Session
 from tests import stepping

@@ -18,7 +18,7 @@ from fedjob.common.identity import Identity
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.hooks import build_hooks
 from fedjob.node.settings import NodeConfig
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.session import Session
 from tests import stepping
 from tests.integration.nodes import Federation

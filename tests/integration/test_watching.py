@@ -29,7 +29,8 @@ from fedjob.common.repository.http import HttpRepository
 from fedjob.common.roster import Roster
 from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.common.types import Address, new_job_id
-from fedjob.researcher.events import EventLog, JobEvent
+from fedjob.researcher.event import JobEvent
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.following import HubSource, Window
 from fedjob.researcher.home import job_folder

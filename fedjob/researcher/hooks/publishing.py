@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.common.errors import FedjobError, RepositoryError
 from fedjob.common.repository.base import watch_job
 from fedjob.common.types import Ref
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.counting import read_traffic

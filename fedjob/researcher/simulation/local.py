@@ -25,7 +25,7 @@ from fedjob.common.types import Ref
 from fedjob.common.work import Workbench
 from fedjob.researcher.completion import completion
 from fedjob.researcher.deployment import Code
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
 
 _STATE = "node_state_"

@@ -11,16 +11,9 @@ import pytest
 
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.lifecycle import State
-from fedjob.researcher import events as module
-from fedjob.researcher.events import (
-    TYPES,
-    EventFile,
-    EventLog,
-    JobEvent,
-    LaterVersion,
-    decode_event,
-    read_events,
-)
+from fedjob.researcher import event as module
+from fedjob.researcher.event import TYPES, JobEvent, LaterVersion, decode_event
+from fedjob.researcher.event_log import EventFile, EventLog, read_events
 
 JOB = "job_0b6e1f0a-0000-4000-8000-000000000001"
 

@@ -27,7 +27,7 @@ from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
 from fedjob.common.values import MARK, encode
-from fedjob.researcher.events import EventLog, read_events
+from fedjob.researcher.event_log import EventLog, read_events
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
