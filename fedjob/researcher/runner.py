@@ -48,12 +48,11 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.journal import read_journal
-from fedjob.researcher.namedfiles import primary_of
 from fedjob.researcher.pacing import OWNER_STOPPED, Pace
 from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.release import forget_goodbyes
-from fedjob.researcher.resultfile import save_result
+from fedjob.researcher.result_folder import primary_of, save_result
 from fedjob.researcher.rounds import run_rounds
 from fedjob.researcher.sending import publish_artifacts
 from fedjob.researcher.settings import ResearcherConfig
