@@ -20,8 +20,9 @@ from fedjob.common.types import Address, party_of
 from fedjob.researcher import roundkeeping
 from fedjob.researcher.channel import Channel
 from fedjob.researcher.completion import completion
-from fedjob.researcher.federation import Accept, Arrival, Collected, Place, is_completion
+from fedjob.researcher.federation import Accept, Collected, Place, is_completion
 from fedjob.researcher.journal import Journal, read_journal
+from fedjob.researcher.reply_files import Arrival
 
 MAX_BLOB_BYTES = 1 << 30
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedjob.common.lifecycle import State
-from fedjob.common.messages import Event, Message, Result, Task
-from fedjob.common.params import FileParams
+from fedjob.common.messages import Event, Message, Task
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import Ref
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.record import JobRecord
+from fedjob.researcher.reply_files import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +39,6 @@ class Place:
     def round_of(self, node: str) -> int:
         """Return the round that a node's task is of."""
         return self.asked.get(node, self.round)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """A node's answer with its tensors on disk."""
-
-    node: str
-    result: Result
-    params: FileParams | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

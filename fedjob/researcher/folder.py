@@ -25,6 +25,7 @@ from pathlib import Path
 
 from fedjob.common.durable import fsync_dir
 from fedjob.common.errors import ConfigError, JobError
+from fedjob.common.types import check_job_id
 
 LOCK_S = 0.5
 """How long a lock that somebody else holds is tried."""
@@ -236,3 +237,8 @@ def _take(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def job_folder(home: Path, job_id: str) -> JobFolder:
+    """Return the folder of a job in a home; it need not exist."""
+    return JobFolder(home / "jobs" / check_job_id(job_id))

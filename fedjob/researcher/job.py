@@ -34,8 +34,8 @@ from fedjob.researcher.arguments import (
 )
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
-from fedjob.researcher.beginning import adopt, check_first, find_breakpoint, first_params, write_first
-from fedjob.researcher.breakpoints import Breakpoint, hash_file
+from fedjob.researcher.beginning import check_first, first_params, write_first
+from fedjob.researcher.breakpoints import Breakpoint, adopt, find_breakpoint, hash_file
 from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.cloning import changed_spec, copy_definition
@@ -46,8 +46,8 @@ from fedjob.researcher.datasets import check_names, resolve, resolve_local
 from fedjob.researcher.definition import open_definition
 from fedjob.researcher.deployment import restore_plans, write_plans
 from fedjob.researcher.enough import check_enough
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.home import home_path, job_folder
+from fedjob.researcher.folder import JobFolder, job_folder
+from fedjob.researcher.home import home_path
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.coordinating import coordinators

@@ -20,8 +20,7 @@ from fedjob.common.errors import (
 )
 from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.researcher.arguments import travels
-from fedjob.researcher.beginning import adopt, find_breakpoint
-from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint
+from fedjob.researcher.breakpoints import adopt, find_breakpoint, list_breakpoints, load_breakpoint
 from fedjob.researcher.deleting import delete_job
 from fedjob.researcher.folder import LET_GO_S
 from fedjob.researcher.interrupting import wait_through

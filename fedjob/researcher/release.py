@@ -8,7 +8,7 @@ said again by whichever session of this home comes next.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.durable import write_atomic
 from fedjob.common.errors import DecodeError
 from fedjob.common.messages import End
-from fedjob.common.types import Address, party_of
+from fedjob.common.types import Address
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection import Connection
@@ -39,12 +39,6 @@ class Goodbye:
     job: str
     end: End
     epoch: int
-
-
-def states_at(named: Mapping[str, Collection[str]], node: str) -> list[str]:
-    """Return the ids of the node states that a party is to keep, whichever of its datasets they belong to."""
-    party = party_of(node)
-    return sorted({state for each, states in named.items() if party_of(each) == party for state in states})
 
 
 def release(session: Connection, goodbyes: Mapping[str, Goodbye], *, wait_s: float = GOODBYE_S) -> None:

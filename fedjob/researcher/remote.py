@@ -13,13 +13,14 @@ from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import Ref, party_of
 from fedjob.researcher.admission import Admission
+from fedjob.researcher.breakpoints import states_at
 from fedjob.researcher.channel import Channel
 from fedjob.researcher.collecting import Collector
 from fedjob.researcher.connection import Connection
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.federation import Accept, Collected, Federation, Gates, Place
-from fedjob.researcher.release import Goodbye, release, states_at
+from fedjob.researcher.release import Goodbye, release
 from fedjob.researcher.spec import JobSpec
 
 NUM_FETCHES = 4

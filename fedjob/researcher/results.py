@@ -101,7 +101,7 @@ class JobResult(ResultFolder):
     @property
     def raw(self) -> dict[int, dict[str, Any]]:
         """Round -> step -> node -> the exact body of its reply, as it came over the wire."""
-        from fedjob.researcher.partial import raw_replies
+        from fedjob.researcher.reply_files import raw_replies
 
         return raw_replies(self._folder)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, list_datasets, list_nodes
 from fedjob.researcher.connection import Connection
 from fedjob.researcher.finding import Name, find_entries, find_entry
-from fedjob.researcher.home import job_folder
+from fedjob.researcher.folder import job_folder
 from fedjob.researcher.login import Login, Prompt
 from fedjob.researcher.login import login as log_in
 from fedjob.researcher.opening import open_connection

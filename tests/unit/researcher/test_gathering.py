@@ -28,10 +28,11 @@ from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
 from fedjob.common.values import MARK, encode
 from fedjob.researcher.event_log import EventLog, read_events
-from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
+from fedjob.researcher.federation import Accept, Collected, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.position import Position
+from fedjob.researcher.reply_files import Arrival
 from fedjob.researcher.selectors.all_nodes import AllNodes
 from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.selectors.power_of_choice import PowerOfChoice
