@@ -92,7 +92,7 @@ _NAMES = {
     "WeightedMean": "fedjob.common.folds.mean",
     "connect": "fedjob.researcher.session",
     "cross_validate": "fedjob.researcher.cross_validation",
-    "format_event": "fedjob.researcher.formatting",
+    "format_event": "fedjob.researcher.event",
     "function": "fedjob.common.plans.function",
     "off": "fedjob.researcher.handlers",
     "on": "fedjob.researcher.handlers",
@@ -251,7 +251,7 @@ if TYPE_CHECKING:
     from fedjob.common.quorum import Quorum
     from fedjob.common.schedules import CosineDecay, ExponentialDecay, LinearDecay, Piecewise, StepDecay
     from fedjob.researcher.cross_validation import cross_validate
-    from fedjob.researcher.formatting import format_event
+    from fedjob.researcher.event import format_event
     from fedjob.researcher.handlers import off, on
     from fedjob.researcher.hooks.base import Hook
     from fedjob.researcher.hooks.best_round import KeepBest

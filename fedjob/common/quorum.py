@@ -53,6 +53,13 @@ class Quorum:
             if value is not None and not value > 0:
                 raise SpecError(f"Quorum({name}=...) takes seconds above 0 or None, not {value!r}")
 
+    @property
+    def required_words(self) -> str:
+        """How an error names the required nodes, after it has named how many are needed; empty for none."""
+        if self.required == ALL:
+            return ", every node among them"
+        return f", {', '.join(self.required)} among them" if self.required else ""
+
     def among(self, nodes: Collection[str]) -> Quorum:
         """Return the rule for an ask whose protocol names its nodes: it can't need others, nor more of them."""
         required = tuple(nodes) if self.required == ALL else tuple(n for n in self.required if n in nodes)

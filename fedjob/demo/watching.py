@@ -11,7 +11,7 @@ from fedjob.researcher.hooks.base import Hook, RoundReport
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
-    from fedjob.researcher.events import JobEvent
+    from fedjob.researcher.event import JobEvent
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.position import Position
 

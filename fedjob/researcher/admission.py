@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedjob.common.config import load_config
 from fedjob.common.errors import JobFailed, NodeRefused
@@ -12,8 +12,8 @@ from fedjob.common.lifecycle import State
 from fedjob.common.messages import Answer, Message
 from fedjob.common.types import Address, party_of
 from fedjob.researcher import scheduling
+from fedjob.researcher.channel import Channel
 from fedjob.researcher.checking import grant_entry, read_answer
-from fedjob.researcher.collecting import and_required
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.federation import Gates
 from fedjob.researcher.gates import (
@@ -36,9 +36,6 @@ from fedjob.researcher.idling import no_workers_text
 from fedjob.researcher.offering import offer_for
 from fedjob.researcher.settings import ResearcherConfig
 
-if TYPE_CHECKING:
-    from fedjob.researcher.remote import RemoteFederation
-
 LOOK_S = 0.5
 """How often somebody's wish to end the job, and the nodes' presence, are looked at."""
 
@@ -52,17 +49,17 @@ class Admission:
         code: node -> what it is to run.
     """
 
-    def __init__(self, federation: RemoteFederation, code: Mapping[str, Code], gates: Gates) -> None:
-        self._federation = federation
-        self._spec = federation.spec
-        self._session = federation.session
-        self._events = federation.events
+    def __init__(self, channel: Channel, code: Mapping[str, Code], gates: Gates) -> None:
+        self._channel = channel
+        self._spec = channel.spec
+        self._connection = channel.connection
+        self._events = channel.events
         self._code = code
         self._gates = gates
         self._offers: dict[str, str] = {}
         self._offered: dict[str, str] = {}
         self._warned: set[str] = set()
-        settings = load_config(ResearcherConfig, self._session.home)
+        settings = load_config(ResearcherConfig, self._connection.home)
         self._pace = Pace(
             max_tries=self._spec.max_tries,
             retry_min_s=settings.retry_min_s,
@@ -76,7 +73,7 @@ class Admission:
             NodeRefused: nodes or their owners refuse it.
             JobFailed: it can't.
         """
-        with self._session.lock:
+        with self._connection.lock:
             nodes = tuple(sorted(self._spec.datasets))
             self._state, commands = scheduling.begin(
                 time.monotonic(), nodes, self._spec.the_quorum, self._pace
@@ -86,7 +83,7 @@ class Admission:
                 while self._state.gate not in ENDS:
                     self._turn()
             finally:
-                self._session.endpoint.withdraw(self._offers.values())
+                self._connection.endpoint.withdraw(self._offers.values())
         if self._state.gate is not Gate.READY:
             self._end()
         return self._state
@@ -95,10 +92,10 @@ class Admission:
         now = time.monotonic()
         due = scheduling.next_wake(self._state)
         timeout_s = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
-        for message in self._federation.receive(timeout_s):
+        for message in self._channel.receive(timeout_s):
             if isinstance(message.body, Answer) and message.job == self._spec.id:
                 self._hear(message, message.body)
-        presence = self._session.endpoint.presence()
+        presence = self._connection.endpoint.presence()
         there = {
             node: presence[party] for node in self._spec.datasets if (party := party_of(node)) in presence
         }
@@ -133,12 +130,12 @@ class Admission:
                     self._tell(command)
 
     def _offer(self, nodes: tuple[str, ...], *, reserve: bool) -> None:
-        endpoint = self._session.endpoint
+        endpoint = self._connection.endpoint
         endpoint.withdraw([self._offers[node] for node in nodes if node in self._offers])
-        proof = self._session.prove()
+        proof = self._connection.prove()
         for node in nodes:
             offer = offer_for(self._spec, node, self._code.get(node), reserve=reserve, proof=proof)
-            self._offers[node] = endpoint.send(Address(party_of(node)), offer, **self._federation.header)
+            self._offers[node] = endpoint.send(Address(party_of(node)), offer, **self._channel.header)
             self._offered[self._offers[node]] = node
 
     def _wait(self, wait: Wait) -> None:
@@ -154,11 +151,11 @@ class Admission:
     def _take_slot(self) -> None:
         if self._gates.record.state != State.QUEUED:
             self._gates.enter(State.QUEUED)
-        self._session.lock.release()  # somebody else's job may go on meanwhile
+        self._connection.lock.release()  # somebody else's job may go on meanwhile
         try:
             self._gates.await_slot()
         finally:
-            self._session.lock.acquire()
+            self._connection.lock.acquire()
         self._feed(SlotTaken(time.monotonic()))
 
     def _tell(self, tried: Tried) -> None:
@@ -225,7 +222,7 @@ class Admission:
         after = f" after {state.num_tries} tries" if state.num_tries > 1 else ""
         text = (
             f"too few nodes take part{after}: {state.detail}. Expected {quorum.min_nodes} or more"
-            f"{and_required(quorum)}; ask the nodes' owners, or start the nodes"
+            f"{quorum.required_words}; ask the nodes' owners, or start the nodes"
         )
         if state.lost:
             raise NodeRefused(text, reason=state.reason, outcome=outcome.value, nodes=state.lost)

@@ -9,7 +9,8 @@ from fedjob.common.codec import pack
 from fedjob.common.contribution import Contribution
 from fedjob.common.protocols.base import Reply
 from fedjob.common.usage import Usage
-from fedjob.researcher.federation import Arrival, Place
+from fedjob.researcher.federation import Place
+from fedjob.researcher.reply_files import Arrival
 
 
 def contribution_of(arrival: Arrival, place: Place) -> Contribution:

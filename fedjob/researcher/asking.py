@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import JobError, RepositoryError, TransportError
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.researcher.catalogue import Table
+from fedjob.researcher.catalogue import Table, list_datasets
 from fedjob.researcher.checking import NO_REPLY, Checks, NodeAnswer, ask_nodes, check_schemas, grant_entry
 from fedjob.researcher.deployment import deployment, plan_at
-from fedjob.researcher.events import read_events
+from fedjob.researcher.event_log import read_events
 from fedjob.researcher.logs import JobLogs, read_logs
 from fedjob.researcher.record import load_record
 from fedjob.researcher.releasedlogs import fetch_released
 from fedjob.researcher.why import TaskInfo, Try, Why, explain, tasks_of, tries_of
 
 if TYPE_CHECKING:
+    from fedjob.researcher.connection import Connection
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.runner import Runner
-    from fedjob.researcher.session import Session
     from fedjob.researcher.spec import JobSpec
 
 REFRESH_TIMEOUT_S = 3.0
@@ -47,7 +47,7 @@ class Asking(ABC):
     _logs_asked: float | None = None
 
     @abstractmethod
-    def reach(self) -> Session | None:
+    def reach(self) -> Connection | None:
         """Find the job's datasets; return the session, None for a local job."""
 
     # -- verbs ----------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Asking(ABC):
             return checks
         columns = {
             handle.node: handle.schema
-            for handle in session.datasets(timeout_s=timeout_s)
+            for handle in list_datasets(session, timeout_s=timeout_s)
             if self._spec.datasets.get(handle.node, {}).get("name") == handle.name
         }
         return check_schemas(checks, schema, columns)

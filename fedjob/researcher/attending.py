@@ -10,12 +10,12 @@ from fedjob.researcher.hooks.publishing import Publishing
 from fedjob.researcher.hooks.telling import Telling
 
 if TYPE_CHECKING:
+    from fedjob.researcher.connection import Connection
     from fedjob.researcher.hooks.base import Hook
     from fedjob.researcher.job import Job
-    from fedjob.researcher.session import Session
 
 
-def attendants(job: Job, session: Session | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
+def attendants(job: Job, session: Connection | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
     """Return the hooks that tell handlers, count messages, and publish to watchers.
 
     Args:

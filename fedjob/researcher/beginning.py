@@ -1,22 +1,16 @@
-"""Where a job begins: the parameters of its first round, or a breakpoint to go on from."""
+"""The parameters that a job's first round begins with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.codec import to_plain
-from fedjob.common.durable import link_or_copy
-from fedjob.common.errors import BreakpointMissing, SpecError
+from fedjob.common.errors import SpecError
 from fedjob.common.params import FileParams, save_params, schema_of
 from fedjob.common.protocols import PROTOCOLS
-from fedjob.researcher.breakpoints import Breakpoint, load_breakpoint, newest_valid
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.results import JobResult
-from fedjob.researcher.spec import JobSpec, load_spec
+from fedjob.researcher.spec import JobSpec
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
@@ -69,44 +63,3 @@ def check_first(spec: JobSpec, path: Path) -> None:
         SpecError: it can't.
     """
     PROTOCOLS.build(spec.protocol.name, spec.protocol.config).check(FileParams(path))
-
-
-def find_breakpoint(path: Path) -> Breakpoint:
-    """Return the breakpoint at `path`; for a job's folder the newest one, or the job's beginning."""
-    folder = JobFolder(path)
-    if not folder.breakpoints.is_dir():
-        return load_breakpoint(path)
-    newest = newest_valid(folder.breakpoints)
-    if newest is not None:
-        return load_breakpoint(newest)
-    spec = load_spec(folder.spec)
-    if not spec.datasets or not folder.initial_params.exists():
-        raise BreakpointMissing(f"job {spec.id} was cut before it knew its nodes: make the job anew")
-    protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
-    first = FileParams(folder.initial_params)
-    return Breakpoint(
-        path=folder.breakpoint(0),
-        position=first_position(spec, protocol.start(first)),
-        spec=to_plain(spec),
-        plan_text=folder.plan.read_bytes().decode(),
-        extras={},
-    )
-
-
-def adopt(
-    loaded: Position, position: Position, folder: JobFolder, extras: Mapping[str, Path]
-) -> tuple[Position, dict[str, Path]]:
-    """Link a breakpoint's tensors into the job's spool, so that dropping the breakpoint leaves them."""
-    spool = folder.make_spool(loaded.round)
-
-    def link(name: str, source: Path) -> Path:
-        target = spool / f"resumed_{name}"
-        target.unlink(missing_ok=True)
-        link_or_copy(source, target)
-        return target
-
-    state = {
-        key: FileParams(link(f"{key}.safetensors", value.path)) if isinstance(value, FileParams) else value
-        for key, value in position.state.items()
-    }
-    return replace(position, state=state), {name: link(name, path) for name, path in extras.items()}

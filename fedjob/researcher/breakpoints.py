@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.durable import fsync_dir, link_or_copy, replace_durably, write_atomic
 from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, BreakpointMissing, DecodeError
 from fedjob.common.params import FileParams, save_params
+from fedjob.common.protocols import PROTOCOLS
+from fedjob.common.types import party_of
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import Measurement
-from fedjob.researcher.position import Fold, Position, UnderWay
+from fedjob.researcher.position import Fold, Position, UnderWay, first_position
+from fedjob.researcher.spec import load_spec
 
 VERSION = 1
 _TENSORS = "\0tensors"
@@ -134,6 +137,47 @@ def load_breakpoint(path: Path) -> Breakpoint:
         raise BreakpointCorrupt(f"{error}{offer}") from error
 
 
+def find_breakpoint(path: Path) -> Breakpoint:
+    """Return the breakpoint at `path`; for a job's folder the newest one, or the job's beginning."""
+    folder = JobFolder(path)
+    if not folder.breakpoints.is_dir():
+        return load_breakpoint(path)
+    newest = newest_valid(folder.breakpoints)
+    if newest is not None:
+        return load_breakpoint(newest)
+    spec = load_spec(folder.spec)
+    if not spec.datasets or not folder.initial_params.exists():
+        raise BreakpointMissing(f"job {spec.id} was cut before it knew its nodes: make the job anew")
+    protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+    first = FileParams(folder.initial_params)
+    return Breakpoint(
+        path=folder.breakpoint(0),
+        position=first_position(spec, protocol.start(first)),
+        spec=to_plain(spec),
+        plan_text=folder.plan.read_bytes().decode(),
+        extras={},
+    )
+
+
+def adopt(
+    loaded: Position, position: Position, folder: JobFolder, extras: Mapping[str, Path]
+) -> tuple[Position, dict[str, Path]]:
+    """Link a breakpoint's tensors into the job's spool, so that dropping the breakpoint leaves them."""
+    spool = folder.make_spool(loaded.round)
+
+    def link(name: str, source: Path) -> Path:
+        target = spool / f"resumed_{name}"
+        target.unlink(missing_ok=True)
+        link_or_copy(source, target)
+        return target
+
+    state = {
+        key: FileParams(link(f"{key}.safetensors", value.path)) if isinstance(value, FileParams) else value
+        for key, value in position.state.items()
+    }
+    return replace(position, state=state), {name: link(name, path) for name, path in extras.items()}
+
+
 def newest_valid(breakpoints: Path, *, but: Path | None = None) -> Path | None:
     """Return the newest breakpoint of a folder that is whole, None if there is none."""
     for path in sorted(list_breakpoints(breakpoints), reverse=True):
@@ -157,6 +201,12 @@ def states_of(path: Path) -> dict[str, str]:
         return from_plain(_Record, unpack((path / "record.mpk").read_bytes())).node_states
     except (OSError, DecodeError):
         return {}
+
+
+def states_at(named: Mapping[str, Collection[str]], node: str) -> list[str]:
+    """Return the ids of the node states that a party is to keep, whichever of its datasets they belong to."""
+    party = party_of(node)
+    return sorted({state for each, states in named.items() if party_of(each) == party for state in states})
 
 
 def saved_elsewhere(folder: JobFolder) -> tuple[Path, ...]:

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from fedjob.common.plans.plan_source import PlanSource
     from fedjob.common.repository.base import Repository
     from fedjob.researcher.checking import Checks
+    from fedjob.researcher.connection import Connection
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.position import Position
     from fedjob.researcher.runner import Runner
-    from fedjob.researcher.session import Session
     from fedjob.researcher.spec import JobSpec
 
 
@@ -43,7 +43,7 @@ class ByHand(ABC):
     """
 
     _spec: JobSpec
-    _session: Session | None
+    _session: Connection | None
     _source: PlanSource
     _folder: JobFolder
     _position: Position | None
@@ -82,7 +82,7 @@ class ByHand(ABC):
         return self._spec.plan_entry
 
     @property
-    def requests(self) -> Session | None:
+    def requests(self) -> Connection | None:
         """The session that messages travel through; None before a remote job has connected."""
         return self._session
 

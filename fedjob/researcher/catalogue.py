@@ -1,4 +1,4 @@
-"""What there is in a federation: nodes and their datasets, as lists that read well."""
+"""The nodes and datasets of a federation, as lists that read well, and the mocks of its datasets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from fedjob.common.codec import from_plain
+from fedjob.common.errors import NoReply, SpecError
+from fedjob.common.messages import Found, Ping, Pong, Search
+from fedjob.common.packing import unpacked_once
+from fedjob.common.types import Ref
 
 if TYPE_CHECKING:
     from fedjob.common.readers import Dataset
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
+
+MAX_MOCK_BYTES = 4 << 30
+"""Of a mock that is unpacked here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +77,7 @@ class DatasetHandle:
     version: str = ""
     mock_version: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
-    session: Session | None = field(default=None, repr=False, compare=False)
+    session: Connection | None = field(default=None, repr=False, compare=False)
 
     @property
     def schema(self) -> dict[str, str]:
@@ -76,8 +86,8 @@ class DatasetHandle:
 
     def describe(self) -> dict[str, Any]:
         """Return everything that the node tells of it."""
-        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "session")}
-        return told | self.extra
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "session")}
+        return facts | self.extra
 
     def mock(self, timeout_s: float = 60.0) -> Dataset:
         """Download the mock and return it as a local dataset: `.frame()`, `.arrays()`, `.path`.
@@ -91,9 +101,7 @@ class DatasetHandle:
             SpecError: the node has none, or does not publish it.
             NoReply: the node does not answer.
         """
-        from fedjob.researcher.mocks import fetch_mock
-
-        return fetch_mock(self, timeout_s)
+        return _fetch_mock(self, timeout_s)
 
     def __str__(self) -> str:
         return f"{self.node}/{self.name}"
@@ -188,7 +196,7 @@ def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Table[DatasetUse
     return Table(used, ("node", "name", "version", "brought"))
 
 
-def dataset_from_wire(node: str, info: dict[str, Any], session: Session | None = None) -> DatasetHandle:
+def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | None = None) -> DatasetHandle:
     """Build a handle from what a node says, believing nothing about its types."""
     known = {f.name for f in fields(DatasetHandle)} - {"extra", "session"}
     columns = info.get("columns")
@@ -208,3 +216,101 @@ def dataset_from_wire(node: str, info: dict[str, Any], session: Session | None =
         extra={key: value for key, value in info.items() if key not in known},
         session=session,
     )
+
+
+def list_nodes(connection: Connection, timeout_s: float = 3.0) -> Table[NodeInfo]:
+    """Return every enrolled node and whether it answers."""
+    connection.roster.refresh()
+    answers = connection.ask(None, Ping(), timeout_s=timeout_s)
+    infos = []
+    for node in connection.roster.parties("node"):
+        message = answers.get(node)
+        if message is None or not isinstance(message.body, Pong):
+            infos.append(NodeInfo(id=node, online=False))
+        else:
+            pong = message.body
+            infos.append(
+                NodeInfo(
+                    id=node,
+                    online=True,
+                    version=pong.version,
+                    num_datasets=pong.num_datasets,
+                    busy=pong.busy,
+                    free=pong.free,
+                    ready=pong.ready,
+                    last_task=pong.last_task,
+                    versions=pong.versions,
+                    workers=pong.workers,
+                    contact=pong.contact,
+                    labels=tuple(pong.labels),
+                    projects=tuple(pong.projects),
+                )
+            )
+    return Table(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))
+
+
+def list_datasets(
+    connection: Connection,
+    tags: Iterable[str] | None = None,
+    name: str | None = None,
+    timeout_s: float = 3.0,
+    *,
+    project: str = "",
+) -> Table[DatasetHandle]:
+    """Return the datasets that nodes offer.
+
+    Args:
+        tags: a dataset must have all of them.
+        name: exact name of a dataset.
+        project: only nodes that are enrolled in it answer; empty for all nodes.
+    """
+    if isinstance(tags, str):
+        raise SpecError(f"tags is a list of strings: tags=[{tags!r}]")
+    body = Search(tags=[str(tag) for tag in tags or ()], name=name or "", project=project)
+    connection.roster.refresh()
+    answers = connection.ask(None, body, timeout_s=timeout_s)
+    handles = [
+        dataset_from_wire(node, info, connection)
+        for node, message in sorted(answers.items())
+        if isinstance(message.body, Found)
+        for info in message.body.datasets
+    ]
+    return Table(handles, ("node", "name", "tags", "num_rows", "reader"))
+
+
+def _fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
+    """Return a dataset's mock as a local dataset; see `DatasetHandle.mock`."""
+    from fedjob.common.loader import open_dataset
+
+    if not handle.has_mock:
+        raise SpecError(f"{handle} has no mock{_ask(handle)}")
+    session = handle.session
+    if session is None:
+        raise SpecError(f"{handle} was not found by a session: take it from session.datasets()")
+    question = Search(name=handle.name, mock=True)
+    message = session.ask([handle.node], question, timeout_s=timeout_s).get(handle.node)
+    if message is None or not isinstance(message.body, Found):
+        raise NoReply(f"{handle.node} did not answer within {timeout_s:.0f} s: look at session.nodes()")
+    answer = message.body.datasets[0] if message.body.datasets else {}
+    if "mock" not in answer:
+        why = answer.get("problem") or "its owner does not publish mocks (`publish_mocks`)"
+        raise SpecError(
+            f"{handle} offers no mock to fetch: {why}{_ask(handle)}; jobs with use='mock' may run on it"
+        )
+    ref = from_plain(Ref, answer["mock"])
+    home = session.home / "mocks" / handle.node / handle.name
+    path = unpacked_once(home / ref.sha256, partial(session.repository.get, ref), limit_bytes=MAX_MOCK_BYTES)
+    parts = {part: answer[part] for part in ("options", "loading") if isinstance(answer.get(part), dict)}
+    return open_dataset(
+        {
+            **parts,
+            "path": path,
+            "reader": str(answer.get("reader", "")),
+            "name": handle.name,
+            "tags": handle.tags,
+        }
+    )
+
+
+def _ask(handle: DatasetHandle) -> str:
+    return f"; ask {handle.contact}" if handle.contact else ""

@@ -10,10 +10,10 @@ from fedjob.common.errors import SpecError
 from fedjob.common.messages import Answer, Offer
 from fedjob.common.types import Ref, new_job_id
 from fedjob.researcher.catalogue import Table
+from fedjob.researcher.connection import Connection
 from fedjob.researcher.deployment import publish_code
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.offering import offer_for
-from fedjob.researcher.session import Session
 from fedjob.researcher.spec import JobSpec, resources_of
 
 NO_REPLY = "no reply"
@@ -102,7 +102,7 @@ class Checks(Table[NodeAnswer]):
 
 
 def ask_nodes(
-    session: Session, spec: JobSpec, folder: JobFolder, *, dry: bool, timeout_s: float, epoch: int = 0
+    session: Connection, spec: JobSpec, folder: JobFolder, *, dry: bool, timeout_s: float, epoch: int = 0
 ) -> Checks:
     """Make every node of a job an offer and return what they say.
 

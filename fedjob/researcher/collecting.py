@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, QuorumNotReached, RoundTimeout
-from fedjob.common.lifecycle import State
 from fedjob.common.messages import Event, Message, Result, Task, work_key
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
@@ -20,12 +18,11 @@ from fedjob.common.quorum import Quorum
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Address, party_of
 from fedjob.researcher import roundkeeping
+from fedjob.researcher.channel import Channel
 from fedjob.researcher.completion import completion
-from fedjob.researcher.federation import Accept, Arrival, Collected, Place
+from fedjob.researcher.federation import Accept, Collected, Place, is_completion
 from fedjob.researcher.journal import Journal, read_journal
-
-if TYPE_CHECKING:
-    from fedjob.researcher.remote import RemoteFederation
+from fedjob.researcher.reply_files import Arrival
 
 MAX_BLOB_BYTES = 1 << 30
 
@@ -44,7 +41,7 @@ class Collector:
 
     def __init__(
         self,
-        federation: RemoteFederation,
+        channel: Channel,
         tasks: Mapping[str, Task],
         place: Place,
         quorum: Quorum,
@@ -53,10 +50,10 @@ class Collector:
         pool: ThreadPoolExecutor,
         ends_at: float | None = None,
     ) -> None:
-        self._federation = federation
-        self._endpoint = federation.session.endpoint
-        self._repository = federation.session.repository
-        self._events = federation.events
+        self._channel = channel
+        self._endpoint = channel.connection.endpoint
+        self._repository = channel.connection.repository
+        self._events = channel.events
         self._tasks = tasks
         self._place = place
         self._accept = accept
@@ -85,8 +82,8 @@ class Collector:
         journal_path = self._place.spool / "journal"
         recovered = self._recover(journal_path)
         self._journal = Journal(journal_path)
-        self._federation.awaited = frozenset(self._keys.values())
-        self._federation.nodes_of = {key: node for node, key in self._keys.items()}
+        self._channel.awaited = frozenset(self._keys.values())
+        self._channel.nodes_of = {key: node for node, key in self._keys.items()}
         try:
             for node, task in self._tasks.items():
                 if node not in recovered:
@@ -96,9 +93,9 @@ class Collector:
         finally:
             self._endpoint.withdraw(self._sent)
             self._journal.close()
-            self._federation.awaited = frozenset()
+            self._channel.awaited = frozenset()
             for message in self._told.values():  # completed, but it does not count
-                self._federation.record(message)
+                self._channel.record(message)
         busy = self._state.pending if self._place.keep else []
         left_out = {
             node: self._state.left_out.get(node, reason)
@@ -116,7 +113,7 @@ class Collector:
             listed = "; ".join(f"{node}: {reason}" for node, reason in sorted(left_out.items()))
             raise QuorumNotReached(
                 f"round {self._place.round} can't go on: {len(outcome.included)} nodes contributed, "
-                f"expected {self._state.quorum.min_nodes} or more{and_required(self._state.quorum)} ({listed})",
+                f"expected {self._state.quorum.min_nodes} or more{self._state.quorum.required_words} ({listed})",
                 received=outcome.included,
                 left_out=left_out,
                 arrivals={**self._arrivals, **self._parts},
@@ -135,7 +132,7 @@ class Collector:
         """Take what has arrived, make it durable, then say so."""
         due = roundkeeping.next_wake(self._state)
         timeout_s = 1.0 if due is None else min(1.0, max(0.0, due - time.monotonic()))
-        for message in self._federation.receive(timeout_s):
+        for message in self._channel.receive(timeout_s):
             if message.job != self._place.job:
                 if isinstance(message.body, Result):
                     self._endpoint.settle([message])
@@ -201,7 +198,7 @@ class Collector:
 
     def _node_of(self, message: Message, key: str) -> str:
         """Return the job's node that a message is of: its sender, or one of its datasets."""
-        node = self._federation.nodes_of.get(key, "")
+        node = self._channel.nodes_of.get(key, "")
         return node if party_of(node) == message.sender else message.sender
 
     def _key_of(self, message: Message) -> str:
@@ -223,7 +220,7 @@ class Collector:
     def _download(self, node: str, result: Result) -> Arrival:
         if result.blob is not None:
             large = unpack(self._repository.get_bytes(result.blob, limit_bytes=MAX_BLOB_BYTES))
-            self._federation.count("in", result.blob)
+            self._channel.count("in", result.blob)
             if not isinstance(large, dict) or large.keys() != {"value", "metrics"}:
                 raise DecodeError("a reply's large part is not a map of value and metrics")
             result = from_plain(Result, {**to_plain(result), **large})
@@ -231,7 +228,7 @@ class Collector:
         if result.params is not None:
             path = self._place.spool / f"{self._place.step}_{node}.safetensors"
             self._repository.get(result.params, path)
-            self._federation.count("in", result.params)
+            self._channel.count("in", result.params)
             params = FileParams(path, result.params)
         return Arrival(node=node, result=result, params=params)
 
@@ -256,11 +253,11 @@ class Collector:
     def _send(self, node: str, task: Task) -> str:
         return self._endpoint.send(
             Address(party_of(node)),
-            replace(task, proof=self._federation.session.prove()),
+            replace(task, proof=self._channel.connection.prove()),
             task=self._keys[node],
             round=self._place.round_of(node),
             step=self._place.step,
-            **self._federation.header,
+            **self._channel.header,
         )
 
     def _step(self, event: roundkeeping.Event) -> list[roundkeeping.Command]:
@@ -282,14 +279,3 @@ def _from_record(record: Mapping[str, object], place: Place) -> Arrival:
             raise DecodeError(f"{path.name} is not what was journaled")
         params = FileParams(path, result.params)
     return Arrival(node=str(record["node"]), result=result, params=params)
-
-
-def and_required(quorum: Quorum) -> str:
-    """Return how an error names the required nodes."""
-    return f", {', '.join(quorum.required)} among them" if quorum.required else ""
-
-
-def is_completion(message: Message) -> bool:
-    """Tell whether a node says that a task is completed; its answer may be on its way still."""
-    body = message.body
-    return isinstance(body, Event) and body.type == "state" and body.data.get("state") == State.COMPLETED

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.errors import NoDatasets, SpecError
 from fedjob.common.types import seat
 from fedjob.researcher.bringing import BROUGHT, unpacked
-from fedjob.researcher.catalogue import DatasetHandle
+from fedjob.researcher.catalogue import DatasetHandle, list_datasets, list_nodes
 from fedjob.researcher.folder import JobFolder
 
 if TYPE_CHECKING:
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
 
 _FORMS = (
     'data={"tags": ["heart"]}, data="node/name", data={"node-a": "name", "node-b": "other name"}, dataset handles, '
@@ -40,7 +40,7 @@ def check_names(data: Any, nodes: Any) -> None:
 
 
 def resolve(
-    data: Any, nodes: list[str] | None, session: Session, *, use: str = "private", project: str = ""
+    data: Any, nodes: list[str] | None, session: Connection, *, use: str = "private", project: str = ""
 ) -> dict[str, dict[str, Any]]:
     """Find the dataset to use at each node.
 
@@ -67,7 +67,7 @@ def resolve(
         return found
     if use == "mock" and rest is None:
         raise SpecError("use='mock' is for datasets at nodes: this job uses none")
-    there = [node.id for node in session.nodes() if node.online and node.takes_part(project)]
+    there = [node.id for node in list_nodes(session) if node.online and node.takes_part(project)]
     everywhere = there if nodes is None else nodes
     if project and (outside := sorted(set(everywhere) - set(there))):
         raise NoDatasets(f"nodes {', '.join(outside)} do not answer, or take no part in project {project}")
@@ -91,10 +91,12 @@ def _divide(data: Any) -> tuple[str | None, Any]:
 
 
 def _at_nodes(
-    data: Any, nodes: list[str] | None, session: Session, use: str, project: str, *, alone: bool
+    data: Any, nodes: list[str] | None, session: Connection, use: str, project: str, *, alone: bool
 ) -> dict[str, dict[str, Any]]:
     # nodes outside a project never answer: waiting long for them would hold up each of its jobs
-    offered = session.datasets(project=project) if project else session.datasets(timeout_s=SEARCH_S)
+    offered = (
+        list_datasets(session, project=project) if project else list_datasets(session, timeout_s=SEARCH_S)
+    )
     chosen = list(_choose(data, list(offered)))
     if nodes is not None:
         known = {handle.node for handle in offered}

@@ -22,10 +22,10 @@ from fedjob.researcher.submissions import Submission, deleted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
 
 
-def delete_job(folder: JobFolder, reach: Callable[[], Session]) -> None:
+def delete_job(folder: JobFolder, reach: Callable[[], Connection]) -> None:
     """Delete a job that has ended, or a draft.
 
     Args:

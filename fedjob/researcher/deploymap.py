@@ -17,9 +17,9 @@ from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_party
+from fedjob.researcher.deployment import EVERYWHERE
 
 RESEARCHER = "@researcher"
-EVERYWHERE = "@all"
 _EVERYWHERE = frozenset({EVERYWHERE, "@ALL"})
 _RESEARCHER = frozenset({RESEARCHER, "server"})
 

@@ -1,4 +1,4 @@
-"""Which plan runs where: one for all nodes, or a map; each node gets the text of its own and of no other."""
+"""The plans of a job at its nodes: one for all, or a map; each node gets the text of its own and of no other."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from fedjob.common.durable import write_atomic
 from fedjob.common.types import Ref, party_of
-from fedjob.researcher.deploymap import EVERYWHERE
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.spec import JobSpec
+
+EVERYWHERE = "@all"
+"""In a map of plans, every node that has none of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from fedjob.common.gate import CLOCK_TOLERANCE_S
 from fedjob.common.repository import open_repository
 from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
-from fedjob.researcher.session import connect
+from fedjob.researcher.catalogue import list_nodes
+from fedjob.researcher.connection import Connection
+from fedjob.researcher.opening import open_connection
 
 PROBE_S = 0.7
 """How long a message that should not travel is waited for, after one that may and was sent later."""
@@ -95,14 +97,14 @@ def _repository(membership: Membership) -> Finding:
 
 def _broker(home: Path) -> list[Finding]:
     try:
-        session = connect(home=home)
+        connection = open_connection(Connection, home=home)
     except FedjobError as error:
         return [
             Finding("broker", False, str(error), "look at the hub's log; is the broker's port reachable?")
         ]
-    with session:
-        findings = [Finding("broker", True, session.membership.broker_url)]
-        nodes = session.nodes()
+    with connection:
+        findings = [Finding("broker", True, connection.membership.broker_url)]
+        nodes = list_nodes(connection)
         online = [node.id for node in nodes if node.online]
         findings.append(
             Finding(

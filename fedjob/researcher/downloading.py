@@ -11,7 +11,7 @@ from pathlib import Path
 from fedjob.common.errors import ConfigError, NotReady
 from fedjob.common.lifecycle import HISTORY
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint, newest_valid
-from fedjob.researcher.events import read_events
+from fedjob.researcher.event_log import read_events
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.logs import read_logs
 from fedjob.researcher.noticing import notice

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedjob.common.errors import MissingPackage, SpecError, WrongResult
-from fedjob.researcher.resultfile import PARAMS, VALUE
+from fedjob.researcher.result_folder import PARAMS, VALUE, ResultFolder
 from fedjob.researcher.table import free_path
-
-if TYPE_CHECKING:
-    from fedjob.researcher.results import JobResult
 
 FORMATS = ("state_dict", "onnx")
 
@@ -35,7 +33,7 @@ Its tensors:
 """
 
 
-def save_as(result: JobResult, path: Path, *, force: bool) -> Path:
+def save_as(result: ResultFolder, path: Path, *, force: bool) -> Path:
     """Write a result in the form that a file's name asks for; see `JobResult.save`."""
     kind = result.kind
     if path.is_dir():
@@ -59,14 +57,20 @@ def save_as(result: JobResult, path: Path, *, force: bool) -> Path:
     return result.artifacts[PARAMS if kind == "params" else VALUE].save(path, force=force)
 
 
-def export(result: JobResult, path: Path, format_: str, *, example: Any, force: bool) -> Path:
-    """Write the model in a format that others read; see `JobResult.export`."""
+def export(
+    result: ResultFolder, model: Callable[[], Any], path: Path, format_: str, *, example: Any, force: bool
+) -> Path:
+    """Write the model in a format that others read; see `JobResult.export`.
+
+    Args:
+        model: builds the trained model, where the format needs it.
+    """
     if format_ not in FORMATS:
         raise SpecError(f"format is one of {', '.join(FORMATS)}, not {format_!r}")
     if result.kind != "params":
         raise WrongResult("result is not a model: there is nothing to export; use .save(path)")
     if format_ == "onnx":
-        return _export_onnx(result, path, example, force=force)
+        return _export_onnx(model(), path, example, force=force)
     if path.is_dir():
         path = path / "model.safetensors"
     beside = path.with_name(f"{path.name}.txt")
@@ -75,7 +79,7 @@ def export(result: JobResult, path: Path, format_: str, *, example: Any, force: 
     saved = artifact.save(path, force=force)
     params = result.params
     tensors = "\n".join(f"    {name}: {str(t.dtype)[6:]} {list(t.shape)}" for name, t in params.items())
-    whole = _is_whole(result, params)
+    whole = _is_whole(model(), params)
     beside.write_text(
         _HOW_TO_LOAD.format(
             name=saved.name,
@@ -89,16 +93,14 @@ def export(result: JobResult, path: Path, format_: str, *, example: Any, force: 
     return saved
 
 
-def _is_whole(result: JobResult, params: dict[str, Any]) -> bool:
+def _is_whole(model: Any, params: dict[str, Any]) -> bool:
     """Whether the shared parameters are all that the model has."""
-    model = result.model()
     return hasattr(model, "state_dict") and set(model.state_dict()) == set(params)
 
 
-def _export_onnx(result: JobResult, path: Path, example: Any, *, force: bool) -> Path:
+def _export_onnx(model: Any, path: Path, example: Any, *, force: bool) -> Path:
     import torch
 
-    model = result.model()
     if not isinstance(model, torch.nn.Module):
         raise SpecError(
             f"a {type(model).__name__} can't be exported to ONNX from here: take result.model() to skl2onnx, or "

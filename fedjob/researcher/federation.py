@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedjob.common.lifecycle import State
-from fedjob.common.messages import Result, Task
-from fedjob.common.params import FileParams
+from fedjob.common.messages import Event, Message, Task
 from fedjob.common.protocols.base import Buffered
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import Ref
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.record import JobRecord
+from fedjob.researcher.reply_files import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +42,6 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """A node's answer with its tensors on disk."""
-
-    node: str
-    result: Result
-    params: FileParams | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
     """The answers that count, and why the other nodes' do not.
 
@@ -69,6 +60,12 @@ class Collected:
 
 Accept = Callable[[Arrival], str]
 """Return why an arrival does not count (`reason: detail`), or nothing."""
+
+
+def is_completion(message: Message) -> bool:
+    """Tell whether a node says that a task is completed; its answer may be on its way still."""
+    body = message.body
+    return isinstance(body, Event) and body.type == "state" and body.data.get("state") == State.COMPLETED
 
 
 class Gates(Protocol):

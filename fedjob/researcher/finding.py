@@ -9,8 +9,7 @@ from pathlib import Path
 
 from fedjob.common.errors import AmbiguousJob, NoSuchJob, SpecError
 from fedjob.common.lifecycle import ACTIVE, GROUPS, State
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.home import job_folder
+from fedjob.researcher.folder import JobFolder, job_folder
 from fedjob.researcher.index import JobEntry, list_entries, read_entry
 from fedjob.researcher.noticing import notice
 

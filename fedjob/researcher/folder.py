@@ -23,6 +23,7 @@ from pathlib import Path
 
 from fedjob.common.durable import fsync_dir, is_locked, open_locked
 from fedjob.common.errors import ConfigError, JobError
+from fedjob.common.types import check_job_id
 
 LOCK_S = 0.5
 """How long a lock that somebody else holds is tried."""
@@ -215,3 +216,8 @@ def sign(descriptor: int) -> None:
     """Write this process's id into a lock that it holds."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+def job_folder(home: Path, job_id: str) -> JobFolder:
+    """Return the folder of a job in a home; it need not exist."""
+    return JobFolder(home / "jobs" / check_job_id(job_id))

@@ -10,15 +10,14 @@ from fedjob.common.errors import NoSuchJob, NotAllowed, NotPermitted, ObjectMiss
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.traffic import Tally
 from fedjob.common.types import check_job_id
-from fedjob.researcher.events import JobEvent, decode_lines
-from fedjob.researcher.formatting import utc
+from fedjob.researcher.event import JobEvent, decode_lines, utc
 from fedjob.researcher.listening import Listening
 from fedjob.researcher.showing import Facts
 from fedjob.researcher.shown import MAX_SEGMENT_BYTES, Shown, open_frame
 from fedjob.researcher.tailing import Source, Standing
 
 if TYPE_CHECKING:
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
 
 FRESH_S = 1.0
 """How old what was last seen may be before it is looked at again."""
@@ -35,7 +34,7 @@ class Window:
         NoSuchJob: its owner shows nothing of that job, or not any more.
     """
 
-    def __init__(self, session: Session, job: str) -> None:
+    def __init__(self, session: Connection, job: str) -> None:
         self.session = session
         self.job = check_job_id(job)
         self._lock = threading.Lock()
@@ -108,7 +107,7 @@ class HubSource(Source):
 class FollowedJob(Listening):
     """Another party's job: everything that can be looked at, nothing that changes it."""
 
-    def __init__(self, session: Session, job: str) -> None:
+    def __init__(self, session: Connection, job: str) -> None:
         self._window = Window(session, job)
         self._window.look()
 

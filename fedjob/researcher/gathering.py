@@ -25,20 +25,19 @@ from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.common.values import decode, encode
 from fedjob.researcher.answers import contribution_of, reply_of
-from fedjob.researcher.breakpoints import chain
+from fedjob.researcher.breakpoints import chain, states_at
 from fedjob.researcher.bringing import BROUGHT
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.eachargs import training_args_of
-from fedjob.researcher.events import EventLog
-from fedjob.researcher.federation import Arrival, Federation, Place
+from fedjob.researcher.event_log import EventLog
+from fedjob.researcher.federation import Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.guarding import Gate, origin_of
 from fedjob.researcher.history import OVERALL, Measurement, measurements
 from fedjob.researcher.learning import learned
 from fedjob.researcher.overtime import Overtime
-from fedjob.researcher.partial import keep_replies
 from fedjob.researcher.position import Fold, Position
-from fedjob.researcher.release import states_at
+from fedjob.researcher.reply_files import Arrival, keep_replies
 from fedjob.researcher.selecting import addressed
 from fedjob.researcher.selectors.base import Candidates, Selector
 from fedjob.researcher.sofar import RoundSoFar

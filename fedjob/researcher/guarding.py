@@ -12,7 +12,7 @@ from fedjob.common.folds.base import Fold
 from fedjob.common.guard import Guard, check_metrics, check_norm, check_tensors, check_value, check_weight
 from fedjob.common.params import Schema, is_params, schema_of
 from fedjob.common.protocols.base import MEASURING, Ask
-from fedjob.researcher.federation import Arrival
+from fedjob.researcher.reply_files import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from fedjob.common import moments
 from fedjob.common.errors import SpecError
-from fedjob.researcher.events import JobEvent, check_type, is_end, is_job_state
+from fedjob.researcher.event import JobEvent, check_type, is_end, is_job_state
 
 Handler = Callable[[JobEvent, Any], object]
 H = TypeVar("H", bound=Handler)

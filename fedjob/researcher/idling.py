@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 
 from fedjob.common.messages import Ping, Pong
-from fedjob.researcher.session import Session
+from fedjob.researcher.connection import Connection
 
 TIMEOUT_S = 5.0
 
@@ -15,7 +15,7 @@ class NoWorkersWarning(UserWarning):
     """A node of the job has no workers."""
 
 
-def warn_of_no_workers(session: Session, nodes: Iterable[str]) -> None:
+def warn_of_no_workers(session: Connection, nodes: Iterable[str]) -> None:
     """Warn of every node that says that it has no workers; nodes that are silent are not waited for long."""
     for node, message in sorted(session.ask(list(nodes), Ping(), timeout_s=TIMEOUT_S).items()):
         if isinstance(message.body, Pong) and message.body.workers == 0:

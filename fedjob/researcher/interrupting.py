@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.record import JobRecord
 from fedjob.researcher.stopping import kill

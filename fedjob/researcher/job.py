@@ -35,19 +35,20 @@ from fedjob.researcher.arguments import (
 )
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
-from fedjob.researcher.beginning import adopt, check_first, find_breakpoint, first_params, write_first
-from fedjob.researcher.breakpoints import Breakpoint, hash_file
+from fedjob.researcher.beginning import check_first, first_params, write_first
+from fedjob.researcher.breakpoints import Breakpoint, adopt, find_breakpoint, hash_file
 from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.cloning import changed_spec, copy_definition
 from fedjob.researcher.components import from_part
+from fedjob.researcher.connection import Connection
 from fedjob.researcher.coordination import coordinate_of
 from fedjob.researcher.datasets import check_names, resolve, resolve_local
 from fedjob.researcher.definition import open_definition
 from fedjob.researcher.deployment import restore_plans, write_plans
 from fedjob.researcher.enough import check_enough
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.home import home_path, job_folder
+from fedjob.researcher.folder import JobFolder, job_folder
+from fedjob.researcher.home import home_path
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.coordinating import coordinators
@@ -55,6 +56,7 @@ from fedjob.researcher.idling import warn_of_no_workers
 from fedjob.researcher.jobfile import job_json
 from fedjob.researcher.living import Living
 from fedjob.researcher.looking import Looking, RoundInfo
+from fedjob.researcher.opening import default_connection
 from fedjob.researcher.position import Position
 from fedjob.researcher.preparing import attach, num_entries
 from fedjob.researcher.record import JobRecord, load_record, utc_now
@@ -65,7 +67,6 @@ from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.selectors.by_function import ByFunction
 from fedjob.researcher.selectors.explicit import Explicit
 from fedjob.researcher.sending import copy_artifacts, keep_artifacts
-from fedjob.researcher.session import Session, default_session
 from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.spec import JobSpec, load_spec, spec_from_plain
 
@@ -189,7 +190,7 @@ class Job(Asking, Living, Looking, ByHand):
         keep_breakpoints: int = 3,
         keep: bool = False,
         keep_files_dir: str | Path | None = None,
-        session: Session | None = None,
+        session: Connection | None = None,
         home: str | Path | None = None,
     ) -> None:
         where = session.home if session is not None and home is None else home_path(home)
@@ -357,7 +358,7 @@ class Job(Asking, Living, Looking, ByHand):
         """What the job was given as data; `data` tells which datasets that came to."""
         return self._data
 
-    def reach(self) -> Session | None:
+    def reach(self) -> Connection | None:
         """Find the job's data, so that `nodes` names who has them; connect a remote job to its federation.
 
         Raises:
@@ -370,16 +371,16 @@ class Job(Asking, Living, Looking, ByHand):
             session.meet(self._spec.datasets)
         return session
 
-    def _at_home(self) -> Session | None:
+    def _at_home(self) -> Connection | None:
         """Return the session, connected if need be, None for a local job; the folder lies in its home then."""
         if self._spec.local:
             return None
-        session = self._session = self._session or default_session()
+        session = self._session = self._session or default_connection()
         if not self._spec.researcher and self._folder.path.parent.parent != session.home:
             self._move(job_folder(session.home, self.id))
         return session
 
-    def _resolve(self, session: Session | None) -> None:
+    def _resolve(self, session: Connection | None) -> None:
         if session is None:
             datasets = resolve_local(self._data, self._as_node, self._folder, use=self._spec.use)
             spec = self._spec
@@ -522,7 +523,7 @@ class Job(Asking, Living, Looking, ByHand):
     # -- come back ------------------------------------------------------------------
 
     @classmethod
-    def open(cls, path: str | Path, *, session: Session | None = None) -> Job:
+    def open(cls, path: str | Path, *, session: Connection | None = None) -> Job:
         """Return the job that is kept in a folder, whatever process made it.
 
         Args:
@@ -549,7 +550,7 @@ class Job(Asking, Living, Looking, ByHand):
         spec: JobSpec,
         plan_text: str,
         *,
-        session: Session | None,
+        session: Connection | None,
         hooks: Sequence[Hook] | None = None,
     ) -> Job:
         job = cls.__new__(cls)
@@ -577,7 +578,7 @@ class Job(Asking, Living, Looking, ByHand):
         path: str | Path,
         *,
         rounds: int | None = None,
-        session: Session | None = None,
+        session: Connection | None = None,
         hooks: Sequence[Hook] | None = None,
         home: str | Path | None = None,
         data: Any = None,
@@ -610,7 +611,7 @@ class Job(Asking, Living, Looking, ByHand):
             spec = replace(spec, rounds=check_count("rounds", rounds, 1))
             position = replace(position, stop="")
         if not spec.local:
-            session = session or default_session()
+            session = session or default_connection()
             if session.identity.public_key_hex != spec.owner_key:
                 spec = replace(
                     spec,

@@ -8,11 +8,13 @@ import sys
 import threading
 from pathlib import Path
 
-import fedjob
 from fedjob.common.errors import SubmitError
 from fedjob.researcher.folder import JobFolder
 
 MODULE = "fedjob.researcher.runnerprocess"
+
+_ABOVE = Path(__file__).parents[2]
+"""The folder that the package lies in."""
 
 
 def start_runner(folder: JobFolder, lock: int | None = None) -> int:
@@ -30,8 +32,7 @@ def start_runner(folder: JobFolder, lock: int | None = None) -> int:
         SubmitError: no process can be started.
     """
     lock = folder.take() if lock is None else lock
-    above = str(Path(fedjob.__file__).parents[1])
-    paths = [above, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [str(_ABOVE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     try:
         with folder.log.open("ab") as log:
             process = subprocess.Popen(

@@ -16,7 +16,7 @@ from fedjob.common.errors import NotReady
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.traffic import Tally
 from fedjob.researcher import showing
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.handlers import teller
 from fedjob.researcher.live import Live, Progress
 from fedjob.researcher.logs import JobLogs, read_logs

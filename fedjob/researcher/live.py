@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.types import ENDLESS
-from fedjob.researcher.events import JobEvent, is_job_state, state_of
+from fedjob.researcher.event import JobEvent, is_job_state, state_of
 
 _ODD = ("nan", "inf", "-inf")
 """How a log writes the numbers that JSON does not have."""

@@ -21,8 +21,7 @@ from fedjob.common.errors import (
 from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.common.ranges import check_count
 from fedjob.researcher.arguments import travels
-from fedjob.researcher.beginning import adopt, find_breakpoint
-from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint
+from fedjob.researcher.breakpoints import adopt, find_breakpoint, list_breakpoints, load_breakpoint
 from fedjob.researcher.deleting import delete_job
 from fedjob.researcher.folder import LET_GO_S
 from fedjob.researcher.interrupting import wait_through
@@ -35,11 +34,11 @@ from fedjob.researcher.submitting import check_connected, hand_over
 from fedjob.researcher.watching import attended
 
 if TYPE_CHECKING:
+    from fedjob.researcher.connection import Connection
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.hooks.base import Hook
     from fedjob.researcher.position import Position
     from fedjob.researcher.runner import Runner
-    from fedjob.researcher.session import Session
     from fedjob.researcher.spec import JobSpec
 
 
@@ -47,7 +46,7 @@ class Living(ABC):
     """A job's verbs. All of them work from any process on the job's home."""
 
     _spec: JobSpec
-    _session: Session | None
+    _session: Connection | None
     _folder: JobFolder
     _hooks: tuple[Hook, ...]
     _position: Position | None
@@ -55,16 +54,16 @@ class Living(ABC):
     _runner: Runner | None
 
     @abstractmethod
-    def reach(self) -> Session | None:
+    def reach(self) -> Connection | None:
         """Find the job's datasets; return the session, None for a local job."""
 
     @abstractmethod
-    def _at_home(self) -> Session | None:
+    def _at_home(self) -> Connection | None:
         """Return the session, connected if need be, None for a local job; the folder lies in its home then."""
 
     @classmethod
     @abstractmethod
-    def open(cls, path: str | Path, *, session: Session | None = None) -> Self:
+    def open(cls, path: str | Path, *, session: Connection | None = None) -> Self:
         """Return the job that is kept in a folder."""
 
     # -- begin ----------------------------------------------------------------------
@@ -275,7 +274,7 @@ class Living(ABC):
             raise NoSuchJob(f"job {self._spec.id} is not there any more: it was deleted before")
         delete_job(self._folder, self._connected)
 
-    def _connected(self) -> Session:
+    def _connected(self) -> Connection:
         session = self._at_home()
         if session is None:
             raise JobError("a local job has no session")

@@ -6,8 +6,7 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fedjob.researcher.events import JobEvent
-from fedjob.researcher.formatting import clean, prefix, utc, withheld
+from fedjob.researcher.event import JobEvent, clean, prefix, utc, withheld
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from fedjob.common.traffic import Tally
 from fedjob.researcher.auxfiles import read_aux
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint, newest_valid
 from fedjob.researcher.catalogue import datasets_used
-from fedjob.researcher.formatting import utc
+from fedjob.researcher.event import utc
 from fedjob.researcher.history import OVERALL
 from fedjob.researcher.hooks.counting import read_traffic
 from fedjob.researcher.listening import Listening

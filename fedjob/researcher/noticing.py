@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedjob.common.errors import JobError
 from fedjob.common.lifecycle import ACTIVE, State
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.transition import moved

@@ -26,7 +26,7 @@ from fedjob.common.protocols.steps import Steps
 from fedjob.common.schedules import at_round
 from fedjob.researcher.artifact import Artifact
 from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.resultfile import PARAMS, load_manifest
+from fedjob.researcher.result_folder import PARAMS, load_manifest
 from fedjob.researcher.results import JobResult
 from fedjob.researcher.spec import load_spec, plain_args
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from fedjob.common.messages import Task
 from fedjob.common.protocols.base import Ask
 from fedjob.common.types import Ref
+from fedjob.researcher.breakpoints import states_at
 from fedjob.researcher.federation import Collected, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.position import Position, UnderWay
-from fedjob.researcher.release import states_at
 from fedjob.researcher.underway import hold, inputs_of, refs_of
 
 

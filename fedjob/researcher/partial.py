@@ -1,31 +1,24 @@
-"""What came of a job so far: the nodes' replies as they came, and the last committed round."""
+"""The result of a job so far: the nodes' last replies, and the last committed round."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.errors import DecodeError
+from fedjob.common.codec import from_plain
 from fedjob.common.messages import Result
 from fedjob.common.predictions import merged
 from fedjob.common.protocols.inference import STEP
 from fedjob.common.values import decode
+from fedjob.researcher.reply_files import Arrival, read_reply, reply_files
 
 if TYPE_CHECKING:
     import torch
 
-    from fedjob.researcher.federation import Arrival
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.history import Measurement
     from fedjob.researcher.replies import Replies
     from fedjob.researcher.spec import JobSpec
-
-_FILE = re.compile(r"round_(\d+)_(.+)\.mpk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,45 +38,15 @@ class Partial:
     rows: tuple[Measurement, ...] = ()
 
 
-def keep_replies(folder: JobFolder, round_: int, step: str, arrivals: Mapping[str, Arrival]) -> None:
-    """Keep the bodies of an ask's replies as they came over the wire, without the tensors.
-
-    What was too large for the message is kept with it, under `large`.
-    """
-    bodies = {}
-    for node, arrival in arrivals.items():
-        result = arrival.result
-        if result.blob is None:
-            bodies[node] = {"body": to_plain(result)}
-        else:
-            body = to_plain(replace(result, value=None, metrics={}))
-            bodies[node] = {"body": body, "large": {"value": result.value, "metrics": result.metrics}}
-    path = folder.reply(round_, step)
-    path.parent.mkdir(exist_ok=True)
-    # not fsynced: nothing is computed from it, and an ask should cost no more than it must
-    temporary = path.with_suffix(".new")
-    temporary.write_bytes(pack(bodies))
-    os.replace(temporary, path)
-
-
-def raw_replies(folder: JobFolder) -> dict[int, dict[str, Any]]:
-    """Return round -> step -> node -> body."""
-    found: dict[int, dict[str, Any]] = {}
-    for round_, step, path in _files(folder):
-        found.setdefault(round_, {})[step] = {node: kept["body"] for node, kept in _read(path).items()}
-    return found
-
-
 def kept_replies(folder: JobFolder, spec: JobSpec) -> dict[int, Replies]:
     """Return round -> replies, of what was kept."""
-    from fedjob.researcher.federation import Arrival
     from fedjob.researcher.replies import make_replies
 
     found = {}
-    for round_, _, path in _files(folder):
+    for round_, _, path in reply_files(folder):
         arrivals = {
             node: Arrival(node=node, result=from_plain(Result, {**kept["body"], **kept.get("large", {})}))
-            for node, kept in _read(path).items()
+            for node, kept in read_reply(path).items()
         }
         found[round_] = make_replies(arrivals, {}, spec.datasets)
     return found
@@ -106,28 +69,10 @@ def load_partial(folder: JobFolder) -> Partial:
 def _last_values(folder: JobFolder) -> dict[str, Any]:
     """Return node -> its last value, encoded; of an inference those of all passes."""
     passes: dict[str, list[tuple[int, Any]]] = {}
-    for round_, step, path in _files(folder):
-        for node, kept in _read(path).items():
+    for round_, step, path in reply_files(folder):
+        for node, kept in read_reply(path).items():
             value = {**kept["body"], **kept.get("large", {})}.get("value")
             if value is not None:
                 before = passes.get(node, []) if step == STEP else []
                 passes[node] = [*before, (round_, value)]
     return {node: merged(values) for node, values in passes.items()}
-
-
-def _files(folder: JobFolder) -> list[tuple[int, str, Path]]:
-    """Return round, step and path of each ask that was answered, oldest first."""
-    found = []
-    for path in folder.replies.glob("round_*.mpk"):
-        if match := _FILE.fullmatch(path.name):
-            found.append((int(match[1]), match[2], path))
-    return sorted(found)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return what a file holds; nothing for one that a power cut damaged."""
-    try:
-        bodies = unpack(path.read_bytes())
-    except (OSError, DecodeError):
-        return {}
-    return bodies if isinstance(bodies, dict) else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.types import ENDLESS
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.history import OVERALL
 from fedjob.researcher.hooks.base import Hook, RoundReport

@@ -8,7 +8,7 @@ said again by whichever session of this home comes next.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.durable import write_atomic
 from fedjob.common.errors import DecodeError
 from fedjob.common.messages import End
-from fedjob.common.types import Address, party_of
+from fedjob.common.types import Address
 
 if TYPE_CHECKING:
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
 
 GOODBYE_S = 2.0
 """How long the end of a job waits for the nodes' receipts."""
@@ -41,13 +41,7 @@ class Goodbye:
     epoch: int
 
 
-def states_at(named: Mapping[str, Collection[str]], node: str) -> list[str]:
-    """Return the ids of the node states that a party is to keep, whichever of its datasets they belong to."""
-    party = party_of(node)
-    return sorted({state for each, states in named.items() if party_of(each) == party for state in states})
-
-
-def release(session: Session, goodbyes: Mapping[str, Goodbye], *, wait_s: float = GOODBYE_S) -> None:
+def release(session: Connection, goodbyes: Mapping[str, Goodbye], *, wait_s: float = GOODBYE_S) -> None:
     """Send each node its goodbye; write down those that are not receipted in time."""
     with session.lock:
         endpoint = session.endpoint
@@ -69,7 +63,7 @@ def release(session: Session, goodbyes: Mapping[str, Goodbye], *, wait_s: float 
             write_atomic(path, pack(to_plain(goodbyes[node])))
 
 
-def release_again(session: Session) -> None:
+def release_again(session: Connection) -> None:
     """Say the goodbyes that nodes have not receipted yet, without waiting for those that are still away."""
     present = session.endpoint.presence()
     found = sorted((session.home / "unreleased").glob("job_*.*"))[:MAX_AGAIN]

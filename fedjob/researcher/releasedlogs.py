@@ -7,14 +7,14 @@ from collections.abc import Collection
 
 from fedjob.common.messages import Event, Message, Ping, Pong
 from fedjob.common.types import Address, party_of
-from fedjob.researcher.events import EventLog
+from fedjob.researcher.connection import Connection
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.session import Session
 
 WITHIN_S = 3.0
 
 
-def fetch_released(session: Session, folder: JobFolder, job: str, nodes: Collection[str]) -> int:
+def fetch_released(session: Connection, folder: JobFolder, job: str, nodes: Collection[str]) -> int:
     """Ask nodes for released logs of an ended job, and add them to its events; return how many came.
 
     Raises:

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import html
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import MissingPackage, NotReady, WrongResult
+from fedjob.common.errors import WrongResult
 from fedjob.common.preprocess import build_steps
 from fedjob.common.preprocess.base import Step
 from fedjob.common.preprocess.learning import completed
-from fedjob.researcher.artifact import Artifact
-from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.exporting import export, save_as
 from fedjob.researcher.history import OVERALL, Measurement, to_frame
-from fedjob.researcher.record import load_record
-from fedjob.researcher.resultfile import (
-    FILES,
-    PARAMS,
-    TABLE,
-    VALUE,
-    Manifest,
-    load_manifest,
-    load_value,
-    opened,
-)
-from fedjob.researcher.spec import JobSpec, load_spec
-from fedjob.researcher.table import ResultTable, frame_of
+from fedjob.researcher.result_folder import ResultFolder, read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -35,50 +21,8 @@ if TYPE_CHECKING:
     from fedjob.researcher.partial import Partial
 
 
-class JobResult:
+class JobResult(ResultFolder):
     """The result of a completed job, read from the job's folder; `JobResult.load(folder)` needs no network."""
-
-    def __init__(self, folder: JobFolder, spec: JobSpec, manifest: Manifest) -> None:
-        self._folder = folder
-        self._spec = spec
-        self._manifest = manifest
-
-    @classmethod
-    def load(cls, folder: str | Path | JobFolder) -> JobResult:
-        """Return the result that a job's folder holds.
-
-        Raises:
-            NotReady: the job is not completed; carries its id and state.
-        """
-        found = folder if isinstance(folder, JobFolder) else JobFolder(Path(folder).expanduser().resolve())
-        record = load_record(found.record)
-        if record.state != "completed":
-            why = f" ({record.reason}: {record.detail})" if record.reason else ""
-            raise NotReady(
-                f"job {found.path.name} is {record.state}{why}: it has no result. "
-                "Look at job.finished and job.success first, or at job.partial",
-                id=found.path.name,
-                state=record.state,
-            )
-        return cls(found, load_spec(found.spec), load_manifest(found))
-
-    # -- what it is ---------------------------------------------------------------
-
-    @property
-    def kind(self) -> str:
-        """`params`, `table` or `value`."""
-        if self._manifest.kind == "params":
-            return "params"
-        return "table" if TABLE in self._manifest.files else "value"
-
-    @cached_property
-    def _value(self) -> Any:
-        return opened(load_value(self._folder.result / VALUE), self._manifest.kind, len(self._spec.datasets))
-
-    @property
-    def value(self) -> Any:
-        """What the protocol returned: parameters, a function's value, or a map from node to value."""
-        return self.params if self._manifest.kind == "params" else self._value
 
     @property
     def object(self) -> Any:
@@ -86,47 +30,12 @@ class JobResult:
         return self.model() if self._manifest.kind == "params" and not self._folded else self.value
 
     @property
-    def params(self) -> dict[str, torch.Tensor]:
-        """The named tensors, in memory.
-
-        Raises:
-            WrongResult: there are none.
-        """
-        if self._manifest.kind == "params":
-            return _tensors(self._folder.result / PARAMS)
-        from fedjob.common.params import is_params
-
-        if is_params(self._value):
-            return dict(self._value)
-        raise WrongResult("result is not parameters: this job trained nothing; look at .value")
-
-    @property
-    def table(self) -> ResultTable:
-        """The table: a DataFrame that a function returned; of several nodes, with a column `node`.
-
-        Raises:
-            WrongResult: result is not a table.
-        """
-        frame = None
-        if self._manifest.kind != "params":
-            _need_pandas()
-            frame = frame_of(self._value)
-        if frame is None:
-            raise WrongResult("result is not a table: no DataFrame was returned; look at .value or .params")
-        return ResultTable(frame)
-
-    @property
-    def dataframe(self) -> Any:
-        """The table as a pandas DataFrame."""
-        return self.table.dataframe
-
-    @property
     def best(self) -> dict[str, torch.Tensor]:
         """The parameters that the `KeepBest` hook kept."""
         path = self._folder.result / "best.safetensors"
         if not path.exists():
             raise WrongResult("no best round was kept: give the job hooks=[KeepBest('loss')]")
-        return _tensors(path)
+        return read_tensors(path)
 
     def plan(self) -> TrainingPlan:
         """Return the training plan, built, with the trained parameters in it."""
@@ -192,7 +101,7 @@ class JobResult:
     @property
     def raw(self) -> dict[int, dict[str, Any]]:
         """Round -> step -> node -> the exact body of its reply, as it came over the wire."""
-        from fedjob.researcher.partial import raw_replies
+        from fedjob.researcher.reply_files import raw_replies
 
         return raw_replies(self._folder)
 
@@ -212,28 +121,6 @@ class JobResult:
 
     # -- ways out -------------------------------------------------------------------
 
-    @property
-    def artifacts(self) -> dict[str, Artifact]:
-        """The files of the result, by name."""
-        return {
-            name: Artifact(
-                name=name,
-                path=self._folder.result / (name if name in (PARAMS, TABLE, VALUE) else f"{FILES}/{name}"),
-                size_bytes=int(size),
-                sha256=str(sha256),
-                job=self._spec.id,
-            )
-            for name, (size, sha256) in self._manifest.files.items()
-        }
-
-    @property
-    def artifact(self) -> Artifact:
-        """The file that says most: the plan's `primary`, else parameters, the table as csv, the value as msgpack."""
-        files, primary = self.artifacts, self._manifest.primary
-        if named := [name for name in files if primary and (name == primary or name.endswith(f".{primary}"))]:
-            return files[named[0]]
-        return next(files[name] for name in (PARAMS, TABLE, VALUE) if name in files)
-
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the result to a file and return its path.
 
@@ -246,8 +133,6 @@ class JobResult:
             SpecError: there is something already, or the value is not of that form.
             ObjectCorrupt: the kept file is not the one that the job ended in.
         """
-        from fedjob.researcher.exporting import save_as
-
         return save_as(self, Path(path).expanduser(), force=force)
 
     def export(
@@ -265,9 +150,8 @@ class JobResult:
             SpecError: the format is unknown, the model can't be exported so, or something is there already.
             MissingPackage: a package is missing; says which. It is an ImportError.
         """
-        from fedjob.researcher.exporting import export
-
-        return export(self, Path(path).expanduser(), format, example=example, force=force)
+        target = Path(path).expanduser()
+        return export(self, self.model, target, format, example=example, force=force)
 
     def __repr__(self) -> str:
         last = _last_values(self.rows)
@@ -289,20 +173,6 @@ class JobResult:
             f"<b>Result after {self._manifest.rounds} rounds</b>"
             f"<table><tr><th>metric</th><th>all nodes</th></tr>{rows}</table>"
         )
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    from fedjob.common.params import FileParams
-
-    stored = FileParams(path)
-    return {name: stored[name].clone() for name in stored}
-
-
-def _need_pandas() -> None:
-    try:
-        import pandas  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage("tables need pandas: pip install 'fedjob[researcher]'") from error
 
 
 def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:

@@ -37,24 +37,24 @@ from fedjob.researcher.breakpoints import (
     states_of,
 )
 from fedjob.researcher.components import fold_of, selector_of
+from fedjob.researcher.connection import Connection
 from fedjob.researcher.coordination import Coordinate, run_coordinated
 from fedjob.researcher.deployment import deployment, plan_files, publish_code
 from fedjob.researcher.ending import reason_of_quorum, route
-from fedjob.researcher.events import EventLog, JobEvent
+from fedjob.researcher.event import JobEvent
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.federation import Federation
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.journal import read_journal
-from fedjob.researcher.namedfiles import primary_of
 from fedjob.researcher.pacing import OWNER_STOPPED, Pace
 from fedjob.researcher.position import Position, first_position
 from fedjob.researcher.record import JobRecord, load_record, utc_now
 from fedjob.researcher.release import forget_goodbyes
-from fedjob.researcher.resultfile import save_result
+from fedjob.researcher.result_folder import primary_of, save_result
 from fedjob.researcher.rounds import run_rounds
 from fedjob.researcher.sending import publish_artifacts
-from fedjob.researcher.session import Session
 from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.slots import Ticket
 from fedjob.researcher.spec import JobSpec
@@ -90,7 +90,7 @@ class Runner:
         folder: JobFolder,
         *,
         position: Position | None,
-        session: Session | None,
+        session: Connection | None,
         hooks: Sequence[Hook],
         keep_files: Path | None = None,
         extras: Mapping[str, Path] | None = None,

@@ -1,131 +1,106 @@
-"""A researcher's connection to a federation: who is there, what data there is."""
+"""A researcher's session with a federation: a connection, what the federation has, and the jobs of the home."""
 
 from __future__ import annotations
 
-import logging
-import secrets
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fedjob.common.config import load_config
-from fedjob.common.endpoint import Endpoint
-from fedjob.common.enrol import (
-    Membership,
-    fetch_parties,
-)
-from fedjob.common.errors import SpecError
-from fedjob.common.identity import Identity
-from fedjob.common.messages import Body, Found, Message, Ping, Pong, Search
-from fedjob.common.outbox import CourierStore, MemoryStore
-from fedjob.common.repository import open_repository
-from fedjob.common.repository.base import Repository
-from fedjob.common.roster import Roster
-from fedjob.common.transport.mqtt import MqttTransport
-from fedjob.common.types import Address, party_of
-from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, dataset_from_wire
-from fedjob.researcher.home import home_path
-from fedjob.researcher.homejobs import HomeJobs
-from fedjob.researcher.joining import join
-from fedjob.researcher.knownnodes import FILE_NAME, KnownNodes
-from fedjob.researcher.login import Login, Prompt, Proving
+from fedjob.researcher.catalogue import DatasetHandle, NodeInfo, Table, list_datasets, list_nodes
+from fedjob.researcher.connection import Connection
+from fedjob.researcher.finding import Name, find_entries, find_entry
+from fedjob.researcher.folder import job_folder
+from fedjob.researcher.login import Login, Prompt
 from fedjob.researcher.login import login as log_in
-from fedjob.researcher.release import release_again
-from fedjob.researcher.settings import ResearcherConfig
+from fedjob.researcher.opening import open_connection
 
 if TYPE_CHECKING:
     from fedjob.researcher.following import FollowedJob
+    from fedjob.researcher.index import JobEntry
+    from fedjob.researcher.job import Job
 
-_log = logging.getLogger("fedjob")
-
-ASK_AGAIN_S = 0.7
-"""After which a question without an answer is asked again."""
-
-PRESENCE_GRACE_S = 0.5
-"""How long a node that shows no presence is given to answer anyway."""
+_COLUMNS = ("id", "name", "project", "state", "reason", "submitted")
 
 
-class Session(HomeJobs):
-    """An open connection, used by one thread at a time.
+class HomeJobs:
+    """The jobs of a home, which need no network to be found. Other researchers' jobs lie in other homes."""
+
+    home: Path
+
+    def find(
+        self,
+        name: Name | None = None,
+        id: str | None = None,
+        state: str | Sequence[str] | None = None,
+        project: str | None = None,
+        plan: str | None = None,
+    ) -> Job | None:
+        """Return the one job of this home that matches; None where none does.
+
+        Args:
+            name: exactly so, a pattern with `*`, or a compiled regular expression.
+            id: how it begins.
+            state: a state, or `pending`, `active`, `history`.
+            plan: the beginning of its text's sha256, or its class.
+
+        Raises:
+            AmbiguousJob: several match; they are listed.
+        """
+        entry = find_entry(self.home, name=name, id=id, state=state, project=project, plan=plan)
+        return None if entry is None else self._open(entry)
+
+    def jobs(
+        self,
+        name: Name | None = None,
+        id: str | None = None,
+        state: str | Sequence[str] | None = None,
+        project: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        plan: str | None = None,
+    ) -> Table[Job]:
+        """Return the jobs of this home that match, in order of submission; drafts only where `state` says so.
+
+        Args:
+            name, id, state, project, plan: as for `find`.
+            limit: only so many of the newest.
+            reverse: newest first.
+        """
+        found = find_entries(
+            self.home,
+            name=name,
+            id=id,
+            state=state,
+            project=project,
+            plan=plan,
+            limit=limit,
+            reverse=reverse,
+        )
+        return Table([self._open(entry) for entry in found if entry.state != "unreadable"], _COLUMNS)
+
+    @property
+    def active(self) -> Job | None:
+        """The job that was submitted last and has not ended; None where there is none."""
+        found = find_entries(self.home, state=("pending", "active"), limit=1)
+        return self._open(found[0]) if found else None
+
+    def _open(self, entry: JobEntry) -> Job:
+        from fedjob.researcher.job import Job
+
+        connection = self if isinstance(self, Connection) else None
+        return Job.open(job_folder(self.home, entry.id).path, session=connection)
+
+
+class Session(Connection, HomeJobs):
+    """A connection with what a researcher asks of it; used by one thread at a time.
 
     Args:
         home: the researcher's home folder.
     """
 
-    def __init__(
-        self,
-        home: Path,
-        membership: Membership,
-        identity: Identity,
-        endpoint: Endpoint,
-        repository: Repository,
-        roster: Roster,
-        outbox: CourierStore,
-    ) -> None:
-        self.home = home
-        self.membership = membership
-        self.identity = identity
-        self.endpoint = endpoint
-        self.repository = repository
-        self.roster = roster
-        self.lock = threading.RLock()
-        self.strict = load_config(ResearcherConfig, home).strict
-        """Whether nodes that `known_nodes` does not name are refused."""
-        self.prove: Callable[[], str] = Proving(home)
-        """Returns what nodes' verifiers are shown beside the signature; see docs/identity.md."""
-        self._outbox = outbox
-
-    @property
-    def party(self) -> str:
-        """This researcher's id, the same every time this home is used."""
-        return self.identity.party
-
-    @property
-    def federation(self) -> str:
-        """The federation's name."""
-        return self.membership.federation
-
-    @property
-    def repo(self) -> Repository:
-        """The file repository."""
-        return self.repository
-
-    def unreceipted(self) -> set[str]:
-        """Return the ids of messages whose receipts have not come."""
-        return {outgoing.id for outgoing in self._outbox.outgoing()}
-
     def nodes(self, timeout_s: float = 3.0) -> Table[NodeInfo]:
         """Return every enrolled node and whether it answers."""
-        self.roster.refresh()
-        answers = self.ask(None, Ping(), timeout_s=timeout_s)
-        infos = []
-        for node in self.roster.parties("node"):
-            message = answers.get(node)
-            if message is None or not isinstance(message.body, Pong):
-                infos.append(NodeInfo(id=node, online=False))
-            else:
-                pong = message.body
-                infos.append(
-                    NodeInfo(
-                        id=node,
-                        online=True,
-                        version=pong.version,
-                        num_datasets=pong.num_datasets,
-                        busy=pong.busy,
-                        free=pong.free,
-                        ready=pong.ready,
-                        last_task=pong.last_task,
-                        versions=pong.versions,
-                        workers=pong.workers,
-                        contact=pong.contact,
-                        labels=tuple(pong.labels),
-                        projects=tuple(pong.projects),
-                    )
-                )
-        return Table(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))
+        return list_nodes(self, timeout_s)
 
     def datasets(
         self,
@@ -142,83 +117,7 @@ class Session(HomeJobs):
             name: exact name of a dataset.
             project: only nodes that are enrolled in it answer; empty for all nodes.
         """
-        if isinstance(tags, str):
-            raise SpecError(f"tags is a list of strings: tags=[{tags!r}]")
-        body = Search(tags=[str(tag) for tag in tags or ()], name=name or "", project=project)
-        self.roster.refresh()
-        answers = self.ask(None, body, timeout_s=timeout_s)
-        handles = [
-            dataset_from_wire(node, info, self)
-            for node, message in sorted(answers.items())
-            if isinstance(message.body, Found)
-            for info in message.body.datasets
-        ]
-        return Table(handles, ("node", "name", "tags", "num_rows", "reader"))
-
-    def ask(
-        self, nodes: Sequence[str] | None, body: Body, *, timeout_s: float, **header: Any
-    ) -> dict[str, Message]:
-        """Send a question to nodes and return the answers that came in time.
-
-        Args:
-            nodes: None asks everybody, and does not wait for nodes that show no presence.
-            timeout_s: after which silence is an answer too.
-        """
-        with self.lock:
-            endpoint = self.endpoint
-            ids: set[str] = set()
-            started = again = time.monotonic()
-            answers: dict[str, Message] = {}
-            left = timeout_s
-            while (
-                left > 0
-            ):  # once more when it is up: what came while this process stood still did come in time
-                now = time.monotonic()
-                left = started + timeout_s - now
-                waited_for = set(self._expected(started) if nodes is None else nodes)
-                if ids and waited_for <= answers.keys():
-                    break
-                if now >= again and left > 0:
-                    # questions are not receipted: one may get lost, or come to a node that has yet to hear of us
-                    again = now + ASK_AGAIN_S
-                    to = [None] if nodes is None else [Address(n) for n in nodes if n not in answers]
-                    ids |= {endpoint.send(address, body, **header) for address in to}
-                messages = endpoint.receive(max(0.0, min(left, again - now, 0.1)))
-                for message in messages:
-                    if getattr(message.body, "of", None) in ids:
-                        answers.setdefault(message.sender, message)
-                endpoint.settle(messages)
-            endpoint.withdraw(ids)
-            return answers
-
-    def ask_each(self, bodies: Mapping[str, Body], *, timeout_s: float, **header: Any) -> dict[str, Message]:
-        """Send each node a question of its own, of a kind that is resent until it is receipted.
-
-        Args:
-            bodies: node -> what to ask.
-            timeout_s: after which silence is an answer too.
-
-        Returns:
-            node -> its answer, for those that answered in time.
-        """
-        with self.lock:
-            endpoint = self.endpoint
-            ids = {
-                endpoint.send(Address(party_of(node)), body, **header): node for node, body in bodies.items()
-            }
-            answers: dict[str, Message] = {}
-            deadline = time.monotonic() + timeout_s
-            left = timeout_s
-            while len(answers) < len(ids) and left > 0:  # once more when it is up, as in `ask`
-                left = deadline - time.monotonic()
-                messages = endpoint.receive(max(0.0, min(left, 0.2)))
-                for message in messages:
-                    node = ids.get(getattr(message.body, "of", ""))
-                    if node is not None and party_of(node) == message.sender:
-                        answers[node] = message
-                endpoint.settle(messages)
-            endpoint.withdraw(ids)
-            return answers
+        return list_datasets(self, tags, name, timeout_s, project=project)
 
     def follow(self, job_id: str) -> FollowedJob:
         """Return another party's job that names this party among its watchers, to look at only.
@@ -241,40 +140,6 @@ class Session(HomeJobs):
             tell: is given what the person has to do, such as `print`.
         """
         return log_in(self.home, self.identity, issuer=issuer, client_id=client_id, tell=tell, tls_ca=tls_ca)
-
-    def meet(self, nodes: Iterable[str]) -> None:
-        """Hold the keys of nodes that a job uses against those that this home knows; see `knownnodes`.
-
-        Raises:
-            NotPermitted: a node has another key than before, or is new and this home is strict.
-        """
-        parties = dict.fromkeys(party_of(node) for node in nodes)
-        keys = {node: key for node in parties if (key := self.roster.key_of(node)) is not None}
-        new = KnownNodes(self.home).meet(keys, strict=self.strict)
-        self.roster.pin(keys)
-        if new:
-            _log.info("new nodes, whose keys are trusted from now on (%s): %s", FILE_NAME, ", ".join(new))
-
-    def _expected(self, started: float) -> list[str]:
-        presence = self.endpoint.presence()
-        unknown_counts = time.monotonic() - started < PRESENCE_GRACE_S
-        return [node for node in self.roster.parties("node") if presence.get(node, unknown_counts)]
-
-    def close(self) -> None:
-        """Leave the federation's broker and repository."""
-        self.endpoint.stop()
-        self.repository.close()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<Session of {self.party} with {self.membership.hub_url}>"
 
 
 def connect(
@@ -309,42 +174,16 @@ def connect(
         RepositoryUnreachable, BrokerUnreachable: nobody answers there.
         NotPermitted: the hub does not take this party.
     """
-    folder = home_path(home)
-    membership, identity = join(folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key)
-    roster = Roster(fetch_parties(membership), refresh=lambda: fetch_parties(membership))
-    transport = MqttTransport(
-        broker or membership.broker_url,
-        Address(membership.party, secrets.token_hex(8)),
-        membership.party,
-        membership.broker_password,
-        tls_ca=membership.tls_ca or None,
+    return open_connection(
+        Session,
+        hub,
+        home=home,
+        id=id,
+        invite=invite,
+        tls_ca=tls_ca,
+        broker=broker,
+        repo=repo,
+        key=key,
+        strict=strict,
+        timeout_s=timeout_s,
     )
-    outbox = MemoryStore()
-    endpoint = Endpoint(identity, membership.federation, roster, transport, outbox, "researcher")
-    repository = open_repository(repo or membership.hub_url, token=membership.token, verify=membership.verify)
-    try:
-        endpoint.start(timeout_s)
-    except BaseException:
-        repository.close()
-        raise
-    session = Session(folder, membership, identity, endpoint, repository, roster, outbox)
-    session.strict = session.strict if strict is None else strict
-    _default.session = session
-    release_again(session)
-    return session
-
-
-class _Default:
-    """The session that is used where none is given."""
-
-    session: Session | None = None
-
-
-_default = _Default()
-
-
-def default_session(home: str | Path | None = None) -> Session:
-    """Return the last session that was connected, or connect the home's."""
-    if _default.session is None or not _default.session.endpoint.connected:
-        return connect(home=home)
-    return _default.session

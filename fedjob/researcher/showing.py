@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.types import ENDLESS, rounds_text
-from fedjob.researcher.formatting import clean, short
+from fedjob.researcher.event import clean, short
 from fedjob.researcher.live import Live, Progress
 
 

@@ -10,7 +10,7 @@ from fedjob.common.contribution import add_phases
 
 if TYPE_CHECKING:
     from fedjob.common.protocols.base import Gathered
-    from fedjob.researcher.federation import Arrival
+    from fedjob.researcher.reply_files import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from fedjob.common.errors import (
     TransportError,
 )
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.researcher.events import EventFile, JobEvent, is_end, is_job_state
+from fedjob.researcher.event import JobEvent, is_end, is_job_state
+from fedjob.researcher.event_log import EventFile
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.record import load_record
 

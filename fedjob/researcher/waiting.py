@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from fedjob.common.errors import JobError, JobFailed, NodeRefused, NoSuchJob, NotReady, WaitTimeout
 from fedjob.common.lifecycle import HISTORY, PENDING, State
-from fedjob.researcher.events import EventFile, JobEvent, is_job_state
+from fedjob.researcher.event import JobEvent, is_job_state
+from fedjob.researcher.event_log import EventFile
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import notice

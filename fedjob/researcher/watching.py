@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from fedjob.researcher.events import JobEvent
-from fedjob.researcher.formatting import format_event
+from fedjob.researcher.event import JobEvent, format_event
 from fedjob.researcher.handlers import teller
 
 PASSING_TYPES = frozenset({"ask", "batch", "breakpoint", "metrics", "progress"})

@@ -12,7 +12,7 @@ from typing import Any
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.reasons import REASONS
 from fedjob.common.types import rounds_text
-from fedjob.researcher.events import JobEvent, is_job_state
+from fedjob.researcher.event import JobEvent, is_job_state
 from fedjob.researcher.record import JobRecord
 from fedjob.researcher.spec import JobSpec
 

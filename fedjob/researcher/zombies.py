@@ -16,7 +16,7 @@ from fedjob.researcher.record import load_record
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
 
 LOOK_EVERY_S = 60.0
 
@@ -28,7 +28,7 @@ class Zombies:
         job: that asks; its own tasks are none.
     """
 
-    def __init__(self, session: Session, job: str) -> None:
+    def __init__(self, session: Connection, job: str) -> None:
         self._session = session
         self._job = job
         self._looked: float | None = None

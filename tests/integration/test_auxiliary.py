@@ -19,11 +19,12 @@ from fedjob.common.repository.base import Repository
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
 from fedjob.researcher.deployment import Code
-from fedjob.researcher.events import EventLog
-from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
+from fedjob.researcher.event_log import EventLog
+from fedjob.researcher.federation import Accept, Collected, Federation, Gates, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.position import Position
+from fedjob.researcher.reply_files import Arrival
 from fedjob.researcher.spec import JobSpec, Part
 from tests.hubs import HubThread
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from fedjob.node.settings import NodeConfig
+from fedjob.researcher.events import JobEvent
 
 from fedjob import FedAvg, Hook, Inference, Items, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.errors import SpecError
@@ -19,7 +21,7 @@ from fedjob.common.messages import End
 from fedjob.common.plans.source import extract
 from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.session import Session
 from tests import stepping

@@ -19,9 +19,9 @@ from fedjob.common.errors import AmbiguousJob, NoSuchJob, NotReady, RecordUnread
 from fedjob.common.lifecycle import State
 from fedjob.common.types import new_job_id
 from fedjob.researcher.finding import find_entries, the_folder
-from fedjob.researcher.homejobs import HomeJobs
 from fedjob.researcher.index import list_entries
 from fedjob.researcher.record import JobRecord, load_record
+from fedjob.researcher.session import HomeJobs
 from fedjob.researcher.snapshot import CODES
 from fedjob.researcher.spec import load_spec
 from tests.data import TRAINING, make_points

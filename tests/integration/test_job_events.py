@@ -18,6 +18,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from fedjob.node.settings import NodeConfig
 
 import fedjob
 from fedjob import FedAvg, Job, JobFailed, TorchPlan
@@ -28,9 +29,10 @@ from fedjob.common.messages import decode_payload
 from fedjob.common.types import Address
 from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
+from fedjob.researcher import event as events_module
 from fedjob.researcher import events as events_module
 from fedjob.researcher.downloading import download
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.session import Session
 from tests.e2e.federation import background

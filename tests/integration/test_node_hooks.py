@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedjob.node.settings import NodeConfig
+from fedjob.researcher.events import JobEvent
 
 import fedjob
 from fedjob import Items, Job
@@ -18,7 +20,7 @@ from fedjob.common.identity import Identity
 from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.hooks import build_hooks
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.session import Session
 from tests import stepping
 from tests.integration.nodes import Federation

@@ -45,7 +45,7 @@ SEEN = ("id", "name", "params", "created", "owner", "data", "preprocess", "plan"
 LOOKING = f"""
 import json, sys
 from pathlib import Path
-from fedjob.researcher.homejobs import HomeJobs
+from fedjob.researcher.session import HomeJobs
 
 class Home(HomeJobs):
     home = Path(sys.argv[1])

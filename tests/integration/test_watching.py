@@ -29,10 +29,10 @@ from fedjob.common.repository.http import HttpRepository
 from fedjob.common.roster import Roster
 from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.common.types import Address, new_job_id
-from fedjob.researcher.events import EventLog, JobEvent
-from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.event import JobEvent
+from fedjob.researcher.event_log import EventLog
+from fedjob.researcher.folder import JobFolder, job_folder
 from fedjob.researcher.following import HubSource, Window
-from fedjob.researcher.home import job_folder
 from fedjob.researcher.hooks.publishing import Publishing, stop_showing
 from fedjob.researcher.position import Position
 from fedjob.researcher.record import JobRecord

@@ -19,7 +19,7 @@ from fedjob.common.cli import clean, json_option, print_json
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
-    from fedjob.researcher.events import JobEvent
+    from fedjob.researcher.event import JobEvent
 
 TIMEOUT = 3
 INTERRUPTED = 130
@@ -170,7 +170,7 @@ def _terminal(id_: str, state: str, reason: str, as_json: bool) -> None:
 def logs(job_id: str, home: Path | None, node: str | None, as_json: bool) -> None:
     """Print what tasks wrote, as far as their nodes let it out."""
     from fedjob.common.errors import NoSuchJob
-    from fedjob.researcher.events import read_events
+    from fedjob.researcher.event_log import read_events
     from fedjob.researcher.logs import read_logs
 
     try:

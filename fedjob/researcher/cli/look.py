@@ -147,7 +147,7 @@ def _chain(folder: JobFolder) -> list[str]:
 
 def _waited_for(folder: JobFolder) -> list[str]:
     """Return the nodes whose owners have not decided, as the job last said."""
-    from fedjob.researcher.events import read_events
+    from fedjob.researcher.event_log import read_events
 
     waiting: list[str] = []
     for event in read_events(folder.events):
@@ -162,7 +162,7 @@ def _waited_for(folder: JobFolder) -> list[str]:
 @json_option
 def why(job_id: str, home: Path | None, as_json: bool) -> None:
     """Say why a job is not further than it is, and whom to ask."""
-    from fedjob.researcher.events import read_events
+    from fedjob.researcher.event_log import read_events
     from fedjob.researcher.noticing import notice
     from fedjob.researcher.spec import load_spec
     from fedjob.researcher.why import explain

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from fedjob.researcher.events import JobEvent
+    from fedjob.researcher.event import JobEvent
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.history import Measurement
     from fedjob.researcher.position import Position

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from fedjob.common.errors import DecodeError
 from fedjob.common.traffic import Tally, Traffic, from_csv, to_csv, together
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.position import Position

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.common.errors import FedjobError, RepositoryError
 from fedjob.common.repository.base import watch_job
 from fedjob.common.types import Ref
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.counting import read_traffic
@@ -30,7 +30,7 @@ from fedjob.researcher.shown import (
 from fedjob.researcher.withholding import without_answers
 
 if TYPE_CHECKING:
-    from fedjob.researcher.session import Session
+    from fedjob.researcher.connection import Connection
     from fedjob.researcher.spec import JobSpec
 
 EVERY_S = 1.0
@@ -56,7 +56,7 @@ class Publishing(Hook):
 
     name: ClassVar[str] = "publishing"
 
-    def __init__(self, session: Session, spec: JobSpec) -> None:
+    def __init__(self, session: Connection, spec: JobSpec) -> None:
         self._session = session
         self._spec = spec
         self._readers = tuple(sorted(spec.watchers))
@@ -178,7 +178,7 @@ class Publishing(Hook):
                 return
 
 
-def stop_showing(session: Session, job: str) -> None:
+def stop_showing(session: Connection, job: str) -> None:
     """Take back what was shown of a job to its watchers.
 
     Raises:

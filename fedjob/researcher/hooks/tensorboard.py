@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fedjob.common.errors import ConfigError
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.position import Position

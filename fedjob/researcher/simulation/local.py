@@ -26,8 +26,9 @@ from fedjob.common.types import Ref
 from fedjob.common.work import Workbench
 from fedjob.researcher.completion import completion
 from fedjob.researcher.deployment import Code
-from fedjob.researcher.events import EventLog
-from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Gates, Place
+from fedjob.researcher.event_log import EventLog
+from fedjob.researcher.federation import Accept, Collected, Federation, Gates, Place
+from fedjob.researcher.reply_files import Arrival
 
 _STATE = "node_state_"
 _OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess")

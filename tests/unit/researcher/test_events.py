@@ -11,16 +11,9 @@ import pytest
 
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.lifecycle import State
-from fedjob.researcher import events as module
-from fedjob.researcher.events import (
-    TYPES,
-    EventFile,
-    EventLog,
-    JobEvent,
-    LaterVersion,
-    decode_event,
-    read_events,
-)
+from fedjob.researcher import event as module
+from fedjob.researcher.event import TYPES, JobEvent, LaterVersion, decode_event
+from fedjob.researcher.event_log import MAX_LINE_BYTES, EventFile, EventLog, read_events
 
 JOB = "job_0b6e1f0a-0000-4000-8000-000000000001"
 
@@ -77,9 +70,9 @@ def test_a_type_that_no_event_may_have_is_refused(name: str, tmp_path: Path) -> 
 
 def test_a_line_that_would_be_too_long_says_how_long(tmp_path: Path) -> None:
     with EventLog(tmp_path / "events.jsonl", JOB) as log:
-        log.add("note", text="x" * module.MAX_LINE_BYTES)
+        log.add("note", text="x" * MAX_LINE_BYTES)
     [event] = read_events(tmp_path / "events.jsonl")
-    assert event.body["too_large_bytes"] > module.MAX_LINE_BYTES
+    assert event.body["too_large_bytes"] > MAX_LINE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -138,7 +131,7 @@ def test_a_reader_begins_after_any_event_of_a_long_log(since: int, tmp_path: Pat
     path = tmp_path / "events.jsonl"
     lines = (JobEvent(type="note", seq=k, body={"text": "x" * 200}).to_json() for k in range(1, 6_001))
     path.write_text("\n".join(lines) + "\n")
-    assert path.stat().st_size > 4 * module.MAX_LINE_BYTES
+    assert path.stat().st_size > 4 * MAX_LINE_BYTES
     assert [e.seq for e in read_events(path, since)] == list(range(since + 1, 6_001))
 
 

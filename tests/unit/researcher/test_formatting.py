@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 import fedjob
-from fedjob.researcher.events import TYPES, JobEvent
-from fedjob.researcher.formatting import format_event
+from fedjob.researcher.event import TYPES, JobEvent, format_event
 from fedjob.researcher.logs import JobLogs, read_logs
 
 AT = 1727819821.0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedjob.researcher.events import EventLog, read_events
 
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import QuorumNotReached, SpecError
@@ -27,11 +28,12 @@ from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
 from fedjob.common.values import MARK, encode
 from fedjob.metrics.states import mean_state
-from fedjob.researcher.events import EventLog, read_events
+from fedjob.researcher.event_log import EventLog, read_events
 from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.position import Position
+from fedjob.researcher.reply_files import Arrival
 from fedjob.researcher.selectors.all_nodes import AllNodes
 from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.selectors.power_of_choice import PowerOfChoice

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.events import TYPES, JobEvent
+from fedjob.researcher.event import TYPES, JobEvent
 from fedjob.researcher.handlers import Handlers
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedjob.common.lifecycle import State
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.live import Live
 from fedjob.researcher.showing import Facts, as_html, many_lines, one_line
 from fedjob.researcher.snapshot import CODES, Snapshot

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fedjob.common.errors import ConnectionLost, JobFailed, NoSuchJob, SpecError
-from fedjob.researcher.events import EventLog, JobEvent
+from fedjob.researcher.event import JobEvent
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.record import JobRecord
 from fedjob.researcher.tailing import FolderSource, Retry, Source, Standing, Stream, stream

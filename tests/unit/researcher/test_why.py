@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedjob.common.types import new_job_id
-from fedjob.researcher.events import JobEvent
+from fedjob.researcher.event import JobEvent
 from fedjob.researcher.record import JobRecord
 from fedjob.researcher.spec import JobSpec, Part
 from fedjob.researcher.why import Why, explain, tasks_of, tries_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedjob.researcher.events import EventLog, decode_lines
+from fedjob.researcher.event import decode_lines
+from fedjob.researcher.event_log import EventLog
 from fedjob.researcher.withholding import without_answers
 
 
