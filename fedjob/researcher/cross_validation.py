@@ -10,8 +10,9 @@ from fedjob.common.errors import JobError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.plans.plan_checks import check_testing_step
 from fedjob.common.protocols.evaluation import Evaluation
+from fedjob.researcher.arguments import LOCAL
 from fedjob.researcher.history import OVERALL, Measurement
-from fedjob.researcher.job import LOCAL, Job
+from fedjob.researcher.job import Job
 
 if TYPE_CHECKING:
     from fedjob.researcher.results import JobResult

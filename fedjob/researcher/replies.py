@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.metrics import value
 from fedjob.metrics.states import value
-from fedjob.researcher.federation import Arrival
 from fedjob.researcher.reply_files import Arrival
 
 if TYPE_CHECKING:

@@ -11,8 +11,6 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from fedjob.node.settings import NodeConfig
-from fedjob.researcher.events import JobEvent
 
 from fedjob import FedAvg, Hook, Inference, Items, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.errors import SpecError

@@ -18,7 +18,6 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from fedjob.node.settings import NodeConfig
 
 import fedjob
 from fedjob import FedAvg, Job, JobFailed, TorchPlan
@@ -30,7 +29,6 @@ from fedjob.common.types import Address
 from fedjob.node.config import NodeConfig
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.researcher import event as events_module
-from fedjob.researcher import events as events_module
 from fedjob.researcher.downloading import download
 from fedjob.researcher.event import JobEvent
 from fedjob.researcher.folder import JobFolder

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedjob.node.settings import NodeConfig
-from fedjob.researcher.events import JobEvent
 
 import fedjob
 from fedjob import Items, Job

@@ -99,7 +99,7 @@ def test_a_function_of_the_researchers_folds(clinics: dict[str, str], tmp_path: 
     two = make_job({node: clinics[node] for node in "ac"}, tmp_path, fold="plain_mean", rounds=1)
     two.run(progress=False)
     assert torch.allclose(weights(job), weights(two))
-    with pytest.raises(JobFailed, match="fold first_number returned something else"):
+    with pytest.raises(JobFailed, match="aggregator first_number has to return a map"):
         make_job(clinics, tmp_path, fold=first_number).run(progress=False)
 
 

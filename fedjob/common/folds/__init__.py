@@ -1,4 +1,4 @@
-"""Folds, by name."""
+"""The registry of aggregators, by name."""
 
 from __future__ import annotations
 

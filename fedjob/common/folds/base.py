@@ -1,4 +1,4 @@
-"""Contributions in, one total out."""
+"""The interface of an aggregator: contributions in, one total out."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
 
 Origin = Mapping[str, "torch.Tensor"]
-"""Named tensors that contributions are measured from: the parameters that nodes began with."""
+"""Named tensors that contributions are measured from: the shared parameters that nodes began the round with."""
 
 
 class Fold(ABC):
-    """A rule that makes one total of contributions.
+    """An aggregator: a rule that makes one total of the nodes' contributions.
 
-    A fold is a frozen dataclass without I/O. It gets the contributions in the
-    order of node ids and gives the same bytes for the same contributions,
-    always: tensor by tensor, float64 inside.
+    A contribution is what others call an update. An aggregator is a frozen
+    dataclass without I/O. It gets the contributions in the order of node ids
+    and gives the same bytes for the same contributions, always: it works
+    tensor by tensor and computes in float64.
     """
 
     name: ClassVar[str]
 
     arithmetic: ClassVar[bool] = True
-    """Whether it computes with the values, so that one NaN would spoil the total."""
+    """Whether the aggregator computes with the values, so that one NaN would spoil the total."""
 
     @property
     def min_nodes(self) -> int:
@@ -41,13 +42,13 @@ class Fold(ABC):
         """Return the total of `min_nodes` or more contributions.
 
         Args:
-            origin: what they are measured from; None for zero. Only folds that bound
-                how far a contribution goes look at it.
+            origin: what the contributions are measured from; None for zero. Only aggregators that
+                bound how far a contribution goes use it.
         """
 
 
 def totalled(value: Any, contributions: Sequence[Contribution]) -> Contribution:
-    """Return a total: a folded value with weights and metrics added."""
+    """Return a total: the aggregated value, with the weights and metrics of all contributions added."""
     from fedjob.common.contribution import Contribution, add_phases
 
     metrics: dict[str, Any] = reduce(add_phases, (c.metrics for c in contributions), {})
@@ -55,13 +56,13 @@ def totalled(value: Any, contributions: Sequence[Contribution]) -> Contribution:
 
 
 def check_nodes(fold: Fold, num_nodes: int, of: str) -> None:
-    """Check that a fold can be made of so many contributions.
+    """Check that an aggregator's settings make sense with so many contributions.
 
     Args:
-        of: says which nodes were counted, for the message.
+        of: the nodes that were counted, in words for the message.
 
     Raises:
-        SpecError: its settings need more.
+        SpecError: the settings need more contributions.
     """
     if num_nodes < fold.min_nodes:
         raise SpecError(

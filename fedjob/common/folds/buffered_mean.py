@@ -1,4 +1,4 @@
-"""The mean of a buffer of contributions, older ones counting less: what FedBuff folds with.
+"""The mean of a buffer of contributions in which older ones count less: the aggregator of FedBuff.
 
 Nguyen et al. 2022, "Federated Learning with Buffered Asynchronous Aggregation",
 algorithm 1 and section 5.1, https://arxiv.org/abs/2106.06639
@@ -23,8 +23,8 @@ class BufferedMean(Fold):
     """`sum(s_k * value_k) / number of contributions`, with `s_k = 1 / (1 + staleness_k)^exponent`.
 
     Args:
-        exponent: 0 or more; 0 counts old contributions as new ones.
-        weighted: `sum(weight_k * s_k * value_k) / sum(weight_k)` instead.
+        exponent: 0 or more; with 0, old contributions count as much as new ones.
+        weighted: use the contributions' weights: `sum(weight_k * s_k * value_k) / sum(weight_k)`.
     """
 
     exponent: float = 0.5
@@ -40,7 +40,7 @@ class BufferedMean(Fold):
         return totalled(mean_of([c.value for c in contributions], shares), contributions)
 
     def shares(self, weights: Sequence[float], staleness: Sequence[int]) -> list[float]:
-        """Return what each contribution is multiplied by; they sum to 1 where none is stale, else to less."""
+        """Return the factor of each contribution; the factors sum to 1 where none is stale, else to less."""
         whole = float(sum(weights)) if self.weighted else 0.0
         shares = [weight / whole if whole > 0 else 1 / len(weights) for weight in weights]
         return [

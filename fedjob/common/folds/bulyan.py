@@ -1,4 +1,4 @@
-"""Bulyan: contributions chosen by Krum, then the mean of what lies around their median.
+"""Bulyan: contributions chosen by Krum, then the mean of the numbers around their median.
 
 El Mhamdi, Guerraoui, Rouault 2018, "The Hidden Vulnerability of Distributed
 Learning in Byzantium", section 4, https://arxiv.org/abs/1802.07927
@@ -6,8 +6,9 @@ Learning in Byzantium", section 4, https://arxiv.org/abs/1802.07927
     S       = n - 2 f values, chosen one after another by Krum among those that are left
     total_j = mean of the |S| - 2 f values of S that are closest to their median      for every number j
 
-n is the number of contributions, f of them may lie; it takes n >= 4 f + 3. Where
-Krum lets a liar be far off in one number out of a million, Bulyan does not.
+n is the number of contributions, of which f may be Byzantine, which means wrong in
+any way; it takes n >= 4 f + 3. Krum lets a Byzantine node be far off in one number
+out of a million; Bulyan does not.
 Every node has one vote, whatever its weight. It needs the contributions one by
 one, so it can't run under secure aggregation.
 """
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bulyan(Fold):
-    """The mean around the median of what Krum chooses; weights and metrics add.
+    """The mean, around the median, of the contributions that Krum chooses; weights and metrics add.
 
     Args:
         num_byzantine: how many contributions may be wrong, 0 or more.

@@ -1,4 +1,4 @@
-"""A researcher's own function `(values, weights) -> total` as a fold."""
+"""An aggregator made of a researcher's own function `(values, weights) -> total`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ByFunction(Fold):
-    """What a function makes of the values; it travels as its text, so the registry does not know it.
+    """The total that a function makes of the values; weights and metrics add.
+
+    The function is stored in the job as source text, so the registry has no name for it.
 
     Args:
         function: takes the values in the order of node ids (named tensors are maps, each loaded when
-            it is asked for) and their weights; returns a total of the same names, dtypes and shapes.
-        called: its name, for errors.
+            it is read) and their weights; returns a total of the same names, dtypes and shapes.
+        called: the function's name, for errors.
     """
 
     function: Callable[[list[Any], list[float]], Any]
@@ -43,8 +45,8 @@ class ByFunction(Fold):
             return
         if not isinstance(total, Mapping) or not is_params(total) or schema_of(total) != schema_of(like):
             raise SpecError(
-                f"fold {self.called} returned something else than a map of the tensors that it was given, "
-                "with their dtypes and shapes"
+                f"aggregator {self.called} has to return a map with the same tensors that it was given, "
+                "of the same names, dtypes and shapes"
             )
         if problem := not_finite(total):
-            raise SpecError(f"fold {self.called}: {problem}")
+            raise SpecError(f"aggregator {self.called}: {problem}")

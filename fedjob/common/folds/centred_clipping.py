@@ -1,9 +1,9 @@
-"""Centred clipping: every contribution pulls the total at most so far.
+"""Centred clipping: the mean of updates, each of which moves the total by a bounded distance at most.
 
 Karimireddy, He, Jaggi 2021, "Learning from History for Byzantine Robust
 Optimization", equation (CC), https://arxiv.org/abs/2012.10333
 
-    v     = origin                                  what the nodes began the round with
+    v     = origin                                  the parameters that nodes began the round with
     v     = v + 1/n sum_k (value_k - v) * min(1, max_norm / |value_k - v|)      num_steps times
     total = v
 
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CentredClipping(Fold):
-    """Steps from where the nodes began, each the mean of clipped differences; weights and metrics add.
+    """Steps from the parameters that nodes began with, each the mean of clipped differences.
+
+    Weights and metrics add.
 
     Args:
-        max_norm: above 0.
+        max_norm: the largest norm of a difference, above 0; longer ones are scaled down to it.
         num_steps: 1 or more.
     """
 
@@ -53,7 +55,7 @@ class CentredClipping(Fold):
         return totalled(combined(values, shares, origin), contributions)
 
     def _shares(self, products: Matrix) -> list[float]:
-        """Return how much of each update v has gone."""
+        """Return the factor with which each update is part of v."""
         shares = [0.0] * len(products)
         for _ in range(self.num_steps):
             squared = squared_from(products, shares)

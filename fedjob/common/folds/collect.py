@@ -1,4 +1,4 @@
-"""No arithmetic: every node's value, in the order of node ids."""
+"""An aggregator without arithmetic: the list of every node's value, in the order of node ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Collect(Fold):
-    """A list of the values, as they came; weights and metrics add."""
+    """The list of the values, unchanged; weights and metrics add."""
 
     name: ClassVar[str] = "collect"
     arithmetic: ClassVar[bool] = False

@@ -7,7 +7,7 @@ algorithm 2 (smoothed Weiszfeld), https://arxiv.org/abs/1912.13445
     z     = sum_k b_k value_k / sum_k b_k,   b_k = 1 / max(smoothing, |value_k - z|),   again and again
 
 Every node has one vote, whatever its weight. It stays near the honest values as
-long as fewer than half of the nodes lie. z is always a mean of the values, so
+long as fewer than half of the nodes are wrong. z is always a mean of the values, so
 their inner products are enough to find its shares: two passes over the files,
 whatever the number of steps. It needs the contributions one by one here, so it
 can't run under secure aggregation.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
 
 _ENOUGH = 1e-12
-"""A change of the shares that is worth no further step."""
+"""A change of the shares that is too small for a further step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class GeometricMedian(Fold):
     """The value with the least sum of distances to all; weights and metrics add.
 
     Args:
-        max_steps: of Weiszfeld's iteration, 1 or more; it ends earlier when nothing changes.
-        smoothing: distances below it count as this much, above 0.
+        max_steps: of Weiszfeld's iteration, 1 or more; it ends earlier when the shares no longer change.
+        smoothing: above 0; smaller distances count as this much, so that no share becomes infinite.
     """
 
     max_steps: int = 100
@@ -64,7 +64,7 @@ class GeometricMedian(Fold):
         return shares
 
     def _pulls(self, squared: Sequence[float]) -> list[float]:
-        """Return shares that fall with the distance; what is infinitely far away has none."""
+        """Return shares that fall with the distance; a value infinitely far away has a share of 0."""
         pulls = [
             1 / max(self.smoothing, math.sqrt(square)) if square < math.inf else 0.0 for square in squared
         ]

@@ -41,18 +41,19 @@ def squared_distances(values: Sequence[Any]) -> Matrix:
 def products_about_median(values: Sequence[Any]) -> Matrix:
     """Return the inner products of the values' differences from their median, number by number.
 
-    About a centre that liars can't move, what is far out does not drown what is near.
+    A few wrong contributions can't move this centre far. Measured from it, the small differences between
+    the honest values do not vanish in rounding beside the large ones of a contribution that is far out.
     """
     return _products((rows - median_of_rows(rows.clone()) for rows in _rows(values)), len(values))
 
 
 def products_about(values: Sequence[Any], origin: Origin | None) -> Matrix:
-    """Return the inner products of the values' differences from an origin; None for zero."""
+    """Return the inner products of the values' differences from `origin`; None for zero."""
     return _products(_from_origin(values, origin), len(values))
 
 
 def squared_norms(values: Sequence[Any], origin: Origin | None) -> list[float]:
-    """Return the squared Euclidean distance of every value from an origin; None for zero."""
+    """Return the squared Euclidean distance of every value from `origin`; None for zero."""
     total = [0.0] * len(values)
     for rows in _from_origin(values, origin):
         for i, number in enumerate(_sums(rows.mul_(rows))):
@@ -124,7 +125,7 @@ def _from_origin(values: Sequence[Any], origin: Origin | None) -> Iterator[torch
 
 
 class _Completed(Mapping[str, Any]):
-    """An origin with zeros for what it lacks, such as auxiliary variables."""
+    """An origin, with zeros for names that it lacks, such as auxiliary variables."""
 
     def __init__(self, origin: Origin, like: Mapping[str, Any]) -> None:
         self._origin, self._like = origin, like

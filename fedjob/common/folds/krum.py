@@ -7,10 +7,10 @@ https://papers.nips.cc/paper/6617-machine-learning-with-adversaries-byzantine-to
     score_k = sum of the n - f - 2 smallest |value_k - value_i|^2 over i != k
     total   = plain mean of the m values with the smallest scores        (m = 1: Krum)
 
-n is the number of contributions, f of them may lie; it takes n >= 2 f + 3. Every
-node has one vote, whatever its weight. It needs the contributions one by one,
-so it can't run under secure aggregation; a total of one node is that node's
-model, which the researcher then knows to be its.
+n is the number of contributions, of which f may be Byzantine, which means wrong in
+any way; it takes n >= 2 f + 3. Every node has one vote, whatever its weight. It
+needs the contributions one by one, so it can't run under secure aggregation. With
+m = 1 the total is the model of one node, and the researcher can see of which.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Krum(Fold):
 
     Args:
         num_byzantine: how many contributions may be wrong, 0 or more.
-        num_selected: how many are averaged, 1 or more; from 2 on it is multi-Krum.
+        num_selected: how many are averaged, 1 or more; 2 or more is multi-Krum.
     """
 
     num_byzantine: int = 1
@@ -57,13 +57,14 @@ class Krum(Fold):
 
 
 def by_score(distances: Matrix, among: Sequence[int], num_byzantine: int) -> list[int]:
-    """Return the contributions `among` others, best Krum score first.
+    """Return the indices `among`, ordered by Krum score, best first.
 
-    Of equal scores, as two nearest neighbours of each other have, the one that is
-    closer to all comes first, so that the order of contributions does not matter.
+    Two contributions that are each other's nearest neighbours have equal scores. Of such,
+    the one closer to all others comes first, so the order of contributions does not matter.
 
     Args:
         distances: squared, of every two contributions.
+        among: indices of the contributions that are scored, against each other only.
     """
     neighbours = max(1, len(among) - num_byzantine - 2)
 

@@ -1,8 +1,8 @@
-"""Values of equal structure, number by number: what every fold walks over.
+"""The walk over values of equal structure, number by number, that aggregators share.
 
 A value is named tensors, plain data, or maps and lists of them. Tensors are
-taken a chunk at a time, so that a fold over mapped files needs the memory of
-one value, however many nodes there are.
+taken a chunk at a time, so that aggregating memory-mapped files needs the
+memory of one value, however many nodes there are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK = 1 << 15
 divide so few over its threads, which on a busy machine wait for each other at every operation."""
 
 Rule = Callable[["torch.Tensor"], "torch.Tensor"]
-"""From (contributions, places) of one dtype to (places,), of that dtype or float64."""
+"""A function from a tensor of shape (contributions, places), any dtype, to one of (places,), same dtype or float64."""
 
 
 def fold_leaves(values: Sequence[Any], rule: Callable[[Sequence[Any]], Any]) -> Any:
@@ -43,9 +43,9 @@ def fold_leaves(values: Sequence[Any], rule: Callable[[Sequence[Any]], Any]) -> 
 
 
 def each_leaf(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Yield what stands at the same place in every value, place by place; names in their order.
+    """Yield the leaves that stand at the same place in every value, place by place, in the order of their names.
 
-    So sums over all places come to the same bits, whatever the order in which a map holds its names.
+    The order of names makes sums over all places come to the same bits, however a map orders its entries.
     """
     first = values[0]
     if isinstance(first, (Mapping, list, tuple)):
@@ -67,7 +67,7 @@ def tensors_of(leaves: Sequence[Any]) -> list[torch.Tensor]:
     """Return numbers or arrays as tensors of equal shape.
 
     Raises:
-        SpecError: they are something else.
+        SpecError: they are something else, or their shapes or dtypes differ.
     """
     import torch
 
@@ -76,12 +76,12 @@ def tensors_of(leaves: Sequence[Any]) -> list[torch.Tensor]:
     found = [leaf if isinstance(leaf, torch.Tensor) else _from_array(leaf) for leaf in leaves]
     if any((t.shape, t.dtype) != (found[0].shape, found[0].dtype) for t in found):
         shapes = sorted({f"{t.dtype} {list(t.shape)}" for t in found})
-        raise SpecError(f"contributions of different shapes can't be folded: {', '.join(shapes)}")
+        raise SpecError(f"contributions of different shapes can't be aggregated: {', '.join(shapes)}")
     return found
 
 
 def like_leaf(total: torch.Tensor, leaf: Any) -> Any:
-    """Return a total as what the contributions were: a number, an array or a tensor."""
+    """Return a total in the form that the contributions had: a number, an array or a tensor."""
     import torch
 
     if isinstance(leaf, (int, float)):
@@ -90,18 +90,18 @@ def like_leaf(total: torch.Tensor, leaf: Any) -> Any:
 
 
 def _columns(values: Sequence[Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """Yield what maps hold under one name, or lists in one position."""
+    """Yield each name of the maps, or index of the lists, with what every value holds there."""
     first = values[0]
     kind = Mapping if isinstance(first, Mapping) else (list, tuple)
     names = first if isinstance(first, Mapping) else range(len(first))
     for value in values[1:]:
         if not isinstance(value, kind) or len(value) != len(first):
-            raise SpecError("contributions of different structure can't be folded")
+            raise SpecError("contributions of different structure can't be aggregated")
     for name in names:
         try:
             yield name, [value[name] for value in values]
         except KeyError as error:
-            raise SpecError(f"contributions can't be folded: not all of them have {name!r}") from error
+            raise SpecError(f"contributions can't be aggregated: not all of them have {name!r}") from error
 
 
 def _from_array(leaf: Any) -> torch.Tensor:
@@ -111,7 +111,7 @@ def _from_array(leaf: Any) -> torch.Tensor:
     array = numpy.asarray(leaf)
     if array.dtype.kind not in "biuf":
         raise SpecError(
-            f"a fold computes with numbers and tensors; a contribution holds {type(leaf).__name__}"
+            f"an aggregator computes with numbers and tensors; a contribution holds {type(leaf).__name__}"
         )
     return torch.from_numpy(numpy.array(array))
 

@@ -1,4 +1,4 @@
-"""The weighted mean: what FedAvg folds with.
+"""The weighted mean of contributions: the aggregator of FedAvg.
 
 McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
 Decentralized Data", algorithm 1, https://arxiv.org/abs/1602.05629
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from fedjob.common.contribution import Contribution
 
 _CHUNK = 1 << 18
-"""Elements folded at a time: float64 accumulation within the processor's cache, and in bounded memory."""
+"""Elements added up at a time, so that the float64 sums fit the processor's cache and memory is bounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedMean(Fold):
-    """`sum(weight_k * value_k) / sum(weight_k)`, weights as the contributions carry them.
+    """`sum(weight_k * value_k) / sum(weight_k)`, with the weights that the contributions carry.
 
     With all weights zero it is the plain mean. Tensors keep their dtype;
     integer tensors are rounded to nearest.
@@ -68,7 +68,7 @@ def _mean_tensor(tensors: Sequence[torch.Tensor], shares: Sequence[float]) -> to
     whole = not result.is_floating_point()
     for start in range(0, flat_result.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)
-        # copied, where they are float64 already too: the contributions stay as they are
+        # copied even where it is float64 already, because the contributions must stay as they are
         total = flats[0][part].to(torch.float64, copy=True).mul_(shares[0])
         for flat, share in zip(flats[1:], shares[1:], strict=True):
             # multiplied, then added: a fused step would round differently on other processors

@@ -1,4 +1,4 @@
-"""The median, number by number.
+"""The coordinate-wise median: the median of every number over the nodes.
 
 Yin, Chen, Ramchandran, Bartlett 2018, "Byzantine-Robust Distributed Learning:
 Towards Optimal Statistical Rates", definition 1, https://arxiv.org/abs/1803.01498
@@ -7,7 +7,7 @@ Towards Optimal Statistical Rates", definition 1, https://arxiv.org/abs/1803.014
 
 With an even number of nodes it is the middle between the two central values.
 Every node has one vote, whatever its weight. It stays among the honest values as
-long as fewer than half of the nodes lie. It needs the contributions one by
+long as fewer than half of the nodes are wrong. It needs the contributions one by
 one, so it can't run under secure aggregation.
 """
 

@@ -3,7 +3,7 @@
 Sun, Kairouz, Suresh, McMahan 2019, "Can You Really Backdoor Federated
 Learning?", section 4, https://arxiv.org/abs/1911.07963
 
-    update_k = value_k - origin                     origin: what the nodes began the round with
+    update_k = value_k - origin                     origin: the parameters that nodes began the round with
     total    = origin + sum_k weight_k / weight * update_k * min(1, max_norm / |update_k|)
 
 The norm is over all floating-point tensors together. No node moves the total by
@@ -31,7 +31,7 @@ class NormBounded(Fold):
     """The weighted mean with every update at most `max_norm` long; weights and metrics add.
 
     Args:
-        max_norm: above 0. A plain mean comes out where no update is longer.
+        max_norm: above 0. Where no update is longer, the total is the weighted mean of the values.
     """
 
     max_norm: float = 1.0
@@ -52,7 +52,7 @@ class NormBounded(Fold):
 
 
 def shrink(max_norm: float, squared: float) -> float:
-    """Return what a vector is multiplied with so that it is at most `max_norm` long.
+    """Return the factor, at most 1, that makes a vector at most `max_norm` long.
 
     Args:
         squared: its squared length, 0 or more, not NaN.

@@ -4,7 +4,7 @@ Batcher 1968, "Sorting networks and their applications", merge exchange as in
 Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M,
 https://dl.acm.org/doi/10.1145/1468075.1468121. Each comparator is a minimum
 and a maximum of two whole rows, so sixteen contributions are sorted in some
-sixty vector operations, exactly; what nobody asked for is not computed.
+sixty vector operations, exactly; ranks that are not needed are not computed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The plain sum, for statistics that add."""
+"""The plain sum of contributions, for statistics that add."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trimmed mean, number by number.
+"""The coordinate-wise trimmed mean: the mean of every number over the nodes, without the extremes.
 
 Yin, Chen, Ramchandran, Bartlett 2018, "Byzantine-Robust Distributed Learning:
 Towards Optimal Statistical Rates", definition 2, https://arxiv.org/abs/1803.01498
@@ -6,8 +6,8 @@ Towards Optimal Statistical Rates", definition 2, https://arxiv.org/abs/1803.014
     total_j = mean of value_kj without the b smallest and the b largest       for every number j
 
 Every node has one vote, whatever its weight. It stays among the honest values as
-long as at most b nodes lie. It needs the contributions one by one, so it can't
-run under secure aggregation.
+long as at most b nodes are wrong. It needs the contributions one by one, so it
+can't run under secure aggregation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TrimmedMean(Fold):
     """The mean of every number without its extremes; weights and metrics add.
 
     Args:
-        num_trimmed: left out at either end, 0 or more; more than twice as many nodes are needed.
+        num_trimmed: b, how many values are left out at either end, 0 or more; 2 b + 1 nodes are needed.
     """
 
     num_trimmed: int = 1

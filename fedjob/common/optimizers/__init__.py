@@ -1,4 +1,4 @@
-"""Server optimizers, by name: what the researcher does with the nodes' average change."""
+"""The registry of server optimizers, by name."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Adagrad at the server.
+"""FedAdagrad: a server optimizer that applies Adagrad to the nodes' average change.
 
 Reddi et al. 2021, "Adaptive Federated Optimization", algorithm 2 (FedAdagrad),
 https://arxiv.org/abs/2003.00295; the step itself stands in `adaptive.py`.
 
-    v(t) = v(t-1) + delta(t)^2                            beta2 has no part in it
+    v(t) = v(t-1) + delta(t)^2                            beta2 is not used
 """
 
 from __future__ import annotations

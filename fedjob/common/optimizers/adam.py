@@ -1,4 +1,4 @@
-"""Adam at the server.
+"""FedAdam: a server optimizer that applies Adam to the nodes' average change.
 
 Reddi et al. 2021, "Adaptive Federated Optimization", algorithm 2 (FedAdam),
 https://arxiv.org/abs/2003.00295; the step itself stands in `adaptive.py`.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FedAdam(Adaptive):
-    """Adam on the average change: the second moment forgets."""
+    """Adam on the average change: the second moment is a decaying average."""
 
     name: ClassVar[str] = "fedadam"
 

@@ -1,4 +1,4 @@
-"""What the three adaptive server optimizers share.
+"""The step that the three adaptive server optimizers, FedAdagrad, FedAdam and FedYogi, share.
 
 Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan 2021, "Adaptive
 Federated Optimization", algorithm 2, https://arxiv.org/abs/2003.00295
@@ -31,9 +31,9 @@ class Adaptive(ServerOptimizer):
 
     Args:
         lr: the server's learning rate, above 0.
-        tau: above 0: how far the optimizer adapts; the smaller, the further.
+        tau: the degree of adaptivity, above 0: the smaller, the more the second moment decides the step.
         betas: decays of the first and the second moment, from 0 to below 1.
-        first_v: second moment before the first step, 0 or more; None for tau squared.
+        first_v: the second moment before the first step, 0 or more; None for tau squared.
     """
 
     lr: float = 0.01
@@ -69,4 +69,4 @@ class Adaptive(ServerOptimizer):
 
     @abstractmethod
     def second_moment(self, v: torch.Tensor, square: torch.Tensor) -> None:
-        """Make v(t) of v(t-1) in place, from the square of delta(t), which may be overwritten."""
+        """Turn v(t-1) into v(t) in place; `square` is delta(t)^2 and may be overwritten."""

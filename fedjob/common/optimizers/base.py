@@ -1,4 +1,4 @@
-"""What a server optimizer is: the nodes' average change in, new shared parameters out."""
+"""The interface of a server optimizer: the nodes' average change in, new shared parameters out."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from fedjob.common.params import Params
 
 Memory = Mapping[str, Mapping[str, Any]]
-"""What an optimizer remembers: one set of named tensors for each of its `slots`; empty at the start."""
+"""The state of an optimizer: one set of named tensors for each of its `slots`; empty at the start."""
 
 _CHUNK = 1 << 18
-"""Elements computed at a time: within the processor's cache, and in bounded memory."""
+"""Elements computed at a time, so that they fit the processor's cache and memory is bounded."""
 
 
 class ServerOptimizer(ABC):
-    """A rule that moves the shared parameters by what the nodes' parameters changed on average.
+    """A rule that moves the shared parameters by the average change of the nodes' parameters.
 
-    An optimizer is a frozen dataclass with a learning rate `lr`; what it remembers goes
-    in and comes out. The sign: `delta` is the average of the nodes' parameters minus the
-    shared ones, so it points downhill, and parameters move along it.
+    An optimizer is a frozen dataclass with a learning rate `lr`. It keeps no state of its own:
+    the state is an argument and a result of `step`. The sign: `delta` is the average of the
+    nodes' parameters minus the shared ones, so it points downhill, and parameters move along it.
     """
 
     name: ClassVar[str]
 
     slots: ClassVar[tuple[str, ...]] = ()
-    """Names of what is remembered for every parameter, such as `("m", "v")`."""
+    """Names of the tensors that are kept for every parameter, such as `("m", "v")`."""
 
     lr: float
 
@@ -39,11 +39,11 @@ class ServerOptimizer(ABC):
 
     @abstractmethod
     def update(self, delta: torch.Tensor, memory: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return what to add to the parameters; leave what to remember in `memory`.
+        """Return the change to add to the parameters, and update `memory` in place.
 
         Args:
-            delta: float32, or float64 where the parameters are; one dimension.
-            memory: slot -> tensor like it, to be changed in place.
+            delta: one dimension; float32, or float64 where the parameters are float64.
+            memory: slot -> tensor of the same shape and dtype.
         """
 
     def step(
@@ -54,8 +54,8 @@ class ServerOptimizer(ABC):
         Args:
             params: name -> floating tensor, any shapes; not modified.
             delta: for each of them, the nodes' average minus it, of the same shape.
-            state: what the step before returned; empty for the first. A name that it does not
-                have begins anew.
+            state: the state that the step before returned; empty for the first step. A name that it
+                lacks begins with the `first` value of each slot.
 
         Returns:
             New parameters and new state, both of the dtypes of `params`; computed in float32 or wider.

@@ -1,4 +1,4 @@
-"""Server momentum.
+"""FedAvgM: a server optimizer that applies momentum to the nodes' average change.
 
 Hsu, Qi, Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for
 Federated Visual Classification", section 4.3 (FedAvgM), https://arxiv.org/abs/1909.06335

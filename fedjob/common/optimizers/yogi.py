@@ -1,4 +1,4 @@
-"""Yogi at the server.
+"""FedYogi: a server optimizer that applies Yogi to the nodes' average change.
 
 Reddi et al. 2021, "Adaptive Federated Optimization", algorithm 2 (FedYogi),
 https://arxiv.org/abs/2003.00295; the step itself stands in `adaptive.py`.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FedYogi(Adaptive):
-    """Yogi on the average change: the second moment moves towards its aim by small steps."""
+    """Yogi on the average change: the second moment moves towards delta^2 by a bounded step."""
 
     name: ClassVar[str] = "fedyogi"
 

@@ -1,7 +1,8 @@
 """Preprocessing: a declared list of steps that a node runs before the plan sees the data.
 
 Nothing is written to disk, and the owner's files stay as they are. The steps are
-plain data: part of the job's spec, of what an owner approves, and of the work's name.
+plain data. They are part of the job's spec, of the work that an owner approves, and
+of the hash that names this work.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ PlainSteps = list[dict[str, Any]]
 
 
 def to_plain_steps(steps: Iterable[Any]) -> PlainSteps:
-    """Return steps as plain data; data already plain is checked.
+    """Return steps as plain data; steps that are plain data already are checked.
 
     Raises:
-        SpecError: something among them is no step.
+        SpecError: one of them is not a step.
     """
     plain = []
     for step in steps:
@@ -55,7 +56,7 @@ def build_steps(plain: Sequence[Mapping[str, Any]]) -> list[Step]:
     """Return the steps that plain data describes.
 
     Raises:
-        SpecError: an unknown step; the nearest is named.
+        SpecError: a step is unknown; the message names the step with the most similar name.
     """
     return [_build(step) for step in plain]
 
@@ -66,12 +67,12 @@ def _build(plain: Mapping[str, Any]) -> Step:
 
 
 def canonical(plain: Sequence[Mapping[str, Any]]) -> str:
-    """Return the one JSON text of a list of steps."""
+    """Return the canonical JSON text of a list of steps: equal steps give equal text."""
     return json.dumps(list(plain), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def hash_of(plain: Sequence[Mapping[str, Any]]) -> str:
-    """Return the sha256 of a list of steps; empty for none."""
+    """Return the sha256 of a list of steps; the empty string for no steps."""
     return hashlib.sha256(canonical(plain).encode()).hexdigest() if plain else ""
 
 
@@ -80,13 +81,13 @@ def per_dataset(preprocess: Any, num_datasets: int) -> list[PlainSteps]:
 
     Args:
         preprocess: None, a list of steps, or a list of such lists.
-        num_datasets: entries of the job's `data`.
+        num_datasets: number of entries of the job's `data`.
 
     Returns:
         No list, one list, or `num_datasets` lists.
 
     Raises:
-        SpecError: another number of lists.
+        SpecError: there is another number of lists, or something that is no list of steps.
     """
     if not preprocess:
         return []

@@ -1,4 +1,4 @@
-"""What a preprocessing step is: a frozen description, and a pure function on a table."""
+"""The interface of a preprocessing step: a frozen description, and a pure function on a table."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ class TableStep(Step):
         """Return the changed table; the given one stays as it is.
 
         Raises:
-            SpecError: a column is missing or holds something else than the step is for.
+            SpecError: a column is missing, or holds values that the step can't work on.
         """
 
 
 class LearningStep(TableStep):
-    """A step on a table with values that are found in the data of all nodes, before the first round.
+    """A step on a table that takes values, such as a mean, from the data of all nodes before the first round.
 
-    A step that has found them is one of the same class with these fields filled in. A step that needs none is
+    A complete step is one of the same class with these values in its fields. A step that needs no such values is
     complete from the start.
     """
 
     learned: ClassVar[tuple[str, ...]]
-    """The fields that are found; None before."""
+    """The names of the fields with these values; the fields are None until then."""
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing left to find."""
+        """Whether the step has all the values that it needs."""
         return all(getattr(self, name) is not None for name in self.learned)
 
     @abstractmethod
     def measure(self, frame: pd.DataFrame, discretion: Discretion) -> dict[str, Any]:
-        """Return a node's share of what is to be found, as plain data.
+        """Return a node's contribution to the values, such as its count and sum for a mean, as plain data.
 
         Args:
-            discretion: what may be told; what may not is left out.
+            discretion: the rule on which numbers about rows may be released; the others are left out.
 
         Raises:
             SpecError: as in `apply`.
@@ -62,31 +62,31 @@ class LearningStep(TableStep):
 
     @abstractmethod
     def learn(self, measured: Mapping[str, Mapping[str, Any]]) -> Self:
-        """Return this step, complete.
+        """Return this step, complete with the values that follow from all nodes' contributions.
 
         Args:
-            measured: node -> its share, in the order of the nodes' names.
+            measured: node -> what its `measure` returned, in the order of the nodes' names.
 
         Raises:
-            SpecError: no node has anything to find it in; names the column.
+            SpecError: no node contributes to a value; the message names the column.
         """
 
     @abstractmethod
     def transformer(self) -> Any:
-        """Return a scikit-learn transformer, fitted, that does the same to the step's columns.
+        """Return a fitted scikit-learn transformer that does the same to the step's columns.
 
         Raises:
-            SpecError: the step is not complete, or scikit-learn has none like it.
+            SpecError: the step is not complete, or scikit-learn has no such transformer.
         """
 
     def declared(self) -> Self:
-        """Return this step as it was before anything was found."""
+        """Return this step as it was declared, without the values found in the data."""
         return replace(self, **dict.fromkeys(self.learned))  # type: ignore[type-var]
 
 
 @contextmanager
 def preparing() -> Iterator[None]:
-    """Mark what steps say of the data as words that a researcher may read.
+    """Turn the errors of steps into errors whose message a researcher may read.
 
     Raises:
         PreparationError: in place of a step's `SpecError`.
@@ -100,10 +100,10 @@ def preparing() -> Iterator[None]:
 
 
 def need(frame: pd.DataFrame, columns: Iterable[str], step: str) -> None:
-    """Refuse a table that lacks columns.
+    """Check that a table has these columns.
 
     Raises:
-        SpecError: names the first that is missing, and those that there are.
+        SpecError: a column is missing; the message names it, and the columns that there are.
     """
     for column in columns:
         if column not in frame.columns:
@@ -111,10 +111,10 @@ def need(frame: pd.DataFrame, columns: Iterable[str], step: str) -> None:
 
 
 def names_of(columns: object, step: str) -> tuple[str, ...]:
-    """Return column names given as one string or a sequence of them.
+    """Return column names that are given as one string or a sequence of strings.
 
     Raises:
-        SpecError: neither.
+        SpecError: they are neither.
     """
     given = (
         (columns,) if isinstance(columns, str) else tuple(columns) if isinstance(columns, Iterable) else ()

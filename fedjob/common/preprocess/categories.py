@@ -1,4 +1,4 @@
-"""Categories as numbers: the same columns and the same codes at every node."""
+"""Steps that turn categories into numbers, with the same columns and codes at every node."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Encode(LearningStep):
     """Replace a column by one of 0 and 1 for each category: `sex=male`, `sex=female`.
 
     Args:
-        categories: all that there are, at any node; they decide the columns, so that nodes agree. None finds
-            them before the first round: those of all nodes, numbers before texts, each in order. A category
-            that fewer rows of a node have than its owner's `min_rows` is not told; it is then `unknown`.
-        drop_first: leave the first one out, as regressions want it.
-        unknown: `error`, or `ignore` for a row of zeros.
+        categories: all categories of all nodes; each becomes a column, so that nodes agree on the columns. With
+            None they are found before the first round, from the data of all nodes: numbers before texts, each
+            in order. A node does not release a category that fewer of its rows have than its owner's
+            `min_rows`; such a category counts as unknown.
+        drop_first: leave the first category out, as regressions need.
+        unknown: what to do with a value that is no category: `error`, or `ignore` for a row of zeros.
     """
 
     name: ClassVar[str] = "encode"
@@ -41,7 +42,7 @@ class Encode(LearningStep):
         if self.categories is not None:
             object.__setattr__(self, "categories", tuple(self.categories))
             if not self.categories or len(set(self.categories)) < len(self.categories):
-                raise SpecError(f"Encode({self.column!r}) takes different categories, one or more")
+                raise SpecError(f"Encode({self.column!r}) takes one or more categories, each of them once")
         if self.unknown not in ("error", "ignore"):
             raise SpecError(f"Encode(unknown=...) takes error or ignore, not {self.unknown!r}")
 
@@ -72,8 +73,8 @@ class Encode(LearningStep):
         found = added([[category, 0] for category in own["categories"]] for own in measured.values())
         if not found:
             raise SpecError(
-                f"Encode: no node has a category in column {self.column!r}, or one with as many rows as its owner's "
-                "minimum: leave the column out, or declare its categories"
+                f"Encode: no node has a category of column {self.column!r} that it may release: the column is empty, or "
+                "every category has fewer rows than the owner's minimum; leave it out, or declare its categories"
             )
         return replace(self, categories=tuple(found))
 
@@ -94,16 +95,18 @@ class Encode(LearningStep):
 
     def _found(self) -> tuple[Any, ...]:
         if self.categories is None:
-            raise SpecError("Encode: the categories are not found yet; run the job, and see its result")
+            raise SpecError(
+                "Encode: the categories are not found yet: run the job, and take the step from its result"
+            )
         return self.categories
 
 
 @dataclass(frozen=True, slots=True)
 class Bin(TableStep):
-    """Replace numbers by the number of the interval that they lie in.
+    """Replace each number by the index of the interval that it lies in.
 
     Args:
-        edges: growing; below the first is 0, from the first up to the second 1, and so on.
+        edges: increasing; numbers below the first edge become 0, from the first up to the second 1, and so on.
     """
 
     name: ClassVar[str] = "bin"
@@ -114,7 +117,7 @@ class Bin(TableStep):
         names_of(self.column, "Bin")
         object.__setattr__(self, "edges", tuple(float(edge) for edge in self.edges))
         if not self.edges or any(a >= b for a, b in pairwise(self.edges)):
-            raise SpecError(f"Bin({self.column!r}) takes edges that grow, not {self.edges!r}")
+            raise SpecError(f"Bin({self.column!r}) takes increasing edges, not {self.edges!r}")
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         import numpy as np

@@ -1,4 +1,4 @@
-"""Which columns there are, in which order, of which type."""
+"""Steps that choose, order and convert columns."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Select(TableStep):
 
 @dataclass(frozen=True, slots=True)
 class Target(TableStep):
-    """Make a column the last one, which `dataset.arrays()` gives as targets."""
+    """Move a column to the end, where `dataset.arrays()` takes the targets from."""
 
     name: ClassVar[str] = "target"
     column: str
@@ -69,7 +69,7 @@ class Cast(TableStep):
         need(frame, self.columns, "Cast")
         try:
             return frame.astype(dict.fromkeys(self.columns, _TYPES[self.to]))
-        except (ValueError, TypeError) as error:  # the error's own words may quote values
+        except (ValueError, TypeError) as error:  # whose message may quote values
             raise SpecError(
                 f"Cast: {', '.join(self.columns)} can't be turned into {self.to}: impute what is missing first, "
                 "or choose another type"

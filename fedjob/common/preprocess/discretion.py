@@ -1,4 +1,4 @@
-"""What a node may tell of its rows, when a step finds values in the data of all nodes."""
+"""The rule on which numbers about its rows a node may release while steps take values from all nodes."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ if TYPE_CHECKING:
     from fedjob.common.analytics.releasebook import ReleaseBook
 
 Places = npt.NDArray[np.int64]
-"""Rows of a table, by their place in it."""
+"""The positions of some rows in a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discretion:
-    """What may be told.
+    """A rule on which numbers may be released.
 
     Args:
-        admit: whether something may be told of these rows: sums over a column's values, or, without a column,
-            how many rows they are. What is admitted is told.
-        tells_extremes: the smallest and largest values, which are single rows', may be told.
+        admit: decides whether a number about these rows may be released: sums over a column's values, or, where
+            the column is empty, the number of rows. A number that is admitted counts as released.
+        releases_extremes: whether the smallest and largest values, which belong to single rows, may be released.
     """
 
     admit: Callable[[Places, str], bool]
-    tells_extremes: bool = True
+    releases_extremes: bool = True
 
 
 def at_least(min_rows: int) -> Discretion:
-    """Return the rule that looks at each set of rows alone."""
+    """Return the rule that checks the size of each set of rows, whatever was released before."""
     return Discretion(lambda places, column: len(places) >= max(1, min_rows))
 
 
 @contextmanager
 def audited(
-    book: ReleaseBook, source: pd.DataFrame, frame: pd.DataFrame, *, tells_extremes: bool
+    book: ReleaseBook, source: pd.DataFrame, frame: pd.DataFrame, *, releases_extremes: bool
 ) -> Iterator[Discretion]:
-    """Yield the rule that also looks at what was told before, see `analytics/releases.py`.
+    """Yield the rule that also compares with earlier releases, see `analytics/releases.py`.
 
-    Steps derive columns from others, and fill in what is missing. What is told of a derived column is held against
-    everything that was told of any column; a value that was filled in is no value of its row's.
+    Steps derive columns from others, and fill in missing values. A number about a derived column is compared with
+    the releases about every column, because any of them may be its source. A value that was filled in does not
+    count as a value of its row.
 
     Args:
         source: the dataset as it lies in its file.
-        frame: what the steps so far left; its index names the rows of `source`.
+        frame: the rows that the steps so far kept; its index holds their positions in `source`.
     """
     from fedjob.common.analytics.releases import Telling
 
@@ -69,4 +70,4 @@ def audited(
                     return False
             return True
 
-        yield Discretion(admit, tells_extremes)
+        yield Discretion(admit, releases_extremes)

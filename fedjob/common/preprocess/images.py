@@ -1,4 +1,4 @@
-"""What is done to images before a plan sees them."""
+"""Steps on images, applied before a plan sees them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Resize(Step):
 
     Args:
         width, height: in pixels.
-        mode: `rgb`, `grey`, or empty for what the owner registered.
+        mode: `rgb`, `grey`, or empty for the mode that the owner registered.
     """
 
     name: ClassVar[str] = "resize"

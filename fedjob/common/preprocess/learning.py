@@ -1,9 +1,9 @@
-"""Steps that find values in the data of all nodes: what each node tells, what becomes of it, who checks it.
+"""The completion of steps that take values from the data of all nodes, one after the other.
 
-Before a job's first round the researcher asks for one such step after the other. A node prepares its rows
-with the steps before it and answers what `LearningStep.measure` says of them; the researcher makes one
-complete step of the answers, and sends it along with every instruction from then on. What an owner approves is
-the list as it was declared: a node takes a complete step only where it is the declared one, filled in.
+Before a job's first round the researcher asks the nodes about each such step in turn. A node prepares its rows
+with the steps before it and answers with what `LearningStep.measure` returns. The researcher makes one complete
+step of the answers, and sends it with every instruction from then on. An owner approves the declared list, in
+which these values are missing: a node accepts a complete step only if it equals the declared one in everything else.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from fedjob.common.preprocess.discretion import Discretion
 
 LEARN = "learn"
-"""The step of the ask."""
+"""The name of this step in an ask."""
 
 LEARNED = "preprocess_learned"
-"""The instruction's value: the complete steps so far, in their order."""
+"""The key of an instruction under which the complete steps so far are sent, in their order."""
 
 
 def to_learn(plain: Iterable[Mapping[str, Any]]) -> list[LearningStep]:
-    """Return the steps of a list that have something to find, as they were declared."""
+    """Return the steps of a list that still need values from the data, as they were declared."""
     return [step for step in build_steps(list(plain)) if isinstance(step, LearningStep) and not step.complete]
 
 
 def to_learn_together(lists: Sequence[PlainSteps]) -> list[LearningStep]:
-    """Return the steps of a job that have something to find.
+    """Return the steps of a job that still need values from the data.
 
     Raises:
-        SpecError: datasets have lists of their own, and these steps are not the same in all of them.
+        SpecError: the datasets have different lists, and these steps are not the same in all of them.
     """
     wanted = [to_learn(plain) for plain in lists] or [[]]
     if any(steps != wanted[0] for steps in wanted):
@@ -49,10 +49,10 @@ def to_learn_together(lists: Sequence[PlainSteps]) -> list[LearningStep]:
 
 
 def completed(declared: Sequence[Step], learned: Sequence[Step]) -> list[Step]:
-    """Return declared steps with those that find something replaced by the complete ones; as far as these go.
+    """Return the declared steps, with each that needs values replaced by its complete one where there is one.
 
     Raises:
-        SpecError: a complete step is not the declared one, filled in.
+        SpecError: a complete step differs from the declared one in more than the values found in the data.
     """
     waiting = list(learned)
     steps = []
@@ -74,17 +74,17 @@ def measure(
     learned: PlainSteps,
     discretion_of: Callable[[pd.DataFrame], AbstractContextManager[Discretion]],
 ) -> tuple[dict[str, Any], int]:
-    """Return what a node tells of the next step to find, and the number of rows that it looked at.
+    """Return a node's contribution to the next step that needs values, and the number of rows that it is about.
 
     Args:
-        frame: the data as they are registered, without any preparation, its index the places of its rows.
+        frame: the data as registered, before any step; its index holds the positions of its rows.
         plain: the declared list.
         learned: the complete steps so far.
-        discretion_of: given what the steps before leave of the frame, what may be told of it.
+        discretion_of: returns the rule on what may be released about a frame, which the steps before have prepared.
 
     Raises:
-        SpecError: a step does not fit the data, or there is nothing to find.
-        TooFewRows: how many rows they are may not be told.
+        SpecError: a step does not fit the data, or no step needs values.
+        TooFewRows: the number of rows may not be released.
     """
     import numpy as np
 
@@ -97,7 +97,7 @@ def measure(
                 if len(frame) and not discretion.admit(np.arange(len(frame)), ""):
                     raise TooFewRows(
                         f"{step.name}: the rows that are left are fewer than the owner's minimum, or differ by fewer "
-                        "from those that something was told of before"
+                        "from the rows of an earlier release"
                     )
                 return step.measure(frame, discretion), len(frame)
         frame = step.apply(frame)
@@ -105,32 +105,33 @@ def measure(
 
 
 def learn(step: LearningStep, measured: Mapping[str, Mapping[str, Any]]) -> PlainSteps:
-    """Return a complete step, as a list of one.
+    """Return a complete step as plain data, in a list of one.
 
     Args:
-        measured: node -> what it told.
+        measured: node -> its contribution.
 
     Raises:
-        SpecError: nothing can be found in it, or a node told something else than was asked.
+        SpecError: the contributions hold no value, or a node's contribution has another form than the step asks for.
     """
     try:
         return to_plain_steps([step.learn({node: measured[node] for node in sorted(measured)})])
     except SpecError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:  # a node may say anything
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:  # a node may send anything
         raise SpecError(
-            f"step {step.name!r}: a node told something else than was asked: {type(error).__name__}"
+            f"step {step.name!r}: a node answered something else than was asked: {type(error).__name__}"
         ) from error
 
 
 def taken_over(plain: PlainSteps, declared: PlainSteps, learned: PlainSteps) -> PlainSteps:
-    """Return the complete steps for a list that prepares data for a model trained on another list.
+    """Return the complete steps for a list that prepares data for a model which was trained with another list.
 
     Args:
-        declared, learned: of the training.
+        plain: the list that prepares the data now.
+        declared, learned: the list of the training, and its complete steps.
 
     Raises:
-        SpecError: a step would have to find its values anew: the model knows other ones.
+        SpecError: a step was no part of the training, so its values would not be those that the model was trained with.
     """
     known = dict(zip(map(repr, to_learn(declared)), learned, strict=True))
     found = []

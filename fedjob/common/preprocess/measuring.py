@@ -1,4 +1,4 @@
-"""A node's share of a step that finds values in the data of all nodes, from its files to plain data."""
+"""A node's contribution to a step that takes values from the data of all nodes, computed from its files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def measured(info: Mapping[str, Any], min_rows: int, book: ReleaseBook | None) -> tuple[dict[str, Any], int]:
-    """Return what a node tells of the next step to find, and the number of rows that it looked at.
+    """Return a node's contribution to the next step that needs values, and the number of rows that it is about.
 
     Args:
-        info: of the dataset, with `preprocess` as it was declared and the steps that are `learned` so far.
-        book: the record of what was told of the dataset; None where the owner sets no minimum of rows.
+        info: of the dataset, with `preprocess`, the declared steps, and `learned`, the complete steps so far.
+        book: the record of what was released about the dataset; None where the owner sets no minimum of rows.
 
     Raises:
-        PreparationError: a step does not fit the data; in words that name columns, count nothing and quote nothing.
-        TooFewRows: how many rows are left may not be told.
+        PreparationError: a step does not fit the data; the message names columns, but no counts and no values.
+        TooFewRows: the number of rows that are left may not be released.
     """
     from fedjob.common.preprocess.discretion import at_least, audited
 
@@ -38,7 +38,7 @@ def measured(info: Mapping[str, Any], min_rows: int, book: ReleaseBook | None) -
     def discretion(frame: pd.DataFrame) -> AbstractContextManager[Discretion]:
         if book is None:
             return nullcontext(at_least(min_rows))
-        return audited(book, source, frame, tells_extremes=flag(dataset.options, EXTREMES, default=False))
+        return audited(book, source, frame, releases_extremes=flag(dataset.options, EXTREMES, default=False))
 
     with preparing():
         return measure(source, info.get("preprocess") or [], info.get("learned") or [], discretion)

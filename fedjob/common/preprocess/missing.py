@@ -1,4 +1,4 @@
-"""What stands where a value is missing."""
+"""The step that fills in missing values."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _STRATEGIES = ("mean", "median", "most_frequent")
 
 @dataclass(frozen=True, slots=True)
 class Impute(LearningStep):
-    """Put a value where one is missing.
+    """Fill in missing values.
 
     Args:
-        value: to put there, in every column; or
+        value: the value to fill in, in every column; give this or `strategy`.
         strategy: `mean` or `most_frequent` (of equally frequent ones the first) of all nodes together, found
-            before the first round; `median` of the node's own.
-        own: take the node's own mean or most frequent value. Nodes then fill in different values, and
-            nothing is told.
-        values: one for each column, where they are known.
+            before the first round; or `median`, with `own=True` only.
+        own: take the mean, median or most frequent value of the node's own rows. Nodes then fill in different
+            values, and the node releases nothing.
+        values: the value of the strategy for each column, where they are known.
     """
 
     name: ClassVar[str] = "impute"
@@ -101,8 +101,8 @@ class Impute(LearningStep):
         there = [share for share in shares if share]
         if not there:
             raise SpecError(
-                f"Impute: no node has values of column {column!r} to find its {self.strategy} in, or as many as its "
-                "owner's minimum: give one, Impute(..., value=0)"
+                f"Impute: no node has values of column {column!r} to take its {self.strategy} from, or has as many as "
+                "its owner's minimum: give a value, Impute(..., value=0)"
             )
         if self.strategy == "mean":
             return combined((share[0], share[1], 0.0) for share in there)[1]
@@ -120,5 +120,7 @@ class Impute(LearningStep):
         if self.values is not None:
             return self.values
         if self.strategy:
-            raise SpecError("Impute: what to fill in is not found yet; run the job, and see its result")
+            raise SpecError(
+                "Impute: the values are not found yet: run the job, and take the step from its result"
+            )
         return (self.value,) * len(self.columns)

@@ -20,10 +20,10 @@ Moments = tuple[float, float, float]
 
 
 def numbers_of(frame: pd.DataFrame, column: str, step: str) -> np.ndarray[Any, Any]:
-    """Return what a column holds, without what is missing, as float64.
+    """Return the values of a column that are not missing, as float64 of one dimension.
 
     Raises:
-        SpecError: it holds something else than finite numbers.
+        SpecError: the column holds something else than finite numbers.
     """
     import numpy as np
     import pandas as pd
@@ -38,7 +38,7 @@ def numbers_of(frame: pd.DataFrame, column: str, step: str) -> np.ndarray[Any, A
 
 
 def present(frame: pd.DataFrame, column: str) -> np.ndarray[Any, Any]:
-    """Return the places of the rows in which a column's value is not missing."""
+    """Return the positions of the rows in which a column's value is not missing."""
     import numpy as np
 
     return np.flatnonzero(frame[column].notna().to_numpy())
@@ -53,7 +53,7 @@ def moments_of(values: np.ndarray[Any, Any]) -> Moments:
 
 
 def combined(parts: Iterable[Moments]) -> Moments:
-    """Return the moments of all parts together, in their order."""
+    """Return the moments of all parts together; their order decides the rounding."""
     total, mean, spread = 0.0, 0.0, 0.0
     for num, own_mean, own_spread in parts:
         if num > 0:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ROWS_AS_THEY_ARE = ("select", "target", "filter")
-"""Steps that leave out rows and columns, and change none."""
+"""Steps that leave out or reorder rows and columns, and change no value."""
 
 S = TypeVar("S", bound=Step)
 
 
 class PreparedTable(TableDataset):
-    """A table with steps between the file and the plan; made anew in memory, never written."""
+    """A table that steps have prepared, in memory; it is never written to disk."""
 
     def __init__(self, source: TableDataset, steps: Sequence[TableStep]) -> None:
         names = {str(column["name"]) for column in source.columns}
@@ -61,13 +61,13 @@ class PreparedTable(TableDataset):
 def prepare(
     dataset: Dataset, plain: Sequence[Mapping[str, Any]], learned: Sequence[Mapping[str, Any]] = ()
 ) -> Dataset:
-    """Return a dataset with these steps applied to what it gives.
+    """Return a dataset that gives its data as these steps have prepared them.
 
     Args:
-        learned: complete steps, for those that find values in the data of all nodes.
+        learned: the complete steps, in place of those that take values from the data of all nodes.
 
     Raises:
-        SpecError: a step does not fit this kind of data, or `learned` not the steps.
+        SpecError: a step does not fit this kind of data, or `learned` does not fit the steps.
     """
     steps = completed(build_steps(plain), build_steps(learned))
     if isinstance(dataset, TableDataset):

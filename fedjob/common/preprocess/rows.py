@@ -1,4 +1,4 @@
-"""Which rows count."""
+"""The step that chooses rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TESTS = (*_COMPARE, "in", "present")
 
 @dataclass(frozen=True, slots=True)
 class Filter(TableStep):
-    """Keep the rows whose column passes a test; a missing value passes none.
+    """Keep the rows whose value in a column passes a test; a missing value passes no test.
 
     Args:
         test: `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` (value: a list) or `present` (no value).

@@ -1,4 +1,4 @@
-"""Numbers of different units on one scale, the same at every node."""
+"""The step that brings numbers of different units to one scale, the same at every node."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _METHODS = ("standard", "minmax")
 
 @dataclass(frozen=True, slots=True)
 class Scale(LearningStep):
-    """Turn each column into `(x - centre) / spread`; what is missing stays missing.
+    """Turn each column into `(x - centre) / spread`; missing values stay missing.
 
     Args:
         method: `standard` takes mean and standard deviation (of the whole population, as scikit-learn's
-            StandardScaler); `minmax` takes the smallest value and the range, which tells the researcher
-            both extremes of all nodes together and each node's own.
-        own: take these from each node's own rows, instead of all nodes' together; nothing is told then.
+            StandardScaler); `minmax` takes the smallest value and the range, which releases to the researcher
+            the extremes of all nodes together and each node's own.
+        own: take these from each node's own rows instead of all nodes' together; the node then releases nothing.
         centre, spread: a number for each column, where they are known; else they are found before the
-            first round. The spread of a column that never changes is 1.
+            first round. The spread of a constant column is 1.
     """
 
     name: ClassVar[str] = "scale"
@@ -76,10 +76,10 @@ class Scale(LearningStep):
 
     def measure(self, frame: pd.DataFrame, discretion: Discretion) -> dict[str, Any]:
         need(frame, self.columns, "Scale")
-        if self.method == "minmax" and not discretion.tells_extremes:
+        if self.method == "minmax" and not discretion.releases_extremes:
             raise SpecError(
-                "Scale(method='minmax') needs the smallest and largest values, which are single rows': the owner sets "
-                "a minimum of rows and does not tell them (option extremes); method='standard' does without"
+                "Scale(method='minmax') needs the smallest and largest values, which belong to single rows: the owner "
+                "sets a minimum of rows and does not release them (option extremes); method='standard' works without"
             )
         values = {name: numbers_of(frame, name, "Scale") for name in self.columns}
         return {
@@ -88,7 +88,7 @@ class Scale(LearningStep):
         }
 
     def _share(self, values: np.ndarray[Any, Any]) -> list[float]:
-        """Return number, mean and spread, or number, smallest and largest."""
+        """Return the number of values with their mean and spread, or with the smallest and the largest."""
         if self.method == "standard":
             return list(moments_of(values))
         return [float(len(values)), float(values.min()), float(values.max())]
@@ -103,7 +103,7 @@ class Scale(LearningStep):
         there = [(share[0], share[1], share[2]) for share in shares if share]
         if not there:
             raise SpecError(
-                f"Scale: no node has values of column {column!r} to scale by, or as many as its owner's minimum: "
+                f"Scale: no node has values of column {column!r} to scale by, or has as many as its owner's minimum: "
                 "leave the column out"
             )
         if self.method == "minmax":
@@ -111,7 +111,7 @@ class Scale(LearningStep):
             return low, high - low or 1.0
         num, mean, spread = combined(there)
         variance = spread / num
-        # what rounding alone makes of a column that never changes, see scikit-learn's _is_constant_feature
+        # the variance that rounding alone gives a constant column, see scikit-learn's _is_constant_feature
         unchanged = num * sys.float_info.epsilon * variance + (num * mean * sys.float_info.epsilon) ** 2
         return mean, 1.0 if variance <= unchanged else math.sqrt(variance)
 
@@ -120,7 +120,9 @@ class Scale(LearningStep):
         from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
         if self.centre is None or self.spread is None:
-            raise SpecError("Scale: what to scale by is not found yet; run the job, and see its result")
+            raise SpecError(
+                "Scale: centre and spread are not found yet: run the job, and take the step from its result"
+            )
         centre, spread = np.array(self.centre), np.array(self.spread)
         names = np.array(self.columns, dtype=object)
         if self.method == "minmax":

@@ -1,4 +1,4 @@
-"""Which categories a column has, told so that no small group of rows is named."""
+"""The categories of a column, released only where they name no small group of rows."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ if TYPE_CHECKING:
     from fedjob.common.preprocess.discretion import Discretion
 
 MAX_CATEGORIES = 100
-"""A column with more of them at one node is taken for something else than categories."""
+"""A column with more different values at one node counts as something else than categories."""
 
 MAX_FREE = 10
-"""Up to so many are categories even where hardly two rows agree."""
+"""Up to so many different values count as categories even where hardly two rows share one."""
 
 
 def counts_of(frame: pd.DataFrame, column: str, discretion: Discretion, step: str) -> list[list[Any]]:
-    """Return `[category, number of rows]`, in order, of those that may be told.
+    """Return `[category, number of rows]` for each category that may be released, in order.
 
     Raises:
-        SpecError: these are no categories: too many, or hardly two rows agree, as with names and numbers of
-            patients; or values that are neither text nor numbers. No value is quoted.
+        SpecError: the column holds no categories: there are too many, or hardly two rows share one, as with
+            names and numbers of patients; or the values are neither text nor numbers. The message quotes no value.
     """
     values = frame[column].reset_index(drop=True)
     found = values.groupby(values, sort=False).indices
     num, rows = len(found), int(values.notna().sum())
     if num > MAX_CATEGORIES or (num > MAX_FREE and num > rows / 2):
         raise SpecError(
-            f"{step}: column {column!r} holds no categories, which are at most {MAX_CATEGORIES} and shared by several "
-            "rows: bin it first, or declare what it takes"
+            f"{step}: column {column!r} holds no categories: these are at most {MAX_CATEGORIES} values that several "
+            "rows share: bin the column first, or declare its values in the step"
         )
     places = {plain_category(value, column, step): rows_of for value, rows_of in found.items()}
-    told = [
+    released = [
         [category, len(places[category])]
         for category in sorted(places, key=lambda category: -len(places[category]))
         if discretion.admit(places[category], "")
     ]
-    return sorted(told, key=lambda pair: order_of(pair[0]))
+    return sorted(released, key=lambda pair: order_of(pair[0]))
 
 
 def plain_category(value: Any, column: str, step: str) -> Any:
@@ -61,12 +61,12 @@ def plain_category(value: Any, column: str, step: str) -> Any:
 
 
 def order_of(category: Any) -> tuple[bool, Any]:
-    """Return what categories are sorted by: numbers first, then text."""
+    """Return a sort key for categories: numbers first, then text."""
     return isinstance(category, str), category
 
 
 def added(shares: Iterable[list[list[Any]]]) -> dict[Any, int]:
-    """Return category -> number of rows over several nodes, in order; 1 and 1.0 are one category."""
+    """Return category -> number of rows of several nodes together, in order; 1 and 1.0 are one category."""
     total: dict[Any, int] = {}
     for share in shares:
         for category, rows in share:

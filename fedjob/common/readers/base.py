@@ -1,4 +1,4 @@
-"""What a dataset is to a plan, and what a reader of files has to offer."""
+"""The interfaces of a dataset, which a plan sees, and of a reader, which opens it from files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
     from fedjob.common.readers.loading import LoadingPlan
 
 CONTENT_HASH_BYTES = 256 * 1024 * 1024
-"""Files of more than this many bytes together are told apart by sizes and times, not by content."""
+"""Files of more than this many bytes together are compared by sizes and times, not by content."""
 
 
 UNREADABLE = "unreadable"
-"""Hash of an item that can't be looked at: it is never a known one."""
+"""The hash of an item that can't be read; such an item never counts as a known one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a node knows an item by.
+    """The identity of an item, by which a node recognises it later.
 
     Args:
-        id: tells it from the other items of its dataset.
-        mtime: of its file, seconds since 1970; None where there is none, or it can't be read.
-        hash: of its content, or of what changes with it; empty where that is not known.
+        id: differs from that of every other item of the dataset.
+        mtime: time of the last change of its file, seconds since 1970; None where there is no file, or it can't
+            be read.
+        hash: of the item's content, or of something that changes with it; empty where that is not known.
     """
 
     id: str
@@ -42,13 +43,13 @@ class Identity:
 
 
 class Dataset(ABC):
-    """Data at a node, as a plan sees it. Nothing is read before it is asked for.
+    """Data at a node, as a plan sees it. Data are read when they are first used.
 
     Args:
-        name: under which the owner registered it.
-        tags: by which researchers find it.
+        name: the name under which the owner registered the dataset.
+        tags: the tags by which researchers find it.
         path: of the file or folder.
-        options: of the reader, as the owner gave them.
+        options: the options of the reader that the owner set.
     """
 
     def __init__(
@@ -63,12 +64,12 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def num_rows(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
 
     @property
     @abstractmethod
     def columns(self) -> list[dict[str, str]]:
-        """Names and types, `[{"name": ..., "type": ...}]`."""
+        """Names and types of the columns, `[{"name": ..., "type": ...}]`."""
 
     def frame(self) -> pd.DataFrame:
         """Return the data as a table."""
@@ -84,22 +85,22 @@ class Dataset(ABC):
         return range(self.num_rows)
 
     def named(self, plan: LoadingPlan) -> Dataset:
-        """Return these data under the names of a loading plan.
+        """Return these data under the names of a loading plan, see `loading.py`.
 
         Raises:
-            SpecError: this kind of data has no such names, or not these.
+            SpecError: data of this kind have no columns or modalities, or not those of the loading plan.
         """
         raise SpecError(
             f"dataset {self.name or self.path.name} has no columns or modalities for a loading plan to name"
         )
 
     def identities(self) -> list[Identity]:
-        """Return what each item is known by, in their order; here its place, and the state of all the files."""
+        """Return the identity of each item, in their order; here made of its position and the state of all files."""
         version = version_of(self.path)
         return [Identity(str(place), None, version) for place in range(self.num_rows)]
 
     def take(self, places: Sequence[int]) -> Dataset:
-        """Return a dataset of the items at these places, in this order; what is not asked for is not read."""
+        """Return a dataset of the items at these positions, in this order; other items are not read."""
         return _Taken(self, places)
 
     def __len__(self) -> int:
@@ -146,11 +147,11 @@ class _Taken(Dataset):
 
 
 def identity_of(file: Path, folder: Path) -> Identity:
-    """Return what a file is known by: its path in the folder, when it was changed, and its size."""
+    """Return the identity of a file: its path in the folder, its time of change and its size."""
     id_ = file.relative_to(folder).as_posix() if file != folder else file.name
     try:
         found = file.stat()
-    except OSError:  # gone, or not ours to look at: whoever reads it says so
+    except OSError:  # it is gone, or may not be read: whoever reads it raises the error
         return Identity(id_, None, UNREADABLE)
     return Identity(id_, found.st_mtime, f"size:{found.st_size}")
 
@@ -158,21 +159,21 @@ def identity_of(file: Path, folder: Path) -> Identity:
 EXTREMES = "extremes"
 
 ANY_OPTIONS: Mapping[str, str] = {
-    EXTREMES: "yes or no: statistics may tell smallest and largest values, although min_rows is set (default no)"
+    EXTREMES: "yes or no: statistics may release smallest and largest values, although min_rows is set (default no)"
 }
 """Options that every reader has."""
 
 
 class Reader(ABC):
-    """Opens one kind of file or folder."""
+    """A reader: opens one kind of file or folder as a dataset."""
 
     name: ClassVar[str]
 
     options: ClassVar[Mapping[str, str]] = {}
-    """Option -> what it does, in a line."""
+    """Option -> one line of help."""
 
     opens: ClassVar[type[Dataset]]
-    """What it makes of a path."""
+    """The class of the datasets that it opens."""
 
     def open(
         self,
@@ -185,21 +186,21 @@ class Reader(ABC):
         """Return the dataset at a path.
 
         Raises:
-            SpecError: nothing readable there, or an option is wrong.
+            SpecError: there is nothing at the path that this reader reads, or an option is wrong.
         """
         checked, given = self.check(path, options)
         return self.opens(self.accept(checked), given, name=name, tags=tags)
 
     def accept(self, path: Path) -> Path:
-        """Return a path that exists, if it is what this reader reads: a file, a folder, or either.
+        """Return an existing path, if it is of the kind that this reader reads: a file, a folder, or either.
 
         Raises:
-            SpecError: it is not.
+            SpecError: the path is of another kind.
         """
         return path
 
     def check(self, path: str | Path, options: Mapping[str, str] | None) -> tuple[Path, dict[str, str]]:
-        """Return path and options if there is something to read and all options are known."""
+        """Return path and options, if the path can be read and all options are known."""
         given = {str(key): str(setting) for key, setting in (options or {}).items()}
         for key in given:
             if key not in self.options and key not in ANY_OPTIONS:
@@ -213,7 +214,7 @@ def check_path(path: Path) -> Path:
     """Return a path that exists and can be read.
 
     Raises:
-        SpecError: it can't; says why.
+        SpecError: it can't be read; the message has the reason.
     """
     try:
         if path.is_dir():
@@ -241,7 +242,7 @@ def check_folder(path: Path, reader: str, what: str) -> Path:
     """Return a path that is a folder.
 
     Args:
-        what: is in it, after "a folder".
+        what: the content of the folder, in words that follow "a folder" in the message.
 
     Raises:
         SpecError: it is a file.
@@ -260,10 +261,10 @@ def files_of(path: Path) -> Iterator[Path]:
 
 
 def version_of(path: Path) -> str:
-    """Return what changes when the data changes.
+    """Return a text that changes when the data change.
 
-    `content:` and a hash of names and bytes, or for more than 256 MiB `stat:` and a
-    hash of names, sizes and times of change.
+    The text is `content:` and a hash of names and bytes, or for more than 256 MiB
+    `stat:` and a hash of names, sizes and times of change.
     """
     files = list(files_of(path))
     sizes = [file.stat().st_size for file in files]
@@ -281,7 +282,11 @@ def version_of(path: Path) -> str:
 
 
 def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
-    """Return an option that is yes or no."""
+    """Return the value of an option that is yes or no.
+
+    Raises:
+        SpecError: the option has another value.
+    """
     given = options.get(name)
     if given is None:
         return default
@@ -293,5 +298,5 @@ def flag(options: Mapping[str, str], name: str, *, default: bool) -> bool:
 
 
 def words(options: Mapping[str, str], name: str) -> list[str]:
-    """Return an option that is a comma-separated list."""
+    """Return the entries of an option that is a comma-separated list."""
     return [word.strip() for word in options.get(name, "").split(",") if word.strip()]

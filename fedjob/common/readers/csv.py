@@ -1,4 +1,4 @@
-"""Comma-separated tables, and those with another separator, compressed or not."""
+"""The reader of tables in text files, separated by commas or otherwise, compressed or not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CsvDataset(TableDataset):
 
     @cached_property
     def _summary(self) -> tuple[int, dict[str, str]]:
-        """Count rows and join types piece by piece, so that a large file does not fill the memory."""
+        """Count rows and join types piece by piece, so that memory stays bounded for a large file."""
         import pandas as pd
 
         def scan(**settings: Any) -> tuple[int, dict[str, str]]:
@@ -58,7 +58,11 @@ class CsvDataset(TableDataset):
         return [{"name": name, "type": kind} for name, kind in self._summary[1].items()]
 
     def _parse(self, read: Any) -> Any:
-        """Call pandas with the options' meaning; say what is wrong with the file if it can't."""
+        """Call `read` with the arguments of pandas that follow from the options.
+
+        Raises:
+            SpecError: the file can't be read as csv.
+        """
         separator = self.options.get("separator", ",")
         settings: dict[str, Any] = {"sep": _SEPARATORS.get(separator, separator)}
         names = words(self.options, "names")
@@ -94,15 +98,15 @@ class CsvDataset(TableDataset):
 
 
 class CsvReader(Reader):
-    """Reads csv."""
+    """Opens csv files."""
 
     name: ClassVar[str] = "csv"
     opens: ClassVar[type[Dataset]] = CsvDataset
     options: ClassVar[Mapping[str, str]] = {
         "header": "yes or no: the first line names the columns (default yes, no with names)",
         "names": "column names, comma separated",
-        "na": "texts that mean missing, comma separated, beside the usual ones",
-        "separator": "between columns: a character, tab, or space (default comma)",
+        "na": "texts that mean a missing value, comma separated, beside the usual ones",
+        "separator": "the separator between columns: a character, tab, or space (default comma)",
         "encoding": "of the text (default utf-8)",
         "target": "the column that .arrays() gives as targets (default the last)",
     }

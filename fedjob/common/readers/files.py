@@ -1,4 +1,4 @@
-"""Files as they are, where no other reader fits: the plan reads them itself."""
+"""The reader of files that the plan reads itself, for data that no other reader fits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FilesDataset(Dataset):
 
 
 class FilesReader(Reader):
-    """Reads nothing: hands out paths."""
+    """Opens any file or folder; the plan gets the paths of the files, and reads them."""
 
     name: ClassVar[str] = "files"
     opens: ClassVar[type[Dataset]] = FilesDataset

@@ -1,4 +1,4 @@
-"""Images in a folder per class."""
+"""The reader of images in a folder per class."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageItem:
     """One image file.
 
     Args:
-        label: number of its class in `classes`.
+        label: index of its class in `classes`.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class ImagesDataset(Dataset):
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the classes: option `classes`, else the names of the folders, sorted."""
+        """Names of the classes: those of option `classes`, else the names of the folders, sorted."""
         folders = sorted(child.name for child in self.path.iterdir() if child.is_dir())
         named = words(self.options, "classes")
         unknown = [name for name in folders if name not in named]
@@ -63,7 +63,7 @@ class ImagesDataset(Dataset):
         ]
         if not found:
             raise SpecError(
-                f"{self.path} has no images in its folders; read are {', '.join(sorted(IMAGE_SUFFIXES))}"
+                f"{self.path} has no images in its folders; expected files {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         return found
 
@@ -101,7 +101,7 @@ class ImagesDataset(Dataset):
         )
 
     def image(self, item: ImageItem | int) -> np.ndarray[Any, Any]:
-        """Return one image: uint8 of shape (height, width, 3), or (height, width) where it is grey."""
+        """Return one image: uint8 of shape (height, width, 3), or (height, width) if option `mode` is grey."""
         import numpy as np
 
         chosen = self.items[item] if isinstance(item, int) else item
@@ -109,7 +109,7 @@ class ImagesDataset(Dataset):
             return np.asarray(image, dtype=np.uint8)
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Return (images, labels), all in memory: uint8 of one size, and int64.
+        """Return (images, labels), all in memory: images uint8 of one size, labels int64.
 
         Raises:
             SpecError: the images differ in size, and there is no option `size`.
@@ -153,13 +153,13 @@ class ImagesDataset(Dataset):
 
 
 class ImagesReader(Reader):
-    """Reads folders of images."""
+    """Opens folders of images."""
 
     name: ClassVar[str] = "images"
     opens: ClassVar[type[Dataset]] = ImagesDataset
     options: ClassVar[Mapping[str, str]] = {
-        "classes": "all classes in their order, comma separated, where a node may lack some",
-        "size": "WIDTHxHEIGHT to which images are scaled (default as they are)",
+        "classes": "all classes in their order, comma separated; needed where nodes may lack some",
+        "size": "WIDTHxHEIGHT in pixels to which images are scaled (default: not scaled)",
         "mode": "rgb or grey (default rgb)",
     }
 

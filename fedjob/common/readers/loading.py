@@ -1,4 +1,4 @@
-"""A loading plan: what the owner of a dataset says of names in it, so that one plan fits several nodes."""
+"""The loading plan of a dataset: the owner's table of names, so that one training plan fits several nodes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PARTS = ("columns", "modalities")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadingPlan:
-    """Names that researchers use, and what they are called here.
+    """The names that researchers use in plans, with the names in the data of this node.
 
     Args:
-        columns: name for plans -> name of the column in the data; other columns keep theirs.
-        modalities: name for plans -> names of folders, of which the first that a subject has counts.
+        columns: name in plans -> name of the column in the data; other columns keep their names.
+        modalities: name in plans -> names of folders, of which the first that a subject has is read.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -38,10 +38,13 @@ class LoadingPlan:
                 )
 
     def new_names(self, there: list[str]) -> dict[str, str]:
-        """Return name here -> name for plans, of all columns.
+        """Return name in the data -> name in plans, for all columns.
+
+        Args:
+            there: the names of all columns in the data.
 
         Raises:
-            SpecError: a column is missing, or two would have one name.
+            SpecError: a column is missing, or two columns would get one name.
         """
         named = {own: given for given, own in self.columns.items()}
         missing = [own for own in named if own not in there]
@@ -57,7 +60,7 @@ class LoadingPlan:
         return names
 
     def to_plain(self) -> dict[str, Any]:
-        """Return it as plain data; nothing for one that says nothing."""
+        """Return it as plain data; an empty dict for an empty loading plan."""
         return {name: value for name, value in to_plain(self).items() if value}
 
 
@@ -65,7 +68,7 @@ def loading_plan(plain: Mapping[str, Any]) -> LoadingPlan:
     """Return the loading plan that plain data describes.
 
     Raises:
-        SpecError: it is none; says what was expected.
+        SpecError: the data describe no loading plan; the message shows the expected form.
     """
     try:
         unknown = sorted(set(plain) - set(_PARTS))
@@ -87,7 +90,7 @@ def read_loading_plan(path: Path) -> LoadingPlan:
     """Read a loading plan that an owner wrote, as JSON or TOML.
 
     Raises:
-        SpecError: it can't be read, or is none.
+        SpecError: the file can't be read, or holds no loading plan.
     """
     try:
         text = path.read_text(encoding="utf-8")

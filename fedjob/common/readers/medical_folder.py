@@ -1,4 +1,4 @@
-"""Medical images in a folder per subject, and in it one per modality; demographics in a table beside them.
+"""The reader of medical images in a folder per subject and modality, with a table of demographics.
 
     root/
         demographics.csv            a row for each subject
@@ -6,7 +6,7 @@
         subject-01/T2/scan.nii
         ...
 
-A subject counts if it has a row and every modality.
+A subject is read if it has a row in the table and an image of every modality.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Subject:
 
     Args:
         images: modality -> its file.
-        demographics: column -> value; nothing where there is no table.
+        demographics: column -> value; empty where there is no table.
     """
 
     name: str
@@ -56,7 +56,7 @@ class MedicalFolderDataset(Dataset):
 
     @cached_property
     def modalities(self) -> dict[str, list[str]]:
-        """Name for plans -> names of its folders, of which a subject has one: of the loading plan, or as found."""
+        """Modality -> the names of folders that may hold it: from the loading plan, else one folder of that name."""
         wanted = words(self.options, "modalities")
         known = self._plan.modalities or {name: [name] for name in wanted or self._found()}
         unknown = [name for name in wanted if name not in known]
@@ -87,7 +87,7 @@ class MedicalFolderDataset(Dataset):
         tables = sorted(self.path.glob("*.csv"))
         if given is None and len(tables) > 1:
             raise SpecError(
-                f"{self.path} has {len(tables)} tables: say which, --option demographics=NAME.csv"
+                f"{self.path} has {len(tables)} tables: choose one with --option demographics=NAME.csv"
             )
         if given is None and not tables:
             return None
@@ -162,6 +162,7 @@ class MedicalFolderDataset(Dataset):
         """Return one image, float32, with the axes of its file.
 
         Args:
+            item: the subject, or its position in `items`.
             modality: None for the first.
         """
         import numpy as np
@@ -177,8 +178,8 @@ class MedicalFolderDataset(Dataset):
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return (images, targets), all in memory.
 
-        Images are float32 of shape (subjects, modalities, ...), without the one that is the target; targets a
-        column of the demographics, or the images of one modality.
+        Images are float32 of shape (subjects, modalities, ...), without the modality that is the target. Targets
+        are a column of the demographics, or the images of one modality, as option `target` says.
 
         Raises:
             SpecError: there is no such target, or the images differ in size.
@@ -224,7 +225,7 @@ class MedicalFolderDataset(Dataset):
 
 
 def is_medical_folder(path: Path) -> bool:
-    """Tell whether a folder looks like one: SUBJECT/MODALITY/image.nii."""
+    """Return whether a folder looks like such a dataset: SUBJECT/MODALITY/image.nii."""
     return any(file.name.endswith(NIFTI_SUFFIXES) for file in path.glob("*/*/*.nii*"))
 
 
@@ -251,24 +252,24 @@ def _nibabel() -> Any:
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Turn what nibabel raises over a file into one error that names it."""
+    """Turn whatever nibabel raises while it reads a file into one error that names the file."""
     try:
         yield
     except MissingPackage:
         raise
-    except Exception as error:  # a file's bytes may upset a parser in any way
+    except Exception as error:  # a damaged file may make the parser raise anything
         raise SpecError(f"{file} can't be read as NIfTI: {type(error).__name__}") from error
 
 
 class MedicalFolderReader(Reader):
-    """Reads folders of medical images."""
+    """Opens folders of medical images."""
 
     name: ClassVar[str] = "medical-folder"
     opens: ClassVar[type[Dataset]] = MedicalFolderDataset
     options: ClassVar[Mapping[str, str]] = {
-        "demographics": "the table in the folder, where it has several (a csv file)",
-        "subject": "its column with the names of the subjects' folders (default the first)",
-        "modalities": "those to read, comma separated, in their order (default all)",
+        "demographics": "the csv file with the demographics, where the folder has several tables",
+        "subject": "the column of this table with the names of the subjects' folders (default the first)",
+        "modalities": "the modalities to read, comma separated, in their order (default all)",
         "target": "the column or modality that .arrays() gives as targets",
     }
 

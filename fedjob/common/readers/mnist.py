@@ -1,4 +1,4 @@
-"""Images and labels in the IDX format of MNIST, gzip or not (http://yann.lecun.com/exdb/mnist)."""
+"""The reader of images and labels in the IDX format of MNIST (http://yann.lecun.com/exdb/mnist)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_BYTES = 4 << 30
 
 
 class MnistDataset(Dataset):
-    """Images of one byte a pixel, and their labels."""
+    """Images of one byte a pixel, and their labels; the files may be compressed with gzip."""
 
     @cached_property
     def _files(self) -> tuple[Path, Path]:
@@ -94,7 +94,7 @@ def _read_idx(path: Path, *, axes: int) -> np.ndarray[Any, Any]:
     try:
         with _open(path) as file:
             file.read(4 + 4 * axes)
-            # one byte more shows a longer file without unpacking all of it
+            # one byte more than expected is enough to detect a longer file without unpacking all of it
             data = file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise SpecError(f"{path} can't be read as IDX: {error}") from error
@@ -104,10 +104,10 @@ def _read_idx(path: Path, *, axes: int) -> np.ndarray[Any, Any]:
 
 
 class MnistReader(Reader):
-    """Reads IDX."""
+    """Opens IDX files, or a folder of them."""
 
     name: ClassVar[str] = "mnist"
     opens: ClassVar[type[Dataset]] = MnistDataset
     options: ClassVar[Mapping[str, str]] = {
-        "split": "train or t10k, where a folder has both (default train)",
+        "split": "the split to read, train or t10k, where a folder has both (default train)",
     }

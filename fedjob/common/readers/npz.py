@@ -1,4 +1,4 @@
-"""Named numpy arrays in one file; objects in it are never unpickled."""
+"""The reader of named numpy arrays in one file; objects in it are never unpickled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NpzDataset(Dataset):
 
     @cached_property
     def _heads(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shapes and types, read from the heads of the arrays without their data."""
+        """Array -> shape and type, read from the headers of the arrays without their data."""
         from numpy.lib import format as npy
 
         heads = {}
@@ -71,7 +71,7 @@ class NpzDataset(Dataset):
         return found
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Return (inputs, targets): by the options, the usual names, or the first two arrays."""
+        """Return (inputs, targets), found by the options, by the usual names, or as the first two arrays."""
         inputs = self.array(self._name("inputs", _INPUTS))
         targets = self.array(self._name("targets", _TARGETS))
         if len(inputs) != len(targets):
@@ -94,7 +94,7 @@ class NpzDataset(Dataset):
 
 
 class NpzReader(Reader):
-    """Reads npz."""
+    """Opens npz files."""
 
     name: ClassVar[str] = "npz"
     opens: ClassVar[type[Dataset]] = NpzDataset

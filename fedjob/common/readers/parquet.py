@@ -1,4 +1,4 @@
-"""Parquet tables, one file each."""
+"""The reader of parquet tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ParquetDataset(TableDataset):
 
     @cached_property
     def _footer(self) -> tuple[int, Any]:
-        """Row count and schema, without the data."""
+        """The number of rows and the schema, read without the data."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -71,7 +71,7 @@ def _word(arrow_type: str) -> str:
 
 
 class ParquetReader(Reader):
-    """Reads parquet."""
+    """Opens parquet files."""
 
     name: ClassVar[str] = "parquet"
     opens: ClassVar[type[Dataset]] = ParquetDataset

@@ -1,13 +1,13 @@
-"""Tables that a database gives: an SQLite file, or any that SQLAlchemy reaches.
+"""The reader of tables from a database: an SQLite file, or any database that SQLAlchemy connects to.
 
-The path is an SQLite file; or a TOML file of the owner's that says where the database is:
+The path is an SQLite file, or a TOML file in which the owner gives the address of the database:
 
-    url = "postgresql://reader@db.hospital.example/patients"      as SQLAlchemy writes it, without a password
-    password_file = "/etc/fedjob/patients.password"                its first line; the file is the owner's alone
+    url = "postgresql://reader@db.hospital.example/patients"      in SQLAlchemy's form, without a password
+    password_file = "/etc/fedjob/patients.password"                its first line; only the owner may read the file
     query = "SELECT age, sex, outcome FROM visits"                 here, or as the reader's option
 
-What stands in these files stays in them: messages name neither the URL nor the password. The query runs in a
-transaction that may only read, where the database knows such, and is always rolled back.
+No message repeats the URL or the password. The query runs in a read-only transaction, where the database has such,
+and the transaction is always rolled back.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SqlDataset(TableDataset):
         """The statement that is run.
 
         Raises:
-            SpecError: there is none, or two, or it does more than read.
+            SpecError: there is no query, or two, or it does more than read.
         """
         given = [text for text in (self.options.get("query"), self._settings.get("query")) if text]
         if len(given) != 1:
@@ -88,7 +88,7 @@ class SqlDataset(TableDataset):
             import sqlalchemy
         except ImportError as error:
             raise MissingPackage("reader sql needs SQLAlchemy: pip install 'fedjob[sql]'") from error
-        query = _BIND.sub(r"\:", self.query)  # a colon in it is no parameter of ours
+        query = _BIND.sub(r"\:", self.query)  # so that SQLAlchemy does not take a colon in it for a parameter
         with self._connection() as connection:
             found = connection.execute(sqlalchemy.text(query))
             rows = found.fetchmany(MAX_ROWS + 1)
@@ -118,7 +118,7 @@ class SqlDataset(TableDataset):
                     connection.exec_driver_sql(statement)
                 yield connection
                 connection.rollback()
-        except (SQLAlchemyError, OSError) as error:  # whose words may quote the url, the query or values
+        except (SQLAlchemyError, OSError) as error:  # whose message may quote the url, the query or values
             raise SpecError(
                 f"the database of {self.path.name} does not answer, or refuses the query: {type(error).__name__}"
             ) from error
@@ -156,7 +156,7 @@ class SqlDataset(TableDataset):
 
 
 class SqlReader(Reader):
-    """Reads databases."""
+    """Opens databases."""
 
     name: ClassVar[str] = "sql"
     opens: ClassVar[type[Dataset]] = SqlDataset

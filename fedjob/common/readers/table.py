@@ -1,4 +1,4 @@
-"""Datasets that are tables, whatever file they come from."""
+"""The base of all datasets that are tables, whatever file they come from."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class TableDataset(Dataset):
-    """A table in a file, or in several of one form in a folder, which are read as one in the order of their names.
+    """A table in a file, or in a folder of files with the same columns.
 
-    `option target` names the column that `arrays` gives as targets, the last by default.
+    The files of a folder are read as one table, in the order of their names. Option `target` names the column
+    that `arrays` gives as targets, the last by default.
     """
 
     @cached_property
@@ -30,10 +31,13 @@ class TableDataset(Dataset):
         return list(files_of(self.path))
 
     def check_form(self, first: Iterable[Any], other: Iterable[Any], file: Path) -> None:
-        """Refuse a file whose columns are not those of the first one.
+        """Check that a file has the columns of the first file.
+
+        Args:
+            first, other: the columns of the first file and of `file`.
 
         Raises:
-            SpecError: names both.
+            SpecError: the columns differ; the message names both lists.
         """
         wanted, found = [str(name) for name in first], [str(name) for name in other]
         if wanted != found:
@@ -73,7 +77,7 @@ class TableDataset(Dataset):
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return (inputs, targets): float32 of shape (rows, columns), and the target column.
 
-        What is missing is NaN in the inputs.
+        Missing values are NaN in the inputs.
 
         Raises:
             SpecError: there is no such target, or an input column holds texts.
@@ -81,7 +85,9 @@ class TableDataset(Dataset):
         frame = self._frame
         names = [str(name) for name in frame]
         if len(names) < 2:
-            raise SpecError(f"{self.path.name} has {len(names)} columns; inputs and a target are two")
+            raise SpecError(
+                f"{self.path.name} has {len(names)} columns; expected two or more, inputs and a target"
+            )
         target = self.options.get("target", names[-1])
         if target not in names:
             raise SpecError(f"{self.path.name} has no column {target!r}; it has {', '.join(names)}")
@@ -92,7 +98,7 @@ class TableDataset(Dataset):
             raise SpecError(
                 f"{self.path.name}: column {texts[0]!r} does not hold numbers; use .frame() and encode it"
             )
-        # copies: what pandas hands out by itself may not be written to
+        # copies, because the arrays that pandas returns otherwise are read-only
         given = inputs.to_numpy(dtype="float32", na_value=float("nan"), copy=True)
         return given, frame.iloc[:, place].to_numpy(copy=True)
 
@@ -102,17 +108,17 @@ class TableDataset(Dataset):
         return records
 
     def source(self) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
-        """Return the table as it lies in its files, and the places there of the rows of `frame`.
+        """Return the table as its files hold it, and the positions in it of the rows of `frame`.
 
         Raises:
-            SpecError: steps change what is in the rows, so that the two can't be held against each other.
+            SpecError: preprocessing changes values in the rows, so that the two can't be compared.
         """
         import numpy as np
 
         return self._frame, np.arange(len(self._frame))
 
     def identities(self) -> list[Identity]:
-        """Return what each row is known by: a hash of what is in it, and how many such rows are before it."""
+        """Return the identity of each row: a hash of its values, and the number of equal rows before it."""
         from pandas.util import hash_pandas_object
 
         hashes = hash_pandas_object(self._frame.astype(str), index=False)
@@ -167,7 +173,7 @@ class _TakenTable(TableDataset):
         return frame, kept[self._places]
 
     def identities(self) -> list[Identity]:
-        identities = self._source.identities()  # equal rows are told apart by their order in the whole table
+        identities = self._source.identities()  # equal rows differ by their order in the whole table
         return [identities[place] for place in self._places]
 
 
@@ -176,7 +182,7 @@ _KINDS = {"i": "int", "u": "int", "f": "float", "b": "bool", "M": "datetime", "m
 
 
 def type_name(dtype: Any) -> str:
-    """Return a word for the type of a column, the same for every file format."""
+    """Return the name of a column's type, the same for every file format."""
     kind = getattr(dtype, "kind", "O")
     if str(dtype) == "category":
         return "category"
@@ -191,11 +197,13 @@ def join_types(a: str, b: str) -> str:
 
 
 def check_table(path: Path, reader: str) -> Path:
-    """Return a path that is a file, or a folder with files and no folders.
+    """Return a path that is a file, or a folder of files without folders.
 
     Raises:
         SpecError: it is neither.
     """
     if path.is_dir() and (any(child.is_dir() for child in path.iterdir()) or not any(path.iterdir())):
-        raise SpecError(f"reader {reader} reads a file, or a folder with files alone; {path} is not")
+        raise SpecError(
+            f"reader {reader} reads a file, or a folder of files without folders; {path} is neither"
+        )
     return path

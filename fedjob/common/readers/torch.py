@@ -1,4 +1,4 @@
-"""Data that a torch Dataset of the approved plan reads: the node gives the place, the plan the class."""
+"""The reader of data for a torch Dataset: the node gives the path, the approved plan the class that reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ D = TypeVar("D")
 
 
 class TorchDataset(FilesDataset):
-    """A file or folder with as many examples as its owner says; `.items` are the files.
+    """A file or folder of which the owner registered the number of examples; `.items` are the files.
 
     In a plan, with a class that is part of the plan's text:
 
@@ -23,10 +23,10 @@ class TorchDataset(FilesDataset):
 
     @property
     def num_rows(self) -> int:
-        """The number of examples, as the owner registered it.
+        """The number of examples that the owner registered.
 
         Raises:
-            SpecError: it was not registered.
+            SpecError: the owner registered none.
         """
         given = self.options.get("rows", "")
         if not given.isdecimal() or int(given) < 1:
@@ -42,7 +42,7 @@ class TorchDataset(FilesDataset):
             kind: a map-style Dataset of torch, `__len__` and `__getitem__`.
 
         Raises:
-            SpecError: it is none, or has more examples than the owner registered.
+            SpecError: `kind` is no such class, or has more examples than the owner registered.
         """
         if not (isinstance(kind, type) and hasattr(kind, "__len__") and hasattr(kind, "__getitem__")):
             raise SpecError(
@@ -59,8 +59,8 @@ class TorchDataset(FilesDataset):
 
 
 class TorchReader(Reader):
-    """Reads nothing itself: hands the place to a class of the plan's."""
+    """Opens any file or folder; a class of the plan reads it."""
 
     name: ClassVar[str] = "torch"
     opens: ClassVar[type[Dataset]] = TorchDataset
-    options: ClassVar[Mapping[str, str]] = {"rows": "how many examples there are"}
+    options: ClassVar[Mapping[str, str]] = {"rows": "the number of examples"}

@@ -1,6 +1,6 @@
-"""Immutable bytes, named by their hash, and where they are kept.
+"""The stores of immutable bytes that are named by their hash, chosen by a URL.
 
-A URL names the backend: `memory://`, the path of a folder, or the hub's http(s) URL.
+The URL names the backend: `memory://`, the path of a folder, or the hub's http(s) URL.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ def open_repository(url: str | Path, *, token: str = "", verify: bool | str | Pa
 
     Args:
         url: `memory://` for a new one in this process, the path of a folder, or the hub's URL.
-        token: of this party, for a hub.
-        verify: whether to check a hub's certificate, or the file of its authority.
+        token: this party's token, for a hub.
+        verify: whether to check a hub's certificate, or the path of its authority's certificate.
 
     Raises:
-        SpecError: nothing that fedjob knows has such a URL.
+        SpecError: no backend has such a URL.
     """
     text = str(url)
     if text == "memory://":

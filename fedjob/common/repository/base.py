@@ -1,4 +1,4 @@
-"""What every repository does: immutable bytes in, named by their hash, and out again, whole or not at all."""
+"""The interface of a repository: immutable bytes under their hash, returned whole or not at all."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 def check_job(job: str) -> str:
-    """Return `job` if it can name the holder of an object.
+    """Return `job` if it is a valid name of a job, which may hold objects.
 
     Raises:
-        SpecError: it can't.
+        SpecError: the name is not valid.
     """
     if not _JOB.fullmatch(job):
         raise SpecError(f"a job is named by 1 to 128 of a-z, A-Z, 0-9, '.', '-', '_'; found {job[:80]!r}")
@@ -41,16 +41,16 @@ def check_job(job: str) -> str:
 
 
 WATCH = ".watch"
-"""What the job that holds a watched job's published events ends in."""
+"""The suffix of the name under which a job's published events are held."""
 
 
 def watch_job(job: str) -> str:
-    """Return the name under which what watchers may see of a job is held; it outlives the job's end."""
+    """Return the name that holds what a job publishes to watchers; it is kept when the job itself ends."""
     return check_job(f"{job}{WATCH}")
 
 
 class _Stopped(RepositoryError):
-    """A part was given up because another one failed."""
+    """The error of a part that was stopped because another one failed."""
 
 
 class Repository(ABC):
@@ -60,7 +60,7 @@ class Repository(ABC):
     adds files of any size, hashes, resuming and fetching again.
 
     Args:
-        part_bytes: of an object at most; smaller in tests.
+        part_bytes: the largest size of an object; smaller in tests.
     """
 
     def __init__(self, *, part_bytes: int = PART_BYTES) -> None:
@@ -70,64 +70,64 @@ class Repository(ABC):
 
     @abstractmethod
     def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
-        """Store one object, durably, unless it is there; hold it for `job` and let `readers` read it."""
+        """Store one object durably, unless it is stored already; hold it for `job` and let `readers` read it."""
 
     @abstractmethod
     def hold_object(self, sha256: str, *, job: str, readers: tuple[str, ...]) -> bool:
-        """Hold an object for one more job if it is there and this side may read it; say whether it was."""
+        """Hold an object for one more job, if it is stored and this side may read it; return whether it was."""
 
     @abstractmethod
     def read_object(self, sha256: str, *, offset: int) -> Iterator[bytes | memoryview]:
-        """Yield one object's bytes from `offset` on; trouble on the way is the backend's to overcome."""
+        """Yield one object's bytes from `offset` on; the backend itself retries after passing failures."""
 
     @abstractmethod
     def has_object(self, sha256: str) -> bool:
-        """Tell whether this side may read that object."""
+        """Return whether the object is stored and this side may read it."""
 
     @abstractmethod
     def delete_object(self, sha256: str) -> None:
-        """Let go of an object in every job; without a holder it is removed. Not there is no error."""
+        """Release an object from every job of this side; it is removed if no job holds it. A missing one is no error."""
 
     @abstractmethod
     def end_job(self, job: str) -> None:
         """Remove every object that only this job holds."""
 
     def put_watch(self, job: str, frame: bytes, *, readers: tuple[str, ...]) -> None:
-        """Show `readers` a signed frame about a job; it takes the place of the one before.
+        """Publish a signed frame about a job to `readers`; it replaces the frame before.
 
         Raises:
-            RepositoryError: this repository has no place for it.
+            RepositoryError: this kind of repository does not publish frames.
         """
         raise RepositoryError(f"{self!r} can't show a job to watchers: use a hub")
 
     def get_watch(self, job: str) -> bytes:
-        """Return the frame that a job's owner put, after a single try.
+        """Return the frame that a job's owner published, in a single try.
 
         Raises:
-            ObjectMissing: there is none.
-            NotPermitted: this side is none of its readers.
+            ObjectMissing: there is no frame.
+            NotPermitted: this side is not one of its readers.
             RepositoryUnreachable: the repository does not answer.
         """
         raise RepositoryError(f"{self!r} can't show a job to watchers: use a hub")
 
     def close(self) -> None:
-        """Let go of connections. The repository can't be used afterwards."""
+        """Close connections. The repository can't be used afterwards."""
         return
 
     # -- what everybody uses --------------------------------------------------
 
     def put(self, source: Path | bytes, *, job: str, readers: Iterable[str] = ()) -> Ref:
-        """Store a file or bytes; return what names them.
+        """Store a file or bytes; return the ref that names them.
 
-        Parts of a large file that the repository has are not sent again, so an
-        interrupted call is resumed by making it again.
+        Parts of a large file that the repository has are not sent again, so that
+        a repeated call resumes an interrupted one.
 
         Args:
-            job: holds the object until `end_job`.
-            readers: the parties that may read it, besides whoever puts it.
+            job: the job that holds the object until `end_job`.
+            readers: the parties that may read it, besides the one that puts it.
 
         Raises:
-            SpecError: no such file, or a wrong name.
+            SpecError: there is no such file, or the job's name is not valid.
             NoSpace: the repository is full.
             RepositoryUnreachable: it does not answer.
         """
@@ -157,14 +157,14 @@ class Repository(ABC):
         """Fetch the content of `ref` into a file; return its path.
 
         `path` appears whole and with the right hash, or not at all. A file that
-        is already there and right is kept; what an interrupted call left beside
-        it is used. Because every call checks hashes, the file is not fsynced: after a
-        power cut a second call fetches what was lost.
+        is already there with the right content is kept, and the bytes that an
+        interrupted call fetched are used. Because every call checks hashes, the
+        file is not fsynced: after a power cut a second call fetches what was lost.
 
         Raises:
-            ObjectMissing, NotPermitted: the repository does not have it for this side.
-            ObjectCorrupt: its bytes do not have the hash, however often they are fetched.
-            NoSpace: the disk is full; nothing is left there.
+            ObjectMissing, NotPermitted: the repository does not have it, or this side may not read it.
+            ObjectCorrupt: its bytes do not have the hash, after several fetches.
+            NoSpace: the disk is full; no partial file is left.
             RepositoryUnreachable: the repository does not answer.
         """
         parts = self._parts(ref)
@@ -192,7 +192,7 @@ class Repository(ABC):
         """Return the content of `ref`, checked by its hash.
 
         Raises:
-            ObjectTooLarge: it says to be larger than `limit_bytes`; nothing is fetched.
+            ObjectTooLarge: the ref has more than `limit_bytes` bytes; nothing is fetched.
             ObjectMissing, NotPermitted, ObjectCorrupt, RepositoryUnreachable: as for `get`.
         """
         if ref.size_bytes > limit_bytes:
@@ -205,11 +205,11 @@ class Repository(ABC):
         return bytes(content)
 
     def exists(self, ref: Ref) -> bool:
-        """Tell whether the object is there and may be read by this side. Does not look at its parts."""
+        """Return whether the object is stored and this side may read it. Its parts are not checked."""
         return self.has_object(ref.sha256)
 
     def delete(self, ref: Ref) -> None:
-        """Let go of an object and its parts; what no job holds is removed. Not there is no error."""
+        """Release an object and its parts; those that no job holds are removed. A missing one is no error."""
         if ref.parts and self.has_object(ref.sha256):
             for part in self._parts(ref):
                 self.delete_object(part.sha256)
@@ -248,7 +248,7 @@ class Repository(ABC):
     def _fetch(
         self, ref: Ref, part: Part, descriptor: int, *, have: int, stop: threading.Event | None = None
     ) -> None:
-        """Fetch one object into its place in an open file, of which `have` bytes are there."""
+        """Fetch one object to its place in an open file, which already has its first `have` bytes."""
         for _ in range(NUM_FETCHES):
             hasher = hashlib.sha256()
             done = min(have, part.size_bytes)
@@ -265,7 +265,7 @@ class Repository(ABC):
                 done += len(fetched)
             if done == part.size_bytes and hasher.hexdigest() == part.sha256:
                 return
-            have = 0  # wrong bytes may be among those that an earlier call left
+            have = 0  # the wrong bytes may be among those of an earlier call
         raise _corrupt(ref, part.sha256)
 
 
@@ -273,7 +273,7 @@ def _corrupt(ref: Ref, sha256: str) -> ObjectCorrupt:
     of = f" (part of {ref.sha256})" if sha256 != ref.sha256 else ""
     return ObjectCorrupt(
         f"object {sha256}{of}: fetched {NUM_FETCHES} times, and its bytes never had that hash: "
-        "whoever made it should put it again"
+        "the party that stored it has to store it again"
     )
 
 
@@ -296,13 +296,13 @@ def _size_of(source: Path | bytes) -> int:
 
 
 def _in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """Return the results in the order of the items; the first failure ends what has not begun."""
+    """Return the results in the order of the items; after the first failure no further item is begun."""
     with ThreadPoolExecutor(NUM_PARALLEL, thread_name_prefix="fedjob-parts") as pool:
         futures = [pool.submit(work, item) for item in items]
         for future in wait(futures, return_when=FIRST_EXCEPTION).not_done:
             future.cancel()
     errors = [error for future in futures if not future.cancelled() and (error := future.exception())]
     for error in errors:
-        if not isinstance(error, _Stopped):  # a failure, not what it caused in the others
+        if not isinstance(error, _Stopped):  # the failure itself, not the ends of the others that it caused
             raise error
     return [future.result() for future in futures]

@@ -1,4 +1,4 @@
-"""A repository in a folder: for one machine, or a disk that a site shares."""
+"""A repository in a folder, for one machine or a disk that the machines of a site share."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from fedjob.common.repository.parts import PART_BYTES
 
 
 class DirectoryRepository(Repository):
-    """Objects are files named by their hash; an empty file `held/<job>/<hash>` holds one for a job.
+    """A repository whose objects are files, named by their hash.
 
-    Rights are those of the folder: who may read it may read every object.
+    An empty file `held/<job>/<hash>` holds an object for a job. Rights are those of
+    the folder: whoever may read it may read every object.
     """
 
     def __init__(self, folder: Path, *, part_bytes: int = PART_BYTES) -> None:
@@ -77,7 +78,8 @@ class DirectoryRepository(Repository):
         folder = self._held / check_job(job)
         with lock(self._lock_path):
             for held in list(folder.glob("*")):
-                # The object first: a kill in between leaves a holder of nothing, never an object of nobody.
+                # The object is removed first: a kill in between may leave a holder without an object, which is
+                # harmless, but never an object without a holder, which nobody would remove.
                 if not any(other.parent != folder for other in self._held.glob(f"*/{held.name}")):
                     self._path(held.name).unlink(missing_ok=True)
                 held.unlink()

@@ -1,4 +1,4 @@
-"""The hub's repository, from the side of a party."""
+"""The client of the hub's repository, over HTTP."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fedjob.common.web import Passing, Patience, Tries, Web
 
 
 class HttpRepository(Repository):
-    """A repository behind `/v1/objects`.
+    """The repository of a hub, at `/v1/objects`.
 
     Args:
         url: of the hub.
         token: of the party.
-        verify: whether to check the hub's certificate, or the file of its authority.
+        verify: whether to check the hub's certificate, or the path of its authority's certificate.
     """
 
     def __init__(
@@ -51,7 +51,9 @@ class HttpRepository(Repository):
                 return
             if blocks.sha256() != sha256:
                 raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")
-        raise ObjectCorrupt(f"object {sha256}: sent {NUM_FETCHES} times, and it never arrived with that hash")
+        raise ObjectCorrupt(
+            f"object {sha256}: sent {NUM_FETCHES} times, and the hub never received that hash"
+        )
 
     def hold_object(self, sha256: str, *, job: str, readers: tuple[str, ...]) -> bool:
         headers = _holder(job, readers)
@@ -66,7 +68,7 @@ class HttpRepository(Repository):
                     "GET", _path(sha256), headers=headers, what=f"object {sha256}", accept=(416,)
                 ) as stream:
                     if stream.status == 416:
-                        return  # the object is shorter than what is there already: its hash will tell
+                        return  # the object is shorter than the bytes fetched before: the check of its hash will fail
                     _check_start(stream.headers, offset, stream.status, sha256)
                     for block in stream.blocks():
                         yield block
@@ -93,7 +95,7 @@ class HttpRepository(Repository):
         try:
             with self._web.stream("GET", _watch(job), what=f"watching job {job}") as stream:
                 return stream.read(MAX_FRAME_BYTES)
-        except Passing as passing:  # whoever follows has a schedule of retries
+        except Passing as passing:  # no retry here: the caller polls by a schedule of its own
             error = passing.error
             raise error from passing
 

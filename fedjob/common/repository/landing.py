@@ -1,4 +1,4 @@
-"""The file that a download lands in: locked, resumed, renamed into place when it is whole."""
+"""The temporary file of a download: locked, resumed, and renamed into place when it is whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedjob.common.types import Ref
 class Landing:
     """An open temporary file beside `path`, one per ref.
 
-    What an interrupted download left is taken up; a second download of the same
+    It continues the file of an interrupted download. A second download of the same
     ref to the same path at the same time gets a file of its own.
     """
 
@@ -36,11 +36,11 @@ class Landing:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that are there already."""
+        """The number of bytes that are in the file already."""
         return os.fstat(self.descriptor).st_size
 
     def from_existing(self, matches: Callable[[int], bool]) -> bool:
-        """Tell whether `path` is there with the right content, so that nothing need be fetched."""
+        """Return whether `path` exists with the right content already, so that nothing is fetched."""
         try:
             existing = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -64,7 +64,9 @@ class Landing:
     ) -> None:
         empty = self.num_bytes == 0
         if not self._finished and (empty or isinstance(error, (OSError, ObjectCorrupt))):
-            self._temporary.unlink(missing_ok=True)  # before the lock goes: nobody else may take it up
+            self._temporary.unlink(
+                missing_ok=True
+            )  # before the lock is released, so that no other download continues it
         os.close(self.descriptor)
         if isinstance(error, OSError):
             with no_space_is_an_error(self._path):
@@ -79,6 +81,6 @@ class Landing:
             named = False
         if named:
             return descriptor
-        os.close(descriptor)  # somebody else is at it, or was just done
+        os.close(descriptor)  # another download has it locked, or has just finished
         self._temporary = self._temporary.with_suffix(f".{uuid.uuid4().hex[:12]}.part")
         return os.open(self._temporary, flags | os.O_EXCL, 0o600)

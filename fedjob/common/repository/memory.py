@@ -1,4 +1,4 @@
-"""A repository in this process's memory: for local jobs, simulations and tests."""
+"""A repository in this process's memory, for local jobs, simulations and tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedjob.common.repository.parts import PART_BYTES
 
 
 class MemoryRepository(Repository):
-    """Holds objects as bytes; everybody who has it may read everything."""
+    """A repository that keeps objects as bytes; whoever has this object may read every one."""
 
     def __init__(self, *, part_bytes: int = PART_BYTES) -> None:
         super().__init__(part_bytes=part_bytes)
@@ -23,7 +23,7 @@ class MemoryRepository(Repository):
         self._watches: dict[str, bytes] = {}
 
     def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
-        content = b"".join(map(bytes, blocks))  # copies: a block is valid until the next
+        content = b"".join(map(bytes, blocks))  # copies, because a block is valid only until the next
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ObjectCorrupt(f"object {sha256}: the source changed while it was read")
         with self._lock:
@@ -41,7 +41,7 @@ class MemoryRepository(Repository):
         with self._lock:
             content = self._objects.get(sha256)
         if content is None:
-            raise ObjectMissing(f"object {sha256}: not there")
+            raise ObjectMissing(f"object {sha256}: not stored here")
         yield from Blocks(content, offset, max(0, len(content) - offset))
 
     def has_object(self, sha256: str) -> bool:
@@ -60,7 +60,7 @@ class MemoryRepository(Repository):
     def get_watch(self, job: str) -> bytes:
         with self._lock:
             if job not in self._watches:
-                raise ObjectMissing(f"job {job}: its owner shows nothing of it")
+                raise ObjectMissing(f"job {job}: its owner publishes nothing about it")
             return self._watches[job]
 
     def end_job(self, job: str) -> None:

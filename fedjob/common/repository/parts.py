@@ -1,4 +1,4 @@
-"""How a file larger than one object travels: as parts, and a manifest that names them."""
+"""The form in which a file larger than one object is stored: parts, and a manifest that names them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedjob.common.errors import DecodeError, ObjectTooLarge
 from fedjob.common.types import Ref
 
 PART_BYTES = 64 << 20
-"""Size of an object at most, and of every part but the last."""
+"""The largest size of an object, and the size of every part but the last."""
 
 MAX_PARTS = 1024
 MAX_MANIFEST_BYTES = 64 << 10
@@ -22,7 +22,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part: its hash and the range of the file that it is."""
+    """One part of a file: its hash, and its range of the file's bytes."""
 
     sha256: str
     start: int
@@ -38,7 +38,7 @@ class Manifest:
     hashes: tuple[str, ...]
 
     def parts(self) -> list[Part]:
-        """Return the parts with their places in the file."""
+        """Return the parts with their positions in the file."""
         return [
             Part(sha256, start, min(self.part_bytes, self.size_bytes - start))
             for sha256, start in zip(self.hashes, range(0, self.size_bytes, self.part_bytes), strict=True)
@@ -62,16 +62,16 @@ class Manifest:
         """Return the manifest that `data` holds.
 
         Args:
-            size_bytes: what the ref says; a manifest that says otherwise is refused.
+            size_bytes: the size in the ref; a manifest with another size is refused.
 
         Raises:
-            DecodeError: it is none, or its numbers don't fit together.
+            DecodeError: the data hold no manifest, or its numbers don't fit together.
         """
         version, size, part, joined = _fields(unpack(data, limit_bytes=MAX_MANIFEST_BYTES))
         if version != _VERSION:
             raise DecodeError(f"expected a manifest of version {_VERSION}, found {version}: update fedjob")
         if size != size_bytes:
-            raise DecodeError(f"the ref says {size_bytes} bytes, its manifest {size}")
+            raise DecodeError(f"the ref is of {size_bytes} bytes, its manifest of {size}")
         if not 1 <= part <= PART_BYTES:
             raise DecodeError(f"expected parts of 1 to {PART_BYTES} bytes, found {part}")
         count = -(-size // part)
@@ -88,7 +88,7 @@ def _fields(plain: Any) -> tuple[int, int, int, bytes]:
 
 
 def ref_of(source: Path | bytes, part_bytes: int = PART_BYTES) -> Ref:
-    """Return the ref that putting a file or bytes would give, without putting it."""
+    """Return the ref that `Repository.put` would return for a file or bytes, without storing them."""
     size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
     hashes = [
         Blocks(source, start, min(part_bytes, size_bytes - start)).sha256()

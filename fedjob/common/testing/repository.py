@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import DecodeError, ObjectCorrupt, ObjectMissing, ObjectTooLarge, SpecError
-from fedjob.common.repository import Repository
+from fedjob.common.repository.base import Repository
 from fedjob.common.repository.parts import Manifest
 from fedjob.common.types import Ref
 

@@ -1,4 +1,4 @@
-"""A transport carries frames between parties and promises nothing: they may get lost, doubled or late."""
+"""The interface of a transport, which carries frames between parties: they may get lost, doubled or late."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fedjob.common.types import Address
 
 DAEMON = "main"
-"""The session of a node daemon; it alone hears what is sent to everybody and shows its presence."""
+"""The session of a node daemon; it alone receives frames to everybody, and it alone shows its presence."""
 
 OnFrame = Callable[[str, bytes], None]
 OnConnection = Callable[[bool], None]
@@ -22,7 +22,7 @@ class Transport(ABC):
 
     address: Address
     trouble: str = ""
-    """Why the connection does not stand, in words, where that is known; empty while it does."""
+    """The reason why there is no connection, in words, where it is known; empty while there is one."""
 
     @abstractmethod
     def open(self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None) -> None:
@@ -34,26 +34,27 @@ class Transport(ABC):
                 subscriptions stand again, and with False when it breaks.
 
         Raises:
-            BrokerUnreachable: not connected in `timeout_s`; says whether nobody answered or it was refused.
+            BrokerUnreachable: there is no connection after `timeout_s`; the message has the reason, such as
+                that nothing answered or that the broker refused.
         """
 
     @abstractmethod
     def send(self, to: Address | None, frame: bytes) -> bool:
-        """Hand over a frame for one address, or for everybody, without waiting.
+        """Send a frame to one address, or to every node where `to` is None, without waiting.
 
         Returns:
-            False if it was dropped at once because there is no connection or too
-            much is waiting; True promises nothing.
+            False if the frame was dropped at once, because there is no connection or
+            too many frames are waiting. True does not mean that it will arrive.
         """
 
     @abstractmethod
     def connected(self) -> bool:
-        """Tell whether the connection stands, subscriptions included."""
+        """Return whether the party is connected and subscribed."""
 
     @abstractmethod
     def presence(self) -> dict[str, bool]:
-        """Return which nodes said that they are there: a hint, it may be stale."""
+        """Return node -> whether it announced that it is connected. This is a hint, which may be out of date."""
 
     @abstractmethod
     def close(self) -> None:
-        """Leave; a second call does nothing."""
+        """Disconnect; a second call does nothing."""

@@ -10,14 +10,14 @@ from fedjob.common.transport.base import DAEMON, OnConnection, OnFrame, Transpor
 from fedjob.common.types import Address
 
 Fate = Callable[[str, "Address | None", bytes], int]
-"""How many copies of a frame (sender, addressee, frame) arrive: 1 as a rule, 0 for a loss."""
+"""A function that returns how many copies of a frame (sender, addressee, frame) arrive: normally 1, 0 for a loss."""
 
 
 class MemoryBroker:
     """Passes frames between the transports of one process, on the sender's thread.
 
     Args:
-        fate: decides over each frame, so that losses and doubles can be shown.
+        fate: decides for each frame, so that tests can lose or double it.
     """
 
     def __init__(self, fate: Fate | None = None) -> None:
@@ -30,14 +30,14 @@ class MemoryBroker:
     def stop(self) -> None:
         """Break every connection; `start` brings them back."""
         self.up = False
-        self._tell(False)
+        self._report_connection(False)
 
     def start(self) -> None:
         """Let every member connect again."""
         self.up = True
-        self._tell(True)
+        self._report_connection(True)
 
-    def _tell(self, up: bool) -> None:
+    def _report_connection(self, up: bool) -> None:
         with self._lock:
             members = list(self._members.values())
         for member in members:

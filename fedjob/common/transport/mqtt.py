@@ -1,12 +1,13 @@
-"""Frames over an MQTT broker: QoS 1, clean sessions, random client ids, and trust in none of it.
+"""The transport over an MQTT broker, with QoS 1, clean sessions and random client ids.
 
     fedjob/1/to/<party>/<session>/from/<sender>     every direct message
     fedjob/1/all/from/<sender>                      pings and searches
     fedjob/1/presence/<party>                       retained, last will; a hint only
 
-MQTT 5 where the broker has it, because it tells the truth when it refuses; else
-3.1.1. This is the only module that imports paho, and the network's thread that
-paho runs does nothing here but enqueue.
+It does not rely on any guarantee of the broker: `courier.py` repeats what got lost.
+It uses MQTT 5 where the broker has it, because MQTT 5 gives the reason of a refusal;
+else 3.1.1. This is the only module that imports paho. Its callbacks run on paho's
+network thread, and do nothing but enqueue.
 """
 
 from __future__ import annotations
@@ -48,7 +49,13 @@ _NOT_ALLOWED = ("Not authorized", "Bad user name or password", "Bad authenticati
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """How one try to connect ended: `ok`, `refused` by the broker, `closed` without a word, or `silent`."""
+    """The end of one try to connect.
+
+    Args:
+        how: `ok`; `refused` by the broker; `closed` by it without a reason; `silent`, no answer in time; or
+            `unreachable`, no connection at all.
+        why: the reason, where there is one.
+    """
 
     how: Literal["ok", "refused", "closed", "silent", "unreachable"]
     why: str = ""
@@ -61,7 +68,7 @@ class MqttTransport(Transport):
         url: `mqtt://`, `mqtts://`, `ws://` or `wss://`.
         user, password: of the party, from its enrolment.
         tls_ca: PEM file of the authority that signed the broker's certificate;
-            None trusts the system's.
+            None for the authorities that the system trusts.
         version: 5 or 4 (3.1.1); None tries both.
     """
 
@@ -99,35 +106,39 @@ class MqttTransport(Transport):
         self._ended = threading.Event()
         self._attempt = _Attempt("silent")
 
-    # --- the seam -----------------------------------------------------------------------
+    # --- the interface of a transport ---------------------------------------------------
 
     def open(self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None) -> None:
         self._on_frame, self._on_connection = on_frame, on_connection
         deadline = time.monotonic() + timeout_s
         version = self._version
-        told: _Attempt | None = None
+        failed: _Attempt | None = None
         while True:
             left_s = max(0.1, deadline - time.monotonic())
             if version is None:
                 attempt = self._try(5, min(PROBE_S, left_s), probe=True)
                 if attempt.how != "unreachable":
-                    # A refusal for want of a name is an answer too, and one in version 5.
+                    # A refusal because the probe gave no user name also shows that the broker knows version 5.
                     version = 5 if attempt.how == "ok" or attempt.why in _NOT_ALLOWED else 4
                     continue
             else:
                 attempt = self._try(version, left_s)
                 if attempt.how == "ok":
                     return
-            if told is None or attempt.how != "silent":  # a last try that had no time left says nothing
-                told = attempt
+            if (
+                failed is None or attempt.how != "silent"
+            ):  # a last try with no time left must not hide the reason
+                failed = attempt
             if time.monotonic() + RETRY_S >= deadline:
-                raise BrokerUnreachable(self._explain(told, timeout_s))
-            time.sleep(RETRY_S)  # when refused too: a broker hears of a new party a moment later
+                raise BrokerUnreachable(self._explain(failed, timeout_s))
+            time.sleep(RETRY_S)  # after a refusal too: a broker may learn of a new party a moment later
 
     def send(self, to: Address | None, frame: bytes) -> bool:
         client = self._client
         if client is None or not self._connected:
-            return False  # paho would keep it; the courier knows better what is still worth sending
+            return (
+                False  # paho would keep it and send it late; the courier decides what is still worth sending
+            )
         sender = self.address.party
         topic = f"{ROOT}/all/from/{sender}" if to is None else f"{ROOT}/to/{to}/from/{sender}"
         return client.publish(topic, frame, qos=1).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -155,10 +166,10 @@ class MqttTransport(Transport):
     # --- connecting ---------------------------------------------------------------------
 
     def _try(self, version: Literal[4, 5], timeout_s: float, *, probe: bool = False) -> _Attempt:
-        """Connect once and subscribe; a probe only asks whether the broker knows this version.
+        """Connect once and subscribe; a probe only finds out whether the broker knows this version of MQTT.
 
-        A probe carries neither name nor will nor properties: amqtt misreads a version 5 packet that
-        has them, and waits for the rest of it until its own deadline.
+        A probe has no user name, no last will and no properties: the broker amqtt misreads a packet of
+        version 5 that has them, and waits for the rest of it until its own deadline.
         """
         self._ended.clear()
         self._attempt = _Attempt("silent")
@@ -191,7 +202,7 @@ class MqttTransport(Transport):
     def _make_client(self, version: Literal[4, 5], timeout_s: float, probe: bool) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"fedjob-{secrets.token_hex(8)}",  # a second one of the same id would throw us out
+            client_id=f"fedjob-{secrets.token_hex(8)}",  # a second client with the same id would be disconnected
             clean_session=None if version == 5 else True,
             protocol=MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311,
             transport="websockets" if self._scheme in ("ws", "wss") else "tcp",
@@ -218,7 +229,7 @@ class MqttTransport(Transport):
 
     def _explain(self, attempt: _Attempt, timeout_s: float) -> str:
         if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
-            who = self._user or "a client without a name"
+            who = self._user or "a client without a user name"
             return (
                 f"the broker at {self.url} refuses {who} ({attempt.why}): "
                 f"enrol again, or ask whoever runs the hub whether {self.address.party} was revoked"
@@ -284,7 +295,7 @@ class MqttTransport(Transport):
         self.trouble = f"no MQTT broker answers at {self.url}"
 
     def _end(self, client: Client, attempt: _Attempt) -> None:
-        """End the first connecting with a reason; later ones go on by themselves."""
+        """End the try to connect that `open` waits for; paho repeats later connections by itself."""
         if self._opening and not self._ended.is_set():
             self._attempt = attempt
             self._ended.set()
@@ -313,6 +324,6 @@ def _connect_properties() -> Properties:
 
 def _without_delay(client: Client, userdata: Any, sock: Any) -> None:
     """Set TCP_NODELAY: without it a small request and its reply take 88 ms instead of 0.6."""
-    # By a copy of the descriptor, which works for plain, TLS and websocket wrappers alike.
+    # The option is set on a copy of the descriptor, which works for plain, TLS and websocket wrappers alike.
     with socket.socket(fileno=os.dup(sock.fileno())) as copy:
         copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

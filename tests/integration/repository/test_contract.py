@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.repository import Repository
+from fedjob.common.repository.base import Repository
 from fedjob.common.repository.directory import DirectoryRepository
 from fedjob.common.repository.memory import MemoryRepository
-from fedjob.common.testing import PART_BYTES, RepositoryContract
+from fedjob.common.testing import PART_BYTES
+from fedjob.common.testing.repository import RepositoryContract
 from tests.hubs import HubThread
 
 

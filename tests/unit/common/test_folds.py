@@ -15,7 +15,7 @@ from fedjob.common.folds import FOLDS
 from fedjob.common.folds.base import Fold
 from fedjob.common.folds.mean import WeightedMean, mean_of
 from fedjob.common.params import FileParams, save_params
-from fedjob.common.testing import FoldContract
+from fedjob.common.testing.folds import FoldContract
 from fedjob.metrics.states import measure, value
 
 

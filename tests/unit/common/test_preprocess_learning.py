@@ -170,7 +170,9 @@ def test_two_filters_do_not_tell_the_value_of_one_row(tmp_path: Path) -> None:
 
     def told(*steps: Any) -> Any:
         plain = to_plain_steps(steps)
-        return measure(people, plain, [], lambda frame: audited(book, people, frame, tells_extremes=False))[0]
+        return measure(
+            people, plain, [], lambda frame: audited(book, people, frame, releases_extremes=False)
+        )[0]
 
     def is_withheld(*steps: Any) -> bool:
         try:

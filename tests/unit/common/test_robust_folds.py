@@ -274,7 +274,7 @@ def test_a_fold_says_how_many_nodes_its_settings_need(rule: Fold, least: int) ->
 
 def test_contributions_of_different_structure_are_refused() -> None:
     for a, b in (({"a": 1.0}, {"b": 1.0}), ([1.0], [1.0, 2.0]), ({"a": 1.0}, [1.0]), (["x"], ["y"])):
-        with pytest.raises(SpecError, match="fold"):
+        with pytest.raises(SpecError, match=r"can't be aggregated|an aggregator computes"):
             Median().fold([Contribution(a, 1), Contribution(b, 1)])
     different = [Contribution({"w": torch.zeros(n)}, 1) for n in (2, 3)]
     with pytest.raises(SpecError, match="shapes"):

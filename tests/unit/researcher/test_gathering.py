@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fedjob.researcher.events import EventLog, read_events
 
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import QuorumNotReached, SpecError
@@ -29,7 +28,7 @@ from fedjob.common.types import Ref, new_job_id
 from fedjob.common.values import MARK, encode
 from fedjob.metrics.states import mean_state
 from fedjob.researcher.event_log import EventLog, read_events
-from fedjob.researcher.federation import Accept, Arrival, Collected, Federation, Place
+from fedjob.researcher.federation import Accept, Collected, Federation, Place
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.position import Position

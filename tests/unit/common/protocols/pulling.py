@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fedjob import TorchPlan
-from fedjob.common.testing import Sites
+from fedjob.common.testing.sites import Sites
 
 PULLS = {"a": (4.0, 1), "b": (-2.0, 3)}
 """Node -> where it pulls, and how many examples it has: their mean is -0.5."""

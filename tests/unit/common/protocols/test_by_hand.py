@@ -35,7 +35,7 @@ from fedjob.common.errors import PlanError
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.fednova import gradient_weight
 from fedjob.common.protocols.fedopt import with_optimizer
-from fedjob.common.testing import Sites
+from fedjob.common.testing.sites import Sites
 from tests.unit.common.protocols.pulling import PullTwo, pulling
 
 

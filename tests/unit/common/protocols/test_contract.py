@@ -10,8 +10,8 @@ from sklearn.linear_model import SGDClassifier
 
 from fedjob import Cyclic, Ditto, FedNova, FedOpt, FedPer, FineTuned, QFedAvg, SklearnPlan
 from fedjob.common.protocols.base import FederatedProtocol
-from fedjob.common.testing import ProtocolContract, Sites
-from fedjob.common.testing.protocol import assert_equal
+from fedjob.common.testing.protocol import ProtocolContract, assert_equal
+from fedjob.common.testing.sites import Sites
 from tests.unit.common.protocols.training import TRAINING_PROTOCOLS, ready, unequal_sites
 
 

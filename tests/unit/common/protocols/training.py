@@ -8,7 +8,7 @@ from fedjob import FedPer, FineTuned
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.training import TrainingProtocol
-from fedjob.common.testing import Sites
+from fedjob.common.testing.sites import Sites
 from tests.data import make_points
 from tests.plans import Tiny
 

@@ -80,7 +80,7 @@ def test_a_loading_plan_names_modalities_and_columns_as_plans_do(tmp_path: Path)
             "can't be read as NIfTI: ImageFileError",
         ),
         (lambda path: (path / "subject-0/T1/b.nii.gz").touch(), {}, "subject-0/T1 has 2 NIfTI files"),
-        (lambda path: (path / "more.csv").touch(), {}, "has 2 tables: say which"),
+        (lambda path: (path / "more.csv").touch(), {}, "has 2 tables: choose one"),
         (lambda path: None, {"subject": "name"}, "no column 'name'; it has id, age, ill"),
         (lambda path: None, {"subject": "ill"}, "names 1 subjects twice"),
         (lambda path: None, {"demographics": "../other.csv"}, "in the dataset's folder itself"),

@@ -16,7 +16,7 @@ from PIL import Image
 from fedjob.common.errors import SpecError
 from fedjob.common.loader import describe, open_dataset
 from fedjob.common.readers import READERS, find_reader, fitting_reader, guess_reader
-from fedjob.common.testing import ReaderCase, ReaderContract
+from fedjob.common.testing.readers import ReaderCase, ReaderContract
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
 HEART = "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,num"
