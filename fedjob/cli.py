@@ -28,7 +28,7 @@ _COMMANDS = {
     "logout": ("fedjob.researcher.cli.login", "logout", "Delete the login of this home."),
     "nodes": ("fedjob.researcher.cli.federation", "nodes", "List the nodes of the federation."),
     "data": ("fedjob.researcher.cli.federation", "data", "List the datasets that nodes offer."),
-    "job": ("fedjob.researcher.cli.jobs", "job", "Submit jobs, find them, follow them, end them."),
+    "job": ("fedjob.researcher.cli.jobs", "job", "Submit, find, follow and end jobs."),
 }
 
 
