@@ -1,4 +1,4 @@
-"""The command line: `fedjob`. Each role's commands are imported when they are used."""
+"""The command line `fedjob`. Each role's commands are imported when they are used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ _COMMANDS = {
         "doctor",
         "Check hub, broker rights, repository, clock and versions.",
     ),
-    "verify": ("fedjob.researcher.cli.verify", "verify", "Fold every committed round of a job again."),
-    "hub": ("fedjob.hub.cli", "hub", "Run a federation's hub: broker and file repository."),
-    "node": ("fedjob.node.cli", "node", "Run a node: data, grants, tasks."),
+    "verify": ("fedjob.researcher.cli.verify", "verify", "Compute every round of a job again, and compare."),
+    "hub": ("fedjob.hub.cli", "hub", "Run a hub: the broker and file repository of a federation."),
+    "node": ("fedjob.node.cli", "node", "Run a node: a site's data, its grants and its tasks."),
     "init": ("fedjob.researcher.cli.federation", "init", "Make a researcher's home."),
-    "login": ("fedjob.researcher.cli.login", "login", "Log in at an OpenID provider, where nodes want that."),
-    "logout": ("fedjob.researcher.cli.login", "logout", "Forget that login."),
+    "login": (
+        "fedjob.researcher.cli.login",
+        "login",
+        "Log in at an OpenID provider, where nodes require it.",
+    ),
+    "logout": ("fedjob.researcher.cli.login", "logout", "Delete the login of this home."),
     "nodes": ("fedjob.researcher.cli.federation", "nodes", "List the nodes of the federation."),
     "data": ("fedjob.researcher.cli.federation", "data", "List the datasets that nodes offer."),
-    "job": ("fedjob.researcher.cli.jobs", "job", "Submit jobs, find them, follow them, end them."),
+    "job": ("fedjob.researcher.cli.jobs", "job", "Submit, find, follow and end jobs."),
 }
 
 
@@ -33,7 +37,7 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; a mistake of the user's is one line, never a traceback."""
+    """Run the command line; an error of fedjob is shown as one line, never as a traceback."""
     run_command_line(cli, args)
 
 

@@ -1,4 +1,4 @@
-"""The command `fedjob demo`."""
+"""The command `fedjob demo`: a hub, some nodes and a training job on this machine."""
 
 from __future__ import annotations
 
@@ -44,12 +44,22 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 @click.option("--nodes", "num_nodes", type=click.IntRange(1, 32), default=4, show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--alpha", type=click.FloatRange(0.01, 1000), default=ALPHA, show_default=True,
-              help="How alike the nodes' data are: small is uneven.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=SEED, show_default=True, help="Of data and training.")
+              help="How alike the nodes' data are; the smaller, the more uneven.")  # fmt: skip
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=SEED,
+    show_default=True,
+    help="Seed of the data's division and of training.",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True,
               help="Tasks that a node runs at the same time.")  # fmt: skip
 @click.option("--reset", is_flag=True, help="Only empty the folder that an earlier demo left.")
-@click.option("--keep", is_flag=True, help="Leave hub and nodes running for you to try, until Ctrl-C.")
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="Leave hub and nodes running until Ctrl-C, so that you can try a job of your own.",
+)
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
@@ -91,7 +101,7 @@ def demo(
                 hub_url, shares = _start(run, console, home, nodes, alpha, seed, workers)
                 job = _train(console, home, nodes, rounds, seed, hub_url, shares)
                 console.print(f"[dim]{time.monotonic() - began:.0f} s in all[/]")
-                _say_next(console, home, job, keep)
+                _print_next(console, home, job, keep)
                 if keep:
                     _wait(console, run)
         except KeyboardInterrupt:
@@ -104,7 +114,7 @@ def demo(
 def _start(
     commands: Commands, console: Any, home: Path, nodes: list[str], alpha: float, seed: int, workers: int
 ) -> tuple[str, Shares]:
-    """Start the hub, deal out the data, make and start the nodes."""
+    """Start the hub, divide the data, and create and start the nodes."""
     from fedjob.demo.data import deal
 
     commands.start(
@@ -117,7 +127,7 @@ def _start(
         made: dict[str, Future[None]] = {
             node: pool.submit(_make_node, commands, home, node, ready[1], node == nodes[0]) for node in nodes
         }
-        imported = pool.submit(_import_torch)  # meanwhile: it takes seconds
+        imported = pool.submit(_import_torch)  # at the same time, because it takes seconds
         for node in nodes:
             made[node].result()
             words = ("node", "start", "--home", str(home / node), "--workers", str(workers))
@@ -134,7 +144,7 @@ def _make_node(commands: Commands, home: Path, node: str, hub_url: str, show: bo
     for words in (
         ("init", "--home", where, "--id", node, "--hub", hub_url),
         ("data", "add", TAG, data, "--tags", TAG, "--home", where),
-        # no owner sits here; anywhere else a person reads a plan's text before it runs
+        # no owner reads plans here; at a real node a person approves a plan's text before it runs
         ("config", "set", "approval", "off", "--home", where),
         (
             "config",
@@ -143,7 +153,7 @@ def _make_node(commands: Commands, home: Path, node: str, hub_url: str, show: bo
             "1",
             "--home",
             where,
-        ),  # the clinics of a real federation share no machine
+        ),  # the clinics here share one machine
     ):
         commands.run("node", *words, log=node, show=show)
 
@@ -163,7 +173,7 @@ def _train(
     hub_url: str,
     shares: Shares,
 ) -> Job:
-    """Train across the nodes, then each alone and all pooled; compare, and save."""
+    """Train across the nodes, then at each node alone and on all data pooled; compare, and save."""
     from fedjob.demo.report import FEDERATED, POOLED, comparison, draw
     from fedjob.researcher.session import connect
 
@@ -251,11 +261,11 @@ def _local(
     return examine(diary, job.training_plan, shares.test)
 
 
-def _say_next(console: Any, home: Path, job: Job, keep: bool) -> None:
-    """Tell what to try now."""
+def _print_next(console: Any, home: Path, job: Job, keep: bool) -> None:
+    """Print the commands to try next."""
     fedjob, researcher = _how_to_call("fedjob"), _short(home / "researcher")
     commands = {
-        f"{fedjob} verify {job.id[4:12]} --home {researcher}": "fold every round again from its replies",
+        f"{fedjob} verify {job.id[4:12]} --home {researcher}": "aggregate every round again from its replies",
         f"{fedjob} node tasks --home {_short(home / 'clinic-1')}": "what a clinic computed, and for whom",
         f"{fedjob} demo --nodes 8 --alpha 0.1": "more clinics, less alike",
         f"{fedjob} demo --keep": "leave the hub and the clinics running, to try a job of your own",
@@ -278,7 +288,7 @@ def _say_next(console: Any, home: Path, job: Job, keep: bool) -> None:
 
 
 def _wait(console: Any, commands: Commands) -> None:
-    """Return at Ctrl-C, or when something that should run has ended."""
+    """Return at Ctrl-C, or when the hub or a node has ended by itself."""
     while not (dead := commands.dead()):
         try:
             time.sleep(0.5)
@@ -288,10 +298,10 @@ def _wait(console: Any, commands: Commands) -> None:
 
 
 def _fresh(home: Path) -> int:
-    """Empty the folder of an earlier demo and hold it; return the descriptor of its lock.
+    """Empty the folder of an earlier demo and lock it; return the descriptor of its lock.
 
     Raises:
-        ConfigError: it holds something else, or another demo runs in it.
+        ConfigError: it holds other files, or another demo runs in it.
     """
     mark = home / _MARK
     if home.exists() and any(home.iterdir()) and not mark.exists():
@@ -310,7 +320,7 @@ def _fresh(home: Path) -> int:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal do what Ctrl-C does, so that the processes are ended."""
+    """Treat SIGTERM and a closed terminal as Ctrl-C, so that the processes are ended."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
     try:
         yield

@@ -1,4 +1,4 @@
-"""The demo's data: the digits that ship with scikit-learn, dealt out unevenly."""
+"""The demo's data: the digits that ship with scikit-learn, divided unevenly among the nodes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 NUM_CLASSES = 10
 TEST_FRACTION = 0.25
 MIN_ROWS = 40
-"""Below this, validation at a node says nothing."""
+"""The least rows of a node: validation on fewer would be too noisy to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """Who holds what.
+    """The division of the data among the nodes.
 
     Args:
         parts: node -> npz file of its own rows.
@@ -68,7 +68,7 @@ def deal(folder: Path, nodes: list[str], *, alpha: float, seed: int) -> Shares:
 def _owners(
     y: np.ndarray[Any, Any], num_nodes: int, alpha: float, rng: np.random.Generator
 ) -> np.ndarray[Any, Any]:
-    """Return the owner of each row; drawn again until every node has enough to be worth a look."""
+    """Return the node of each row; drawn again until every node has at least `MIN_ROWS` rows, if it can."""
     import numpy as np
 
     enough = min(MIN_ROWS, len(y) // (2 * num_nodes))

@@ -1,4 +1,7 @@
-"""The demo's training plan: a small network that reads handwritten digits. Change it and run the demo again."""
+"""The demo's training plan: a small network that reads handwritten digits.
+
+Change it and run the demo again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's processes: the commands that a user types, started, watched and ended by their own ids."""
+"""The processes of the demo: `fedjob` commands as a user types them, started, watched and ended by id."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ END_WITHIN_S = 10.0
 
 
 class Commands:
-    """Runs `fedjob ...` commands and ends what it started.
+    """A runner of `fedjob ...` commands that ends the processes it started.
 
     Args:
-        logs: folder for what the commands say, a file each.
-        say: shows a command line.
+        logs: folder for the output of the commands, a file each.
+        echo: prints a command line before it runs.
     """
 
-    def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, logs: Path, echo: Callable[[str], None]) -> None:
         self._logs = logs
-        self._say = say
+        self._echo = echo
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
         logs.mkdir(parents=True, exist_ok=True)
 
     def run(self, *words: str, log: str, show: bool = False) -> str:
-        """Run a command to its end and return what it said.
+        """Run a command to its end and return its output.
 
         Raises:
             FedjobError: it failed, or did not end in time.
@@ -57,17 +57,17 @@ class Commands:
             raise FedjobError(
                 f"`fedjob {' '.join(words)}` has not ended within {READY_WITHIN_S:.0f} s"
             ) from error
-        said = done.stdout.decode(errors="replace")
+        output = done.stdout.decode(errors="replace")
         with self._log(log).open("a", encoding="utf-8") as file:
-            file.write(said)
+            file.write(output)
         if done.returncode != 0:
-            raise FedjobError(f"`fedjob {' '.join(words)}` failed: {said.strip().removeprefix('fedjob: ')}")
-        return said
+            raise FedjobError(f"`fedjob {' '.join(words)}` failed: {output.strip().removeprefix('fedjob: ')}")
+        return output
 
     def start(self, *words: str, log: str, show: bool = False) -> None:
-        """Start a command that goes on; it dies with this process, however this one ends.
+        """Start a command that keeps running; it dies with this process, however this one ends.
 
-        To be called on the main thread: the kernel binds a child to the thread that started it.
+        Call it on the main thread, because the kernel binds a child to the thread that started it.
         """
         if show:
             self._show((*words, "&"))
@@ -84,24 +84,23 @@ class Commands:
         self._running.append((log, process))
 
     def wait_for(self, log: str, pattern: str) -> re.Match[str]:
-        """Return the first match of a pattern in what a started command says.
+        """Return the first match of a pattern in the output of a started command.
 
         Raises:
-            FedjobError: it ended without saying so, or the time is up.
+            FedjobError: it ended without such output, or the time is up.
         """
         process = next(process for name, process in self._running if name == log)
         deadline = time.monotonic() + READY_WITHIN_S
         while True:
             ended = process.poll() is not None
-            said = self._log(log).read_text(encoding="utf-8", errors="replace")
-            if found := re.search(pattern, said, re.MULTILINE):
+            output = self._log(log).read_text(encoding="utf-8", errors="replace")
+            if found := re.search(pattern, output, re.MULTILINE):
                 return found
             if ended:
-                raise FedjobError(f"{log} ended before it was ready: {_last_lines(said)}")
+                raise FedjobError(f"{log} ended before it was ready: {_last_lines(output)}")
             if time.monotonic() > deadline:
-                raise FedjobError(
-                    f"{log} was not ready within {READY_WITHIN_S:.0f} s; see {self._log(log)}: {_last_lines(said)}"
-                )
+                where, last = self._log(log), _last_lines(output)
+                raise FedjobError(f"{log} was not ready within {READY_WITHIN_S:.0f} s; see {where}: {last}")
             time.sleep(0.02)
 
     def dead(self) -> list[str]:
@@ -109,7 +108,7 @@ class Commands:
         return [name for name, process in self._running if process.poll() is not None]
 
     def end(self) -> None:
-        """End everything that was started: the nodes first, the hub last. Not to be interrupted."""
+        """End everything that was started: the nodes first, the hub last. It can't be interrupted."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
@@ -140,7 +139,7 @@ class Commands:
         return self._logs / f"{name}.log"
 
     def _show(self, words: tuple[str, ...]) -> None:
-        self._say(f"fedjob {' '.join(words)}")
+        self._echo(f"fedjob {' '.join(words)}")
 
 
 def _environment() -> dict[str, str]:
@@ -150,5 +149,5 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _last_lines(said: str) -> str:
-    return " / ".join(said.strip().splitlines()[-3:]) or "it said nothing"
+def _last_lines(output: str) -> str:
+    return " / ".join(output.strip().splitlines()[-3:]) or "it printed nothing"

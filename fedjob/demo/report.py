@@ -1,4 +1,4 @@
-"""What remains of the demo: a table that compares, and a picture."""
+"""The demo's report: a table that compares the ways to train, and a picture."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _DIGITS = (
 )  # fmt: skip
 
 Marks = Mapping[str, list[dict[str, float]]]
-"""Who trained -> what the common test said at the start and after each round."""
+"""Who trained -> loss and accuracy on the common test set, at the start and after each round."""
 
 
 def comparison(marks: Marks, num_rows: Mapping[str, int]) -> Any:
-    """Return a table: what each way to train comes to on the same test."""
+    """Return a table of the final loss and accuracy of each way to train, on the same test set."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 1))
@@ -44,7 +44,7 @@ def comparison(marks: Marks, num_rows: Mapping[str, int]) -> Any:
 
 
 def draw(marks: Marks, shares: Shares, path: Path) -> None:
-    """Draw who holds what, how well each learns, and what it comes to; save it as a PNG."""
+    """Draw each node's data, the accuracy by round and the final accuracy; save them as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13.5, 4.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""What the demo shows while it trains: a table that grows by a row each round, over a progress bar."""
+"""The demo's display of training: a table that grows by a row each round, over a progress bar."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_NODES_IN_TABLE = 6
 
 
 def of_shared_model(rows: Sequence[Measurement]) -> dict[int, Cells]:
-    """Return, by the number of rounds trained, what the nodes measured of the shared model.
+    """Return the nodes' validation metrics of the shared model, by the number of rounds trained.
 
     The model of 4 rounds is what the nodes validate before they train in round 5; that of
     the last round is validated once more at the end.
@@ -36,7 +36,7 @@ def of_shared_model(rows: Sequence[Measurement]) -> dict[int, Cells]:
 
 
 class Watching(Hook):
-    """Draw the rounds in a terminal; elsewhere print a line for each."""
+    """A hook that draws the rounds in a terminal, and elsewhere prints a line for each."""
 
     def __init__(self, console: Any, nodes: Sequence[str]) -> None:
         self._console = console
@@ -75,7 +75,7 @@ class Watching(Hook):
         return None
 
     def finish(self, rows: Sequence[Measurement]) -> None:
-        """Show what was measured after the last round too, and leave the table as it is."""
+        """Add the metrics measured after the last round, and leave the table on the screen."""
         self._show(rows)
         if self._live is not None:
             self._live.update(self._table, refresh=True)
@@ -123,7 +123,7 @@ def _cell(values: Mapping[str, float]) -> str:
 
 
 class Diary(Hook):
-    """Keep the shared model of every round in memory; it is a small one."""
+    """A hook that keeps the shared model of every round in memory; it is a small model."""
 
     def __init__(self) -> None:
         self.models: list[dict[str, Any]] = []
@@ -141,10 +141,10 @@ class Diary(Hook):
 
 
 def examine(diary: Diary, plan: TrainingPlan, test: tuple[Any, Any]) -> list[dict[str, float]]:
-    """Put the model of every round to a test that no node knows.
+    """Return loss and accuracy of the model of every round on a test set that no node has.
 
     Args:
-        test: inputs and targets.
+        test: inputs, float32 `[rows, 64]`, and targets, int64 `[rows]`.
     """
     import torch
 

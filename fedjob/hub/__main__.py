@@ -1,4 +1,4 @@
-"""`python -m fedjob.hub`."""
+"""The entry point of `python -m fedjob.hub`, which runs the command `fedjob hub`."""
 
 from __future__ import annotations
 

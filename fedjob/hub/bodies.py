@@ -1,4 +1,4 @@
-"""Bodies of requests and answers as they pass: bounded in size, in memory and in time."""
+"""HTTP bodies of requests and responses, streamed with bounds on size, memory and time."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from fedjob.common.errors import FedjobError, ObjectTooLarge
 from fedjob.hub.limits import Limits
 
 CHUNK_BYTES = 1 << 20
-"""What goes to or comes from the disk at once. With 64 KiB a download costs ten times as much."""
+"""Bytes read from or written to the disk at once. With 64 KiB a download costs ten times as much."""
 
 
 class ClientGone(FedjobError):
-    """The other side went away; there is nobody to answer."""
+    """The client closed the connection, so that no response can be sent."""
 
 
 class TooSlow(FedjobError):
-    """The other side brings, or takes, too little in the time that it has."""
+    """The client sends, or reads, fewer bytes in the time allowed than the limits require."""
 
     reason = "too_slow"
 
 
 async def chunks(receive: Receive, limits: Limits, *, limit_bytes: int) -> AsyncIterator[bytes]:
-    """Yield a request's body as it comes in.
+    """Yield a request's body as it arrives.
 
     Raises:
-        ObjectTooLarge: there is more of it than `limit_bytes`.
-        TooSlow: it makes too little progress.
-        ClientGone: it ended early.
+        ObjectTooLarge: the body has more than `limit_bytes`.
+        TooSlow: fewer than `min_body_bytes` arrived within `idle_s`.
+        ClientGone: the client disconnected before the end of the body.
     """
     clock = asyncio.get_running_loop().time
     total = window_bytes = 0
@@ -64,18 +64,18 @@ async def chunks(receive: Receive, limits: Limits, *, limit_bytes: int) -> Async
 
 
 async def drain(receive: Receive, limits: Limits, *, limit_bytes: int) -> None:
-    """Read and forget the rest of a body, so that the other side gets to read its answer."""
+    """Read and discard the rest of a body: many clients read the response only after sending all of it."""
     with suppress(ClientGone, FedjobError):
         async for _ in chunks(receive, limits, limit_bytes=limit_bytes):
             pass
 
 
 class FileResponse:
-    """An ASGI answer with a range of an open file, which it closes.
+    """An ASGI response with a range of an open file, which it closes.
 
     Args:
         status: 200, or 206 with a Content-Range among the headers.
-        abort: drops the connection when the other side stops reading.
+        abort: drops the connection when the client stops reading.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class FileResponse:
             while at < self._end:
                 block = await reading
                 if not block:
-                    raise ClientGone  # the file shrank: cut off, its hash would not fit anyway
+                    raise ClientGone  # the file shrank: stop here, its hash would not match anyway
                 at += len(block)
                 reading = read_ahead(at) if at < self._end else None
                 await self._send(send, block, more=at < self._end)
@@ -124,7 +124,7 @@ class FileResponse:
         finally:
             if reading is not None:
                 with suppress(Exception):
-                    await reading  # it must not read from a descriptor that is closed
+                    await reading  # the read-ahead must end before its descriptor is closed
             os.close(self._descriptor)
 
     def _read(self, at: int) -> bytes:

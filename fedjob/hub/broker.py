@@ -1,4 +1,4 @@
-"""The broker as a child of the hub: started, watched, told about parties, ended."""
+"""The MQTT broker as a child process of the hub: started, restarted when it dies, kept up to date, ended."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Accounts:
 
     @property
     def hub(self) -> tuple[str, str]:
-        """The hub's own user, who may connect and nothing else, and its password."""
+        """The hub's own user, which may connect and nothing else, and its password."""
         return _HUB_USER, self._hub_password
 
     def write(self) -> bool:
-        """Bring the files up to date; tell whether they changed."""
+        """Bring the files up to date; return whether they changed."""
         members = [(m.party, m.broker_hash) for m in self._parties.all() if not m.revoked]
         content = password_file([*members, (_HUB_USER, self._hub_hash)])
         if content == self._written:
@@ -60,7 +60,7 @@ class Accounts:
 
 
 class BrokerChild:
-    """A broker that lives and dies with this process.
+    """A broker that runs for as long as this process does.
 
     Args:
         kind: `mosquitto`, `amqtt`, or `auto`: Mosquitto where it is installed.
@@ -99,35 +99,35 @@ class BrokerChild:
 
     @property
     def pid(self) -> int:
-        """Of the broker's process; 0 while there is none."""
+        """The id of the broker's process; 0 while none runs."""
         return self._child.pid if self._child is not None and self._child.returncode is None else 0
 
     @property
     def url(self) -> str:
-        """Where parties find it."""
+        """The URL under which parties reach the broker."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'mqtt' if self._tls is None else 'mqtts'}://{host}:{self.port}"
 
     async def start(self) -> None:
-        """Start the broker; return once it lets the hub in.
+        """Start the broker; return once it accepts the hub's own user.
 
         Raises:
-            BrokerUnreachable: it does not come up; says what its log says.
+            BrokerUnreachable: it does not start; the message has the last line of its log.
         """
         await asyncio.to_thread(self._accounts.write)
         await self._spawn()
         self._watch = asyncio.create_task(self._keep_running())
 
     async def sync(self) -> None:
-        """Tell the broker about parties that came or went."""
+        """Have the broker reload its users after parties enrolled or were revoked."""
         async with self._syncing:
             if await asyncio.to_thread(self._accounts.write) and self.kind == "mosquitto":
-                self._signal(signal.SIGHUP)  # the embedded one sees that the file was replaced
+                self._signal(signal.SIGHUP)  # the embedded broker watches the file itself
 
     async def admit(self, party: str, token: str) -> None:
-        """Return once the broker lets in a party that has just enrolled, or after a short while."""
+        """Return once the broker accepts a party that has just enrolled, or after `ADMIT_S`."""
         await self.sync()
-        # Mosquitto looks at its files up to 100 ms after the signal; the party must not come too early.
+        # Mosquitto reads its files up to 100 ms after the signal; a party that connects earlier is refused.
         deadline = asyncio.get_running_loop().time() + ADMIT_S
         while not await self._lets_in(party, broker_password(token)):
             if asyncio.get_running_loop().time() > deadline:
@@ -135,7 +135,7 @@ class BrokerChild:
             await asyncio.sleep(_PROBE_EVERY_S)
 
     async def stop(self) -> None:
-        """End the broker, in the polite way if it listens."""
+        """End the broker: SIGTERM first, SIGKILL if it is still there after `STOP_S`."""
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -192,7 +192,7 @@ class BrokerChild:
                     break
 
     async def _lets_in(self, user: str, password: str) -> bool:
-        # It listens on one address; everywhere means here too.
+        # A broker that listens on all addresses is reached on loopback.
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return await lets_in(host, self.port, user, password, tls=self._tls is not None)
 
@@ -216,7 +216,7 @@ class BrokerChild:
             lines = self._log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         except OSError:
             lines = []
-        return lines[-1][:300] if lines else "it said nothing"
+        return lines[-1][:300] if lines else "its log is empty"
 
 
 def _free_port(host: str) -> int:

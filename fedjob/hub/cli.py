@@ -1,4 +1,4 @@
-"""`fedjob hub`: the commands of whoever runs a hub."""
+"""The commands `fedjob hub ...` of the person who runs a hub."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def one_line(command: Callable[P, R]) -> Callable[P, R]:
-    """Show an error as one line and no traceback."""
+    """Show an error as one line without a traceback."""
 
     @wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -46,7 +46,7 @@ def one_line(command: Callable[P, R]) -> Callable[P, R]:
 
 @click.group()
 def hub() -> None:
-    """Run the meeting point of a federation: a broker and a file repository."""
+    """Run a hub: the MQTT broker and file repository that researchers and nodes connect to."""
 
 
 @hub.command()
@@ -63,16 +63,28 @@ def hub() -> None:
     show_default=True,
     help="auto: Mosquitto where it is installed, else the embedded amqtt.",
 )
-@click.option("--broker", "broker_url", default="", help="URL of a broker that somebody else runs.")
-@click.option("--storage", help="Folder for the objects.  [default: in the home]")
+@click.option(
+    "--broker",
+    "broker_url",
+    default="",
+    help="URL of an MQTT broker that runs elsewhere; the hub then starts none.",
+)
+@click.option("--storage", help="Folder for the stored objects.  [default: in the home]")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key.")
-@click.option("--insecure", is_flag=True, help="Listen for others without TLS.")
-@click.option("--invited-only", is_flag=True, help="Ask for invitations on loopback too.")
+@click.option("--insecure", is_flag=True, help="Listen on other addresses than loopback without TLS.")
+@click.option("--invited-only", is_flag=True, help="Require invitations on loopback too.")
 @click.option(
-    "--public-broker", default="", help="Broker's URL for the parties, where a proxy stands before it."
+    "--public-broker",
+    default="",
+    help="URL of the broker as parties reach it, where a proxy stands in front of it.",
 )
-@click.option("--read-url", "read_urls", multiple=True, help="Another server of the same objects.")
+@click.option(
+    "--read-url",
+    "read_urls",
+    multiple=True,
+    help="URL of another server that serves the same objects; may be repeated.",
+)
 @one_line
 def start(
     home: Path | None, storage: str | None, tls_cert: Path | None, tls_key: Path | None, **rest: Any
@@ -89,7 +101,7 @@ def start(
         raise ConfigError("expected --tls-cert and --tls-key together, found one of them")
     if storage is not None and "://" in storage:
         raise SpecError(
-            f"--storage: expected a folder, found {storage[:80]!r}: other storage is not there yet"
+            f"--storage: expected a folder, found {storage[:80]!r}: no other storage is supported yet"
         )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     settings = HubSettings(
@@ -128,11 +140,11 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
 @json_option
 @one_line
 def status(home: Path | None, as_json: bool) -> None:
-    """Show whether the hub runs, where, and what it holds. Exit status 1: it does not run."""
+    """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run."""
     where = _existing(home)
     with _ledger(where) as ledger:
         count, size = _objects(ledger)
-        said: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "home": str(where.folder),
             "federation": ledger.federation,
             "parties": _count(ledger, "SELECT count(*) FROM parties WHERE NOT revoked"),
@@ -141,28 +153,28 @@ def status(home: Path | None, as_json: bool) -> None:
             "size_bytes": size,
         }
     running = where.running()
-    said["running"] = running is not None
+    facts["running"] = running is not None
     if running is not None:
-        said |= {"pid": running.pid, "url": running.url, "broker_url": running.broker_url}
-        said |= {
+        facts |= {"pid": running.pid, "url": running.url, "broker_url": running.broker_url}
+        facts |= {
             "broker": f"{running.broker_kind} {running.broker_version}".strip(),
             "storage": running.storage,
         }
     if as_json:
-        click.echo(json.dumps(said, indent=2))
+        click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in said.items()))
+        click.echo("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in facts.items()))
     if running is None:
         raise click.exceptions.Exit(1)
 
 
 @hub.command()
 @home_option
-@click.option("--storage", type=click.Path(path_type=Path), help="As the hub was started with.")
+@click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
 @json_option
 @one_line
 def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
-    """Remove the objects of jobs that nobody ended in time, and what a kill left over."""
+    """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
     from fedjob.hub.home import HubHome
     from fedjob.hub.limits import Limits
     from fedjob.hub.store import ObjectStore
@@ -190,9 +202,11 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
 @home_option
 @click.option("--role", type=click.Choice(["node", "researcher"]), default="node", show_default=True)
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="File.  [default: PARTY.invitation]"
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write.  [default: PARTY.invitation]",
 )
-@click.option("--url", help="Under which the party reaches the hub.  [default: where it runs]")
+@click.option("--url", help="URL under which the party reaches the hub.  [default: where it runs]")
 @one_line
 def invite(party: str, home: Path | None, role: str, out: Path | None, url: str | None) -> None:
     """Write a one-time invitation for PARTY to a file."""
@@ -222,7 +236,7 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
 
 @hub.group()
 def party() -> None:
-    """Show the parties of the federation, or take one's rights away."""
+    """List the parties of the federation (researchers and nodes), or revoke one."""
 
 
 @party.command("list")
@@ -251,7 +265,7 @@ def party_list(home: Path | None, as_json: bool) -> None:
 @home_option
 @one_line
 def party_revoke(party: str, home: Path | None) -> None:
-    """Take PARTY's rights away at once: its token and its password at the broker."""
+    """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
     from fedjob.hub.limits import Limits
     from fedjob.hub.parties import Parties
 

@@ -2,8 +2,8 @@
 
     python -m fedjob.hub.embedded HOST PORT PASSWORD_FILE [CERT KEY]
 
-For demos, tests and small pilots: it keeps nothing over a restart, and a quarter of
-Mosquitto's messages get through it.
+It is meant for demos, tests and small pilots: queued messages are lost at a restart, and its
+throughput is a quarter of Mosquitto's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_CONNECTIONS = 1000
 
 
 class Accounts:
-    """The users of a password file, read again whenever it was replaced."""
+    """The users of a password file, which is read again whenever it was replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -48,13 +48,13 @@ class Accounts:
 
 @dataclass
 class FileConfig:
-    """Options of both plugins."""
+    """The options of both plugins, as amqtt's configuration gives them."""
 
     password_file: str = ""
 
 
 class Passwords(BaseAuthPlugin):  # type: ignore[misc]
-    """Lets in who is in the password file."""
+    """The authentication plugin: it accepts the users of the password file."""
 
     Config = FileConfig
 
@@ -63,7 +63,7 @@ class Passwords(BaseAuthPlugin):  # type: ignore[misc]
         self._accounts = Accounts(Path(self._get_config_option("password_file")))
 
     async def authenticate(self, *, session: Session) -> bool:
-        """Check the name, the password, and where the last will would go."""
+        """Check the name, the password, and the topic of the last will."""
         hashed = self._accounts.hash_of(session.username)
         if hashed is None or not password_fits(session.password or "", hashed):
             return False
@@ -72,7 +72,7 @@ class Passwords(BaseAuthPlugin):  # type: ignore[misc]
 
 
 class Topics(BaseTopicPlugin):  # type: ignore[misc]
-    """Holds each user to its own names."""
+    """The topic plugin: each user may read and write its own topics only."""
 
     Config = FileConfig
 
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Under its importable name, so that the plugins that amqtt looks up are these.
+    # Imported under its full name, so that the plugins that amqtt looks up by name are these.
     from fedjob.hub import embedded
 
     embedded.main()

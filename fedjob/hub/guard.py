@@ -1,4 +1,4 @@
-"""The connection's own limits, which uvicorn does not have: endless headers, slow headers, stuck readers."""
+"""Limits on an HTTP connection that uvicorn lacks: long headers, slow headers, clients that do not read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fedjob.hub.limits import Limits
 
 ABORT = "fedjob.abort"
-"""Key in the scope of a request: a function that drops its connection at once, unsent bytes included."""
+"""Key in a request's ASGI scope: a function that drops the connection at once, unsent bytes included."""
 
 READ_BYTES = 1 << 20
-"""Read from a connection at a time, and held of a body before the peer has to wait."""
+"""Bytes read from a connection at a time, and buffered of a body before the sender has to wait."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -55,7 +55,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """As the base does, but pause at 1 MiB, not at 64 KiB: each pause costs a turn of the loop."""
+        """Do as the base class does, but pause at 1 MiB, not 64 KiB: each pause costs a turn of the loop."""
         if self.cycle.response_complete:
             return
         self.cycle.body += body

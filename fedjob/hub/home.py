@@ -1,4 +1,4 @@
-"""The hub's folder: every file name in one place, and the lock that says whose it is."""
+"""The hub's folder on disk: the names of all its files, and the lock that keeps a second hub out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedjob.common.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a running hub says about itself to this machine."""
+    """The facts that a running hub writes to `running.json` for other processes of this machine."""
 
     pid: int
     url: str
@@ -25,10 +25,10 @@ class Running:
 
 
 class HubHome:
-    """A hub's folder, made if need be.
+    """A hub's folder, created if it does not exist.
 
     Args:
-        storage: for the objects; by default a folder in the home.
+        storage: folder for the objects; by default one in the home.
     """
 
     def __init__(self, folder: Path, storage: Path | None = None) -> None:
@@ -45,7 +45,7 @@ class HubHome:
         self._lock = -1
 
     def lock(self) -> None:
-        """Take this home for this process, until it ends.
+        """Lock this home for this process, until it ends or calls `unlock`.
 
         Raises:
             ConfigError: another hub runs here.
@@ -58,20 +58,20 @@ class HubHome:
         self._lock = descriptor
 
     def unlock(self) -> None:
-        """Let go of the home."""
+        """Release the lock, and remove `running.json`."""
         if self._lock >= 0:
             self._running.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = -1
 
     def announce(self, running: Running) -> None:
-        """Tell other processes of this machine where the hub is."""
+        """Write `running.json`, in which other processes of this machine find the hub."""
         write_atomic(self._running, json.dumps(asdict(running)).encode())
 
     def running(self) -> Running | None:
         """Return where the hub of this home is; None if none runs."""
         if not is_locked(self.folder / "hub.lock"):
-            return None  # what running.json says is about one that was killed
+            return None  # nobody holds the lock: running.json is of a hub that was killed
         try:
             return Running(**json.loads(self._running.read_bytes()))
         except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The hub's SQLite file: one writer thread that commits what is waiting in one transaction."""
+"""The hub's SQLite file, with one writer thread that commits all waiting writes in one transaction."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ CREATE TABLE watches (
 ) WITHOUT ROWID;
 """
 _STEPS = (_SCHEMA, _WATCHES)
-"""What each version added to the one before."""
+"""The statements that lead from each version of the schema to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ class _Write:
 
 
 class Ledger:
-    """Everything the hub knows, durable when `write` returns.
+    """The hub's database: parties, invitations, objects, leases; a write is durable when `write` returns.
 
-    The daemon and the command line may have it open at the same time: each
+    The running hub and the command line may have it open at the same time: each
     transaction begins with the write lock.
 
     Args:
-        path: of the SQLite file, made if need be.
+        path: of the SQLite file, created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,23 +98,23 @@ class Ledger:
         self.federation = str(self.read("SELECT value FROM facts WHERE key = 'federation'")[0][0])
 
     def read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a query; never waits for a writer."""
+        """Return the rows of a query; it never waits for a writer."""
         with self._reading:
             return self._reader.execute(query, values).fetchall()
 
     def version(self) -> int:
-        """Return a number that changes whenever anybody, in any process, committed something."""
+        """Return a number that changes whenever any process commits something."""
         with self._reading:
             return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
 
     def submit(self, work: Callable[[sqlite3.Connection], T], *, folder: Path | None = None) -> Future[T]:
-        """Have `work` done on the writer's thread; its result is there once it is durable.
+        """Queue `work` for the writer's thread; the future has its result once it is durable.
 
-        What `work` raises undoes what it did, and nothing of what was committed with it.
+        If `work` raises, what it did is rolled back, and no other write of the same transaction.
 
         Args:
-            folder: where `work` renames a file. It is fsynced before the commit, after all
-                renames of the batch: the first fsync takes most of the others with it.
+            folder: in which `work` renames a file. It is fsynced before the commit, after all
+                renames of the batch, because the first fsync makes the others cheap.
         """
         future: Future[T] = Future()
         self._waiting.put(_Write(work, future, folder))
@@ -125,7 +125,7 @@ class Ledger:
         return self.submit(work).result(timeout=2 * _BUSY_S)
 
     def close(self) -> None:
-        """Finish what is waiting; the ledger can't be used afterwards."""
+        """Commit the waiting writes and close; the ledger can't be used afterwards."""
         self._waiting.put(None)
         self._thread.join(2 * _BUSY_S)
         with self._reading:

@@ -1,4 +1,4 @@
-"""What the hub bounds: sizes, times and numbers, all in one place."""
+"""The limits of a hub on sizes, times and numbers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from fedjob.common.repository.parts import PART_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one hub.
+    """The limits of one hub.
 
     Args:
-        object_bytes: of one object.
-        header_bytes: of a request's line and headers together.
-        num_connections: at the same time; more are told to come back.
-        num_uploads: at the same time.
-        idle_s: a request that stands still for so long is cut off.
-        min_body_bytes: that a body must bring within `idle_s`, unless it ends.
+        object_bytes: largest size of one object.
+        header_bytes: largest size of a request's line and headers together.
+        num_connections: open at the same time; further requests are answered with status 503.
+        num_uploads: in progress at the same time.
+        idle_s: seconds without progress after which a request is cut off.
+        min_body_bytes: that must arrive of a body within `idle_s`, unless it ends.
         reserve_bytes: of the disk that uploads leave free.
         party_bytes: that one party may have stored.
         num_parties: that may enrol.
-        ttl_s: a job in which nobody stored anything for so long is taken for ended.
-        invitation_s: how long an invitation is good.
+        ttl_s: seconds after the last upload for a job until the job counts as ended.
+        invitation_s: seconds for which an invitation is valid.
     """
 
     object_bytes: int = PART_BYTES

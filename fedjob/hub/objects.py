@@ -1,4 +1,4 @@
-"""`/v1/objects` and `/v1/jobs`: the repository's part of the hub's HTTP."""
+"""The HTTP routes `/v1/objects` and `/v1/jobs` of the hub's repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedjob.hub.parties import Member
 from fedjob.hub.store import Holder, Incoming, ObjectStore
 
 SMALL_BYTES = 1 << 18
-"""Objects up to here are gathered in memory and stored with one hop to another thread."""
+"""Up to this size an object is received into memory and stored by one call on another thread."""
 
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})?")
 
@@ -34,8 +34,8 @@ class Objects:
     """Serves an object store.
 
     Args:
-        authenticate: returns who asks, or raises NotPermitted.
-        pool: for hashing and disks.
+        authenticate: returns the party that sent a request, or raises NotPermitted.
+        pool: of threads for hashing and for reading and writing files.
     """
 
     def __init__(self, store: ObjectStore, authenticate: Authenticate, pool: ThreadPoolExecutor) -> None:
@@ -46,7 +46,7 @@ class Objects:
         self._uploads = asyncio.Semaphore(self._limits.num_uploads)
 
     def routes(self, wrap: Callable[[Handler], ASGIApp]) -> list[Route]:
-        """Return the routes; `wrap` turns errors into answers."""
+        """Return the routes; `wrap` turns errors into responses."""
         return [
             Route(
                 "/v1/objects/{sha256}", wrap(self.object), methods=["PUT", "POST", "GET", "HEAD", "DELETE"]
@@ -55,21 +55,21 @@ class Objects:
         ]
 
     async def object(self, request: Request) -> Response | ASGIApp:
-        """Store, hold, fetch, ask for or let go of one object."""
+        """Handle PUT (store or hold), GET, HEAD and DELETE (release) of one object."""
         member = self._authenticate(request)
         sha256 = request.path_params["sha256"]
-        self._store.path(sha256)  # refuses every other name before anything is done
+        self._store.path(sha256)  # refuses a malformed name before anything else happens
         match request.method:
             case "PUT":
                 return await self._put(request, sha256, _holder(request, member))
             case "POST":
                 held = await asyncio.wrap_future(self._store.hold(sha256, _holder(request, member)))
                 if not held:
-                    raise ObjectMissing("not there for you")
+                    raise ObjectMissing("the hub holds no such object that you may read")
                 return Response(status_code=204)
             case "DELETE":
                 if not await asyncio.wrap_future(self._store.drop(sha256, member.party)):
-                    raise ObjectMissing("nothing of yours holds it")
+                    raise ObjectMissing("no job of yours holds this object")
                 return Response(status_code=204)
         return self._get(request, sha256, member)
 
@@ -107,7 +107,7 @@ class Objects:
         await asyncio.get_running_loop().run_in_executor(self._pool, store)
 
     async def _take_large(self, request: Request, incoming: Incoming, sha256: str) -> None:
-        """Hash and write one chunk on another thread while the next one comes in."""
+        """Hash and write one chunk on another thread while the next one arrives."""
         loop = asyncio.get_running_loop()
         writing: asyncio.Future[None] | None = None
         gathered = b""
@@ -121,7 +121,7 @@ class Objects:
                     gathered = b""
         finally:
             if writing is not None:
-                await writing  # also when the body broke off: the file must not close under it
+                await writing  # also when the body broke off: the file must not be closed during a write
         await loop.run_in_executor(self._pool, incoming.write, gathered)
         await loop.run_in_executor(self._pool, incoming.seal, sha256)
 
@@ -130,7 +130,7 @@ class Objects:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            raise ObjectMissing("lost by the hub: put it again") from None
+            raise ObjectMissing("the hub has lost this object: put it again") from None
         size = os.fstat(descriptor).st_size
         headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         start, end, status = 0, size, 200

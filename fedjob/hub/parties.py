@@ -1,4 +1,4 @@
-"""Who may use this hub: parties, their tokens, and invitations. Secrets are kept as hashes only."""
+"""The parties that may use a hub, their tokens and their invitations; secrets are stored as hashes only."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fedjob.hub.limits import Limits
 
 ROLES = ("researcher", "node")
 PBKDF2_ITERATIONS = 101
-"""Mosquitto's own number; the passwords are 256 random bits, so stretching them buys nothing."""
+"""Mosquitto's own number; more would gain nothing, because the passwords are 256 random bits."""
 
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A party that has enrolled, as the ledger knows it."""
+    """A party that has enrolled, as the ledger records it."""
 
     party: str
     role: str
@@ -39,7 +39,7 @@ class Parties:
     """The members of the federation.
 
     Args:
-        clock: seconds since the epoch.
+        clock: returns seconds since 1970.
     """
 
     def __init__(self, ledger: Ledger, limits: Limits, *, clock: Callable[[], float] = time.time) -> None:
@@ -48,12 +48,12 @@ class Parties:
         self._clock = clock
 
     def all(self) -> list[Member]:
-        """Return every party in the order of the names, revoked ones too."""
+        """Return every party, revoked ones included, sorted by name."""
         rows = self._ledger.read("SELECT party, role, key, revoked, broker_hash FROM parties ORDER BY party")
         return [Member(party, role, key, bool(revoked), hashed) for party, role, key, revoked, hashed in rows]
 
     def by_token(self, token: str) -> Member | None:
-        """Return whose token that is; None if nobody's, or a revoked party's."""
+        """Return the party that a token belongs to; None if it is unknown or the party is revoked."""
         rows = self._ledger.read(
             "SELECT party, role, key, revoked, broker_hash FROM parties WHERE token_hash = ?", (_hash(token),)
         )
@@ -63,10 +63,10 @@ class Parties:
         return Member(party, role, key, False, hashed)
 
     def invite(self, party: str, role: str) -> str:
-        """Return the code of a new invitation; earlier ones for that party are void.
+        """Return the code of a new invitation; earlier ones for that party become invalid.
 
         Raises:
-            SpecError: wrong name or role.
+            SpecError: `party` or `role` is malformed.
         """
         check_party(party)
         check_role(role)
@@ -87,12 +87,12 @@ class Parties:
     ) -> None:
         """Make `party` a member.
 
-        Asking again with the same key and token changes nothing and succeeds; with
+        Enrolling again with the same key and token succeeds and changes nothing; with
         an invitation, a member gets a new key and token.
 
         Raises:
-            SpecError: wrong name, role, key or token.
-            NotPermitted: not invited, or the name is taken.
+            SpecError: `party`, `role`, `key` or `token` is malformed.
+            NotPermitted: the party is not invited, or the name is taken.
         """
         check_party(party)
         check_role(role)
@@ -128,10 +128,10 @@ class Parties:
         self._ledger.write(work)
 
     def revoke(self, party: str) -> None:
-        """Take a party's rights away, at once; its name stays taken until it is invited again.
+        """Revoke a party at once; its name stays taken until it is invited again.
 
         Raises:
-            SpecError: nobody has that name.
+            SpecError: no party has that name.
         """
 
         def work(db: sqlite3.Connection) -> int:
@@ -174,7 +174,7 @@ def hash_password(password: str, salt: bytes | None = None) -> str:
 
 
 def password_fits(password: str, hashed: str) -> bool:
-    """Tell whether `hashed`, a line of a password file, is the hash of `password`."""
+    """Return whether `hashed`, a line of a password file, is the hash of `password`."""
     try:
         _, kind, iterations, salt, digest = hashed.split("$")
         if kind != "7" or int(iterations) != PBKDF2_ITERATIONS:

@@ -1,4 +1,4 @@
-"""Asks a broker whether it lets a user in: one MQTT 3.1.1 CONNECT, by hand."""
+"""A probe of whether a broker accepts a user: one hand-written MQTT 3.1.1 CONNECT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONNACK = 0x20
 async def lets_in(
     host: str, port: int, user: str, password: str, *, tls: bool = False, timeout_s: float = 2.0
 ) -> bool:
-    """Tell whether the broker accepts that user; no answer is a no."""
+    """Return whether the broker accepts that user; False where it does not answer in time."""
     context = None
     if tls:
         context = ssl.create_default_context()

@@ -1,4 +1,4 @@
-"""What each party may do at the broker, as Mosquitto's files and as the embedded broker's check.
+"""The topics that each party may use, as Mosquitto's ACL file and as the embedded broker's check.
 
 Every topic ends in the name of its sender, and the broker lets each user write only
 topics that end in its own name; it lets each read only what is addressed to it.
@@ -29,17 +29,17 @@ def password_file(hashes: Iterable[tuple[str, str]]) -> str:
 
 
 def may_read(user: str, topic_filter: str) -> bool:
-    """Tell whether everything that `topic_filter` selects is for this user."""
+    """Return whether this user may read every topic that `topic_filter` matches."""
     return any(_covers(rule.replace("%u", user), topic_filter) for rule in READ)
 
 
 def may_write(user: str, topic: str) -> bool:
-    """Tell whether this user may publish to that topic."""
+    """Return whether this user may publish to that topic."""
     return any(_covers(rule.replace("%u", user), topic) for rule in WRITE)
 
 
 def _covers(rule: str, topic: str) -> bool:
-    """Tell whether a rule selects everything that `topic`, a name or a filter, selects."""
+    """Return whether a rule matches everything that `topic`, a name or a filter, matches."""
     wanted, found = rule.split("/"), topic.split("/")
     for place, level in enumerate(wanted):
         if level == "#":

@@ -1,4 +1,4 @@
-"""The hub's HTTP: who enrols, who is there, and the repository."""
+"""The hub's HTTP application: enrolment, the list of parties, and the repository."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from fedjob.hub.watching import Watching
 MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8
 UNKNOWN_BODY_BYTES = 1 << 20
-"""Of a stranger's body that is read before the answer; others may send a whole object in vain."""
+"""Bytes read of an unknown sender's body before the response; of a party's body, a whole object is read."""
 
 _FORWARDED = ("x-forwarded-for", "forwarded", "via", "x-real-ip")
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -61,12 +61,12 @@ _log = logging.getLogger("fedjob.hub")
 
 
 class Unknown(NotPermitted):
-    """No token, or nobody's."""
+    """The request carries no token, or one that belongs to no party."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is, for `GET /v1/hub`."""
+    """The broker's address, for `GET /v1/hub`."""
 
     url: str
     kind: str
@@ -74,14 +74,14 @@ class Broker:
 
 
 class HubApp:
-    """Everything that the hub answers over HTTP.
+    """The hub's HTTP application.
 
     Args:
-        federation: its name.
-        broker: returns where the broker is now.
-        admit: called after an enrolment; returns once the broker lets the new party in.
+        federation: the federation's name.
+        broker: returns the broker's present address.
+        admit: called after an enrolment; returns once the broker accepts the new party.
         invited_only: enrol nobody without an invitation.
-        read_urls: other places that serve the same objects.
+        read_urls: URLs of other servers of the same objects.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class HubApp:
 
 
 class _Body:
-    """Knows whether a request's body has come to its end; asking on would wait for the connection's."""
+    """A request's body that records its end: a read after it would wait for the connection to close."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -187,7 +187,7 @@ class _Body:
 
 
 class _Answers:
-    """Runs a handler, turns what it raises into an answer, and takes in what is left of the body."""
+    """A handler whose errors become responses, and which reads the rest of a body before it responds."""
 
     def __init__(self, handler: Handler, store: ObjectStore) -> None:
         self._handler = handler
@@ -207,26 +207,26 @@ class _Answers:
             response = await self._refuse(body, status, str(error))
         except Exception:
             _log.exception("%s %s failed", request.method, request.url.path)
-            response = await self._refuse(body, 500, "the hub failed; its log says more")
+            response = await self._refuse(body, 500, "the hub failed; see its log")
         try:
             await response(scope, receive, send)
         except ClientGone:
             if (abort := scope.get(ABORT)) is not None:
                 abort()
 
-    async def _refuse(self, body: _Body, status: int, said: str) -> Response:
+    async def _refuse(self, body: _Body, status: int, message: str) -> Response:
         if not body.ended and status != 408:
             known = self._limits.object_bytes if status != 401 else UNKNOWN_BODY_BYTES
             await drain(body.receive, self._limits, limit_bytes=known)
         headers = {} if body.ended else {"Connection": "close"}
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse({"error": said}, status_code=status, headers=headers)
+        return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
-    return JSONResponse({"error": "there is nothing of that name"}, status_code=status)
+    return JSONResponse({"error": "the hub has no such path"}, status_code=status)
 
 
 def _wanted(body: bytes) -> tuple[str, str, str, str, str | None]:
@@ -243,6 +243,6 @@ def _wanted(body: bytes) -> tuple[str, str, str, str, str | None]:
 
 
 def _came_through_a_proxy(request: Request) -> bool:
-    """Tell whether somebody else than this machine may be asking, though the hub listens on loopback."""
+    """Return whether a request may come from another machine although the hub listens on loopback."""
     host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
     return host not in _LOOPBACK_HOSTS or any(name in request.headers for name in _FORWARDED)

@@ -1,4 +1,4 @@
-"""The hub's HTTP server as a process runs it, or a thread in tests and notebooks."""
+"""The hub's HTTP server, as a process runs it and as a thread runs it in tests and notebooks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TlsFiles:
         """Return itself if the files can be used.
 
         Raises:
-            ConfigError: they can't; says why.
+            ConfigError: they can't; the message has the reason.
         """
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.cert, self.key)
@@ -47,13 +47,13 @@ class TlsFiles:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there; port 0 means a free one.
+    """Return a socket that listens on `host` and `port`; port 0 means a free one.
 
     Raises:
-        ConfigError: it can't; the message says what to do.
+        ConfigError: the address can't be used; the message says what to do.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named TCP: else asyncio does not see that it may set TCP_NODELAY, and a small answer takes 40 ms.
+    # Without naming TCP, asyncio does not set TCP_NODELAY, and a small response takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -70,7 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with the signals left to whoever runs it."""
+    """A uvicorn server that leaves signals to the process that runs it."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -102,7 +102,7 @@ def make_server(app: ASGIApp, limits: Limits, tls: TlsFiles | None = None) -> uv
 
 
 class ServiceThread:
-    """Serves an application from a thread of this process, as a context manager.
+    """An application served from a thread of this process, as a context manager.
 
     Args:
         make_app: builds the application, on the thread that runs it.

@@ -1,4 +1,4 @@
-"""Objects on disk, and who holds and may read them."""
+"""The hub's objects on disk, with the jobs that hold them and the parties that may read them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fedjob.hub.limits import Limits
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ORPHAN_S = 3600.0
-"""A file that no row names is an upload in progress for so long, and rubbish afterwards."""
+"""Seconds for which a file without a row may be an upload in progress; older ones are removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """On whose behalf an object is stored."""
+    """The party and job for which an object is stored, and the parties that may read it."""
 
     party: str
     role: str
@@ -38,7 +38,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a garbage collection removed."""
+    """The numbers of things that a garbage collection removed."""
 
     num_jobs: int
     num_objects: int
@@ -47,7 +47,7 @@ class Swept:
 
 
 class Incoming:
-    """An upload on its way: a temporary file and the hash so far."""
+    """An upload in progress: a temporary file and the hash of what has arrived."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._path = folder / f"{uuid.uuid4().hex}.tmp"
@@ -59,10 +59,10 @@ class Incoming:
             self._descriptor = os.open(self._path, flags, 0o600)
 
     def write(self, block: bytes | bytearray) -> None:
-        """Add bytes.
+        """Append bytes.
 
         Raises:
-            ObjectTooLarge: they are more than an object may have.
+            ObjectTooLarge: the upload exceeds the largest size of an object.
             NoSpace: the disk is full.
         """
         if self.num_bytes + len(block) > self._limit_bytes:
@@ -73,10 +73,10 @@ class Incoming:
         self.num_bytes += len(block)
 
     def seal(self, sha256: str) -> None:
-        """Make the bytes durable, if they are the ones that `sha256` names.
+        """Make the bytes durable, if their hash is `sha256`.
 
         Raises:
-            ObjectCorrupt: they are not.
+            ObjectCorrupt: they have another hash.
         """
         found = self._hasher.hexdigest()
         if found != sha256:
@@ -85,12 +85,12 @@ class Incoming:
             os.fsync(self._descriptor)
 
     def rename(self, final: Path) -> None:
-        """Give the sealed file its name; whoever commits makes that durable."""
+        """Give the sealed file its final name; the commit that follows makes that durable."""
         with no_space_is_an_error(final):
             os.replace(self._path, final)
 
     def close(self) -> None:
-        """Remove whatever was not renamed."""
+        """Remove the temporary file if it was not renamed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -101,8 +101,8 @@ class ObjectStore:
     """The hub's repository.
 
     Args:
-        folder: for the objects; may be on another disk than the ledger.
-        clock: seconds since the epoch.
+        folder: of the objects; may be on another disk than the ledger.
+        clock: returns seconds since 1970.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class ObjectStore:
         self._clock = clock
         with no_space_is_an_error(folder):
             self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for number in range(256):  # now, so that no upload needs to make one durable
+            for number in range(256):  # made now, so that no upload has to make a folder durable
                 (self._objects / f"{number:02x}").mkdir(parents=True, exist_ok=True, mode=0o700)
             fsync_dir(self._objects)
             fsync_dir(folder)
 
     def path(self, sha256: str) -> Path:
-        """Return where an object's bytes are; the name must be 64 hex digits."""
+        """Return the path of an object's bytes; raise ObjectMissing if the name is not 64 hex digits."""
         if not SHA256.fullmatch(sha256):
             raise ObjectMissing("an object is named by 64 lower-case hex digits")
         return self._objects / sha256[:2] / sha256
@@ -131,7 +131,7 @@ class ObjectStore:
         """Open an upload of about `size_bytes`.
 
         Raises:
-            ObjectTooLarge, NoSpace, NotPermitted: it can't end well.
+            ObjectTooLarge, NoSpace, NotPermitted: it is too large, or the disk or the party's share is full.
         """
         if size_bytes > self.limits.object_bytes:
             raise ObjectTooLarge(f"expected at most {self.limits.object_bytes} bytes, found {size_bytes}")
@@ -147,10 +147,10 @@ class ObjectStore:
         return Incoming(self._incoming, self.limits.object_bytes)
 
     def commit(self, sha256: str, incoming: Incoming, holder: Holder) -> Future[None]:
-        """Name a sealed upload and hold it; done when it is durable.
+        """Store a sealed upload under its hash and hold it for a job; done when that is durable.
 
-        The bytes take the place of those that are there: whoever puts an object
-        again heals one that a disk has spoiled.
+        The bytes replace those of an earlier upload: putting an object again repairs
+        one that the disk has corrupted.
         """
 
         def work(db: sqlite3.Connection) -> None:
@@ -162,7 +162,7 @@ class ObjectStore:
         return self._ledger.submit(work, folder=path.parent)
 
     def hold(self, sha256: str, holder: Holder) -> Future[bool]:
-        """Hold an object for one more job, if it is there and this party, who may read it, has the bytes."""
+        """Hold an object for one more job without an upload, if it is there and this party may read it."""
         path = self.path(sha256)
 
         def work(db: sqlite3.Connection) -> bool:
@@ -180,8 +180,8 @@ class ObjectStore:
         """Return the path of an object for one of its readers.
 
         Raises:
-            ObjectMissing: not there.
-            NotPermitted: this party is none of its readers.
+            ObjectMissing: the hub has no such object.
+            NotPermitted: this party may not read it.
         """
         path = self.path(sha256)
         rows = self._ledger.read(
@@ -192,13 +192,13 @@ class ObjectStore:
         )
         owns, reads, there = rows[0]
         if not there:
-            raise ObjectMissing("not there")
+            raise ObjectMissing("the hub has no such object")
         if not owns and not reads:
-            raise NotPermitted(f"{party} is none of its readers")
+            raise NotPermitted(f"{party} may not read this object")
         return path
 
     def drop(self, sha256: str, party: str) -> Future[int]:
-        """Let go of what `party` holds of an object; says how many holds that were."""
+        """Release every hold of `party` on an object; the future has their number."""
         self.path(sha256)
 
         def work(db: sqlite3.Connection) -> int:
@@ -209,10 +209,10 @@ class ObjectStore:
         return self._ledger.submit(work)
 
     def end_job(self, job: str, party: str) -> Future[int]:
-        """Let go of what a job holds; says how many holds that were.
+        """Release every hold of a job; the future has their number.
 
-        The researcher who first stored something for the job owns it and ends it
-        for everybody; before there is one, a party ends its own share.
+        The researcher who first stored an object for the job owns it and ends it
+        for every party; until there is an owner, a party releases its own holds only.
         """
 
         def work(db: sqlite3.Connection) -> int:
@@ -226,7 +226,7 @@ class ObjectStore:
         return self._ledger.submit(work)
 
     def sweep(self) -> Swept:
-        """Remove what nobody ended in time, and what a kill left over."""
+        """Remove the objects of expired jobs, and files that a crash left behind."""
         num_jobs = num_objects = 0
         freed = 0
         expired = self._ledger.read(
@@ -253,7 +253,7 @@ class ObjectStore:
         return Swept(num_jobs, num_objects, num_files, freed)
 
     def totals(self) -> tuple[int, int]:
-        """Return the number of objects and their size."""
+        """Return the number of objects and their total size in bytes."""
         count, size = self._ledger.read("SELECT count(*), coalesce(sum(size_bytes), 0) FROM objects")[0]
         return int(count), int(size)
 
@@ -268,11 +268,11 @@ class ObjectStore:
         return count
 
     def _remove_unheld(self, db: sqlite3.Connection, shas: list[str]) -> tuple[int, int]:
-        """Remove those of the objects that no job holds; say how many and how large.
+        """Remove those of the objects that no job holds; return their number and total size in bytes.
 
-        Files go inside the transaction: whoever puts the same object waits for
-        the write lock, so the file that goes is never the new one. A kill before the
-        commit leaves a row without a file, which the next put heals.
+        Files are removed inside the transaction: an upload of the same object waits for
+        the write lock, so that its new file is never the one removed. A crash before the
+        commit leaves a row without a file, which the next upload repairs.
         """
         count = size = 0
         for sha256 in shas:
@@ -288,7 +288,7 @@ class ObjectStore:
             return self._clock() - path.stat().st_mtime > ORPHAN_S
 
         def work(db: sqlite3.Connection) -> int | None:
-            # Asked again under the write lock: it may have been put in the meantime.
+            # Looked up again under the write lock: the object may have been put in the meantime.
             known = db.execute("SELECT 1 FROM objects WHERE sha256 = ?", (path.name,)).fetchone()
             if known is not None or not is_old():
                 return None
@@ -321,7 +321,7 @@ def _hold(db: sqlite3.Connection, sha256: str, size_bytes: int, holder: Holder, 
 
 
 def _stop_watching(db: sqlite3.Connection, job: str) -> None:
-    """Forget the frame whose objects `job` held, see `watching`."""
+    """Delete the watch frame whose objects `job` held, see `fedjob/hub/watching.py`."""
     if job.endswith(WATCH):
         db.execute("DELETE FROM watches WHERE job = ?", (job.removesuffix(WATCH),))
 

@@ -1,4 +1,4 @@
-"""The hub as a process: its repository, its broker, and what keeps both in step."""
+"""The hub as a process: its HTTP server, its broker, and the task that keeps both up to date."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ BROKER_SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 
 @dataclass(frozen=True, slots=True)
 class HubSettings:
-    """How to run a hub.
+    """The settings of a hub.
 
     Args:
-        broker_url: of a broker that somebody else runs; empty for a child of ours.
-        invited_only: on loopback too.
-        read_urls: other servers of the same objects, told to the parties.
-        public_broker: what parties are told about the broker, where a proxy stands before it.
+        broker_url: of an MQTT broker that runs elsewhere; empty to start one as a child process.
+        invited_only: require invitations on loopback too.
+        read_urls: other servers of the same objects, announced to the parties.
+        public_broker: URL of the broker announced to the parties, where a proxy stands in front of it.
     """
 
     home: Path
@@ -56,12 +56,12 @@ class HubSettings:
         """Return itself if a hub may run like that.
 
         Raises:
-            ConfigError, SpecError: it may not; the message says what to change.
+            ConfigError, SpecError: it may not run; the message says what to change.
         """
         if not is_loopback(self.host) and self.tls is None and not self.insecure:
             raise ConfigError(
-                f"{self.host} is reachable by others, who could read tokens on the way: give --tls-cert and "
-                "--tls-key, or --insecure if something before the hub speaks TLS"
+                f"{self.host} can be reached over the network, where others could read tokens: give --tls-cert "
+                "and --tls-key, or --insecure if a proxy in front of the hub adds TLS"
             )
         if self.tls is not None:
             self.tls.check()
@@ -72,25 +72,25 @@ class HubSettings:
         return self
 
     def warnings(self) -> list[str]:
-        """Return what an owner who chose this should know."""
-        said = []
+        """Return the warnings that the owner should read before the hub starts."""
+        warnings = []
         if not is_loopback(self.host) and self.tls is None:
-            said.append(
-                f"the hub listens on {self.host} without TLS: whoever is on the way can read tokens and "
-                "parameters, unless a proxy before it speaks TLS"
+            warnings.append(
+                f"the hub listens on {self.host} without TLS: others on the network can read tokens and "
+                "parameters, unless a proxy in front of it adds TLS"
             )
         for url in filter(None, (self.broker_url, self.public_broker)):
             parts = urlsplit(url)
             if parts.scheme in ("mqtt", "ws") and not is_loopback(parts.hostname or ""):
-                said.append(
-                    f"the broker {url} is spoken to without TLS: whoever is on the way can read passwords; "
+                warnings.append(
+                    f"the broker {url} is used without TLS: others on the network can read passwords; "
                     f"use mqtts:// or wss://"
                 )
-        return said
+        return warnings
 
 
 class Hub:
-    """Runs until told to stop.
+    """A hub that runs until it is stopped.
 
     Args:
         ready: called once, when the hub can be used.
@@ -104,7 +104,7 @@ class Hub:
         """Serve until `stop` is set.
 
         Raises:
-            ConfigError: the home is in use, or a port is.
+            ConfigError: the home or a port is in use.
             BrokerUnreachable: the broker does not start.
         """
         settings = self._settings
@@ -191,10 +191,10 @@ class Hub:
 
 
 async def _keep_in_step(ledger: Ledger, store: ObjectStore, sync: Callable[[], Awaitable[object]]) -> None:
-    """Notice what the command line changes, and sweep now and then."""
+    """Apply changes that the command line made to the ledger, and collect garbage now and then."""
     seen, swept = -1, asyncio.get_running_loop().time()
     while True:
-        with contextlib.suppress(FedjobError, OSError):  # a full disk, say: the next time may do
+        with contextlib.suppress(FedjobError, OSError):  # such as a full disk: the next try may do
             if (version := ledger.version()) != seen:
                 await sync()
                 seen = version
@@ -205,7 +205,7 @@ async def _keep_in_step(ledger: Ledger, store: ObjectStore, sync: Callable[[], A
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a server that listens there."""
+    """Return whether only this machine can reach a server that listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -216,7 +216,7 @@ def check_broker_url(url: str) -> str:
     """Return `url` if it can be a broker's.
 
     Raises:
-        SpecError: it can't; the message says what was expected.
+        SpecError: it can't be; the message has an example.
     """
     parts = urlsplit(url)
     expected = f"expected a broker's URL such as mqtts://broker.example.org:8883, found {url[:80]!r}"

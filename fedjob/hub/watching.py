@@ -1,7 +1,8 @@
-"""`/v1/jobs/<id>/watch`: what a job's owner lets others see of it, a small signed frame.
+"""The HTTP route `/v1/jobs/<id>/watch`, by which a job's owner shows its progress to other researchers.
 
-The frame names the objects that hold the job's events; they and the frame are
-held by the job `<id>.watch`, so they outlive the job's end until its owner deletes it.
+The owner puts a small signed frame there, which names the objects that hold the job's events.
+Frame and objects are held by the job `<id>.watch`, so that they outlive the job's end until
+its owner deletes it.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 
 class Watching:
-    """Keeps one frame per job.
+    """The store of one watch frame per job.
 
     Args:
-        authenticate: returns who asks, or raises NotPermitted.
-        clock: seconds since the epoch.
+        authenticate: returns the party that sent a request, or raises NotPermitted.
+        clock: returns seconds since 1970.
     """
 
     def __init__(
@@ -52,11 +53,11 @@ class Watching:
         self._clock = clock
 
     def routes(self, wrap: Callable[[Handler], ASGIApp]) -> list[Route]:
-        """Return the routes; `wrap` turns errors into answers."""
+        """Return the routes; `wrap` turns errors into responses."""
         return [Route("/v1/jobs/{job}/watch", wrap(self.watch), methods=["PUT", "GET"])]
 
     async def watch(self, request: Request) -> Response:
-        """Take the owner's frame, or show it to one of its readers."""
+        """Store the owner's frame, or return it to one of its readers."""
         member = self._authenticate(request)
         job = check_job(request.path_params["job"])
         if request.method == "GET":
@@ -81,7 +82,7 @@ class Watching:
             raise ObjectMissing("its owner shows nothing of that job")
         owner, readers, frame, put = rows[0]
         if party != owner and party not in readers.split(","):
-            raise NotPermitted(f"{party} is none of the job's watchers")
+            raise NotPermitted(f"{party} is not among the job's watchers")
         return frame, put
 
     def _put(self, db: sqlite3.Connection, job: str, member: Member, readers: str, frame: bytes) -> None:
@@ -97,9 +98,9 @@ class Watching:
 
 
 def _check_frame(data: bytes, member: Member) -> None:
-    """Refuse a frame that its sender did not sign: readers would refuse it anyway."""
+    """Refuse a frame that its sender did not sign, because readers would refuse it too."""
     if member.role != "researcher":
-        raise NotPermitted("only a researcher shows a job to others")
+        raise NotPermitted("only a researcher may show a job to others")
     frame = decode_frame(data)
     if frame.sender != member.party or not frame.signed_by(member.key):
-        raise DecodeError(f"expected a frame that {member.party} signed")
+        raise DecodeError(f"expected a frame signed by {member.party}")

@@ -118,7 +118,7 @@ status        pending
 origin        request
 who           ann (Ann Lee, acme, statistician)
 key           {ann.identity.public_key_hex}
-known         no: nothing of this key was approved yet
+known         no: no request signed with this key was approved yet
 when          {time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(listed["requested"]))}
 plan          AddOne
 hash          {plan_hash(RISKY)}
@@ -259,11 +259,11 @@ def test_decisions_that_can_not_be_made_are_refused_with_what_to_do(
         (("allow", "--who", "ann"), "--use private needs --plan and --data"),
         (("allow", "--who", "ann", "--plan", "*", "--data", "tooy"), "did you mean 'toy'"),
         (("allow", "--who", "key:ab", "--use", "mock"), "--who key:HEX takes 16 to 64"),
-        (("allow", "--who", "ann", "--plan", "AddOne", "--data", "toy"), "means several plans"),
-        (("allow", "--who", "ann", "--plan", "Nobody", "--data", "toy"), "no text with this hash"),
+        (("allow", "--who", "ann", "--plan", "AddOne", "--data", "toy"), "matches several plans"),
+        (("allow", "--who", "ann", "--plan", "Nobody", "--data", "toy"), "no request has this hash"),
         (
             ("allow", "--who", "ann", "--plan", "fedjob.none", "--data", "toy"),
-            "fits no operation; known: fedjob.",
+            "matches no operation; known: fedjob.",
         ),
         (("know", "ann", "--key", "xyz"), "--key is a public key"),
     ):
@@ -303,7 +303,7 @@ def test_agreements_are_made_by_patterns_and_answer_what_waited(
         f"allowed: ann may run plan AddOne ({plan_hash(text)[:12]}) on to* (private); 2 runs; agreement "
         in said
     )
-    assert "1 that waited is granted by it" in said
+    assert "1 waiting request is granted by it" in said
     assert (answered(ann, offer, "granted").origin, answered(ann, offer, "granted").note) == (
         "rule",
         "as in 2029",

@@ -1,6 +1,6 @@
-"""Suites that every implementation of a kind must pass, third parties' too: one file per kind.
+"""Test suites that every implementation of an interface must pass, one file per interface.
 
-Subclass one in a test module, name the subclass `Test...` and write its fixture:
+To test your own implementation, subclass a suite as `Test...` in a test module and write its fixture:
 
     class TestMyRepository(RepositoryContract):
         @pytest.fixture

@@ -1,4 +1,4 @@
-"""The suite of folds."""
+"""The contract tests of aggregators, which make one total of the nodes' contributions."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ NUM_NODES = 11
 
 
 class FoldContract:
-    """What a fold of named tensors promises, whatever its rule."""
+    """The tests that every aggregator of named tensors passes, whatever its rule."""
 
     stays_in_box = True
-    """No number of the total lies beyond the smallest and the largest of the nodes', and of the origin's."""
+    """Whether each element of the total lies within the range of the nodes' and the origin's elements."""
 
     any_order = True
-    """Who is asked first makes no difference, up to rounding."""
+    """Whether the order of the contributions makes no difference, up to rounding."""
 
     @pytest.fixture
     def fold(self) -> Fold:
-        """Return the fold, with settings for `NUM_NODES` nodes or fewer."""
+        """Return the aggregator, with settings for `NUM_NODES` nodes or fewer."""
         raise NotImplementedError
 
     @pytest.fixture

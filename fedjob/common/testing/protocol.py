@@ -1,4 +1,4 @@
-"""What a training protocol promises, whatever it computes."""
+"""The contract tests of training protocols."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ROUNDS = 2
 
 
 class ProtocolContract:
-    """Both halves of a training protocol, nodes and researcher in this process."""
+    """The tests that every training protocol passes, with nodes and researcher in this process."""
 
     @pytest.fixture
     def protocol(self) -> FederatedProtocol:
-        """Return the protocol; it must be in the registry, as a plug-in or by its file."""
+        """Return the protocol, which must be in the registry of `fedjob.plans`."""
         raise NotImplementedError
 
     @pytest.fixture

@@ -1,4 +1,4 @@
-"""The suite of dataset readers."""
+"""The contract tests of dataset readers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ReaderCase:
     """Data for one reader.
 
     Args:
-        reader: its name.
-        path: of data that nobody else uses.
-        options: as an owner would give them.
-        num_rows: how many examples there are, 2 or more.
-        guessed: the reader is found from the path alone.
+        reader: name of the reader.
+        path: of data that only this test uses.
+        options: of the reader, as an owner would give them.
+        num_rows: number of examples, 2 or more.
+        guessed: whether the reader is found from the path alone.
     """
 
     reader: str
@@ -36,7 +36,7 @@ class ReaderCase:
 
 
 class ReaderContract:
-    """What a reader promises, whatever it reads."""
+    """The tests that every dataset reader passes."""
 
     @pytest.fixture
     def case(self, tmp_path: Path) -> ReaderCase:
@@ -88,7 +88,7 @@ class ReaderContract:
         file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
         assert version_of(moved) != before
 
-    def test_what_can_not_be_read_is_said(self, case: ReaderCase, tmp_path: Path) -> None:
+    def test_data_that_can_not_be_read_are_an_error(self, case: ReaderCase, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="can't be read: No such file"):
             describe(tmp_path / "nowhere", case.reader, case.options)
 

@@ -1,4 +1,4 @@
-"""What a repository promises, whatever stands behind it."""
+"""The contract tests of repositories, which store immutable objects by their hash."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fedjob.common.repository.parts import Manifest
 from fedjob.common.types import Ref
 
 PART_BYTES = 64 << 10
-"""What the repositories of the suite take as the size of a part."""
+"""The size of a part in the repositories of the suite."""
 
 
 class RepositoryContract:
-    """What a repository promises, whatever stands behind it."""
+    """The tests that every repository passes, wherever it stores its objects."""
 
     @pytest.fixture
     def repository(self, tmp_path: Path) -> Repository:

@@ -1,7 +1,7 @@
-"""Nodes and a researcher in a few lines, for suites and for numbers that were computed by hand.
+"""A federation in one process, for contract tests and for tests against numbers computed by hand.
 
-Every node's half is a worker's own code, `common/work.py`; what goes between the
-halves is the bytes that would go over the wire.
+Every node runs the code of a real worker (`common/work.py`), and what nodes and researcher
+exchange is the bytes that would go over the wire.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from fedjob.common.work import Workbench
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What a play came to.
+    """The outcome of a protocol that was run to its end.
 
     Args:
         value: of the protocol's `Done`.
-        state: the protocol's last.
-        node_states: node -> what its protocol keeps there.
-        asks: step -> nodes, in order.
+        state: the protocol's last state on the researcher's side.
+        node_states: node -> the state that the protocol keeps there between rounds.
+        asks: step and asked nodes of every ask, in order.
     """
 
     value: Any
@@ -58,13 +58,13 @@ class Played:
 
 @dataclass(kw_only=True)
 class Sites:
-    """Some nodes with data and a training plan.
+    """Nodes with data, and a training plan that they run.
 
     Args:
         plan: a class, as a user gives it.
         data: node -> file of its dataset.
-        folder: an existing folder for what lies on disk meanwhile.
-        each: node -> training arguments for it alone.
+        folder: an existing folder for the files of the run.
+        each: node -> training arguments for that node only.
     """
 
     plan: Any
@@ -80,7 +80,7 @@ class Sites:
         self._numbers = itertools.count()
 
     def first(self) -> FileParams:
-        """Return the first parameters, as a job has them."""
+        """Return the initial parameters, as a job computes them."""
         plan = built_plan(
             self._source.text, self._source.entry, dict(self.model_args), dict(self.training_args), self.seed
         )
@@ -94,7 +94,7 @@ class Sites:
         """Run a protocol from its start to its end.
 
         Args:
-            anew: nodes and researcher begin anew after every ask, with what they saved.
+            anew: after every ask, nodes and researcher are built again from what they saved.
         """
         state, last, round_ = protocol.start(self.first()), None, 0
         benches = {node: Workbench() for node in self.data}
@@ -198,10 +198,10 @@ class Sites:
 
 
 def _contribution(done: WorkResult, params: FileParams | None, ask: Ask) -> Contribution:
-    """Return what came back, which must be what the ask says.
+    """Return a node's contribution, after a check that it has the form that the ask declares.
 
     Raises:
-        AssertionError: names, dtypes or shapes are others, or a number is not finite.
+        AssertionError: names, dtypes or shapes differ, or a number is not finite.
     """
     schema, shared = ask.schema, ask.shared.get("params")
     if schema is None and shared is not None and is_params(shared):

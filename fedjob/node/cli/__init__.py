@@ -1,4 +1,4 @@
-"""`fedjob node`: make, run and look after a node. Each command is imported when it is used."""
+"""The commands `fedjob node ...` of a node's owner. Each command is imported when it is used."""
 
 from __future__ import annotations
 
@@ -8,21 +8,33 @@ from fedjob.common.cli import LazyGroup
 
 _COMMANDS = {
     "init": ("fedjob.node.cli.life", "init", "Make a node's home and join a federation."),
-    "start": ("fedjob.node.cli.life", "start", "Run the node until it is told to stop."),
+    "start": ("fedjob.node.cli.life", "start", "Run the node until `node stop`, SIGTERM or Ctrl-C."),
     "stop": ("fedjob.node.cli.life", "stop", "Stop the running node."),
-    "status": ("fedjob.node.cli.life", "status", "Show whether it runs, its queue, its workers."),
-    "data": ("fedjob.node.cli.data", "data", "The datasets that this node offers."),
-    "grants": ("fedjob.node.cli.grants", "grants", "Who may run which plan on which data."),
-    "audit": ("fedjob.node.cli.audit", "audit", "What happened here: one record for each change, chained."),
-    "tasks": ("fedjob.node.cli.tasks", "tasks", "List what was computed here, and for whom."),
-    "logs": ("fedjob.node.cli.tasks", "logs", "What a task's user code wrote; release it."),
-    "kill": ("fedjob.node.cli.tasks", "kill", "End a task."),
-    "state": ("fedjob.node.cli.states", "state", "What jobs keep here between rounds."),
-    "secrets": ("fedjob.node.cli.secrets", "secrets", "What plans may use here and never let out."),
-    "config": ("fedjob.node.cli.config", "config", "The node's settings."),
+    "status": ("fedjob.node.cli.life", "status", "Show whether the node runs, its queue and its workers."),
+    "data": ("fedjob.node.cli.data", "data", "Add, list and remove the datasets that this node offers."),
+    "grants": (
+        "fedjob.node.cli.grants",
+        "grants",
+        "Decide who may run which training plan on which dataset.",
+    ),
+    "audit": ("fedjob.node.cli.audit", "audit", "Show or verify the log of every grant and task."),
+    "tasks": ("fedjob.node.cli.tasks", "tasks", "List the tasks computed here, and for whom."),
+    "logs": ("fedjob.node.cli.tasks", "logs", "Show the output of a task's user code, or release it."),
+    "kill": ("fedjob.node.cli.tasks", "kill", "End a running task."),
+    "state": (
+        "fedjob.node.cli.states",
+        "state",
+        "List or remove the states that jobs keep here between rounds.",
+    ),
+    "secrets": (
+        "fedjob.node.cli.secrets",
+        "secrets",
+        "Store passwords and keys that approved plans may use.",
+    ),
+    "config": ("fedjob.node.cli.config", "config", "Show and change the node's settings."),
 }
 
 
 @click.group(cls=LazyGroup, commands_of=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def node() -> None:
-    """Run a node: data, grants, tasks."""
+    """Run a node: a site's data, the grants for researchers, and the tasks computed here."""

@@ -1,4 +1,4 @@
-"""`fedjob node grants list, show, researchers`: what was asked for, and what was decided."""
+"""The commands `fedjob node grants list`, `show` and `researchers`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fedjob.node.limits import describe_limits
 
 @click.command("list")
 @home_option
-@click.option("--pending", is_flag=True, help="Only what waits for a decision.")
+@click.option("--pending", is_flag=True, help="List only requests that wait for a decision.")
 @json_option
 def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
-    """List what was asked for, and what was decided."""
+    """List the requests of researchers, and the decisions on them."""
     with open_database(home) as database:
         found = Grants(database).all("pending" if pending else None)
     if as_json:
@@ -46,17 +46,17 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
             )
             for g in found
         ],
-        empty="nothing waits for a decision" if pending else "nobody has asked for anything yet",
+        empty="no request waits for a decision" if pending else "no researcher has requested anything yet",
     )
 
 
 @click.command()
 @click.argument("grant_id", metavar="ID")
 @home_option
-@click.option("--code", is_flag=True, help="Print the plan's text too: what would run, byte for byte.")
+@click.option("--code", is_flag=True, help="Print the plan's text too, exactly as it would run.")
 @json_option
 def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
-    """Show one grant: who, when, which plan on which data; --code its text, with what to look at."""
+    """Show one request or grant: researcher, plan, dataset; with --code, the plan's text and its risks."""
     with open_database(home) as database:
         store = Grants(database)
         grant = store.get(grant_id)
@@ -118,12 +118,12 @@ def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, 
     if grant.origin == "request":
         yield (
             "known",
-            "no: nothing of this key was approved yet"
+            "no: no request signed with this key was approved yet"
             if org is None
             else f"yes, of {org or 'no organisation'}",
         )
     yield "when", when(grant.requested)
-    yield "plan", "whatever the plan" if asked.needs == ("data",) else subject.entry
+    yield "plan", "any plan" if asked.needs == ("data",) else subject.entry
     yield "hash", subject.plan or asked.reading
     yield "protocol", grant.protocol
     yield "data", subject.dataset + (f", {num_rows} rows" if num_rows else "")
@@ -170,9 +170,11 @@ def _print_code(text: str) -> None:
         click.echo("".join(c if c.isprintable() or c == "\t" else " " for c in line))
     click.echo("")
     risks = sum(remark.kind == "risk" for remark in found)
-    click.echo(f"{risks} place{'' if risks == 1 else 's'} to look at twice; this is a reading aid, no proof")
+    click.echo(
+        f"{risks} place{'' if risks == 1 else 's'} to look at twice; this list is a reading aid, no proof"
+    )
     if not can_look_for_risks():
-        click.echo("bandit is not installed, so less was looked for: pip install bandit")
+        click.echo("bandit is not installed, so fewer risks were searched for: pip install bandit")
 
 
 def _text(store: Grants, grant: Grant) -> str:
@@ -181,16 +183,16 @@ def _text(store: Grants, grant: Grant) -> str:
         return ""
     data = store.texts.of(plan)
     if data is None and grant.origin == "rule":
-        return ""  # allowed by its hash alone
+        return ""  # an agreement may name a hash whose text nobody has sent yet
     if data is None:
         raise FedjobError(
-            f"the text of grant {grant.id} is damaged: reject it, and let it be asked for again"
+            f"the text of grant {grant.id} is damaged: reject it, and have the researcher request it again"
         )
     return data.decode()
 
 
 def _alike(store: Grants, grant: Grant, text: str) -> str:
-    """Return the newest approved grant whose text differs from this one in form only."""
+    """Return the id of the newest approved grant whose text differs in comments or formatting only."""
     from fedjob.node.review import differs_only_in_form
 
     for other in store.approved_plans() if text else []:

@@ -1,4 +1,4 @@
-"""`fedjob node audit`: what happened here, checked and handed on."""
+"""The command `fedjob node audit`, which shows, verifies and exports the log of grants and tasks."""
 
 from __future__ import annotations
 
@@ -23,15 +23,22 @@ _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", 
 
 @click.command()
 @home_option
-@click.option("--verify", is_flag=True, help="Recompute the chain; exit with 1 where it is broken.")
-@click.option("--head", default="", metavar="HASH", help="A head that was noted before: it has to be there.")
 @click.option(
-    "--export", "export", type=click.Path(path_type=Path), help="Write all of it: .csv, else JSON lines."
+    "--verify", is_flag=True, help="Recompute the chain of hashes; the exit code is 1 if it is broken."
 )
-@click.option("--last", default=50, show_default=True, metavar="N", help="Show so many.")
+@click.option(
+    "--head", default="", metavar="HASH", help="A head that you noted before, which the chain must contain."
+)
+@click.option(
+    "--export",
+    "export",
+    type=click.Path(path_type=Path),
+    help="Write all records to a file: .csv, else JSON lines.",
+)
+@click.option("--last", default=50, show_default=True, metavar="N", help="Number of newest records to show.")
 @json_option
 def audit(home: NodeHome, verify: bool, head: str, export: Path | None, last: int, as_json: bool) -> None:
-    """Show who was allowed what, and what ran: one record for each change of a grant or task."""
+    """Show the audit log: one record for each change of a grant or of a task."""
     with open_database(home) as database:
         chain = Audit(database)
         if verify or head or export is not None:
@@ -52,12 +59,12 @@ def audit(home: NodeHome, verify: bool, head: str, export: Path | None, last: in
         return
     table(
         ("seq", "when", "kind", "subject", "what"),
-        [(str(r.seq), when(r.at), r.kind, r.subject[:12], _said(json.loads(r.body))) for r in found],
-        empty="nothing has happened yet",
+        [(str(r.seq), when(r.at), r.kind, r.subject[:12], _summary(json.loads(r.body))) for r in found],
+        empty="there are no records yet",
     )
 
 
-def _said(body: dict[str, Any]) -> str:
+def _summary(body: dict[str, Any]) -> str:
     status = body.get("status") or body.get("state") or ""
     reason = body.get("reason") or ""
     words = [str(body.get(name) or "") for name in ("researcher", "entry", "step", "dataset", "use", "job")]
@@ -88,6 +95,6 @@ def _exported(records: Iterable[Record], as_csv: bool) -> bytes:
 
 
 def _cell(value: Any) -> str:
-    """Keep a spreadsheet from computing what a researcher wrote."""
+    """Return a cell that no spreadsheet runs as a formula, because researchers choose some texts."""
     text = str(value)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

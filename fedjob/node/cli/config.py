@@ -1,4 +1,4 @@
-"""`fedjob node config`: the owner's settings."""
+"""The commands `fedjob node config ...`: the node's settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedjob.node.home import NodeHome
 
 @click.group()
 def config() -> None:
-    """The node's settings."""
+    """Show and change the node's settings."""
 
 
 @config.command("show")
@@ -51,6 +51,6 @@ def config_get(key: str, home: NodeHome) -> None:
 @click.argument("value")
 @home_option
 def config_set(key: str, value: str, home: NodeHome) -> None:
-    """Change one setting; a running node follows within a second."""
+    """Change one setting; a running node applies it within a second."""
     home.check()
     click.echo(f"{key} = {set_config(NodeConfig, home.root, key, value)}")

@@ -1,4 +1,4 @@
-"""`fedjob node data`: what the node offers."""
+"""The commands `fedjob node data ...`: the datasets that a node offers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedjob.node.home import NodeHome
 
 @click.group()
 def data() -> None:
-    """The datasets that this node offers."""
+    """Add, list and remove the datasets that this node offers."""
 
 
 @data.command("add")
@@ -26,19 +26,23 @@ def data() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @home_option
 @click.option("--tags", default="", help="Comma-separated words that researchers search for.")
-@click.option("--reader", help="How to read it; guessed from the path where it can be.")
+@click.option("--reader", help="Reader of the data, such as csv; by default guessed from the path.")
 @click.option(
     "--option", "options", multiple=True, metavar="K=V", help="An option of the reader; repeatable."
 )
 @click.option(
     "--loading-plan",
     type=click.Path(path_type=Path),
-    help="What columns or modalities are called here: JSON or TOML, see docs/data.md.",
+    help="JSON or TOML file with the local names of columns or modalities, see docs/data.md.",
 )
-@click.option("--mock", type=click.Path(path_type=Path), help="A safe stand-in of the same form.")
-@click.option("--min-rows", type=int, default=0, help="Nothing is computed on fewer rows.")
-@click.option("--description", default="", help="What the data are; researchers read it.")
-@click.option("--contact", default="", help="Whom to ask about them, where it is not the node's own contact.")
+@click.option(
+    "--mock", type=click.Path(path_type=Path), help="Synthetic data of the same form, for trial runs."
+)
+@click.option(
+    "--min-rows", type=int, default=0, help="Least number of rows that anything may be computed on."
+)
+@click.option("--description", default="", help="Description of the data for researchers.")
+@click.option("--contact", default="", help="Person to ask about the data, if not the node's own contact.")
 def data_add(
     name: str,
     path: Path,
@@ -52,9 +56,9 @@ def data_add(
     description: str,
     contact: str,
 ) -> None:
-    """Offer the data at PATH under NAME; they stay where they are.
+    """Offer the data at PATH as dataset NAME; the files stay where they are.
 
-    PATH is a file, or a folder of several: images, or tables of one form that are read as one.
+    PATH is a file, or a folder of images or of tables with the same columns, which are read as one.
     """
     pairs: dict[str, str] = {}
     for option in options:
@@ -91,7 +95,7 @@ def data_add(
         and 2 * sum(map(_is_number, names)) > len(names)
     ):
         click.echo(
-            f"note: the first row was taken for the names of the columns ({', '.join(names[:4])}, ...): if it is "
+            f"note: the first row was read as the names of the columns ({', '.join(names[:4])}, ...): if it is "
             f"data, `fedjob node data remove {name}` and add it again with --option header=no",
             err=True,
         )
@@ -161,7 +165,7 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
 @click.argument("name")
 @home_option
 def data_remove(name: str, home: NodeHome) -> None:
-    """Offer a dataset no more; the data stay where they are."""
+    """Stop offering a dataset; the files stay where they are."""
     with open_database(home) as database:
         Datasets(database).remove(name)
     click.echo(f"dataset {name} is no longer offered")

@@ -1,4 +1,4 @@
-"""`fedjob node grants approve, reject, allow, revoke, project, know`: the owner decides."""
+"""The commands `fedjob node grants approve`, `reject`, `allow`, `revoke`, `project` and `know`."""
 
 from __future__ import annotations
 
@@ -21,24 +21,42 @@ from fedjob.node.home import NodeHome
 from fedjob.node.limits import LOGS, PREDICTIONS, describe_limits, parse_limits
 
 _LIMIT_OPTIONS = (
-    click.option("--until", metavar="WHEN", help="A date, a time, or a while such as 30d."),
-    click.option("--runs", type=int, metavar="N", help="Jobs that may use it."),
-    click.option("--inferences", type=int, metavar="N", help="Predictions, over all jobs."),
-    click.option("--rows", type=int, metavar="N", help="Examples computed on, over all tasks."),
-    click.option("--min-rows", type=int, metavar="K", help="Nothing computed on fewer rows leaves."),
     click.option(
-        "--predictions", type=click.Choice(PREDICTIONS), help="Those for single rows may leave, or stay."
+        "--until", metavar="WHEN", help="End of the grant: a date, a time, or a duration such as 30d."
     ),
-    click.option("--logs", type=click.Choice(LOGS), help="What of the log the researcher sees."),
+    click.option("--runs", type=int, metavar="N", help="Number of jobs that may use the grant."),
+    click.option("--inferences", type=int, metavar="N", help="Number of predictions, over all jobs."),
+    click.option("--rows", type=int, metavar="N", help="Number of rows computed on, over all tasks."),
     click.option(
-        "--secret", "secrets", multiple=True, metavar="NAME", help="Of the dataset's, that the plan may use."
+        "--min-rows", type=int, metavar="K", help="Results computed on fewer rows do not leave the node."
     ),
-    click.option("--arg", "args", multiple=True, metavar="NAME=MIN..MAX", help="Binds an argument."),
+    click.option(
+        "--predictions",
+        type=click.Choice(PREDICTIONS),
+        help="Whether predictions for single rows may leave the node.",
+    ),
+    click.option(
+        "--logs", type=click.Choice(LOGS), help="The part of a task's log that the researcher receives."
+    ),
+    click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        metavar="NAME",
+        help="A secret of the dataset that the plan may use; may be repeated.",
+    ),
+    click.option(
+        "--arg",
+        "args",
+        multiple=True,
+        metavar="NAME=MIN..MAX",
+        help="Range or value that an argument must have; may be repeated.",
+    ),
 )
 
 
 def _limited(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that limit a grant."""
+    """Add the options that limit a grant to a command."""
     for option in reversed(_LIMIT_OPTIONS):
         command = option(command)
     return command
@@ -46,19 +64,19 @@ def _limited(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
-        "--by", default=None, metavar="NAME", help="Who decides; default the user of this system."
+        "--by", default=None, metavar="NAME", help="The person who decides; default the user of this system."
     )(command)
 
 
 @click.command()
 @click.argument("grant_id", metavar="ID")
 @home_option
-@click.option("--note", default="", help="The researcher will read it.")
+@click.option("--note", default="", help="Text that is sent to the researcher.")
 @_by_option
 @_limited
 @json_option
 def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: bool, **options: Any) -> None:
-    """Allow exactly this text, for this researcher, on this dataset, within the limits given."""
+    """Approve request ID: this plan's text, for this researcher, on this dataset, within the limits given."""
     limits = parse_limits(**options) if any(value not in (None, ()) for value in options.values()) else None
     config = load_config(NodeConfig, home.root)
     with open_database(home) as database:
@@ -81,13 +99,13 @@ def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: b
         return
     click.echo(f"approved: {_what(grant)}")
     if grant.subject.version != asked.subject.version and asked.subject.version:
-        click.echo("the data have changed since it was asked for; approved for the data as they are now")
+        click.echo("the data have changed since the request; the approval is for the data as they are now")
 
 
 @click.command()
 @click.argument("grant_id", metavar="ID")
 @home_option
-@click.option("--reason", required=True, help="The researcher will read it.")
+@click.option("--reason", required=True, help="Text that is sent to the researcher.")
 @_by_option
 def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
     """Forbid it."""
@@ -101,10 +119,10 @@ def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 @click.command()
 @click.argument("grant_id", metavar="ID")
 @home_option
-@click.option("--reason", default="", help="The researcher will read it.")
+@click.option("--reason", default="", help="Text that is sent to the researcher.")
 @_by_option
 def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
-    """Take a yes back: what runs under it ends within a second."""
+    """Withdraw the approval of grant ID; tasks that use it end within a second."""
     with open_database(home) as database:
         store = Grants(database)
         grant = store.revoke(store.get(grant_id).id, by=_who(by), note=reason)
@@ -113,12 +131,14 @@ def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 
 @click.command()
 @home_option
-@click.option("--who", required=True, help="An id, key:FINGERPRINT, org:NAME, a pattern, or '*'.")
-@click.option("--plan", default=None, help="A hash, the class of an approved plan, FILE.py:CLASS, fedjob.*.")
-@click.option("--data", default=None, help="A dataset, or a pattern.")
+@click.option("--who", required=True, help="Researcher: an id, key:FINGERPRINT, org:NAME, a pattern, or '*'.")
+@click.option(
+    "--plan", default=None, help="Plan: a hash, the class of an approved plan, FILE.py:CLASS, or fedjob.*."
+)
+@click.option("--data", default=None, help="Dataset: a name or a pattern.")
 @click.option("--use", type=click.Choice(("private", "mock")), default="private", show_default=True)
 @click.option("--project", default="", help="Only jobs of this project.")
-@click.option("--note", default="", help="The researcher will read it.")
+@click.option("--note", default="", help="Text that is sent to the researcher.")
 @_by_option
 @_limited
 @json_option
@@ -134,10 +154,10 @@ def allow(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make a standing agreement: whatever fits its patterns runs without asking again."""
+    """Make a standing agreement: jobs that match its patterns run without a request of their own."""
     if use == "private" and (plan is None or data is None):
         raise SpecError(
-            "--use private needs --plan and --data: say what may run on which data; '*' stands for anything"
+            "--use private needs --plan and --data: name the plan and the dataset; '*' stands for any"
         )
     limits, config = parse_limits(**options), load_config(NodeConfig, home.root)
     with open_database(home) as database:
@@ -171,7 +191,7 @@ def allow(
         return
     click.echo(f"allowed: {_what(grant)}; agreement {grant.id}")
     if answered:
-        click.echo(f"{len(answered)} that waited {'is' if len(answered) == 1 else 'are'} granted by it")
+        click.echo(f"{len(answered)} waiting request{' is' if len(answered) == 1 else 's are'} granted by it")
 
 
 @click.command()
@@ -180,7 +200,7 @@ def allow(
 @_by_option
 @_limited
 def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
-    """Limit everything in a project, on top of each grant's own limits; `default` is for all others."""
+    """Set limits for all jobs of project NAME, beside each grant's own; `default` is for all others."""
     limits = parse_limits(**options)
     with open_database(home) as database:
         Grants(database).projects.limit(name, limits, _who(by))
@@ -190,11 +210,11 @@ def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
 @click.command()
 @click.argument("researcher")
 @home_option
-@click.option("--key", required=True, metavar="HEX", help="Their public key, as they told you.")
-@click.option("--org", default="", help="The organisation that you know them to belong to.")
+@click.option("--key", required=True, metavar="HEX", help="Their public key, as they gave it to you.")
+@click.option("--org", default="", help="The organisation that they belong to.")
 @_by_option
 def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) -> None:
-    """Note that you know a researcher's key: agreements for many count for them from now on."""
+    """Record that you know a researcher's key, so that agreements for several researchers cover them."""
     if not re.fullmatch(r"[0-9a-f]{64}", key):
         raise SpecError("--key is a public key of 64 hex digits; the hub's `party list` shows it")
     with open_database(home) as database:
@@ -207,7 +227,7 @@ def _who(by: str | None) -> str:
 
 
 def _version(datasets: Datasets, grant: Grant) -> str | None:
-    """Return the version of the data that an approval is about: as they are now."""
+    """Return the version of the dataset as it is now, which the approval is for."""
     from fedjob.node.versions import Versions
 
     dataset = datasets.find(grant.subject.dataset)
@@ -228,12 +248,12 @@ def _checked_who(who: str) -> str:
 
 def _data(datasets: Datasets, data: str) -> str:
     if not set(data) & set("*?["):
-        datasets.get(data)  # an agreement about what is not there is a slip of the pen
+        datasets.get(data)  # a dataset that does not exist is a typing error
     return data
 
 
 def _plan(store: Grants, words: str) -> tuple[str, str]:
-    """Return hash (or pattern) and class of the plan that is meant."""
+    """Return hash (or pattern) and class of the plan that the option `--plan` names."""
     if words == "*":
         return "*", "*"
     if re.search(r"\.py(:|$)", words):
@@ -245,16 +265,16 @@ def _plan(store: Grants, words: str) -> tuple[str, str]:
         return found[0]
     if found:
         listed = ", ".join(f"{entry} {sha256[:12]}" for sha256, entry in found[:5])
-        raise SpecError(f"--plan {words!r} means several plans: {listed}; give more of the hash")
+        raise SpecError(f"--plan {words!r} matches several plans: {listed}; give more digits of the hash")
     operations = known_operations()
     if "." in words:
         from fedjob.node.grant import matches_any
 
         if any(matches_any(words, operation) for operation in operations):
             return words, ""
-        raise SpecError(f"--plan {words!r} fits no operation; known: {', '.join(operations)}")
+        raise SpecError(f"--plan {words!r} matches no operation; known: {', '.join(operations)}")
     raise SpecError(
-        f"--plan {words!r}: no text with this hash was asked for, and no approved one has a class so called; give "
+        f"--plan {words!r}: no request has this hash, and no approved plan has a class of this name; give "
         "its hash, FILE.py:CLASS, or a pattern of operations such as fedjob.train.*"
     )
 
@@ -274,7 +294,7 @@ def _plan_of_file(store: Grants, words: str) -> tuple[str, str]:
             raise SpecError(f"--plan {file}: {error}") from error
         names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         if len(names) != 1:
-            raise SpecError(f"--plan {file} has {len(names)} classes: say which, {file}:CLASS")
+            raise SpecError(f"--plan {file} has {len(names)} classes: name one as {file}:CLASS")
         entry = names[0]
     source = extract(f"{file}:{entry}")
     store.texts.keep(source.sha256, source.text.encode())
@@ -282,7 +302,7 @@ def _plan_of_file(store: Grants, words: str) -> tuple[str, str]:
 
 
 def known_operations() -> list[str]:
-    """Return the public names of what can be computed here."""
+    """Return the public names of the operations that can be computed here."""
     from fedjob.common.protocols import PROTOCOLS
     from fedjob.node.question import operation_of
 
@@ -290,7 +310,7 @@ def known_operations() -> list[str]:
 
 
 def _what(grant: Grant) -> str:
-    """Say who may run what on which data, and how far."""
+    """Return in words who may run what on which data, within which limits."""
     subject = grant.subject
     plan = (
         subject.entry if subject.entry not in ("", "*") else "any plan" if subject.plan in ("", "*") else ""
@@ -299,7 +319,7 @@ def _what(grant: Grant) -> str:
         plan = f"plan {plan} ({subject.plan[:12]})".replace("  ", " ")
     elif subject.plan not in ("", "*"):
         plan = subject.plan
-    who = "anybody who is known" if subject.researcher == "*" else subject.researcher
+    who = "any known researcher" if subject.researcher == "*" else subject.researcher
     where = "any dataset" if subject.dataset == "*" else subject.dataset or "no data"
     limits = describe_limits(grant.limits)
     project = f" in project {subject.project}" if subject.project else ""
@@ -308,8 +328,8 @@ def _what(grant: Grant) -> str:
 
 
 def _waits_for_more(grant: Grant, config: NodeConfig) -> str:
-    said = ", ".join(str(approval["by"]) for approval in grant.approvals)
+    approvers = ", ".join(str(approval["by"]) for approval in grant.approvals)
     return (
-        f"noted: {len(grant.approvals)} of {config.approvers} approvals of grant {grant.id} are there ({said}); "
+        f"noted: {len(grant.approvals)} of {config.approvers} approvals of grant {grant.id} are given ({approvers}); "
         f"another person approves it with: fedjob node grants approve {grant.id} --by NAME"
     )

@@ -1,4 +1,4 @@
-"""`fedjob node grants`: who may run what."""
+"""The commands `fedjob node grants ...`: the owner's decisions on who may run what."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import click
 from fedjob.common.cli import LazyGroup
 
 _COMMANDS = {
-    "list": ("fedjob.node.cli.asked", "list_", "List what was asked for, and what was decided."),
-    "show": ("fedjob.node.cli.asked", "show", "Show one grant; with --code the plan's text."),
-    "approve": ("fedjob.node.cli.deciding", "approve", "Allow exactly this, within limits."),
-    "reject": ("fedjob.node.cli.deciding", "reject", "Forbid it."),
-    "allow": ("fedjob.node.cli.deciding", "allow", "Make a standing agreement by patterns."),
-    "revoke": ("fedjob.node.cli.deciding", "revoke", "Take a yes back; what runs under it ends."),
-    "project": ("fedjob.node.cli.deciding", "project", "Limit everything in a project."),
-    "know": ("fedjob.node.cli.deciding", "know", "Note that a researcher's key is known."),
-    "researchers": ("fedjob.node.cli.asked", "researchers", "List the researchers who are known."),
+    "list": ("fedjob.node.cli.asked", "list_", "List the requests of researchers and the decisions on them."),
+    "show": ("fedjob.node.cli.asked", "show", "Show one request or grant; with --code the plan's text."),
+    "approve": ("fedjob.node.cli.deciding", "approve", "Approve one request, within limits."),
+    "reject": ("fedjob.node.cli.deciding", "reject", "Reject one request."),
+    "allow": ("fedjob.node.cli.deciding", "allow", "Allow by patterns what researchers may ask for later."),
+    "revoke": ("fedjob.node.cli.deciding", "revoke", "Withdraw an approval, and end the tasks that use it."),
+    "project": ("fedjob.node.cli.deciding", "project", "Set limits for all jobs of a project."),
+    "know": ("fedjob.node.cli.deciding", "know", "Record a researcher's key as known to you."),
+    "researchers": ("fedjob.node.cli.asked", "researchers", "List the researchers whose keys are known."),
 }
 
 
 @click.group(cls=LazyGroup, commands_of=_COMMANDS)
 def grants() -> None:
-    """Who may run which plan on which data."""
+    """Decide who may run which training plan on which dataset."""

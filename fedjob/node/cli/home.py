@@ -1,4 +1,4 @@
-"""What every node command takes: a home, and its database."""
+"""The `--home` option of every node command, and the database of that home."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _default_home() -> Path:
 
 
 def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--home`, and its body a `NodeHome`."""
+    """Add the option `--home` to a command, which receives a `NodeHome`."""
     return click.option(
         "--home",
         type=click.Path(path_type=Path, file_okay=False),

@@ -1,4 +1,4 @@
-"""`fedjob node init`, `start`, `stop`, `status`."""
+"""The commands `fedjob node init`, `start`, `stop` and `status`."""
 
 from __future__ import annotations
 
@@ -41,15 +41,19 @@ STOP_WITHIN_S = 30.0
 @click.command()
 @home_option
 @click.option("--id", "name", required=True, help="The node's name in the federation.")
-@click.option("--hub", help="URL of the hub; one on loopback enrols without an invitation.")
-@click.option("--invite", type=click.Path(path_type=Path, dir_okay=False), help="The hub's invitation file.")
+@click.option("--hub", help="URL of the hub; a hub on this machine needs no invitation.")
+@click.option(
+    "--invite", type=click.Path(path_type=Path, dir_okay=False), help="Invitation file from the hub's owner."
+)
 @click.option(
     "--tls-ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificate of the hub's own authority, where it has one; keep the file where it is.",
+    help="Certificate of the hub's own authority, if it has one; do not move the file later.",
 )
 @click.option(
-    "--key", type=click.Path(path_type=Path, dir_okay=False), help="File with a key to use; none makes one."
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with a private key to use; by default a new one is made.",
 )
 def init(
     home: NodeHome,
@@ -61,19 +65,23 @@ def init(
 ) -> None:
     """Make a node's home and join a federation."""
     if hub is None and invite is None:
-        raise SpecError("say where the hub is: --hub URL, or --invite FILE")
+        raise SpecError("expected the address of the hub: give --hub URL, or --invite FILE")
     init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, key=key)
     click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
 
 
 @click.command()
 @home_option
-@click.option("--workers", type=int, help="Tasks that run at the same time.")
-@click.option("--detach", is_flag=True, help="Return when the node is ready; it goes on in the background.")
+@click.option("--workers", type=int, help="Number of tasks that run at the same time.")
+@click.option(
+    "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
+)
 def start(home: NodeHome, workers: int | None, detach: bool) -> None:
-    """Run the node until it is told to stop."""
+    """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C."""
     home.check()
-    load_config(NodeConfig, home.root, options={"workers": workers})  # complain before anything is started
+    load_config(
+        NodeConfig, home.root, options={"workers": workers}
+    )  # a wrong setting is an error before anything is started
     if detach:
         _start_detached(home, workers)
         return
@@ -81,11 +89,11 @@ def start(home: NodeHome, workers: int | None, detach: bool) -> None:
     with locked(home):
         daemon = open_daemon(home, options={"workers": workers})
         with _stopping_on_signals(daemon.stop):
-            threading.Thread(target=_say_ready, args=(home, daemon.ready), daemon=True).start()
+            threading.Thread(target=_print_ready, args=(home, daemon.ready), daemon=True).start()
             daemon.run()
 
 
-def _say_ready(home: NodeHome, ready: threading.Event) -> None:
+def _print_ready(home: NodeHome, ready: threading.Event) -> None:
     if ready.wait(60.0):
         click.echo(f"node ready: {name_of(home)}")
         sys.stdout.flush()
@@ -93,25 +101,25 @@ def _say_ready(home: NodeHome, ready: threading.Event) -> None:
 
 @contextmanager
 def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop`, on a thread of its own, at SIGTERM and Ctrl-C: in a handler it could deadlock."""
-    heard, says = socket.socketpair()
-    says.setblocking(False)
+    """Call `stop` at SIGTERM and Ctrl-C, on a thread of its own: in a signal handler it could deadlock."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
 
     def listen() -> None:
-        if heard.recv(1):
+        if receiver.recv(1):
             stop()
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
-    old = signal.set_wakeup_fd(says.fileno(), warn_on_full_buffer=False)
+    old = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(old)
         for number, handler in before.items():
             signal.signal(number, handler)
-        says.close()
-        heard.close()
+        sender.close()
+        receiver.close()
 
 
 def _start_detached(home: NodeHome, workers: int | None) -> None:
@@ -128,13 +136,13 @@ def _start_detached(home: NodeHome, workers: int | None) -> None:
         )
     deadline = time.monotonic() + START_WITHIN_S
     while time.monotonic() < deadline:
-        said = output.read_text(encoding="utf-8", errors="replace")
-        if "node ready:" in said:
+        printed = output.read_text(encoding="utf-8", errors="replace")
+        if "node ready:" in printed:
             click.echo(f"node ready: {name_of(home)} (process {process.pid}, log {home.log})")
             return
         if process.poll() is not None:
             raise FedjobError(
-                f"the node did not start: {said.strip().removeprefix('fedjob: ') or 'no reason'}"
+                f"the node did not start: {printed.strip().removeprefix('fedjob: ') or 'no reason'}"
             )
         time.sleep(0.05)
     process.terminate()
@@ -144,7 +152,7 @@ def _start_detached(home: NodeHome, workers: int | None) -> None:
 @click.command()
 @home_option
 def stop(home: NodeHome) -> None:
-    """Stop the running node; unfinished tasks go on at the next start."""
+    """Stop the running node; unfinished tasks continue at the next start."""
     pid = running_pid(home)
     if pid is None:
         click.echo(f"no node runs in {home.root}")
@@ -162,7 +170,7 @@ def stop(home: NodeHome) -> None:
 @home_option
 @json_option
 def status(home: NodeHome, as_json: bool) -> None:
-    """Show whether the node runs, its queue, its workers, and what it dropped."""
+    """Show whether the node runs, its queue, its workers, and the messages it dropped."""
     config = load_config(NodeConfig, home.root)
     with open_database(home) as database:
         pid = running_pid(home)

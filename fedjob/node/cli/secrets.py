@@ -1,4 +1,4 @@
-"""`fedjob node secrets`: what plans may use here and never let out."""
+"""The commands `fedjob node secrets ...`: passwords and keys that approved plans may use but never send."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedjob.node.secrets import Secrets
 
 @click.group()
 def secrets() -> None:
-    """Passwords and keys that a plan may use with a dataset, where its grant names them."""
+    """Store passwords and keys that a plan may use with a dataset, if its grant names them."""
 
 
 @secrets.command("set")
@@ -25,7 +25,7 @@ def secrets() -> None:
 @click.argument("name")
 @home_option
 def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
-    """Keep a secret; its value is asked for, or read from standard input."""
+    """Store secret NAME of DATASET; its value is prompted for, or read from standard input."""
     with open_database(home) as database:
         if Datasets(database).find(dataset) is None:
             raise SpecError(f"there is no dataset {dataset}: `fedjob node data list` shows which there are")
@@ -34,14 +34,16 @@ def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
     else:
         value = sys.stdin.read().rstrip("\n")
     Secrets(home.secrets).set(dataset, name, value)
-    click.echo(f"kept {name} for {dataset}: allow a plan to use it with `grants approve ID --secret {name}`")
+    click.echo(
+        f"stored {name} for {dataset}: allow a plan to use it with `grants approve ID --secret {name}`"
+    )
 
 
 @secrets.command("list")
 @home_option
 @json_option
 def secrets_list(home: NodeHome, as_json: bool) -> None:
-    """List names, and no values."""
+    """List the names of secrets, never their values."""
     home.check()
     rows = [
         (dataset, name)
@@ -51,7 +53,7 @@ def secrets_list(home: NodeHome, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{"dataset": dataset, "name": name} for dataset, name in rows], indent=2))
         return
-    table(("dataset", "name"), rows, empty="this node keeps no secrets")
+    table(("dataset", "name"), rows, empty="this node stores no secrets")
 
 
 @secrets.command("remove")
@@ -62,4 +64,4 @@ def secrets_remove(dataset: str, name: str, home: NodeHome) -> None:
     """Forget a secret."""
     home.check()
     Secrets(home.secrets).remove(dataset, name)
-    click.echo(f"forgot {name} of {dataset}")
+    click.echo(f"removed {name} of {dataset}")

@@ -1,4 +1,4 @@
-"""`fedjob node state`: what protocols and plans keep here between rounds."""
+"""The commands `fedjob node state ...`: the states that protocols and plans keep here between rounds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fedjob.node.taskstore import TaskStore
 
 @click.group()
 def state() -> None:
-    """The node states of jobs: optimizers, control variates, personal layers."""
+    """List or remove node states of jobs: optimizer states, control variates, personal layers."""
 
 
 @state.command("list")
 @home_option
 @json_option
 def state_list(home: NodeHome, as_json: bool) -> None:
-    """List the jobs that keep state here, and how much."""
+    """List the jobs that keep node states here, and their sizes."""
     with open_database(home) as database:
         kept = list(TaskStore(database).states())
     jobs: dict[str, list[int]] = {}
@@ -47,7 +47,7 @@ def state_list(home: NodeHome, as_json: bool) -> None:
 @click.argument("job")
 @home_option
 def state_drop(job: str, home: NodeHome) -> None:
-    """Remove a job's node states: it goes on with fresh ones, or fails where it names one of these."""
+    """Remove the node states of JOB; it continues with fresh ones, or fails if it requires one of them."""
     with open_database(home) as database:
         store = TaskStore(database)
         with database.transaction():

@@ -1,4 +1,4 @@
-"""`fedjob node tasks`, `logs`, `kill`: what is and was computed here, what it wrote, and its end."""
+"""The commands `fedjob node tasks`, `logs` and `kill`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KILLED_WITHIN_S = 30.0
 )
 @json_option
 def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
-    """List what was computed here, for whom, and what came of it."""
+    """List the tasks computed here, for whom, and how they ended."""
     with open_database(home) as database:
         found = TaskStore(database).list_tasks(state)
     if as_json:
@@ -55,11 +55,11 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("task")
-@click.option("--release", is_flag=True, help="Send it to the researcher who asked for the task.")
+@click.option("--release", is_flag=True, help="Send the log to the researcher of the task.")
 @home_option
 @json_option
 def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
-    """Show what a task's user code wrote, its traceback included; release it to the researcher."""
+    """Show the output and traceback of a task's user code; with --release, send it to the researcher."""
     with open_database(home) as database:
         store = TaskStore(database)
         found = store.find_task(task)
@@ -81,7 +81,7 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
 @click.argument("task")
 @home_option
 def kill(task: str, home: NodeHome) -> None:
-    """End a task, and tell its researcher that it was ended here."""
+    """End a task; its researcher is informed that the node's owner ended it."""
     with open_database(home) as database:
         store = TaskStore(database)
         found = store.find_task(task)

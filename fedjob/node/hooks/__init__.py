@@ -1,6 +1,4 @@
-"""Hooks of a node's owner, by name: one line per file of this folder; installed ones are of the group
-`fedjob.node_hook`.
-"""
+"""The registry of a node's hooks; third parties add theirs as entry points of group `fedjob.node_hook`."""
 
 from __future__ import annotations
 
@@ -13,14 +11,14 @@ NODE_HOOKS: Registry[NodeHook] = Registry("node_hook", {"csv": "fedjob.node.hook
 
 
 def build_hooks(names: str, options: str) -> list[NodeHook]:
-    """Return the hooks that a node's owner chose.
+    """Build the hooks that a node's owner chose.
 
     Args:
-        names: with commas between them.
-        options: `hook.field=value, ...`; a value is text.
+        names: separated by commas.
+        options: `hook.field=value, ...`; values are text.
 
     Raises:
-        ConfigError: there is none of a name, or options do not fit.
+        ConfigError: no hook has one of the names, or the options do not fit.
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     each: dict[str, dict[str, str]] = {name: {} for name in wanted}

@@ -1,4 +1,4 @@
-"""What a node's hook is: a function of the owner's that sees what happens to tasks, and changes nothing."""
+"""The interface of a node's hooks, by which its owner observes tasks without changing them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class NodeEvent:
     """One fact about a task.
 
     Args:
-        type: `state`, `batch`, `result`, `progress`, `metrics`, or a plan's own.
+        type: `state`, `batch`, `result`, `progress`, `metrics`, or a type of the plan's own.
         time: seconds since 1970.
-        body: as researchers hear it; of a task that is completed `num_examples` too.
+        body: as the researcher receives it; for a completed task also `num_examples`.
     """
 
     type: str
@@ -27,7 +27,7 @@ class NodeEvent:
 
     @property
     def moment(self) -> str:
-        """`task.started`, `task.finished`, `batch.done`, or empty."""
+        """The moment of the task's life: `task.started`, `task.finished`, `batch.done`, or empty."""
         return moment_of(self.type, self.body)
 
 
@@ -36,8 +36,8 @@ class TaskHandle:
     """The task that an event is about.
 
     Args:
-        folder: of the node's hooks, to write to.
-        parent: key of the task that launched it; empty for none.
+        folder: the node's folder for files that hooks write.
+        parent: key of the task that launched this one; empty for none.
     """
 
     key: str
@@ -55,10 +55,10 @@ class TaskHandle:
 
 
 class NodeHook(ABC):
-    """A frozen dataclass whose fields are text, with defaults.
+    """A hook: a frozen dataclass whose fields are text, with defaults.
 
-    It runs in the daemon on a thread of its own, one event after another: it may wait, and what it
-    raises is logged and changes nothing.
+    It runs in the daemon on a thread of its own, one event after another: it may block, and an error that it
+    raises is logged and has no other effect.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Write what happens to tasks into a CSV file of the node's owner."""
+"""The node hook that appends the events of tasks to a CSV file."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Csv(NodeHook):
-    """A row for each event.
+    """A CSV file with a row for each event.
 
     Args:
-        events: patterns of moments and types, with spaces between them, such as `task.* batch.done`.
-        file: name of the file in the node's `hooks` folder.
+        events: patterns of moments and event types, separated by spaces, such as `task.* batch.done`.
+        file: name of the file in the node's `hooks` folder, without folders.
     """
 
     events: str = "batch.done"
@@ -63,5 +63,5 @@ class Csv(NodeHook):
 
 
 def _harmless(cell: object) -> object:
-    """Keep what a researcher is free to write from being a formula where the file is opened as a spreadsheet."""
+    """Return a cell that no spreadsheet runs as a formula, because researchers choose some texts."""
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

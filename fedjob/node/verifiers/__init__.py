@@ -1,4 +1,4 @@
-"""Verifiers, by name: one line per file of this folder; installed ones are of the group `fedjob.verifier`."""
+"""The registry of verifiers; third parties add theirs as entry points of the group `fedjob.verifier`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ VERIFIERS: Registry[Verifier] = Registry(
 
 
 def build_verifier(name: str, options: str) -> Verifier:
-    """Return the verifier that a node's owner chose.
+    """Build the verifier that a node's owner chose.
 
     Args:
         options: `name=value, name=value`.
 
     Raises:
-        ConfigError: there is none of that name, or the options do not fit.
+        ConfigError: no verifier has that name, or the options do not fit it.
     """
     try:
         return VERIFIERS.find(name)(**read_options(options))

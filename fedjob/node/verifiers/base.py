@@ -1,4 +1,4 @@
-"""What a verifier is: it tells a node whether a researcher is who they say."""
+"""The interface of verifiers, which check the identity of a researcher for a node."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who says that they ask.
+    """The identity that the sender of a message claims.
 
     Args:
-        researcher: the party that signed the message; the gate has checked that it did.
+        researcher: the party that signed the message; the signature has been checked.
         key_hex: the public key that it signed with, as the federation's roster has it.
-        proof: what it sent along for the verifier; empty for nothing.
+        proof: what the researcher sent for the verifier, such as a token; empty for nothing.
     """
 
     researcher: str
@@ -25,11 +25,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """They are who they say.
+    """A claim that a verifier has confirmed.
 
     Args:
-        subject: what the verifier knows them by, for the node's log.
-        until: seconds since 1970 up to which that holds.
+        subject: the verifier's own name for the researcher, for the node's log.
+        until: seconds since 1970 until which the confirmation is valid.
     """
 
     subject: str
@@ -37,18 +37,18 @@ class Verified:
 
 
 class Verifier(ABC):
-    """Decides who may be listened to; a frozen dataclass whose fields are text, with defaults."""
+    """A check of a researcher's identity: a frozen dataclass whose fields are text, with defaults."""
 
     name: ClassVar[str]
 
     waits: ClassVar[bool] = True
-    """Whether it may have to wait for somebody: then it is asked on a thread of its own."""
+    """Whether `verify` may wait for another server; it is then called on a thread of its own."""
 
     @abstractmethod
     def verify(self, claim: Claim) -> Verified:
-        """Return who it is.
+        """Confirm a claim.
 
         Raises:
-            NotPermitted: they are not who they say, or do not show it; tells them what to do.
-            FedjobError: it can't be told just now.
+            NotPermitted: the claim is false or not proven; the message tells the researcher what to do.
+            FedjobError: the check is not possible at the moment.
         """

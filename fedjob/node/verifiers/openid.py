@@ -1,12 +1,12 @@
-"""An ID token of an OpenID provider, beside the signature: the provider knows who is behind the key.
+"""The verifier that requires an ID token of an OpenID provider beside the signature of a message.
 
 OpenID Connect Core 1.0, section 3.1.3.7, https://openid.net/specs/openid-connect-core-1_0.html
 
-A token is believed if the provider signed it for this client, it has not expired, and it
+A token is accepted if the provider signed it for this client, it has not expired, and it
 names the party that signed the message. `fedjob login` asks the provider to put a hash
-of the party's public key into it (`nonce`); a token with another one is refused, so
-that a stolen one is of no use to another party. Providers that put none in are
-believed by the name alone, unless `nonce=required`.
+of the party's public key into it (`nonce`); a token with another nonce is refused, so
+that a stolen token is of no use to another party. A token without a nonce is
+accepted by its name alone, unless `nonce=required`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from fedjob.common.openid import check_issuer, discover, fetch_json, jwt_package
 from fedjob.node.verifiers.base import Claim, Verified, Verifier
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Public-key signatures only: a secret that both sides share could be the provider's public key."""
+"""Signature algorithms with public keys only: with a shared-secret one, anybody could sign."""
 
 LEEWAY_S = 60.0
 KEYS_EVERY_S = 30.0
-"""The provider is asked for its keys at most so often, however many unknown ones are named."""
+"""Seconds between two requests for the provider's keys, however many unknown key ids tokens name."""
 
 
 @dataclass(frozen=True)
 class OpenId(Verifier):
-    """Believes one OpenID provider.
+    """A verifier that trusts one OpenID provider.
 
     Args:
-        issuer: its URL, as in its tokens.
-        client_id: that tokens must be made for.
-        claim: of the token, that must equal the party's name.
-        nonce: `optional`, or `required`: a token must be bound to the party's key.
-        tls_ca: file of the authority that vouches for its certificate; empty for the public ones.
+        issuer: URL of the provider, as in its tokens.
+        client_id: the client (audience) that tokens must be issued for.
+        claim: name of the token's claim that must equal the party's name.
+        nonce: `optional`, or `required` to refuse tokens that are not bound to the party's key.
+        tls_ca: certificate file of the provider's own authority; empty for the public authorities.
     """
 
     issuer: str = ""
@@ -63,7 +63,7 @@ class OpenId(Verifier):
             raise NotPermitted(f"this node serves researchers who are logged in at {self.issuer}: {login}")
         jwt = jwt_package()
         try:
-            told: dict[str, Any] = jwt.decode(
+            token_claims: dict[str, Any] = jwt.decode(
                 claim.proof,
                 self._keys.find(str(jwt.get_unverified_header(claim.proof).get("kid", ""))),
                 algorithms=list(ALGORITHMS),
@@ -78,18 +78,18 @@ class OpenId(Verifier):
             raise NotPermitted(
                 f"the login is none of {self.issuer} ({type(error).__name__}): {login}"
             ) from error
-        if told.get(self.claim) != claim.researcher:
+        if token_claims.get(self.claim) != claim.researcher:
             raise NotPermitted(
                 f"the login at {self.issuer} is somebody else's: its {self.claim} is not {claim.researcher}"
             )
-        bound = told.get("nonce")
+        bound = token_claims.get("nonce")
         if bound is not None and bound != nonce_of(claim.key_hex):
             raise NotPermitted(f"the login at {self.issuer} was made for another key: {login}")
         if bound is None and self.nonce == "required":
             raise NotPermitted(
                 f"{self.issuer} does not bind logins to keys (nonce), which this node requires"
             )
-        return Verified(f"{told['iss']}#{told['sub']}", float(told["exp"]) + LEEWAY_S)
+        return Verified(f"{token_claims['iss']}#{token_claims['sub']}", float(token_claims["exp"]) + LEEWAY_S)
 
     @cached_property
     def _keys(self) -> _Keys:
@@ -97,7 +97,7 @@ class OpenId(Verifier):
 
 
 class _Keys:
-    """The provider's public keys, asked for when one is named that is not known."""
+    """The provider's public keys, fetched when a token names an unknown one."""
 
     def __init__(self, issuer: str, tls_ca: str) -> None:
         self._provider = discover(issuer, tls_ca)
@@ -107,11 +107,11 @@ class _Keys:
 
     @property
     def issuer(self) -> str:
-        """As the provider writes it."""
+        """The issuer's URL as the provider writes it in tokens."""
         return self._provider.issuer
 
     def find(self, kid: str) -> Any:
-        """Return the key of that id; where the token names none, the only one.
+        """Return the key with that id; if the token names none, the provider's only key.
 
         Raises:
             NotPermitted: the provider has no such key.

@@ -1,4 +1,4 @@
-"""The signature of a message is proof enough: its key belongs to the party in the federation's roster."""
+"""The verifier that accepts a message's signature as proof, because the roster has the signing key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedjob.node.verifiers.base import Claim, Verified, Verifier
 
 @dataclass(frozen=True, slots=True)
 class Signature(Verifier):
-    """Whoever signs as a party is that party; messages that are not signed so never come this far."""
+    """Confirm every claim: messages with a wrong signature are dropped before a verifier is called."""
 
     name: ClassVar[str] = "signature"
     waits: ClassVar[bool] = False

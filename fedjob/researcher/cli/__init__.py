@@ -1,1 +1,1 @@
-"""The researcher's command line. Nothing here imports torch before it is needed."""
+"""The researcher's commands. None of them imports torch before it is needed."""

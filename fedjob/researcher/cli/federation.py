@@ -1,4 +1,4 @@
-"""`fedjob init`, `nodes`, `data`, `doctor`: a home, and what it sees of the federation."""
+"""The commands `fedjob init`, `nodes`, `data` and `doctor`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from fedjob.researcher.cli.home import HOME
 @HOME
 @click.option("--id", "party", required=True, help="Your id in the federation.")
 @click.option(
-    "--invite", type=click.Path(exists=True, dir_okay=False), help="The invitation file from the hub's owner."
+    "--invite", type=click.Path(exists=True, dir_okay=False), help="Invitation file from the hub's owner."
 )
 @click.option("--hub", help="URL of a hub on this machine.")
 @click.option(
     "--tls-ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificate of the hub's own authority, where it has one; keep the file where it is.",
+    help="Certificate of the hub's own authority, if it has one; do not move the file later.",
 )
-@click.option("--key", type=click.Path(dir_okay=False), help="File with a key to use; none makes one.")
-@click.option("--strict", is_flag=True, help="Refuse nodes that the home's known_nodes does not name.")
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False),
+    help="File with a private key to use; by default a new one is made.",
+)
+@click.option("--strict", is_flag=True, help="Refuse nodes that are not in the home's file known_nodes.")
 def init(
     home: Path | None,
     party: str,
@@ -34,7 +38,7 @@ def init(
     key: str | None,
     strict: bool,
 ) -> None:
-    """Make a researcher's home: a key pair, and membership in a federation."""
+    """Make a researcher's home, with a key pair, and join a federation."""
     from fedjob.common.config import set_config
     from fedjob.researcher.home import home_path
     from fedjob.researcher.joining import join
@@ -100,7 +104,7 @@ def data(home: Path | None, tags: str, as_json: bool) -> None:
 @HOME
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Check hub, broker rights, repository, clock and versions; say what to do."""
+    """Check hub, broker rights, repository, clock and versions; print what to do about problems."""
     from fedjob.researcher.doctor import examine
     from fedjob.researcher.home import home_path
 

@@ -1,4 +1,4 @@
-"""`fedjob job wait`, `watch` and `logs`: from any process on the job's home, or for a watcher, through the hub.
+"""The commands `fedjob job wait`, `watch` and `logs`, from the job's home or, for a watcher, through the hub.
 
 Exit codes: 0 completed, 1 ended otherwise, 2 cannot connect or not allowed,
 3 the time is up and the job goes on, 130 interrupted and the job goes on.
@@ -28,9 +28,18 @@ INTERRUPTED = 130
 @click.command()
 @job_argument
 @HOME
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="Seconds to wait at most.")
-@click.option("-q", "--silent", is_flag=True, help="Tell no events.")
-@click.option("--no-grants", is_flag=True, help="Do not wait for owners: return once one has to decide.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0),
+    help="Seconds to wait at most; the job continues after them.",
+)
+@click.option("-q", "--silent", is_flag=True, help="Print no events.")
+@click.option(
+    "--no-grants",
+    is_flag=True,
+    help="Return as soon as an owner has to decide, instead of waiting for the decision.",
+)
 @click.option(
     "--on-interrupt",
     type=click.Choice(["ask", "leave", "kill"]),
@@ -40,7 +49,7 @@ INTERRUPTED = 130
 def wait(
     job_id: str, home: Path | None, timeout_s: float | None, silent: bool, no_grants: bool, on_interrupt: str
 ) -> None:
-    """Wait for a job's end, telling its events on stderr.
+    """Wait for a job's end; its events are printed to stderr.
 
     Exit codes: 0 completed, 1 ended otherwise, 2 cannot connect or not allowed,
     3 time is up and the job goes on, 130 interrupted and the job goes on.
@@ -66,7 +75,7 @@ def wait(
 
 @contextmanager
 def _shown(silent: bool) -> Iterator[Callable[[JobEvent], None] | None]:
-    """Show events on stderr, in a terminal with a line that lives."""
+    """Yield a function that prints an event to stderr, in a terminal with a status line; None if silent."""
     from fedjob.researcher.watching import Display
 
     if silent:
@@ -78,10 +87,10 @@ def _shown(silent: bool) -> Iterator[Callable[[JobEvent], None] | None]:
 
 def _wait_as_watcher(job_id: str, home: Path | None, missing: Exception, silent: bool) -> None:
     with _followed(job_id, home, missing) as job:
-        with _shown(silent) as tell:
+        with _shown(silent) as show_event:
             for event in job.events(follow=True):
-                if tell is not None:
-                    tell(event)
+                if show_event is not None:
+                    show_event(event)
         click.echo(f"{job.id} {job.state}")
         if not job.success:
             sys.exit(1)
@@ -100,13 +109,16 @@ def _exit_codes() -> Iterator[None]:
         click.echo(f"fedjob: {error}", err=True)
         sys.exit(TIMEOUT)
     except KeyboardInterrupt:
-        click.echo("\nleft running: fedjob job wait comes back to it, fedjob job kill ends it", err=True)
+        click.echo(
+            "\nthe job is left running: fedjob job wait waits for it again, fedjob job kill ends it",
+            err=True,
+        )
         sys.exit(INTERRUPTED)
 
 
 @contextmanager
 def _followed(job_id: str, home: Path | None, missing: Exception) -> Iterator[Any]:
-    """Follow a job of somebody else through the hub; anything but a whole id is a mistake."""
+    """Follow another researcher's job through the hub; `job_id` must be its whole id."""
     from fedjob.common.errors import SpecError
     from fedjob.common.types import check_job_id
     from fedjob.researcher.session import connect
@@ -122,11 +134,13 @@ def _followed(job_id: str, home: Path | None, missing: Exception) -> Iterator[An
 @click.command()
 @job_argument
 @HOME
-@click.option("--since", type=click.IntRange(0), default=0, help="Number of the last event not wanted.")
+@click.option("--since", type=click.IntRange(0), default=0, help="Print only events with a greater number.")
 @click.option("--type", "types", multiple=True, help="Only events of this type; may be repeated.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line; the last has terminal: true.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per line; the last has terminal: true."
+)
 def watch(job_id: str, home: Path | None, since: int, types: tuple[str, ...], as_json: bool) -> None:
-    """Follow a job's events to its end. Exit codes as of `wait`."""
+    """Follow a job's events to its end. The exit codes are those of `wait`."""
     from fedjob.common.errors import NoSuchJob, NotReady
     from fedjob.researcher.noticing import notice
     from fedjob.researcher.tailing import FolderSource, stream
@@ -165,10 +179,10 @@ def _terminal(id_: str, state: str, reason: str, as_json: bool) -> None:
 @click.command()
 @job_argument
 @HOME
-@click.option("--node", help="Of this node only.")
+@click.option("--node", help="Print only the logs of this node.")
 @json_option
 def logs(job_id: str, home: Path | None, node: str | None, as_json: bool) -> None:
-    """Print what tasks wrote, as far as their nodes let it out."""
+    """Print the logs of a job's tasks that their nodes have released."""
     from fedjob.common.errors import NoSuchJob
     from fedjob.researcher.event_log import read_events
     from fedjob.researcher.logs import read_logs

@@ -1,4 +1,4 @@
-"""The options and arguments that many commands of the researcher take."""
+"""The options and arguments that the researcher's commands share."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 else:
     _Text = click.ParamType
 
-HOME = click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="The researcher's home.")
+HOME = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The researcher's folder; default $FEDJOB_HOME, then ~/.fedjob/researcher.",
+)
 
 
 class JobId(_Text):
-    """The beginning of a job's id, or its name; a shell completes it from the home's jobs."""
+    """The beginning of a job's id, or its name; a shell completes it from the jobs of the home."""
 
     name = "id"
 
@@ -39,12 +43,12 @@ class JobId(_Text):
 
 
 def job_argument(command: Any) -> Any:
-    """Give a command its argument ID."""
+    """Add the argument ID, which names a job, to a command."""
     return click.argument("job_id", metavar="ID", type=JobId())(command)
 
 
 def folder_of(home: Path | None, job_id: str) -> JobFolder:
-    """Return the folder of the one job that is meant."""
+    """Return the folder of the one job whose id or name matches `job_id`."""
     from fedjob.researcher.finding import the_folder
     from fedjob.researcher.home import home_path
 

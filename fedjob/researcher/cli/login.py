@@ -1,4 +1,4 @@
-"""`fedjob login` and `logout`."""
+"""The commands `fedjob login` and `fedjob logout`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from fedjob.researcher.cli.home import HOME
 
 @click.command()
 @HOME
-@click.option("--issuer", required=True, help="URL of the identity provider, as the node's owner tells it.")
-@click.option("--client-id", required=True, help="What the provider knows fedjob by.")
+@click.option("--issuer", required=True, help="URL of the identity provider, from the node's owner.")
+@click.option(
+    "--client-id", required=True, help="Client id under which fedjob is registered at the provider."
+)
 @click.option(
     "--tls-ca",
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="Certificate of the provider's own authority.",
+    help="Certificate of the provider's own authority, if it has one.",
 )
 def login(home: Path | None, issuer: str, client_id: str, tls_ca: str | None) -> None:
-    """Log in at an OpenID provider, for nodes that want more than a signature."""
+    """Log in at an OpenID provider, for nodes that require a login beside a signature."""
     from fedjob.common.identity import Identity
     from fedjob.researcher.home import home_path
     from fedjob.researcher.login import login as log_in
@@ -43,7 +45,7 @@ def login(home: Path | None, issuer: str, client_id: str, tls_ca: str | None) ->
 @click.command()
 @HOME
 def logout(home: Path | None) -> None:
-    """Forget the login of this home; the provider is not told."""
+    """Delete the login of this home; the session at the provider is not ended."""
     from fedjob.researcher.home import home_path
     from fedjob.researcher.login import log_out
 

@@ -1,4 +1,4 @@
-"""`fedjob job list`, `show` and `why`."""
+"""The commands `fedjob job list`, `show` and `why`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.argument("prefix", required=False)
 @HOME
-@click.option("-n", "--name", help="Its name, exactly so, or a pattern with *.")
-@click.option("--state", help="A state, or pending, active, history; several with commas.")
+@click.option("-n", "--name", help="Only jobs with this name, or a pattern with *.")
+@click.option("--state", help="Only jobs in a state, or in pending, active or history; several with commas.")
 @click.option("-p", "--project", help="Only jobs of this project.")
 @click.option("-r", "--reverse", is_flag=True, help="Newest first.")
-@click.option("-m", "--max", "limit", type=click.IntRange(0), help="Only so many of the newest.")
-@click.option("--token", help="The submission with this token, a deleted job's too.")
+@click.option("-m", "--max", "limit", type=click.IntRange(0), help="List only this number of the newest.")
+@click.option("--token", help="Show the submission with this token, even if its job was deleted.")
 @json_option
 def list_jobs(
     prefix: str | None,
@@ -146,7 +146,7 @@ def _chain(folder: JobFolder) -> list[str]:
 
 
 def _waited_for(folder: JobFolder) -> list[str]:
-    """Return the nodes whose owners have not decided, as the job last said."""
+    """Return the nodes whose owners have not decided, as of the job's last `grant` event."""
     from fedjob.researcher.event_log import read_events
 
     waiting: list[str] = []
@@ -161,20 +161,20 @@ def _waited_for(folder: JobFolder) -> list[str]:
 @HOME
 @json_option
 def why(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Say why a job is not further than it is, and whom to ask."""
+    """Explain why a job waits or has ended, and whom to ask."""
     from fedjob.researcher.event_log import read_events
     from fedjob.researcher.noticing import notice
     from fedjob.researcher.spec import load_spec
     from fedjob.researcher.why import explain
 
     folder = folder_of(home, job_id)
-    said = explain(load_spec(folder.spec), notice(folder), list(read_events(folder.events)))
+    reasons = explain(load_spec(folder.spec), notice(folder), list(read_events(folder.events)))
     if as_json:
-        print_json(asdict(said))
+        print_json(asdict(reasons))
     else:
-        click.echo(clean_lines(str(said)))
+        click.echo(clean_lines(str(reasons)))
 
 
 def clean_lines(text: str) -> str:
-    """Keep lines apart, and everything else from steering a terminal."""
+    """Return a text without control characters, which could steer a terminal, except line breaks."""
     return "\n".join(clean(line) for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""`fedjob job result`."""
+"""The command `fedjob job result`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 @job_argument
 @HOME
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write everything that there is into this folder."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write record, parameters, metrics, logs and outputs to this folder.",
 )
 @click.option("--force", is_flag=True, help="Replace the folder if it exists.")
 @json_option
 def result(job_id: str, home: Path | None, output: Path | None, force: bool, as_json: bool) -> None:
-    """Show a completed job's result; with -o, fetch record, parameters, metrics, released logs and outputs."""
+    """Show a completed job's result; with -o, write record, parameters, metrics, logs and outputs."""
     folder = folder_of(home, job_id)
     if output is None:
         from fedjob.researcher.results import JobResult

@@ -1,4 +1,4 @@
-"""`fedjob job submit`, `check` and `request`."""
+"""The commands `fedjob job submit`, `check` and `request`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 _WHAT = click.argument("what", metavar="FILE.py|SPEC|ID", type=str)
 _STRICT = click.option(
-    "--strict", is_flag=True, help="Refuse nodes that the home's known_nodes does not name."
+    "--strict", is_flag=True, help="Refuse nodes that are not in the home's file known_nodes."
 )
 
 
 @click.command()
 @_WHAT
 @HOME
-@click.option("--token", help="Names this submission for good: submitted again, it is the same job.")
+@click.option("--token", help="Name of this submission: submitting again with it finds the same job.")
 @_STRICT
 @json_option
 def submit(what: str, home: Path | None, token: str | None, strict: bool, as_json: bool) -> None:
-    """Hand a job over to a process of its own, and return.
+    """Start a job in a process of its own, and return.
 
     FILE.py is a script with a line `job = Job(...)`; SPEC a folder or a zip with a
     job.json; ID a draft of this home.
@@ -36,7 +36,7 @@ def submit(what: str, home: Path | None, token: str | None, strict: bool, as_jso
     job = _job(what, home, strict)
     made = job.submit(token=token)
     if made.id != job.id:
-        job.delete()  # the token's job is older than this draft
+        job.delete()  # the token belongs to an earlier job, so this draft is not needed
     if as_json:
         print_json({"id": made.id, "state": made.state, "name": made.name})
     else:
@@ -49,13 +49,13 @@ def submit(what: str, home: Path | None, token: str | None, strict: bool, as_jso
 @_STRICT
 @json_option
 def check(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
-    """Ask every node whether the job may run there; nothing is filed. The exit code is 1 if one says no."""
+    """Ask every node whether the job may run there, without a request. The exit code is 1 if one refuses."""
     job = _job(what, home, strict)
     try:
         checks = job.check()
     finally:
         if Path(what).exists():
-            job.delete()  # it was made to be looked at
+            job.delete()  # the draft was made for the check only
     show_rows(
         [{"node": c.node, "dataset": c.dataset, "grant": c.verdict, "workers": c.workers} for c in checks]
         if not as_json
@@ -72,7 +72,7 @@ def check(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
 @_STRICT
 @json_option
 def request(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
-    """Ask the nodes' owners to allow the job; it stays a draft, to be submitted by its ID."""
+    """Ask the nodes' owners to allow the job; it stays a draft, which you submit later by its ID."""
     job = _job(what, home, strict)
     filed = job.request()
     if as_json:
@@ -85,7 +85,7 @@ def request(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
 
 
 def _job(what: str, home: Path | None, strict: bool) -> Job:
-    """Return the draft that is meant."""
+    """Return the draft that a script, a spec or an id names."""
     from fedjob.researcher.home import home_path
     from fedjob.researcher.job import Job
     from fedjob.researcher.script import job_of_script

@@ -1,4 +1,4 @@
-"""`fedjob job cancel`, `stop`, `kill`, `restart`, `clone` and `delete`."""
+"""The commands `fedjob job cancel`, `stop`, `kill`, `restart`, `clone` and `delete`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 @job_argument
 @HOME
 def cancel(job_id: str, home: Path | None) -> None:
-    """Withdraw a job that waits or is queued; one that has begun goes on, and the exit code is 1."""
+    """Withdraw a job that waits or is queued; a job that has begun continues, and the exit code is 1."""
     from fedjob.researcher.noticing import notice
     from fedjob.researcher.stopping import cancel
 
@@ -34,7 +34,7 @@ def cancel(job_id: str, home: Path | None) -> None:
 @job_argument
 @HOME
 def stop(job_id: str, home: Path | None) -> None:
-    """Have a job that runs end between two rounds, with what there is as its result."""
+    """End a running job after its current round; the parameters so far are its result."""
     from fedjob.researcher.noticing import notice
     from fedjob.researcher.stopping import stop
 
@@ -50,7 +50,7 @@ def stop(job_id: str, home: Path | None) -> None:
 @job_argument
 @HOME
 def kill(job_id: str, home: Path | None) -> None:
-    """End a job wherever it stands; one that has ended before is left alone, and the exit code is 1."""
+    """End a job at once, in any state; if it has ended before, nothing changes and the exit code is 1."""
     from fedjob.researcher.noticing import notice
     from fedjob.researcher.stopping import kill
 
@@ -67,10 +67,12 @@ def kill(job_id: str, home: Path | None) -> None:
 @click.command()
 @job_argument
 @HOME
-@click.option("--from", "breakpoint", help="A breakpoint of the job, by its folder or its round.")
-@click.option("--rounds", type=click.IntRange(1), help="A new total of rounds.")
+@click.option(
+    "--from", "breakpoint", help="Breakpoint to start from, by its folder or its round; default the last."
+)
+@click.option("--rounds", type=click.IntRange(1), help="New total number of rounds.")
 def restart(job_id: str, home: Path | None, breakpoint: str | None, rounds: int | None) -> None:
-    """Begin the next attempt at a job that has ended, from its last breakpoint."""
+    """Run a job that has ended again, as its next attempt, from its last breakpoint."""
     from fedjob.researcher.job import Job
 
     begin: str | int | None = breakpoint
@@ -83,10 +85,16 @@ def restart(job_id: str, home: Path | None, breakpoint: str | None, rounds: int 
 @click.command()
 @job_argument
 @HOME
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field; VALUE is JSON.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change a field of the copy; VALUE is JSON.",
+)
 @click.option("--submit", "submit_it", is_flag=True, help="Submit it, too.")
 def clone(job_id: str, home: Path | None, changes: tuple[str, ...], submit_it: bool) -> None:
-    """Make a new draft of a job; every field is kept but those that are set."""
+    """Make a new draft with the fields of a job, except those changed with --set."""
     from fedjob.researcher.job import Job
 
     made = Job.open(folder_of(home, job_id).path).clone(**_parsed(changes))
@@ -120,7 +128,7 @@ def _connect(job: Any, home: Path | None) -> None:
 @job_argument
 @HOME
 def delete(job_id: str, home: Path | None) -> None:
-    """Delete a job that has ended, here, at the hub and at the nodes; that it was is remembered."""
+    """Delete a job that has ended, here, at the hub and at the nodes; its submission stays recorded."""
     from fedjob.researcher.deleting import delete_job
     from fedjob.researcher.session import connect
 

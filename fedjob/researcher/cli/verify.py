@@ -1,4 +1,4 @@
-"""`fedjob verify`: fold every committed round of a job again."""
+"""The command `fedjob verify`, which aggregates every committed round of a job again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 @HOME
 @json_option
 def verify(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Compute every committed round of a job again from its recorded replies.
+    """Aggregate every committed round of a job again from its recorded replies, and compare.
 
-    The exit code is 0 if every round came to the same bytes, 1 if one did not or could not be computed again.
+    The exit code is 0 if every round gave the same bytes, 1 if one did not or could not be computed again.
     """
     from fedjob.researcher.verify import verify_job
 

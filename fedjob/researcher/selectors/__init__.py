@@ -1,4 +1,4 @@
-"""Selectors, by name."""
+"""The registry of selectors, which choose the cohort: the nodes that take part in a round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every node, every round."""
+"""The selector of every node in every round."""
 
 from __future__ import annotations
 

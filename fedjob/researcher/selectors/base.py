@@ -1,4 +1,4 @@
-"""Who takes part in a round, where the protocol leaves it open."""
+"""The interface of selectors, which choose the cohort of a round where the protocol leaves it open."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """What a selector chooses from, and what it may go by.
+    """The nodes that a selector chooses from, and the facts that it may choose by.
 
     Args:
-        round: that is to begin, from 1.
-        nodes: sorted.
-        seed: the job's.
+        round: number of the round to begin, from 1.
+        nodes: the job's nodes, sorted.
+        seed: of the job.
         num_rows: node -> registered size of its dataset; None where it is not known.
-        losses: node -> mean loss of the round's first parameters there, of the nodes
+        losses: node -> mean loss of the round's initial parameters on its data, for the nodes
             that `ask_first` named and that answered.
     """
 
@@ -29,26 +29,26 @@ class Candidates:
 
 
 class Selector(ABC):
-    """Chooses the nodes of a round: a frozen dataclass that says the same whenever it is asked the same."""
+    """A rule that chooses the nodes of a round: a frozen dataclass that uses the candidates only."""
 
     name: ClassVar[str]
 
     asks_losses: ClassVar[bool] = False
-    """Whether `ask_first` names nodes: only protocols that train can be asked for losses."""
+    """Whether `ask_first` returns nodes, which only a protocol that trains can ask for losses."""
 
     @property
     def min_nodes(self) -> int:
-        """The least number of nodes that a job needs for the settings to make sense."""
+        """The least number of nodes that a job needs for these settings."""
         return 1
 
     def ask_first(self, candidates: Candidates) -> Sequence[str]:
-        """Return the nodes that are asked for the loss of the round's parameters before the choice."""
+        """Return the nodes to ask for the loss of the round's initial parameters before `select`."""
         return ()
 
     @abstractmethod
     def select(self, candidates: Candidates) -> Sequence[str]:
-        """Return some of the candidates' nodes."""
+        """Return the nodes that take part in the round, a subset of `candidates.nodes`."""
 
     def enough(self, selected: Sequence[str]) -> int | None:
-        """Return with how many answers of the selected nodes the round goes on; None for all of them."""
+        """Return the number of replies of `selected` that the round needs to go on; None for all."""
         return None

@@ -12,10 +12,10 @@ from fedjob.researcher.selectors.base import Candidates, Selector
 
 @dataclass(frozen=True, slots=True)
 class ByFunction(Selector):
-    """The nodes that a function returns; it travels as its text, so the registry does not know it.
+    """The nodes that a user's function returns; stored as source text, not under a name of the registry.
 
     Args:
-        called: its name, for errors.
+        called: name of the function, for error messages.
     """
 
     function: Callable[[int, list[str]], Sequence[str]]

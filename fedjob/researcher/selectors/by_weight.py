@@ -1,4 +1,4 @@
-"""Nodes drawn by the size of their data.
+"""The selector of nodes drawn with probability proportional to the size of their data.
 
 Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith 2020, "Federated Optimization in
 Heterogeneous Networks", algorithm 1, https://arxiv.org/abs/1812.06127: nodes are
@@ -25,12 +25,12 @@ from fedjob.researcher.selectors.base import Candidates, Selector
 
 @dataclass(frozen=True, slots=True)
 class ByWeight(Selector):
-    """Some nodes each round, the larger their datasets the more often.
+    """A number of nodes each round; nodes with more rows are drawn more often.
 
-    The chance already favours the large: fold with `PlainMean` where each should then count alike.
+    The draw already favours large datasets: aggregate with `PlainMean` if drawn nodes should count equally.
 
     Args:
-        num_nodes: that take part in a round, 1 or more.
+        num_nodes: number of nodes that take part in a round, 1 or more.
     """
 
     num_nodes: int = 1
@@ -48,7 +48,7 @@ class ByWeight(Selector):
 
 
 def drawn_by_weight(candidates: Candidates, count: int) -> list[str]:
-    """Draw `count` of the candidates by the number of their rows; all where there are fewer.
+    """Draw `count` of the candidates by the number of their rows; return all if there are no more than that.
 
     Raises:
         SpecError: the number of rows of a node is not known.
@@ -56,11 +56,11 @@ def drawn_by_weight(candidates: Candidates, count: int) -> list[str]:
     unknown = [node for node in candidates.nodes if not candidates.num_rows.get(node)]
     if unknown:
         raise SpecError(
-            f"nodes are drawn by the number of their rows, but {', '.join(unknown)} told none: "
+            f"nodes are drawn by the number of their rows, which is not known of {', '.join(unknown)}: "
             "choose another selector, or have the node count its data"
         )
     drawn = random.Random(seed_for(candidates.seed, candidates.round, "", "select"))
-    # the logarithm of the key orders as the key does, and does not round to 1 for large datasets
+    # the logarithm has the same order as the key, and does not round to 1 for large datasets
     keys = {
         node: math.log(1.0 - drawn.random()) / (candidates.num_rows[node] or 1) for node in candidates.nodes
     }

@@ -1,4 +1,4 @@
-"""The nodes that were named."""
+"""The selector of named nodes."""
 
 from __future__ import annotations
 

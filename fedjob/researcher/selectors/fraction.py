@@ -1,4 +1,4 @@
-"""A random share of the nodes."""
+"""The selector of a random fraction of the nodes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fedjob.researcher.selectors.base import Candidates, Selector
 
 @dataclass(frozen=True, slots=True)
 class Fraction(Selector):
-    """A random share of the nodes, drawn anew each round from the job's seed.
+    """A random fraction of the nodes, drawn anew each round from the job's seed.
 
     Args:
-        fraction: above 0, at most 1; rounded to the nearest whole number of nodes, at least one.
+        fraction: above 0, at most 1; times the number of nodes, it is rounded to a whole number, at least 1.
     """
 
     fraction: float = 1.0

@@ -1,10 +1,10 @@
-"""More nodes than are needed, so that the slow ones need not be waited for.
+"""The selector of more nodes than a round needs, so that it need not wait for the slow ones.
 
 Bonawitz, Eichner, Grieskamp et al. 2019, "Towards Federated Learning at Scale:
 System Design", section 2.2, https://arxiv.org/abs/1902.01046: a round selects
-130 % of the nodes that it wants, goes on as soon as enough have answered, and
-does without the others. `Quorum(deadline_s=...)` says how long it waits at most,
-`Quorum(min_nodes=...)` how few are enough then.
+130 % of the nodes that it needs, goes on as soon as enough have replied, and
+ignores the others. `Quorum(deadline_s=...)` sets how long it waits at most,
+`Quorum(min_nodes=...)` how many replies are enough then.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from fedjob.researcher.selectors.base import Candidates, Selector
 
 @dataclass(frozen=True, slots=True)
 class OverSelection(Selector):
-    """Some nodes and a few more, drawn anew each round; the first answers count.
+    """A number of nodes and some extra ones, drawn anew each round; the first replies count.
 
-    Which nodes are first depends on their speed, so two runs may differ; the nodes that
+    The first nodes depend on their speed, so two runs may differ; the nodes that
     counted are recorded.
 
     Args:
-        num_nodes: whose answers a round goes on with, 1 or more.
-        extra_fraction: of `num_nodes` that are selected beyond them, 0 or more; rounded up.
+        num_nodes: number of replies with which a round goes on, 1 or more.
+        extra_fraction: nodes selected beyond `num_nodes`, as a fraction of it, 0 or more; rounded up.
     """
 
     num_nodes: int = 1

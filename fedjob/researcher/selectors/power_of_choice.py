@@ -1,15 +1,15 @@
-"""Power of choice: of some nodes, those that the model serves worst.
+"""The selector of nodes with the largest losses among some drawn ones (power of choice).
 
 Cho, Wang, Joshi 2020, "Client Selection in Federated Learning: Convergence
 Analysis and Power-of-Choice Selection Strategies", algorithm 1 (pow-d),
 https://arxiv.org/abs/2010.01243
 
     A = num_candidates nodes, drawn by the size of their data
-    every node of A tells its mean loss of the round's first parameters
+    every node of A reports the mean loss of the round's initial parameters on its data
     the num_nodes of A with the largest losses take part
 
-The losses leak to the researcher, as those of training do anyway. It converges
-faster, to a solution that leans towards the nodes that are hard to serve.
+The losses are revealed to the researcher, as those of training are anyway. It converges
+faster, to a solution that is biased towards the nodes with large losses.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class PowerOfChoice(Selector):
     """The nodes with the largest losses among some that are drawn by the size of their data.
 
     Args:
-        num_nodes: that take part in a round, 1 or more.
-        num_candidates: that are asked for their losses first, `num_nodes` or more.
+        num_nodes: number of nodes that take part in a round, 1 or more.
+        num_candidates: number of nodes that are first asked for their losses, `num_nodes` or more.
     """
 
     num_nodes: int = 1

@@ -100,7 +100,7 @@ def test_only_readers_read(hub: HubThread) -> None:
     a, b = hub.repository("node-a"), hub.repository("node-b")
     assert a.get_bytes(for_a, limit_bytes=100) == b"for node a"
     assert a.get_bytes(for_all, limit_bytes=100) == b.get_bytes(for_all, limit_bytes=100) == b"for both"
-    with pytest.raises(NotPermitted, match="node-b is none of its readers"):
+    with pytest.raises(NotPermitted, match="node-b may not read this object"):
         b.get_bytes(for_a, limit_bytes=100)
     assert a.exists(for_a)
     assert not b.exists(for_a)

@@ -73,7 +73,7 @@ def test_by_weight_draws_nodes_as_often_as_their_share_of_the_rows() -> None:
 
 
 def test_by_weight_without_the_number_of_rows_is_refused_by_the_nodes_name() -> None:
-    with pytest.raises(SpecError, match="b told none"):
+    with pytest.raises(SpecError, match="which is not known of b"):
         ByWeight(1).select(candidates(num_rows={**ROWS, "b": None}))
 
 
