@@ -27,10 +27,10 @@ INNER_UNDRAWN = {"__main__"}
 # What a room is for. A room that is not named here is described by the first line of its docstring.
 DESCRIPTIONS = {
     "fedjob": "what users import: Job, FedAvg, TorchPlan ...",
-    "cli": "the command line: every command of fedjob",
+    "cli": "every command of fedjob",
     "demo": "a federation on one machine, in a minute",
     "researcher": "defines jobs, orchestrates rounds, keeps results",
-    "node": "keeps the data, asks its owner, executes tasks",
+    "node": "keeps data, asks its owner, runs tasks",
     "hub": "broker and repository of a federation",
     "testing": "contract suites for components of yours",
     "execution": "one node's share of one ask, in whatever process it runs: order in, result out",
@@ -211,7 +211,7 @@ def read_house(root: Path) -> House:
 
 def read_floors(path: Path) -> dict[str, Floors]:
     """Return the `layers` contracts that name a container, by that container."""
-    read = configparser.ConfigParser()
+    read = configparser.ConfigParser(interpolation=None)
     read.read(path, encoding="utf-8")
     found = {}
     for name in read.sections():
@@ -363,16 +363,22 @@ def lay_out(house: House) -> Plan:
     extra = _tower_height(house, "hub") - sum(_heights(house, floors[i], inner) for i in beside) - 2 * GAP
     for level, layer in enumerate(floors):
         rooms = [room for room in layer if room != "hub"]
+        has_towers = any(room in house.inner for room in rooms)
         width = inner - (HUB_WIDTH + GUTTER if level in beside else 0)
         height = _heights(house, rooms, width)
         if level in beside:
             height += max(extra, 0.0) / len(beside)
-        for room, box in zip(rooms, _row(rooms, y, width, height), strict=True):
-            boxes[room] = box
-        if "testing" in rooms:
-            column = boxes["testing"]
-            boxes["testing"] = Box(column.x, column.y, column.width, 96.0)
-            legend = Box(column.x, column.y + 96.0 + GUTTER, column.width, column.height - 96.0 - GUTTER)
+        columns = (
+            rooms if "testing" in rooms or not has_towers else [*rooms, "testing"]
+        )  # room for the legend
+        row = dict(zip(columns, _row(columns, y, width, height), strict=True))
+        boxes |= {room: row[room] for room in rooms}
+        if has_towers:
+            column, used = row["testing"], 0.0
+            if "testing" in rooms:
+                used = 96.0 + GUTTER
+                boxes["testing"] = Box(column.x, column.y, column.width, 96.0)
+            legend = Box(column.x, column.y + used, column.width, column.height - used)
         y += height
         gaps[level] = y
         y += GAP
