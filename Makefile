@@ -20,6 +20,7 @@ help:
 	@echo 'make check     ruff, ruff format, mypy --strict, import-linter'
 	@echo 'make soak      many seeded schedules of losses and crashes                        (SCHEDULES=100000)'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
+	@echo 'make map       draw docs/architecture.svg from the imports of the code'
 	@echo 'make bench     every script in benchmarks/, one after the other'
 	@echo 'make table     the published accuracies of seven methods beside ours               (TABLE="--seeds 2")'
 	@echo 'make format    rewrite the sources as make check wants them'
@@ -53,6 +54,9 @@ soak: $(STAMP_DEV)
 features: $(STAMP_DEV)
 	@$(BIN)/python -m tests.features
 
+map: $(STAMP_DEV)
+	@$(BIN)/python docs/architecture.py
+
 bench: $(STAMP_DEV)
 	@sh envs/mosquitto/get.sh
 	@for script in benchmarks/[a-z]*.py; do \
@@ -84,4 +88,4 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test check format soak features bench table venv clean distclean
+.PHONY: help demo test check format soak features map bench table venv clean distclean
