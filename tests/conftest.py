@@ -1,14 +1,10 @@
-"""What every test may use: free ports, a real Mosquitto, real processes, homes of its own.
-
-With CI=true in the environment nothing that a machine could have is skipped: a missing Mosquitto fails.
-"""
+"""What every test may use: free ports, a real Mosquitto, real processes, homes of its own."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import secrets
-import shutil
 import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -19,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.features import claims, rows
+from tests.parts import program
 from tests.processes import Processes, wait_until
 
 # tests run beside each other on few cores, where torch's threads wait for one another longer than they compute
@@ -52,18 +49,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
                 for running in value.started:
                     report.sections.append((f"log of {running.name}", running.log()[-4000:]))
     return report
-
-
-def in_ci() -> bool:
-    """Whether this is a run in which nothing may be skipped for want of a tool."""
-    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
-
-
-def absent(what: str) -> None:
-    """Skip a test for want of a tool; in CI, fail it."""
-    if in_ci():
-        pytest.fail(f"{what} is missing, and CI must have it", pytrace=False)
-    pytest.skip(f"{what} is not installed here")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -119,16 +104,6 @@ class Mosquitto:
         return f"mqtt://{self.host}:{self.port}"
 
 
-def find_mosquitto() -> str:
-    """Return the path of the Mosquitto program, or skip (in CI: fail) the test."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    found = shutil.which("mosquitto", path=path)
-    if found is None:
-        absent("Mosquitto")
-    assert found is not None
-    return found
-
-
 @pytest.fixture
 def mosquitto(processes: Processes, free_port: Callable[[], int], tmp_path: Path) -> Mosquitto:
     """Start a real Mosquitto on a free port."""
@@ -142,7 +117,9 @@ def mosquitto(processes: Processes, free_port: Callable[[], int], tmp_path: Path
         "max_queued_messages 100000\n"
         f"user {getpass.getuser()}\n"  # started by root it would change to a user who can't read this folder
     )
-    processes.start(find_mosquitto(), "-c", settings, ready="mosquitto version .* running", name="mosquitto")
+    processes.start(
+        program("mosquitto"), "-c", settings, ready="mosquitto version .* running", name="mosquitto"
+    )
     wait_until(lambda: _answers(broker.port), timeout_s=10, what=f"Mosquitto on port {broker.port}")
     return broker
 

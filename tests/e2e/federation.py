@@ -30,7 +30,7 @@ from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig, NodeHome
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.session import Session
-from tests.conftest import find_mosquitto
+from tests.parts import has_program, in_ci, program
 from tests.processes import Processes, Running, wait_until
 
 MARK = "E2E_FEDERATION"
@@ -138,7 +138,7 @@ class Federation:
 
     def __init__(self, folder: Path, kind: str) -> None:
         if kind == "mosquitto":
-            find_mosquitto()
+            program("mosquitto")
         self.folder = folder
         self.kind = kind
         self.mark = secrets.token_hex(8)
@@ -298,5 +298,4 @@ def background(work: Callable[[], Any]) -> Iterator[Future[Any]]:
 
 def preferred_kind() -> str:
     """Return the broker that a test with one broker uses."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    return "mosquitto" if shutil.which("mosquitto", path=path) or os.environ.get("CI") else "amqtt"
+    return "mosquitto" if has_program("mosquitto") or in_ci() else "amqtt"
