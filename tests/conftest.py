@@ -16,10 +16,12 @@ from hypothesis import HealthCheck, settings
 
 from tests.features import claims, rows
 from tests.parts import program
-from tests.processes import Processes, wait_until
+from tests.processes import Processes, end_processes_of, give_children_default_signals, wait_until
 
 # tests run beside each other on few cores, where torch's threads wait for one another longer than they compute
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+give_children_default_signals()
 
 # a machine that stalls for a moment is no fault of what is tested
 settings.register_profile("fedjob", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,6 +59,15 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in [name for name in os.environ if name.startswith("FEDJOB_")]:
         del os.environ[name]
     os.environ["FEDJOB_HOME"] = str(tmp_path_factory.mktemp("default-home"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End what a test leaves running in its folder before the next one begins."""
+    yield
+    folder = request.node.funcargs.get("tmp_path")
+    if folder is not None and "unit" not in request.node.path.parts:
+        end_processes_of(folder)
 
 
 @pytest.fixture(scope="session")

@@ -25,13 +25,15 @@ import psutil
 
 from fedjob import Job, connect
 from fedjob.common.config import set_config
+from fedjob.common.lifecycle import HISTORY
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.settings import NodeConfig, NodeHome
+from fedjob.node.taskstore import TaskStore
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.session import Session
 from tests.parts import has_program, in_ci, program
-from tests.processes import Processes, Running, wait_until
+from tests.processes import Processes, Running, processes_of, wait_until
 
 MARK = "E2E_FEDERATION"
 HUB_READY = r"^hub ready: (\S+) (\S+) \(broker: (\w+)"
@@ -109,6 +111,18 @@ class Node:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return len(workers)
+
+    def end_tasks(self) -> list[str]:
+        """Order the end of every task that has not ended, as the owner may; return the keys."""
+        database = Database(NodeHome(self.home).database)
+        with database_of(database):
+            store = TaskStore(database)
+            live = [task for task in store.list_tasks() if task["state"] not in HISTORY]
+            ordered = {key for _, verb, key in store.orders() if verb == "kill"}
+            for task in live:
+                if not task["parent"] and task["key"] not in ordered:
+                    store.order("kill", task["key"])
+        return [task["key"] for task in live]
 
     def cli(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run `fedjob node ...` on this home."""
@@ -215,6 +229,23 @@ class Federation:
 
     # -- the end ----------------------------------------------------------------------------
 
+    def tidy(self) -> None:
+        """End what a test left at work beside the hub and the nodes: processes, and tasks at nodes."""
+        standing = [self.hub, *(node.process for node in self.nodes.values() if node.process is not None)]
+        for process in self.processes.started:
+            if process.alive and process not in standing:
+                process.clean_up()
+        parts = {pid for process in standing if process.alive for pid in _family(process.pid)}
+        for left in processes_of(self.folder):
+            if left.pid not in parts:
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
+        running = [node for node in self.nodes.values() if node.process is not None and node.process.alive]
+        for node in running:
+            node.end_tasks()
+        for node in running:
+            wait_until(lambda node=node: not node.end_tasks(), timeout_s=60, what=f"{node.name} to be idle")
+
     def left_behind(self) -> list[str]:
         """Return the processes that belong to this federation and still run."""
         found = []
@@ -252,6 +283,13 @@ class Federation:
             self.processes.__exit__(kind, error, trace)
             if error is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _family(pid: int) -> set[int]:
+    """Return the id of a process and those of all that descend from it."""
+    with suppress(psutil.NoSuchProcess):
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    return set()
 
 
 def _command(process: Path) -> str:
