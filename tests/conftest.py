@@ -10,16 +10,19 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.distribution import Distribution, mark_shared, num_workers, rank
 from tests.features import claims, rows
 from tests.parts import program
 from tests.processes import Processes, end_processes_of, give_children_default_signals, wait_until
 
 # tests run beside each other on few cores, where torch's threads wait for one another longer than they compute
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 give_children_default_signals()
 
@@ -28,13 +31,23 @@ settings.register_profile("fedjob", deadline=None, suppress_health_check=[Health
 settings.load_profile("fedjob")
 
 
-_LONGEST_FIRST = ("test_notebooks.py", "e2e", "integration")
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Say how many workers `-n auto` means; `-n logical` stays one for each core."""
+    return num_workers() if config.option.numprocesses == "auto" else None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse claims of rows that do not exist; begin with what takes long, so that no worker ends up alone with it."""
-    items.sort(key=lambda item: [part not in item.path.parts for part in _LONGEST_FIRST])
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution | None:
+    """Distribute the tests as `tests.distribution` says, if nothing else is asked for."""
+    return Distribution(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Refuse claims of rows that do not exist; say which tests go together, and begin with what takes long."""
+    for item in items:
+        mark_shared(item)
+    yield
+    items.sort(key=rank)
     known = rows()
     unknown = sorted(f"{test} claims {row}" for row, test in claims(items) if row not in known)
     if unknown:

@@ -299,10 +299,10 @@ def _command(process: Path) -> str:
 
 
 @contextmanager
-def database_of(database: Database) -> Iterator[None]:
+def database_of(database: Database) -> Iterator[Database]:
     """Close a database at the end."""
     try:
-        yield
+        yield database
     finally:
         database.close()
 

@@ -19,7 +19,8 @@ named = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have notebooks make their folders here."""
+    """Have notebooks make their folders here, and their nodes leave cores to the tests beside them."""
+    monkeypatch.setenv("FEDJOB_THREADS", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("FEDJOB_HOME", str(tmp_path / "default-home"))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
