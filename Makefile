@@ -17,6 +17,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --con
 help:
 	@echo 'make demo      install, then a federated training of four nodes on this machine   (DEMO="--nodes 2 --rounds 5")'
 	@echo 'make test      install, then the whole test suite                                 (PYTEST="tests/unit -x")'
+	@echo 'make quick     install, then the unit tests and one job over a hub and two nodes  (under 90 s)'
 	@echo 'make check     ruff, ruff format, mypy --strict, import-linter'
 	@echo 'make soak      many seeded schedules of losses and crashes                        (SCHEDULES=100000)'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
@@ -32,7 +33,11 @@ demo: $(STAMP_DEMO)
 
 test: $(STAMP_DEV)
 	@sh envs/mosquitto/get.sh
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST)
+
+quick: $(STAMP_DEV)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder \
+	  tests/unit tests/e2e/test_one_job.py $(PYTEST)
 
 check: $(STAMP_DEV)
 	@failed=; \
@@ -88,4 +93,4 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test check format soak features map bench table venv clean distclean
+.PHONY: help demo test quick check format soak features map bench table venv clean distclean

@@ -1,41 +1,53 @@
-"""What every test may use: free ports, a real Mosquitto, real processes, homes of its own.
-
-With CI=true in the environment nothing that a machine could have is skipped: a missing Mosquitto fails.
-"""
+"""What every test may use: free ports, a real Mosquitto, real processes, homes of its own."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import secrets
-import shutil
 import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.distribution import Distribution, mark_shared, num_workers, rank
 from tests.features import claims, rows
-from tests.processes import Processes, wait_until
+from tests.parts import program
+from tests.processes import Processes, end_processes_of, give_children_default_signals, wait_until
 
 # tests run beside each other on few cores, where torch's threads wait for one another longer than they compute
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+give_children_default_signals()
 
 # a machine that stalls for a moment is no fault of what is tested
 settings.register_profile("fedjob", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedjob")
 
 
-_LONGEST_FIRST = ("test_notebooks.py", "e2e", "integration")
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Say how many workers `-n auto` means; `-n logical` stays one for each core."""
+    return num_workers() if config.option.numprocesses == "auto" else None
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse claims of rows that do not exist; begin with what takes long, so that no worker ends up alone with it."""
-    items.sort(key=lambda item: [part not in item.path.parts for part in _LONGEST_FIRST])
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution | None:
+    """Distribute the tests as `tests.distribution` says, if nothing else is asked for."""
+    return Distribution(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Refuse claims of rows that do not exist; say which tests go together, and begin with what takes long."""
+    for item in items:
+        mark_shared(item)
+    yield
+    items.sort(key=rank)
     known = rows()
     unknown = sorted(f"{test} claims {row}" for row, test in claims(items) if row not in known)
     if unknown:
@@ -54,24 +66,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def in_ci() -> bool:
-    """Whether this is a run in which nothing may be skipped for want of a tool."""
-    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
-
-
-def absent(what: str) -> None:
-    """Skip a test for want of a tool; in CI, fail it."""
-    if in_ci():
-        pytest.fail(f"{what} is missing, and CI must have it", pytrace=False)
-    pytest.skip(f"{what} is not installed here")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the settings and the homes of whoever runs the tests out of them."""
     for name in [name for name in os.environ if name.startswith("FEDJOB_")]:
         del os.environ[name]
     os.environ["FEDJOB_HOME"] = str(tmp_path_factory.mktemp("default-home"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End what a test leaves running in its folder before the next one begins."""
+    yield
+    folder = request.node.funcargs.get("tmp_path")
+    if folder is not None and "unit" not in request.node.path.parts:
+        end_processes_of(folder)
 
 
 @pytest.fixture(scope="session")
@@ -119,16 +128,6 @@ class Mosquitto:
         return f"mqtt://{self.host}:{self.port}"
 
 
-def find_mosquitto() -> str:
-    """Return the path of the Mosquitto program, or skip (in CI: fail) the test."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    found = shutil.which("mosquitto", path=path)
-    if found is None:
-        absent("Mosquitto")
-    assert found is not None
-    return found
-
-
 @pytest.fixture
 def mosquitto(processes: Processes, free_port: Callable[[], int], tmp_path: Path) -> Mosquitto:
     """Start a real Mosquitto on a free port."""
@@ -142,7 +141,9 @@ def mosquitto(processes: Processes, free_port: Callable[[], int], tmp_path: Path
         "max_queued_messages 100000\n"
         f"user {getpass.getuser()}\n"  # started by root it would change to a user who can't read this folder
     )
-    processes.start(find_mosquitto(), "-c", settings, ready="mosquitto version .* running", name="mosquitto")
+    processes.start(
+        program("mosquitto"), "-c", settings, ready="mosquitto version .* running", name="mosquitto"
+    )
     wait_until(lambda: _answers(broker.port), timeout_s=10, what=f"Mosquitto on port {broker.port}")
     return broker
 

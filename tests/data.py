@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
+
+from tests.parts import shared_data
 
 
 def make_points(path: Path, num_rows: int, seed: int) -> Path:
@@ -29,7 +30,6 @@ TRAINING = {
     "test_metric": ["accuracy"],
 }
 
-HEART = Path(__file__).parents[2] / "shared" / "data" / "heart"
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 HEART_COLUMNS = (
     "age",
@@ -50,12 +50,11 @@ HEART_COLUMNS = (
 
 
 def heart_data() -> dict[str, dict[str, Any]]:
-    """Return the four hospitals as a local job takes them; skip the test where they are not."""
-    if not HEART.is_dir():
-        pytest.skip("no ../shared/data")
+    """Return the four hospitals as a local job takes them."""
+    folder = shared_data("heart")
     options = {"names": ",".join(HEART_COLUMNS), "na": "?"}
     return {
-        hospital: {"path": str(HEART / f"processed.{hospital}.data"), "reader": "csv", "options": options}
+        hospital: {"path": str(folder / f"processed.{hospital}.data"), "reader": "csv", "options": options}
         for hospital in HOSPITALS
     }
 

@@ -1,4 +1,4 @@
-"""Real processes for tests: started with a deadline for a ready line, ended by their own id."""
+"""Real processes for tests: started with default signals and a deadline for a ready line, ended by their own id."""
 
 from __future__ import annotations
 
@@ -13,8 +13,48 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+
+
+def give_children_default_signals() -> None:
+    """Let the processes that this one starts begin with default signals, whatever it was started with itself.
+
+    A shell starts a background command with SIGINT and SIGQUIT ignored, `nohup` with SIGHUP ignored, and what is
+    ignored or blocked stays so in every child. A handler, on the contrary, is not inherited.
+    """
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+    for number in numbers:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # fedjob interrupts a job's thread by SIGINT: here, too, it must raise what it raises elsewhere
+            handler = signal.default_int_handler if number is signal.SIGINT else lambda *_: None
+            signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return the processes beside this one that work in a folder or below it, or were told of it."""
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            if any(str(folder) in word for word in (process.cwd(), *process.cmdline())):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def end_processes_of(folder: Path) -> None:
+    """End what still works in a folder, with -9, and wait until it is gone."""
+    left = processes_of(folder)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, STOP_TIMEOUT_S)
 
 
 def wait_until(condition: Callable[[], object], *, timeout_s: float, what: str) -> None:

@@ -9,6 +9,16 @@ import pytest
 from tests.data import make_points
 from tests.e2e.federation import Federation, preferred_kind
 
+
+@pytest.fixture(autouse=True)
+def _nothing_left_at_work(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End what a test leaves at work in a federation that others use after it."""
+    yield
+    for value in request.node.funcargs.values():
+        if isinstance(value, Federation):
+            value.tidy()
+
+
 NODES = ("clinic-1", "clinic-2", "clinic-3", "clinic-4")
 
 

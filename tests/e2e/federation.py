@@ -25,14 +25,16 @@ import psutil
 
 from fedjob import Job, connect
 from fedjob.common.config import set_config
+from fedjob.common.lifecycle import HISTORY
 from fedjob.node.config import NodeConfig
 from fedjob.node.database import Database
 from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.home import NodeHome
+from fedjob.node.taskstore import TaskStore
 from fedjob.researcher.breakpoints import hash_file
 from fedjob.researcher.session import Session
-from tests.conftest import find_mosquitto
-from tests.processes import Processes, Running, wait_until
+from tests.parts import has_program, in_ci, program
+from tests.processes import Processes, Running, processes_of, wait_until
 
 MARK = "E2E_FEDERATION"
 HUB_READY = r"^hub ready: (\S+) (\S+) \(broker: (\w+)"
@@ -111,6 +113,18 @@ class Node:
                 os.kill(pid, signal.SIGKILL)
         return len(workers)
 
+    def end_tasks(self) -> list[str]:
+        """Order the end of every task that has not ended, as the owner may; return the keys."""
+        database = Database(NodeHome(self.home).database)
+        with database_of(database):
+            store = TaskStore(database)
+            live = [task for task in store.list_tasks() if task["state"] not in HISTORY]
+            ordered = {key for _, verb, key in store.orders() if verb == "kill"}
+            for task in live:
+                if not task["parent"] and task["key"] not in ordered:
+                    store.order("kill", task["key"])
+        return [task["key"] for task in live]
+
     def cli(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run `fedjob node ...` on this home."""
         return self._federation.cli("node", *words, home=self.home, expect=expect)
@@ -139,7 +153,7 @@ class Federation:
 
     def __init__(self, folder: Path, kind: str) -> None:
         if kind == "mosquitto":
-            find_mosquitto()
+            program("mosquitto")
         self.folder = folder
         self.kind = kind
         self.mark = secrets.token_hex(8)
@@ -216,6 +230,23 @@ class Federation:
 
     # -- the end ----------------------------------------------------------------------------
 
+    def tidy(self) -> None:
+        """End what a test left at work beside the hub and the nodes: processes, and tasks at nodes."""
+        standing = [self.hub, *(node.process for node in self.nodes.values() if node.process is not None)]
+        for process in self.processes.started:
+            if process.alive and process not in standing:
+                process.clean_up()
+        parts = {pid for process in standing if process.alive for pid in _family(process.pid)}
+        for left in processes_of(self.folder):
+            if left.pid not in parts:
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
+        running = [node for node in self.nodes.values() if node.process is not None and node.process.alive]
+        for node in running:
+            node.end_tasks()
+        for node in running:
+            wait_until(lambda node=node: not node.end_tasks(), timeout_s=60, what=f"{node.name} to be idle")
+
     def left_behind(self) -> list[str]:
         """Return the processes that belong to this federation and still run."""
         found = []
@@ -255,6 +286,13 @@ class Federation:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _family(pid: int) -> set[int]:
+    """Return the id of a process and those of all that descend from it."""
+    with suppress(psutil.NoSuchProcess):
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    return set()
+
+
 def _command(process: Path) -> str:
     with suppress(OSError):
         return process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -262,10 +300,10 @@ def _command(process: Path) -> str:
 
 
 @contextmanager
-def database_of(database: Database) -> Iterator[None]:
+def database_of(database: Database) -> Iterator[Database]:
     """Close a database at the end."""
     try:
-        yield
+        yield database
     finally:
         database.close()
 
@@ -299,5 +337,4 @@ def background(work: Callable[[], Any]) -> Iterator[Future[Any]]:
 
 def preferred_kind() -> str:
     """Return the broker that a test with one broker uses."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    return "mosquitto" if shutil.which("mosquitto", path=path) or os.environ.get("CI") else "amqtt"
+    return "mosquitto" if has_program("mosquitto") or in_ci() else "amqtt"

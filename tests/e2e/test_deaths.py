@@ -131,6 +131,26 @@ def test_an_interrupted_job_is_killed_and_its_nodes_are_free(rough: Federation, 
         assert not {"queued", "starting", "running", "stopping"} & node.status()["queue"].keys()
 
 
+def test_what_a_test_leaves_at_work_is_ended_before_the_next(rough: Federation, tmp_path: Path) -> None:
+    args = {**TRAINING, "num_updates": 10_000, "pause_s": 0.1, "tally": str(tmp_path)}
+    about = {"plan": f"{PLANS}:Counting", "data": "points", "training_args": args, "rounds": 1}
+    researcher = rough.research({"job": about})
+    for node in rough.nodes.values():
+        wait_until(
+            lambda node=node: "running" in node.status()["queue"],
+            timeout_s=PATIENCE_S,
+            what="the work to begin",
+        )
+    rough.tidy()
+    assert not researcher.alive
+    for node in rough.nodes.values():
+        assert node.process is not None
+        assert node.process.alive
+        assert not {"queued", "starting", "running", "stopping"} & node.status()["queue"].keys()
+    assert rough.hub.alive
+    make_job(rough, rounds=1).run(progress=False)
+
+
 def gone(node: Node) -> bool:
     """Whether nothing of a killed daemon is left: its fork server and workers notice its end."""
     home = str(node.home)

@@ -8,25 +8,24 @@ import pytest
 
 from fedjob import FedAvg, Job
 from tests.e2e.conftest import NODES, one_broker
-from tests.e2e.federation import ROOT, Federation
+from tests.e2e.federation import Federation
 from tests.e2e.plans import Heart, PointsMLP, PointsSGD
+from tests.parts import shared_data
 
 pytestmark = pytest.mark.timeout(400)
 
-HEART = ROOT.parent / "shared" / "data" / "heart"
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 
 
 @pytest.fixture
 def hearts(federation: Federation) -> None:
     """Give each node the file of one hospital."""
-    if not HEART.is_dir():
-        pytest.skip("no ../shared/data")
+    folder = shared_data("heart")
     for name, hospital in zip(NODES, HOSPITALS, strict=True):
         node = federation.nodes[name]
         if not any(dataset["name"] == "heart" for dataset in node.json("data", "list")):
             options = ("--reader", "csv", "--option", "header=no", "--option", "na=?", "--tags", "heart,uci")
-            node.cli("data", "add", "heart", str(HEART / f"processed.{hospital}.data"), *options)
+            node.cli("data", "add", "heart", str(folder / f"processed.{hospital}.data"), *options)
 
 
 @pytest.mark.usefixtures("hearts")

@@ -29,7 +29,7 @@ from fedjob.common.errors import NotPermitted, RepositoryUnreachable
 from fedjob.common.repository import open_repository
 from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
-from tests.conftest import find_mosquitto
+from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -66,7 +66,7 @@ def start(processes: Processes, tmp_path: Path) -> Start:
         kind: str = "auto", *options: str, home: str = "hub", ports: tuple[int, int] = (0, 0)
     ) -> RunningHub:
         if kind == "mosquitto":
-            find_mosquitto()
+            program("mosquitto")
         folder = tmp_path / home
         command = ["python", "-m", "fedjob.hub", "start", "--home", str(folder), "--broker-kind", kind]
         command += ["--port", str(ports[0]), "--mqtt-port", str(ports[1]), *options]

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fedjob.common.config import set_config
 from fedjob.common.enrol import Membership, Party, enrol, fetch_hub, fetch_parties
 from fedjob.common.identity import Identity
 from fedjob.common.repository import open_repository
@@ -18,7 +19,11 @@ from fedjob.common.repository.base import Repository
 from fedjob.common.transport.base import Transport
 from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address, new_job_id
+from fedjob.node.config import NodeConfig
+from fedjob.node.database import Database
+from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.home import NodeHome
+from tests.e2e.federation import database_of
 from tests.integration.nodes import ADD_ONE, Researcher, plan_with, write_toy
 from tests.processes import Processes, Running, wait_until
 
@@ -108,10 +113,10 @@ class KilledNode:
         self.home = NodeHome(self.folder / "home")
         self.marker = self.folder / "crashed"
         write_toy(self.folder / "toy.npz")
-        home = ("--home", self.home.root)
-        processes.run("fedjob", "node", "init", *home, "--id", name, "--hub", hub_url)
-        processes.run("fedjob", "node", "config", "set", "approval", "off", *home)
-        processes.run("fedjob", "node", "data", "add", "toy", self.folder / "toy.npz", *home)
+        processes.run("fedjob", "node", "init", "--home", self.home.root, "--id", name, "--hub", hub_url)
+        set_config(NodeConfig, self.home.root, "approval", "off")
+        with database_of(Database(self.home.database)) as database:
+            Datasets(database).add(describe_dataset("toy", self.folder / "toy.npz"))
 
     def start(self, step: str) -> Running:
         return self.processes.start(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-import psutil
 import pytest
 from nbclient import NotebookClient
 
-from tests.processes import wait_until
+from tests.processes import processes_of, wait_until
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -21,28 +18,13 @@ named = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Have notebooks make their folders here; end what one that failed has left running."""
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have notebooks make their folders here, and their nodes leave cores to the tests beside them."""
+    monkeypatch.setenv("FEDJOB_THREADS", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("FEDJOB_HOME", str(tmp_path / "default-home"))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
-    yield tmp_path
-    for process in _of_folder(tmp_path):
-        process.kill()
-
-
-def _of_folder(folder: Path) -> list[psutil.Process]:
-    """Return the processes that work in a folder or were told of it."""
-    found = []
-    for process in psutil.process_iter():
-        if process.pid == os.getpid():
-            continue
-        try:
-            if any(str(folder) in word for word in (process.cwd(), *process.cmdline())):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return tmp_path
 
 
 @pytest.mark.slow
@@ -65,7 +47,7 @@ def test_a_notebook_runs_from_top_to_bottom_and_leaves_nothing(path: Path, tempo
         output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"
     ]
     assert complaints == []
-    wait_until(lambda: not _of_folder(temporary), timeout_s=60, what="its processes to end")
+    wait_until(lambda: not processes_of(temporary), timeout_s=60, what="its processes to end")
     assert not list(temporary.glob("fedjob-*"))
 
 

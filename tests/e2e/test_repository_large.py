@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import secrets
 import subprocess
@@ -18,6 +19,7 @@ from fedjob.common.repository import open_repository
 from fedjob.common.repository.directory import DirectoryRepository
 from fedjob.common.repository.memory import MemoryRepository
 from tests.hubs import HubThread
+from tests.parts import missing
 from tests.processes import Processes
 
 pytestmark = pytest.mark.timeout(300)
@@ -72,7 +74,7 @@ def test_200_mb_there_and_back_in_bounded_memory(processes: Processes, tmp_path:
     done = processes.run("python", "-c", ROUND_TRIP, url, member.token, source, copy, timeout_s=240)
     grown, whole = (int(word) * 1024 for word in done.stdout.split())
     peak = _peak_bytes(hub.pid)
-    assert subprocess.run(["cmp", source, copy], check=False).returncode == 0
+    assert filecmp.cmp(source, copy, shallow=False)
     assert grown < 40 * MB, f"the client grew by {grown / MB:.0f} MB"
     assert peak - before < 80 * MB, f"the hub grew by {(peak - before) / MB:.0f} MB"
     assert max(whole + grown, peak) < 200 * MB
@@ -89,7 +91,7 @@ def _peak_bytes(pid: int) -> int:
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
     """Return a function that makes a file system of some MB."""
     if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
+        missing("the right to mount a small disk, which root has,")
     mounted: list[Path] = []
 
     def mount(name: str, size_mb: int) -> Path:
@@ -102,7 +104,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
             check=False,
         )
         if done.returncode != 0:
-            pytest.skip(f"this machine lets nobody mount a small disk: {done.stderr.strip()}")
+            missing(f"the right to mount a small disk ({done.stderr.strip()})")
         mounted.append(folder)
         return folder
 

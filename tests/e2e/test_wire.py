@@ -21,10 +21,10 @@ from fedjob.common.frame import decode_frame, encode_frame
 from fedjob.common.identity import Identity
 from fedjob.common.messages import Answer, Message, Offer, Ping, Search, Task, decode_payload, encode_payload
 from fedjob.common.types import MAX_FRAME_BYTES
-from tests.conftest import find_mosquitto
 from tests.data import TRAINING, make_points
 from tests.e2e.federation import ROOT, Federation, Node
 from tests.e2e.plans import Chatty, Large, Points
+from tests.parts import program
 from tests.processes import Processes, wait_until
 
 pytestmark = pytest.mark.timeout(400)
@@ -40,7 +40,9 @@ def glass(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
         f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nuser {getpass.getuser()}\n"
     )
     with Processes(folder / "broker-logs") as processes:
-        processes.start(find_mosquitto(), "-c", conf, ready="mosquitto version .* running", name="mosquitto")
+        processes.start(
+            program("mosquitto"), "-c", conf, ready="mosquitto version .* running", name="mosquitto"
+        )
         with Federation(folder / "federation", f"mqtt://127.0.0.1:{port}") as made:
             for index, node in enumerate(made.add_nodes("east", "west")):
                 node.add("points", make_points(made.folder / f"points-{index}.npz", 80, index), "points")

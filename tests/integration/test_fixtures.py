@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import psutil
 import pytest
 
 from tests.conftest import Mosquitto
-from tests.processes import Processes, wait_until
+from tests.processes import Processes, end_processes_of, processes_of, wait_until
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_mosquitto_answers_where_its_url_says(mosquitto: Mosquitto) -> None:
@@ -46,6 +50,45 @@ def test_neither_a_process_nor_its_child_outlives_its_owner(tmp_path: Path) -> N
         assert _runs(child)
     assert not parent.alive
     wait_until(lambda: not _runs(child), timeout_s=30, what="the end of the child")
+
+
+SIGNALS_OF_A_CHILD = """\
+import subprocess, sys
+from tests.processes import give_children_default_signals
+
+if sys.argv[1] == "default":
+    give_children_default_signals()
+ask = "import signal; print([n for n in (1, 2, 3, 15) if signal.getsignal(n) == signal.SIG_IGN])"
+subprocess.run([sys.executable, "-c", ask], check=True)
+"""
+
+
+def test_children_start_with_default_signals_where_a_shell_ignores_them(processes: Processes) -> None:
+    shell = 'trap "" HUP INT QUIT TERM; exec "$@"'
+    command = ("sh", "-c", shell, "sh", sys.executable, "-c", SIGNALS_OF_A_CHILD)
+    assert processes.run(*command, "inherited", cwd=ROOT).stdout == "[1, 2, 3, 15]\n"
+    assert processes.run(*command, "default", cwd=ROOT).stdout == "[]\n"
+
+
+def test_what_works_in_a_folder_is_found_and_ended(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    inside = mine / "deeper"
+    inside.mkdir(parents=True)
+    other.mkdir()
+    commands = [
+        (["sleep", "60"], inside),
+        ([sys.executable, "-c", "import time; time.sleep(60)", str(mine)], other),
+    ]
+    left = [subprocess.Popen(words, cwd=folder) for words, folder in commands]
+    with Processes(tmp_path) as own:
+        stays = own.start("sleep", "60", cwd=other)
+        wait_until(lambda: len(processes_of(mine)) == 2, timeout_s=30, what="two processes")
+        end_processes_of(mine)
+        assert processes_of(mine) == []
+        for process in left:
+            process.wait(30)
+            assert not _runs(process.pid)
+        assert stays.alive
 
 
 def _runs(pid: int) -> bool:

@@ -18,12 +18,16 @@ import pytest
 import torch
 
 from fedjob.common.loader import open_dataset
+from tests.parts import shared_data
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "flamby_heart"
-HEART = ROOT.parent / "shared" / "data" / "heart"
 
-pytestmark = pytest.mark.skipif(not HEART.is_dir(), reason="no ../shared/data")
+
+@pytest.fixture(scope="module")
+def heart() -> Path:
+    """Return the folder of the paper's files."""
+    return shared_data("heart")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +45,9 @@ def example() -> Iterator[ModuleType]:
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def server(heart: Path) -> Iterator[str]:
     """Serve the four files on loopback; return the address."""
-    handler = partial(_Quiet, directory=str(HEART))
+    handler = partial(_Quiet, directory=str(heart))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
         thread = Thread(target=serving.serve_forever, daemon=True)
         thread.start()
@@ -61,11 +65,11 @@ def opened(example: ModuleType, path: Path, **options: str) -> object:
     return open_dataset({"path": str(path), "reader": "csv", "options": options})
 
 
-def test_each_hospital_has_the_papers_rows_and_features(example: ModuleType) -> None:
+def test_each_hospital_has_the_papers_rows_and_features(example: ModuleType, heart: Path) -> None:
     names = ",".join(example.plan.NAMES)
     counts = []
     for hospital in example.MD5:
-        dataset = opened(example, HEART / f"processed.{hospital}.data", names=names, na="?")
+        dataset = opened(example, heart / f"processed.{hospital}.data", names=names, na="?")
         ((features, labels, train, test),) = example.plan.parts(dataset)
         assert features.shape == (len(labels), 13)
         assert torch.isfinite(features).all()
@@ -74,8 +78,8 @@ def test_each_hospital_has_the_papers_rows_and_features(example: ModuleType) -> 
     assert counts == [(199, 104), (172, 89), (30, 16), (85, 45)]
 
 
-def test_the_pooled_table_holds_the_same_parts(example: ModuleType, tmp_path: Path) -> None:
-    files = example.hospital_files(HEART)
+def test_the_pooled_table_holds_the_same_parts(example: ModuleType, heart: Path, tmp_path: Path) -> None:
+    files = example.hospital_files(heart)
     pooled = opened(example, example.pool(files, tmp_path / "pooled.csv", example.plan.NAMES))
     names = ",".join(example.plan.NAMES)
     parts = list(example.plan.parts(pooled))
@@ -85,10 +89,12 @@ def test_the_pooled_table_holds_the_same_parts(example: ModuleType, tmp_path: Pa
         assert np.array_equal(part[3], alone[3])
 
 
-def test_missing_files_are_downloaded_once(example: ModuleType, server: str, tmp_path: Path) -> None:
+def test_missing_files_are_downloaded_once(
+    example: ModuleType, heart: Path, server: str, tmp_path: Path
+) -> None:
     files = example.hospital_files(tmp_path / "data", server)
     assert {path.read_bytes() for path in files.values()} == {
-        path.read_bytes() for path in HEART.glob("*.data")
+        path.read_bytes() for path in heart.glob("*.data")
     }
     assert example.hospital_files(tmp_path / "data", "http://127.0.0.1:9") == files
 
@@ -103,7 +109,7 @@ def test_a_file_that_is_not_the_papers_is_refused(example: ModuleType, server: s
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_table_is_made_through_a_hub_and_four_nodes(tmp_path: Path) -> None:
+def test_the_table_is_made_through_a_hub_and_four_nodes(heart: Path, tmp_path: Path) -> None:
     command = [
         EXAMPLE / "table.py",
         "--methods",
@@ -111,7 +117,7 @@ def test_the_table_is_made_through_a_hub_and_four_nodes(tmp_path: Path) -> None:
         "--seeds",
         "1",
         "--data",
-        HEART,
+        heart,
         "--output",
         tmp_path,
     ]

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +103,8 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    made = Shell(tmp_path)
-    yield made
-    for row in made.rows("--state", "pending,active"):
-        made("kill", row["id"])
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
 
 
 @pytest.mark.feature("NV-46", "NV-47", "NV-62", "TB-25")
@@ -240,6 +236,7 @@ def test_ctrl_c_asks_in_a_terminal(shell: Shell, answer: str) -> None:
     shell.until(id_, "running")
     child, terminal = pty.fork()
     if not child:
+        os.chdir(shell.folder)
         os.execve(FEDJOB, [FEDJOB, "job", "wait", id_], shell.environment)
     said = _read_until(terminal, "running")  # it tells of the job, so it waits
     os.write(terminal, b"\x03")
@@ -280,6 +277,7 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_running(shell: Shell) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=shell.environment,
+        cwd=shell.folder,
     )
     assert waiting.stderr is not None
     assert waiting.stderr.readline()  # it tells of the job, so it waits

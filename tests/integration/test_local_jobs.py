@@ -31,6 +31,7 @@ from fedjob.researcher.breakpoints import chain, hash_file, load_breakpoint, sav
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.verify import verify_job
 from tests.data import TRAINING, make_points
+from tests.parts import package
 from tests.plans import Linear, Raises, Tiny
 
 PLAN_FILE = Path(__file__).parents[1] / "plans.py"
@@ -422,7 +423,7 @@ def test_the_best_round_is_kept_over_a_resume(clinics: dict[str, str], tmp_path:
 
 
 def test_tensorboard_gets_scalars_per_node_and_round(clinics: dict[str, str], tmp_path: Path) -> None:
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    event_accumulator = package("tensorboard.backend.event_processing.event_accumulator")
     job = make_job(clinics, tmp_path, hooks=[TensorBoard(str(tmp_path / "tb"))], rounds=3)
     job.run(progress=False)
     assert {path.name for path in (tmp_path / "tb").iterdir()} == {*clinics, "all"}

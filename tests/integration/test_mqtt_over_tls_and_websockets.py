@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedjob.common.errors import BrokerUnreachable
 from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
-from tests.conftest import find_mosquitto
+from tests.parts import program
 from tests.processes import Processes, wait_until
 
 
@@ -68,7 +68,7 @@ def broker(
             lines += [f"certfile {certificate[0]}", f"keyfile {certificate[1]}"]
     config = tmp_path / "mosquitto.conf"
     config.write_text("\n".join(lines) + "\n")
-    processes.start(find_mosquitto(), "-c", config, name="mosquitto")
+    processes.start(program("mosquitto"), "-c", config, name="mosquitto")
     for url in urls.values():
         wait_until(lambda url=url: answers(url), timeout_s=30, what=url)  # type: ignore[misc]
     return urls

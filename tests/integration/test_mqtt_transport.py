@@ -18,7 +18,7 @@ import pytest
 from fedjob.common.errors import BrokerUnreachable, SpecError
 from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
-from tests.conftest import absent, find_mosquitto
+from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 
 HOSPITAL = Address("hospital")
@@ -50,15 +50,12 @@ class Broker:
         if users:
             passwords = self._folder / "passwords"
             passwords.write_text("".join(f"{name}:{word}\n" for name, word in users.items()))
-            program = Path(find_mosquitto()).parent.parent / "bin" / "mosquitto_passwd"
-            if not program.exists():
-                absent("mosquitto_passwd")
-            subprocess.run([str(program), "-U", str(passwords)], check=True, timeout=20)
+            subprocess.run([program("mosquitto_passwd"), "-U", str(passwords)], check=True, timeout=20)
             lines += ["allow_anonymous false", f"password_file {passwords}"]
         else:
             lines.append("allow_anonymous true")
         config.write_text("\n".join(lines) + "\n")
-        return self._processes.start(find_mosquitto(), "-c", config, name="mosquitto")
+        return self._processes.start(program("mosquitto"), "-c", config, name="mosquitto")
 
     def _start_amqtt(self, users: dict[str, str] | None) -> Running:
         config = self._folder / "amqtt.yaml"

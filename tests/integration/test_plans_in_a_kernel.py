@@ -10,9 +10,7 @@ import pytest
 from fedjob.common.plans.compilation import compile_plan
 from fedjob.common.plans.plan_source import plan_hash
 from fedjob.common.plans.source import extract
-
-jupyter_client = pytest.importorskip("jupyter_client")
-pytest.importorskip("ipykernel")
+from tests.parts import package
 
 DEADLINE_S = 60
 
@@ -44,9 +42,9 @@ Run = Callable[[str], str]
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Run]:
     """Return a function that runs a cell and returns what it printed, or the last line of its error."""
-    manager, client = jupyter_client.manager.start_new_kernel(
-        kernel_name="python3", startup_timeout=DEADLINE_S
-    )
+    package("ipykernel")
+    jupyter_client = package("jupyter_client.manager")
+    manager, client = jupyter_client.start_new_kernel(kernel_name="python3", startup_timeout=DEADLINE_S)
 
     def run(code: str) -> str:
         printed: list[str] = []

@@ -20,6 +20,7 @@ from fedjob.researcher.results import JobResult
 from tests import remote
 from tests.data import TRAINING, make_points
 from tests.integration.test_functions import write_table
+from tests.parts import package
 from tests.plans import Raises, Tiny
 
 ROOT = Path(__file__).parents[2]
@@ -180,8 +181,8 @@ def test_a_model_is_exported_with_words_on_how_to_load_it(trained: Job, tmp_path
 def test_an_exported_onnx_model_predicts_as_the_trained_one(
     trained: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
+    onnx = package("onnx")
+    package("onnxscript")
     model = trained.result.model().eval()
     inputs = torch.linspace(-1, 1, next(model.parameters()).shape[1])[None]
     path = trained.result.export(tmp_path / "m.onnx", format="onnx", example=inputs)

@@ -294,6 +294,19 @@ def test_tests_patch_nothing() -> None:
     assert found == []
 
 
+def test_no_test_is_skipped_but_for_want_of_a_part() -> None:
+    """`tests.parts` skips, and fails in CI."""
+    away = {"skip", "skipif", "skipIf", "skipUnless", "importorskip", "SkipTest", "xfail"}
+    found = [
+        f"{at(path, node)} {name}"
+        for path in TESTS
+        if path != ROOT / "tests/parts.py"
+        for node in ast.walk(tree(path))
+        if (name := dotted(node)).startswith(("pytest.", "unittest.")) and name.split(".")[-1] in away
+    ]
+    assert found == []
+
+
 def test_unit_tests_use_no_network_no_process_and_no_sleep() -> None:
     away = {"socket", "subprocess", "requests", "multiprocessing", "paho", "http", "urllib", "psutil"}
     found = []

@@ -33,6 +33,7 @@ from fedjob.common.web import Patience
 from fedjob.hub.limits import Limits
 from fedjob.hub.store import ObjectStore
 from tests.hubs import HASTY, HubThread
+from tests.parts import program
 from tests.processes import wait_until
 
 TIGHT = Limits(min_body_bytes=1000, object_bytes=1 << 20, reserve_bytes=0, header_bytes=8 << 10)
@@ -200,7 +201,14 @@ def test_curl_is_all_that_an_upload_takes(hub: HubThread, tmp_path: Path) -> Non
     plan.write_text("class Plan: ...\n")
     sha256 = hashlib.sha256(plan.read_bytes()).hexdigest()
     url = f"{hub.url}/v1/objects/{sha256}"
-    curl = ["curl", "--silent", "--show-error", "--fail", "-H", f"Authorization: Bearer {member.token}"]
+    curl = [
+        program("curl"),
+        "--silent",
+        "--show-error",
+        "--fail",
+        "-H",
+        f"Authorization: Bearer {member.token}",
+    ]
     for _ in range(2):  # the second time is a success too
         subprocess.run([*curl, "-H", "X-Fedjob-Job: job_1", "-T", plan, url], check=True, timeout=20)
     got = subprocess.run([*curl, url], check=True, timeout=20, capture_output=True)

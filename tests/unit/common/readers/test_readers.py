@@ -17,8 +17,8 @@ from fedjob.common.errors import SpecError
 from fedjob.common.loader import describe, open_dataset
 from fedjob.common.readers import READERS, find_reader, fitting_reader, guess_reader
 from fedjob.common.testing.readers import ReaderCase, ReaderContract
+from tests.parts import shared_data
 
-SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
 HEART = "age,sex,cp,trestbps,chol,fbs,restecg,thalach,exang,oldpeak,slope,ca,thal,num"
 
 
@@ -386,21 +386,19 @@ def test_folders_without_images_are_said(tmp_path: Path) -> None:
         describe(tmp_path, "images")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
 @pytest.mark.parametrize(
     ("centre", "num_rows", "complete"),
     [("cleveland", 303, 303), ("hungarian", 294, 261), ("switzerland", 123, 46), ("va", 200, 130)],
 )
 def test_the_heart_files_register_as_they_are(centre: str, num_rows: int, complete: int) -> None:
-    path = SHARED / "heart" / f"processed.{centre}.data"
+    path = shared_data("heart") / f"processed.{centre}.data"
     options = {"header": "no", "names": HEART, "na": "?"}
     assert describe(path, None, options)["num_rows"] == num_rows
     frame = open_dataset({"path": path, "options": options}).frame()
     assert len(frame.drop(columns=["slope", "ca", "thal"]).dropna()) == complete
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
 def test_the_mnist_files_open_as_they_are() -> None:
-    images, labels = open_dataset({"path": SHARED / "mnist10k"}).arrays()
+    images, labels = open_dataset({"path": shared_data("mnist10k")}).arrays()
     assert images.shape == (10_000, 28, 28)
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
