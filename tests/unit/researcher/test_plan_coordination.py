@@ -41,7 +41,7 @@ def source(text: str) -> PlanSource:
     return PlanSource(text, "Plan" if text else "", plan_hash(text))
 
 
-@pytest.mark.parametrize("text", ["", PLAN, STEPS, PLAN + "\n    told = 'def round_done('\n"])
+@pytest.mark.parametrize("text", ["", PLAN, STEPS, PLAN + "\n    word = 'def round_done('\n"])
 def test_a_plan_that_has_no_word_at_the_end_of_a_round_is_not_asked(text: str) -> None:
     assert coordinators(source(text), lambda: None) == ()
 
