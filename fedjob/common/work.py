@@ -27,6 +27,8 @@ from fedjob.metrics.event import naming
 
 if TYPE_CHECKING:
     from fedjob.common.analytics.releasebook import ReleaseBook
+    from fedjob.common.contribution import Contribution
+    from fedjob.common.protocols.base import Local
 
 
 class Workbench:
@@ -64,67 +66,30 @@ class Workbench:
             return _measured(order)
         import torch
 
-        from fedjob.common.auxiliary import join
         from fedjob.common.batches import work
-        from fedjob.common.guard import not_finite
-        from fedjob.common.params import FileParams, is_params, save_params
-        from fedjob.common.plans.function import declared
-        from fedjob.common.plans.pipeline import Pipeline
+        from fedjob.common.params import FileParams
         from fedjob.common.protocols import PROTOCOLS
-        from fedjob.common.protocols.base import MEASURING, Instruction, Local
-        from fedjob.common.tree import load_tree, save_tree
+        from fedjob.common.protocols.base import Instruction
+        from fedjob.common.tree import load_tree
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
         emit = naming(emit, order.entry or type(protocol).__name__)
         plan, first = self._bench(order, protocol, emit)
-        ready = time.perf_counter()
+        setup_s = time.perf_counter() - started
 
         state = load_tree(Path(order.state_path)) if order.state_path else {}
         seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
         if plan is not None:
-            plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
-            plan.ctx.props = order.props
-            names = tuple(launched.function.__name__ for launched in declared(plan.launches))
-            plan.ctx.launcher = Launcher(order.node, names, nursery or InlineNursery(order, emit))
-            if isinstance(plan, Pipeline):
-                plan.attend(order)
-            plan.start_step(order.training_args)
-            plan.set_state(state.get("plan"))
-        local = Local(
-            node=order.node,
-            round=order.round,
-            seed=seed,
-            plan=plan,
-            data=self._data,
-            args=None if plan is None else plan.training_args,
-            state=dict(state.get("protocol") or {}),
-            emit=emit,
-            progress=lambda done, total: emit("progress", {"done": done, "total": total}),
-            scratch=Path(order.scratch_path),
-            limits=order.limits,
-            releases=_releases(order),
-            keep=partial(_keep, Path(order.output_path)),
-        )
+            _begin_step(plan, order, seed, state, emit, nursery or InlineNursery(order, emit))
+        local = _local_of(order, plan, self._data, seed, state, emit)
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
-        contribution = worked.contribution
 
-        output = Path(order.output_path)
-        params_path = state_path = ""
-        value = contribution.value
-        if is_params(value) or contribution.aux:
-            tensors = join(value if is_params(value) else {}, contribution.aux)
-            if problem := not_finite(tensors):
-                raise NodeFailure(order.node, *problem.split(": ", 1))
-            params_path = str(output / "params.safetensors")
-            save_params(tensors, Path(params_path))
-            value = None if is_params(value) else value
-        kept = {"plan": None if plan is None else plan.get_state(), "protocol": local.state}
-        if order.step not in MEASURING and (kept["plan"] or kept["protocol"]):
-            state_path = str(output / "state.safetensors")
-            save_tree(kept, Path(state_path))
-        timing = {"setup": ready - started, **({} if plan is None else plan.timing)}
+        contribution, output = worked.contribution, Path(order.output_path)
+        value, params_path = _saved_params(contribution, order.node, output)
+        state_path = _saved_state(order, plan, local, output)
+        timing = {"setup": setup_s, **({} if plan is None else plan.timing)}
         return WorkResult(
             key=order.key,
             ok=True,
@@ -185,6 +150,83 @@ class Workbench:
         else:
             plan.load_data(data)
         return plan, True
+
+
+def _begin_step(
+    plan: Any, order: WorkOrder, seed: int, state: Mapping[str, Any], emit: Emit, nursery: Nursery
+) -> None:
+    """Have a plan, new or warm, begin the step of an order from the node's state."""
+    from fedjob.common.plans.function import declared
+    from fedjob.common.plans.pipeline import Pipeline
+
+    plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
+    plan.ctx.props = order.props
+    names = tuple(launched.function.__name__ for launched in declared(plan.launches))
+    plan.ctx.launcher = Launcher(order.node, names, nursery)
+    if isinstance(plan, Pipeline):
+        plan.attend(order)
+    plan.start_step(order.training_args)
+    plan.set_state(state.get("plan"))
+
+
+def _local_of(
+    order: WorkOrder, plan: Any, data: Any, seed: int, state: Mapping[str, Any], emit: Emit
+) -> Local:
+    """Return what a protocol's half at the node is given."""
+    from fedjob.common.protocols.base import Local
+
+    return Local(
+        node=order.node,
+        round=order.round,
+        seed=seed,
+        plan=plan,
+        data=data,
+        args=None if plan is None else plan.training_args,
+        state=dict(state.get("protocol") or {}),
+        emit=emit,
+        progress=lambda done, total: emit("progress", {"done": done, "total": total}),
+        scratch=Path(order.scratch_path),
+        limits=order.limits,
+        releases=_releases(order),
+        keep=partial(_keep, Path(order.output_path)),
+    )
+
+
+def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[Any, str]:
+    """Save the parameters of a contribution and its auxiliary variables.
+
+    Returns:
+        What else it has as its value, and the path of the file; empty for none.
+
+    Raises:
+        NodeFailure: a number is not finite.
+    """
+    from fedjob.common.auxiliary import join
+    from fedjob.common.guard import not_finite
+    from fedjob.common.params import is_params, save_params
+
+    value = contribution.value
+    if not is_params(value) and not contribution.aux:
+        return value, ""
+    tensors = join(value if is_params(value) else {}, contribution.aux)
+    if problem := not_finite(tensors):
+        raise NodeFailure(node, *problem.split(": ", 1))
+    path = output / "params.safetensors"
+    save_params(tensors, path)
+    return None if is_params(value) else value, str(path)
+
+
+def _saved_state(order: WorkOrder, plan: Any, local: Local, output: Path) -> str:
+    """Save what stays at the node, and return the path of the file; empty where nothing does."""
+    from fedjob.common.protocols.base import MEASURING
+    from fedjob.common.tree import save_tree
+
+    kept = {"plan": None if plan is None else plan.get_state(), "protocol": local.state}
+    if order.step in MEASURING or not (kept["plan"] or kept["protocol"]):
+        return ""
+    path = output / "state.safetensors"
+    save_tree(kept, path)
+    return str(path)
 
 
 def _with_learned(order: WorkOrder) -> WorkOrder:

@@ -21,7 +21,7 @@ from fedjob.hub.mosquitto import find_mosquitto, mosquitto_version, settings
 from fedjob.hub.parties import Parties, hash_password
 from fedjob.hub.probe import lets_in
 from fedjob.hub.rules import acl_file, password_file
-from fedjob.hub.service import TlsFiles
+from fedjob.hub.tls import TlsFiles
 
 START_S = 20.0
 ADMIT_S = 5.0

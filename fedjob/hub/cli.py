@@ -94,8 +94,8 @@ def start(
     import logging
     import signal
 
-    from fedjob.hub.service import TlsFiles
     from fedjob.hub.supervisor import Hub, HubSettings
+    from fedjob.hub.tls import TlsFiles
 
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("expected --tls-cert and --tls-key together, found one of them")

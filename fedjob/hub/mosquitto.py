@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from fedjob.common.types import MAX_FRAME_BYTES
-from fedjob.hub.service import TlsFiles
+from fedjob.hub.tls import TlsFiles
 
 MESSAGE_SIZE_LIMIT = MAX_FRAME_BYTES + 1024
 MAX_QUEUED_BYTES = 64 << 20

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import uvicorn
@@ -18,32 +15,11 @@ from starlette.types import ASGIApp
 from fedjob.common.errors import ConfigError
 from fedjob.hub.guard import GuardedProtocol
 from fedjob.hub.limits import Limits
+from fedjob.hub.tls import TlsFiles
 
 KEEP_ALIVE_S = 75
 GRACE_S = 5
 BACKLOG = 512
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """A server's certificate (with its chain) and key, as PEM files."""
-
-    cert: Path
-    key: Path
-
-    def check(self) -> TlsFiles:
-        """Return itself if the files can be used.
-
-        Raises:
-            ConfigError: they can't; the message has the reason.
-        """
-        try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.cert, self.key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"expected a PEM certificate and its key in {self.cert} and {self.key}: {error}"
-            ) from error
-        return self
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -19,8 +19,9 @@ from fedjob.hub.ledger import Ledger
 from fedjob.hub.limits import Limits
 from fedjob.hub.parties import Parties
 from fedjob.hub.server import Broker, HubApp
-from fedjob.hub.service import TlsFiles, listen, make_server
+from fedjob.hub.service import listen, make_server
 from fedjob.hub.store import ObjectStore
+from fedjob.hub.tls import TlsFiles
 
 SYNC_EVERY_S = 0.5
 SWEEP_EVERY_S = 3600.0

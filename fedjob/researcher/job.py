@@ -341,7 +341,7 @@ class Job(Asking, Living, Looking, ByHand):
             hooks=(
                 *self._hooks,
                 *extra_hooks,
-                *coordinators(self._source.text, lambda: self._plan),
+                *coordinators(self._source, lambda: self._plan),
                 *attendants(self, session, lambda text: runner.events.add("note", text=text)),
             ),
             keep_files=Path(record.keep_files) if record.keep_files else None,

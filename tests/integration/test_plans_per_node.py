@@ -42,7 +42,7 @@ class Learns(Still):
 class Watches(Still):
     """The researcher's own: says when it is enough."""
 
-    def coordinate(self, report):  # type: ignore[no-untyped-def]
+    def round_done(self, report):  # type: ignore[no-untyped-def]
         return "enough" if report.round == 2 else None
 
 
@@ -93,7 +93,7 @@ def test_plans_of_nodes_travel_in_breakpoints(clinics: dict[str, str], tmp_path:
 
 
 @pytest.mark.feature("NV-05")
-def test_the_researchers_own_plan_coordinates_and_runs_nowhere_else(
+def test_the_researchers_own_plan_may_end_the_job_and_runs_nowhere_else(
     clinics: dict[str, str], tmp_path: Path
 ) -> None:
     plans = {

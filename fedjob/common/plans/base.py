@@ -354,6 +354,16 @@ class TrainingPlan(ABC):
     def set_state(self, tree: Mapping[str, Any] | None) -> None:
         """Go on from a state that `get_state` returned; None begins anew."""
 
+    def round_done(self, report: Any) -> str | None:
+        """Use a round that has ended; return a reason to end the job here, or None.
+
+        It is called at the researcher alone, of the plan that is built there.
+
+        Args:
+            report: of the round; hooks are given the same, a `RoundReport`.
+        """
+        return None
+
     def seed_of(self, purpose: str, *, every_round: bool = True) -> int:
         """Return the seed of one use of randomness.
 

@@ -43,6 +43,8 @@ def check_plan_class(cls: object) -> type[TrainingPlan]:
     for name, arguments in {**kind.required_methods, **kind.optional_methods}.items():
         if overrides(cls, kind, name):
             _check_signature(cls, name, arguments)
+    if overrides(cls, TrainingPlan, "round_done"):
+        _check_signature(cls, "round_done", ("report",))
     _check_constructor(cls)
     return cls
 

@@ -1,4 +1,4 @@
-"""The researcher's half of a plan: its `coordinate` is called at the end of every round."""
+"""The word of a training plan at the end of every round, as a hook."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from fedjob.common.errors import PlanError
+from fedjob.common.plans.base import TrainingPlan
+from fedjob.common.plans.compilation import compile_text
+from fedjob.common.plans.plan_checks import overrides
+from fedjob.common.plans.plan_source import PlanSource
 from fedjob.researcher.hooks.base import Hook, RoundReport
 
 
 class Coordinating(Hook):
-    """Calls `coordinate(report)` of the plan that is built on this side; what it returns ends the job.
+    """Calls `round_done(report)` of the plan that is built on this side; what it returns ends the job.
 
     Args:
         plan: returns the plan; asked at the first round.
@@ -20,14 +24,15 @@ class Coordinating(Hook):
         self._plan = plan
 
     def round_done(self, report: RoundReport) -> str | None:
-        said = self._plan().coordinate(report)
-        if said is not None and not isinstance(said, str):
-            raise PlanError(f"coordinate(report) returns None, or a reason to end the job; found {said!r}")
-        return said
+        answer = self._plan().round_done(report)
+        if answer is not None and not isinstance(answer, str):
+            raise PlanError(f"round_done(report) returns None, or a reason to end the job; found {answer!r}")
+        return answer
 
 
-def coordinators(text: str, plan: Callable[[], Any]) -> tuple[Hook, ...]:
-    """Return the hook for a plan whose class has a `coordinate`; none for others."""
-    if "def coordinate(" not in text or not callable(getattr(plan(), "coordinate", None)):
+def coordinators(source: PlanSource, plan: Callable[[], Any]) -> tuple[Hook, ...]:
+    """Return the hook for a training plan that has its own `round_done`; none for others."""
+    found = compile_text(source.text, source.entry) if source.text else None
+    if not isinstance(found, type) or not issubclass(found, TrainingPlan):
         return ()
-    return (Coordinating(plan),)
+    return (Coordinating(plan),) if overrides(found, TrainingPlan, "round_done") else ()
