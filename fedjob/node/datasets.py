@@ -207,19 +207,8 @@ def describe_dataset(
     from fedjob.common.loader import describe
     from fedjob.common.readers import guess_reader
 
-    if not _NAME.fullmatch(name):
-        raise SpecError(
-            "a dataset is named by 1 to 63 of letters, digits, '.', '_' and '-', beginning with a letter or "
-            f"digit; found {name[:80]!r}"
-        )
     tags = tuple(dict.fromkeys(tags))
-    for tag in tags:
-        if not _TAG.fullmatch(tag):
-            raise SpecError(
-                f"a tag has 1 to 64 characters without spaces, commas and slashes; found {tag[:80]!r}"
-            )
-    if min_rows < 0:
-        raise SpecError(f"--min-rows is 0 or more, not {min_rows}")
+    _check_words(name, tags, min_rows, description, contact)
     path = path.absolute()
     chosen = reader or guess_reader(path)
     given = dict(options or {})
@@ -235,9 +224,6 @@ def describe_dataset(
         differences = _differences(columns, describe(mock, chosen, given, loading).get("columns", ()))
         if differences:
             warn(f"the mock {mock} is not of the form of {path}: {differences}")
-    for what, text in (("--description", description), ("--contact", contact)):
-        if len(text.encode()) > MAX_TEXT_BYTES:
-            raise SpecError(f"{what} has at most {MAX_TEXT_BYTES} bytes, not {len(text.encode())}")
     return Dataset(
         name=name,
         path=str(path),
@@ -254,6 +240,25 @@ def describe_dataset(
         contact=contact,
         added=time.time(),
     )
+
+
+def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str, contact: str) -> None:
+    """Refuse what an owner can't call a dataset or say of it."""
+    if not _NAME.fullmatch(name):
+        raise SpecError(
+            "a dataset is named by 1 to 63 of letters, digits, '.', '_' and '-', beginning with a letter or "
+            f"digit; found {name[:80]!r}"
+        )
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            raise SpecError(
+                f"a tag has 1 to 64 characters without spaces, commas and slashes; found {tag[:80]!r}"
+            )
+    if min_rows < 0:
+        raise SpecError(f"--min-rows is 0 or more, not {min_rows}")
+    for what, text in (("--description", description), ("--contact", contact)):
+        if len(text.encode()) > MAX_TEXT_BYTES:
+            raise SpecError(f"{what} has at most {MAX_TEXT_BYTES} bytes, not {len(text.encode())}")
 
 
 def _differences(columns: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:

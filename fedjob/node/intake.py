@@ -13,10 +13,10 @@ from fedjob.common.needs import read_need
 from fedjob.common.types import check_job_id
 from fedjob.node import taskevents as events
 from fedjob.node.attempts import Attempts
+from fedjob.node.bookdraft import reply_id
 from fedjob.node.context import NodeContext
 from fedjob.node.policy import Verdict
 from fedjob.node.task import objects_of, task_of
-from fedjob.node.taskkeeping import reply_id
 from fedjob.node.turn import Turn
 
 MAX_REFUSED = 1000

@@ -71,20 +71,20 @@ class Node(Party):
 
     def turn(self) -> None:
         """One transaction for all that is there, then the rest, with a boundary before each."""
-        events, self._events = self._events, []
+        taken, self._events = self._events, []
         packets, self._packets = self._packets, []
         acknowledged, self._acknowledged = self._acknowledged, []
-        if not events and not packets:
+        if not taken and not packets:
             return
         if "early_receipt" in self.world.bugs:
             self.settle(packets)
         if self.world.troubled and self.world.rng.random() < self.world.config.disk_full:
             # The commit fails: nothing has happened, and the turn is taken again.
-            self._events, self._packets, self._acknowledged = events, packets, acknowledged
+            self._events, self._packets, self._acknowledged = taken, packets, acknowledged
             self.later(0.5, self.turn)
             return
         book, commands = self.book, list[events.Command]()
-        for event in events:
+        for event in taken:
             book, more = step(book, event)
             commands += more
         replies = [self._reply(c) for c in commands if isinstance(c, events.Reply | events.Refuse)]

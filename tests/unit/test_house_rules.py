@@ -23,6 +23,8 @@ PURE_FILES = (
     "common/courier.py",
     "common/lifecycle.py",
     "common/quorum.py",
+    "node/bookdraft.py",
+    "node/startorder.py",
     "node/taskkeeping.py",
     "node/taskbook.py",
     "node/taskevents.py",

@@ -172,13 +172,22 @@ def stop(home: NodeHome) -> None:
 def status(home: NodeHome, as_json: bool) -> None:
     """Show whether the node runs, its queue, its workers, and the messages it dropped."""
     config = load_config(NodeConfig, home.root)
+    facts = _facts(home, config)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        _show(facts, config)
+
+
+def _facts(home: NodeHome, config: NodeConfig) -> dict[str, Any]:
+    """Return what `status` shows."""
     with open_database(home) as database:
         pid = running_pid(home)
         row = database.row("SELECT facts FROM live")
         live = unpack(row["facts"]) if row is not None and pid is not None else {}
         tasks = TaskStore(database)
         queue = tasks.counts()
-        facts = {
+        return {
             "node": name_of(home),
             "key": Identity.load_or_create(home.keys).public_key_hex,
             "home": str(home.root),
@@ -204,19 +213,21 @@ def status(home: NodeHome, as_json: bool) -> None:
             "fork_server": live.get("workers", {}).get("fork_server", False),
             "dropped": live.get("counters", {}),
         }
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-        return
+
+
+def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     state = "stopped"
-    if pid is not None:
-        state = f"running (process {pid}), " + ("connected" if facts["connected"] else "not connected")
+    if facts["running"]:
+        state = f"running (process {facts['pid']}), " + (
+            "connected" if facts["connected"] else "not connected"
+        )
     click.echo(f"node {facts['node']}: {state}")
-    click.echo(f"home      {home.root}")
+    click.echo(f"home      {facts['home']}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
     click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")
     click.echo(f"grants    {facts['pending_grants']} wait for a decision")
-    click.echo(f"tasks     {_counts(queue)}; the last ended {_when(facts['last_task'])}")
+    click.echo(f"tasks     {_counts(facts['queue'])}; the last ended {_when(facts['last_task'])}")
     if config.workers == 0:
         click.echo("workers   none: tasks are queued only; fedjob node config set workers 1 lets them begin")
     click.echo(
@@ -224,15 +235,15 @@ def status(home: NodeHome, as_json: bool) -> None:
         f"{len(facts['worker_processes'])} processes"
     )
     click.echo(f"hours     {config.hours or 'always'}{'' if facts['open'] else ' (closed now)'}")
-    lent = _resources(config)
+    lent = facts["resources"]
     click.echo(f"lends     {lent['cpus']:g} cpus, {size(lent['memory_bytes'])}, {len(lent['gpus'])} gpus")
-    for held in live.get("resources", []):
+    for held in facts["held"]:
         click.echo(
             f"held      {held['job']}: {held['cpus']:g} cpus, {size(held['memory_bytes'])}, "
             f"gpus {held['gpus'] or 'none'}{' (reserved)' if held['reserved_until'] else ''}"
         )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
-    click.echo(f"dropped   {_counts(live.get('counters', {}))}")
+    click.echo(f"dropped   {_counts(facts['dropped'])}")
 
 
 def _when(seconds: float) -> str:

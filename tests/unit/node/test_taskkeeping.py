@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fedjob.common.errors import MessageError
 from fedjob.common.lifecycle import ACTIVE
 from fedjob.node.allocation import Ledger
+from fedjob.node.bookdraft import MAX_JOBS, reply_id
 from fedjob.node.capacity import Capacity, Part
 from fedjob.node.taskbook import Book, JobRow, TaskRow
 from fedjob.node.taskevents import (
@@ -45,7 +46,7 @@ from fedjob.node.taskevents import (
     TimePassed,
     Unreply,
 )
-from fedjob.node.taskkeeping import MAX_JOBS, reply_id, step
+from fedjob.node.taskkeeping import step
 
 
 def task(key: str = "k1", **changes: object) -> TaskArrived:
