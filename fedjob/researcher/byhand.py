@@ -210,7 +210,7 @@ class ByHand(ABC):
         given = self._given(params if params is not None else filename)
         if given is None and gathered is None:
             current = position.state["params"]
-            current.ref = current.ref or runner.gatherer.publish(current.path)
+            current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
             return str(current.path), current.ref
         if gathered is None:
             gathered = Gathered(total=Contribution(given), replies={}, left_out={})
@@ -221,7 +221,7 @@ class ByHand(ABC):
         runner.position = self._position = runner.commit(position, gathered)
         self._gathered = None
         current = runner.position.state["params"]
-        current.ref = current.ref or runner.gatherer.publish(current.path)
+        current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
         return str(current.path), current.ref
 
     def _given(self, params: Mapping[str, Any] | str | Path | None) -> FileParams | None:

@@ -38,6 +38,7 @@ from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.sending import publish_artifacts
 from fedjob.researcher.spec import JobSpec
 from fedjob.researcher.spooling import spool_state
+from fedjob.researcher.tasks import TaskBuilder
 from fedjob.researcher.underway import restore_held
 
 
@@ -270,7 +271,7 @@ class Runner:
         if took_part != self.record.participants:
             self._attempt.update(participants=took_part)
         self.position = position
-        self.persistence.tidy(position, self.gatherer.take_published())
+        self.persistence.tidy(position, self.gatherer.tasks.take_published())
         return position
 
 
@@ -296,6 +297,16 @@ def _prepare(
     spec, folder, events = attempt.spec, attempt.folder, attempt.events
     code = publish_code(spec, folder, federation.publish)
     attempt.update(deployment=deployment(spec))
+    tasks = TaskBuilder(
+        spec=spec,
+        federation=federation,
+        folder=folder,
+        events=events,
+        code=code,
+        named_states=persistence.named_states,
+        files=_publish_brought(spec, folder, federation),
+        artifacts=publish_artifacts(spec, folder, federation.publish),
+    )
     gatherer = Gatherer(
         spec=spec,
         federation=federation,
@@ -303,10 +314,7 @@ def _prepare(
         events=events,
         selector=lambda: selector,
         fold=fold_of(spec.fold),
-        code=code,
-        files=_publish_brought(spec, folder, federation),
-        artifacts=publish_artifacts(spec, folder, federation.publish),
-        named_states=persistence.named_states,
+        tasks=tasks,
     )
     federation.prepare(code, attempt)
     attempt.enter(State.STARTING)
