@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import QuorumNotReached, SpecError
 
 ALL: Literal["all"] = "all"
 
@@ -70,8 +70,6 @@ class Quorum:
         selected: Collection[str],
         replied: Collection[str],
         failed: Collection[str],
-        *,
-        closed: bool = False,
     ) -> Verdict:
         """Judge an ask.
 
@@ -79,7 +77,6 @@ class Quorum:
             selected: the nodes that were asked.
             replied: those whose answer counts.
             failed: those that can't answer any more.
-            closed: the deadline has passed; nobody else is waited for.
 
         Returns:
             MET when nothing more is to be waited for and the rule holds; OPEN
@@ -87,9 +84,33 @@ class Quorum:
         """
         answered = set(selected) & set(replied)
         lost = set(failed) - answered
-        pending = set() if closed else set(selected) - answered - lost
+        pending = set(selected) - answered - lost
         possible = answered | pending
         required = set(selected if self.required == ALL else self.required)
         if len(possible) < self.min_nodes or not required <= possible:
             return Verdict.IMPOSSIBLE
         return Verdict.OPEN if pending else Verdict.MET
+
+
+def too_few(
+    quorum: Quorum,
+    round_: int,
+    received: Collection[str],
+    left_out: Mapping[str, str],
+    arrivals: Mapping[str, Any] | None = None,
+) -> QuorumNotReached:
+    """Return the error of an ask that can't count any more.
+
+    Args:
+        received: the nodes that contributed.
+        left_out: node -> reason, for the others.
+        arrivals: node -> what came of it all the same.
+    """
+    listed = "; ".join(f"{node}: {reason}" for node, reason in sorted(left_out.items()))
+    return QuorumNotReached(
+        f"round {round_} can't go on: {len(received)} nodes contributed, "
+        f"expected {quorum.min_nodes} or more{quorum.required_words} ({listed})",
+        received=received,
+        left_out=dict(left_out),
+        arrivals=arrivals,
+    )

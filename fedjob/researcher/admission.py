@@ -11,27 +11,12 @@ from fedjob.common.errors import JobFailed, NodeRefused
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Answer, Message
 from fedjob.common.types import Address, party_of
+from fedjob.researcher import gates as events
 from fedjob.researcher import scheduling
 from fedjob.researcher.channel import Channel
 from fedjob.researcher.checking import grant_entry, read_answer
 from fedjob.researcher.deployment import Code
 from fedjob.researcher.federation import Gates
-from fedjob.researcher.gates import (
-    ENDS,
-    Answered,
-    Command,
-    Event,
-    Gate,
-    LeaveSlot,
-    Offers,
-    Pace,
-    Scheduling,
-    SlotTaken,
-    TakeSlot,
-    Tick,
-    Tried,
-    Wait,
-)
 from fedjob.researcher.idling import no_workers_text
 from fedjob.researcher.offering import offer_for
 from fedjob.researcher.settings import ResearcherConfig
@@ -60,13 +45,13 @@ class Admission:
         self._offered: dict[str, str] = {}
         self._warned: set[str] = set()
         settings = load_config(ResearcherConfig, self._connection.home)
-        self._pace = Pace(
+        self._pace = events.Pace(
             max_tries=self._spec.max_tries,
             retry_min_s=settings.retry_min_s,
             retry_max_s=settings.retry_max_s,
         )
 
-    def run(self) -> Scheduling:
+    def run(self) -> events.Scheduling:
         """Return once the job may start; the nodes that take part are its `included`.
 
         Raises:
@@ -80,11 +65,11 @@ class Admission:
             )
             try:
                 self._act(commands)
-                while self._state.gate not in ENDS:
+                while self._state.gate not in events.ENDS:
                     self._turn()
             finally:
                 self._connection.endpoint.withdraw(self._offers.values())
-        if self._state.gate is not Gate.READY:
+        if self._state.gate is not events.Gate.READY:
             self._end()
         return self._state
 
@@ -99,7 +84,7 @@ class Admission:
         there = {
             node: presence[party] for node in self._spec.datasets if (party := party_of(node)) in presence
         }
-        self._feed(Tick(time.monotonic(), there))
+        self._feed(events.Tick(time.monotonic(), there))
 
     def _hear(self, message: Message, answer: Answer) -> None:
         node = self._offered.get(answer.of, message.sender)
@@ -107,26 +92,26 @@ class Admission:
             return
         self._write_down(node, answer)
         current = answer.of == self._offers.get(node)
-        self._feed(Answered(time.monotonic(), node, answer, current))
+        self._feed(events.Answered(time.monotonic(), node, answer, current))
 
-    def _feed(self, event: Event) -> None:
+    def _feed(self, event: events.Event) -> None:
         self._state, commands = scheduling.step(self._state, event)
         self._act(commands)
 
     # -- commands -----------------------------------------------------------------
 
-    def _act(self, commands: Iterable[Command]) -> None:
+    def _act(self, commands: Iterable[events.Command]) -> None:
         for command in commands:
             match command:
-                case Offers(nodes, reserve):
+                case events.Offers(nodes, reserve):
                     self._offer(nodes, reserve=reserve)
-                case Wait():
+                case events.Wait():
                     self._wait(command)
-                case TakeSlot():
+                case events.TakeSlot():
                     self._take_slot()
-                case LeaveSlot():
+                case events.LeaveSlot():
                     self._gates.leave_slot()
-                case Tried():
+                case events.Tried():
                     self._tell(command)
 
     def _offer(self, nodes: tuple[str, ...], *, reserve: bool) -> None:
@@ -138,7 +123,7 @@ class Admission:
             self._offers[node] = endpoint.send(Address(party_of(node)), offer, **self._channel.header)
             self._offered[self._offers[node]] = node
 
-    def _wait(self, wait: Wait) -> None:
+    def _wait(self, wait: events.Wait) -> None:
         if self._gates.record.state != State.WAITING:
             self._gates.enter(State.WAITING, wait.reason, wait.detail)
         self._events.add(
@@ -156,9 +141,9 @@ class Admission:
             self._gates.await_slot()
         finally:
             self._connection.lock.acquire()
-        self._feed(SlotTaken(time.monotonic()))
+        self._feed(events.SlotTaken(time.monotonic()))
 
-    def _tell(self, tried: Tried) -> None:
+    def _tell(self, tried: events.Tried) -> None:
         self._gates.update(tries=tried.number)
         self._events.record(
             "schedule",
@@ -212,7 +197,7 @@ class Admission:
             JobFailed: in every other case.
         """
         state, quorum = self._state, self._spec.the_quorum
-        refused = state.gate is Gate.REJECTED
+        refused = state.gate is events.Gate.REJECTED
         outcome = State.REJECTED if refused else State.UNSCHEDULABLE
         if not refused and self._gates.record.state == State.WAITING:
             self._gates.enter(State.QUEUED)

@@ -210,7 +210,7 @@ class ByHand(ABC):
         given = self._given(params if params is not None else filename)
         if given is None and gathered is None:
             current = position.state["params"]
-            current.ref = current.ref or runner.gatherer.publish(current.path)
+            current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
             return str(current.path), current.ref
         if gathered is None:
             gathered = Gathered(total=Contribution(given), replies={}, left_out={})
@@ -221,7 +221,7 @@ class ByHand(ABC):
         runner.position = self._position = runner.commit(position, gathered)
         self._gathered = None
         current = runner.position.state["params"]
-        current.ref = current.ref or runner.gatherer.publish(current.path)
+        current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
         return str(current.path), current.ref
 
     def _given(self, params: Mapping[str, Any] | str | Path | None) -> FileParams | None:
@@ -237,7 +237,9 @@ class ByHand(ABC):
 
     def save_state_breakpoint(self, path: str | Path) -> Path:
         """Write a breakpoint of the current position into a new folder at `path`."""
-        return self._opened().save_breakpoint(self._opened().position, Path(path).expanduser().resolve())
+        return self._opened().persistence.save_breakpoint(
+            self._opened().position, Path(path).expanduser().resolve()
+        )
 
     def load_state_breakpoint(self, state: str | Path) -> None:
         """Continue from a breakpoint of this job.
@@ -262,7 +264,7 @@ class ByHand(ABC):
         runner, self._runner = self._runner, None
         self._position = runner.position
         if outcome == "completed":
-            runner.save_result(runner.position.state.get("params"))
+            runner.persistence.save_result(runner.position.state.get("params"))
         runner.close(outcome)
 
     def _opened(self) -> Runner:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedjob.common.codec import from_plain, to_plain, unpack
-from fedjob.common.errors import DecodeError, FedjobError, QuorumNotReached, RoundTimeout
+from fedjob.common.errors import DecodeError, FedjobError, RoundTimeout
 from fedjob.common.messages import Event, Message, Result, Task, work_key
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
-from fedjob.common.quorum import Quorum
+from fedjob.common.quorum import Quorum, too_few
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Address, party_of
 from fedjob.researcher import roundkeeping
@@ -110,14 +110,8 @@ class Collector:
                 left_out=left_out,
             )
         if isinstance(outcome, roundkeeping.Impossible):
-            listed = "; ".join(f"{node}: {reason}" for node, reason in sorted(left_out.items()))
-            raise QuorumNotReached(
-                f"round {self._place.round} can't go on: {len(outcome.included)} nodes contributed, "
-                f"expected {self._state.quorum.min_nodes} or more{self._state.quorum.required_words} ({listed})",
-                received=outcome.included,
-                left_out=left_out,
-                arrivals={**self._arrivals, **self._parts},
-            )
+            came = {**self._arrivals, **self._parts}
+            raise too_few(self._state.quorum, self._place.round, outcome.included, left_out, came)
         # whoever is not waited for any more is told so; one that goes on is asked again, and answers again
         self._endpoint.settle([self._replies[message] for message in self._state.collecting.values()])
         return Collected(

@@ -332,25 +332,25 @@ class Job(Asking, Living, Looking, ByHand):
                 f"job {self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
             )
         session = self.reach()
-        runner = Runner(
+        runner = Runner.open(
             self._spec,
             self._source.text,
             self._folder,
             position=self._position,
             session=session,
-            hooks=(
+            hooks=lambda note: (
                 *self._hooks,
                 *extra_hooks,
                 *coordinators(self._source, lambda: self._plan),
-                *attendants(self, session, lambda text: runner.events.add("note", text=text)),
+                *attendants(self, session, note),
             ),
             keep_files=Path(record.keep_files) if record.keep_files else None,
             extras=self._extras,
             coordinate=coordinate_of(self._plan) if self._spec.protocol.name == Steps.name else None,
+            lock=lock,
         )
         if self._nodes_override is not None:
             runner.selector = ByFunction(self._select_override, "job.nodes")
-        runner.open(lock=lock)
         return runner
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fedjob.common.errors import (
     ConnectionLost,
     JobFailed,
+    NodeRefused,
     NoSuchJob,
     ObjectCorrupt,
     ObjectMissing,
@@ -201,7 +202,19 @@ def outcome(standing: Standing | None, last: JobEvent | None) -> Exception | Non
         standing = Standing(str(body.get("state")), str(body.get("reason", "")), str(body.get("detail", "")))
     if standing is None or not standing.over or standing.state == State.COMPLETED:
         return None
+    return ended_error(standing)
+
+
+def ended_error(standing: Standing, job: str = "the job", refused: dict[str, str] | None = None) -> JobFailed:
+    """Return the error that says how a job ended without success.
+
+    Args:
+        job: how the message names it.
+        refused: node -> what its owner noted, of a rejected job whose grants are on file.
+    """
     why = ": ".join(part for part in (standing.reason, standing.detail) if part)
-    return JobFailed(
-        f"the job is {standing.state}{f' ({why})' if why else ''}", reason=standing.reason or standing.state
-    )
+    text = f"{job} is {standing.state}{f' ({why})' if why else ''}"
+    reason = standing.reason or standing.state
+    if refused is not None:
+        return NodeRefused(text, reason=reason, outcome=standing.state, nodes=refused)
+    return JobFailed(text, reason=reason, outcome=standing.state)

@@ -1,50 +1,42 @@
-"""Compute every committed fold again from its recorded replies.
+"""The verification of a job: every committed fold is made again from its recorded replies.
 
-Means are written apart from the round loop, with numpy on the files' own bytes, so
-that an error in the one is not repeated in the other. Folds that bear liars are made
-again by themselves, from the recorded files.
+The replies are taken from their files, each held to the hash that the ledger names,
+and folded by the rule that the ledger names; the total must have the recorded bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fedjob.common.auxiliary import PREFIX
+from fedjob.common.auxiliary import split
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.contribution import Contribution
 from fedjob.common.errors import BreakpointMissing
 from fedjob.common.folds import FOLDS
-from fedjob.common.params import FileParams, raw_bytes
+from fedjob.common.params import FileParams, hash_params, raw_bytes
 from fedjob.common.repository.parts import ref_of
 from fedjob.researcher.breakpoints import load_breakpoint, newest_valid
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.position import Fold
 
-_NUMPY = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U8": "u1",
-    "BOOL": "?",
-}
+if TYPE_CHECKING:
+    import torch
 
-MEANS = ("weighted_mean", "plain_mean", "buffered_mean")
-ROBUST = ("median", "trimmed_mean", "geometric_median", "krum", "bulyan")
+RECOMPUTED = (
+    "weighted_mean",
+    "plain_mean",
+    "buffered_mean",
+    "median",
+    "trimmed_mean",
+    "geometric_median",
+    "krum",
+    "bulyan",
+)
 """Folds of the contributions alone; others need what the nodes began with, too."""
-
-Folded = Callable[[str], bytes]
-"""Returns the bytes of one tensor of a total by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +104,7 @@ def _odd_arrival(fold: Fold, counted: dict[str, int]) -> str:
 
 
 def _fold_again(fold: Fold, folder: JobFolder) -> Check:
-    if fold.fold not in (*MEANS, *ROBUST):
+    if fold.fold not in RECOMPUTED:
         return _check(fold, "not kept", f"{fold.fold} is not recomputed here")
     if not fold.output_hash:
         return _check(fold, "not kept", "its total was not recorded; run jobs with keep=True to verify them")
@@ -127,100 +119,31 @@ def _fold_again(fold: Fold, folder: JobFolder) -> Check:
         if path is None:
             return _check(fold, "different", f"the file of {node} is not the one that was folded")
         paths.append(path)
-    like = _read(paths[0])
-    own = {name: tensor for name, tensor in like.items() if not name.startswith(PREFIX)}
-    folded = _again(fold, paths)
+    total, aux = split(_again(fold, paths))
     output = folder.spool(fold.round) / f"total_{fold.step}.safetensors"
     if output.exists():
         if ref_of(output).sha256 != fold.output_hash:
             return _check(fold, "different", "the file of the total is not the recorded one")
-        for name, expected in _read(output).items():
-            if folded(name) != expected.raw.tobytes():
+        recorded = FileParams(output)
+        for name in recorded:
+            if name not in total or raw_bytes(total[name]) != raw_bytes(recorded[name]):
                 return _check(fold, "different", f"{name} does not follow from the replies")
-    elif _hash(own, folded) != fold.output_hash:
+    elif hash_params(total) != fold.output_hash:
         return _check(fold, "different", "the total does not follow from the replies")
     for module, expected_hash in fold.aux_hashes.items():
-        if expected_hash and _hash(like, folded, f"{PREFIX}{module}.") != expected_hash:
+        if expected_hash and hash_params(aux.get(module, {})) != expected_hash:
             return _check(
                 fold, "different", f"the auxiliary variables {module} do not follow from the replies"
             )
     return _check(fold, "equal")
 
 
-def _again(fold: Fold, paths: Sequence[Path]) -> Folded:
-    """Return what the fold of files is, tensor by tensor."""
-    if fold.fold in MEANS:
-        inputs, shares = [_read(path) for path in paths], _shares(fold)
-        return lambda name: _mean([tensors[name] for tensors in inputs], shares)
-    weights = [float(weight) for _, _, weight in fold.inputs]
-    given = [Contribution(FileParams(path), weight) for path, weight in zip(paths, weights, strict=True)]
-    total = FOLDS.build(fold.fold, fold.fold_config).fold(given).value
-    return lambda name: raw_bytes(total[name]).tobytes()
-
-
-def _shares(fold: Fold) -> list[float]:
-    weights = [float(weight) for _, _, weight in fold.inputs]
-    whole = sum(weights)
-    weighted = fold.fold == "weighted_mean" or fold.fold_config.get("weighted", False)
-    if weighted and whole > 0:
-        shares = [weight / whole for weight in weights]
-    else:
-        shares = [1 / len(weights)] * len(weights)
-    asked, exponent = (
-        {str(node): int(round_) for node, round_ in fold.arrived},
-        fold.fold_config.get("exponent", 0),
-    )
-    return [
-        share * float((1 + fold.round - asked.get(str(node), fold.round)) ** -exponent)
-        for share, (node, _, _) in zip(shares, fold.inputs, strict=True)
+def _again(fold: Fold, paths: Sequence[Path]) -> Mapping[str, torch.Tensor]:
+    """Return what the fold of files is; an older contribution is one of a node that was asked earlier."""
+    asked = {str(node): int(round_) for node, round_ in fold.arrived}
+    given = [
+        Contribution(FileParams(path), float(weight), staleness=fold.round - asked.get(str(node), fold.round))
+        for path, (node, _, weight) in zip(paths, fold.inputs, strict=True)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A tensor as it lies in a file: safetensors' name of its dtype, and its bytes."""
-
-    dtype: str
-    shape: list[int]
-    raw: Any
-
-    def numbers(self) -> Any:
-        """Return its elements in float64, one dimension."""
-        if self.dtype == "BF16":  # numpy has none: the upper half of a float32
-            return (self.raw.view("<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
-        return self.raw.view(_NUMPY[self.dtype]).astype(np.float64)
-
-
-def _mean(tensors: Sequence[_Stored], shares: Sequence[float]) -> bytes:
-    result = tensors[0].numbers() * shares[0]
-    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
-        result += tensor.numbers() * share
-    dtype = tensors[0].dtype
-    if dtype == "BF16":
-        bits = result.astype("<f4").view("<u4")
-        to_even = (bits >> 16) & 1
-        return bytes(((bits + 0x7FFF + to_even) >> 16).astype("<u2").tobytes())
-    kind = np.dtype(_NUMPY[dtype])
-    return bytes((np.rint(result) if kind.kind in "iub" else result).astype(kind).tobytes())
-
-
-def _hash(like: Mapping[str, _Stored], folded: Folded, prefix: str = "") -> str:
-    """Return what `hash_params` makes of the fold of the tensors whose names begin with `prefix`."""
-    digest = hashlib.sha256()
-    for name in sorted(name for name in like if name.startswith(prefix)):
-        stored = like[name]
-        digest.update(f"{name.removeprefix(prefix)}\0{stored.dtype}\0{stored.shape}\0".encode())
-        digest.update(folded(name))
-    return digest.hexdigest()
-
-
-def _read(path: Path) -> dict[str, _Stored]:
-    data = np.memmap(path, dtype="u1", mode="r")
-    size = int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8 : 8 + size].tobytes())
-    body = data[8 + size :]
-    return {
-        name: _Stored(entry["dtype"], list(entry["shape"]), body[slice(*entry["data_offsets"])])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+    total: Mapping[str, torch.Tensor] = FOLDS.build(fold.fold, fold.fold_config).fold(given).value
+    return total

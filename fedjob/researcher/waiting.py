@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from fedjob.common.errors import JobError, JobFailed, NodeRefused, NoSuchJob, NotReady, WaitTimeout
+from fedjob.common.errors import JobError, JobFailed, NoSuchJob, NotReady, WaitTimeout
 from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.researcher.event import JobEvent, is_job_state
 from fedjob.researcher.event_log import EventFile
@@ -14,6 +14,7 @@ from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import notice
 from fedjob.researcher.record import JobRecord
+from fedjob.researcher.tailing import Standing, ended_error
 
 FIRST_LOOK_S = 0.02
 LOOK_S = 0.3
@@ -64,7 +65,7 @@ def wait_for(
         if record.state == State.COMPLETED:
             return record
         if record.state in HISTORY:
-            raise failure(folder.path.name, record)
+            raise _error_of(folder.path.name, record)
         if not for_grants and record.state == State.WAITING and waits_for_owners:
             return record
         now = time.monotonic()
@@ -81,15 +82,17 @@ def wait_for(
         look_s = min(2 * look_s, LOOK_S)
 
 
-def failure(id_: str, record: JobRecord) -> JobFailed:
-    """Return the error that says how a job ended."""
-    why = f" ({record.reason}{': ' if record.detail else ''}{record.detail})" if record.reason else ""
-    text, reason = f"job {id_} is {record.state}{why}", record.reason or record.state
+def _error_of(id_: str, record: JobRecord) -> JobFailed:
+    """Return the error that says how a job ended; a rejected one names the nodes whose owners refused it."""
+    standing = Standing(str(record.state), record.reason, record.detail)
+    refused = None
     if record.state == State.REJECTED:
-        refused = {node: str(said.get("note") or said["state"]) for node, said in record.grants.items()}
-        nodes = {node: said for node, said in refused.items() if record.grants[node]["state"] in _REFUSED}
-        return NodeRefused(text, reason=reason, outcome=record.state, nodes=nodes)
-    return JobFailed(text, reason=reason, outcome=record.state)
+        refused = {
+            node: str(grant.get("note") or grant["state"])
+            for node, grant in record.grants.items()
+            if grant["state"] in _REFUSED
+        }
+    return ended_error(standing, f"job {id_}", refused)
 
 
 def _before_attempt(folder: JobFolder) -> int:

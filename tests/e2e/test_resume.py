@@ -88,7 +88,7 @@ CUTS = [
     ],  # the total is there, the round not committed
     ["fedjob.common.durable:replace_durably", "call", 2],  # in the middle of a breakpoint
     ["fedjob.researcher.breakpoints:save_breakpoint", "return", 2],  # after it
-    ["fedjob.researcher.runner:Runner._tidy", "call", 2],  # before the hub is told to forget
+    ["fedjob.researcher.persistence:Persistence.tidy", "call", 2],  # before the hub is told to forget
     ["fedjob.researcher.remote:RemoteFederation.end", "call", 1],  # after the last round
 ]
 

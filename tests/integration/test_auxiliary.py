@@ -26,6 +26,7 @@ from fedjob.researcher.gathering import Gatherer
 from fedjob.researcher.position import Position
 from fedjob.researcher.reply_files import Arrival
 from fedjob.researcher.spec import JobSpec, Part
+from fedjob.researcher.tasks import TaskBuilder
 from tests.hubs import HubThread
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
@@ -78,21 +79,24 @@ def test_the_shared_part_is_uploaded_once_and_a_nodes_own_part_is_for_that_node_
     asked: tuple[str, ...] = NODES  # the first round; then all but the last
     with HubThread(tmp_path / "hub") as hub:
         federation = AtHub(hub.repository("lab", "researcher"), folder.path.name)
+        spec = JobSpec(
+            id=folder.path.name,
+            protocol=Part(name="scaffold"),
+            rounds=2,
+            seed=1,
+            datasets={node: {"name": "d"} for node in NODES},
+        )
+        events = EventLog(folder.events)
         gatherer = Gatherer(
-            spec=JobSpec(
-                id=folder.path.name,
-                protocol=Part(name="scaffold"),
-                rounds=2,
-                seed=1,
-                datasets={node: {"name": "d"} for node in NODES},
-            ),
+            spec=spec,
             federation=federation,
             folder=folder,
-            events=EventLog(folder.events),
+            events=events,
             selector=lambda: Explicit(asked),
             fold=None,
-            code={},
-            named_states=dict,
+            tasks=TaskBuilder(
+                spec=spec, federation=federation, folder=folder, events=events, code={}, named_states=dict
+            ),
         )
         position = Position(state=protocol.start(FileParams(folder.initial_params)))
         for round_ in (1, 2):

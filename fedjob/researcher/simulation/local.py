@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import unpack
-from fedjob.common.errors import JobFailed, NodeFailure, QuorumNotReached
+from fedjob.common.errors import JobFailed, NodeFailure
 from fedjob.common.lifecycle import State
 from fedjob.common.messages import Task, work_key
 from fedjob.common.orders import KEPT_NAME, Emit, result_of, work_order_of
 from fedjob.common.params import FileParams
 from fedjob.common.protocols.base import Buffered
-from fedjob.common.quorum import Quorum, Verdict
+from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref
 from fedjob.common.work import Workbench
@@ -111,12 +111,7 @@ class LocalFederation(Federation):
                 arrivals[node] = arrival
                 tell(completion(arrival.result))
         if quorum.decide(list(tasks), list(arrivals), [*left_out, *busy]) is not Verdict.MET:
-            why = "; ".join(f"{node}: {reason}" for node, reason in left_out.items())
-            raise QuorumNotReached(
-                f"round {place.round} needs {quorum.min_nodes} nodes, {len(arrivals)} could contribute ({why})",
-                received=arrivals,
-                left_out=left_out,
-            )
+            raise too_few(quorum, place.round, arrivals, left_out)
         return Collected(arrivals=arrivals, left_out=left_out, order=tuple(arrivals), busy=tuple(busy))
 
     def keep_states(self, named: Mapping[str, Collection[str]]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.common.errors import SpecError
-from fedjob.common.quorum import Quorum, Verdict
+from fedjob.common.quorum import Quorum, Verdict, too_few
 
 NODES = ["a", "b", "c", "d"]
 SETS = st.sets(st.sampled_from(NODES))
@@ -29,14 +29,15 @@ def test_a_verdict_other_than_open_is_final(
 
 @given(required=SETS, least=st.integers(1, 5), replied=SETS, failed=SETS)
 def test_a_closed_ask_is_decided(required: set[str], least: int, replied: set[str], failed: set[str]) -> None:
-    verdict = Quorum(required=tuple(required), min_nodes=least).decide(NODES, replied, failed, closed=True)
+    silent = {*NODES} - replied  # the deadline has passed: nobody else is waited for
+    verdict = Quorum(required=tuple(required), min_nodes=least).decide(NODES, replied, failed | silent)
     enough = len(replied) >= least and required <= replied
     assert verdict is (Verdict.MET if enough else Verdict.IMPOSSIBLE)
 
 
 def test_everybody_is_waited_for_until_the_deadline() -> None:
     assert Quorum(min_nodes=1).decide(NODES, ["a"], []) is Verdict.OPEN
-    assert Quorum(min_nodes=1).decide(NODES, ["a"], [], closed=True) is Verdict.MET
+    assert Quorum(min_nodes=1).decide(NODES, ["a"], NODES) is Verdict.MET
 
 
 def test_a_lost_required_node_makes_it_impossible_at_once() -> None:
@@ -71,3 +72,18 @@ def test_an_ask_that_names_its_nodes_needs_no_others() -> None:
     assert rule.among(["b", "c"]) == Quorum(required=["b"], min_nodes=2, deadline_s=5)
     assert rule.among(["a", "b", "c", "d"]) == rule
     assert Quorum(required="all").among(["c"]).required == ("c",)
+
+
+def test_the_error_of_too_few_names_who_is_needed_and_who_is_left_out() -> None:
+    error = too_few(Quorum(required=("b",), min_nodes=2), 3, ["a"], {"c": "late", "b": "silent"})
+    assert str(error) == (
+        "round 3 can't go on: 1 nodes contributed, expected 2 or more, b among them (b: silent; c: late)"
+    )
+    assert error.received == ("a",)
+    assert error.left_out == {"b": "silent", "c": "late"}
+
+
+def test_required_nodes_are_put_in_words() -> None:
+    assert Quorum().required_words == ""
+    assert Quorum(required="all").required_words == ", every node among them"
+    assert Quorum(required=("a", "b")).required_words == ", a, b among them"

@@ -37,6 +37,7 @@ from fedjob.researcher.selectors.all_nodes import AllNodes
 from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.selectors.power_of_choice import PowerOfChoice
 from fedjob.researcher.spec import JobSpec, Part
+from fedjob.researcher.tasks import TaskBuilder
 
 NODES = ("a", "b", "c")
 
@@ -117,8 +118,14 @@ def gather(
         events=events,
         selector=lambda: selector or AllNodes(),
         fold=fold,
-        code={},
-        named_states=lambda: {"a": {"kept"}},
+        tasks=TaskBuilder(
+            spec=spec,
+            federation=nodes,
+            folder=job,
+            events=events,
+            code={},
+            named_states=lambda: {"a": {"kept"}},
+        ),
     )
     params = FileParams(job.initial_params)
     position = Position(state={"params": params, "round": 0}, node_states=dict(states or {}))
