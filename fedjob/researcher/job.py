@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,58 +11,49 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.config import load_config
 from fedjob.common.durable import write_atomic
-from fedjob.common.errors import ConfigError, FedjobError, JobError, NoSuchJob, SpecError
+from fedjob.common.errors import JobError, NoSuchJob, SpecError
 from fedjob.common.folds.base import Fold
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.plans.source import PlanSource
-from fedjob.common.preprocess import per_dataset
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
-from fedjob.researcher.arguments import (
-    LOCAL,
-    Defined,
-    as_asked,
-    check_hook,
-    content_hash,
-    define,
-)
+from fedjob.researcher.arguments import LOCAL, JobArguments, check_enough, check_hook
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
-from fedjob.researcher.beginning import adopt, check_first, find_breakpoint, first_params, write_first
-from fedjob.researcher.breakpoints import Breakpoint, hash_file
-from fedjob.researcher.bringing import Source, bring, take_brought
+from fedjob.researcher.beginning import adopt, find_breakpoint
+from fedjob.researcher.breakpoints import Breakpoint
 from fedjob.researcher.byhand import ByHand
-from fedjob.researcher.cloning import changed_spec, copy_definition
+from fedjob.researcher.cloning import NEW_PARAMS, define_clone
 from fedjob.researcher.components import from_part
 from fedjob.researcher.coordination import coordinate_of
-from fedjob.researcher.datasets import check_names, resolve, resolve_local
+from fedjob.researcher.datasets import resolve, resolve_local
 from fedjob.researcher.definition import open_definition
-from fedjob.researcher.deployment import restore_plans, write_plans
-from fedjob.researcher.enough import check_enough
+from fedjob.researcher.deployment import restore_plans
+from fedjob.researcher.draft import write_draft
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.home import home_path, job_folder
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.coordinating import coordinators
 from fedjob.researcher.idling import warn_of_no_workers
+from fedjob.researcher.job_definition import Defined, define
 from fedjob.researcher.jobfile import job_json
 from fedjob.researcher.living import Living
 from fedjob.researcher.looking import Looking, RoundInfo
 from fedjob.researcher.position import Position
-from fedjob.researcher.preparing import attach, num_entries
-from fedjob.researcher.record import JobRecord, load_record, utc_now
+from fedjob.researcher.preparing import attach
+from fedjob.researcher.record import load_record, utc_now
 from fedjob.researcher.results import JobResult
 from fedjob.researcher.runner import Runner
 from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.selectors.by_function import ByFunction
 from fedjob.researcher.selectors.explicit import Explicit
-from fedjob.researcher.sending import copy_artifacts, keep_artifacts
 from fedjob.researcher.session import Session, default_session
 from fedjob.researcher.settings import ResearcherConfig
 from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_plain
@@ -191,99 +181,25 @@ class Job(Asking, Living, Looking, ByHand):
         session: Session | None = None,
         home: str | Path | None = None,
     ) -> None:
+        arguments = JobArguments(**{name: value for name, value in locals().items() if name != "self"})
         where = session.home if session is not None and home is None else home_path(home)
-        defined = define(
-            operation,
-            settings=load_config(ResearcherConfig, where),
-            training_plan=training_plan,
-            model_args=model_args,
-            training_args=training_args,
-            each=each,
-            rounds=rounds,
-            name=name,
-            note=note,
-            project=project,
-            props=props,
-            seed=seed,
-            nodes=nodes,
-            quorum=quorum,
-            selector=selector,
-            fold=fold,
-            guard=guard,
-            server_optimizer=server_optimizer,
-            hooks=hooks,
-            preprocess=per_dataset(preprocess, num_entries(data)),
-            items=items,
-            split=split,
-            resources=resources,
-            use=use,
-            watchers=watchers,
-            round_timeout_s=round_timeout_s,
-            every_s=every_s,
-            max_tries=max_tries,
-            owner=owner,
-            validate_at_end=validate_at_end,
-            breakpoint_every=breakpoint_every,
-            keep_breakpoints=keep_breakpoints,
-            keep=keep,
-        )
+        defined = define(arguments, load_config(ResearcherConfig, where))
+        self._take(defined, job_folder(where, defined.spec.id), session)
+        self._spec = write_draft(self._folder, defined, lambda: self._plan)
+
+    def _take(self, defined: Defined, folder: JobFolder, session: Session | None) -> None:
+        """Be the job that is defined."""
         self._session = session
-        self._data, brought = take_brought(data, local=nodes == LOCAL)
-        check_names(self._data, nodes)
-        self._nodes_asked = nodes = defined.nodes
-        self._as_node = as_node
+        self._data = defined.data
+        self._nodes_asked = defined.nodes
+        self._as_node = defined.arguments.as_node
         self._source = defined.source
         self._hooks = defined.hooks
         self._spec = defined.spec
         self._position: Position | None = None
         self._extras: dict[str, Path] = {}
         self._runner: Runner | None = None
-        self._folder = job_folder(where, self._spec.id)
-        if defined.trained is not None and init is not None:
-            raise SpecError("a trained result as operation brings its parameters: leave init out")
-        init = init if defined.trained is None else defined.trained
-        params = first_params(init, self._plan)
-        asked = {"data": as_asked(self._data), "nodes": as_asked(nodes), "as_node": as_node}
-        kept = "" if keep_files_dir is None else str(Path(keep_files_dir).expanduser().resolve())
-        self._write_folder(params, asked, defined, init is not None, kept, brought, artifacts)
-
-    def _write_folder(
-        self,
-        params: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        defined: Defined,
-        given_init: bool,
-        keep_files: str,
-        brought: Source | None,
-        artifacts: Mapping[str, Any] | None,
-    ) -> None:
-        try:
-            self._folder.create()
-            self._spec = replace(
-                self._spec,
-                files=bring(brought, self._folder),
-                artifacts=keep_artifacts(artifacts, self._folder),
-            )
-            write_atomic(self._folder.plan, self._source.text.encode())
-            write_plans(self._folder, defined.plans)
-            write_first(params, self._plan, self._folder.initial_params)
-            check_first(self._spec, self._folder.initial_params)
-            self._spec.save(self._folder.spec)
-            init_hash = hash_file(self._folder.initial_params) if given_init else ""
-            JobRecord(
-                rounds=self._spec.rounds,
-                created=utc_now(),
-                asked=dict(asked),
-                content_hash=content_hash(
-                    self._spec, seed=defined.given_seed, asked=asked, init_hash=init_hash
-                ),
-                keep_files=keep_files,
-            ).save(self._folder.record)
-        except (OSError, FedjobError) as error:
-            shutil.rmtree(self._folder.path, ignore_errors=True)
-            if isinstance(error, FedjobError):
-                raise
-            raise ConfigError(f"can't write the job's folder {self._folder.path}: {error}") from error
+        self._folder = folder
 
     @cached_property
     def _built(self) -> TrainingPlan:
@@ -461,50 +377,17 @@ class Job(Asking, Living, Looking, ByHand):
             SpecError: an argument that there is not, or a wrong value.
             NoSuchJob: this job was deleted.
         """
-        before = self.record
-        spec, source = changed_spec(load_spec(self._folder.spec), self._source.text, changes)
-        folder = job_folder(self._folder.path.parent.parent, spec.id)
-        clone = Job._of(folder, spec, source.text, session=changes.get("session", self._session))
-        clone._source = source
-        clone._hooks = tuple(changes.get("hooks", self._hooks))
-        clone._data = changes.get("data", self._data)
-        clone._nodes_asked = changes.get("nodes", self._nodes_asked)
-        clone._as_node = self._as_node
-        asked = {**before.asked, **{k: as_asked(v) for k, v in changes.items() if k in ("data", "nodes")}}
-        params = None
-        if {"init", "training_plan", "model_args", "seed"} & changes.keys():
-            params = first_params(changes.get("init"), clone._plan)
-        brought = None
-        if "data" in changes:
-            clone._data, brought = take_brought(clone._data, local=spec.local)
-        try:
-            folder.create()
-            copy_definition(self._folder, folder, brought="data" not in changes)
-            copy_artifacts(spec, self._folder, folder)
-            if "artifacts" in changes:
-                kept = keep_artifacts(changes["artifacts"], folder)
-                spec = clone._spec = replace(spec, artifacts=kept)
-            if brought is not None:
-                spec = clone._spec = replace(spec, files=bring(brought, folder))
-            if params is not None:
-                folder.initial_params.unlink()
-                write_first(params, clone._plan, folder.initial_params)
-            check_first(spec, folder.initial_params)
-            write_atomic(folder.plan, source.text.encode())
-            spec.save(folder.spec)
-            hash_ = content_hash(
-                spec, seed=spec.seed, asked=asked, init_hash=hash_file(folder.initial_params)
-            )
-            JobRecord(
-                rounds=spec.rounds,
-                created=utc_now(),
-                asked=asked,
-                content_hash=hash_,
-                keep_files=before.keep_files,
-            ).save(folder.record)
-        except BaseException:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            raise
+        here = {"hooks": self._hooks} if self._data is None else {"hooks": self._hooks, "data": self._data}
+        defined = define_clone(self._folder, here, changes)
+        clone = Job.__new__(Job)
+        clone._take(defined, job_folder(self._folder.path.parent.parent, defined.spec.id), self._session)
+        clone._spec = write_draft(
+            clone._folder,
+            defined,
+            lambda: clone._plan,
+            self._folder,
+            same_params=not NEW_PARAMS & changes.keys(),
+        )
         return clone
 
     def rehearse(self) -> Rehearsal:

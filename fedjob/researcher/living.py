@@ -19,12 +19,12 @@ from fedjob.common.errors import (
     TransportError,
 )
 from fedjob.common.lifecycle import HISTORY, PENDING, State
-from fedjob.researcher.arguments import travels
 from fedjob.researcher.beginning import adopt, find_breakpoint
 from fedjob.researcher.breakpoints import list_breakpoints, load_breakpoint
 from fedjob.researcher.deleting import delete_job
 from fedjob.researcher.folder import LET_GO_S
 from fedjob.researcher.interrupting import wait_through
+from fedjob.researcher.job_definition import travels
 from fedjob.researcher.launching import start_runner
 from fedjob.researcher.noticing import notice, walk
 from fedjob.researcher.record import JobRecord, load_record
