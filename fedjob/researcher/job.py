@@ -11,29 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.config import load_config
 from fedjob.common.durable import write_atomic
-from fedjob.common.errors import JobError, NoSuchJob, SpecError
+from fedjob.common.errors import JobError, NoSuchJob
 from fedjob.common.folds.base import Fold
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.plans.source import PlanSource
-from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import Quorum
-from fedjob.common.types import new_job_id
 from fedjob.common.work import built_plan
-from fedjob.researcher.arguments import LOCAL, JobArguments, check_enough, check_hook
+from fedjob.researcher.arguments import LOCAL, JobArguments, check_hook
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
-from fedjob.researcher.beginning import adopt, find_breakpoint
-from fedjob.researcher.breakpoints import Breakpoint
 from fedjob.researcher.byhand import ByHand
 from fedjob.researcher.cloning import NEW_PARAMS, define_clone
 from fedjob.researcher.components import from_part
 from fedjob.researcher.coordination import coordinate_of
-from fedjob.researcher.datasets import resolve, resolve_local
+from fedjob.researcher.datasets import resolve_for
 from fedjob.researcher.definition import open_definition
-from fedjob.researcher.deployment import restore_plans
 from fedjob.researcher.draft import write_draft
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.home import home_path, job_folder
@@ -46,17 +41,16 @@ from fedjob.researcher.jobfile import job_json
 from fedjob.researcher.living import Living
 from fedjob.researcher.looking import Looking, RoundInfo
 from fedjob.researcher.position import Position
-from fedjob.researcher.preparing import attach
-from fedjob.researcher.record import load_record, utc_now
+from fedjob.researcher.record import load_record
+from fedjob.researcher.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.results import JobResult
+from fedjob.researcher.resume import begin_at, resume_at
 from fedjob.researcher.runner import Runner
-from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.selectors.by_function import ByFunction
-from fedjob.researcher.selectors.explicit import Explicit
 from fedjob.researcher.session import Session, default_session
 from fedjob.researcher.settings import ResearcherConfig
-from fedjob.researcher.spec import JobSpec, check_count, load_spec, spec_from_plain
+from fedjob.researcher.spec import JobSpec, load_spec
 
 if TYPE_CHECKING:
     from fedjob.common.optimizers.base import ServerOptimizer
@@ -64,7 +58,6 @@ if TYPE_CHECKING:
     from fedjob.common.plans.function import RemoteFunction
     from fedjob.common.plans.step import Plan
     from fedjob.researcher.artifact import Artifact
-    from fedjob.researcher.rehearsal import Rehearsal
 
 __all__ = ["LOCAL", "Job", "RoundInfo"]
 
@@ -295,42 +288,14 @@ class Job(Asking, Living, Looking, ByHand):
         return session
 
     def _resolve(self, session: Session | None) -> None:
-        if session is None:
-            datasets = resolve_local(self._data, self._as_node, self._folder, use=self._spec.use)
-            spec = self._spec
-        else:
-            asked = None if self._nodes_asked is None else list(self._nodes_asked)
-            datasets = resolve(self._data, asked, session, use=self._spec.use, project=self._spec.project)
-            spec = replace(
-                self._spec,
-                researcher=session.party,
-                owner_key=session.identity.public_key_hex,
-                federation=session.federation,
-            )
-        required = {*self._spec.the_quorum.required, *self._explicit_nodes(), *self._spec.each}
-        unknown = sorted(required - set(datasets))
-        where = f" in project {self._spec.project}" if self._spec.project else ""
-        if unknown:
-            raise SpecError(
-                f"the job requires nodes {', '.join(unknown)}, but only {', '.join(datasets)} have its data{where}"
-            )
-        if self._spec.the_quorum.min_nodes > len(datasets):
-            raise SpecError(
-                f"the quorum needs {self._spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
-                f"job's data{where}: {', '.join(datasets)}"
-            )
-        check_enough(spec, len(datasets), f"{len(datasets)} have the job's data{where}")
+        self._spec = resolve_for(
+            self._spec, self._data, self._nodes_asked, self._as_node, self._folder, session
+        )
         if session is not None:
-            session.meet(datasets)
-        self._spec = replace(spec, datasets=attach(spec.preprocess, self._data, datasets))
+            session.meet(self._spec.datasets)
         self._spec.save(self._folder.spec)
         if session is not None:
-            warn_of_no_workers(session, datasets)
-
-    def _explicit_nodes(self) -> tuple[str, ...]:
-        part = self._spec.selector
-        chosen = from_part(SELECTORS, part) if part.name else None
-        return chosen.nodes if isinstance(chosen, Explicit) else ()
+            warn_of_no_workers(session, self._spec.datasets)
 
     def _move(self, target: JobFolder) -> None:
         target.path.parent.mkdir(parents=True, exist_ok=True)
@@ -397,9 +362,14 @@ class Job(Asking, Living, Looking, ByHand):
             JobError: the job is no draft any more.
             NoDatasets, SpecError: its datasets have no mocks.
         """
-        from fedjob.researcher.rehearsal import rehearse
+        twin = self.clone(**changes_for_mocks(self))
+        return rehearse(twin, lambda: twin.run(progress=False), self._request_after)
 
-        return rehearse(self)
+    def _request_after(self, outcome: str) -> dict[str, str]:
+        """Ask the owners of a draft's nodes, with what came of its rehearsal in the note to them."""
+        self._spec = replace(self._spec, note=f"{self._spec.note}\n{outcome}".strip()[:MAX_NOTE])
+        self._spec.save(self._folder.spec)
+        return {} if self._spec.local else self.request()
 
     # -- come back ------------------------------------------------------------------
 
@@ -481,60 +451,8 @@ class Job(Asking, Living, Looking, ByHand):
             BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used; the newest
                 valid one beside it is offered.
         """
-        found = find_breakpoint(Path(path).expanduser().resolve())
-        spec = spec_from_plain(found.spec)
-        position = found.position
-        if rounds is not None:
-            if rounds < position.round:
-                raise SpecError(
-                    f"the breakpoint is of round {position.round}; rounds={rounds} lies before it"
-                )
-            spec = replace(spec, rounds=check_count("rounds", rounds, 1))
-            position = replace(position, stop="")
-        if not spec.local:
-            session = session or default_session()
-            if session.identity.public_key_hex != spec.owner_key:
-                spec = replace(
-                    spec,
-                    id=new_job_id(),
-                    cloned_from=spec.id,
-                    researcher=session.party,
-                    owner_key=session.identity.public_key_hex,
-                    federation=session.federation,
-                )
-                protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
-                state = protocol.without_node_states(position.state)
-                position = replace(position, state=state, node_states={}, under_way={})
-        folder = _owning_folder(found, spec) if home is None else None
-        if folder is None:
-            base = session.home if session is not None and home is None else home_path(home)
-            folder = job_folder(base, spec.id)
-        if data is not None:
-            as_node = next(iter(spec.datasets), LOCAL)
-            moved = resolve_local(data, as_node, folder, use=spec.use)
-            spec = replace(spec, datasets=attach(spec.preprocess, data, moved))
-        job = cls._of(folder, spec, found.plan_text, session=session, hooks=hooks)
+        at = resume_at(path, rounds=rounds, session=session, home=home, data=data)
+        job = cls._of(at.folder, at.spec, at.found.plan_text, session=at.session, hooks=hooks)
         job._data = data
-        job._begin_at(found, position)
+        job._position, job._extras = begin_at(at)
         return job
-
-    def _begin_at(self, found: Breakpoint, position: Position) -> None:
-        """Make the folder hold what the job goes on with."""
-        folder = self._folder
-        folder.create()
-        write_atomic(folder.plan, found.plan_text.encode())
-        self._spec.save(folder.spec)
-        # the next breakpoints push this one out; what the position maps must stay readable until the end
-        self._position, self._extras = adopt(found.position, position, folder, found.extras)
-        restore_plans(self._spec, folder, self._extras)
-        record = load_record(folder.record)
-        if not record.created:
-            record = replace(record, created=utc_now())
-        replace(record, rounds=self._spec.rounds).save(folder.record)
-
-
-def _owning_folder(found: Breakpoint, spec: JobSpec) -> JobFolder | None:
-    """Return the job's folder that a breakpoint lies in; None for one that was moved."""
-    owning = found.path.parent.parent
-    inside = owning.name == spec.id and found.path.parent.name == "breakpoints"
-    return JobFolder(owning) if inside else None
