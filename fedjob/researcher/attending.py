@@ -11,11 +11,11 @@ from fedjob.researcher.hooks.telling import Telling
 
 if TYPE_CHECKING:
     from fedjob.researcher.hooks.base import Hook
-    from fedjob.researcher.job import Job
+    from fedjob.researcher.looking import Looking
     from fedjob.researcher.session import Session
 
 
-def attendants(job: Job, session: Session | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
+def attendants(job: Looking, session: Session | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
     """Return the hooks that tell handlers, count messages, and publish to watchers.
 
     Args:

@@ -39,8 +39,7 @@ from fedjob.researcher.idling import warn_of_no_workers
 from fedjob.researcher.job_definition import Defined, define
 from fedjob.researcher.jobfile import job_json
 from fedjob.researcher.living import Living
-from fedjob.researcher.looking import Looking, RoundInfo
-from fedjob.researcher.position import Position
+from fedjob.researcher.looking import RoundInfo
 from fedjob.researcher.record import load_record
 from fedjob.researcher.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.results import JobResult
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
 __all__ = ["LOCAL", "Job", "RoundInfo"]
 
 
-class Job(Asking, Living, Looking, ByHand):
+class Job(Asking, Living, ByHand):
     """One run of one protocol over nodes.
 
     The constructor checks everything that can be checked here, builds the plan
@@ -189,9 +188,7 @@ class Job(Asking, Living, Looking, ByHand):
         self._source = defined.source
         self._hooks = defined.hooks
         self._spec = defined.spec
-        self._position: Position | None = None
-        self._extras: dict[str, Path] = {}
-        self._runner: Runner | None = None
+        self._position, self._extras, self._runner = None, {}, None
         self._folder = folder
 
     @cached_property
@@ -226,7 +223,7 @@ class Job(Asking, Living, Looking, ByHand):
     def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> JobResult:
         runner = self._open(extra_hooks=extra_hooks, lock=lock)
         try:
-            self._value = runner.run()
+            runner.run()
         finally:
             self._position, self._runner = runner.position, None
         return self.result
@@ -418,7 +415,6 @@ class Job(Asking, Living, Looking, ByHand):
         job._spec = spec
         job._position = None
         job._extras = {}
-        job._value = None
         job._runner = None
         job._folder = folder
         return job

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +26,7 @@ from fedjob.researcher.folder import LET_GO_S
 from fedjob.researcher.interrupting import wait_through
 from fedjob.researcher.job_definition import travels
 from fedjob.researcher.launching import start_runner
+from fedjob.researcher.looking import Looking
 from fedjob.researcher.noticing import notice, walk
 from fedjob.researcher.record import JobRecord, load_record
 from fedjob.researcher.spec import check_count, load_spec
@@ -36,22 +37,12 @@ from fedjob.researcher.watching import attended
 if TYPE_CHECKING:
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.hooks.base import Hook
-    from fedjob.researcher.position import Position
-    from fedjob.researcher.runner import Runner
     from fedjob.researcher.session import Session
     from fedjob.researcher.spec import JobSpec
 
 
-class Living(ABC):
+class Living(Looking):
     """A job's verbs. All of them work from any process on the job's home."""
-
-    _spec: JobSpec
-    _session: Session | None
-    _folder: JobFolder
-    _hooks: tuple[Hook, ...]
-    _position: Position | None
-    _extras: dict[str, Path]
-    _runner: Runner | None
 
     @abstractmethod
     def reach(self) -> Session | None:
