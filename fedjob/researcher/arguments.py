@@ -1,219 +1,193 @@
-"""From what a researcher writes as `Job(...)` to a job's spec, checked."""
+"""The arguments of `Job`: one table, each argument with its check, and with what else there is to know of it.
+
+A new argument needs a field here, the parameter in `Job.__init__`, and what uses it. Job files, clones and
+content hashes go over this table.
+"""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.codec import pack, to_plain
+from fedjob.common.codec import to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.folds import FOLDS
-from fedjob.common.folds.base import Fold
+from fedjob.common.folds.base import Fold, check_nodes
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
-from fedjob.common.plans.args import merged_args
-from fedjob.common.plans.plan_source import PlanSource
+from fedjob.common.needs import read_need
+from fedjob.common.plans.plan_source import PlanSource, plan_hash
 from fedjob.common.plans.step import check_split
-from fedjob.common.preprocess import PlainSteps
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
-from fedjob.common.protocols.fedopt import with_optimizer
-from fedjob.common.protocols.steps import Steps
+from fedjob.common.protocols.function import Function
+from fedjob.common.protocols.training import TrainingProtocol
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.ranges import check_count
-from fedjob.common.types import new_job_id
-from fedjob.researcher.checked import (
-    checked_guard,
-    checked_items,
-    checked_quorum,
-    checked_resources,
-    checked_watchers,
-)
-from fedjob.researcher.components import to_part
-from fedjob.researcher.deploymap import DeployMap, check_quorum_of_map, read_deploy_map
-from fedjob.researcher.eachargs import checked_each
-from fedjob.researcher.enough import check_enough, check_selector
+from fedjob.common.registry import Registry
+from fedjob.common.types import ENDLESS, check_party
+from fedjob.researcher.components import fold_of, selector_of, to_part
+from fedjob.researcher.deploymap import RESEARCHER
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
-from fedjob.researcher.operation import Operation, read_args, read_operation
-from fedjob.researcher.preparing import with_known
 from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.spec import JobSpec, Part, checked_rounds, checked_seconds, plain_args
 
 if TYPE_CHECKING:
-    from fedjob.researcher.settings import ResearcherConfig
+    from fedjob.researcher.connection import Connection
 
 LOCAL = "local"
+OWNER = ("name", "org", "role")
 _USES = ("private", "mock")
-_OWNER = ("name", "org", "role")
+
+TextOf = Callable[[str], str]
+"""From the sha256 of a plan's text to the text."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Defined:
-    """A job's definition, before anything of it is on disk.
-
-    Args:
-        source: of the plan that is built on this side; nodes run it too, unless there are `plans`.
-        plans: texts by their sha256, where there is a plan per node.
-        nodes: that were asked for, by name or by a plan of their own.
-        given_seed: None where the seed was drawn.
-        trained: file of the parameters to predict with, where the job is an inference.
-    """
-
-    spec: JobSpec
-    source: PlanSource
-    plans: Mapping[str, str]
-    nodes: Sequence[str] | str | None
-    hooks: tuple[Hook, ...]
-    given_seed: int | None
-    trained: Path | None = None
+# --- the checks of single arguments ----------------------------------------------------------
 
 
-def define(
-    operation: Any,
-    *,
-    settings: ResearcherConfig,
-    training_plan: Any,
-    model_args: Mapping[str, Any] | None,
-    training_args: Mapping[str, Any] | None,
-    each: Mapping[str, Mapping[str, Any]] | None,
-    rounds: int | None,
-    name: str,
-    note: str,
-    project: str,
-    props: Mapping[str, Any] | None,
-    seed: int | None,
-    nodes: Sequence[str] | str | None,
-    quorum: Quorum | None,
-    selector: Selector | Callable[[int, list[str]], Sequence[str]] | str,
-    fold: Fold | Callable[[list[Any], list[float]], Any] | str | None,
-    guard: Guard | None,
-    server_optimizer: Any,
-    hooks: Sequence[Hook],
-    preprocess: list[PlainSteps],
-    items: Items | None,
-    split: Mapping[str, Any] | str | None,
-    resources: Mapping[str, Any] | None,
-    use: str,
-    watchers: Sequence[str],
-    round_timeout_s: float | None,
-    every_s: float | None,
-    max_tries: int | None,
-    owner: Mapping[str, str] | None,
-    validate_at_end: bool,
-    breakpoint_every: int,
-    keep_breakpoints: int,
-    keep: bool,
-) -> Defined:
-    """Check a constructor's arguments and return what they define; see `Job`.
+def as_given(name: str, value: Any) -> Any:
+    """Return a value that is checked together with others, where it is used."""
+    return value
+
+
+def checked_text(name: str, value: Any) -> str:
+    """Return text.
 
     Raises:
-        SpecError: a wrong argument: what was expected, what was found.
-        PlanError: the plan can't be extracted or compiled.
+        SpecError: it is something else.
     """
-    deployed = read_deploy_map(training_plan)
-    wanted = read_operation(operation, deployed.own, training_args, folded=fold is not None)
-    sources = {
-        node: read_operation(operation, plan, training_args, folded=fold is not None).source
-        for node, plan in deployed.plans.items()
+    if not isinstance(value, str):
+        raise SpecError(f"{name} is text, not {value!r}")
+    return value
+
+
+def checked_guard(name: str, guard: Any) -> dict[str, Any]:
+    """Return a guard as a spec keeps it.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if guard is not None and not isinstance(guard, Guard):
+        raise SpecError(f"guard is a Guard(max_norm=...) or None, not {guard!r}")
+    plain: dict[str, Any] = {} if guard is None else to_plain(guard)
+    return plain
+
+
+def checked_quorum(name: str, quorum: Any) -> dict[str, Any]:
+    """Return a quorum as a spec keeps it.
+
+    Raises:
+        SpecError: it is none.
+    """
+    quorum = quorum or Quorum()
+    if not isinstance(quorum, Quorum):
+        raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
+    return {
+        "required": ALL if quorum.required == ALL else list(quorum.required),
+        "min_nodes": quorum.min_nodes,
+        "deadline_s": quorum.deadline_s,
+        "grants_deadline_s": quorum.grants_deadline_s,
     }
-    nodes = _nodes_with_plans(nodes, deployed)
-    own_args = checked_each(each)
-    for own in own_args.values():
-        read_args(wanted.source, merged_args(wanted.training_args, own))
-    protocol = with_optimizer(wanted.protocol, server_optimizer)
-    protocol_name, protocol_config = PROTOCOLS.config_of(protocol)
+
+
+def checked_items(name: str, items: Any) -> Items:
+    """Return which items a job is computed on; None is all of them, in one batch.
+
+    Raises:
+        SpecError: it is no `Items`.
+    """
+    if items is not None and not isinstance(items, Items):
+        raise SpecError(
+            f"items is Items(only=..., limit=..., batch=..., tolerate=..., retry_failed=...), not {items!r}"
+        )
+    return items or Items()
+
+
+def checked_resources(name: str, resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Return resources per node; what is given for no node in particular is the default of all.
+
+    Raises:
+        SpecError: they are not plain, or a node's name is none.
+    """
+    plain = plain_args("resources", resources)
+    if plain and not any(isinstance(value, dict) for value in plain.values()):
+        plain = {"default": plain}
+    for node, wanted in plain.items():
+        check_party(node)
+        if not isinstance(wanted, dict):
+            raise SpecError(
+                f"resources[{node!r}] is a map such as {{'gpus': 1, 'memory': '8Gi'}}, not {wanted!r}"
+            )
+        read_need(wanted)
+    return plain
+
+
+def checked_watchers(name: str, watchers: Sequence[str]) -> list[str]:
+    """Return parties that may follow a job.
+
+    Raises:
+        SpecError: one is no party's name.
+    """
+    if isinstance(watchers, str):
+        raise SpecError(f"watchers is a list of parties: watchers=[{watchers!r}]")
+    return [check_party(party) for party in watchers]
+
+
+def checked_each(name: str, each: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Return a node's own training arguments, by node, as plain data.
+
+    Raises:
+        SpecError: not such a map.
+    """
+    if each is None:
+        return {}
+    if not isinstance(each, Mapping):
+        raise SpecError(
+            f"each is a map from nodes to training arguments, such as {{'node-a': {{'epochs': 2}}}}, not {each!r}"
+        )
+    return {check_party(node): plain_args(f"each[{node!r}]", own) for node, own in each.items()}
+
+
+def checked_nodes(name: str, nodes: Any) -> Any:
+    """Return what was given as `nodes`.
+
+    Raises:
+        SpecError: a single node's name, which would be read as a list of letters.
+    """
     if isinstance(nodes, str) and nodes != LOCAL:
         raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {nodes!r}')
+    return nodes
+
+
+def checked_use(name: str, use: Any) -> str:
+    """Return for what a job uses the data.
+
+    Raises:
+        SpecError: it is none of the two.
+    """
     if use not in _USES:
         raise SpecError(f"use is 'private' or 'mock', not {use!r}")
-    source = wanted.source
-    trained_with = {} if wanted.trained is None else wanted.trained.model_args
-    trained_on = None if wanted.trained is None else wanted.trained.preprocess
-    found = [] if wanted.trained is None else wanted.trained.learned
-    preprocess, known = with_known(preprocess, trained_on, found)
-    _check_batches(wanted.protocol, checked_items(items), split)
-    quorum = quorum or Quorum()
-    checked_hooks = tuple(check_hook(hook) for hook in hooks)
-    spec = JobSpec(
-        id=new_job_id(),
-        name=_text("name", name),
-        note=_text("note", note),
-        protocol=Part(name=protocol_name, config=protocol_config),
-        plan_entry=source.entry,
-        plan_hash=source.sha256,
-        model_args={**trained_with, **plain_args("model_args", model_args)},
-        training_args=wanted.training_args,
-        each=own_args,
-        launches=wanted.launches,
-        rounds=checked_rounds(rounds),
-        seed=_drawn_seed(wanted) if seed is None else seed,
-        local=nodes == LOCAL,
-        selector=to_part(SELECTORS, selector),
-        quorum=checked_quorum(quorum),
-        plans={node: {"entry": own.entry, "hash": own.sha256} for node, own in sources.items()},
-        fold=None if fold is None else to_part(FOLDS, fold),
-        guard=checked_guard(guard),
-        hooks=[to_part(HOOKS, hook) for hook in checked_hooks if travels(hook)],
-        validate_at_end=validate_at_end,
-        breakpoint_every=breakpoint_every,
-        keep_breakpoints=keep_breakpoints,
-        keep=keep,
-        use=use,
-        preprocess=preprocess,
-        learned=known,
-        items=checked_items(items),
-        split=check_split(split),
-        project=_text("project", project),
-        props=plain_args("props", props),
-        owner=_owner(owner, settings),
-        resources=checked_resources(resources),
-        watchers=checked_watchers(watchers),
-        round_timeout_s=checked_seconds("round_timeout_s", round_timeout_s),
-        every_s=checked_seconds("every_s", every_s),
-        max_tries=check_count("max_tries", settings.max_tries if max_tries is None else max_tries, 1),
-    )
-    if sources:
-        named = list(nodes) if nodes is not None and nodes != LOCAL else deployed.nodes
-        required = () if quorum.required == ALL else quorum.required
-        check_quorum_of_map(named, required, quorum.min_nodes)
-    if nodes is not None and nodes != LOCAL:
-        check_enough(spec, len(nodes), f"nodes names {len(nodes)}")
-    check_selector(spec, wanted.protocol)
-    return Defined(
-        spec=spec,
-        source=source,
-        plans={own.sha256: own.text for own in sources.values()},
-        nodes=nodes,
-        hooks=checked_hooks,
-        given_seed=seed,
-        trained=None if wanted.trained is None else wanted.trained.params,
-    )
+    return str(use)
 
 
-def _drawn_seed(wanted: Operation) -> int:
-    """Return the seed of a job that was given none: a fresh one, or that of the job whose result it takes up."""
-    return secrets.randbits(62) if wanted.trained is None else wanted.trained.seed
+def checked_owner(name: str, owner: Mapping[str, str] | None) -> dict[str, str]:
+    """Return how researchers describe themselves, as far as it was given.
 
-
-def _nodes_with_plans(nodes: Sequence[str] | str | None, deployed: DeployMap) -> Sequence[str] | str | None:
-    named = deployed.nodes
-    if named is None or nodes == LOCAL:
-        return nodes
-    without = sorted(set(nodes or ()) - set(named))
-    if without:
-        raise SpecError(f"nodes {', '.join(without)} have no plan: training_plan names {', '.join(named)}")
-    return named if nodes is None else nodes
-
-
-def travels(hook: Hook) -> bool:
-    """Whether a hook can be built again from data; others live in the process that defined them."""
-    return hook.name in HOOKS.names()
+    Raises:
+        SpecError: an unknown key, or a value that is no text.
+    """
+    for key, value in (owner or {}).items():
+        if key not in OWNER or not isinstance(value, str):
+            raise SpecError(
+                f"owner is a dict of text with the keys {', '.join(OWNER)}; found {key!r}: {value!r}"
+            )
+    return dict(owner or {})
 
 
 def check_hook(hook: Any) -> Hook:
@@ -227,67 +201,229 @@ def check_hook(hook: Any) -> Hook:
     return hook
 
 
-_NOT_CONTENT = ("id", "datasets", "researcher", "owner_key", "federation", "cloned_from", "seed")
-"""Fields of a spec that do not say what was asked for: drawn, or found out later."""
+def checked_hooks(name: str, hooks: Sequence[Any]) -> tuple[Hook, ...]:
+    """Return a job's hooks.
+
+    Raises:
+        SpecError: one is none.
+    """
+    return tuple(check_hook(hook) for hook in hooks)
 
 
-def content_hash(spec: JobSpec, *, seed: int | None, asked: Any, init_hash: str) -> str:
-    """Return the sha256 of what a job was asked to be, the same for a script that is run again.
+def _checked_fold(name: str, fold: Any) -> Part | None:
+    return None if fold is None else to_part(FOLDS, fold)
+
+
+def _checked_max_tries(name: str, max_tries: Any) -> int | None:
+    return None if max_tries is None else check_count(name, max_tries, 1)
+
+
+# --- the way back, from a spec to arguments ---------------------------------------------------
+
+
+def _code(entry: str, text: str) -> PlanSource:
+    return PlanSource(text, entry, plan_hash(text))
+
+
+def _component(registry: Registry[Any], part: Part | None) -> Any:
+    if part is None:
+        return None
+    return _code(part.entry, part.text) if part.text else registry.build(part.name, part.config)
+
+
+def _plans(spec: JobSpec, text_of: TextOf) -> Any:
+    """Return the plan of a job, or its map of plans, as their texts."""
+    if not spec.plan_hash or spec.protocol.name == Function.name:
+        return None
+    own = _code(spec.plan_entry, text_of(spec.plan_hash))
+    if not spec.plans:
+        return own
+    each = {node: _code(plan["entry"], text_of(plan["hash"])) for node, plan in spec.plans.items()}
+    return {"server": (own, [RESEARCHER]), **each}
+
+
+def _nodes(spec: JobSpec, asked: Any) -> Any:
+    """Return the nodes that were asked for; None where they follow from the map of plans."""
+    return None if spec.plans and sorted(spec.plans) == asked else asked
+
+
+def _operation(spec: JobSpec, text_of: TextOf) -> Any:
+    if spec.protocol.name == Function.name:
+        return _code(spec.plan_entry, text_of(spec.plan_hash))
+    return PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def _facts(
+    check: Callable[[str, Any], Any] = as_given,
+    *,
+    back: Callable[[Any], Any] | None = None,
+    in_file: bool = True,
+    changeable: bool = True,
+    content: bool = True,
+) -> dict[str, Any]:
+    """Return what is known of an argument of `Job`, as the metadata of its field.
 
     Args:
-        seed: None where it was drawn.
-        asked: plain data of `data` and `nodes`.
-        init_hash: of the first parameters, where they were given.
+        check: from its name and what was given to what the spec keeps under that name.
+        back: from what the spec keeps to what could have been given; None where that is the same.
+        in_file: a job's file may hold it.
+        changeable: a clone may be given another.
+        content: a job with another value is another job: it counts for the content hash.
     """
-    plain = {key: value for key, value in to_plain(spec).items() if key not in _NOT_CONTENT}
-    return sha256(pack([_ordered(plain), seed, _ordered(asked), init_hash])).hexdigest()
+    return {"check": check, "back": back, "in_file": in_file, "changeable": changeable, "content": content}
 
 
-def as_asked(data: Any) -> Any:
-    """Return what was given as `data` as plain data: to be compared, and shown again."""
-    if isinstance(data, Mapping):
-        return {str(key): as_asked(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [as_asked(item) for item in data]
-    if isinstance(data, Path):
-        return str(data.expanduser().resolve())
-    return data if data is None or isinstance(data, (bool, int, float, str)) else str(data)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobArguments:
+    """What was written as `Job(...)`; see there for what each argument means."""
+
+    operation: Any = field(default="fedavg", metadata=_facts())
+    training_plan: Any = field(default=None, metadata=_facts())
+    data: Any = field(default=None, metadata=_facts())
+    model_args: Mapping[str, Any] | None = field(default=None, metadata=_facts(plain_args))
+    training_args: Mapping[str, Any] | None = field(default=None, metadata=_facts(plain_args))
+    each: Mapping[str, Mapping[str, Any]] | None = field(default=None, metadata=_facts(checked_each))
+    rounds: int | None = field(
+        default=1,
+        metadata=_facts(
+            lambda _, rounds: checked_rounds(rounds),
+            back=lambda rounds: None if rounds == ENDLESS else rounds,
+        ),
+    )
+    name: str = field(default="", metadata=_facts(checked_text))
+    note: str = field(default="", metadata=_facts(checked_text))
+    project: str = field(default="", metadata=_facts(checked_text))
+    props: Mapping[str, Any] | None = field(default=None, metadata=_facts(plain_args))
+    # what was drawn says nothing of what was asked for; a seed that was given is hashed beside the fields
+    seed: int | None = field(default=None, metadata=_facts(content=False))
+    nodes: Sequence[str] | str | None = field(default=None, metadata=_facts(checked_nodes))
+    as_node: str = field(default=LOCAL, metadata=_facts(changeable=False))
+    quorum: Quorum | None = field(
+        default=None, metadata=_facts(checked_quorum, back=lambda plain: Quorum(**plain))
+    )
+    selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = field(
+        default="all",
+        metadata=_facts(
+            lambda _, selector: to_part(SELECTORS, selector), back=partial(_component, SELECTORS)
+        ),
+    )
+    fold: Fold | Callable[[list[Any], list[float]], Any] | str | None = field(
+        default=None, metadata=_facts(_checked_fold, back=partial(_component, FOLDS))
+    )
+    guard: Guard | None = field(
+        default=None, metadata=_facts(checked_guard, back=lambda plain: Guard(**plain) if plain else None)
+    )
+    # a spec holds it as a part of the protocol
+    server_optimizer: Any = field(default=None, metadata=_facts())
+    hooks: Sequence[Hook] = field(
+        default=(),
+        metadata=_facts(checked_hooks, back=lambda parts: tuple(_component(HOOKS, part) for part in parts)),
+    )
+    preprocess: Sequence[Any] | None = field(default=None, metadata=_facts(changeable=False))
+    items: Items | None = field(default=None, metadata=_facts(checked_items))
+    split: Mapping[str, Any] | str | None = field(
+        default=None, metadata=_facts(lambda _, split: check_split(split), back=lambda plain: plain or None)
+    )
+    # files lie in the job's folder: a spec has their hashes
+    artifacts: Mapping[str, Any] | None = field(
+        default=None, metadata=_facts(back=lambda _: None, in_file=False)
+    )
+    resources: Mapping[str, Any] | None = field(default=None, metadata=_facts(checked_resources))
+    use: str = field(default="private", metadata=_facts(checked_use))
+    watchers: Sequence[str] = field(default=(), metadata=_facts(checked_watchers))
+    round_timeout_s: float | None = field(default=None, metadata=_facts(checked_seconds))
+    every_s: float | None = field(default=None, metadata=_facts(checked_seconds))
+    max_tries: int | None = field(default=None, metadata=_facts(_checked_max_tries))
+    owner: Mapping[str, str] | None = field(default=None, metadata=_facts(checked_owner))
+    init: Any = field(default=None, metadata=_facts(in_file=False))
+    validate_at_end: bool = field(default=False, metadata=_facts())
+    breakpoint_every: int = field(default=1, metadata=_facts())
+    keep_breakpoints: int = field(default=3, metadata=_facts())
+    keep: bool = field(default=False, metadata=_facts())
+    keep_files_dir: str | Path | None = field(
+        default=None, metadata=_facts(in_file=False, changeable=False, content=False)
+    )
+    session: Connection | None = field(
+        default=None, metadata=_facts(in_file=False, changeable=False, content=False)
+    )
+    home: str | Path | None = field(
+        default=None, metadata=_facts(in_file=False, changeable=False, content=False)
+    )
+
+    def checked(self, name: str) -> Any:
+        """Return an argument as a spec keeps it.
+
+        Raises:
+            SpecError: it is wrong: what was expected, what was found.
+        """
+        return _TABLE[name].metadata["check"](name, getattr(self, name))
+
+    def for_spec(self) -> dict[str, Any]:
+        """Return all that a spec keeps under the argument's own name, checked."""
+        return {name: self.checked(name) for name in _TABLE if name in JobSpec.__dataclass_fields__}
+
+    @classmethod
+    def of(cls, spec: JobSpec, asked: Mapping[str, Any], text_of: TextOf) -> JobArguments:
+        """Return arguments that define an equal job, as far as a spec tells them.
+
+        Args:
+            asked: the job's `data`, `nodes` and `as_node`.
+        """
+        given: dict[str, Any] = {
+            "operation": _operation(spec, text_of),
+            "training_plan": _plans(spec, text_of),
+            "data": asked.get("data"),
+            "nodes": _nodes(spec, asked.get("nodes")),
+            "as_node": asked.get("as_node", LOCAL),
+        }
+        for name, entry in _TABLE.items():
+            if name in JobSpec.__dataclass_fields__:
+                kept, back = getattr(spec, name), entry.metadata["back"]
+                given[name] = kept if back is None else back(kept)
+        return cls(**given)
 
 
-def _ordered(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _ordered(value[key]) for key in sorted(value)}
-    return [_ordered(item) for item in value] if isinstance(value, (list, tuple)) else value
+_TABLE: Mapping[str, Field[Any]] = {entry.name: entry for entry in fields(JobArguments)}
 
 
-def _text(what: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise SpecError(f"{what} is text, not {value!r}")
-    return value
+def _names(fact: str) -> tuple[str, ...]:
+    return tuple(name for name, entry in _TABLE.items() if entry.metadata[fact])
 
 
-def _owner(owner: Mapping[str, str] | None, settings: ResearcherConfig) -> dict[str, str]:
-    given = {
-        key: value
-        for key, value in zip(
-            _OWNER, (settings.owner_name, settings.owner_org, settings.owner_role), strict=True
-        )
-        if value
-    }
-    for key, value in (owner or {}).items():
-        if key not in _OWNER or not isinstance(value, str):
-            raise SpecError(
-                f"owner is a dict of text with the keys {', '.join(_OWNER)}; found {key!r}: {value!r}"
-            )
-        given[key] = value
-    return given
+IN_FILE = _names("in_file")
+CHANGEABLE = _names("changeable")
+CONTENT = _names("content")
 
 
-def _check_batches(protocol: FederatedProtocol, items: Items, split: Any) -> None:
-    """Raise what a protocol can't do with its items."""
-    if (items.batch is not None or items.tolerate != 0) and not protocol.batched_steps:
+# --- arguments that are held against each other, or against the nodes that there are -----------
+
+
+def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
+    """Refuse settings of a fold or a selector that need more nodes than a job can have.
+
+    Args:
+        found: says which nodes were counted.
+
+    Raises:
+        SpecError: they do.
+    """
+    if (fold := fold_of(spec.fold)) is not None:
+        check_nodes(fold, num_nodes, found)
+    selector = selector_of(spec.selector)
+    if num_nodes < selector.min_nodes:
+        raise SpecError(f"{selector!r} needs {selector.min_nodes} nodes or more, but {found}")
+
+
+def check_selector(spec: JobSpec, protocol: FederatedProtocol) -> None:
+    """Refuse a selector that asks for losses where nothing is trained.
+
+    Raises:
+        SpecError: it does.
+    """
+    if selector_of(spec.selector).asks_losses and not isinstance(protocol, TrainingProtocol):
         raise SpecError(
-            f"{protocol.name} is not computed in batches of items: leave batch and tolerate out of Items(...)"
+            f"{spec.selector.name} goes by the losses of a model, and {protocol.name} trains none: choose another selector"
         )
-    if split is not None and not isinstance(protocol, Steps):
-        raise SpecError(f"split is for a Plan; with {protocol.name} say test_ratio in training_args")

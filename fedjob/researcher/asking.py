@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,22 +15,20 @@ from fedjob.researcher.checking import NO_REPLY, Checks, NodeAnswer, ask_nodes, 
 from fedjob.researcher.deployment import deployment, plan_at
 from fedjob.researcher.event_log import read_events
 from fedjob.researcher.logs import JobLogs, read_logs
+from fedjob.researcher.looking import Looking
 from fedjob.researcher.record import load_record
 from fedjob.researcher.releasedlogs import fetch_released
 from fedjob.researcher.why import TaskInfo, Try, Why, explain, tasks_of, tries_of
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection import Connection
-    from fedjob.researcher.folder import JobFolder
-    from fedjob.researcher.runner import Runner
-    from fedjob.researcher.spec import JobSpec
 
 REFRESH_TIMEOUT_S = 3.0
 LOGS_EVERY_S = 1.0
 """Nodes are asked for released logs at most so often."""
 
 
-class Asking(ABC):
+class Asking(Looking):
     """What a job asks and is told before its first round.
 
     job.check()            # what do the nodes say? leaves nothing there
@@ -39,9 +37,6 @@ class Asking(ABC):
     job.why()              # why is it not running?
     """
 
-    _spec: JobSpec
-    _folder: JobFolder
-    _runner: Runner | None
     _refreshed: float | None = None
     _told: tuple[str, ...] | None = None
     _logs_asked: float | None = None

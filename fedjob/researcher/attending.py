@@ -12,10 +12,10 @@ from fedjob.researcher.hooks.telling import Telling
 if TYPE_CHECKING:
     from fedjob.researcher.connection import Connection
     from fedjob.researcher.hooks.base import Hook
-    from fedjob.researcher.job import Job
+    from fedjob.researcher.looking import Looking
 
 
-def attendants(job: Job, session: Connection | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
+def attendants(job: Looking, session: Connection | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
     """Return the hooks that tell handlers, count messages, and publish to watchers.
 
     Args:

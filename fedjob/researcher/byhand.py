@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,23 +16,20 @@ from fedjob.common.protocols.base import Ask, Done, Gathered, View
 from fedjob.common.schedules import at_round
 from fedjob.common.types import Ref
 from fedjob.researcher.breakpoints import load_breakpoint
+from fedjob.researcher.looking import Looking
 from fedjob.researcher.replies import Replies, make_replies
 from fedjob.researcher.selectors.by_function import ByFunction
 from fedjob.researcher.spec import plain_args
 
 if TYPE_CHECKING:
     from fedjob.common.plans.base import TrainingPlan
-    from fedjob.common.plans.plan_source import PlanSource
     from fedjob.common.repository.base import Repository
     from fedjob.researcher.checking import Checks
     from fedjob.researcher.connection import Connection
-    from fedjob.researcher.folder import JobFolder
-    from fedjob.researcher.position import Position
     from fedjob.researcher.runner import Runner
-    from fedjob.researcher.spec import JobSpec
 
 
-class ByHand(ABC):
+class ByHand(Looking):
     """The part of a job that lets a researcher drive its rounds one by one.
 
     job.start_nodes_training_round(1)         # train
@@ -42,12 +39,6 @@ class ByHand(ABC):
     job.close()
     """
 
-    _spec: JobSpec
-    _session: Connection | None
-    _source: PlanSource
-    _folder: JobFolder
-    _position: Position | None
-    _runner: Runner | None
     _nodes_override: tuple[str, ...] | None = None
     _gathered: Gathered | None = None
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import NoDatasets, SpecError
 from fedjob.common.types import seat
+from fedjob.researcher.arguments import check_enough
 from fedjob.researcher.bringing import BROUGHT, unpacked
 from fedjob.researcher.catalogue import DatasetHandle, list_datasets, list_nodes
+from fedjob.researcher.components import from_part
 from fedjob.researcher.folder import JobFolder
+from fedjob.researcher.preparing import attach
+from fedjob.researcher.selectors import SELECTORS
+from fedjob.researcher.selectors.explicit import Explicit
+from fedjob.researcher.spec import JobSpec
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection import Connection
@@ -77,6 +84,64 @@ def resolve(
     if brought is not None:
         empty[BROUGHT] = brought
     return {node: found.get(node, dict(empty)) for node in sorted({*everywhere, *found})}
+
+
+def resolve_for(
+    spec: JobSpec,
+    data: Any,
+    nodes: Iterable[str] | None,
+    as_node: str,
+    folder: JobFolder,
+    session: Connection | None,
+) -> JobSpec:
+    """Return a job's spec with the dataset to use at each node.
+
+    Args:
+        data: as it was given.
+        nodes: that were asked for; None for all that have the data.
+        as_node: the node that a local job plays.
+        session: None for a local job.
+
+    Raises:
+        NoDatasets: nothing matches.
+        SpecError: those that have the data are too few, or not those that the job requires.
+    """
+    if session is None:
+        datasets = resolve_local(data, as_node, folder, use=spec.use)
+    else:
+        asked = None if nodes is None else list(nodes)
+        datasets = resolve(data, asked, session, use=spec.use, project=spec.project)
+        spec = replace(
+            spec,
+            researcher=session.party,
+            owner_key=session.identity.public_key_hex,
+            federation=session.federation,
+        )
+    _check_found(spec, datasets)
+    return replace(spec, datasets=attach(spec.preprocess, data, datasets))
+
+
+def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:
+    """Raise what can't be met by the nodes that have the data."""
+    required = {*spec.the_quorum.required, *_explicit_nodes(spec), *spec.each}
+    unknown = sorted(required - set(datasets))
+    where = f" in project {spec.project}" if spec.project else ""
+    if unknown:
+        raise SpecError(
+            f"the job requires nodes {', '.join(unknown)}, but only {', '.join(datasets)} have its data{where}"
+        )
+    if spec.the_quorum.min_nodes > len(datasets):
+        raise SpecError(
+            f"the quorum needs {spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
+            f"job's data{where}: {', '.join(datasets)}"
+        )
+    check_enough(spec, len(datasets), f"{len(datasets)} have the job's data{where}")
+
+
+def _explicit_nodes(spec: JobSpec) -> tuple[str, ...]:
+    """Return the nodes that the selector names; none for one that names none."""
+    chosen = from_part(SELECTORS, spec.selector) if spec.selector.name else None
+    return chosen.nodes if isinstance(chosen, Explicit) else ()
 
 
 def _divide(data: Any) -> tuple[str | None, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,6 +28,7 @@ from fedjob.common.plans.plan_source import PlanSource
 from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_job_id
+from fedjob.researcher.arguments import IN_FILE
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.jobfile import read_code, read_part
 from fedjob.researcher.selectors import SELECTORS
@@ -48,48 +49,8 @@ ALIASES: Mapping[str, str] = {
     "mandatory_clients": "required",
     "required_sites": "required",
 }
-_AS_GIVEN = (
-    "data",
-    "model_args",
-    "training_args",
-    "each",
-    "server_optimizer",
-    "rounds",
-    "name",
-    "note",
-    "project",
-    "seed",
-    "nodes",
-    "as_node",
-    "resources",
-    "use",
-    "watchers",
-    "round_timeout_s",
-    "every_s",
-    "max_tries",
-    "owner",
-    "validate_at_end",
-    "breakpoint_every",
-    "keep_breakpoints",
-    "keep",
-    "preprocess",
-    "split",
-)
-_OWN = (
-    "operation",
-    "training_plan",
-    "selector",
-    "fold",
-    "guard",
-    "hooks",
-    "items",
-    "quorum",
-    "min_nodes",
-    "required",
-    "props",
-    "meta",
-    "job_id",
-)
+_OF_A_FILE = ("min_nodes", "required", "meta", "job_id")
+"""Keys that a job's file may have beside the arguments of `Job`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,28 +103,21 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
     Raises:
         SpecError: an unknown key (the nearest is named), a key that is there twice under two names, a wrong value.
     """
-    given: dict[str, Any] = {}
-    for key, value in plain.items():
-        name = ALIASES.get(key, key)
-        if name not in (*_AS_GIVEN, *_OWN):
-            near = get_close_matches(str(key), [*_AS_GIVEN, *_OWN, *ALIASES], 1)
-            raise SpecError(
-                f"{FILE_NAME}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-        if name in given:
-            raise SpecError(f"{FILE_NAME}: {key!r} says again what {name!r} says: keep one")
-        given[name] = value
-    arguments = {name: given[name] for name in _AS_GIVEN if name in given}
-    if "training_plan" in given:
-        arguments["training_plan"] = _plans(given["training_plan"], folder)
-    for name, registry in (("selector", SELECTORS), ("fold", FOLDS)):
-        if name in given:
-            arguments[name] = read_part(registry, given[name])
-    if "hooks" in given:
-        arguments["hooks"] = [read_part(HOOKS, hook) for hook in given["hooks"]]
-    for name, kind in (("items", Items), ("guard", Guard)):
-        if name in given:
-            arguments[name] = _built(kind, name, given[name])
+    given = _under_our_names(plain)
+    readers: Mapping[str, Callable[[Any], Any]] = {
+        "training_plan": lambda value: _plans(value, folder),
+        "selector": lambda value: read_part(SELECTORS, value),
+        "fold": lambda value: read_part(FOLDS, value),
+        "hooks": lambda value: [read_part(HOOKS, hook) for hook in value],
+        "items": lambda value: _built(Items, "items", value),
+        "guard": lambda value: _built(Guard, "guard", value),
+    }
+    apart = {"operation", "quorum", "props"}
+    arguments = {
+        name: readers[name](given[name]) if name in readers else given[name]
+        for name in IN_FILE
+        if name in given and name not in apart
+    }
     if quorum := _quorum(given):
         arguments["quorum"] = quorum
     props = {**_map("meta", given.get("meta")), **_map("props", given.get("props"))}
@@ -177,6 +131,23 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
         arguments=arguments,
         job_id=check_job_id(job_id) if job_id else "",
     )
+
+
+def _under_our_names(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file says, each thing under the one name that fedjob has for it."""
+    known = (*IN_FILE, *_OF_A_FILE)
+    given: dict[str, Any] = {}
+    for key, value in plain.items():
+        name = ALIASES.get(key, key)
+        if name not in known:
+            near = get_close_matches(str(key), [*known, *ALIASES], 1)
+            raise SpecError(
+                f"{FILE_NAME}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        if name in given:
+            raise SpecError(f"{FILE_NAME}: {key!r} says again what {name!r} says: keep one")
+        given[name] = value
+    return given
 
 
 def _built(kind: type[Items] | type[Guard], name: str, value: Any) -> Items | Guard:

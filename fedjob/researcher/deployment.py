@@ -55,6 +55,12 @@ def write_plans(folder: JobFolder, texts: Mapping[str, str]) -> None:
         write_atomic(path, text.encode())
 
 
+def text_of(spec: JobSpec, folder: JobFolder, hash_: str) -> str:
+    """Return the text of one of a job's plans, from its folder."""
+    path = folder.plan if hash_ == spec.plan_hash else folder.plan_of(hash_)
+    return path.read_bytes().decode()
+
+
 PLAN_FILE = "plan_{}.py"
 
 

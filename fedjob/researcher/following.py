@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedjob.common.errors import NoSuchJob, NotAllowed, NotPermitted, ObjectMissing
@@ -199,20 +200,10 @@ class FollowedJob(Listening):
         shown, live = self._window.recent(), self._live()
         silence = time.time() - shown.time
         silent = shown.state in ACTIVE and silence > SILENT_S
-        return Facts(
-            id=shown.job,
-            name=shown.name,
-            protocol=shown.protocol,
-            plan=shown.plan,
-            state=shown.state,
+        return replace(
+            shown.facts,
             reason=shown.reason or (f"nothing heard for {silence:.0f} s" if silent else ""),
-            detail=shown.detail,
-            rounds=shown.rounds,
             round=live.round,
-            attempt=shown.attempt,
-            nodes=tuple(shown.nodes),
-            owner=shown.owner,
-            created=shown.created,
             updated=utc(live.updated) if live.updated else "",
             live=live,
             progress=live.progress(shown.rounds, time.time()) if shown.state in ACTIVE else None,

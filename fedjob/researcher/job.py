@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,63 +11,46 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.config import load_config
 from fedjob.common.durable import write_atomic
-from fedjob.common.errors import ConfigError, FedjobError, JobError, NoSuchJob, SpecError
+from fedjob.common.errors import JobError, NoSuchJob
 from fedjob.common.folds.base import Fold
 from fedjob.common.guard import Guard
 from fedjob.common.items import Items
 from fedjob.common.plans.compilation import built_plan
 from fedjob.common.plans.plan_source import PlanSource
-from fedjob.common.preprocess import per_dataset
-from fedjob.common.protocols import PROTOCOLS
 from fedjob.common.protocols.base import FederatedProtocol
 from fedjob.common.protocols.steps import Steps
 from fedjob.common.quorum import Quorum
-from fedjob.common.ranges import check_count
-from fedjob.common.types import new_job_id
-from fedjob.researcher.arguments import (
-    LOCAL,
-    Defined,
-    as_asked,
-    check_hook,
-    content_hash,
-    define,
-)
+from fedjob.researcher.arguments import LOCAL, JobArguments, check_hook
 from fedjob.researcher.asking import Asking
 from fedjob.researcher.attending import attendants
-from fedjob.researcher.beginning import check_first, first_params, write_first
-from fedjob.researcher.breakpoints import Breakpoint, adopt, find_breakpoint, hash_file
-from fedjob.researcher.bringing import Source, bring, take_brought
 from fedjob.researcher.byhand import ByHand
-from fedjob.researcher.cloning import changed_spec, copy_definition
+from fedjob.researcher.cloning import NEW_PARAMS, define_clone
 from fedjob.researcher.components import from_part
 from fedjob.researcher.connection import Connection
 from fedjob.researcher.coordination import coordinate_of
-from fedjob.researcher.datasets import check_names, resolve, resolve_local
+from fedjob.researcher.datasets import resolve_for
 from fedjob.researcher.definition import open_definition
-from fedjob.researcher.deployment import restore_plans, write_plans
-from fedjob.researcher.enough import check_enough
+from fedjob.researcher.draft import write_draft
 from fedjob.researcher.folder import JobFolder, job_folder
 from fedjob.researcher.home import home_path
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.coordinating import coordinators
 from fedjob.researcher.idling import warn_of_no_workers
+from fedjob.researcher.job_definition import Defined, define
 from fedjob.researcher.jobfile import job_json
 from fedjob.researcher.living import Living
-from fedjob.researcher.looking import Looking, RoundInfo
+from fedjob.researcher.looking import RoundInfo
 from fedjob.researcher.opening import default_connection
-from fedjob.researcher.position import Position
-from fedjob.researcher.preparing import attach, num_entries
-from fedjob.researcher.record import JobRecord, load_record, utc_now
+from fedjob.researcher.record import load_record
+from fedjob.researcher.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.results import JobResult
+from fedjob.researcher.resume import begin_at, resume_at
 from fedjob.researcher.runner import Runner
-from fedjob.researcher.selectors import SELECTORS
 from fedjob.researcher.selectors.base import Selector
 from fedjob.researcher.selectors.by_function import ByFunction
-from fedjob.researcher.selectors.explicit import Explicit
-from fedjob.researcher.sending import copy_artifacts, keep_artifacts
 from fedjob.researcher.settings import ResearcherConfig
-from fedjob.researcher.spec import JobSpec, load_spec, spec_from_plain
+from fedjob.researcher.spec import JobSpec, load_spec
 
 if TYPE_CHECKING:
     from fedjob.common.optimizers.base import ServerOptimizer
@@ -76,12 +58,11 @@ if TYPE_CHECKING:
     from fedjob.common.plans.function import RemoteFunction
     from fedjob.common.plans.step import Plan
     from fedjob.researcher.artifact import Artifact
-    from fedjob.researcher.rehearsal import Rehearsal
 
 __all__ = ["LOCAL", "Job", "RoundInfo"]
 
 
-class Job(Asking, Living, Looking, ByHand):
+class Job(Asking, Living, ByHand):
     """One run of one protocol over nodes.
 
     The constructor checks everything that can be checked here, builds the plan
@@ -193,99 +174,23 @@ class Job(Asking, Living, Looking, ByHand):
         session: Connection | None = None,
         home: str | Path | None = None,
     ) -> None:
+        arguments = JobArguments(**{name: value for name, value in locals().items() if name != "self"})
         where = session.home if session is not None and home is None else home_path(home)
-        defined = define(
-            operation,
-            settings=load_config(ResearcherConfig, where),
-            training_plan=training_plan,
-            model_args=model_args,
-            training_args=training_args,
-            each=each,
-            rounds=rounds,
-            name=name,
-            note=note,
-            project=project,
-            props=props,
-            seed=seed,
-            nodes=nodes,
-            quorum=quorum,
-            selector=selector,
-            fold=fold,
-            guard=guard,
-            server_optimizer=server_optimizer,
-            hooks=hooks,
-            preprocess=per_dataset(preprocess, num_entries(data)),
-            items=items,
-            split=split,
-            resources=resources,
-            use=use,
-            watchers=watchers,
-            round_timeout_s=round_timeout_s,
-            every_s=every_s,
-            max_tries=max_tries,
-            owner=owner,
-            validate_at_end=validate_at_end,
-            breakpoint_every=breakpoint_every,
-            keep_breakpoints=keep_breakpoints,
-            keep=keep,
-        )
+        defined = define(arguments, load_config(ResearcherConfig, where))
+        self._take(defined, job_folder(where, defined.spec.id), session)
+        self._spec = write_draft(self._folder, defined, lambda: self._plan)
+
+    def _take(self, defined: Defined, folder: JobFolder, session: Connection | None) -> None:
+        """Be the job that is defined."""
         self._session = session
-        self._data, brought = take_brought(data, local=nodes == LOCAL)
-        check_names(self._data, nodes)
-        self._nodes_asked = nodes = defined.nodes
-        self._as_node = as_node
+        self._data = defined.data
+        self._nodes_asked = defined.nodes
+        self._as_node = defined.arguments.as_node
         self._source = defined.source
         self._hooks = defined.hooks
         self._spec = defined.spec
-        self._position: Position | None = None
-        self._extras: dict[str, Path] = {}
-        self._runner: Runner | None = None
-        self._folder = job_folder(where, self._spec.id)
-        if defined.trained is not None and init is not None:
-            raise SpecError("a trained result as operation brings its parameters: leave init out")
-        init = init if defined.trained is None else defined.trained
-        params = first_params(init, self._plan)
-        asked = {"data": as_asked(self._data), "nodes": as_asked(nodes), "as_node": as_node}
-        kept = "" if keep_files_dir is None else str(Path(keep_files_dir).expanduser().resolve())
-        self._write_folder(params, asked, defined, init is not None, kept, brought, artifacts)
-
-    def _write_folder(
-        self,
-        params: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        defined: Defined,
-        given_init: bool,
-        keep_files: str,
-        brought: Source | None,
-        artifacts: Mapping[str, Any] | None,
-    ) -> None:
-        try:
-            self._folder.create()
-            self._spec = replace(
-                self._spec,
-                files=bring(brought, self._folder),
-                artifacts=keep_artifacts(artifacts, self._folder),
-            )
-            write_atomic(self._folder.plan, self._source.text.encode())
-            write_plans(self._folder, defined.plans)
-            write_first(params, self._plan, self._folder.initial_params)
-            check_first(self._spec, self._folder.initial_params)
-            self._spec.save(self._folder.spec)
-            init_hash = hash_file(self._folder.initial_params) if given_init else ""
-            JobRecord(
-                rounds=self._spec.rounds,
-                created=utc_now(),
-                asked=dict(asked),
-                content_hash=content_hash(
-                    self._spec, seed=defined.given_seed, asked=asked, init_hash=init_hash
-                ),
-                keep_files=keep_files,
-            ).save(self._folder.record)
-        except (OSError, FedjobError) as error:
-            shutil.rmtree(self._folder.path, ignore_errors=True)
-            if isinstance(error, FedjobError):
-                raise
-            raise ConfigError(f"can't write the job's folder {self._folder.path}: {error}") from error
+        self._position, self._extras, self._runner = None, {}, None
+        self._folder = folder
 
     @cached_property
     def _built(self) -> TrainingPlan:
@@ -319,7 +224,7 @@ class Job(Asking, Living, Looking, ByHand):
     def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> JobResult:
         runner = self._open(extra_hooks=extra_hooks, lock=lock)
         try:
-            self._value = runner.run()
+            runner.run()
         finally:
             self._position, self._runner = runner.position, None
         return self.result
@@ -381,42 +286,14 @@ class Job(Asking, Living, Looking, ByHand):
         return session
 
     def _resolve(self, session: Connection | None) -> None:
-        if session is None:
-            datasets = resolve_local(self._data, self._as_node, self._folder, use=self._spec.use)
-            spec = self._spec
-        else:
-            asked = None if self._nodes_asked is None else list(self._nodes_asked)
-            datasets = resolve(self._data, asked, session, use=self._spec.use, project=self._spec.project)
-            spec = replace(
-                self._spec,
-                researcher=session.party,
-                owner_key=session.identity.public_key_hex,
-                federation=session.federation,
-            )
-        required = {*self._spec.the_quorum.required, *self._explicit_nodes(), *self._spec.each}
-        unknown = sorted(required - set(datasets))
-        where = f" in project {self._spec.project}" if self._spec.project else ""
-        if unknown:
-            raise SpecError(
-                f"the job requires nodes {', '.join(unknown)}, but only {', '.join(datasets)} have its data{where}"
-            )
-        if self._spec.the_quorum.min_nodes > len(datasets):
-            raise SpecError(
-                f"the quorum needs {self._spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
-                f"job's data{where}: {', '.join(datasets)}"
-            )
-        check_enough(spec, len(datasets), f"{len(datasets)} have the job's data{where}")
+        self._spec = resolve_for(
+            self._spec, self._data, self._nodes_asked, self._as_node, self._folder, session
+        )
         if session is not None:
-            session.meet(datasets)
-        self._spec = replace(spec, datasets=attach(spec.preprocess, self._data, datasets))
+            session.meet(self._spec.datasets)
         self._spec.save(self._folder.spec)
         if session is not None:
-            warn_of_no_workers(session, datasets)
-
-    def _explicit_nodes(self) -> tuple[str, ...]:
-        part = self._spec.selector
-        chosen = from_part(SELECTORS, part) if part.name else None
-        return chosen.nodes if isinstance(chosen, Explicit) else ()
+            warn_of_no_workers(session, self._spec.datasets)
 
     def _move(self, target: JobFolder) -> None:
         target.path.parent.mkdir(parents=True, exist_ok=True)
@@ -463,50 +340,17 @@ class Job(Asking, Living, Looking, ByHand):
             SpecError: an argument that there is not, or a wrong value.
             NoSuchJob: this job was deleted.
         """
-        before = self.record
-        spec, source = changed_spec(load_spec(self._folder.spec), self._source.text, changes)
-        folder = job_folder(self._folder.path.parent.parent, spec.id)
-        clone = Job._of(folder, spec, source.text, session=changes.get("session", self._session))
-        clone._source = source
-        clone._hooks = tuple(changes.get("hooks", self._hooks))
-        clone._data = changes.get("data", self._data)
-        clone._nodes_asked = changes.get("nodes", self._nodes_asked)
-        clone._as_node = self._as_node
-        asked = {**before.asked, **{k: as_asked(v) for k, v in changes.items() if k in ("data", "nodes")}}
-        params = None
-        if {"init", "training_plan", "model_args", "seed"} & changes.keys():
-            params = first_params(changes.get("init"), clone._plan)
-        brought = None
-        if "data" in changes:
-            clone._data, brought = take_brought(clone._data, local=spec.local)
-        try:
-            folder.create()
-            copy_definition(self._folder, folder, brought="data" not in changes)
-            copy_artifacts(spec, self._folder, folder)
-            if "artifacts" in changes:
-                kept = keep_artifacts(changes["artifacts"], folder)
-                spec = clone._spec = replace(spec, artifacts=kept)
-            if brought is not None:
-                spec = clone._spec = replace(spec, files=bring(brought, folder))
-            if params is not None:
-                folder.initial_params.unlink()
-                write_first(params, clone._plan, folder.initial_params)
-            check_first(spec, folder.initial_params)
-            write_atomic(folder.plan, source.text.encode())
-            spec.save(folder.spec)
-            hash_ = content_hash(
-                spec, seed=spec.seed, asked=asked, init_hash=hash_file(folder.initial_params)
-            )
-            JobRecord(
-                rounds=spec.rounds,
-                created=utc_now(),
-                asked=asked,
-                content_hash=hash_,
-                keep_files=before.keep_files,
-            ).save(folder.record)
-        except BaseException:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            raise
+        here = {"hooks": self._hooks} if self._data is None else {"hooks": self._hooks, "data": self._data}
+        defined = define_clone(self._folder, here, changes)
+        clone = Job.__new__(Job)
+        clone._take(defined, job_folder(self._folder.path.parent.parent, defined.spec.id), self._session)
+        clone._spec = write_draft(
+            clone._folder,
+            defined,
+            lambda: clone._plan,
+            self._folder,
+            same_params=not NEW_PARAMS & changes.keys(),
+        )
         return clone
 
     def rehearse(self) -> Rehearsal:
@@ -516,9 +360,14 @@ class Job(Asking, Living, Looking, ByHand):
             JobError: the job is no draft any more.
             NoDatasets, SpecError: its datasets have no mocks.
         """
-        from fedjob.researcher.rehearsal import rehearse
+        twin = self.clone(**changes_for_mocks(self))
+        return rehearse(twin, lambda: twin.run(progress=False), self._request_after)
 
-        return rehearse(self)
+    def _request_after(self, outcome: str) -> dict[str, str]:
+        """Ask the owners of a draft's nodes, with what came of its rehearsal in the note to them."""
+        self._spec = replace(self._spec, note=f"{self._spec.note}\n{outcome}".strip()[:MAX_NOTE])
+        self._spec.save(self._folder.spec)
+        return {} if self._spec.local else self.request()
 
     # -- come back ------------------------------------------------------------------
 
@@ -567,7 +416,6 @@ class Job(Asking, Living, Looking, ByHand):
         job._spec = spec
         job._position = None
         job._extras = {}
-        job._value = None
         job._runner = None
         job._folder = folder
         return job
@@ -600,60 +448,8 @@ class Job(Asking, Living, Looking, ByHand):
             BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used; the newest
                 valid one beside it is offered.
         """
-        found = find_breakpoint(Path(path).expanduser().resolve())
-        spec = spec_from_plain(found.spec)
-        position = found.position
-        if rounds is not None:
-            if rounds < position.round:
-                raise SpecError(
-                    f"the breakpoint is of round {position.round}; rounds={rounds} lies before it"
-                )
-            spec = replace(spec, rounds=check_count("rounds", rounds, 1))
-            position = replace(position, stop="")
-        if not spec.local:
-            session = session or default_connection()
-            if session.identity.public_key_hex != spec.owner_key:
-                spec = replace(
-                    spec,
-                    id=new_job_id(),
-                    cloned_from=spec.id,
-                    researcher=session.party,
-                    owner_key=session.identity.public_key_hex,
-                    federation=session.federation,
-                )
-                protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
-                state = protocol.without_node_states(position.state)
-                position = replace(position, state=state, node_states={}, under_way={})
-        folder = _owning_folder(found, spec) if home is None else None
-        if folder is None:
-            base = session.home if session is not None and home is None else home_path(home)
-            folder = job_folder(base, spec.id)
-        if data is not None:
-            as_node = next(iter(spec.datasets), LOCAL)
-            moved = resolve_local(data, as_node, folder, use=spec.use)
-            spec = replace(spec, datasets=attach(spec.preprocess, data, moved))
-        job = cls._of(folder, spec, found.plan_text, session=session, hooks=hooks)
+        at = resume_at(path, rounds=rounds, session=session, home=home, data=data)
+        job = cls._of(at.folder, at.spec, at.found.plan_text, session=at.session, hooks=hooks)
         job._data = data
-        job._begin_at(found, position)
+        job._position, job._extras = begin_at(at)
         return job
-
-    def _begin_at(self, found: Breakpoint, position: Position) -> None:
-        """Make the folder hold what the job goes on with."""
-        folder = self._folder
-        folder.create()
-        write_atomic(folder.plan, found.plan_text.encode())
-        self._spec.save(folder.spec)
-        # the next breakpoints push this one out; what the position maps must stay readable until the end
-        self._position, self._extras = adopt(found.position, position, folder, found.extras)
-        restore_plans(self._spec, folder, self._extras)
-        record = load_record(folder.record)
-        if not record.created:
-            record = replace(record, created=utc_now())
-        replace(record, rounds=self._spec.rounds).save(folder.record)
-
-
-def _owning_folder(found: Breakpoint, spec: JobSpec) -> JobFolder | None:
-    """Return the job's folder that a breakpoint lies in; None for one that was moved."""
-    owning = found.path.parent.parent
-    inside = owning.name == spec.id and found.path.parent.name == "breakpoints"
-    return JobFolder(owning) if inside else None

@@ -8,8 +8,9 @@ are sent along.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
+from functools import partial
 from typing import Any
 
 from fedjob.common.codec import to_plain
@@ -19,30 +20,12 @@ from fedjob.common.plans.compilation import built_plan
 from fedjob.common.plans.plan_source import PlanSource, plan_hash
 from fedjob.common.registry import Registry
 from fedjob.common.types import ENDLESS
+from fedjob.researcher.arguments import IN_FILE, TextOf
 from fedjob.researcher.beginning import first_params
 from fedjob.researcher.deploymap import RESEARCHER
+from fedjob.researcher.deployment import text_of
 from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.spec import JobSpec, Part
-
-_NOT_ASKED = frozenset(
-    {
-        "id",
-        "version",
-        "protocol",
-        "plan_entry",
-        "plan_hash",
-        "plans",
-        "launches",
-        "local",
-        "datasets",
-        "researcher",
-        "owner_key",
-        "federation",
-        "files",
-        "cloned_from",
-    }
-)
-"""Fields of a spec that follow from others, or are found out later."""
 
 
 def job_json(spec: JobSpec, folder: JobFolder, asked: Mapping[str, Any]) -> str:
@@ -60,27 +43,24 @@ def job_json(spec: JobSpec, folder: JobFolder, asked: Mapping[str, Any]) -> str:
         )
     if spec.artifacts:
         raise SpecError("a job's file can't hold the files that a job sends along: use job.clone()")
-    own_text = folder.plan.read_bytes().decode()
-    plan = built_plan(own_text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed)
+    plan = built_plan(
+        folder.plan.read_bytes().decode(), spec.plan_entry, spec.model_args, spec.training_args, spec.seed
+    )
     if not _equal(first_params(None, plan), FileParams(folder.initial_params)):
         raise SpecError("a job's file can't hold first parameters: use job.clone(), or leave init out")
-
-    def text_of(hash_: str) -> str:
-        return own_text if hash_ == spec.plan_hash else folder.plan_of(hash_).read_bytes().decode()
-
-    return json.dumps(_definition(spec, asked, text_of), indent=1) + "\n"
+    return json.dumps(_definition(spec, asked, partial(text_of, spec, folder)), indent=1) + "\n"
 
 
-def _definition(spec: JobSpec, asked: Mapping[str, Any], text_of: Callable[[str], str]) -> dict[str, Any]:
-    plain: dict[str, Any] = {"operation": _operation(spec, text_of)}
+def _definition(spec: JobSpec, asked: Mapping[str, Any], text: TextOf) -> dict[str, Any]:
+    plain: dict[str, Any] = {"operation": _operation(spec, text)}
     if spec.plan_hash and spec.protocol.name != "function":
-        plain["training_plan"] = _plans(spec, text_of)
+        plain["training_plan"] = _plans(spec, text)
     plain |= {name: value for name in ("data", "nodes") if (value := asked.get(name)) is not None}
     if spec.local:
         plain["as_node"] = asked.get("as_node")
     for field in fields(spec):
         value = getattr(spec, field.name)
-        if field.name not in _NOT_ASKED and value != _default(field):
+        if field.name in IN_FILE and value != _default(field):
             plain[field.name] = to_plain(value)
     if spec.rounds == ENDLESS:
         plain["rounds"] = None
@@ -129,13 +109,13 @@ def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _code(entry: str, hash_: str, text_of: Callable[[str], str]) -> dict[str, str]:
-    return {"entry": entry, "text": text_of(hash_)}
+def _code(entry: str, hash_: str, text: TextOf) -> dict[str, str]:
+    return {"entry": entry, "text": text(hash_)}
 
 
-def _operation(spec: JobSpec, text_of: Callable[[str], str]) -> Any:
+def _operation(spec: JobSpec, text: TextOf) -> Any:
     if spec.protocol.name == "function":
-        return _code(spec.plan_entry, spec.plan_hash, text_of)
+        return _code(spec.plan_entry, spec.plan_hash, text)
     return _part(spec.protocol)
 
 
@@ -145,9 +125,9 @@ def _part(part: Part) -> dict[str, Any]:
     )
 
 
-def _plans(spec: JobSpec, text_of: Callable[[str], str]) -> Any:
-    own = _code(spec.plan_entry, spec.plan_hash, text_of)
+def _plans(spec: JobSpec, text: TextOf) -> Any:
+    own = _code(spec.plan_entry, spec.plan_hash, text)
     if not spec.plans:
         return own
-    each = {node: _code(plan["entry"], plan["hash"], text_of) for node, plan in spec.plans.items()}
+    each = {node: _code(plan["entry"], plan["hash"], text) for node, plan in spec.plans.items()}
     return {"server": {"plan": own, "nodes": [RESEARCHER]}, **each}

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedjob.common.errors import NotReady
-from fedjob.common.lifecycle import HISTORY, State
+from fedjob.common.lifecycle import State
 from fedjob.common.traffic import Tally
 from fedjob.researcher import showing
 from fedjob.researcher.event import JobEvent
 from fedjob.researcher.handlers import teller
 from fedjob.researcher.live import Live, Progress
 from fedjob.researcher.logs import JobLogs, read_logs
-from fedjob.researcher.snapshot import CODES, Snapshot
+from fedjob.researcher.snapshot import Snapshot
 from fedjob.researcher.tailing import Retry, Source, Stream, stream
 
 
@@ -131,26 +131,9 @@ class Listening(ABC):
 
     def snapshot(self) -> Snapshot:
         """Return how the job stands now; it does not change when the job goes on."""
-        facts, tallies = self._facts(), self._tallies()
-        ended = facts.state in HISTORY and facts.state != State.COMPLETED
-        messages = [tally for tally in tallies if tally.kind != "object"]
-        return Snapshot(
-            id=facts.id,
-            name=facts.name,
-            state=facts.state,
-            code=CODES[State(facts.state)],
-            time=time.time(),
-            attempt=facts.attempt,
-            round=facts.round,
-            rounds=facts.rounds,
-            reason=(facts.reason or None) if ended else None,
-            error=(facts.detail or facts.reason or None) if ended else None,
-            num_messages_in=sum(tally.count for tally in messages if tally.direction == "in"),
-            num_messages_out=sum(tally.count for tally in messages if tally.direction == "out"),
-            bytes_in=sum(tally.bytes for tally in tallies if tally.direction == "in"),
-            bytes_out=sum(tally.bytes for tally in tallies if tally.direction == "out"),
-            result=self._result_now() if facts.state == State.COMPLETED else None,
-        )
+        facts = self._facts()
+        result = self._result_now() if facts.state == State.COMPLETED else None
+        return Snapshot.of(facts, self._tallies(), time=time.time(), result=result)
 
     def _result_now(self) -> Any:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,12 +20,13 @@ from fedjob.common.errors import (
 )
 from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.common.ranges import check_count
-from fedjob.researcher.arguments import travels
 from fedjob.researcher.breakpoints import adopt, find_breakpoint, list_breakpoints, load_breakpoint
 from fedjob.researcher.deleting import delete_job
 from fedjob.researcher.folder import LET_GO_S
 from fedjob.researcher.interrupting import wait_through
+from fedjob.researcher.job_definition import travels
 from fedjob.researcher.launching import start_runner
+from fedjob.researcher.looking import Looking
 from fedjob.researcher.noticing import notice, walk
 from fedjob.researcher.record import JobRecord, load_record
 from fedjob.researcher.spec import load_spec
@@ -37,21 +38,11 @@ if TYPE_CHECKING:
     from fedjob.researcher.connection import Connection
     from fedjob.researcher.folder import JobFolder
     from fedjob.researcher.hooks.base import Hook
-    from fedjob.researcher.position import Position
-    from fedjob.researcher.runner import Runner
     from fedjob.researcher.spec import JobSpec
 
 
-class Living(ABC):
+class Living(Looking):
     """A job's verbs. All of them work from any process on the job's home."""
-
-    _spec: JobSpec
-    _session: Connection | None
-    _folder: JobFolder
-    _hooks: tuple[Hook, ...]
-    _position: Position | None
-    _extras: dict[str, Path]
-    _runner: Runner | None
 
     @abstractmethod
     def reach(self) -> Connection | None:

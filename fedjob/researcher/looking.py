@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.common.plans.plan_source import PlanSource
+    from fedjob.researcher.connection import Connection
     from fedjob.researcher.folder import JobFolder
+    from fedjob.researcher.hooks.base import Hook
     from fedjob.researcher.runner import Runner
     from fedjob.researcher.spec import JobSpec
 
@@ -55,12 +57,18 @@ class RoundInfo:
 class Looking(Listening):
     """What a job tells of itself."""
 
+    # what a job holds is declared here, once, for its verbs too
     _spec: JobSpec
     _source: PlanSource
     _folder: JobFolder
+    _session: Connection | None
+    _data: Any
+    _nodes_asked: Any
+    _as_node: str
+    _hooks: tuple[Hook, ...]
     _position: Position | None
+    _extras: dict[str, Path]
     _runner: Runner | None
-    _value: Any
     _seen: tuple[Path, Position] | None = None
 
     @property
@@ -277,28 +285,14 @@ class Looking(Listening):
         return self.result
 
     def _facts(self) -> Facts:
-        record, spec, live = self.record, self._spec, self._live()
-        rounds = record.rounds or spec.rounds
-        round_ = self._round if record.state == State.DRAFT else live.round
-        running = record.state in ACTIVE
-        return Facts(
-            id=spec.id,
-            name=spec.name,
-            protocol=spec.protocol.name,
-            plan=f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "",
-            state=record.state,
-            reason=record.reason,
-            detail=record.detail,
-            rounds=rounds,
-            round=round_,
-            attempt=record.attempt,
-            nodes=tuple(sorted(spec.datasets)),
-            owner=" ".join(part for part in (spec.owner.get("name", ""), spec.researcher) if part),
-            created=record.created,
+        record, live = self.record, self._live()
+        facts = Facts.of(self._spec, record)
+        return replace(
+            facts,
+            round=self._round if record.state == State.DRAFT else live.round,
             updated=record.finished or (utc(live.updated) if live.updated else record.created),
-            contacts={node: str(grant.get("contact", "")) for node, grant in record.grants.items()},
             live=live,
-            progress=live.progress(rounds, time.time()) if running else None,
+            progress=live.progress(facts.rounds, time.time()) if record.state in ACTIVE else None,
         )
 
     def _overall(self) -> dict[str, float]:

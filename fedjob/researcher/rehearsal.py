@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from fedjob.common.errors import JobError, JobFailed, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import ENDLESS
-
-if TYPE_CHECKING:
-    from fedjob.researcher.job import Job
+from fedjob.researcher.looking import Looking
 
 MAX_NOTE = 2000
 """Characters of a note to owners."""
@@ -28,7 +26,7 @@ class Rehearsal:
         requests: node -> id of the grant that its owner was asked for; empty after a rehearsal that failed.
     """
 
-    job: Job
+    job: Looking
     outcome: str
     requests: Mapping[str, str] = field(default_factory=dict)
 
@@ -42,24 +40,37 @@ class Rehearsal:
         return f"<Rehearsal: {self.outcome}{f' Requests: {asked}' if asked else ''}>"
 
 
-def rehearse(job: Job) -> Rehearsal:
-    """Run a draft on its nodes' mocks; where that works, file its requests with the outcome in their note.
+def changes_for_mocks(job: Looking) -> dict[str, Any]:
+    """Return what differs from a draft in the clone of it that runs on the mocks.
 
     Raises:
         JobError: the job is no draft any more.
-        NoDatasets, SpecError: its datasets have no mocks.
+        SpecError: it is for the mocks itself.
     """
     if job.state != State.DRAFT:
         raise JobError(f"job {job.id} is {job.state}: only a draft is rehearsed; take job.clone()")
     if job.spec.use != "private":
         raise SpecError("the job itself is for the mocks: just run it")
     rounds = 1 if job.spec.rounds == ENDLESS else job.spec.rounds
-    twin = job.clone(
-        use="mock", rounds=rounds, every_s=None, name=f"{job.name or job.spec.plan_entry} (rehearsal)"
-    )
+    name = f"{job.name or job.spec.plan_entry} (rehearsal)"
+    return {"use": "mock", "rounds": rounds, "every_s": None, "name": name}
+
+
+def rehearse(
+    twin: Looking, run: Callable[[], object], request: Callable[[str], Mapping[str, str]]
+) -> Rehearsal:
+    """Run the clone of a draft on the mocks; where that works, ask the nodes' owners for the draft itself.
+
+    Args:
+        run: runs the clone to its end.
+        request: asks the owners, given the outcome for them to read; returns node -> id of its grant.
+
+    Raises:
+        NoDatasets, SpecError: its datasets have no mocks.
+    """
     began = time.monotonic()
     try:
-        twin.run(progress=False)
+        run()
     except JobFailed as failure:
         return Rehearsal(job=twin, outcome=f"On the mocks it {twin.state}: {failure}")
     nodes = len(twin.spec.datasets)
@@ -68,12 +79,4 @@ def rehearse(job: Job) -> Rehearsal:
         f"{twin.state}, {twin.record.rounds} round{'s' if twin.record.rounds > 1 else ''}, "
         f"{time.monotonic() - began:.1f} s."
     )
-    _annotate(job, f"{job.spec.note}\n{outcome}".strip()[:MAX_NOTE])
-    requests = {} if job.spec.local else job.request()
-    return Rehearsal(job=twin, outcome=outcome, requests=requests)
-
-
-def _annotate(job: Job, note: str) -> None:
-    """Change a draft's note to owners, durably."""
-    job._spec = replace(job._spec, note=note)
-    job._spec.save(job._folder.spec)
+    return Rehearsal(job=twin, outcome=outcome, requests=request(outcome))

@@ -7,12 +7,9 @@ import os
 import runpy
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedjob.common.errors import SpecError
-
-if TYPE_CHECKING:
-    from fedjob.researcher.job import Job
+from fedjob.researcher.job import Job
 
 
 def job_of_script(path: Path, home: Path) -> Job:
@@ -26,8 +23,6 @@ def job_of_script(path: Path, home: Path) -> Job:
     Raises:
         SpecError: it defines none, or did more than define it.
     """
-    from fedjob.researcher.job import Job
-
     os.environ["FEDJOB_HOME"] = str(home)
     sys.path.insert(0, str(path.parent))
     with contextlib.redirect_stdout(sys.stderr):

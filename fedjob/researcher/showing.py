@@ -10,6 +10,8 @@ from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.event import clean, short
 from fedjob.researcher.live import Live, Progress
+from fedjob.researcher.record import JobRecord
+from fedjob.researcher.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,25 @@ class Facts:
     contacts: Mapping[str, str] = field(default_factory=dict)
     live: Live = field(default_factory=Live)
     progress: Progress | None = None
+
+    @classmethod
+    def of(cls, spec: JobSpec, record: JobRecord) -> Facts:
+        """Return what the two halves of a job on disk say of it; its events say the rest."""
+        return cls(
+            id=spec.id,
+            name=spec.name,
+            protocol=spec.protocol.name,
+            plan=f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "",
+            state=record.state,
+            reason=record.reason,
+            detail=record.detail,
+            rounds=record.rounds or spec.rounds,
+            attempt=record.attempt,
+            nodes=tuple(sorted(spec.datasets)),
+            owner=" ".join(part for part in (spec.owner.get("name", ""), spec.researcher) if part),
+            created=record.created,
+            contacts={node: str(grant.get("contact", "")) for node, grant in record.grants.items()},
+        )
 
 
 def one_line(facts: Facts) -> str:

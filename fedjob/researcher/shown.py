@@ -16,6 +16,7 @@ from fedjob.common.frame import decode_frame, encode_frame
 from fedjob.common.identity import Identity
 from fedjob.common.traffic import Tally
 from fedjob.common.types import MAX_FRAME_BYTES, Ref
+from fedjob.researcher.showing import Facts
 
 VERSION = 1
 MAX_SEGMENT_BYTES = 32 << 20
@@ -63,6 +64,59 @@ class Shown:
     created: str = ""
     traffic: list[Tally] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        facts: Facts,
+        *,
+        owner: str,
+        count: int,
+        time: float,
+        traffic: Sequence[Tally],
+        segments: Sequence[Segment],
+    ) -> Shown:
+        """Return how a job stands, as short as watchers are shown it.
+
+        Args:
+            owner: the party that signs it.
+        """
+        return cls(
+            job=facts.id,
+            owner=owner,
+            count=count,
+            time=time,
+            name=facts.name[:MAX_TEXT_CHARS],
+            protocol=facts.protocol,
+            plan=facts.plan,
+            state=str(facts.state),
+            reason=facts.reason[:MAX_TEXT_CHARS],
+            detail=facts.detail[:MAX_TEXT_CHARS],
+            attempt=facts.attempt,
+            rounds=facts.rounds,
+            nodes=list(facts.nodes[:MAX_NODES]),
+            created=facts.created,
+            traffic=list(traffic),
+            segments=list(segments[-MAX_SEGMENTS:]),
+        )
+
+    @property
+    def facts(self) -> Facts:
+        """How the job stands, to be looked at; its events say the rest."""
+        return Facts(
+            id=self.job,
+            name=self.name,
+            protocol=self.protocol,
+            plan=self.plan,
+            state=self.state,
+            reason=self.reason,
+            detail=self.detail,
+            rounds=self.rounds,
+            attempt=self.attempt,
+            nodes=tuple(self.nodes),
+            owner=self.owner,
+            created=self.created,
+        )
 
     def frame(self, identity: Identity, federation: str) -> bytes:
         """Return it signed by its owner."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedjob.common.lifecycle import ACTIVE, State
+from fedjob.common.lifecycle import ACTIVE, HISTORY, State
+from fedjob.common.traffic import Tally
+from fedjob.researcher.showing import Facts
 
 CODES: dict[State, int] = {
     **dict.fromkeys(State, 10),
@@ -47,6 +50,29 @@ class Snapshot:
     bytes_in: int = 0
     bytes_out: int = 0
     result: Any = None
+
+    @classmethod
+    def of(cls, facts: Facts, tallies: Sequence[Tally], *, time: float, result: Any) -> Snapshot:
+        """Return how a job stands, with what was exchanged for it by then."""
+        ended = facts.state in HISTORY and facts.state != State.COMPLETED
+        messages = [tally for tally in tallies if tally.kind != "object"]
+        return cls(
+            id=facts.id,
+            name=facts.name,
+            state=facts.state,
+            code=CODES[State(facts.state)],
+            time=time,
+            attempt=facts.attempt,
+            round=facts.round,
+            rounds=facts.rounds,
+            reason=(facts.reason or None) if ended else None,
+            error=(facts.detail or facts.reason or None) if ended else None,
+            num_messages_in=sum(tally.count for tally in messages if tally.direction == "in"),
+            num_messages_out=sum(tally.count for tally in messages if tally.direction == "out"),
+            bytes_in=sum(tally.bytes for tally in tallies if tally.direction == "in"),
+            bytes_out=sum(tally.bytes for tally in tallies if tally.direction == "out"),
+            result=result,
+        )
 
     @property
     def communications(self) -> int:

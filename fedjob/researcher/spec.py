@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from fedjob.common.schedules import declared
 from fedjob.common.types import ENDLESS, check_job_id, party_of
 
 VERSION = 1
+
+_LATER: Mapping[str, Any] = {"found_later": True}
+"""Marks what does not follow from what was asked for: it is drawn, or found out later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,7 @@ class JobSpec:
         cloned_from: id of the job that this is a clone of.
     """
 
-    id: str
+    id: str = field(metadata=_LATER)
     name: str = ""
     note: str = ""
     version: int = VERSION
@@ -80,10 +83,10 @@ class JobSpec:
     rounds: int
     seed: int
     local: bool = False
-    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    researcher: str = ""
-    owner_key: str = ""
-    federation: str = ""
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=_LATER)
+    researcher: str = field(default="", metadata=_LATER)
+    owner_key: str = field(default="", metadata=_LATER)
+    federation: str = field(default="", metadata=_LATER)
     selector: Part = field(default_factory=lambda: Part(name="all"))
     quorum: dict[str, Any] = field(default_factory=dict)
     fold: Part | None = None
@@ -111,7 +114,7 @@ class JobSpec:
     items: Items = field(default_factory=Items)
     split: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
-    cloned_from: str = ""
+    cloned_from: str = field(default="", metadata=_LATER)
 
     def __post_init__(self) -> None:
         check_job_id(self.id)
@@ -135,6 +138,10 @@ class JobSpec:
     def save(self, path: Path) -> None:
         """Write the spec, durably."""
         write_atomic(path, pack(to_plain(self)))
+
+
+FOUND_LATER = frozenset(entry.name for entry in fields(JobSpec) if "found_later" in entry.metadata)
+"""Fields of a spec that do not follow from what was asked for."""
 
 
 def spec_from_plain(plain: Mapping[str, Any]) -> JobSpec:

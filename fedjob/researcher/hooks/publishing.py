@@ -18,11 +18,9 @@ from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.counting import read_traffic
 from fedjob.researcher.position import Position
 from fedjob.researcher.record import load_record
+from fedjob.researcher.showing import Facts
 from fedjob.researcher.shown import (
-    MAX_NODES,
     MAX_SEGMENT_BYTES,
-    MAX_SEGMENTS,
-    MAX_TEXT_CHARS,
     Segment,
     Shown,
     cut,
@@ -122,27 +120,16 @@ class Publishing(Hook):
         record = load_record(folder.record)  # before the events: the frame says no more than they do
         self._segments = self._put_segments(folder)
         self._count = max(self._count + 1, int(time.time() * 1000))  # a later runner's count is larger
-        spec = self._spec
-        shown = Shown(
-            job=spec.id,
+        shown = Shown.of(
+            Facts.of(self._spec, record),
             owner=self._session.party,
             count=self._count,
             time=time.time(),
-            name=spec.name[:MAX_TEXT_CHARS],
-            protocol=spec.protocol.name,
-            plan=f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "",
-            state=str(record.state),
-            reason=record.reason[:MAX_TEXT_CHARS],
-            detail=record.detail[:MAX_TEXT_CHARS],
-            attempt=record.attempt,
-            rounds=record.rounds or spec.rounds,
-            nodes=sorted(spec.datasets)[:MAX_NODES],
-            created=record.created,
-            traffic=list(read_traffic(folder)),
-            segments=self._segments[-MAX_SEGMENTS:],
+            traffic=read_traffic(folder),
+            segments=self._segments,
         )
         frame = shown.frame(self._session.identity, self._session.federation)
-        self._session.repository.put_watch(spec.id, frame, readers=self._readers)
+        self._session.repository.put_watch(self._spec.id, frame, readers=self._readers)
         self._forget()
 
     def _put_segments(self, folder: JobFolder) -> list[Segment]:

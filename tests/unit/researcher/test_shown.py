@@ -12,6 +12,7 @@ from fedjob.common.errors import DecodeError, NotPermitted
 from fedjob.common.frame import encode_frame
 from fedjob.common.identity import Identity
 from fedjob.common.types import MAX_FRAME_BYTES, Ref
+from fedjob.researcher.showing import Facts
 from fedjob.researcher.shown import (
     MAX_NODES,
     MAX_SEGMENT_BYTES,
@@ -42,6 +43,27 @@ def test_a_log_that_grows_line_by_line_is_in_few_segments_without_gaps() -> None
     assert put_bytes < 12 * 300_000
     assert cut(spans, spans[-1][1]) == spans
     assert cut([], 0) == []
+
+
+def test_what_is_shown_is_how_the_job_stands_and_as_much_of_it_as_a_frame_has_room_for() -> None:
+    nodes = tuple(f"node-{number:03}" for number in range(MAX_NODES + 1))
+    facts = Facts(
+        id=JOB,
+        name="heart",
+        protocol="fedavg",
+        plan="Plan (0123)",
+        state="failed",
+        reason="timeout",
+        detail="x" * (MAX_TEXT_CHARS + 1),
+        rounds=3,
+        attempt=2,
+        nodes=nodes,
+        owner="Ann ann",
+        created="2026-01-01",
+    )
+    shown = Shown.of(facts, owner="ann", count=1, time=1.0, traffic=[], segments=[])
+    assert shown.facts == replace(facts, owner="ann", detail="x" * MAX_TEXT_CHARS, nodes=nodes[:MAX_NODES])
+    assert list(to_plain(shown)) == list(to_plain(SHOWN))
 
 
 def test_segments_have_a_largest_size_and_a_frame_room_for_four_gigabytes() -> None:
