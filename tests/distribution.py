@@ -29,7 +29,6 @@ ALONE = (
     "integration/test_node_notices.py",
     "integration/test_jobs_at_strict_nodes.py",
     "integration/test_jobs_that_do_not_start.py",
-    "integration/test_flamby_heart.py",
 )
 """Files whose tests share nothing, and together take longer than one worker should be busy with a file."""
 
