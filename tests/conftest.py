@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.distribution import Distribution, mark_shared, num_workers, rank
+from tests.distribution import Distribution, num_workers, rank
 from tests.features import claims, rows
 from tests.parts import program
 from tests.processes import Processes, end_processes_of, give_children_default_signals, wait_until
@@ -38,15 +38,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution | None:
     """Distribute the tests as `tests.distribution` says, if nothing else is asked for."""
-    return Distribution(config, log) if config.getoption("dist") == "loadgroup" else None
+    return Distribution(config, log) if config.getoption("dist") == "loadfile" else None
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Refuse claims of rows that do not exist; say which tests go together, and begin with what takes long."""
-    for item in items:
-        mark_shared(item)
-    yield
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse claims of rows that do not exist; begin with what takes long."""
     items.sort(key=rank)
     known = rows()
     unknown = sorted(f"{test} claims {row}" for row, test in claims(items) if row not in known)

@@ -9,14 +9,22 @@ from __future__ import annotations
 import os
 
 import pytest
-from xdist.scheduler import LoadGroupScheduling
+from xdist.scheduler import LoadFileScheduling
 
 WORKERS_PER_CORE = 3
 """Tests wait for other processes more often than they compute."""
 MOST_WORKERS = 16
 
-SHARED = ("rough", "federation")
-"""The fixtures of a session that are expensive to make."""
+TOGETHER = {
+    "rough": ("e2e/test_deaths.py", "e2e/test_resume.py"),
+    "federation": (
+        "e2e/test_hospitals.py",
+        "e2e/test_bad_input.py",
+        "e2e/test_commands.py",
+        "e2e/test_same_bytes.py",
+    ),
+}
+"""The files that share a federation of the session, by the name of its fixture."""
 
 ALONE = (
     "e2e/test_notebooks.py",
@@ -29,7 +37,6 @@ ALONE = (
     "integration/test_node_notices.py",
     "integration/test_jobs_at_strict_nodes.py",
     "integration/test_jobs_that_do_not_start.py",
-    "integration/test_flamby_heart.py",
 )
 """Files whose tests share nothing, and together take longer than one worker should be busy with a file."""
 
@@ -63,19 +70,17 @@ def rank(item: pytest.Item) -> int:
     return next(found, len(LONGEST_FIRST))
 
 
-def mark_shared(item: pytest.Item) -> None:
-    """Keep a test on one worker with all that use the same federation."""
-    for name in SHARED:
-        if name in getattr(item, "fixturenames", ()):
-            callspec = getattr(item, "callspec", None)
-            kind = callspec.params.get(name, "") if callspec is not None else ""
-            item.add_marker(pytest.mark.xdist_group(f"{name}-{kind}".rstrip("-")))
+def scope_of(nodeid: str) -> str:
+    """Return what goes to one worker with a test: the same name for all of it."""
+    path, _, test = nodeid.partition("::")
+    for name, files in TOGETHER.items():
+        if path.endswith(files):
+            return f"{name}, amqtt" if "amqtt" in test else name  # there is one federation for each broker
+    return nodeid if path.endswith(ALONE) else path
 
 
-class Distribution(LoadGroupScheduling):
-    """Tests by group where they have one, else by file, else one by one."""
+class Distribution(LoadFileScheduling):
+    """Scheduling for `--dist loadfile` that knows more than the file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        scope: str = super()._split_scope(nodeid)
-        path = nodeid.partition("::")[0]
-        return path if scope == nodeid and not path.endswith(ALONE) else scope
+        return scope_of(nodeid)

@@ -34,6 +34,14 @@ def give_children_default_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended; one that nobody has waited for yet has ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Return the processes beside this one that work in a folder or below it, or were told of it."""
     found = []

@@ -25,7 +25,7 @@ from fedjob.node.datasets import Datasets, describe_dataset
 from fedjob.node.home import NodeHome
 from tests.e2e.federation import database_of
 from tests.integration.nodes import ADD_ONE, Researcher, plan_with, write_toy
-from tests.processes import Processes, Running, wait_until
+from tests.processes import Processes, Running, runs, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -181,13 +181,6 @@ def test_workers_and_what_they_started_die_with_their_daemon(
     os.kill(process.pid, signal.SIGKILL)
     everyone = {*children, *map(int, pids.read_text().split())}
     wait_until(
-        lambda: not [pid for pid in everyone if _lives(pid)], timeout_s=30, what="every process to be gone"
+        lambda: not [pid for pid in everyone if runs(pid)], timeout_s=30, what="every process to be gone"
     )
     ann.end(node.name)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.conftest import Mosquitto
-from tests.processes import Processes, end_processes_of, processes_of, wait_until
+from tests.processes import Processes, end_processes_of, processes_of, runs, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,9 +46,9 @@ def test_neither_a_process_nor_its_child_outlives_its_owner(tmp_path: Path) -> N
     with Processes(tmp_path) as own:
         parent = own.start("python", "-c", program, ready=r"child \d+")
         child = int(parent.wait_for(r"child (\d+)")[1])
-        assert _runs(child)
+        assert runs(child)
     assert not parent.alive
-    wait_until(lambda: not _runs(child), timeout_s=30, what="the end of the child")
+    wait_until(lambda: not runs(child), timeout_s=30, what="the end of the child")
 
 
 SIGNALS_OF_A_CHILD = """\
@@ -87,12 +86,5 @@ def test_what_works_in_a_folder_is_found_and_ended(tmp_path: Path) -> None:
         assert processes_of(mine) == []
         for process in left:
             process.wait(30)
-            assert not _runs(process.pid)
+            assert not runs(process.pid)
         assert stays.alive
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -11,7 +11,7 @@ from fedjob.common.messages import Found, Ping, Pong, Result, Search
 from fedjob.common.types import new_job_id
 from fedjob.node.config import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, Node, plan_with
-from tests.processes import wait_until
+from tests.processes import runs, wait_until
 
 
 @pytest.fixture
@@ -221,14 +221,7 @@ def test_what_a_plan_forks_ends_with_its_task(shared_node: Node, tmp_path: Path)
         if marker.exists() and marker.read_text():
             break  # a slow machine does not get that far in two seconds
     pid = int(marker.read_text())
-    wait_until(lambda: not _alive(pid), timeout_s=30, what="the forked child to be gone")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: not runs(pid), timeout_s=30, what="the forked child to be gone")
 
 
 def test_with_errors_full_the_researcher_is_told_the_words(federation: Federation) -> None:
@@ -246,7 +239,7 @@ def test_an_end_stops_what_runs(federation: Federation, node: Node, tmp_path: Pa
     wait_until(lambda: marker.exists() and marker.read_text(), timeout_s=30, what="the training to begin")
     ann.end("node1")
     pid = int(marker.read_text())
-    wait_until(lambda: not _alive(pid), timeout_s=30, what="the worker to be gone")
+    wait_until(lambda: not runs(pid), timeout_s=30, what="the worker to be gone")
     assert not any(isinstance(m.body, Result) for m in ann.received)
 
 
