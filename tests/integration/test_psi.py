@@ -128,5 +128,7 @@ def test_a_column_that_a_node_lacks_ends_the_job_with_the_nodes_name(tmp_path: P
     with pytest.raises(JobFailed, match="names no column for theirs, third"):
         local(tmp_path, PrivateSetIntersection(on={"ours": "patient"}, own="ours"))
     psi = PrivateSetIntersection(on={"ours": "patient", "theirs": "name", "third": "patient"}, own="ours")
-    with pytest.raises(JobFailed, match=r"of all nodes or of none.*theirs: spec: there is no column 'name'"):
+    with pytest.raises(
+        JobFailed, match=r"needs the answers of all nodes.*theirs: spec: there is no column 'name'"
+    ):
         local(tmp_path, psi)

@@ -265,7 +265,7 @@ TABLE = {
         (
             LogisticRegression(target="y", features=["empty"], categorical="empty"),
             "unsolvable",
-            "no category that a node may tell of",
+            "no category that a node may release",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

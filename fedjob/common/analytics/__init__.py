@@ -1,1 +1,1 @@
-"""What analytic protocols compute with: columns, cells, quantiles, moments, and what was told of which rows."""
+"""The computations of analytic protocols on columns of tables, and the audit of the numbers that they release."""

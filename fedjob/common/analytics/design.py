@@ -1,4 +1,4 @@
-"""The columns of a model as a matrix of numbers, the same at every node."""
+"""The design matrix of a model: its columns as numbers, with the same terms at every node."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ INTERCEPT = "intercept"
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Which columns a model has.
+    """The columns of a model, and their terms.
+
+    A term is one column of numbers in the matrix. A feature of numbers is one term; a
+    feature of categories is one term for each category but the first, the reference.
 
     Args:
-        features: in their order.
-        levels: of those that are categories, in order; the first is what the others are held against.
-        means, scales: of the terms; empty before they are known.
-        intercept: a column of ones comes first.
+        features: the explaining columns, in their order.
+        levels: feature -> its categories, in order, for the features that are categories.
+        means, scales: of the terms, by which they are centred and scaled; empty before they are known.
+        intercept: whether the first column of the matrix is one of ones.
     """
 
     features: tuple[str, ...]
@@ -37,7 +40,7 @@ class Design:
 
     @property
     def terms(self) -> list[str]:
-        """The names of the columns of numbers, without the intercept: `cp=4` is 1 where `cp` is 4."""
+        """The names of the terms, without the intercept: `cp=4` is 1 where `cp` is 4."""
         return [
             term
             for name in self.features
@@ -47,7 +50,10 @@ class Design:
         ]
 
     def values(self, table: Table) -> Floats:
-        """Return the terms, of shape (rows, terms); all NaN in rows where a value is missing, or no level of these."""
+        """Return the terms, of shape (rows, terms).
+
+        A row is all NaN where a value is missing, or is a category that is not among the levels.
+        """
         node, frame = table.node, table.frame
         parts = [np.empty((len(frame), 0))]
         known = np.ones(len(frame), dtype=bool)
@@ -65,7 +71,7 @@ class Design:
         return values
 
     def off_base(self, values: Floats) -> Floats:
-        """Return a column for each feature of categories: 1 where it is not the one that others are held against."""
+        """Return a column for each feature of categories: 1 where the category is not the reference."""
         found, place = [np.empty((len(values), 0))], 0
         for name in self.features:
             size = len(self.levels[name]) - 1 if name in self.levels else 1
@@ -75,12 +81,12 @@ class Design:
         return np.hstack(found)
 
     def matrix(self, values: Floats) -> Floats:
-        """Return terms that are centred and scaled, behind a column of ones where there is an intercept."""
+        """Return the terms, centred and scaled, after a column of ones where there is an intercept."""
         scaled = (values - np.asarray(self.means)) / np.asarray(self.scales)
         return np.hstack([np.ones((len(values), 1)), scaled]) if self.intercept else scaled
 
     def in_their_units(self, found: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-        """Return coefficients and their covariance for the terms as they are, from those for the scaled ones."""
+        """Return coefficients and their covariance for the unscaled terms, from those for the scaled ones."""
         scales, means = np.asarray(self.scales), np.asarray(self.means)
         back = np.diag(1 / scales)
         if self.intercept:
@@ -89,42 +95,43 @@ class Design:
         return back @ found, back @ covariance @ back.T
 
 
-def told_levels(table: Table, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return how often each category occurs, of those that may be told."""
-    told: dict[str, dict[str, int]] = {}
+def released_levels(table: Table, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return column -> category -> number of rows, for the categories that may be released."""
+    released: dict[str, dict[str, int]] = {}
     for name in names:
         found = by_value(categories(table.node, table.frame, name), table.all_rows)
         present = np.concatenate([*found.values(), np.empty(0, dtype=np.int64)]).astype(np.int64)
         missing = np.setdiff1d(table.all_rows, present)
         allowed = table.admit([Telling(rows, excused=missing) for rows in found.values()])
-        told[name] = {
+        released[name] = {
             text: len(rows) for (text, rows), may in zip(found.items(), allowed, strict=True) if may
         }
-    return told
+    return released
 
 
-def all_levels(told: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the categories that any node told of, in order.
+def all_levels(released: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> dict[str, list[str]]:
+    """Return column -> the categories that any node released, in order.
 
     Raises:
-        Unsolvable: there are none.
+        Unsolvable: a column has none.
     """
     for name in names:
-        if not told.get(name):
-            raise Unsolvable(f"column {name!r} has no category that a node may tell of")
-    return {name: sorted(told[name], key=in_order) for name in names}
+        if not released.get(name):
+            raise Unsolvable(f"column {name!r} has no category that a node may release")
+    return {name: sorted(released[name], key=in_order) for name in names}
 
 
 def complete_rows(
     table: Table, design: Design, outcomes: Sequence[str], *, products: bool
 ) -> tuple[Rows, Floats, Floats]:
-    """Return the rows where nothing is missing, their terms and their outcomes.
+    """Return the positions of the rows in which no value is missing, their terms and their outcomes.
 
     Args:
-        products: of these columns are told, not their sums alone.
+        products: whether products of these columns are released, and not their sums alone.
 
     Raises:
-        NodeFailure: `columns`, one is not there or no numbers; `min_rows`, too few may be told of.
+        NodeFailure: with reason `columns`: a column is missing or holds no numbers; with reason `min_rows`: sums
+            over these rows may not be released.
     """
     names = (*design.features, *outcomes)
     need_columns(table.node, table.frame, names)
@@ -141,7 +148,7 @@ def complete_rows(
 
 
 def sums_of(values: Floats) -> dict[str, Any]:
-    """Return number, sums and sums of squares, for means and scales."""
+    """Return the number of rows, and the sums and sums of squares of columns, from which means and scales follow."""
     return {
         "count": len(values),
         "linear": values.sum(axis=0).tolist(),
@@ -157,14 +164,16 @@ def scaled(design: Design, sums: Mapping[str, Any], *, centred: bool) -> Design:
     """
     count, terms = sums["count"], design.terms
     if count < 2:
-        raise Unsolvable(f"{count} rows of all nodes together have a value in every column; 2 are the least")
+        raise Unsolvable(
+            f"{count} rows of all nodes together have a value in every column; expected 2 or more"
+        )
     means, scales = [], []
     for term, linear, squares in zip(terms, sums["linear"], sums["squares"], strict=True):
         mean = linear / count
         variance = squares / count - mean * mean
         if centred and variance <= 1e-14 * squares / count:
             raise Unsolvable(
-                f"{term} has the same value in all {count} complete rows: it can't be told apart from the "
+                f"{term} has the same value in all {count} complete rows: its effect can't be separated from the "
                 "intercept; leave it out"
             )
         means.append(mean if centred else 0.0)

@@ -1,13 +1,13 @@
-"""Whether products of columns would be about few rows.
+"""The check that products of columns are not about few rows.
 
 The sum of x times y, where x is 1 in three rows and 0 in all others, is the sum of y over these three; and whoever
-is told the products of several columns can combine them. So products are told only where
+gets the products of several columns can combine them. So products are released only where
 
 - every column has its most frequent value in all rows, or another one in at least `min_rows` of them;
 - no combination of columns is 0 in all rows but one: that row would have a leverage of 1 (Hoaglin, Welsch
   1978, "The hat matrix in regression and ANOVA", https://doi.org/10.1080/00031305.1978.10479237).
 
-Each question is judged by itself: of two that are about other columns nothing is held against each other.
+Each answer is checked by itself; answers about different columns are not compared with each other.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _ALONE = 1 - 1e-9
 
 
 def isolates(values: Floats, min_rows: int) -> bool:
-    """Tell whether products of columns would be about fewer rows.
+    """Return whether products of these columns would be about fewer than `min_rows` rows.
 
     Args:
         values: of shape (rows, columns), without NaN.
-        min_rows: 0 and 1 do not limit.
+        min_rows: 0 or 1 for no limit.
     """
     if min_rows <= 1 or not values.size:
         return False

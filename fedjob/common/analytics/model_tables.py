@@ -1,4 +1,4 @@
-"""The tables that models end in."""
+"""The result tables of models: coefficients, centres and components."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONFIDENCE = 0.975
 
 
 def estimate_table(terms: Sequence[str], found: Floats) -> pd.DataFrame:
-    """Return estimates alone, where there is no plain error to go with them."""
+    """Return a table of estimates alone, for models whose estimates have no simple standard error."""
     import pandas as pd
 
     return pd.DataFrame({"term": list(terms), "estimate": found})
@@ -25,10 +25,10 @@ def estimate_table(terms: Sequence[str], found: Floats) -> pd.DataFrame:
 def coefficient_table(
     terms: Sequence[str], found: Floats, covariance: Floats, freedom: float | None = None
 ) -> pd.DataFrame:
-    """Return estimates with standard errors, two-sided p-values and 95 % intervals.
+    """Return a table of estimates with standard errors, two-sided p-values and 95 % intervals.
 
     Args:
-        freedom: degrees of it for Student's t; None for the normal distribution.
+        freedom: the degrees of freedom of Student's t; None for the normal distribution.
     """
     import pandas as pd
     from scipy.special import ndtr, ndtri, stdtr, stdtrit
@@ -53,7 +53,7 @@ def coefficient_table(
 
 
 def centre_table(features: Sequence[str], centres: Floats, sizes: Sequence[int]) -> pd.DataFrame:
-    """Return a row for each cluster: its centre, and how many rows it has."""
+    """Return a table with a row for each cluster: its centre and its number of rows."""
     import pandas as pd
 
     table = pd.DataFrame(centres, columns=list(features))
@@ -63,7 +63,7 @@ def centre_table(features: Sequence[str], centres: Floats, sizes: Sequence[int])
 
 
 def component_table(features: Sequence[str], vectors: Floats, variances: Floats) -> pd.DataFrame:
-    """Return a row for each component: its direction, its variance, and the part of all that this is."""
+    """Return a table with a row for each component: direction, variance, and fraction of the total variance."""
     import pandas as pd
 
     table = pd.DataFrame(vectors, columns=list(features))

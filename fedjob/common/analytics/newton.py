@@ -17,12 +17,12 @@ from fedjob.common.analytics.releases import Floats
 from fedjob.common.errors import Unsolvable
 
 TOLERANCE = 1e-9
-"""Of the last step, in standard deviations of the terms."""
+"""The size of a step after which the method ends, in standard deviations of the terms."""
 
 MAX_ITERATIONS = 50
 MAX_HALVINGS = 30
 _MAX_COEFFICIENT = 50.0
-"""Per standard deviation: what goes beyond runs away."""
+"""The largest coefficient per standard deviation; a larger one counts as growing without end."""
 
 _SEPARATE = (
     "the coefficients grow without end: some columns separate the outcomes; leave them out or join categories"
@@ -32,7 +32,7 @@ State = dict[str, Any]
 
 
 def begin(size: int, first: Sequence[float] = ()) -> State:
-    """Return the state before the first ask, at zero or at a first guess."""
+    """Return the state before the first ask, with all coefficients 0 or at a first guess."""
     return {
         "at": [*first, *([0.0] * (size - len(first)))],
         "from": [],
@@ -46,13 +46,13 @@ def begin(size: int, first: Sequence[float] = ()) -> State:
 
 
 def advance(state: Mapping[str, Any], found: Mapping[str, Any]) -> State:
-    """Return the state after an answer for the coefficients in `at`.
+    """Return the state after the nodes' answers for the coefficients in `state["at"]`.
 
     Args:
         found: `likelihood`, `gradient` and `hessian` there, the sums of all nodes.
 
     Raises:
-        Unsolvable: terms depend on each other, groups separate, or it does not converge.
+        Unsolvable: terms depend on each other, columns separate the outcomes, or it does not converge.
     """
     likelihood = float(found["likelihood"])
     slack = 1e-10 * (abs(state["likelihood"]) if math.isfinite(state["likelihood"]) else 0.0)
@@ -95,10 +95,10 @@ def _halved(state: Mapping[str, Any]) -> State:
 
 
 def solve(matrix: Floats, right: Floats) -> Floats:
-    """Solve a symmetric system.
+    """Return the solution of a symmetric system of equations.
 
     Raises:
-        Unsolvable: it has no single solution.
+        Unsolvable: it has no unique solution.
     """
     scales = np.sqrt(np.clip(np.diagonal(matrix), 0, None))
     if not (scales > 0).all() or not np.isfinite(matrix).all():

@@ -1,8 +1,9 @@
-"""Order statistics found by counting: brackets on one fixed grid, halved alike for every column and every job.
+"""Order statistics found by counting values below the edges of one fixed grid.
 
-The first grid are the powers of two, negative ones too; a bracket between two neighbours is
-then divided into equal parts again and again. All edges that anybody ever asks for are
-nested, so that counts below one edge never cut rows off those below another in a new place.
+The edges of the first ask are the powers of two and their negatives. The bracket between two
+neighbouring edges that holds the order statistic is then divided into equal parts, again and
+again, in the same way for every column and every job. So all edges are nested, and the counts
+of different asks do not differ by new small groups of rows.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 PARTS = 64
-"""Parts that a bracket is divided into by one ask."""
+"""Number of parts into which one ask divides a bracket."""
 
 _POWERS = [math.ldexp(1.0, exponent) for exponent in range(-64, 129)]
 
 FIRST_EDGES: tuple[float, ...] = (*(-power for power in reversed(_POWERS)), 0.0, *_POWERS)
-"""Edges of the first ask; numbers of 2**128 and more in size are outside."""
+"""Edges of the first ask; numbers of absolute value 2**128 and more are outside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """Where an order statistic lies.
+    """An interval that holds an order statistic.
 
     Args:
-        rank: from 0.
-        low, high: it is at least `low` and below `high`.
-        parts: into how many parts the bracket can be divided; 0 where it is as narrow as it gets.
+        rank: of the order statistic, from 0.
+        low, high: the order statistic is at least `low` and below `high`.
+        parts: the number of parts into which the bracket can be divided; 0 where it can't get narrower.
     """
 
     rank: int
@@ -49,12 +50,12 @@ class Bracket:
 
     @property
     def width(self) -> float:
-        """How far off the value is at most."""
+        """The largest possible error of `value`."""
         return self.high - self.low
 
 
 def steps_for(precision: float) -> int:
-    """Return how many asks narrow a bracket between powers of two to this fraction of its value."""
+    """Return the number of asks that narrow a bracket between powers of two to this fraction of its value."""
     return max(0, math.ceil(math.log2(1 / precision) / math.log2(PARTS)))
 
 
@@ -67,10 +68,10 @@ def edges_within(low: float, high: float) -> list[float]:
 
 
 def narrowed(bracket: Bracket, edges: Sequence[float], least: Sequence[int], most: Sequence[int]) -> Bracket:
-    """Return a bracket after counting below the edges that divide it.
+    """Return the narrower bracket that follows from the counts of values below the edges that divide it.
 
     Args:
-        least, most: bounds on how many values lie below each edge; they differ where nodes withheld counts.
+        least, most: bounds on the number of values below each edge; they differ where nodes withheld counts.
     """
     if not bracket.parts:
         return bracket
@@ -84,7 +85,10 @@ def narrowed(bracket: Bracket, edges: Sequence[float], least: Sequence[int], mos
 
 
 def ranks_of(fraction: float, count: int) -> tuple[int, int, float]:
-    """Return the two ranks that a quantile lies between, and how far on its way (numpy's `linear`)."""
+    """Return the two ranks between which a quantile lies, and its position between them, from 0 to 1.
+
+    This is the method `linear` of `numpy.quantile`.
+    """
     place = fraction * (count - 1)
     lower = math.floor(place)
     return lower, min(lower + 1, count - 1), place - lower

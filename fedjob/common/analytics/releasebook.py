@@ -1,8 +1,8 @@
-"""A node's record of what was told of a dataset, in one file that tasks take turns with.
+"""A node's record of the numbers that it released about a dataset, in one file that tasks lock.
 
-Rows are known by what they hold, so that a file to which rows are added, or from which
-some are taken, keeps its history. What is about to be told is written down before it is:
-a task that fails afterwards, or is asked again, is told the same.
+Rows are identified by their values, so that a file keeps its history when rows are added or
+removed. A release is recorded before its number is sent: a task that fails afterwards, or is
+asked again, gets the same decision.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _ROW_IDS, _COUNTS = "ids", "rows"
 
 @dataclass(frozen=True, slots=True)
 class ReleaseBook:
-    """The record of one dataset.
+    """The record of the releases of one dataset.
 
     Args:
-        path: of its file, which need not be there yet.
-        min_rows: the fewest rows that a number may be about.
+        path: of the record's file, which need not exist yet.
+        min_rows: the least number of rows that a released number may be about.
     """
 
     path: Path
@@ -41,14 +41,14 @@ class ReleaseBook:
 
     @contextmanager
     def opened(self, frame: pd.DataFrame, kept: npt.NDArray[np.int64]) -> Iterator[Admit]:
-        """Have the record for a while; what was admitted is written down at the end, whatever happens.
+        """Lock and load the record; what was admitted is saved at the end, even after an error.
 
         Args:
-            frame: the dataset, as it lies in its file.
-            kept: places in it of the rows that tellings count by their own places.
+            frame: the dataset, as its file holds it.
+            kept: the positions in it of the rows that are used; releases count positions among these.
 
         Yields:
-            A function that decides which of several numbers may be told.
+            A function that decides which of several numbers may be released.
         """
         ids = row_ids(frame)
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -63,7 +63,7 @@ class ReleaseBook:
                     self._save(known, releases)
 
     def _load(self, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Releases]:
-        """Return the ids of all rows ever seen, these among them, and what was told of them."""
+        """Return the ids of all rows ever seen, these included, and the releases about them."""
         from fedjob.common.params import FileParams
 
         if not self.path.exists():
@@ -92,9 +92,10 @@ class ReleaseBook:
 
 
 def row_ids(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return a number for every row that follows from what it holds, and from which of several equal ones it is.
+    """Return an id for every row, which follows from its values and from its order among equal rows.
 
-    A number is the same whether its column was read as whole numbers, as others, or as texts because of another row.
+    A value counts alike whether its column was read as whole numbers, as fractions, or, because of another row, as
+    texts.
     """
     import pandas as pd
 
@@ -122,5 +123,5 @@ def _moved(telling: Telling, places: npt.NDArray[np.int64]) -> Telling:
 
 
 def _key_of(column: str) -> str:
-    """Return a tensor's name for a column, whatever characters that has."""
+    """Return a valid name of a tensor for a column, whatever characters the column's name has."""
     return f"of.{sha256(column.encode()).hexdigest()[:32]}"

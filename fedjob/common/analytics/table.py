@@ -1,4 +1,4 @@
-"""A node's table as an analytic protocol sees it, with the audit of what may be told of it."""
+"""A node's table as an analytic protocol sees it, with the audit of the numbers that may be released about it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of a dataset.
+    """The rows of a dataset, and the rule on what may be released about them.
 
     Args:
-        min_rows: nothing is told of fewer rows; 0 where the owner sets no limit.
-        admit: decides which of several numbers may be told.
-        tells_extremes: the smallest and largest values, which are single rows', may be told.
+        min_rows: no number about fewer rows is released; 0 where the owner sets no limit.
+        admit: decides which of several numbers may be released.
+        tells_extremes: whether the smallest and largest values, which belong to single rows, may be released.
     """
 
     node: str
@@ -37,35 +37,38 @@ class Table:
 
     @property
     def all_rows(self) -> Rows:
-        """Every row's place."""
+        """The positions of all rows."""
         return np.arange(len(self.frame))
 
     def need(self, telling: Telling, what: str) -> None:
-        """Refuse the whole answer where this may not be told.
+        """Check that a number may be released; otherwise the node refuses the whole answer.
+
+        Args:
+            what: the numbers of the answer, in words for the message.
 
         Raises:
-            NodeFailure: `min_rows`.
+            NodeFailure: with reason `min_rows`: it may not be released.
         """
         if not self.admit([telling])[0]:
             raise self.withheld(what)
 
     def withheld(self, what: str) -> NodeFailure:
-        """Return the error that says so."""
+        """Return the error that these numbers may not be released."""
         return NodeFailure(
             self.node,
             "min_rows",
-            f"{what} would tell of fewer rows than the owner's minimum of {self.min_rows}, alone or as the "
-            "difference from what was told before",
+            f"{what} would be about fewer rows than the owner's minimum of {self.min_rows}, alone or as the "
+            "difference from an earlier release",
         )
 
 
 @contextmanager
 def opened_table(local: Local) -> Iterator[Table]:
-    """Have the table of a node's dataset, and the record of what was told of it.
+    """Yield the table of a node's dataset, with the record of its releases open.
 
     Raises:
-        NodeFailure: `columns`, it is no table; `min_rows`, the owner sets a minimum, and what prepares the rows
-            hides which they are.
+        NodeFailure: with reason `columns`: the dataset is no table; with reason `min_rows`: the owner sets a
+            minimum, and preprocessing makes it impossible to identify the rows.
     """
     if local.data is None:
         raise NodeFailure(local.node, "columns", "the job has no data: give it a table, data=...")

@@ -1,4 +1,4 @@
-"""Protocols, by name: one line per file of this folder."""
+"""The registry of protocols, by name: one line for each."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ PROTOCOLS: Registry[FederatedProtocol] = Registry(
 )
 
 plans = PROTOCOLS
-"""`fedjob.plans`: what there is to run, name -> class; installed plug-ins too."""
+"""`fedjob.plans`: the protocols that can be run, name -> class, with those of installed plug-ins."""

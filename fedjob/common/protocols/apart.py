@@ -1,4 +1,4 @@
-"""Training a node's own model beside the shared one."""
+"""The training of a node's own model beside the shared one."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def train_apart(
     memory: Mapping[str, Any] | None,
     adjust: Adjust | None = None,
 ) -> tuple[TrainOutcome, Params, dict[str, Any]]:
-    """Train parameters with an optimizer's memory of their own; the plan's stays as it was.
+    """Train parameters with an optimizer state of their own; the plan's own optimizer state stays as it was.
 
     Afterwards the plan holds the trained parameters.
 
     Args:
-        memory: that an earlier call returned; None begins anew.
+        memory: the optimizer state that an earlier call returned; None for a fresh one.
 
     Returns:
-        What training did, the parameters, and the memory for the next call.
+        The outcome of the training, the parameters, and the optimizer state for the next call.
     """
     shared = plan.get_state()
     plan.set_state(memory)

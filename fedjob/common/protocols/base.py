@@ -1,9 +1,9 @@
-"""What a protocol is: both halves of a federated computation in one object.
+"""The interface of a protocol: both halves of a federated computation in one object.
 
-The researcher's half says what to ask next and uses the answers; the node's half
-answers. A protocol is a frozen dataclass: its fields are its configuration, its
-state is a tree (see `common/tree.py`) that goes in and comes out, so that a
-breakpoint is data.
+The researcher's half decides what to ask the nodes next, and uses their answers; the
+node's half computes an answer. A protocol is a frozen dataclass whose fields are its
+configuration. Its state is a tree (see `common/tree.py`), which its methods take and
+return, so that a breakpoint is data.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ VALIDATE = "validate"
 """The step in which a node measures the shared parameters on its test data."""
 
 LOSS = "loss"
-"""The step in which a node tells the mean loss of the shared parameters on its training data."""
+"""The step in which a node reports the mean loss of the shared parameters on its training data."""
 
 MEASURING = (VALIDATE, LOSS)
-"""Steps that train nothing: no tensors come back, and no node state is kept."""
+"""Steps that train nothing: nodes return no tensors, and keep no node state."""
 
 State = dict[str, Any]
 """A protocol's state on the researcher: a map of plain data and named tensors."""
@@ -42,32 +42,35 @@ State = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Buffered:
-    """Go on as soon as `k` nodes have answered."""
+    """The rule to close an ask as soon as `k` nodes have answered."""
 
     k: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a protocol wants from nodes next.
+    """An ask: one step that nodes are to compute, and the way in which their contributions are aggregated.
+
+    Each node's part of an ask is a task. A contribution is a node's answer, which others call an update.
 
     Args:
-        step: what to do: `train`, `validate`, or a name of the protocol's own.
+        step: the name of the step: `train`, `validate`, or one of the protocol's own.
         shared: values and named tensors for every node.
-        each: node -> values and named tensors for it alone, over those of `shared`.
-        to: the nodes, None for the selector's choice.
-        fold: how contributions become one total.
-        origin: what tensors are measured from, for folds and guards that bound how far one may go; None
-            for `shared["params"]`, where there are any, `{}` for zero.
-        until: None for the quorum; `Buffered(k)` to stop early.
-        commit: this ask completes a round.
-        late: what becomes of work that is not done when the ask is closed: `drop`; or `keep`, then its
-            node goes on, is asked nothing new, and counts in a later ask that keeps, with its staleness.
+        each: node -> values and named tensors for it alone, which override those of `shared`.
+        to: the nodes; None for the selector's choice.
+        fold: the aggregator, which makes one total of the contributions.
+        origin: named tensors from which updates are measured by aggregators and guards that bound their size;
+            None for `shared["params"]`, where there are any, `{}` for zero.
+        until: None to wait for the quorum; `Buffered(k)` to close the ask earlier.
+        commit: whether this ask completes a round.
+        late: what happens with unfinished tasks when the ask is closed. With `drop` they do not count. With
+            `keep` the node goes on and gets no new task, and its contribution counts, with its staleness, in
+            a later ask that also has `keep`.
         schema: names, dtypes and shapes that a contribution must have; None for
             those of `shared["params"]`, where there are any.
         aux: module -> names, dtypes and shapes of the auxiliary variables that it must have.
-        training_args: in place of the job's own, for this ask.
-        sends_total: the next round sends the total as it is, so it may be published at once.
+        training_args: for this ask, in place of the job's own.
+        sends_total: whether the next round sends the total unchanged, so that it may be published at once.
     """
 
     step: str = "train"
@@ -87,28 +90,28 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing more to ask; `value` is the job's result."""
+    """The end of a job, in place of a further ask; `value` is the job's result."""
 
     value: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the researcher's half may know of one node's contribution, without its value.
+    """The facts about one node's contribution that the researcher's half may use.
 
     Args:
-        num_examples: that it was computed from.
-        weight: in a weighted mean.
+        num_examples: the number of examples that it was computed from.
+        weight: its weight in a weighted mean.
         metrics: `{phase: {name: state}}`, see `metrics/states.py`.
         timing: seconds by stage.
-        state: id of the node state that the contribution proposes.
-        threads: torch threads that computed it.
-        params_hash: sha256 of the file of named tensors; empty when there was none.
-        used: what the node charged for it, `{resource, amount}` each.
-        usage: a limit of the owner's that this reached; None for none.
-        items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
-        aux: its auxiliary variables, `{module: {name: tensor}}`; a tensor is loaded when it is asked for.
-        staleness: rounds that were completed since the node was asked.
+        state: id of the node state that the contribution proposes to keep.
+        threads: number of torch threads that computed it.
+        params_hash: sha256 of the file of named tensors; empty where there is no file.
+        used: the use of limited resources that the node counted for it, `{resource, amount}` each.
+        usage: the limit of the owner that this use reached; None for none.
+        items: the numbers of items `processed` and `failed`, and of `batches`; empty where there are none.
+        aux: its auxiliary variables, `{module: {name: tensor}}`; a tensor is loaded when it is read.
+        staleness: number of rounds that were completed since the node was asked.
     """
 
     node: str
@@ -132,11 +135,11 @@ class Gathered:
     """The outcome of an ask.
 
     Args:
-        total: the fold of the contributions that count.
-        replies: node -> facts, for those.
-        left_out: node -> reason, for the others that were asked.
+        total: the aggregate of the contributions that count.
+        replies: node -> facts about its contribution, for the contributions that count.
+        left_out: node -> reason, for the other nodes that were asked.
         busy: nodes that are still at work, for a later ask.
-        num_nodes: of the job, asked or not.
+        num_nodes: number of nodes of the job, asked or not.
     """
 
     total: Contribution
@@ -148,14 +151,14 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What a protocol may look at when it decides.
+    """The facts on which a protocol decides what to ask next.
 
     Args:
-        rounds: how many committed rounds the job is for.
-        nodes: those that can be asked, sorted.
-        last: outcome of the ask before, None at the start (also after a resume).
+        rounds: number of rounds that the job is to complete.
+        nodes: the nodes that can be asked, sorted.
+        last: outcome of the ask before; None at the start, and after a resume.
         seed: the job's seed.
-        validate_at_end: the job wants a last validation of the result.
+        validate_at_end: whether the job asks for a last validation of its result.
     """
 
     rounds: int
@@ -179,21 +182,22 @@ class Instruction:
 
 @dataclass(slots=True, kw_only=True)
 class Local:
-    """What a node gives a protocol's second half.
+    """The things at a node that a protocol's second half works with.
 
     Args:
         node: this node's id.
-        plan: the training plan, built, its data loaded; None for a protocol without one.
+        plan: the training plan, built, with its data loaded; None for a protocol without one.
         data: the dataset.
-        state: what the protocol keeps here between rounds; write to it to propose the next.
-        seed: derived for (job, round, node).
+        state: the node state (others: client state), which the protocol keeps here between rounds; write to it
+            to propose the next one.
+        seed: derived from (job, round, node).
         emit: `emit(type, data)` sends an event to the researcher.
-        progress: `progress(done, total)`.
-        scratch: a folder that lives as long as the warm worker.
-        limits: what the owner limits: `min_rows`, and others by the names of a grant's limits; a
-            missing one does not limit. `own`: these are the researcher's own data.
-        releases: the record of what was told of which rows; None where the owner sets no minimum of rows.
-        used: what this step used of limited resources so far, `inferences`; write to it.
+        progress: `progress(done, total)` reports how much of the work is done.
+        scratch: a folder that exists as long as the warm worker, which may compute several tasks.
+        limits: the owner's limits: `min_rows`, and others by the names of a grant's limits; a missing one
+            means no limit. `own`: these are the researcher's own data.
+        releases: the record of released numbers and their rows; None where the owner sets no minimum of rows.
+        used: the use of limited resources in this step so far, such as `inferences`; write to it.
         keep: `keep(name, data)` leaves a file at this node, for its owner.
     """
 
@@ -214,48 +218,48 @@ class Local:
 
 
 class FederatedProtocol(ABC):
-    """A federated computation, both halves."""
+    """A federated computation, with the researcher's half and the node's half."""
 
     name: ClassVar[str]
 
     family: ClassVar[str] = ""
-    """Groups operations in their public names: `train` makes `fedjob.train.fedavg`."""
+    """The group in the public name of the operation: `train` makes `fedjob.train.fedavg`."""
 
     needs_plan: ClassVar[bool] = True
     """Whether the node's half uses a training plan."""
 
     aux_modules: ClassVar[tuple[str, ...]] = ()
-    """Auxiliary variables that it exchanges with the plan's optimizer; a plan declares those that suit it."""
+    """Modules of auxiliary variables that it exchanges with the plan's optimizer; a plan declares which it supports."""
 
     def check_plan(self, plan: type[TrainingPlan]) -> None:
-        """Raise what keeps a complete plan from serving this protocol; both sides ask before they begin.
+        """Check that a complete plan can be used with this protocol; both sides call this before they begin.
 
         Raises:
-            PlanError: it lacks something; says what.
+            PlanError: the plan lacks something; the message names it.
         """
         return
 
     batched_steps: ClassVar[tuple[str, ...]] = ()
-    """Steps whose contributions nodes may compute batch by batch: they add, or `join` puts them together."""
+    """Steps whose contributions nodes may compute batch by batch: `join` combines them, by default as a sum."""
 
     remembers_items: ClassVar[bool] = False
-    """Whether nodes remember which items they worked on, for jobs on new items only."""
+    """Whether nodes record which items they worked on, for jobs on new items only."""
 
     def check(self, params: Mapping[str, Any]) -> None:
-        """Look over a job's first parameters before it is made.
+        """Check a job's initial parameters before the job is made.
 
         Raises:
-            SpecError: the protocol can do nothing with them.
+            SpecError: the protocol can't work with them.
         """
         return
 
     @abstractmethod
     def start(self, params: Mapping[str, Any]) -> State:
-        """Return the researcher's first state. `params`: the initial parameters."""
+        """Return the researcher's first state, from the initial parameters."""
 
     @abstractmethod
     def instruct(self, state: State, view: View) -> Ask | Done:
-        """Decide what to ask next."""
+        """Return the next ask, or `Done` with the job's result."""
 
     def setup(self, local: Local) -> None:
         """Prepare on a node, once per warm worker, before the first contribution."""
@@ -266,25 +270,25 @@ class FederatedProtocol(ABC):
         """Compute a node's answer."""
 
     def join(self, parts: Sequence[Contribution], local: Local) -> Contribution:
-        """Put the contributions of a node's batches together, which come in the order of its items.
+        """Combine the contributions of a node's batches into one.
 
         Args:
-            parts: at least one; loaded one by one as they are asked for.
+            parts: one or more, in the order of the node's items; each is loaded when it is read.
         """
         return reduce(add, parts)
 
     def reduce(self, total: Contribution, local: Local) -> Contribution:
-        """Turn what `join` made of a node's batches into its answer."""
+        """Turn the combined contribution of a node's batches into the node's answer."""
         return total
 
     @abstractmethod
     def finish(self, state: State, gathered: Gathered) -> State:
-        """Use the answers; return the next state."""
+        """Return the state after an ask, from its outcome."""
 
     def report(self, gathered: Gathered) -> Mapping[str, Mapping[str, Any]]:
-        """Return node -> what followers of the job hear of its answer at once, as a `result` event."""
+        """Return node -> data about its answer that the job publishes at once, in a `result` event."""
         return {}
 
     def without_node_states(self, state: State) -> State:
-        """Return the state to go on from where nodes keep nothing of this job: under another researcher's key."""
+        """Return the state to go on from when nodes have no node states of this job, as under another researcher's key."""
         return state

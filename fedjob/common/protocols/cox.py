@@ -7,14 +7,15 @@ are in `common/analytics/survival.py`.
 
     b <- b + H^-1 g,    cov(b) = H^-1
 
-- `baseline="node"`: every node has a baseline hazard of its own (a model stratified by node). A node tells its
+- `baseline="node"`: every node has a baseline hazard of its own (a model stratified by node). A node sends its
   log-likelihood, gradient and H at every b; they add, and their total is enough.
-- `baseline="shared"`: one baseline hazard. Who is at risk at a time is to be counted over all nodes, so a node tells
-  the times of its events, and at each of them sums over those at risk and those with the event. From one
-  time to the next these differ by few patients, often one: **they tell single patients' times of event, and
+- `baseline="shared"`: one baseline hazard. The patients at risk at a time are counted over all nodes, so a node sends
+  the times of its events, and at each of them sums over the patients at risk and those with the event. From one
+  time to the next these differ by few patients, often one: **they reveal single patients' times of event, and
   together with the coefficients their risks and columns.** A node whose owner sets `min_rows` refuses.
 
-Either result is that of pooled rows, with `strata` the node in the first case. Nothing stays at a node.
+Either result is that of pooled rows; with a baseline for each node, of pooled rows stratified by node. A node keeps
+nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ TIMES, NEWTON = "times", "newton"
 BASELINES = ("node", "shared")
 
 MAX_NUMBERS = 2_000_000
-"""That a node tells at once with a shared baseline: times x terms squared."""
+"""The most numbers that a node sends at once with a shared baseline: times x terms squared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +49,13 @@ class CoxRegression(Regression):
 
     Args:
         duration: column of times, 0 or more.
-        event: column of 1 where the time is that of an event, 0 where it is that of the last look.
-        features: columns that explain it.
-        categorical: those of the features that are categories; the first one, in order, is the base.
-        baseline: `node` or `shared`; see above for what each tells.
+        event: column of 1 where the time is that of an event, 0 where the patient was last seen without one.
+        features: the explaining columns.
+        categorical: the features that are categories; the first category, in order, is the reference.
+        baseline: `node` or `shared`; the module's text has what each reveals.
 
     Raises:
-        SpecError: no features, the outcome among them, or another baseline.
+        SpecError: there are no features, the outcome is one of them, or the baseline is another.
     """
 
     duration: str
@@ -74,7 +75,7 @@ class CoxRegression(Regression):
 
     @property
     def centred(self) -> bool:
-        return True  # a constant factor of all risks is the baseline's
+        return True  # a constant factor of all risks is part of the baseline
 
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
         times: list[float] | None = None if self.baseline == "shared" else []
@@ -104,7 +105,7 @@ class CoxRegression(Regression):
             raise NodeFailure(
                 table.node,
                 "min_rows",
-                "with a shared baseline sums are told that differ by single patients, and the owner sets a minimum "
+                "a shared baseline needs sums that differ by single patients, and the owner sets a minimum "
                 'of rows: ask with baseline="node"',
             )
         if instruction.step == TIMES:

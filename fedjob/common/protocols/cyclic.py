@@ -8,10 +8,10 @@ https://doi.org/10.1093/jamia/ocy017
     w <- local training from w at node 1, then from the outcome at node 2, ...
     one cycle visits every node once; there are several cycles
 
-Nothing is averaged. The researcher keeps w and where in the cycle it is. A node keeps
+Nothing is averaged. The researcher keeps w and its position in the cycle. A node keeps
 its optimizer's state. It leaks every node's parameters to the researcher, one by one:
-it can't run under secure aggregation. A node that can't be reached ends the job, which
-goes on from its breakpoint.
+it can't run under secure aggregation. A node that can't be reached ends the job; it can
+be resumed from its breakpoint.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ ROUNDS = ("cycle", "visit")
 class Cyclic(TrainingProtocol):
     """Training at one node after the other.
 
-    The protocol chooses the nodes itself: all of the job's, whatever its selector says.
+    The protocol itself chooses all nodes of the job, whatever its selector would choose.
 
     Args:
         order: `fixed`, by the nodes' names, or `random`, drawn anew for every cycle.
-        round: what counts as a round: a whole `cycle`, or a `visit` to one node.
+        round: the unit that counts as a round: a whole `cycle`, or a `visit` to one node.
     """
 
     order: str = "random"
@@ -61,7 +61,7 @@ class Cyclic(TrainingProtocol):
         left = [node for node in cycle if node not in visited] or cycle
         if self.round == "visit":
             return replace(ask, to=(left[0],))
-        # each visit is a step of its own: its files stand beside those of the others
+        # each visit is a step of its own, so that its files do not replace those of other visits
         return replace(ask, to=(left[0],), step=f"train_{len(visited) + 1}", commit=len(left) == 1)
 
     def cycle(self, nodes: Iterable[str], seed: int, number: int) -> list[str]:

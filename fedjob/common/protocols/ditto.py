@@ -1,4 +1,4 @@
-"""Ditto: a shared model, and beside it one of each node's own that is kept near it.
+"""Ditto: a shared model, and a personal model of each node that is kept near it.
 
 Li, Hu, Beirami, Smith 2021, "Ditto: Fair and Robust Federated Learning Through
 Personalization", algorithm 1, https://arxiv.org/abs/2012.04221
@@ -36,7 +36,7 @@ class Ditto(TrainingProtocol):
     """Federated averaging, and a personal model at every node.
 
     Args:
-        lam: how strongly a personal model is pulled towards the shared one, 0 or more.
+        lam: strength with which a personal model is pulled towards the shared one, 0 or more.
     """
 
     lam: float = 0.1

@@ -1,4 +1,4 @@
-"""Federated evaluation: every node measures one model on its own test data; counts add up to the value over all.
+"""Federated evaluation: every node measures one model on its own test data, and the counts are added up.
 
     s_k = metric states of the model on the test examples of node k     (see metrics/states.py)
     value = ratio formed from sum_k s_k                                 over the nodes that answered
@@ -37,11 +37,11 @@ OVERALL = "all"
 class Evaluation(FederatedProtocol):
     """Measure a model at every node, once, without training it.
 
-    What is measured on is the plan's test data: `testing_data`, else the same `test_ratio` of the
-    rows that the model was not trained on; `training_args={"test_ratio": 1.0}` measures on all rows.
+    The model is measured on the plan's test data: those of `testing_data`, else the `test_ratio` of the rows
+    that were held out of training; `training_args={"test_ratio": 1.0}` measures on all rows.
 
     Args:
-        model: the result of a job that trained, which brings its plan, its arguments and its seed, or its
+        model: the result of a job that trained, from which the plan, its arguments and its seed are taken; or a
             params artifact; None where the job gives `training_plan` and `init`. It stays with the researcher.
     """
 
@@ -70,7 +70,7 @@ class Evaluation(FederatedProtocol):
         return Contribution(None, float(measured_on), {"validate": states})
 
     def finish(self, state: State, gathered: Gathered) -> State:
-        """Keep `{node: {metric: value}}`, with the values over all nodes as `all`."""
+        """Return a state with `{node: {metric: value}}`, where `all` has the values over all nodes."""
         found = {node: values(reply.metrics["validate"]) for node, reply in sorted(gathered.replies.items())}
         return {
             **state,

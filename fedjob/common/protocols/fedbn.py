@@ -25,7 +25,7 @@ from fedjob.common.protocols.partlyshared import PartlyShared
 
 @dataclass(frozen=True, slots=True)
 class FedBN(PartlyShared):
-    """Federated averaging without batch normalisation layers."""
+    """Federated averaging of all layers but batch normalisation."""
 
     name: ClassVar[str] = "fedbn"
 

@@ -1,22 +1,22 @@
-"""FedBuff: whoever is fast does not wait for whoever is slow.
+"""FedBuff: buffered asynchronous averaging, in which fast nodes do not wait for slow ones.
 
 Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba 2022, "Federated Learning with
 Buffered Asynchronous Aggregation", algorithm 1, https://arxiv.org/abs/2106.06639
 
-    every idle node k trains from the parameters of now: y_k from w, d_k = y_k - w
-    as soon as K changes are in, whichever round their nodes were asked in:
+    every idle node k trains from the current parameters: y_k from w, d_k = y_k - w
+    as soon as K changes have arrived, of this or of earlier rounds:
     w = w + server_lr * 1/K * sum_k s(tau_k) * d_k
-    tau_k: how often w was stepped since node k got it
+    tau_k: the number of steps of w since node k received it
     s(tau) = 1 / (1 + tau)^staleness_exponent          the paper: 1 / sqrt(1 + tau)
 
 The paper writes d_k with the other sign. Buffers, such as running means, move towards the
-nodes' own instead, w = w + sum_k s_k (y_k - w) with s_k = s(tau_k) / K: old changes, added
-up, could make a running variance negative. A round is one step of w. Which changes are
-in is a matter of time, so that two runs differ; the order in which they came in is
-recorded, and with the same order the same bytes come out.
+nodes' values instead, w = w + sum_k s_k (y_k - w) with s_k = s(tau_k) / K, because a sum of
+old changes could make a running variance negative. A round is one step of w. The changes of
+a step depend on timing, so that two runs differ; the order of their arrival is recorded, and
+the same order gives the same bytes.
 
 The researcher keeps w, and for each node that is still at work the parameters that it
-works from. A node keeps its optimizer's state, such as momentum. It leaks d_k, and how
+started from. A node keeps its optimizer's state, such as momentum. It leaks d_k, and how
 fast a node is, to the researcher; the discounted sum is enough.
 """
 
@@ -43,10 +43,10 @@ class FedBuff(TrainingProtocol):
     """Buffered asynchronous averaging.
 
     Args:
-        k: how many changes make a step, 1 or more, at most the number of nodes.
-        server_lr: of the researcher's step, above 0.
-        staleness_exponent: 0 or more; how fast old changes lose their say, 0 for not at all.
-        weighted: changes are weighted by numbers of examples; False counts every node alike.
+        k: number of changes in a step, 1 or more, at most the number of nodes.
+        server_lr: learning rate of the researcher's step, above 0.
+        staleness_exponent: 0 or more; the larger, the less old changes count; with 0 they count as new ones.
+        weighted: whether changes are weighted by numbers of examples; False counts every node alike.
     """
 
     k: int = 2
@@ -80,7 +80,7 @@ class FedBuff(TrainingProtocol):
         return replace(
             ask,
             fold=self._fold,
-            origin={},  # what comes is a change already
+            origin={},  # contributions are changes already
             until=Buffered(self.k),
             late="keep",
             sends_total=False,
@@ -98,9 +98,9 @@ class FedBuff(TrainingProtocol):
         if change is None:
             return after
         replies = gathered.replies.values()
-        said = sum(self._fold.shares([r.weight for r in replies], [r.staleness for r in replies]))
+        share = sum(self._fold.shares([r.weight for r in replies], [r.staleness for r in replies]))
         after["params"] = {
-            name: _towards(params[name], change[name], said)
+            name: _towards(params[name], change[name], share)
             if name in state["buffers"]
             else (change[name] * self.server_lr).add_(params[name])
             for name in params
@@ -108,12 +108,12 @@ class FedBuff(TrainingProtocol):
         return after
 
 
-def _towards(before: torch.Tensor, total: torch.Tensor, said: float) -> torch.Tensor:
+def _towards(before: torch.Tensor, total: torch.Tensor, share: float) -> torch.Tensor:
     """Return a buffer after a step.
 
     Args:
-        total: the discounted sum of the nodes' own.
-        said: what their shares sum to, at most 1; the rest stays as it was.
+        total: the discounted sum of the nodes' buffers.
+        share: the sum of their shares, at most 1; the rest is the share of `before`.
     """
-    after = total.double() + before.double() * (1 - said)
+    after = total.double() + before.double() * (1 - share)
     return (after if total.is_floating_point() else after.round()).to(total.dtype)

@@ -1,4 +1,4 @@
-"""FedNova: averaging that takes out how many steps each node made.
+"""FedNova: averaging of updates that are normalised by the number of steps of each node.
 
 Wang, Liu, Liang, Joshi, Poor 2020, "Tackling the Objective Inconsistency Problem in
 Heterogeneous Federated Optimization", equations 6 to 9, https://arxiv.org/abs/2007.07481
@@ -10,11 +10,11 @@ Heterogeneous Federated Optimization", equations 6 to 9, https://arxiv.org/abs/2
 
 Plain SGD weighs each of its K gradients by 1, so a_k = K; with momentum rho it is
 (K - rho * (1 - rho^K) / (1 - rho)) / (1 - rho). Any torch.optim.SGD without weight decay
-is counted exactly, each round with a fresh momentum as in the paper; any other optimizer
-by its number of updates. Where all a_k are equal it is federated averaging. Buffers, such as running
-means, and whole numbers are averaged.
+is counted exactly, each round with a fresh momentum as in the paper; for any other
+optimizer a_k is the number of updates. Where all a_k are equal it is federated averaging.
+Buffers, such as running means, and whole numbers are averaged.
 
-The researcher keeps w, a node nothing of the protocol's. It leaks d_k, a_k and n_k to
+The researcher keeps w; a node keeps nothing for the protocol. It leaks d_k, a_k and n_k to
 the researcher; the two weighted sums are enough, so it can run under secure aggregation.
 """
 
@@ -50,7 +50,9 @@ class FedNova(TrainingProtocol):
             ask,
             shared={**ask.shared, "averaged": averaged},
             aux={MODULE: {"steps": ("F64", ())}},
-            origin={name: params[name] for name in averaged},  # the others come as directions
+            origin={
+                name: params[name] for name in averaged
+            },  # the others are sent as differences, which are measured from zero
             sends_total=False,
         )
 
@@ -82,12 +84,12 @@ class FedNova(TrainingProtocol):
 
 
 def gradient_weight(plan: Any, num_updates: int) -> float:
-    """Return the sum of the weights that an optimizer gave to its gradients in so many updates.
+    """Return the sum of the weights that an optimizer gave to its gradients in `num_updates` updates.
 
-    That is how far it would have moved with gradients of 1 and a learning rate of 1.
+    It is the distance that the optimizer would have moved with gradients of 1 and a learning rate of 1.
 
     Raises:
-        NodeFailure: its parameter groups differ in what decides that.
+        NodeFailure: the optimizer's parameter groups have different momentum settings.
     """
     import torch
 
@@ -109,6 +111,6 @@ def gradient_weight(plan: Any, num_updates: int) -> float:
 
 
 def _averaged(state: State) -> list[str]:
-    """Return the names of what is averaged: buffers and whole numbers."""
+    """Return the names of the tensors that are averaged: buffers and whole numbers."""
     params, buffers = state["params"], state["buffers"]
     return [name for name in params if name in buffers or not params[name].is_floating_point()]

@@ -1,4 +1,4 @@
-"""Federated averaging with an optimizer at the researcher.
+"""FedOpt: federated averaging with a server optimizer, which runs at the researcher.
 
 Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan 2021, "Adaptive
 Federated Optimization", algorithm 1 (FedOpt), https://arxiv.org/abs/2003.00295
@@ -10,7 +10,7 @@ Federated Optimization", algorithm 1 (FedOpt), https://arxiv.org/abs/2003.00295
 Buffers, such as running means, and whole numbers are averaged as FedAvg does: an
 optimizer's step could make a running variance negative.
 
-The researcher keeps w and what the optimizer remembers. A node keeps its own
+The researcher keeps w and the server optimizer's state. A node keeps its own
 optimizer's state. It leaks what federated averaging leaks; the weighted sum is enough.
 """
 
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FedOpt(TrainingProtocol):
-    """Federated averaging whose average is taken as a direction.
+    """Federated averaging whose average change is the gradient of a server optimizer.
 
     Args:
         optimizer: a server optimizer such as `FedAdam(lr=0.01)`, its name, or `{"name", "config"}`;
-            it is kept as the last of these.
-        mu: strength of FedProx's pull during local training, 0 or more.
+            it is stored in the last form.
+        mu: strength of FedProx's proximal term during local training, 0 or more.
     """
 
     optimizer: Any = "fedavgm"
@@ -68,7 +68,7 @@ class FedOpt(TrainingProtocol):
 
     @property
     def server(self) -> ServerOptimizer:
-        """The optimizer."""
+        """The server optimizer."""
         return OPTIMIZERS.build(self.optimizer["name"], self.optimizer["config"])
 
     def check_plan(self, plan: type[TrainingPlan]) -> None:
@@ -103,7 +103,7 @@ class FedOpt(TrainingProtocol):
 
 
 class Change(Mapping[str, "torch.Tensor"]):
-    """`after - before`, each tensor computed when it is asked for, so that no third set lies in memory."""
+    """`after - before`, where each tensor is computed when it is read, so that memory holds no third set."""
 
     def __init__(self, before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> None:
         self._before = before
@@ -124,10 +124,10 @@ class Change(Mapping[str, "torch.Tensor"]):
 
 
 def with_optimizer(protocol: FederatedProtocol, optimizer: Any) -> FederatedProtocol:
-    """Return what `Job(protocol, server_optimizer=optimizer)` means.
+    """Return the protocol of `Job(protocol, server_optimizer=optimizer)`.
 
     Raises:
-        SpecError: the protocol takes none, or it is none.
+        SpecError: the protocol takes no server optimizer, or `optimizer` is not one.
     """
     if optimizer is None:
         return protocol
@@ -136,7 +136,7 @@ def with_optimizer(protocol: FederatedProtocol, optimizer: Any) -> FederatedProt
     if isinstance(protocol, (FedProx, FedOpt)):
         return FedOpt(optimizer, mu=protocol.mu)
     raise SpecError(
-        f"server_optimizer goes with FedAvg() or FedProx(), not with {protocol.name}: it moves the shared "
+        f"server_optimizer goes with FedAvg() or FedProx(), not with {protocol.name}, which moves the shared "
         "parameters in a way of its own"
     )
 

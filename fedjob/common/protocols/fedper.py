@@ -1,4 +1,4 @@
-"""FedPer: shared base layers, and a head of each node's own.
+"""FedPer: shared base layers, and personal layers of each node on top.
 
 Arivazhagan, Aggarwal, Singh, Choudhary 2019, "Federated Learning with
 Personalization Layers", algorithms 1 and 2, https://arxiv.org/abs/1912.00818
@@ -24,7 +24,7 @@ from fedjob.common.protocols.partlyshared import PartlyShared
 
 @dataclass(frozen=True, slots=True)
 class FedPer(PartlyShared):
-    """Federated averaging without the personal layers.
+    """Federated averaging of all layers but the personal ones.
 
     Args:
         personal: names of parameters that stay at the nodes, or patterns of them: `("head.*",)`.

@@ -1,4 +1,4 @@
-"""Federated averaging with a proximal term.
+"""FedProx: federated averaging with a proximal term.
 
 Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith 2020, "Federated Optimization in
 Heterogeneous Networks", algorithm 2, https://arxiv.org/abs/1812.06127
@@ -7,8 +7,8 @@ Heterogeneous Networks", algorithm 2, https://arxiv.org/abs/1812.06127
     w(t+1)   = sum_k n_k / n * w_k(t+1)
 
 As a step of gradient descent:  w <- w - lr * (grad F_k(w) + mu * (w - w(t))).
-The weights are numbers of examples, where the paper draws nodes with these
-probabilities and takes the plain mean.
+The weights are numbers of examples; the paper draws nodes with probabilities in
+proportion to them instead, and takes the plain mean.
 
 The researcher keeps w. A node keeps its optimizer's state. It leaks what federated
 averaging leaks, and can run under secure aggregation as well.

@@ -29,11 +29,11 @@ STEP = "fine_tune"
 
 @dataclass(frozen=True, slots=True)
 class FineTuned(TrainingProtocol):
-    """Federated averaging whose outcome every node trains on, for itself.
+    """Federated averaging, after which every node fine-tunes the shared model for itself.
 
     Args:
-        num_updates: optimizer steps of the fine-tuning, 1 or more; or
-        epochs: passes over the training data, 1 or more.
+        num_updates: number of optimizer steps of the fine-tuning, 1 or more; give this or `epochs`.
+        epochs: number of passes over the training data, 1 or more.
     """
 
     num_updates: int | None = None

@@ -1,4 +1,4 @@
-"""A remote function: every node calls it once on its data; the values come back by node.
+"""A remote function: every node calls it once on its data, and the researcher gets the values by node.
 
 It leaks what the function returns to the researcher, so a node's owner reads the
 function before it runs.
@@ -30,7 +30,7 @@ STEP = "call"
 
 @dataclass(frozen=True, slots=True)
 class NodeValues:
-    """What a function's job ends in: encoded values by node, or the total of the job's own fold."""
+    """The outcome of a function's job: encoded values by node, or the total of the job's own aggregator."""
 
     nodes: Mapping[str, Any]
     total: Any = None
@@ -42,7 +42,7 @@ class Function(FederatedProtocol):
     """One call at every node.
 
     Args:
-        folded: the job has a fold of its own, and the result is what it makes of the values.
+        folded: whether the job has an aggregator of its own, whose total is the result.
     """
 
     folded: bool = False

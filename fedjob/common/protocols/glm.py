@@ -8,11 +8,11 @@ REgression (GLORE)", https://doi.org/10.1136/amiajnl-2012-000862
     logistic: m = 1 / (1 + exp(-Xb)), W = m (1 - m);    Poisson: m = W = exp(Xb)
 
 Each step is an ask; it ends when a step is smaller than 1e-9 standard deviations. The result is that of
-pooled rows. Nothing stays at a node.
+pooled rows. A node keeps nothing.
 
 What leaks: each node's sums of terms, and at every b its log-likelihood, gradient and H, to the
-researcher; their total is enough. A `min_rows` of the owner counts the complete rows. It is no bound for a
-researcher who sends coefficients of its own making: steep ones make H a sum over few rows.
+researcher; their total is enough. The owner's `min_rows` is compared with the number of complete rows. It does
+not protect against a researcher who sends made-up coefficients: steep ones make H a sum over few rows.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ NEWTON = "newton"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewtonRegression(TargetRegression):
-    """A regression whose likelihood is climbed by Newton's method.
+    """A regression whose likelihood is maximised by Newton's method.
 
     Args:
-        target: column of numbers that is explained.
-        features: columns that explain it.
-        categorical: those of the features that are categories; the first one, in order, is the base.
-        intercept: whether there is one.
+        target: the explained column, of numbers.
+        features: the explaining columns.
+        categorical: the features that are categories; the first category, in order, is the reference.
+        intercept: whether the model has an intercept.
     """
 
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
@@ -89,7 +89,7 @@ class NewtonRegression(TargetRegression):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogisticRegression(NewtonRegression):
-    """The log odds of a target of 0 and 1."""
+    """A regression of the log odds of a target of 0 and 1."""
 
     name: ClassVar[str] = "logistic_regression"
 
@@ -107,7 +107,7 @@ class LogisticRegression(NewtonRegression):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoissonRegression(NewtonRegression):
-    """The log of the mean of a target of counts."""
+    """A regression of the log of the mean of a target of counts."""
 
     name: ClassVar[str] = "poisson_regression"
 

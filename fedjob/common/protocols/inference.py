@@ -1,14 +1,15 @@
-"""Inference: every node applies a trained model to its own items, once or again and again.
+"""Inference: every node applies a trained model to its own items, once or in every round.
 
     y_k = f(w, x_k)        predictions of the model w for the items of node k
 
-The researcher sends the trained parameters with the text of the plan that they belong to; a node
-answers a prediction for each of its items, in their order, or keeps them as files for its owner and
-answers how many there are. What is answered leaks predictions, which are about single rows: a node's
-owner allows it apart from training, limits how many there may be, or has them stay (docs/inference.md).
+The researcher sends the trained parameters with the text of the plan that they belong to. A node
+answers with a prediction for each of its items, in their order, or keeps the predictions as files for
+its owner and answers with their number. Predictions leak facts about single rows: a node's owner grants
+inference separately from training, limits the number of predictions, or keeps them at the node
+(docs/inference.md).
 
-With `rounds` there is a pass over the items in each round; of `Items(only="new")` it is one over what
-the node has gathered since the last. A node whose limit is reached is not asked again.
+With `rounds` there is a pass over the items in each round; with `Items(only="new")` it is a pass over the
+items that are new since the last one. A node whose limit is reached is not asked again.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ from fedjob.common.usage import INFERENCES
 
 STEP = "infer"
 LEFT = "inferences_left"
-"""Of the limits that a node tells: predictions that may still be made, at this moment."""
+"""The name of the limit with which a node reports the number of predictions that its owner still allows."""
 
 KEPT_BYTES = 16 << 20
-"""Predictions of passes that a job carries from round to round; of more, the newest make its result."""
+"""The most bytes of predictions that a job carries from round to round; of more, the newest make its result."""
 
-MAX_TOLD_ROWS = 1000
-MAX_TOLD_BYTES = 64 << 10
-"""Of the rows that one event tells; the rest is in the job's replies and its result."""
+MAX_REPORTED_ROWS = 1000
+MAX_REPORTED_BYTES = 64 << 10
+"""The most rows, and bytes of them, that one event reports; the job's replies and its result have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,12 @@ class Inference(FederatedProtocol):
     Args:
         model: the result of a job that trained, or its params artifact; None where the job gives
             `training_plan` and `init`. It stays with the researcher.
-        output: `array`, as the model makes them; `table` or `csv`, a column for each number; `files`, one for
-            each item: PNG for images of bytes, else npy.
-        release: predictions come to the researcher, where a node's owner lets them; False has them stay at the
-            node as files, and only their number comes.
-        primary: of a model with several outputs, `inference_step` returning `{name: tensor}`, the one that
-            an array is of, and that comes first in tables; empty for all.
+        output: the form of the predictions: `array`, as the model returns them; `table` or `csv`, with a column
+            for each number; `files`, one for each item: PNG for images of bytes, else npy.
+        release: whether predictions are sent to the researcher, where a node's owner allows it; with False they
+            stay at the node as files, and the node reports only their number.
+        primary: for a model with several outputs, whose `inference_step` returns `{name: tensor}`: the output
+            that an array holds, and that is first in tables; empty for all.
     """
 
     model: Any = None
@@ -112,9 +113,9 @@ class Inference(FederatedProtocol):
         return {**state, "round": round_, "passes": _newest(passes), "used_up": used_up}
 
     def report(self, gathered: Gathered) -> Mapping[str, Mapping[str, Any]]:
-        """Return what each node predicted, as far as an event holds it."""
+        """Return node -> its number of predictions and the first of them, as many as an event may hold."""
         return {
-            node: {"num_rows": reply.num_examples, "rows": _fitting(rows_of(reply.value, MAX_TOLD_ROWS))}
+            node: {"num_rows": reply.num_examples, "rows": _fitting(rows_of(reply.value, MAX_REPORTED_ROWS))}
             for node, reply in gathered.replies.items()
         }
 
@@ -135,10 +136,11 @@ class Inference(FederatedProtocol):
         return Contribution(found.to_plain(), float(len(found)))
 
     def reduce(self, total: Contribution, local: Local) -> Contribution:
-        """Turn predictions into what the node answers, and what it keeps.
+        """Turn predictions into the node's answer, and keep them as files where they are to stay.
 
         Raises:
-            LimitsExceeded: there were more than the owner allows; carries the answer for those that are allowed.
+            LimitsExceeded: there are more items than the owner allows predictions; the error carries the answer
+                for those that are allowed.
         """
         found = Predictions.from_plain(total.value)
         if self._stays(local):
@@ -166,7 +168,7 @@ class Inference(FederatedProtocol):
 
 
 def _left(local: Local) -> int:
-    """Return how many predictions the owner allows still; more than there can be where there is no limit."""
+    """Return how many more predictions the owner allows; a huge number where there is no limit."""
     return int(local.limits.get(LEFT, 2**62))
 
 
@@ -188,6 +190,6 @@ def _newest(passes: dict[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[in
 
 def _fitting(rows: list[list[Any]]) -> list[list[Any]]:
     """Return the first rows that fit an event."""
-    while rows and len(pack(rows)) > MAX_TOLD_BYTES:
+    while rows and len(pack(rows)) > MAX_REPORTED_BYTES:
         rows = rows[: len(rows) // 2]
     return rows

@@ -3,14 +3,14 @@
 Lloyd 1982, "Least squares quantization in PCM", https://doi.org/10.1109/TIT.1982.1056489
 
     every node: each complete row belongs to its nearest centre
-    centre_j = sum_k sum(rows of j at k) / sum_k number of rows of j at k;    one without rows stays where it is
+    centre_j = sum_k sum(rows of j at k) / sum_k number of rows of j at k;    a centre without rows does not move
 
 until no centre moves by more than `tolerance` standard deviations. The first centres are drawn around the
-means of all nodes, or given. Nothing stays at a node; the researcher keeps the centres.
+means of all nodes, or given. A node keeps nothing; the researcher keeps the centres.
 
 What leaks: at each step every node's number and sum of rows in each cluster, to the researcher; their total is
-enough. From step to step rows change their cluster singly. A node whose owner sets `min_rows` withholds
-clusters with fewer rows, but no sums that differ by few rows from those of the step before.
+enough. From step to step single rows may change their cluster. A node whose owner sets `min_rows` withholds
+clusters with fewer rows, but it does not withhold sums that differ by few rows from those of the step before.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ class KMeans(ModelProtocol):
 
     Args:
         features: columns of numbers.
-        clusters: how many, 2 or more.
-        scale: measure distances in standard deviations of all nodes' rows.
-        first: the first centres, one list of numbers per cluster in the order of `features`; empty draws them.
+        clusters: number of clusters, 2 or more.
+        scale: whether distances are measured in standard deviations of all nodes' rows.
+        first: the first centres, one list of numbers per cluster in the order of `features`; if empty, they
+            are drawn.
         seed: of the draw.
         max_steps: 1 or more.
         tolerance: in standard deviations, 0 or more.
 
     Raises:
-        SpecError: another number of clusters, centres or steps.
+        SpecError: the number of clusters, centres or steps, or the tolerance, is out of range.
     """
 
     features: tuple[str, ...]
@@ -85,7 +86,7 @@ class KMeans(ModelProtocol):
         return True
 
     @property
-    def tells_products(self) -> bool:
+    def releases_products(self) -> bool:
         return False
 
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
@@ -102,13 +103,13 @@ class KMeans(ModelProtocol):
         before = np.asarray(model["centres"])
         counts, sums = np.asarray(total["counts"], dtype=np.float64), np.asarray(total["sums"])
         after = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], before)
-        told = {"sizes": total["counts"], "inertia": total["inertia"], "withheld": total["withheld"]}
+        found = {"sizes": total["counts"], "inertia": total["inertia"], "withheld": total["withheld"]}
         if model["last"]:
-            return {**model, **told, "done": True}
+            return {**model, **found, "done": True}
         steps = model["steps"] + 1
         moved = float(np.abs(after - before).max())
         last = moved <= self.tolerance or steps + 1 >= self.max_steps
-        return {**model, **told, "centres": after.tolist(), "steps": steps, "last": last}
+        return {**model, **found, "centres": after.tolist(), "steps": steps, "last": last}
 
     def answer(
         self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
@@ -122,13 +123,13 @@ class KMeans(ModelProtocol):
         nearest = distances.argmin(axis=1)
         counts = np.bincount(nearest, minlength=len(centres))
         small = (counts > 0) & (counts < table.min_rows)
-        told = ~small[nearest]
+        released = ~small[nearest]
         sums = np.zeros_like(centres)
-        np.add.at(sums, nearest[told], terms[told])
+        np.add.at(sums, nearest[released], terms[released])
         return {
             "counts": np.where(small, 0, counts).tolist(),
             "sums": sums.tolist(),
-            "inertia": float(distances.min(axis=1)[told].sum()),
+            "inertia": float(distances.min(axis=1)[released].sum()),
             "withheld": int(small.sum()),
         }
 

@@ -6,8 +6,8 @@ problems", https://doi.org/10.1080/00401706.1970.10488634
     b = (sum_k X_k' X_k + P)^-1 sum_k X_k' y_k              P: alpha on the diagonal, 0 for the intercept
     s^2 = (sum_k y_k' y_k - b' sum_k X_k' y_k) / (n - p),   cov(b) = s^2 (sum_k X_k' X_k)^-1
 
-X holds the terms of the complete rows, centred and scaled by the means of all nodes, so that nothing cancels; what
-is told is for the terms as they are. The result is that of pooled rows. Nothing stays at a node.
+X holds the terms of the complete rows, centred and scaled by the means and scales of all nodes, against cancellation;
+the result is in the units of the unscaled terms. It is that of pooled rows. A node keeps nothing.
 
 What leaks: each node's sums of terms and of their products, to the researcher; their total is enough.
 """
@@ -38,13 +38,13 @@ class LinearRegression(TargetRegression):
     """Least squares with standard errors and p-values.
 
     Args:
-        target: column of numbers that is explained.
-        features: columns that explain it.
-        categorical: those of the features that are categories; the first one, in order, is the base.
-        intercept: whether there is one.
+        target: the explained column, of numbers.
+        features: the explaining columns.
+        categorical: the features that are categories; the first category, in order, is the reference.
+        intercept: whether the model has an intercept.
 
     Raises:
-        SpecError: no features, or the target among them.
+        SpecError: there are no features, or the target is one of them.
     """
 
     name: ClassVar[str] = "linear_regression"
@@ -93,7 +93,7 @@ class Ridge(LinearRegression):
     """Least squares with a penalty on the squares of the coefficients, but for the intercept.
 
     Args:
-        alpha: of the penalty, above 0, for the terms as they are, as in scikit-learn.
+        alpha: strength of the penalty, above 0, for unscaled terms, as in scikit-learn.
     """
 
     alpha: float = 1.0

@@ -1,8 +1,8 @@
-"""What protocols share that fit a model to the rows of a table without stochastic training.
+"""The base of protocols that fit a model to the rows of a table without stochastic training.
 
-First, where there are categories, nodes tell which they have, so that all have the same
-terms, one that is seen at one node only as well; then counts, sums and sums of squares of the complete rows, by
-which terms are centred and scaled; then what the model asks for.
+There are three kinds of asks. First, where there are categories, nodes report theirs, so that all have the same
+terms, even for a category that occurs at one node only. Then nodes report counts, sums and sums of squares of the
+complete rows, by which terms are centred and scaled. Then follow the asks of the model itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fedjob.common.analytics.design import Design, all_levels, complete_rows, scaled, sums_of, told_levels
+from fedjob.common.analytics.design import (
+    Design,
+    all_levels,
+    complete_rows,
+    released_levels,
+    scaled,
+    sums_of,
+)
 from fedjob.common.analytics.releases import Floats
 from fedjob.common.analytics.table import Table, opened_table
 from fedjob.common.contribution import Contribution
@@ -32,26 +39,26 @@ LEVELS, SUMS = "levels", "sums"
 
 
 class ModelProtocol(FederatedProtocol):
-    """A model of columns; a derived class says which, what it asks for, and what it makes of it."""
+    """A model of columns; a derived class defines the columns, the asks, and the result."""
 
     family: ClassVar[str] = "analytics"
     needs_plan: ClassVar[bool] = False
 
-    # --- what a model says of itself ---------------------------------------------------------
+    # --- a derived class overrides these -----------------------------------------------------
 
     @property
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
-        """The columns on its right side."""
+        """The explaining columns."""
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Those of them that are categories."""
+        """The explaining columns that are categories."""
         return ()
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Further columns of numbers that it needs."""
+        """The further columns of numbers that it needs, such as the target."""
         return ()
 
     @property
@@ -65,25 +72,25 @@ class ModelProtocol(FederatedProtocol):
         return self.with_intercept
 
     @property
-    def tells_products(self) -> bool:
-        """Whether products of its columns are told, or what amounts to them."""
+    def releases_products(self) -> bool:
+        """Whether nodes release products of its columns, or numbers from which these follow."""
         return True
 
     @abstractmethod
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
-        """Return the model's own state, when the terms are known."""
+        """Return the model's first state, once the terms, means and scales are known."""
 
     @abstractmethod
     def ask(self, model: State) -> tuple[str, dict[str, Any], bool] | None:
-        """Return the next step, what it needs, and whether it is the last; None when the model is done."""
+        """Return the next step, its values, and whether it is the last; None when the model is done."""
 
     @abstractmethod
     def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
-        """Use the sums of all nodes."""
+        """Return the model's next state, from the sums of all nodes."""
 
     @abstractmethod
     def result(self, model: State, design: Design) -> dict[str, Any]:
-        """Return what came of it."""
+        """Return the job's result."""
 
     @abstractmethod
     def answer(
@@ -143,7 +150,7 @@ class ModelProtocol(FederatedProtocol):
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         with opened_table(local) as table:
             if instruction.step == LEVELS:
-                levels = told_levels(table, self.categories)
+                levels = released_levels(table, self.categories)
                 return Contribution(levels, float(max(sum(counts.values()) for counts in levels.values())))
             values = instruction.values
             design = Design(
@@ -153,18 +160,18 @@ class ModelProtocol(FederatedProtocol):
                 values.get("scales", ()),
                 self.with_intercept,
             )
-            used, terms, others = complete_rows(table, design, self.outcomes, products=self.tells_products)
+            used, terms, others = complete_rows(table, design, self.outcomes, products=self.releases_products)
             if instruction.step == SUMS:
                 self.check_outcomes(table, others)
-                told = sums_of(terms)
+                sums = sums_of(terms)
             else:
-                told = self.answer(instruction, design, terms, others, table)
-            return Contribution(told, float(len(used)))
+                sums = self.answer(instruction, design, terms, others, table)
+            return Contribution(sums, float(len(used)))
 
     def check_outcomes(self, table: Table, others: Floats) -> None:
-        """Refuse outcomes that the model is not for.
+        """Check that the model can be fitted to these outcomes.
 
         Raises:
-            NodeFailure: `columns`.
+            NodeFailure: with reason `columns`: it can't.
         """
         return

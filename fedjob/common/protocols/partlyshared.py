@@ -1,4 +1,4 @@
-"""What the protocols share that leave some layers at the nodes."""
+"""The base of protocols that share some layers and leave the others at the nodes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fedjob.common.protocols.training import TrainingProtocol
 
 
 class PartlyShared(TrainingProtocol):
-    """Federated averaging of some parameters; the others are each node's own.
+    """Federated averaging of some parameters; the others belong to each node.
 
-    A node begins with the job's first values of what is its own, and keeps it in its
-    node state; it never answers it. The researcher's set, and so the job's result, holds
-    the first values in these places.
+    A node begins with the job's initial values of its own parameters, keeps them in its
+    node state, and never sends them. The researcher's parameters, and so the job's
+    result, hold the initial values under their names.
     """
 
     @abstractmethod
     def own_names(self, params: Mapping[str, Any]) -> list[str]:
-        """Return the names of what stays at the nodes.
+        """Return the names of the parameters that stay at the nodes.
 
         Raises:
-            SpecError: nothing would, or nothing would be shared.
+            SpecError: no parameter would stay, or none would be shared.
         """
 
     def check(self, params: Mapping[str, Any]) -> None:

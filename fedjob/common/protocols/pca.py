@@ -6,7 +6,7 @@ https://doi.org/10.1080/14786440109462720
     S = sum_k (X_k - m)' (X_k - m) / (n - 1),    S v = l v
 
 with the mean m of all nodes; X holds the complete rows. The result is that of pooled rows, with each
-component's largest number positive. Nothing stays at a node.
+component's largest number positive. A node keeps nothing.
 
 What leaks: each node's sums of columns and of their products, to the researcher; their total is enough.
 """
@@ -33,15 +33,15 @@ PRODUCTS = "products"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PCA(ModelProtocol):
-    """Directions in which rows vary most.
+    """Principal components: the directions in which rows vary most.
 
     Args:
-        features: two columns of numbers or more.
-        components: how many, from 1 to the number of features; None for all.
-        scale: of columns in standard deviations, so that all weigh the same.
+        features: two or more columns of numbers.
+        components: number of components, from 1 to the number of features; None for all.
+        scale: whether columns are divided by their standard deviations, so that all weigh the same.
 
     Raises:
-        SpecError: another number of components or features.
+        SpecError: the number of components or features is out of range.
     """
 
     features: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The proximal term: what FedProx and Ditto add to a gradient."""
+"""The gradient of the proximal term, which FedProx and Ditto add during local training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def check_gradients(plan: type[TrainingPlan], protocol: str) -> None:
-    """See to it that a plan lets a protocol correct its gradients.
+    """Check that a plan lets a protocol correct its gradients.
 
     Raises:
-        PlanError: its library does not show them.
+        PlanError: the plan's machine learning library gives no access to gradients.
     """
     if not plan.shows_gradients:
         raise PlanError(
@@ -29,12 +29,12 @@ def check_gradients(plan: type[TrainingPlan], protocol: str) -> None:
 def pull_towards(
     anchor: Mapping[str, torch.Tensor], strength: float, *, begins_there: bool = False
 ) -> Adjust | None:
-    """Return what adds the gradient of `strength / 2 * |w - anchor|^2` to every gradient.
+    """Return a function that adds the gradient of `strength / 2 * |w - anchor|^2` to a model's gradients.
 
     Args:
         anchor: name -> tensor, of every trained parameter.
-        strength: 0 or more; 0 gives None, so that plans without gradients can do it.
-        begins_there: training begins at the anchor, where there is nothing to add.
+        strength: 0 or more; 0 gives None, so that plans without access to gradients can be used.
+        begins_there: whether training begins at the anchor; the first step then has nothing to add.
     """
     if strength == 0:
         return None

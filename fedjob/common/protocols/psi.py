@@ -1,4 +1,4 @@
-"""Private set intersection: which of the researcher's own records all the other nodes have, too.
+"""Private set intersection: the researcher's own records that all other nodes have as well.
 
 Meadows 1986, "A More Efficient Cryptographic Matchmaking Protocol for Use in the Absence of a
 Continuously Available Third Party", https://doi.org/10.1109/SP.1986.10022, with the exponents on
@@ -7,18 +7,18 @@ Curve25519 (see `common/blinding.py`) and a ring of any number of parties:
     B_k        = sort(a_k * H(x)   for x in X_k)               every node k with a fresh key a_k, once
     B_k        = a_j * B_k                                     for every other node j, in turn
     B_k        = a_1 * ... * a_n * H(x)                        then equal where the identifiers are equal
-    common     = places in B_own of what is in every B_k
-    own node   : the identifiers at these places
+    common     = positions in B_own of the points that are in every B_k
+    own node   : the identifiers at these positions
 
-The researcher passes the sets on and compares them. A node keeps its key, and forgets it with the
-job; no identifier leaves a node but those that the researcher's own node has in common with all.
+The researcher passes the sets on and compares them. A node keeps its key until the job ends. No
+identifier leaves a node but those that the researcher's own node has in common with all others.
 
-It leaks: to the researcher the number of identifiers of each node, and the size of every
-intersection of several of the nodes; to the nodes the sizes of the others' sets. To whoever holds
-no key a blinded identifier is a random point, and guesses can't be tried out. It is safe
-against parties who are curious and keep to the protocol. A researcher who does not could put a set of
-guesses in a node's place and learn which of them the others have, as anybody can who takes part in
-an intersection with made-up identifiers: this is why owners grant it by name, and to whom.
+It leaks to the researcher the number of identifiers of each node, and the size of every
+intersection of several of the nodes; and to the nodes the sizes of the others' sets. For anybody
+without a key a blinded identifier is a random point, and guesses can't be tried out. It is safe
+against parties that are curious and follow the protocol. A researcher who does not follow it could send
+a set of guesses in place of a node's set and learn which of them the others have, as anybody can who
+takes part in an intersection with made-up identifiers. This is why owners grant it to named researchers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from fedjob.common.values import decode, encode
 BLIND, PASS, REVEAL = "blind", "pass", "reveal"
 
 MAX_IDENTIFIERS = 1_000_000
-"""Of one node: 32 MB of points."""
+"""The most identifiers of one node: 32 MB of points."""
 
 _TELL_EVERY = 2000
 
@@ -56,13 +56,13 @@ _TELL_EVERY = 2000
 class PrivateSetIntersection(FederatedProtocol):
     """The identifiers that all nodes have; the result is a sorted array of text.
 
-    Numbers are compared as whole numbers where they are, text without spaces around it; what is missing is
-    no identifier, and one that stands in several rows counts once.
+    Numbers without a fraction are compared as whole numbers, text without spaces around it. A missing value is
+    no identifier, and an identifier in several rows counts once.
 
     Args:
         on: the column of identifiers: one name, or node -> name.
-        own: the node with your own dataset, whose identifiers are shown; its owner names you in the setting
-            `own_of`.
+        own: the node with your own dataset, whose identifiers the result holds; the node's owner names you in
+            the setting `own_of`.
     """
 
     on: Any = ""
@@ -80,8 +80,8 @@ class PrivateSetIntersection(FederatedProtocol):
             )
         if not isinstance(self.own, str) or not self.own:
             raise SpecError(
-                "a private set intersection shows which of your own records others have: one of its datasets is yours, "
-                f"so name the node that it lies at, own='node'; found own={self.own!r}"
+                "a private set intersection finds which of your own records others have: one of its datasets is yours, "
+                f"so name the node that has it, own='node'; found own={self.own!r}"
             )
 
     def start(self, params: Mapping[str, Any]) -> State:
@@ -123,29 +123,29 @@ class PrivateSetIntersection(FederatedProtocol):
         if gathered.left_out:
             missing = "; ".join(f"{node}: {reason}" for node, reason in sorted(gathered.left_out.items()))
             raise QuorumNotReached(
-                f"a private set intersection is of all nodes or of none ({missing})",
+                f"a private set intersection needs the answers of all nodes ({missing})",
                 received=gathered.replies,
                 left_out=dict(gathered.left_out),
             )
-        told = {node: reply.value for node, reply in sorted(gathered.replies.items())}
+        answers = {node: reply.value for node, reply in sorted(gathered.replies.items())}
         if state["places"] is not None:
-            return {**state, "common": told[self.own], "sets": {}}
-        for node, points in told.items():
+            return {**state, "common": answers[self.own], "sets": {}}
+        for node, points in answers.items():
             if not isinstance(points, bytes) or len(points) % POINT_BYTES:
                 raise SpecError(f"node {node} answered no blinded identifiers of {POINT_BYTES} bytes each")
         if not state["sets"]:
-            return self._compared({**state, "sets": told}, len(told))
-        nodes, passes = tuple(told), state["passes"] + 1
-        sets = {_from(nodes, node, passes): points for node, points in told.items()}
+            return self._compared({**state, "sets": answers}, len(answers))
+        nodes, passes = tuple(answers), state["passes"] + 1
+        sets = {_from(nodes, node, passes): points for node, points in answers.items()}
         for node, points in sets.items():
             if len(points) != len(state["sets"][node]):
                 raise SpecError(
                     f"the identifiers of {node} came back in another number than they were passed on"
                 )
-        return self._compared({**state, "sets": sets, "passes": passes}, len(told))
+        return self._compared({**state, "sets": sets, "passes": passes}, len(answers))
 
     def _compared(self, state: State, num_nodes: int) -> State:
-        """Return the state with the places of common identifiers, once all nodes have blinded all sets."""
+        """Return the state, with the positions of common identifiers once all nodes have blinded all sets."""
         import numpy as np
 
         if state["passes"] < num_nodes - 1:
@@ -157,7 +157,7 @@ class PrivateSetIntersection(FederatedProtocol):
     # -- at a node ----------------------------------------------------------------
 
     def _own(self, local: Local) -> list[tuple[bytes, str]]:
-        """Return blinded points with their identifiers, in the order of the points, which tells nothing."""
+        """Return blinded points with their identifiers, in the order of the points, which reveals nothing."""
         identifiers = _identifiers(local, self.on[local.node] if isinstance(self.on, Mapping) else self.on)
         points = self._blinded([point_of(identifier) for identifier in identifiers], local)
         return sorted(zip(points, identifiers, strict=True))
@@ -187,7 +187,7 @@ class PrivateSetIntersection(FederatedProtocol):
             raise NodeFailure(
                 local.node,
                 "not_permitted",
-                "identifiers are shown to those whose own node this is; its owner says so with own_of",
+                "identifiers are sent only to a researcher whose own node this is; its owner sets own_of for that",
             )
         identifiers = [identifier for _, identifier in self._own(local)]
         chosen = np.frombuffer(places, dtype="<u4")
@@ -197,12 +197,12 @@ class PrivateSetIntersection(FederatedProtocol):
 
 
 def _from(nodes: tuple[str, ...], node: str, passes: int) -> str:
-    """Return whose set a node blinds in a pass: sets go round the ring, one node further each time."""
+    """Return the node whose set `node` blinds in a pass: sets go round the ring, one node further in each pass."""
     return nodes[(nodes.index(node) - passes) % len(nodes)]
 
 
 def _identifiers(local: Local, column: str) -> list[str]:
-    """Return a column's different identifiers, in the one form in which nodes compare them."""
+    """Return a column's different identifiers, in the form that is the same at all nodes."""
     frame = local.data.frame()
     if column not in frame.columns:
         known = ", ".join(map(str, frame.columns))

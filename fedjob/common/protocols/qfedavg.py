@@ -1,4 +1,4 @@
-"""q-FedAvg: averaging that listens more to the nodes whose loss is high.
+"""q-FedAvg: averaging that gives more weight to nodes whose loss is high.
 
 Li, Sanjabi, Beirami, Smith 2020, "Fair Resource Allocation in Federated Learning",
 algorithm 2, https://arxiv.org/abs/1905.10497
@@ -10,12 +10,12 @@ algorithm 2, https://arxiv.org/abs/1905.10497
     h_k     = q * F_k^(q-1) * |dw_k|^2 + L * F_k^q
     w(t+1)  = w(t) - sum_k delta_k / sum_k h_k
 
-With q = 0 it is the plain mean of the nodes, whatever their numbers of examples; the
-larger q, the more alike the nodes' losses. 1e-10 is added to F_k, as in the authors'
+With q = 0 it is the plain mean of the nodes, whatever their numbers of examples; a
+larger q makes the nodes' losses more alike. 1e-10 is added to F_k, as in the authors'
 code, because F_k^(q-1) has no value at 0. A node's buffers, such as running means, are
 weighted by its share of sum_k h_k.
 
-The researcher keeps w, a node its optimizer's state. It leaks delta_k and h_k to the
+The researcher keeps w; a node keeps its optimizer's state. It leaks delta_k and h_k to the
 researcher, and so how high the loss is; the sums are enough, so it can run under secure
 aggregation.
 """
@@ -38,10 +38,10 @@ LEAST_LOSS = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class QFedAvg(TrainingProtocol):
-    """Averaging for losses that are alike.
+    """Averaging that makes the nodes' losses alike.
 
     Args:
-        q: 0 or more: how much the nodes with a high loss count.
+        q: 0 or more; the larger, the more the nodes with a high loss count.
         lipschitz: the L of the formulas, above 0; None takes 1 / `lr` of the training arguments.
     """
 

@@ -1,4 +1,4 @@
-"""What regressions share: columns that explain, some of them categories, and what they explain."""
+"""The base of regressions: explaining columns, some of them categories, and explained ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Regression(ModelProtocol):
     """A model that explains outcomes by features.
 
     Args:
-        features: columns that explain it.
-        categorical: those of the features that are categories; the first one, in order, is the base.
+        features: the explaining columns.
+        categorical: the features that are categories; the first category, in order, is the reference.
 
     Raises:
-        SpecError: no features, the outcome among them, or a category that is no feature.
+        SpecError: there are no features, the outcome is one of them, or `categorical` names another column.
     """
 
     features: tuple[str, ...]
@@ -32,7 +32,7 @@ class Regression(ModelProtocol):
         if both := sorted(set(outcomes) & set(self.features)):
             raise SpecError(f"{both[0]!r} can't be explained by itself: leave it out of features")
         if odd := sorted(set(self.categorical) - set(self.features)):
-            raise SpecError(f"categorical names {odd[0]!r}, which is no feature")
+            raise SpecError(f"categorical names {odd[0]!r}, which is not one of the features")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -48,8 +48,8 @@ class TargetRegression(Regression):
     """A regression of one column.
 
     Args:
-        target: column of numbers that is explained.
-        intercept: whether there is one.
+        target: the explained column, of numbers.
+        intercept: whether the model has an intercept.
     """
 
     target: str

@@ -1,9 +1,9 @@
-"""SCAFFOLD: averaging with gradients that are corrected for what makes the nodes differ.
+"""SCAFFOLD: averaging with gradients that are corrected for the drift of the nodes.
 
 Karimireddy, Kale, Mohri, Reddi, Stich, Suresh 2020, "SCAFFOLD: Stochastic Controlled
 Averaging for Federated Learning", algorithm 1, https://arxiv.org/abs/1910.06378
 
-    x: parameters, c: control variate of all, c_k: of node k, both 0 at first
+    x: parameters, c: control variate of all nodes, c_k: of node k, both 0 at first
     y_k = x, then K times:  y_k = y_k - lr * (g_k(y_k) - c_k + c)
     c_k' = g_k(x)                            option I, over all the node's examples
          = c_k - c + (x - y_k) / (K * lr)    option II
@@ -11,13 +11,13 @@ Averaging for Federated Learning", algorithm 1, https://arxiv.org/abs/1910.06378
     c    = c + num_answered / num_nodes * mean(c_k' - c_k)
 
 Buffers, such as running means, have no control variate and are averaged as FedAvg does.
-For plain SGD option II is the mean of the gradients g_k(y_k) that the node met, and
-so it is computed here: it needs no learning rate. The mean is weighted by numbers of
-examples, as FedAvg's, or plain as in the paper.
+For plain SGD option II is the mean of the gradients g_k(y_k) of the node's steps, and
+it is computed in this way here, which needs no learning rate. The mean is weighted by
+numbers of examples, as in FedAvg, or plain as in the paper.
 
-The researcher keeps x and c, and sends both to every node. A node keeps c_k, or the
-researcher keeps it and sends it to that node alone, for nodes that keep nothing; both
-end in the same parameters. It leaks y_k, c_k' - c_k and the number of examples to the
+The researcher keeps x and c, and sends both to every node. A node keeps c_k; or, for
+nodes that keep nothing, the researcher keeps it and sends it to that node alone. Both
+give the same parameters. It leaks y_k, c_k' - c_k and the number of examples to the
 researcher; the two sums are enough, so it can run under secure aggregation while the
 nodes keep c_k.
 """
@@ -54,10 +54,10 @@ class Scaffold(TrainingProtocol):
     """Averaging with control variates.
 
     Args:
-        server_lr: of the researcher's step, above 0; 1 takes the mean as it is.
-        option: how a node makes its new control variate, `"II"` or `"I"`; I costs a pass over its examples.
-        weighted: means are weighted by numbers of examples; False counts every node alike.
-        kept_by: who keeps the nodes' control variates, `"node"` or `"researcher"`.
+        server_lr: learning rate of the researcher's step, above 0; with 1 the result is the mean.
+        option: the formula of a node's new control variate, `"II"` or `"I"`; I costs a pass over its examples.
+        weighted: whether means are weighted by numbers of examples; False counts every node alike.
+        kept_by: the party that keeps the nodes' control variates, `"node"` or `"researcher"`.
     """
 
     server_lr: float = 1.0
@@ -114,7 +114,7 @@ class Scaffold(TrainingProtocol):
         trained = self.train_with(local, correction)
         after = correction.mean() if at_start is None else _of_names(at_start, control)
         change = after if before is None else {name: after[name].sub_(before[name]) for name in after}
-        if self.kept_by == "node":  # the sum that the researcher would keep, to the bit
+        if self.kept_by == "node":  # the same sum as at the researcher, bit by bit
             local.state["control"] = change if before is None else dict(_Sum(before, change))
         return replace(trained, aux={MODULE: change})
 
@@ -142,13 +142,13 @@ class Scaffold(TrainingProtocol):
             return state
         import torch
 
-        # the mean of what nodes keep, which is zero there again
+        # c is the mean of the nodes' control variates, which begin at zero again
         control = {name: torch.zeros_like(tensor) for name, tensor in state["control"].items()}
         return {**state, "control": control}
 
 
 class _Correction:
-    """Called between backward pass and step: notes the gradient, then shifts it by `c - c_k`."""
+    """A function between backward pass and step: it records the gradient, then shifts it by `c - c_k`."""
 
     def __init__(self, control: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor] | None) -> None:
         self._control = control
@@ -178,14 +178,14 @@ class _Correction:
         self._sums[name] = gradient.to(exact, copy=True)
 
     def mean(self) -> dict[str, torch.Tensor]:
-        """Return the mean gradient, once; zero for what was never trained."""
+        """Return the mean gradient; zero for parameters that were never trained. It can be called once."""
         return _of_names(
             {name: total.div_(self._num_updates) for name, total in self._sums.items()}, self._control
         )
 
 
 class _Sum(Mapping[str, "torch.Tensor"]):
-    """Two sets of the same names, added tensor by tensor when asked for: one model in memory, not two a node."""
+    """The sum of two sets of tensors of the same names; each sum is computed when it is read, to save memory."""
 
     def __init__(self, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:
         self._a, self._b = a, b
@@ -203,7 +203,7 @@ class _Sum(Mapping[str, "torch.Tensor"]):
 def _of_names(
     found: Mapping[str, torch.Tensor], control: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Return what was found under the control variate's names and of its dtypes, on the CPU, else zeros."""
+    """Return tensors of the control variate's names and dtypes, on the CPU, with zeros for those not found."""
     import torch
 
     return {

@@ -1,11 +1,11 @@
-"""The protocol of a `Plan`: prepare at every node, then work through its items, batch by batch.
+"""The protocol of a `Plan`: every node prepares, then works through its items batch by batch.
 
-    ask 1, `setup`   every node prepares: the plan's `setup`, which may narrow the items
-    ask 2, `step`    every node that is ready works: the plan's `step` for each batch, `finish` at the end
+    ask 1, `setup`   every node calls the plan's `setup`, which may narrow the items
+    ask 2, `step`    every prepared node calls the plan's `step` for each batch, and `finish` at the end
 
-No node begins its second ask before enough nodes have answered the first one. The values
-come back by node. It leaks what the plan returns, and how many items it was computed on;
-so a node's owner reads the plan before it runs.
+No node begins its second ask before enough nodes have answered the first one. The researcher
+gets the values by node. It leaks what the plan returns, and the number of items; therefore a
+node's owner reads the plan before it runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEP = "step"
 
 @dataclass(frozen=True, slots=True)
 class Steps(FederatedProtocol):
-    """Work on items in batches, as a `Plan` says."""
+    """The work on items in batches, as a `Plan` defines it."""
 
     name: ClassVar[str] = "steps"
     batched_steps: ClassVar[tuple[str, ...]] = (STEP,)
@@ -77,7 +77,7 @@ def ask_for(values: Mapping[str, Any], nodes: tuple[str, ...]) -> Ask:
     """Return the ask for one pass over the items.
 
     Args:
-        values: for the plan at the nodes, encoded.
+        values: encoded values that the plan gets at the nodes.
     """
     shared = {"values": dict(values)} if values else {}
     return Ask(step=STEP, shared=shared, to=nodes, fold=Collect())

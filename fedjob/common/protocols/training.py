@@ -1,4 +1,4 @@
-"""What every training protocol shares: rounds of `train`, and `validate` without training."""
+"""The base of training protocols: rounds of `train`, and asks to `validate` without training."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class TrainingProtocol(FederatedProtocol):
     """Rounds of local training from shared parameters.
 
-    A round asks every selected node to start from the same parameters, to
-    validate them if it is told to, to train, to validate again if it is told
-    to, and to answer its parameters, weighted by the number of its examples.
+    In a round every selected node starts from the same parameters, trains, and
+    answers with its parameters, weighted by the number of its examples. If the job
+    asks for it, the node validates the parameters before or after training.
     """
 
     family = "train"
@@ -68,11 +68,11 @@ class TrainingProtocol(FederatedProtocol):
         return params
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
-        """Train the plan, which has the instruction's parameters, and return what the node answers."""
+        """Train the plan, which holds the instruction's parameters, and return the node's contribution."""
         return self.train_with(local)
 
     def train_with(self, local: Local, adjust: Adjust | None = None) -> Contribution:
-        """Train with corrected gradients; return the parameters, the number of examples, the metrics."""
+        """Train, with gradients corrected by `adjust`; return the parameters, number of examples and metrics."""
         outcome = local.plan.train(adjust)
         return Contribution(local.plan.get_params(), float(outcome.num_examples), {"train": outcome.metrics})
 

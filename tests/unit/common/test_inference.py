@@ -89,7 +89,7 @@ def test_an_event_tells_as_many_rows_as_it_holds() -> None:
     assert told["b"] == {"num_rows": 1, "rows": [[1.0, 2.0]]}
     assert told["a"]["num_rows"] == 1500
     assert 0 < len(told["a"]["rows"]) <= 500
-    assert len(pack(told["a"]["rows"])) <= inference.MAX_TOLD_BYTES
+    assert len(pack(told["a"]["rows"])) <= inference.MAX_REPORTED_BYTES
 
 
 def test_batches_make_the_predictions_of_the_whole() -> None:

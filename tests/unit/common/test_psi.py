@@ -104,7 +104,7 @@ def test_answers_of_another_form_and_missing_nodes_end_it() -> None:
     for value in (None, "text", b"x" * 31):
         with pytest.raises(SpecError, match="node b answered no blinded identifiers"):
             PSI.finish(start, gathered({"a": b"", "b": value}))
-    with pytest.raises(QuorumNotReached, match=r"of all nodes or of none \(c: timeout\)"):
+    with pytest.raises(QuorumNotReached, match=r"needs the answers of all nodes \(c: timeout\)"):
         PSI.finish(start, gathered({"a": b"", "b": b""}, {"c": "timeout"}))
     one = joined([point_of("1")])
     begun = {**start, "sets": {"a": one, "b": one, "c": one}}
