@@ -1,10 +1,10 @@
-"""Auxiliary variables: what nodes and researcher exchange beside the parameters, such as control variates.
+"""Auxiliary variables: tensors exchanged beside the parameters, such as control variates.
 
-They come in modules, each a set of named tensors, by the name of what they are for:
+They are grouped in modules, each a set of named tensors under the name of its purpose:
 `{"scaffold": {"0.weight": ..., "0.bias": ...}}`. A node's parameters and modules
 travel in one safetensors file, where a module's tensors are named
-`aux--<module>.<name>`: no attribute of a model can be named so. They are told
-apart again without loading any.
+`aux--<module>.<name>`, which no attribute of a model can be named. They are separated
+again by name, without loading any tensor.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _MODULE = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
 class Part(Mapping[str, "torch.Tensor"]):
-    """Some tensors of a set under names of their own; each is loaded when it is asked for.
+    """A view of some tensors of a set, under other names; each tensor is loaded when it is read.
 
     Args:
         whole: the set, usually a file's.
-        names: own name -> name in the set.
+        names: name in this view -> name in the set.
     """
 
     def __init__(self, whole: Mapping[str, torch.Tensor], names: Mapping[str, str]) -> None:
@@ -51,13 +51,13 @@ class Part(Mapping[str, "torch.Tensor"]):
 
 
 def join(params: Mapping[str, Any], aux: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return parameters and modules as one set; `params` itself where there are no modules.
+    """Return parameters and modules as one set; `params` itself if there are no modules.
 
     Args:
-        params, aux: of tensors, or of their schemas.
+        params, aux: maps to tensors, or to their schemas.
 
     Raises:
-        EncodeError: a module has no proper name, or a parameter is named as a module's tensors are.
+        EncodeError: a module's name is malformed, or a parameter has a name reserved for modules' tensors.
     """
     if not aux:
         return params
@@ -87,7 +87,7 @@ def join_schemas(params: Schema, aux: Mapping[str, Schema]) -> Schema:
 def split(
     whole: Mapping[str, torch.Tensor],
 ) -> tuple[Mapping[str, torch.Tensor], dict[str, Mapping[str, torch.Tensor]]]:
-    """Return parameters and modules of a set; the set itself where there are no modules."""
+    """Return the parameters and the modules of a set; the set itself if there are no modules."""
     params: dict[str, str] = {}
     modules: dict[str, dict[str, str]] = {}
     for name in whole:

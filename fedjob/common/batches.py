@@ -1,10 +1,10 @@
-"""A node's half of one step: at once, or batch by batch with what fails tried again item by item.
+"""The node's half of one step: on all items at once, or in batches with a retry of failed ones item by item.
 
-The events of a step that is worked on in batches, in their order:
+The events of a step that is computed in batches, in their order:
 
-    batch   {of: null}                         batches come; how many is not said. `of: 1` for a single one
+    batch   {of: null}                         batches follow, their number unknown; `of: 1` for a single one
     batch   {n: 1, state: "started"}           once for each, in order; the last one has `last: true`
-    result  {n: 1, num_rows: 4, value}             what it gave, where that may leave the node by itself
+    result  {n: 1, num_rows: 4, value}         its value, where one batch's value may leave the node
     batch   {state: "all-done", ok, failed}    all batches were tried
     batch   {state: "retrying", items}         the items of failed batches are tried one by one
 """
@@ -29,16 +29,16 @@ from fedjob.common.seeds import seed_for
 from fedjob.common.spill import Spill
 
 MAX_RESULT_BYTES = 8 * 1024
-"""A larger value of a batch is not told with its event, but in the reply alone."""
+"""A larger value of a batch is not sent with its event, but in the reply only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An item that could not be worked on.
+    """An item on which the computation failed.
 
     Args:
-        place: among the items of the step.
-        error: its class, and its words, for the node's own log.
+        place: index among the items of the step.
+        error: class and message of the error, for the node's own log.
     """
 
     place: int
@@ -47,12 +47,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worked:
-    """What a step came to.
+    """The outcome of a step at a node.
 
     Args:
-        num_items: that the step was for; of those, `failed` could not be worked on.
-        num_batches: 0 where it was not computed in batches.
-        identities: of the items, where the node is to remember them.
+        num_items: number of items of the step, the `failed` ones included.
+        num_batches: 0 if the step was not computed in batches.
+        identities: of the items, if the node is to remember them; else empty.
     """
 
     contribution: Contribution
@@ -63,7 +63,7 @@ class Worked:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What the researcher is told of the items."""
+        """The numbers of items and batches that are reported to the researcher; empty without batches."""
         if not self.num_batches:
             return {}
         lost = len(self.failed)
@@ -71,13 +71,13 @@ class Worked:
 
     @property
     def processed(self) -> list[Identity]:
-        """What the node remembers as worked on."""
+        """The identities of the items that the node remembers as processed."""
         lost = {failed.place for failed in self.failed}
         return [identity for place, identity in enumerate(self.identities) if place not in lost]
 
     @property
     def report(self) -> str:
-        """The items that failed and why, as a table for the log that stays at the node; empty for none."""
+        """The failed items and their errors as CSV, for the log that stays at the node; empty for none."""
         if not self.failed:
             return ""
         text = io.StringIO()
@@ -97,10 +97,10 @@ def work(
     first: bool,
     seed_all: Callable[[int], None],
 ) -> Worked:
-    """Return a node's answer.
+    """Compute a node's contribution to a step.
 
     Args:
-        first: this worker has not worked for this job yet; `setup` runs.
+        first: whether this worker process runs its first task of the job, so that `setup` has to run.
         seed_all: seeds every generator that user code may draw from.
 
     Raises:
@@ -109,7 +109,7 @@ def work(
     seed_all(local.seed)
     if first:
         protocol.setup(local)
-        seed_all(local.seed)  # a warm worker, which has no set-up to do, draws the same
+        seed_all(local.seed)  # so that a worker that skips the set-up draws the same numbers
     if instruction.step not in protocol.batched_steps:
         contribution = protocol.contribute(instruction, local)
         return Worked(contribution=protocol.reduce(contribution, local))
@@ -121,7 +121,7 @@ def work(
 
 
 def streams(protocol: FederatedProtocol, step: str, items: Items) -> bool:
-    """Whether a training plan is given batch after batch, and never all of the data."""
+    """Return whether a training plan receives the data batch by batch, and never all of them at once."""
     return items.batch is not None and step in protocol.batched_steps
 
 
@@ -146,7 +146,7 @@ class _Batches:
 
     @property
     def remembers(self) -> bool:
-        """Whether the node is to remember the items; rows of a table only where a job asks for new ones."""
+        """Whether the node is to remember the items; rows of a table only if the job asks for new ones."""
         if self.data is None or not self.protocol.remembers_items or self.items.limit is not None:
             return False
         return self.items.uses_ledger or self.data.of_files
@@ -158,17 +158,17 @@ class _Batches:
     def run(self) -> Worked:
         size = self.items.batch or max(1, self.num_items)
         starts = range(0, max(1, self.num_items), size)
-        self.say("batch", {"of": None if self.items.batch else 1})
+        self.emit("batch", {"of": None if self.items.batch else 1})
         for number, start in enumerate(starts, 1):
             last = {"last": True} if number == len(starts) else {}
-            self.say("batch", {"n": number, "state": "started", **last})
+            self.emit("batch", {"n": number, "state": "started", **last})
             self.attempt(number, range(start, min(start + size, self.num_items)))
             self.local.progress(number, len(starts))
         num_failed = len(self.failures)
-        self.say("batch", {"state": "all-done", "ok": len(starts) - num_failed, "failed": num_failed})
+        self.emit("batch", {"state": "all-done", "ok": len(starts) - num_failed, "failed": num_failed})
         lost = tuple(self.retry()) if self.failures else ()
         if not len(self.parts):
-            raise self.too_many(f"none of {self.num_items} items could be worked on")
+            raise self.too_many(f"none of {self.num_items} items could be processed")
         self.bind(None)
         total = self.protocol.join(self.parts, self.local)
         worked = Worked(
@@ -185,7 +185,7 @@ class _Batches:
             raise
 
     def attempt(self, number: int, places: Sequence[int]) -> None:
-        """Work on one batch; what fails is put by, as long as that is tolerated."""
+        """Compute one batch; if it fails and that is tolerated, keep its items for `retry`."""
         try:
             part = self.contribute(places, f"batch {number}")
         except Exception as error:
@@ -195,16 +195,16 @@ class _Batches:
             self.in_a_row += 1
             if self.items.tolerate is not None and self.in_a_row > self.items.tolerate:
                 raise self.too_many(
-                    f"{self.in_a_row} batches failed one after another; tolerated are {self.items.tolerate}"
+                    f"{self.in_a_row} batches failed in a row; the job tolerates {self.items.tolerate}"
                 ) from error
             return
         self.in_a_row = 0
-        self.say("result", {"n": number, "num_rows": len(places), **self.told(part)})
+        self.emit("result", {"n": number, "num_rows": len(places), **self.reported(part)})
 
     def retry(self) -> Iterator[Failed]:
-        """Try the items of failed batches one by one; yield those that fail again."""
+        """Compute the items of failed batches one by one; yield those that fail again."""
         places = [place for batch, _ in self.failures for place in batch]
-        self.say("batch", {"state": "retrying", "items": len(places)})
+        self.emit("batch", {"state": "retrying", "items": len(places)})
         for place in places:
             try:
                 self.contribute([place], f"item {place}")
@@ -221,7 +221,7 @@ class _Batches:
         return part
 
     def bind(self, places: Sequence[int] | None) -> None:
-        """Let the protocol and the plan see the items at these places; None for all."""
+        """Give the protocol and the plan the items at these places; None for all."""
         plan = self.local.plan
         if isinstance(plan, Pipeline):
             plan.bind(places)
@@ -232,10 +232,10 @@ class _Batches:
                 plan.load_data(self.local.data)
                 self.loaded_less = places is not None
 
-    def told(self, part: Contribution) -> Mapping[str, Any]:
-        """Return what of a batch's value is told with its event.
+    def reported(self, part: Contribution) -> Mapping[str, Any]:
+        """Return the fields of a batch's event that hold its value.
 
-        Nothing where the node itself makes one answer of all batches, and nothing that was computed on fewer
+        They are empty if the node combines all batches into one value, or if the batch has fewer
         rows than the owner allows.
         """
         plan, value = self.local.plan, part.value
@@ -245,19 +245,19 @@ class _Batches:
         plain = to_plain(value)
         return {"value": plain} if len(pack(plain)) <= MAX_RESULT_BYTES else {"in_reply": True}
 
-    def say(self, type_: str, body: dict[str, Any]) -> None:
+    def emit(self, type_: str, body: dict[str, Any]) -> None:
         trial = {"test": True} if self.items.limit is not None else {}
         self.local.emit(type_, {**body, **trial})
 
     def too_many(self, what: str) -> NodeFailure:
-        """Return the error that ends a task whose batches fail; the first of them says why."""
+        """Return the error that ends a task whose batches fail; it names the first batch's error."""
         first = self.failures[0][1] if self.failures else None
-        said = "" if first is None else f"; the first: {type(first).__name__}"
-        failure = NodeFailure(self.local.node, "batch_failures", f"{what}{said}")
+        cause = "" if first is None else f"; the first: {type(first).__name__}"
+        failure = NodeFailure(self.local.node, "batch_failures", f"{what}{cause}")
         failure.__cause__ = first
         return failure
 
 
 def tolerable(error: Exception) -> bool:
-    """Whether other batches may still go well: some reasons end a task whatever is tolerated."""
+    """Return whether other batches may still succeed: errors of some kinds end a task at once."""
     return not isinstance(error, MemoryError) and getattr(error, "reason", "") not in FATAL

@@ -1,4 +1,4 @@
-"""Identifiers blinded so that several parties find the common ones: X25519 of the `cryptography` package.
+"""Blinded identifiers, by which parties find the ones they share: X25519 of the `cryptography` package.
 
     blind(a, blind(b, point_of(x))) == blind(b, blind(a, point_of(x)))
 
@@ -6,11 +6,11 @@ Meadows 1986, "A More Efficient Cryptographic Matchmaking Protocol"; Huberman, F
 1999, "Enhancing Privacy and Trust in Electronic Communities",
 https://doi.org/10.1145/336992.337012
 
-All arithmetic on the curve is the library's. Here it is only decided which hashes stand for
+All arithmetic on the curve is the library's. This file only decides which hashes represent
 identifiers: half of all 32-byte strings are coordinates of Curve25519, the others of its
 twist, and blinding keeps a string on its side. If both were used, everybody could tell of each
-blinded identifier on which side it lies, which halves the identifiers that it may be. So
-the first hash that lies on the curve is taken, by Euler's criterion on its equation.
+blinded identifier on which side it lies, which halves the candidates for it. Therefore
+the first hash that lies on the curve is used, by Euler's criterion on its equation.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DOMAIN = b"fedjob private set intersection 1\0"
 
 
 def new_key() -> bytes:
-    """Return a fresh key from the system's randomness, 32 bytes: whoever has it can try identifiers out."""
+    """Return a fresh random key of 32 bytes. It is secret: with it, guessed identifiers can be checked."""
     return X25519PrivateKey.generate().private_bytes_raw()
 
 
 def point_of(identifier: str) -> bytes:
-    """Return the curve's point that stands for an identifier, the same everywhere; nobody knows its logarithm."""
+    """Return the curve point of an identifier, equal at all parties; its logarithm is unknown."""
     name = identifier.encode()
     counter = 0
     while True:
@@ -48,7 +48,7 @@ def blind(key: bytes, points: Iterable[bytes]) -> Iterator[bytes]:
     """Yield points multiplied with a key, in their order.
 
     Raises:
-        ValueError: one is no 32 bytes, or a point that keys leave as it is.
+        ValueError: a point is not 32 bytes long, or is one of small order, which keys do not blind.
     """
     secret = X25519PrivateKey.from_private_bytes(key)
     for point in points:
@@ -56,15 +56,15 @@ def blind(key: bytes, points: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def joined(points: Iterable[bytes]) -> bytes:
-    """Return points one after the other."""
+    """Return the points concatenated."""
     return b"".join(points)
 
 
 def divided(data: bytes) -> list[bytes]:
-    """Return the points that stand one after the other.
+    """Return the points of which `data` is the concatenation.
 
     Raises:
-        ValueError: these are not whole points.
+        ValueError: the length is not a multiple of a point's.
     """
     if len(data) % POINT_BYTES:
         raise ValueError(f"expected points of {POINT_BYTES} bytes, found {len(data)} bytes")

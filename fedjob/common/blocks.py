@@ -1,4 +1,4 @@
-"""Content that can be read again and again, a block at a time, from a file or from memory."""
+"""Content of a file or of memory that can be read repeatedly, one block at a time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK_BYTES = 1 << 18
-"""What is read, hashed, sent or written at once. Larger is not faster here, and one
-block must get through within a deadline over a slow line too."""
+"""Bytes read, hashed, sent or written at once. A larger block is not faster, and one
+block must be sent within a deadline over a slow line too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
     """A range of a file or of bytes; iterating yields it, `len` is its size.
 
-    A yielded view is valid until the next one is asked for.
+    A yielded view is valid until the next one is requested.
     """
 
     source: Path | bytes

@@ -1,4 +1,4 @@
-"""Which items of a dataset a node works on, by what it remembers of earlier work."""
+"""The choice of the dataset's items that a node computes on, by its memory of earlier jobs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fedjob.common.items import Items
 from fedjob.common.readers.base import UNREADABLE, Dataset, Identity
 
 ITEMS_NAME = "items.json"
-"""Of the file in which a worker leaves what the node is to remember."""
+"""Name of the file in which a worker lists the items that the node is to remember."""
 
 Mark = tuple[float | None, str]
-"""When an item was last changed, and its hash, as the ledger keeps them."""
+"""The time of an item's last change, and its hash, as the node's ledger records them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a node remembers of a plan's earlier work on a dataset.
+    """A node's record of the items that a plan has processed on a dataset in earlier jobs.
 
     Args:
-        processed, failed: id -> the item's mark at that time.
+        processed, failed: id of an item -> its mark at that time.
     """
 
     processed: Mapping[str, Mark] = field(default_factory=dict)
@@ -32,10 +32,10 @@ class Known:
 
 
 def choose(identities: Sequence[Identity], items: Items, known: Known, node: str) -> list[int]:
-    """Return the places of the items to work on, in their order.
+    """Return the places (indices) of the items to compute on, in their order.
 
     Raises:
-        NodeFailure: `no_data` where there are no items at all, `no_new_data` where all are known.
+        NodeFailure: `no_data` if there are no items at all, `no_new_data` if all are known.
     """
     if not identities:
         raise NodeFailure(node, "no_data", "the dataset has no items")
@@ -47,13 +47,13 @@ def choose(identities: Sequence[Identity], items: Items, known: Known, node: str
     ]
     if not chosen:
         raise NodeFailure(
-            node, "no_new_data", f"all {len(identities)} items were worked on before and have not changed"
+            node, "no_new_data", f"all {len(identities)} items were processed before and have not changed"
         )
     return chosen[: items.limit]
 
 
 def _is_known(identity: Identity, marks: Mapping[str, Mark]) -> bool:
-    """Whether an item stands in the ledger as it is now; a file whose time can't be read is new."""
+    """Return whether the ledger has the item in its present version; without a readable time it is new."""
     if identity.id not in marks or identity.hash == UNREADABLE:
         return False
     mtime, hash_ = marks[identity.id]
@@ -61,14 +61,14 @@ def _is_known(identity: Identity, marks: Mapping[str, Mark]) -> bool:
 
 
 def places_of(selected: Any, identities: Sequence[Identity] | None, num_items: int) -> list[int]:
-    """Return the places that `ctx.select` names.
+    """Return the places that a plan chose with `ctx.select`.
 
     Args:
-        selected: places, a mask with a truth value for each item, or ids.
-        identities: of the items; None where ids are not known.
+        selected: places, a mask with one boolean per item, or ids.
+        identities: of the items; None if their ids are not known.
 
     Raises:
-        SpecError: it names something else.
+        SpecError: `selected` is none of these, or names an item that does not exist.
     """
     values = selected.tolist() if hasattr(selected, "tolist") else list(selected)
     if values and all(type(value) is bool for value in values):
@@ -89,10 +89,10 @@ def places_of(selected: Any, identities: Sequence[Identity] | None, num_items: i
 def chosen_data(
     data: Dataset | None, items: Items, known: Known, node: str
 ) -> tuple[Dataset | None, tuple[str, ...]]:
-    """Return the items of a dataset that a job is for, and what identifies them where the ledger decided.
+    """Return the items of a dataset that a job is for, and their identities if the ledger chose them.
 
     Raises:
-        NodeFailure: there are none.
+        NodeFailure: there are no such items.
     """
     if data is None:
         return None, ()
@@ -108,12 +108,12 @@ def chosen_data(
 
 
 def save_known(known: Known, path: Path) -> None:
-    """Write what a node remembers, for a worker."""
+    """Write a node's record of known items to a file, for a worker."""
     path.write_text(json.dumps({"processed": known.processed, "failed": known.failed}), encoding="utf-8")
 
 
 def load_known(path: str) -> Known:
-    """Read what `save_known` wrote; no path is nothing known."""
+    """Read a file that `save_known` wrote; an empty path means that nothing is known."""
     if not path:
         return Known()
     plain = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def load_known(path: str) -> Known:
 def save_remembered(
     path: Path, processed: Sequence[Identity], failed: Sequence[tuple[Identity, str]]
 ) -> None:
-    """Write what a worker worked on, for the node to remember."""
+    """Write the items that a worker processed, for the node to remember."""
     plain = {
         "processed": [[item.id, item.mtime, item.hash] for item in processed],
         "failed": [[item.id, item.mtime, item.hash, why[:200]] for item, why in failed],

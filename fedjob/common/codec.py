@@ -1,7 +1,7 @@
-"""The one door to msgpack, and from plain data to frozen dataclasses and back.
+"""The codec of messages and files: plain data as msgpack, and frozen dataclasses as plain data.
 
 Plain data is None, bool, int, float, str, bytes, lists and string-keyed maps of
-these. Nothing else crosses: no classes, no extension types, no code.
+these. Nothing else is encoded or decoded: no classes, no extension types, no code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedjob.common.errors import DecodeError, EncodeError, FedjobError, MessageE
 T = TypeVar("T")
 
 MAX_ITEMS = 100_000
-"""Entries that one list or map from a peer may have."""
+"""Largest number of entries of a list or map that a peer sends."""
 
 
 def pack(value: Any) -> bytes:
@@ -60,7 +60,7 @@ def unpack(data: bytes, *, limit_bytes: int | None = None) -> Any:
             max_array_len=MAX_ITEMS,
             max_map_len=MAX_ITEMS,
         )
-    except Exception as error:  # msgpack raises many kinds, all of which mean the same here
+    except Exception as error:  # msgpack raises many types of errors, which all mean the same here
         raise DecodeError(f"not valid msgpack: {type(error).__name__}: {error}") from error
 
 
@@ -76,11 +76,11 @@ def to_plain(value: Any) -> Any:
 def from_plain(kind: type[T], plain: Any) -> T:
     """Build `kind` from plain data, checking every field's presence and type.
 
-    Fields that `kind` does not have are ignored, so that a newer peer may say
-    more; fields without a default must be there.
+    Fields that `kind` does not have are ignored, so that a newer peer may send
+    more; fields without a default must be present.
 
     Raises:
-        MessageError: names each field that is missing or of the wrong type.
+        MessageError: a field is missing or of the wrong type; the message names all such fields.
     """
     try:
         return _CONVERTER.structure(plain, kind)
@@ -93,7 +93,7 @@ def from_plain(kind: type[T], plain: Any) -> T:
 
 
 def _words(error: BaseException, kind: Any) -> str:
-    """Return what is wrong with a field; our own checks say it best."""
+    """Return what is wrong with a field; an error of fedjob's own is quoted as it is."""
     return str(error) if isinstance(error, FedjobError) else format_exception(error, kind)
 
 

@@ -2,7 +2,7 @@
 
 A role's settings are a frozen dataclass of bools, ints, floats and strings; it is
 loaded once and passed in, never kept in a global. A field may carry
-`metadata={"choices": (...), "at_least": n, "check": function}`, which is held against
+`metadata={"choices": (...), "at_least": n, "check": function}`, which is checked for values of
 every source; the function raises `ConfigError`.
 """
 
@@ -40,11 +40,11 @@ def load_config(
 
     Args:
         kind: a frozen dataclass whose fields all have defaults.
-        environ: defaults to the process's.
-        options: what a command line was given; None where it was silent.
+        environ: environment variables; by default the process's.
+        options: values from a command line; None for an option that was not given.
 
     Raises:
-        ConfigError: an unknown key (the nearest is named) or a value that does not fit.
+        ConfigError: a key is unknown (the nearest is named) or a value does not fit.
     """
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Scalar] = {}
@@ -62,7 +62,7 @@ def load_config(
 
 
 def read_config(home: Path) -> dict[str, Any]:
-    """Return what `config.toml` in `home` says; nothing where there is none."""
+    """Return the content of `config.toml` in `home`; empty if there is no such file."""
     path = home / CONFIG_NAME
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def set_config(kind: type[Any], home: Path, key: str, text: str) -> Scalar:
     """Set one key in `config.toml`, durably; return its value. Comments in the file are not kept.
 
     Raises:
-        ConfigError: an unknown key or a value that does not fit; the file is as it was.
+        ConfigError: the key is unknown or the value does not fit; the file is unchanged.
     """
     known = {f.name: f for f in fields(kind)}
     value = parse_value(kind, _known(known, key, "the command").name, text, where=key)
@@ -90,7 +90,7 @@ def parse_value(kind: type[Any], key: str, text: str, *, where: str) -> Scalar:
     """Return a key's value from text.
 
     Raises:
-        ConfigError: unknown key, or the text does not say such a value.
+        ConfigError: the key is unknown, or the text is no value of its type.
     """
     field = _known({f.name: f for f in fields(kind)}, key, where)
     wanted = get_type_hints(kind)[key]

@@ -1,4 +1,4 @@
-"""What a node answers to an ask. Contributions add."""
+"""The contribution (update) that a node sends in reply to an ask; contributions can be added."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fedjob.metrics.states import add as add_metrics
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """A value, its weight, and metrics.
+    """A node's update: a value, its weight, and metrics.
 
     Adding two contributions equals computing one on the union of their data, as
-    long as `value` is a sum; means are made by a fold, from value and weight.
+    long as `value` is a sum; an aggregator computes means from value and weight.
 
     Args:
         value: named tensors (any mapping of them, lazily loaded or not), or plain data.
         weight: finite and 0 or more; usually the number of examples.
         metrics: `{phase: {name: state}}`.
         aux: auxiliary variables, `{module: {name: tensor}}`, see `common/auxiliary.py`.
-        staleness: rounds that were completed since its node was asked for it.
+        staleness: number of rounds completed between the ask and this reply.
     """
 
     value: Any = None

@@ -1,17 +1,17 @@
-"""Delivery made certain over a network that is not: resend until the receipt, take each message once.
+"""Reliable delivery over an unreliable network: messages are resent until receipted, and accepted once.
 
 A pure core, `state, commands = step(state, event)`: no sockets, files, clocks or
-threads. The state is linear: `step` works on the state it is given and returns
-it, so the one handed in is spent. That keeps a step at microseconds while a
-thousand messages are on their way. What must survive a kill is not here but in
-the `CourierStore`; a new courier is given its outgoing messages by `Post`.
+threads. The state is linear: `step` changes the state that it is given and returns
+it, so the caller must not use the old one. That keeps a step at microseconds while a
+thousand messages are on their way. Whatever must survive a crash is not here but in
+the `CourierStore`; a new courier receives its outgoing messages as `Post` events.
 
 Sending: a reliable message is transmitted, and again after 0.2 s, 0.4 s, ... up
 to 60 s, each with jitter, until its addressee's receipt or its expiry; when the
-connection comes back, at once. Taking: a message whose key is new is delivered;
-its receipt goes out only after `Settled`, which the owner says after its durable
-commit. One that was settled before gets its receipt again and has no other
-effect; one that is still in the owner's hands has no effect at all.
+connection comes back, at once. Receiving: a message whose key is new is delivered;
+its receipt is sent only after `Settled`, which the owner reports after its durable
+commit. A message that was settled before is receipted again and has no other
+effect; one that the owner has yet to settle has no effect at all.
 
 All times are seconds of one monotonic clock, passed in with the events.
 """
@@ -33,7 +33,7 @@ MAX_REMEMBERED = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message on its way, without its bytes; `to` is None for everybody."""
+    """A message on its way, without its bytes; `to` is None for all parties."""
 
     id: str
     to: Address | None
@@ -46,7 +46,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """The owner wants a letter delivered; posting one that is on its way changes nothing."""
+    """The owner posts a letter; posting one that is on its way changes nothing."""
 
     now: float
     letter: Letter
@@ -54,14 +54,14 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """The owner no longer wants these delivered."""
+    """The owner withdraws these letters, which are not sent any more."""
 
     ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The connection stands (again), or broke."""
+    """The connection was made (again), or broke."""
 
     now: float
     up: bool
@@ -69,15 +69,15 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A valid message is here.
+    """A valid message arrived.
 
     Args:
-        key: names it among all senders' messages.
-        id: what its receipt names.
-        reply_to: where its receipt goes.
-        expires: when its key may be forgotten.
-        reliable: its sender waits for a receipt.
-        known: the store remembers it from before a restart.
+        key: of the message, unique among those of all senders.
+        id: of the message, for its receipt.
+        reply_to: address to which its receipt is sent.
+        expires: time at which its key may be forgotten.
+        reliable: whether its sender waits for a receipt.
+        known: whether the store has its key from before a restart.
     """
 
     now: float
@@ -91,14 +91,14 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The owner made these messages durable (or dealt with them): their receipts may go."""
+    """The owner has processed these messages durably: their receipts may be sent."""
 
     keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Receipted:
-    """A party says that it has taken these."""
+    """A party sent receipts for these messages."""
 
     party: str
     ids: tuple[str, ...]
@@ -132,14 +132,14 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """This message was there before and is dropped."""
+    """This message was delivered before and is dropped."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class SendReceipt:
-    """Tell the sender that this message is durable here."""
+    """Send the sender a receipt: this message is durable here."""
 
     to: Address
     id: str
@@ -147,14 +147,14 @@ class SendReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The addressee has it: forget the message."""
+    """The addressee has sent its receipt: delete the message."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """It expired without a receipt: forget the message."""
+    """The message expired without a receipt: delete it."""
 
     id: str
 
@@ -182,11 +182,11 @@ class _Taken:
 
 @dataclass(slots=True)
 class CourierState:
-    """What a courier knows; made by `CourierState(seed)`, read by `next_wake`, changed by `step` alone.
+    """The state of a courier; made by `CourierState(seed)`, read by `next_wake`, changed by `step` only.
 
     Args:
         seed: of the jitter, so that parties don't resend in step.
-        limit: keys remembered; the oldest settled ones go first.
+        limit: number of keys remembered; the oldest settled ones are forgotten first.
     """
 
     seed: int = 0
@@ -199,7 +199,7 @@ class CourierState:
 
 
 def next_wake(state: CourierState) -> float | None:
-    """Return when a `Tick` is due, or None: nothing is waited for."""
+    """Return the time at which a `Tick` is due; None if nothing is waited for."""
     due = state._due
     while due:
         at, id_ = due[0]
@@ -211,7 +211,7 @@ def next_wake(state: CourierState) -> float | None:
 
 
 def step(state: CourierState, event: Event) -> tuple[CourierState, list[Command]]:
-    """Advance by one event; see the module."""
+    """Apply one event; return the state and the commands to carry out."""
     commands: list[Command] = []
     match event:
         case Arrived():
@@ -227,7 +227,7 @@ def step(state: CourierState, event: Event) -> tuple[CourierState, list[Command]
         case Receipted():
             for id_ in event.ids:
                 entry = state.travelling.get(id_)
-                # Only the addressee's own word counts.
+                # A receipt counts only if the addressee itself sent it.
                 if entry is not None and entry.letter.to is not None and entry.letter.to.party == event.party:
                     del state.travelling[id_]
                     commands.append(Delivered(id_))
@@ -254,7 +254,9 @@ def _post(state: CourierState, event: Post, commands: list[Command]) -> None:
         if state.up:
             _transmit(state, entry, event.now, commands)
         else:
-            heapq.heappush(state._due, (entry.due, letter.id))  # by then it is expired, unless reconnected
+            heapq.heappush(
+                state._due, (entry.due, letter.id)
+            )  # it has expired by then, unless the connection comes back
     elif state.up:
         commands.append(Transmit(letter.id))
 
@@ -262,12 +264,12 @@ def _post(state: CourierState, event: Post, commands: list[Command]) -> None:
 def _transmit(state: CourierState, entry: _Travelling, now: float, commands: list[Command]) -> None:
     id_ = entry.letter.id
     entry.tries += 1
-    # A function of (seed, message, try) and nothing else: no generator whose state depends on the order.
+    # The jitter depends on (seed, message, try) only, so that the order of calls does not matter.
     spread = zlib.crc32(f"{state.seed}/{id_}/{entry.tries}".encode()) / 2**32
     pause = min(RESEND_CAP_S, FIRST_RESEND_S * 2.0 ** min(entry.tries - 1, 20))
     entry.due = min(now + pause * (1.0 - JITTER_FRACTION * spread), entry.letter.expires)
     heapq.heappush(state._due, (entry.due, id_))
-    if len(state._due) > 4 * len(state.travelling) + 1000:  # mostly dates of what has long been receipted
+    if len(state._due) > 4 * len(state.travelling) + 1000:  # most entries are of letters receipted long ago
         state._due = [(e.due, i) for i, e in state.travelling.items()]
         heapq.heapify(state._due)
     commands.append(Transmit(id_))
@@ -296,7 +298,7 @@ def _connection(state: CourierState, event: Connection, commands: list[Command])
                 del state.travelling[id_]
                 commands.append(GiveUp(id_))
             else:
-                entry.tries = 0  # what was lost with the connection says nothing about the peer
+                entry.tries = 0  # what was lost with the connection is no sign of a slow peer
                 _transmit(state, entry, event.now, commands)
 
 
@@ -321,9 +323,9 @@ def _receipt(taken: _Taken, commands: list[Command]) -> None:
 
 
 def _forget(state: CourierState, now: float) -> None:
-    """Drop keys from the old end: expired ones (their message would be refused anyway), or too many."""
+    """Forget the oldest keys: expired ones, whose messages are refused anyway, and those over the limit."""
     order = state._order
-    for _ in range(2):  # two for each new one: the window shrinks by itself, and no step is long
+    for _ in range(2):  # at most two for each new key, so that no step is long and the window still shrinks
         if len(order) < 2:
             return
         taken = state.taken[order[0]]
@@ -332,4 +334,4 @@ def _forget(state: CourierState, now: float) -> None:
         if taken.settled or not taken.reliable or len(order) > 2 * state.limit:
             del state.taken[order.popleft()]
         else:
-            order.rotate(-1)  # still in the owner's hands
+            order.rotate(-1)  # the owner has yet to settle it

@@ -43,19 +43,19 @@ PASSING_TTL_S = 60.0
 
 
 def seen_entries(messages: Iterable[Message]) -> dict[str, float]:
-    """Return what `CourierStore.mark_seen` is to be told of these, in the owner's transaction.
+    """Return the entries for `CourierStore.mark_seen` of these messages, for the owner's transaction.
 
-    A key is remembered for as long as its message would pass the gate.
+    A key is remembered for as long as its message would be accepted.
     """
     return {seen_key(m): m.expires + CLOCK_TOLERANCE_S for m in messages if is_reliable(m.body)}
 
 
 class Endpoint:
-    """Sends and receives messages for one address.
+    """A sender and receiver of messages for one address.
 
     Args:
-        federation: the name that every frame carries.
-        role: ours, see `Gate`.
+        federation: name of the federation, which every frame carries.
+        role: of this party, see `Gate`.
         on_receipt: called in `receive` with the id of a message that its addressee has made durable.
             May come again after a restart.
         on_give_up: called in `receive` with the id of a message that expired undelivered.
@@ -102,18 +102,18 @@ class Endpoint:
     # --- life ------------------------------------------------------------------------------
 
     def start(self, timeout_s: float = 10.0) -> None:
-        """Connect, and send what the store says is still owed.
+        """Connect, and send the messages that the store still holds.
 
         Raises:
             BrokerUnreachable: see `Transport.open`.
         """
         for outgoing in self._store.outgoing():
-            self.post(outgoing)  # waits in the courier for the connection
+            self.post(outgoing)  # the courier keeps it until the connection stands
         self._transport.open(self._enqueue, timeout_s=timeout_s, on_connection=self._note_connection)
         self._follow_connection()
 
     def stop(self) -> None:
-        """Leave the broker; what is unreceipted stays in the store."""
+        """Disconnect from the broker; messages without a receipt stay in the store."""
         self._transport.close()
 
     @property
@@ -123,11 +123,11 @@ class Endpoint:
 
     @property
     def trouble(self) -> str:
-        """Why the connection does not stand, in words; empty while it does."""
+        """The reason why the connection does not stand, in words; empty while it does."""
         return self._transport.trouble
 
     def presence(self) -> dict[str, bool]:
-        """Return which nodes say that they are there: a hint."""
+        """Return node -> whether it announced itself as present; this is only a hint."""
         return self._transport.presence()
 
     # --- sending ------------------------------------------------------------------------------
@@ -163,12 +163,12 @@ class Endpoint:
             reply_to: empty for this address.
             reliable: resend until receipted; None decides by kind, and kinds that are
                 never receipted are never resent.
-            ttl_s: after which it is given up and refused; None for an hour, or a
+            ttl_s: seconds after which the message expires; None for an hour, or a
                 minute where it is not receipted.
             id: 32 hex digits; empty for random ones.
 
         Raises:
-            EncodeError: not plain data, or too large for a frame.
+            EncodeError: the body is not plain data, or too large for a frame.
         """
         lasting = is_reliable(body) and reliable is not False
         ttl_s = min(ttl_s if ttl_s is not None else (RELIABLE_TTL_S if lasting else PASSING_TTL_S), MAX_TTL_S)
@@ -195,7 +195,7 @@ class Endpoint:
     def post(self, outgoing: Outgoing) -> None:
         """Transmit a prepared message; a reliable one again and again until its receipt.
 
-        It never waits for the network. Posting what is on its way does nothing.
+        It never waits for the network. Posting a message that is on its way does nothing.
         """
         if outgoing.id in self._posted:
             return
@@ -210,7 +210,7 @@ class Endpoint:
             self._posted.pop(outgoing.id, None)
 
     def withdraw(self, ids: Iterable[str]) -> None:
-        """Stop resending these and drop them from the store: their answer is no longer wanted."""
+        """Stop resending these messages and drop them from the store."""
         gone = tuple(ids)
         self._step(courier.Withdraw(gone), None)
         for id_ in gone:
@@ -224,9 +224,9 @@ class Endpoint:
     # --- receiving ------------------------------------------------------------------------------
 
     def receive(self, timeout_s: float) -> list[Message]:
-        """Return everything that is there, verified and not taken before; drive what is due.
+        """Return all messages that have arrived, verified and without duplicates; send what is due.
 
-        It returns as soon as there is a message, a receipt, a give-up or a `wake`,
+        It returns as soon as there is a message, a receipt, an expiry or a `wake`,
         and at the latest after `timeout_s`, then with an empty list.
         """
         deadline = self._clock() + timeout_s
@@ -248,13 +248,13 @@ class Endpoint:
             self._wait(min(deadline, due) if due is not None else deadline)
 
     def wake(self) -> None:
-        """Let `receive` return now; may be called from any thread."""
+        """Make `receive` return now; may be called from any thread."""
         with self._arrival:
             self._woken = True
             self._arrival.notify()
 
     def settle(self, messages: Iterable[Message]) -> None:
-        """Say that these are durably dealt with: their ids are remembered and receipts go out."""
+        """Record that these messages are durably processed: remember their ids, and send receipts."""
         messages = list(messages)
         fresh = {key: at for key, at in seen_entries(messages).items() if not self._store.seen(key)}
         if fresh:
@@ -265,7 +265,7 @@ class Endpoint:
     # --- inside ------------------------------------------------------------------------------
 
     def _enqueue(self, sender: str, data: bytes) -> None:
-        """Take a frame from the network's thread."""
+        """Queue a frame that arrived on the network's thread."""
         with self._arrival:
             if len(self._inbox) >= MAX_INBOX_FRAMES or self._inbox_bytes + len(data) > MAX_INBOX_BYTES:
                 self.counters["overflow"] += 1
@@ -280,7 +280,7 @@ class Endpoint:
             self._arrival.notify()
 
     def _follow_connection(self) -> None:
-        """Tell the courier how the connection stands, and of every break in between."""
+        """Pass the state of the connection to the courier, and every break since the last call."""
         while self._connections:
             self._step(courier.Connection(self._clock(), self._connections.popleft()), None)
 
@@ -362,7 +362,7 @@ class Endpoint:
             callback(id_)
 
     def _send_receipts(self) -> None:
-        """Send what piled up, many ids in one frame; a lost receipt is asked for by the resend."""
+        """Send the waiting receipts, many ids in one frame; a lost one is replaced when its message is resent."""
         for to, ids in self._receipts.items():
             for start in range(0, len(ids), MAX_RECEIPTS):
                 receipt = self.prepare(to, Receipt(of=ids[start : start + MAX_RECEIPTS]))

@@ -1,4 +1,4 @@
-"""How a party joins a federation, and what it remembers of that."""
+"""Enrolment of a party in a federation, and the membership that it stores afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROLES = ("researcher", "node")
 
 @dataclass(frozen=True, slots=True)
 class HubInfo:
-    """What a hub tells everybody about itself."""
+    """The public facts about a hub: its federation, its broker, and its clock."""
 
     url: str
     federation: str
@@ -35,7 +35,7 @@ class HubInfo:
     broker_version: str = ""
     read_urls: tuple[str, ...] = ()
     time: float = 0.0
-    """The hub's clock when it answered, seconds since 1970; 0 where it does not tell."""
+    """The hub's clock when it answered, seconds since 1970; 0 if it does not report it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a party needs to reach its federation. It holds secrets: its file has mode 0600.
+    """The addresses and secrets with which a party reaches its federation. Its file has mode 0600.
 
     Args:
-        broker_url: where the broker was at enrolment; `fetch_hub` says where it is now.
+        broker_url: of the broker at enrolment; `fetch_hub` returns the present one.
         tls_ca: path of the certificate of the hub's own authority; empty for the public ones.
     """
 
@@ -68,7 +68,7 @@ class Membership:
 
     @property
     def verify(self) -> bool | str:
-        """Return what `open_repository(verify=...)` wants."""
+        """Return the argument `verify` of `open_repository`: True, or the path of a certificate."""
         return self.tls_ca or True
 
 
@@ -86,7 +86,7 @@ class Invitation:
         """Read an invitation file.
 
         Raises:
-            SpecError: there is none, or it is something else.
+            SpecError: there is no such file, or it is not an invitation.
         """
         try:
             with path.open("rb") as file:
@@ -113,14 +113,14 @@ def enrol(
     """Join the federation of a hub.
 
     Args:
-        hub_url: may be None with an invitation, which names the hub.
+        hub_url: URL of the hub; may be None with an invitation, which names it.
         role: `researcher` or `node`.
         public_key_hex: of the key that signs this party's messages.
         invite: the invitation's file; a hub on loopback needs none.
         tls_ca: the certificate of the hub's own authority.
 
     Raises:
-        SpecError: wrong name, role, key, URL or invitation file.
+        SpecError: a name, role, key, URL or invitation file is malformed.
         NotPermitted: the hub refuses; the message says what to do.
         RepositoryUnreachable: no hub answers there.
     """
@@ -136,7 +136,7 @@ def enrol(
     url = hub_url or (None if invitation is None else invitation.hub)
     if url is None:
         raise SpecError("expected the URL of a hub or an invitation, found neither")
-    # The token is made here, so that asking again after a lost answer is the same request.
+    # The token is made here, so that a repetition after a lost response is the same request.
     token = secrets.token_hex(32)
     wanted: dict[str, Any] = {"party": party, "role": role, "key": public_key_hex, "token": token}
     if invitation is not None:
@@ -168,7 +168,7 @@ def broker_password(token: str) -> str:
 
 
 def fetch_hub(hub_url: str, *, verify: bool | str | Path = True) -> HubInfo:
-    """Return what a hub says about itself, the broker's present place included.
+    """Return the public facts about a hub, the broker's present URL included.
 
     Raises:
         RepositoryUnreachable: no hub answers there.
@@ -185,7 +185,7 @@ def fetch_parties(membership: Membership) -> dict[str, Party]:
     """Return every party of the federation by name, revoked ones too.
 
     Raises:
-        NotPermitted: this party's token is not known (any more).
+        NotPermitted: the hub does not accept this party's token.
         RepositoryUnreachable: the hub does not answer.
     """
     web = Web(
@@ -202,16 +202,16 @@ def fetch_parties(membership: Membership) -> dict[str, Party]:
 
 
 def save_membership(home: Path, membership: Membership) -> None:
-    """Keep a membership in a party's home, durably, readable by its owner only."""
+    """Store a membership in a party's home, durably, readable by its owner only."""
     home.mkdir(parents=True, exist_ok=True)
     write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(membership)), mode=0o600)
 
 
 def load_membership(home: Path) -> Membership:
-    """Return the membership kept in a party's home.
+    """Return the membership stored in a party's home.
 
     Raises:
-        ConfigError: there is none, or its file is damaged; says what to do.
+        ConfigError: there is none, or its file is damaged; the message says what to do.
     """
     path = home / MEMBERSHIP_NAME
     try:
@@ -223,8 +223,8 @@ def load_membership(home: Path) -> Membership:
 
 
 def _hub_info(web: Web) -> HubInfo:
-    said = web.call("GET", "/v1/hub", what="the hub").json()
-    match said:
+    facts = web.call("GET", "/v1/hub", what="the hub").json()
+    match facts:
         case {
             "federation": str(federation),
             "version": str(version),
@@ -240,14 +240,14 @@ def _hub_info(web: Web) -> HubInfo:
                 kind,
                 str(more.get("version", "")),
                 tuple(str(url) for url in read_urls),
-                time=told if isinstance(told := rest.get("time"), float) else 0.0,
+                time=hub_time if isinstance(hub_time := rest.get("time"), float) else 0.0,
             )
             return replace(info, read_urls=info.read_urls or (web.url,))
     raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")
 
 
 def _seen_from(hub_url: str, broker_url: str) -> str:
-    """Return the broker's URL for whoever reached the hub; listening everywhere means where the hub is."""
+    """Return the broker's URL as seen from here: if it listens on all addresses, it is at the hub's host."""
     broker = urlsplit(broker_url)
     if broker.hostname not in ("0.0.0.0", "::"):
         return broker_url
@@ -260,4 +260,4 @@ def _party(row: Any) -> Party:
     match row:
         case {"party": str(name), "role": str(role), "key": str(key), "revoked": bool(revoked)}:
             return Party(name, role, key, revoked)
-    raise DecodeError("the hub's list of parties has an entry that is none")
+    raise DecodeError("the hub's list of parties has a malformed entry")

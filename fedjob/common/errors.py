@@ -1,13 +1,13 @@
-"""Every error that fedjob raises, as one tree.
+"""The tree of all errors that fedjob raises.
 
     FedjobError
       SpecError                 a wrong argument; also a ValueError
         NoDatasets              nothing at any node matches `data=`
         PreparationError        a step of the preprocessing does not fit a node's data
-          TooFewRows            what it would tell is about fewer rows than the owner allows
+          TooFewRows            what it would release is about fewer rows than the owner allows
         PlanError               a training plan can't be found, extracted, compiled or built
           IncompletePlan        it lacks methods, which are named; also a TypeError
-            NoTestingStep       a plan that says nothing of how it is measured was asked to be
+            NoTestingStep       a plan without a testing step was asked to evaluate
       MissingPackage            a package is not installed here; also an ImportError
       ConfigError               a home, its config.toml or a FEDJOB_* variable is wrong
       WireError
@@ -48,7 +48,7 @@
         NotFinished             a job has to end first
         IllegalTransition
         NotReady                asked for a result before the end
-        WrongResult             asked a result for what it is not, such as a table; also a TypeError
+        WrongResult             a result of one kind was read as another, such as a table; also a TypeError
         RecordUnreadable        a record is damaged, or a newer fedjob wrote it
       BreakpointError
         BreakpointMissing
@@ -70,7 +70,7 @@ class FedjobError(Exception):
     """Base of everything that fedjob raises on purpose."""
 
     reason: str = "error"
-    """Machine-readable, one lower-case word per kind of trouble."""
+    """The machine-readable kind of the error, one lower-case word or several joined by _."""
 
 
 class SpecError(FedjobError, ValueError):
@@ -86,11 +86,11 @@ class NoDatasets(SpecError):
 
 
 class PreparationError(SpecError):
-    """A step of the preprocessing does not fit the data; the words name columns, count nothing and quote no value."""
+    """A step of the preprocessing does not fit the data; the message has column names, no counts or values."""
 
 
 class TooFewRows(PreparationError):
-    """What a step would tell is about fewer rows than the owner's minimum, alone or beside what was told before."""
+    """What a step would release is about fewer rows than allowed, alone or together with earlier releases."""
 
     reason = "min_rows"
 
@@ -129,19 +129,19 @@ class ConfigError(FedjobError, ValueError):
 
 
 class WireError(FedjobError):
-    """Something can't cross the wire."""
+    """Something can't be encoded or decoded as a message."""
 
     reason = "wire"
 
 
 class EncodeError(WireError):
-    """This side tried to send something that the wire does not carry."""
+    """This side tried to send something that messages can't carry."""
 
     reason = "encode"
 
 
 class DecodeError(WireError):
-    """The peer's bytes are not what they should be."""
+    """A peer's bytes, or a file's, are malformed."""
 
     reason = "decode"
 
@@ -153,7 +153,7 @@ class MessageError(DecodeError):
 
 
 class TransportError(FedjobError):
-    """Messages can't travel."""
+    """Messages can't be sent or received."""
 
     reason = "transport"
 
@@ -195,7 +195,7 @@ class ObjectMissing(RepositoryError):
 
 
 class ObjectCorrupt(RepositoryError):
-    """Bytes do not have the hash that names them, however often they are fetched."""
+    """Bytes do not have the hash that names them, even after they were fetched again."""
 
     reason = "object_corrupt"
 
@@ -213,7 +213,7 @@ class NoSpace(RepositoryError):
 
 
 class PolicyError(FedjobError):
-    """Somebody may not do that."""
+    """An action is not allowed."""
 
     reason = "policy"
 
@@ -225,7 +225,7 @@ class NotPermitted(PolicyError):
 
 
 class NotAllowed(NotPermitted):
-    """A follower asked for what only the job's owner may do, or follows without being named a watcher."""
+    """A follower tried what only the job's owner may do, or is not among the job's watchers."""
 
     reason = "not_allowed"
 
@@ -237,7 +237,7 @@ class PlanNotApproved(PolicyError):
 
 
 class AuditBroken(PolicyError):
-    """A record of a node's audit was changed, removed or put in; the message names it."""
+    """A record of a node's audit log was changed, removed or inserted; the message names it."""
 
     reason = "audit"
 
@@ -259,15 +259,15 @@ class NodeFailure(RoundError):
 
 
 class LimitsExceeded(NodeFailure):
-    """A node was asked for more than its owner allows; what was allowed is done.
+    """A node was asked for more than its owner allows; the allowed part was computed.
 
     Args:
         partial: the contribution of what was allowed.
         used: what would have been used of limited resources, resource -> amount.
-        overrun: what of that was over.
+        overrun: the amount above the limit.
 
     Attributes:
-        items: that were worked on, to be remembered.
+        items: the items that were processed, to be remembered.
     """
 
     reason = "limits_exceeded"
@@ -288,7 +288,7 @@ class QuorumNotReached(RoundError):
     Args:
         received: nodes whose answers would have counted.
         left_out: node -> reason, for the others.
-        arrivals: node -> what came of it all the same, also of nodes that were allowed a part of it only.
+        arrivals: node -> the reply that it sent nevertheless, also of nodes that were allowed a part only.
     """
 
     reason = "quorum_lost"
@@ -314,7 +314,7 @@ class RoundTimeout(QuorumNotReached):
 
 
 class JobError(FedjobError):
-    """A job can't do that, or ended badly."""
+    """A job ended without success, or can't do what was asked of it."""
 
     reason = "job"
 
@@ -329,7 +329,7 @@ class JobFailed(JobError):
     """The job ended without a result.
 
     Args:
-        reason: why, one of `common/reasons.py`; `__cause__` is what raised.
+        reason: one of `common/reasons.py`; `__cause__` is the original error.
         outcome: its final state: `failed`, `rejected`, `killed`, ...
     """
 
@@ -340,10 +340,10 @@ class JobFailed(JobError):
 
 
 class NodeRefused(JobFailed):
-    """Nodes that the job can't do without refuse it.
+    """Nodes that the job requires refuse it.
 
     Args:
-        nodes: node -> why.
+        nodes: node -> the reason.
     """
 
     def __init__(
@@ -357,7 +357,7 @@ class JobStopped(JobError):
     """The job's owner asked for its end; raised where the job runs.
 
     Args:
-        verb: `cancel`, `kill`, or `stop` for an end between two rounds, with what there is.
+        verb: `cancel`, `kill`, or `stop` for an end between two rounds, with the parameters so far.
     """
 
     def __init__(self, verb: str) -> None:
@@ -403,13 +403,13 @@ class AmbiguousJob(JobError):
 
 
 class NotFinished(JobError):
-    """A job has to end before that."""
+    """The action is possible only after the job's end."""
 
     reason = "not_finished"
 
 
 class IllegalTransition(JobError):
-    """The life-cycle table has no such step."""
+    """The table of job and task states has no such transition."""
 
     reason = "illegal_transition"
 
@@ -448,7 +448,7 @@ class BreakpointError(FedjobError):
 
 
 class BreakpointMissing(BreakpointError):
-    """There is no breakpoint there."""
+    """The breakpoint does not exist."""
 
     reason = "breakpoint_missing"
 

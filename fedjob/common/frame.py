@@ -1,4 +1,4 @@
-"""A frame: what a party signs and a broker carries.
+"""The frame of a message: the signed bytes that the broker carries.
 
     msgpack [version, federation, sender, signature, payload]
 
@@ -20,7 +20,7 @@ from fedjob.common.types import MAX_FRAME_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame as found; `signature` is not yet checked."""
+    """A decoded frame, whose signature is not yet checked."""
 
     federation: str
     sender: str
@@ -28,12 +28,12 @@ class Frame:
     payload: bytes
 
     def signed_by(self, key_hex: str) -> bool:
-        """Tell whether the owner of `key_hex` signed this frame."""
+        """Return whether the owner of `key_hex` signed this frame."""
         return verify(key_hex, self.signature, signed_bytes(self.federation, self.sender, self.payload))
 
 
 def signed_bytes(federation: str, sender: str, payload: bytes) -> bytes:
-    """Return what a signature covers: each part behind its length, so that no two frames share it."""
+    """Return the bytes that a signature covers: each part after its length, unique to this frame."""
     return pack([VERSION, federation, sender, payload])
 
 
@@ -41,7 +41,7 @@ def encode_frame(identity: Identity, federation: str, payload: bytes) -> bytes:
     """Sign `payload` and return the frame.
 
     Raises:
-        EncodeError: it is larger than a frame may be.
+        EncodeError: the frame is larger than `MAX_FRAME_BYTES`.
     """
     signature = identity.sign(signed_bytes(federation, identity.party, payload))
     data = pack([VERSION, federation, identity.party, signature, payload])
@@ -54,7 +54,7 @@ def decode_frame(data: bytes) -> Frame:
     """Return the frame in `data`, which may be any bytes at all.
 
     Raises:
-        DecodeError: too large, not msgpack, or not a frame of this version.
+        DecodeError: it is too large, not msgpack, or not a frame of this version.
     """
     parts = unpack(data, limit_bytes=MAX_FRAME_BYTES)
     if not isinstance(parts, list) or len(parts) != 5:

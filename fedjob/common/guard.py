@@ -1,4 +1,4 @@
-"""What a contribution must be like before it counts; nobody is trusted to have checked it.
+"""The researcher's checks of a contribution before it is aggregated; no node is trusted to have made them.
 
 The checks run in this order, each with its own reason: weight and metrics, then the file's
 parse, names, dtypes and shapes, then finite values. A norm bound comes after,
@@ -21,11 +21,11 @@ from fedjob.metrics.states import add, num_examples, value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """What a job asks of contributions beside what every job does.
+    """The optional checks of contributions that a job asks for.
 
     Args:
-        max_norm: how long a node's update may be, over all floating-point parameters
-            together, above 0; what is longer is left out. None does not limit.
+        max_norm: largest L2 norm of a node's update, over all floating-point parameters
+            together, above 0; longer updates are left out. None does not limit it.
     """
 
     max_norm: float | None = None
@@ -36,7 +36,7 @@ class Guard:
 
 
 def check_weight(weight: float, num_examples: int, num_rows: int | None) -> str:
-    """Return why a weight can't be believed, or nothing.
+    """Return why a weight is not plausible; empty if it is.
 
     Args:
         num_rows: registered size of the node's dataset; None if it is not known.
@@ -49,7 +49,7 @@ def check_weight(weight: float, num_examples: int, num_rows: int | None) -> str:
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> str:
-    """Return which of a contribution's metrics is none, or nothing: a state that adds, and stands for a number."""
+    """Return which metric's state can't be added or stands for no number; empty for none."""
     for phase, states in metrics.items():
         for name, state in states.items() if isinstance(states, Mapping) else [("", states)]:
             try:
@@ -61,7 +61,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> str:
 
 
 def check_tensors(found: FileParams, expected: Schema) -> str:
-    """Return what is wrong with a contribution's tensors, or nothing."""
+    """Return what is wrong with the names, dtypes or shapes of a contribution's tensors, or an empty text."""
     missing = [name for name in expected if name not in found.schema]
     surplus = [name for name in found.schema if name not in expected]
     if missing or surplus:
@@ -74,13 +74,13 @@ def check_tensors(found: FileParams, expected: Schema) -> str:
 
 
 def check_value(found: Any) -> str:
-    """Return which number of a contribution's value is not finite, or nothing.
+    """Return which number of a contribution's value is not finite; empty for none.
 
     Args:
-        found: plain data, arrays and tensors, as they travelled.
+        found: plain data, arrays and tensors, as encoded for the wire.
 
     Raises:
-        DecodeError: it is marked as something that it is not.
+        DecodeError: an encoded array or tensor is malformed.
     """
     for place, number in _floats(decode(found), ""):
         if not math.isfinite(number):
@@ -89,11 +89,11 @@ def check_value(found: Any) -> str:
 
 
 def check_norm(params: Mapping[str, Any], origin: Mapping[str, Any] | None, max_norm: float | None) -> str:
-    """Return that an update is too long, or nothing.
+    """Return that the norm of an update is too large; empty if it is not.
 
     Args:
-        params: finite.
-        origin: what the update is measured from; None for zero.
+        params: the node's parameters, all finite.
+        origin: the parameters from which the update is measured; None for zero.
         max_norm: None does not limit.
     """
     from fedjob.common.folds.geometry import squared_norms
@@ -109,7 +109,7 @@ def check_norm(params: Mapping[str, Any], origin: Mapping[str, Any] | None, max_
 
 
 def not_finite(params: Mapping[str, Any]) -> str:
-    """Return which floating-point tensor holds NaN or infinity, or nothing."""
+    """Return which floating-point tensor holds NaN or infinity; empty for none."""
     import torch
 
     for name in params:
@@ -122,7 +122,7 @@ def not_finite(params: Mapping[str, Any]) -> str:
 
 
 def _floats(found: Any, place: str) -> Iterator[tuple[str, float]]:
-    """Yield the floating-point numbers of a value with their places; of an array one that tells of all."""
+    """Yield the floating-point numbers of a value with their places; of an array, one that stands for all."""
     import numpy
     import torch
 

@@ -1,8 +1,8 @@
-"""Who a party is: an Ed25519 key pair that never leaves the party's home.
+"""The identity of a party: an Ed25519 key pair whose private key never leaves the party's home.
 
 The folder holds two files: `ed25519`, the private key as 64 hex digits with mode
-0600, and `party`, the name it signs for. The public key is what the hub's roster
-tells the others.
+0600, and `party`, the name it signs for. The hub's roster gives the public key
+to the other parties.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Identity:
 
     @classmethod
     def generate(cls, party: str) -> Identity:
-        """Return an identity with a fresh key that is kept nowhere."""
+        """Return an identity with a fresh key that is not stored."""
         return cls(party, Ed25519PrivateKey.generate())
 
     @classmethod
     def load_or_create(cls, folder: Path, party: str | None = None, *, key: Path | None = None) -> Identity:
-        """Return the identity kept in `folder`, made on first use.
+        """Return the identity stored in `folder`, which is made on first use.
 
         Args:
             folder: `home/"keys"`.
@@ -46,7 +46,7 @@ class Identity:
             key: file of a private key to use; it is copied into `folder`. None makes one.
 
         Raises:
-            ConfigError: no name is known, another one or another key is stored, or a key file is unusable.
+            ConfigError: no name is known, another name or key is stored, or a key file is unusable.
         """
         key_path, party_path = folder / "ed25519", folder / "party"
         stored = party_path.read_text(encoding="utf-8").strip() if party_path.exists() else None
@@ -69,7 +69,7 @@ class Identity:
         if key is not None and _read_key(key).public_key() != own.public_key():
             raise ConfigError(f"{folder} holds another key than {key}: use another --home")
         if stored is None:
-            # Written after the key: a name without a key means that a key was lost.
+            # Written after the key, so that a name without a key means that the key was lost.
             write_atomic(party_path, name.encode() + b"\n")
         return cls(name, own)
 
@@ -79,7 +79,7 @@ class Identity:
 
 
 def verify(key_hex: str, signature: bytes, data: bytes) -> bool:
-    """Tell whether the owner of the public key `key_hex` signed exactly `data`."""
+    """Return whether the owner of the public key `key_hex` signed exactly `data`."""
     try:
         _public_key(key_hex).verify(signature, data)
     except (InvalidSignature, ValueError):

@@ -1,4 +1,4 @@
-"""Which items of a dataset a job is computed on, and how: all or new ones, how many, in batches, what may fail."""
+"""A job's choice of a dataset's items: all or new ones, how many, in batches, and how many may fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONLY = ("all", "new")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Items:
-    """Which items of its dataset a node works on.
+    """The items of its dataset that a node computes on.
 
     Args:
         only: `all`, or `new` for those that this plan has not processed on this dataset in this project:
@@ -49,5 +49,5 @@ class Items:
 
     @property
     def uses_ledger(self) -> bool:
-        """Whether what the node remembers of earlier jobs decides which items are worked on."""
+        """Whether the node's record of earlier jobs decides which items are computed on."""
         return self.only == "new" or not self.retry_failed

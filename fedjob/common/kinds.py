@@ -1,6 +1,6 @@
-"""What kinds of tensors a model's parameters are, as the researcher knows it: names only.
+"""The kinds of a model's parameters, such as buffers and batch-normalisation layers, by name.
 
-The file of a job's first parameters says it, so that a protocol's `start` can ask.
+The file of a job's initial parameters records them, so that a protocol's `start` can read them.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ _KEY = "kinds"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kinds:
-    """Names of parameters that some protocols treat apart.
+    """The names of parameters that some protocols treat specially.
 
     Args:
-        buffers: that no optimizer trains, such as running means: they are averaged, whatever
-            a protocol does with the others.
-        batch_norm: everything that belongs to a batch normalisation, trained or not.
+        buffers: tensors that no optimizer trains, such as running means: they are averaged, whatever
+            a protocol does with the other parameters.
+        batch_norm: all tensors of batch normalisation, trained or not.
     """
 
     buffers: tuple[str, ...] = ()
     batch_norm: tuple[str, ...] = ()
 
     def metadata(self) -> dict[str, str]:
-        """Return the metadata of a safetensors file that say it; none where there is nothing to say."""
-        said = {"buffers": list(self.buffers), "batch_norm": list(self.batch_norm)}
-        return {_KEY: json.dumps(said)} if any(said.values()) else {}
+        """Return the metadata of a safetensors file that record the kinds; empty if there are none."""
+        names = {"buffers": list(self.buffers), "batch_norm": list(self.batch_norm)}
+        return {_KEY: json.dumps(names)} if any(names.values()) else {}
 
 
 def kinds_of(params: Mapping[str, Any]) -> Kinds:
-    """Return what the file of some parameters says of them; nothing for parameters in memory."""
+    """Return the kinds that the file of some parameters records; no kinds for parameters in memory."""
     from fedjob.common.params import FileParams, read_metadata
 
     if not isinstance(params, FileParams):
         return Kinds()
-    said = json.loads(read_metadata(params.path).get(_KEY, "{}"))
-    return Kinds(buffers=tuple(said.get("buffers", ())), batch_norm=tuple(said.get("batch_norm", ())))
+    names = json.loads(read_metadata(params.path).get(_KEY, "{}"))
+    return Kinds(buffers=tuple(names.get("buffers", ())), batch_norm=tuple(names.get("batch_norm", ())))

@@ -1,7 +1,7 @@
-"""The life of a job, and of a task: one table, and what may follow what.
+"""The states of a job and of a task, with the table of allowed transitions.
 
-A node's task walks through the same states as a job, without `draft` and
-`unschedulable`. Beside a state stands a reason, one of `REASONS`.
+A node's task goes through the same states as a job, without `draft` and
+`unschedulable`. A reason, one of `REASONS`, is recorded with a state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fedjob.common.errors import IllegalTransition
 
 
 class State(StrEnum):
-    """Where a job or a task stands."""
+    """The state of a job or a task."""
 
     DRAFT = "draft"
     WAITING = "waiting"
@@ -62,7 +62,7 @@ def advance(state: State | str, to: State | str) -> State:
     """Return the next state.
 
     Raises:
-        IllegalTransition: the table has no such step; says which there are.
+        IllegalTransition: the table has no such step; the message lists the allowed ones.
     """
     here, there = State(state), State(to)
     if there not in TABLE[here]:

@@ -1,4 +1,4 @@
-"""Moments in the life of a task, by name: what an event comes to, at a node and at the researcher alike."""
+"""The named moments of a task's life that hooks subscribe to, equal at nodes and at the researcher."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MOMENTS = (STARTED, FINISHED, BATCH)
 
 
 def moment_of(type_: str, body: Mapping[str, Any]) -> str:
-    """Return the moment that an event about a task is; empty for none.
+    """Return the moment that an event about a task marks; empty for none.
 
     Args:
-        type_, body: of the event; `state` events of the job as a whole are not meant.
+        type_, body: of an event about a task, not about the job as a whole.
     """
     state = body.get("state")
     if type_ == "state" and state == State.RUNNING:

@@ -1,4 +1,4 @@
-"""What a job asks of a node: the words that researchers write and nodes read."""
+"""The resources that a job asks of a node, as researchers write them and nodes read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KNOWN = ("cpus", "memory", "gpus", "labels", "pool", "launcher")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What a job asks of a node; a need of nothing holds nothing."""
+    """The resources that a task needs: processors, memory, GPUs, labels and a pool."""
 
     cpus: float = 0.0
     memory_bytes: int = 0
@@ -26,15 +26,15 @@ class Need:
 
     @property
     def holds(self) -> bool:
-        """Whether it takes anything away from others."""
+        """Whether other tasks have less while a task with this need runs."""
         return bool(self.cpus or self.memory_bytes or self.gpus)
 
 
 def read_need(resources: Mapping[str, Any]) -> Need:
-    """Read what an offer or a task asks for.
+    """Read the resources that an offer or a task asks for.
 
     Raises:
-        SpecError: a name or a value that means nothing; says what is expected.
+        SpecError: a name or a value is not valid; the message says what is expected.
     """
     for name in resources:
         if name not in KNOWN:
@@ -62,7 +62,7 @@ def read_bytes(amount: int | float | str) -> int:
     """Read an amount of memory: a number of bytes, or text such as `8Gi` or `500M`.
 
     Raises:
-        SpecError: it is none.
+        SpecError: it is not an amount of memory.
     """
     text = str(amount).strip()
     digits = text.rstrip("KMGTi")

@@ -1,4 +1,4 @@
-"""What an OpenID provider tells about itself, and how a token is bound to a party's key.
+"""The discovery document of an OpenID provider, and the nonce that binds a token to a party's key.
 
 OpenID Connect Discovery 1.0, https://openid.net/specs/openid-connect-discovery-1_0.html
 """
@@ -28,10 +28,10 @@ class Provider:
 
 
 def check_issuer(url: str) -> str:
-    """Return `url` if tokens may be trusted that come from there: over https, or from this machine.
+    """Return `url` if tokens from there can be trusted: it is https, or on this machine.
 
     Raises:
-        SpecError: they may not.
+        SpecError: they can't.
     """
     issuer = check_http_url(url)
     if issuer.startswith("http://") and not issuer.startswith(("http://127.0.0.1", "http://localhost")):
@@ -40,21 +40,21 @@ def check_issuer(url: str) -> str:
 
 
 def discover(issuer: str, tls_ca: str = "") -> Provider:
-    """Return what the provider tells about itself.
+    """Fetch the provider's discovery document.
 
     Args:
-        tls_ca: file of the authority that vouches for its certificate; empty for the public ones.
+        tls_ca: certificate file of the provider's own authority; empty for the public authorities.
 
     Raises:
-        RepositoryUnreachable: it does not answer.
-        DecodeError: something else does.
+        RepositoryUnreachable: the provider does not answer.
+        DecodeError: what answers is not an OpenID provider.
     """
-    said = fetch_json(check_issuer(issuer) + WELL_KNOWN, tls_ca)
-    match said:
+    document = fetch_json(check_issuer(issuer) + WELL_KNOWN, tls_ca)
+    match document:
         case {"issuer": str(name), "jwks_uri": str(keys), "token_endpoint": str(token)}:
             if name.rstrip("/") != issuer.rstrip("/"):
                 raise DecodeError(f"{issuer} calls itself {name[:200]!r}: give that as issuer")
-            return Provider(name, keys, token, str(said.get("device_authorization_endpoint", "")))
+            return Provider(name, keys, token, str(document.get("device_authorization_endpoint", "")))
     raise DecodeError(f"{issuer} does not answer as an OpenID provider does")
 
 
@@ -75,7 +75,7 @@ def post_form(url: str, form: bytes, tls_ca: str = "") -> tuple[int, Any]:
 
 
 def nonce_of(key_hex: str) -> str:
-    """Return what binds a token to a party's public key: who steals the token lacks the key."""
+    """Return the nonce that binds a token to a party's public key, so that a stolen token is useless."""
     return hashlib.sha256(f"fedjob openid {key_hex}".encode()).hexdigest()
 
 

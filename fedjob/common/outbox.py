@@ -1,7 +1,7 @@
-"""What a party owes the others: messages on their way, and ids that it has taken.
+"""The store of a party's outgoing messages, and of the ids of messages that it has received.
 
-Only reliable messages live here. `MemoryStore` is enough for a process that may
-forget; a node keeps the same in its SQLite file, inside its own transactions.
+Only reliable messages are stored. `MemoryStore` is enough for a process that may
+forget them; a node stores the same in its SQLite file, inside its own transactions.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Outgoing:
     Args:
         to: None for everybody.
         payload: the exact bytes that get signed.
-        expires: seconds since 1970; it is given up then.
-        reliable: resent until the receipt; else sent once.
-        kind: of its body, for counting; not kept.
+        expires: seconds since 1970, when it is no longer sent.
+        reliable: whether it is resent until its receipt; else it is sent once.
+        kind: of its body, for counting; not stored.
     """
 
     id: str
@@ -39,27 +39,27 @@ class Outgoing:
 
 
 class CourierStore(ABC):
-    """Where an outbox and a window of seen ids survive; called from the endpoint's thread only."""
+    """The store of outgoing messages and of received ids; it is called from the endpoint's thread only."""
 
     @abstractmethod
     def add(self, outgoing: Outgoing) -> None:
-        """Keep a message until it is dropped; adding it again changes nothing."""
+        """Store a message until it is dropped; adding it again changes nothing."""
 
     @abstractmethod
     def outgoing(self) -> list[Outgoing]:
-        """Return what is kept, in the order of adding."""
+        """Return the stored messages, in the order of adding."""
 
     @abstractmethod
     def drop(self, ids: Iterable[str]) -> None:
-        """Forget messages: receipted, given up or withdrawn; unknown ids are nothing to drop."""
+        """Delete messages that were receipted, expired or withdrawn; unknown ids are ignored."""
 
     @abstractmethod
     def mark_seen(self, entries: Mapping[str, float]) -> None:
-        """Remember `{seen_key: expires}`. Expired ones may go, and the oldest beyond a limit."""
+        """Remember `{seen_key: expires}`. Expired keys may be forgotten, and the oldest beyond a limit."""
 
     @abstractmethod
     def seen(self, key: str) -> bool:
-        """Tell whether a message was taken before."""
+        """Return whether a message with this key was received before."""
 
 
 class MemoryStore(CourierStore):
@@ -89,5 +89,5 @@ class MemoryStore(CourierStore):
 
 
 def seen_key(message: Message) -> str:
-    """Return what a message is remembered by: one sender can't use up another's ids."""
+    """Return the key of a message for `mark_seen`; with the sender in it, two senders' ids can't collide."""
     return f"{message.sender}/{message.id}"

@@ -1,7 +1,7 @@
 """Named tensors and the files that hold them.
 
 A set of parameters is a safetensors file: written in about the time of a file
-copy, opened by memory map in next to none. Reading checks the header against
+copy, and opened by memory map in almost no time. Reading checks the header against
 limits before any parser sees it, so a peer's file can't make this side
 allocate or execute anything.
 """
@@ -67,10 +67,10 @@ class FileParams(Mapping[str, torch.Tensor]):
 
     Args:
         path: a safetensors file.
-        ref: its name in the repository, where it has one already.
+        ref: its name in the repository, if it is stored there already.
 
     Raises:
-        DecodeError: not a safetensors file within the limits.
+        DecodeError: the file is not a safetensors file within the limits.
     """
 
     def __init__(self, path: Path, ref: Ref | None = None) -> None:
@@ -107,13 +107,13 @@ def save_params(
     *,
     durable: bool = True,
 ) -> None:
-    """Write `params` to a new file at `path` and, unless nothing depends on it after a power cut, fsync it.
+    """Write `params` to a new file at `path`, and fsync it if `durable`.
 
     Equal parameters give equal bytes: tensors lie in the order of their names
     within a size class (safetensors' own order), whatever the order in `params`.
 
     Raises:
-        EncodeError: a name or dtype that the wire does not carry.
+        EncodeError: a name or a dtype is not allowed in a message.
     """
     ready: Params = {}
     for name in sorted(params):
@@ -136,7 +136,7 @@ def save_params(
 
 
 def hash_params(params: Mapping[str, torch.Tensor]) -> str:
-    """Return the sha256 of names, dtypes, shapes and values, whatever the order: 64 hex digits."""
+    """Return the sha256 of names, dtypes, shapes and values, in any order, as 64 hex digits."""
     digest = hashlib.sha256()
     for name, (dtype, shape) in schema_of(params).items():
         digest.update(f"{name}\0{dtype}\0{list(shape)}\0".encode())
@@ -145,12 +145,12 @@ def hash_params(params: Mapping[str, torch.Tensor]) -> str:
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
-    """Return a tensor's elements as they lie in a file; without a copy, where it is contiguous."""
+    """Return a tensor's elements as the bytes in a file; without a copy, if it is contiguous."""
     return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def is_params(value: Any) -> bool:
-    """Whether a value is a map of named tensors."""
+    """Return whether a value is a map of named tensors."""
     return (
         isinstance(value, Mapping)
         and bool(value)
@@ -171,7 +171,7 @@ def read_schema(path: Path) -> Schema:
     """Read and check the header of a safetensors file; names come back sorted.
 
     Raises:
-        DecodeError: says what is wrong with the file.
+        DecodeError: the file is malformed; the message says how.
     """
     try:
         raw = _raw_header(path, MAX_HEADER_BYTES)

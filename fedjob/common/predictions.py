@@ -1,8 +1,8 @@
-"""What a model predicted for the items of a node, and the forms in which that is kept or sent on.
+"""The predictions of a model for a node's items, and the forms in which they are stored or sent.
 
 Predictions are one array for each output of the model, with a row for each item. They leave a
 node as arrays, as a table or as one file for each item, and in every form under the items' numbers:
-what an item is called (`patient_17.png`) is known to the files that stay at the node, and to them only.
+the name of an item (`patient_17.png`) is written only to files that stay at the node.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 FORMS = ("array", "table", "csv", "files")
 ONLY_OUTPUT = "prediction"
-"""Name of the output of a model that has one, and does not name it."""
+"""Name of the output of a model that has a single, unnamed output."""
 
 MAX_TABLE_COLUMNS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What was predicted.
+    """The predictions for some items.
 
     Args:
         outputs: name -> array with a row for each item; the primary one first.
-        ids: what the node knows the items by; empty where nobody will ask.
+        ids: the node's own names of the items; empty if they are not needed.
     """
 
     outputs: Mapping[str, np.ndarray[Any, Any]]
@@ -42,7 +42,7 @@ class Predictions:
         return len(next(iter(self.outputs.values())))
 
     def first(self, count: int) -> Predictions:
-        """Return those of the first so many items."""
+        """Return the predictions of the first `count` items."""
         return Predictions({name: array[:count] for name, array in self.outputs.items()}, self.ids[:count])
 
     def to_plain(self) -> dict[str, Any]:
@@ -52,16 +52,16 @@ class Predictions:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Predictions:
-        """Build them from what `to_plain` returned."""
+        """Build predictions from what `to_plain` returned."""
         return cls({name: decode(array) for name, array in plain["outputs"]}, tuple(plain["ids"]))
 
 
 def predictions_of(found: Any, ids: Sequence[str] = ()) -> Predictions:
-    """Return what a plan predicted.
+    """Return the value that a plan returned as predictions.
 
     Args:
         found: an array, or name -> array for a model with several outputs.
-        ids: of the items; left out where there are not as many as predictions.
+        ids: of the items; dropped if their number is not that of the predictions.
     """
     import numpy as np
 
@@ -92,10 +92,10 @@ def led_by(found: Predictions, primary: str) -> Predictions:
 
 
 def to_send(found: Predictions, form: str, primary: str) -> Any:
-    """Return predictions as they leave the node; `opened` by whoever has the result.
+    """Return predictions in the form in which they leave the node; the result's reader decodes them.
 
     Args:
-        primary: the only output that an array is of; empty for all.
+        primary: the only output that is sent as an array; empty for all.
 
     Raises:
         PlanError: the form does not fit the predictions.
@@ -148,10 +148,10 @@ def table(found: Predictions) -> pd.DataFrame:
 
 
 def _files(found: Predictions, names: str) -> list[tuple[str, bytes]]:
-    """Return one file for each item and output.
+    """Return name and content of one file for each item and output.
 
     Args:
-        names: empty to call them by their numbers alone; else what joins number and name.
+        names: separator between number and name of an item; empty to name files by numbers only.
     """
     several = len(found.outputs) > 1
     made = []
@@ -165,7 +165,7 @@ def _files(found: Predictions, names: str) -> list[tuple[str, bytes]]:
 
 
 def _file(item: np.ndarray[Any, Any]) -> tuple[str, bytes]:
-    """Return what one item's prediction is stored as: bytes of an image as PNG, everything else as npy."""
+    """Return suffix and content of one item's file: an image of bytes as PNG, everything else as npy."""
     import numpy as np
 
     is_image = item.dtype == np.uint8 and (item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (3, 4)))
@@ -187,10 +187,10 @@ def _npy(array: Any) -> bytes:
 
 
 def merged(passes: Sequence[tuple[int, Any]]) -> Any:
-    """Return a node's encoded values of several passes as one, encoded.
+    """Combine a node's encoded values of several passes into one, encoded.
 
     Args:
-        passes: round and value, in order; tables get a column `round`, counts add, of files later ones win.
+        passes: round and value, in order. Tables get a column `round`, counts add, later files win.
     """
     import numpy as np
 
@@ -210,16 +210,16 @@ def merged(passes: Sequence[tuple[int, Any]]) -> Any:
 
 
 COUNTS = ("num_rows", "num_files")
-"""What a researcher learns of predictions that stay at the node."""
+"""The map that replaces predictions which stay at the node: their number only."""
 
 
 def is_count(value: Any) -> bool:
-    """Whether a node's value says only how many predictions stayed there."""
+    """Return whether a node's value is only the number of predictions that stayed there."""
     return isinstance(value, Mapping) and set(value) == set(COUNTS)
 
 
 def rows_of(value: Any, most: int) -> list[list[Any]]:
-    """Return the first rows of what a node answered as lists; none for what is no table and no array."""
+    """Return the first `most` rows of a node's value as lists; none if it is neither a table nor an array."""
     import numpy as np
 
     found = decode(value)

@@ -1,4 +1,4 @@
-"""The one rule of participation."""
+"""The quorum: the rule that decides whether enough nodes have replied for a round to count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALL: Literal["all"] = "all"
 
 
 class Verdict(Enum):
-    """What a quorum says of the answers so far."""
+    """The judgement of a quorum on the replies so far."""
 
     MET = "met"
     OPEN = "open"
@@ -22,13 +22,13 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """Who must answer for an ask to count, and how long to wait for the others.
+    """The nodes that must reply for an ask to count, and how long to wait for the others.
 
     Args:
-        required: nodes without which nothing counts; "all" for every node of the job.
-        min_nodes: at least so many nodes must answer, 1 or more.
-        deadline_s: seconds after which an ask goes on with those who answered,
-            if they are enough; None waits as long as nodes give signs of life.
+        required: nodes that must reply; "all" for every node of the job.
+        min_nodes: least number of nodes that must reply, 1 or more.
+        deadline_s: seconds after which an ask goes on with the nodes that have replied,
+            if they are enough; None waits as long as nodes show that they are alive.
         grants_deadline_s: seconds after which a job goes on with the nodes whose owners allow it,
             if they are enough; None waits until every owner has decided, because these are people.
     """
@@ -61,7 +61,7 @@ class Quorum:
         return f", {', '.join(self.required)} among them" if self.required else ""
 
     def among(self, nodes: Collection[str]) -> Quorum:
-        """Return the rule for an ask whose protocol names its nodes: it can't need others, nor more of them."""
+        """Return this rule for an ask to `nodes` only: it can't require other nodes, nor more of them."""
         required = tuple(nodes) if self.required == ALL else tuple(n for n in self.required if n in nodes)
         return replace(self, required=required, min_nodes=min(self.min_nodes, len(nodes)))
 
@@ -75,12 +75,12 @@ class Quorum:
 
         Args:
             selected: the nodes that were asked.
-            replied: those whose answer counts.
-            failed: those that can't answer any more.
+            replied: the nodes whose reply counts.
+            failed: the nodes that can't reply any more.
 
         Returns:
-            MET when nothing more is to be waited for and the rule holds; OPEN
-            while it may still hold; IMPOSSIBLE when it can't.
+            MET when no more replies are waited for and the rule holds; OPEN
+            while it may still hold; IMPOSSIBLE when it can't any more.
         """
         answered = set(selected) & set(replied)
         lost = set(failed) - answered

@@ -1,6 +1,6 @@
-"""Why a job or a task stands where it stands: a closed map, one word to its meaning.
+"""The reasons for the state of a job or a task: a closed map from each word to its meaning.
 
-A state says where; the reason beside it says why, for programs to branch on. A
+The reason is recorded beside the state, for programs to branch on. A
 test compares this map with what the code uses.
 """
 
@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 REASONS: Mapping[str, str] = {
-    "abandoned": "who asked for it was not heard of for so long that the node gave it up",
+    "abandoned": "no message of the researcher arrived for so long that the node ended the task",
     "batch_failures": "more batches of items failed than the job tolerates, or all did",
     "breakpoint_corrupt": "a breakpoint's files are not the ones that its manifest names",
     "breakpoint_incompatible": "another version of fedjob wrote the breakpoint",
     "breakpoint_missing": "there is no breakpoint to go on from",
-    "bring": "a node takes no data that researchers bring",
+    "bring": "a node accepts no data that researchers bring",
     "broker_unreachable": "no MQTT broker answers, or it refuses this party",
     "busy": "a node has too many open requests or tasks",
     "cancelled": "its owner withdrew it before it began",
     "columns": "a node's data lack a column, or hold something else in it than was asked for",
     "config": "a home, its config.toml or a FEDJOB_* variable is wrong",
     "connection_lost": "the connection broke and did not come back in time",
-    "decode": "a peer sent bytes that are not what they should be",
-    "encode": "something of the job's can't cross the wire",
+    "decode": "a peer sent malformed bytes",
+    "encode": "something of the job can't be sent as a message",
     "ended": "the job had ended when the node was asked",
-    "error": "something that fedjob has no word for; the detail says what",
-    "exception": "code of the job raised",
+    "error": "an error of another kind, which the detail describes",
+    "exception": "the job's own code raised an error",
     "expired": "the time, the runs or the rows of a grant are used up",
     "interrupted": "Ctrl+C in the process that ran it",
     "killed": "its owner ended it",
@@ -40,15 +40,15 @@ REASONS: Mapping[str, str] = {
     "no_datasets": "nothing at any node matches the data that were asked for",
     "no_free_worker": "all workers of a node are busy",
     "no_mock": "the dataset has no mock",
-    "no_new_data": "all items were worked on before and have not changed since",
+    "no_new_data": "all items were processed before and have not changed since",
     "no_space": "a disk is full",
     "no_test_data": "there was nothing to measure the model on",
     "no_testing_step": "the plan was asked to evaluate and has no testing step",
     "no_workers": "nodes have no workers: no free worker will come until their owners start some",
     "node_stopped": "the node's daemon was stopped while it computed",
-    "not_needed": "nobody waits for it any more",
+    "not_needed": "its result is not needed any more",
     "not_permitted": "an unknown or revoked party, a foreign token, or no right to read",
-    "not_requested": "nobody asked the owner for this",
+    "not_requested": "the node's owner was not asked to allow this",
     "object_corrupt": "bytes do not have the hash that they are named by",
     "object_missing": "the repository no longer holds an object of the job's",
     "object_too_large": "an object is larger than its limit",
@@ -60,15 +60,15 @@ REASONS: Mapping[str, str] = {
     "project": "the node takes no part in this project",
     "protocol": "a node does not know the protocol",
     "quorum_lost": "too few nodes are left for it to count",
-    "rejected": "the owner of a node that it needs said no",
+    "rejected": "the owner of a node that it needs rejected it",
     "repository": "objects can't be stored or fetched",
     "repository_unreachable": "the repository does not answer",
     "required_missing": "a node that the quorum requires is not there",
     "resources": "nodes lack resources that the job asks for",
     "revoked": "the owner of a node that it needs took the grant back",
     "runner_died": "the process that ran it is gone",
-    "secret": "what came out held a secret that the owner of the node keeps there",
-    "spec": "the job's definition does not hold together",
+    "secret": "the output held a secret that the node's owner stores there",
+    "spec": "the job's definition is not valid",
     "stale_epoch": "a newer runner of the job has taken over",
     "stale_round": "the job is at a later round",
     "start": "it could not be set up at a node that it needs",
@@ -77,10 +77,10 @@ REASONS: Mapping[str, str] = {
     "timeout": "it took longer than it was given",
     "too_few_nodes": "fewer nodes are there than the quorum needs",
     "unknown_researcher": "the node serves only researchers whose keys its owner knows",
-    "unverified": "a node wants more than a signature to know who asks, such as a login",
+    "unverified": "a node requires more than a signature to identify the researcher, such as a login",
     "unsolvable": "the data of all nodes together do not determine the model that was asked for",
     "worker_died": "the process that computed it is gone",
 }
 
 FATAL = frozenset({"limits_exceeded", "min_rows", "no_data", "no_new_data", "out_of_memory", "start"})
-"""Reasons that end a task at once: trying again, or trying other items, would come to the same."""
+"""Reasons that end a task at once, because a retry, or other items, would fail in the same way."""

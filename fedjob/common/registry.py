@@ -1,9 +1,9 @@
-"""Components by name: what a spec or a message may say, and what that builds.
+"""The registry of components by name: the names that a spec or a message may have, and their classes.
 
-A table maps a name to `module:class`, so that looking one up imports only it.
+A table maps a name to `module:class`, so that a look-up imports only that module.
 Third parties add theirs as entry points of the group `fedjob.<kind>`; protocols as
-those of `fedjob.plans`, the name that users look them up by. Only names in the table
-or among the entry points can be built: what a peer sends is looked up, never imported.
+those of `fedjob.plans`, the name under which users find them. Only names in the table
+or among the entry points can be built: a name from a peer is looked up, never imported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Registry(Mapping[str, type[T]]):
         kind: singular, as in messages: `protocol`, `fold`.
         table: name -> `module:class`; each class is a frozen dataclass with a
             class attribute `name` that equals its key.
-        group: of the entry points of third parties; None for `fedjob.<kind>`.
+        group: group of third parties' entry points; None for `fedjob.<kind>`.
     """
 
     def __init__(self, kind: str, table: Mapping[str, str], *, group: str | None = None) -> None:
@@ -65,7 +65,7 @@ class Registry(Mapping[str, type[T]]):
         """Return the class of that name.
 
         Raises:
-            SpecError: there is none; the nearest is named.
+            SpecError: there is none; the message names the nearest.
         """
         if name in self._table:
             module, _, attribute = self._table[name].partition(":")
@@ -82,7 +82,7 @@ class Registry(Mapping[str, type[T]]):
         """Build a component from its plain-data configuration.
 
         Raises:
-            SpecError: unknown name.
+            SpecError: the name is unknown.
             MessageError: the configuration does not fit.
         """
         return from_plain(self.find(name), dict(config))

@@ -1,4 +1,4 @@
-"""Who takes part in a federation, with which key and in which role."""
+"""The roster of a federation: its parties, with their public keys and roles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REFRESH_EVERY_S = 1.0
 
 
 class RosterEntry(Protocol):
-    """What the roster needs to know of a party; `enrol.Party` has it."""
+    """The fields of a party that the roster needs; `enrol.Party` has them."""
 
     @property
     def role(self) -> str: ...
@@ -23,13 +23,13 @@ class RosterEntry(Protocol):
 
 
 class Roster:
-    """The parties that this side knows, asked for again when an unknown one shows up.
+    """The known parties, fetched again from the hub when a message of an unknown one arrives.
 
     Args:
         parties: by name.
         refresh: returns the hub's current list; called on the caller's thread
             when a sender is unknown, at most once a second, so that a flood of
-            made-up names can't turn into a flood of requests. What it raises is
+            made-up names does not cause a flood of requests. An error that it raises is
             kept in `last_error`, and the known parties stay known.
         clock: monotonic seconds.
     """
@@ -49,7 +49,7 @@ class Roster:
         self.last_error: Exception | None = None
 
     def pin(self, keys: Mapping[str, str]) -> None:
-        """Let these parties have these keys and no others: with another one they are unknown here.
+        """Accept these parties with these keys only: with another key a party is unknown here.
 
         Args:
             keys: party -> public key in hex.
@@ -57,7 +57,7 @@ class Roster:
         self._pins.update(keys)
 
     def key_of(self, party: str) -> str | None:
-        """Return the public key of a party in hex; None if it is unknown or revoked, or has not its pinned key."""
+        """Return a party's public key in hex; None if it is unknown, revoked, or has not its pinned key."""
         entry = self._find(party)
         return None if entry is None else entry.key_hex
 
@@ -67,24 +67,26 @@ class Roster:
         return None if entry is None else entry.role
 
     def parties(self, role: str | None = None) -> list[str]:
-        """Return the names of all parties (of one role) that are not revoked, in order."""
+        """Return the sorted names of all parties that are not revoked, of one role or of all."""
         return sorted(
             name for name, e in self._parties.items() if not e.revoked and (role is None or e.role == role)
         )
 
     def refresh(self) -> bool:
-        """Ask for the current list, unless that was done in the last second; tell whether it was got."""
+        """Fetch the current list, unless that was tried in the last second; return whether it was fetched."""
         now = self._clock()
         if self._refresh is None or (self._refreshed is not None and now - self._refreshed < REFRESH_EVERY_S):
             return False
         self._refreshed = now
         try:
             self._parties = dict(self._refresh())
-        except Exception as error:  # the hub may be away; what is known stays known
+        except Exception as error:  # the hub may not answer; the known parties stay known
             self.last_error = error
             return False
         finally:
-            self._refreshed = self._clock()  # counted from the end: a slow hub must not fill all the time
+            self._refreshed = (
+                self._clock()
+            )  # counted from the end, so that a slow hub does not take all the time
         self.last_error = None
         return True
 

@@ -1,9 +1,9 @@
-"""Training arguments that follow the rounds: declared data, so that a spec and a breakpoint hold them.
+"""Schedules: training arguments that change with the round, as plain data that specs and breakpoints store.
 
     training_args={"lr": CosineDecay(0.1, rounds=50), "batch_size": 32}
 
-A schedule stands in the spec as `{"schedule": name, ...}`; nodes get the number of
-their round, so that a plan reads `training_args["lr"]` as ever. Rounds count from 1.
+A schedule is stored in the spec as `{"schedule": name, ...}`; nodes receive the value of
+the present round, so that a plan reads `training_args["lr"]` as usual. Rounds count from 1.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fedjob.common.ranges import check_count, check_not_negative, check_positive
 from fedjob.common.registry import Registry
 
 MARK = "schedule"
-"""The key that tells a schedule's data from other maps."""
+"""The key that distinguishes a schedule's data from other maps."""
 
 
 MAX_LOOKED_AT = 10_000
-"""Rounds of a schedule that are looked at in advance; a number that anybody may send must not bind a node."""
+"""Rounds of a schedule that are checked in advance: a huge number from a peer must not block a node."""
 
 
 class Schedule(ABC):
@@ -148,7 +148,7 @@ class Piecewise(Schedule):
     """Values of your own: each holds from its round on.
 
     Args:
-        values: round -> value; round 1 must have one. Any plain data: `{1: 5, 10: 1}` for epochs, say.
+        values: round -> value, any plain data; round 1 must have one. For example `{1: 5, 10: 1}` for epochs.
     """
 
     values: Mapping[Any, Any] = field(default_factory=dict)
@@ -185,7 +185,7 @@ def declared(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def at_round(args: Mapping[str, Any], round_: int) -> dict[str, Any]:
-    """Return arguments as they are in a round.
+    """Return arguments with each schedule replaced by its value in a round.
 
     Args:
         args: schedules among them as `declared` returned them.
@@ -197,7 +197,7 @@ def at_round(args: Mapping[str, Any], round_: int) -> dict[str, Any]:
 
 
 def every_value(value: Any, rounds: int) -> Iterator[Any]:
-    """Yield what an argument can be in any of a job's rounds; itself where it follows no schedule.
+    """Yield the values of an argument in a job's rounds; the argument itself if it is no schedule.
 
     Raises:
         SpecError: a schedule has wrong settings.
@@ -216,7 +216,7 @@ def _as_data(schedule: Schedule) -> dict[str, Any]:
 
 
 def _is_data(value: Any) -> bool:
-    # a map that names no schedule is what it is: a function may take one
+    # a map that names no schedule is an ordinary argument: a function may take one
     return isinstance(value, Mapping) and MARK in value and value[MARK] in SCHEDULES.names()
 
 

@@ -1,4 +1,4 @@
-"""Randomness as a function of (job seed, round, node), never of global state."""
+"""Seeds derived from (job seed, round, node), so that no random number depends on global state."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ def seed_for(seed: int, round_: int, node: str = "", purpose: str = "") -> int:
 
     Args:
         seed: the job's seed.
-        round_: 0 for what stays the same over all rounds (first parameters, splits).
+        round_: 0 for what stays the same over all rounds (initial parameters, splits).
         node: empty for the researcher.
-        purpose: keeps two uses in the same place apart.
+        purpose: distinguishes two uses in the same round at the same node.
 
     Returns:
         An int in [0, 2**63), the same on every machine.

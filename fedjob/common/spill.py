@@ -1,4 +1,4 @@
-"""Contributions of batches on disk, so that many of them take the memory of one."""
+"""The contributions of batches on disk, so that many of them take the memory of one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fedjob.common.params import FileParams, is_params, save_params
 
 
 class Spill(Sequence[Contribution]):
-    """What the batches of one task gave, in the order of their places.
+    """The contributions of one task's batches, in the order of their places.
 
     Args:
-        folder: made anew; `close` removes it.
+        folder: a new folder, which `close` removes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,10 +27,10 @@ class Spill(Sequence[Contribution]):
         folder.mkdir(parents=True)
 
     def put(self, place: int, part: Contribution) -> None:
-        """Keep a contribution; `place` is that of its first item.
+        """Store a contribution; `place` is the place of its first item.
 
         Raises:
-            EncodeError: it is not plain data or named tensors.
+            EncodeError: its value is neither plain data nor named tensors.
         """
         value = part.value
         if part.aux:
@@ -43,7 +43,7 @@ class Spill(Sequence[Contribution]):
         self._places = sorted([*self._places, place])
 
     def close(self) -> None:
-        """Remove what was kept."""
+        """Remove the folder and all that was stored."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __len__(self) -> int:

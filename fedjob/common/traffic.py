@@ -1,4 +1,4 @@
-"""What was exchanged for each job: messages and objects, counted by kind. Pure counting, no clock."""
+"""Counters of the traffic of each job: messages and objects by kind, without a clock of their own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Literal
 from fedjob.common.errors import DecodeError
 
 MAX_JOBS = 1000
-"""That are counted at a time; the one that was silent for longest goes."""
+"""Largest number of jobs counted at a time; the one without traffic for longest is forgotten."""
 
 OBJECT = "object"
-"""The kind of what goes through the repository."""
+"""The kind of objects that go through the repository."""
 
 Direction = Literal["in", "out"]
 HEADER = ("direction", "kind", "count", "bytes", "max_bytes", "first", "last")
@@ -23,13 +23,13 @@ HEADER = ("direction", "kind", "count", "bytes", "max_bytes", "first", "last")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """One kind of message in one direction.
+    """The count of one kind of message in one direction.
 
     Args:
-        count: every transmission, resent ones too.
-        bytes: of all of them, as they travelled.
+        count: number of transmissions, resent ones included.
+        bytes: of all transmissions, as encoded.
         max_bytes: of the largest.
-        first, last: when, seconds since 1970.
+        first, last: times of the first and last one, seconds since 1970.
     """
 
     direction: str
@@ -41,7 +41,7 @@ class Tally:
     last: float = 0.0
 
     def plus(self, other: Tally) -> Tally:
-        """Return both together."""
+        """Return the sum of two tallies."""
         first = min(self.first or other.first, other.first or self.first)
         return replace(
             self,
@@ -54,14 +54,14 @@ class Tally:
 
 
 class Traffic:
-    """Counts; may be told from several threads at once."""
+    """Counters of all jobs; usable from several threads at once."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, dict[tuple[str, str], Tally]] = {}
         self._lock = threading.Lock()
 
     def note(self, job: str, direction: Direction, kind: str, num_bytes: int, at: float) -> None:
-        """Count one message or object; nothing is counted for no job."""
+        """Count one message or object; messages without a job are not counted."""
         if not job:
             return
         one = Tally(
@@ -76,13 +76,13 @@ class Traffic:
                 del self._jobs[next(iter(self._jobs))]
 
     def of(self, job: str) -> tuple[Tally, ...]:
-        """Return what was counted for a job, in the order of direction and kind."""
+        """Return a job's tallies, sorted by direction and kind."""
         with self._lock:
             found = dict(self._jobs.get(job, {}))
         return tuple(found[key] for key in sorted(found))
 
     def take(self, job: str) -> tuple[Tally, ...]:
-        """Return what was counted for a job since the last call."""
+        """Return a job's tallies since the last call."""
         with self._lock:
             found = self._jobs.pop(job, {})
         return tuple(found[key] for key in sorted(found))
@@ -111,7 +111,7 @@ def from_csv(text: str) -> tuple[Tally, ...]:
     """Return what `to_csv` wrote.
 
     Raises:
-        DecodeError: it is not that.
+        DecodeError: the text is not such a table.
     """
     rows = list(csv.reader(io.StringIO(text)))
     if not rows or tuple(rows[0]) != HEADER:

@@ -1,8 +1,8 @@
-"""A tree of plain data and tensors as one safetensors file.
+"""The file format of saved states: a tree of plain data and tensors as one safetensors file.
 
 Node states and protocol states are trees: maps and lists of None, bool, int,
-float, str, bytes and tensors. The tensors lie in the file as they are; the rest
-is msgpack in the file's metadata, with the tensors' places marked.
+float, str, bytes and tensors. The tensors are stored as the file's tensors; the rest
+is msgpack in the file's metadata, with a mark in the place of each tensor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def save_tree(tree: Any, path: Path) -> None:
     """Write `tree` to a new file at `path` and fsync it.
 
     Raises:
-        EncodeError: it holds something else than plain data and tensors.
+        EncodeError: it holds something other than plain data and tensors.
     """
     tensors: Params = {}
     skeleton = _strip(tree, tensors)
@@ -38,7 +38,7 @@ def load_tree(path: Path) -> Any:
     """Read what `save_tree` wrote; tensors are loaded into memory.
 
     Raises:
-        DecodeError: not such a file.
+        DecodeError: it is not such a file.
     """
     try:
         skeleton = unpack(base64.b64decode(read_metadata(path)["tree"]))

@@ -1,4 +1,4 @@
-"""The small value types that every room shares."""
+"""The small value types that all parts of fedjob share: refs, addresses, names of parties and jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FRAME_BYTES = 64 * 1024
 """Of one message on its way, signature and envelope included."""
 
 ENDLESS = 2**31 - 1
-"""Rounds of a job that goes on until it is ended."""
+"""The number of rounds of a job that runs until it is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Ref:
         sha256: 64 hex digits, of the bytes themselves or, where `parts` is
             set, of the manifest that names the parts.
         size_bytes: of the whole content, never of the manifest.
-        parts: the content is larger than one object and travels as parts.
+        parts: whether the content is larger than one object and is stored in parts.
     """
 
     sha256: str
@@ -44,7 +44,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where a direct message goes: a party, and one of its sessions.
+    """The address of a direct message: a party, and one of its sessions.
 
     A node daemon's session is `main`; researchers use random ones.
     """
@@ -57,7 +57,7 @@ class Address:
 
 
 def rounds_text(rounds: int) -> str:
-    """Return how many rounds a job is for, in words."""
+    """Return a job's number of rounds, in words."""
     return "no end" if rounds == ENDLESS else str(rounds)
 
 
@@ -65,7 +65,7 @@ def check_party(name: str) -> str:
     """Return `name` if it may name a party.
 
     Raises:
-        SpecError: it may not; the message says what may.
+        SpecError: it may not; the message describes valid names.
     """
     if not _PARTY.fullmatch(name):
         raise SpecError(
@@ -76,12 +76,12 @@ def check_party(name: str) -> str:
 
 
 def seat(party: str, dataset: str) -> str:
-    """Return the name of one of several datasets that take part at the same node: `hospital.ehr`."""
+    """Return the name of one of a node's datasets where several take part in a job: `hospital.ehr`."""
     return f"{party}.{dataset}"
 
 
 def party_of(node: str) -> str:
-    """Return the party that holds a job's node: itself, or where several of its datasets take part, their node."""
+    """Return the party of a node's name in a job: `hospital` for both `hospital` and `hospital.ehr`."""
     return node.partition(".")[0]
 
 
@@ -94,7 +94,7 @@ def check_job_id(job_id: str) -> str:
     """Return `job_id` if it has the form of one.
 
     Raises:
-        SpecError: it has not.
+        SpecError: it has another form.
     """
     if not _JOB_ID.fullmatch(job_id):
         raise SpecError(f"a job id reads job_<uuid4>; found {job_id[:80]!r}")

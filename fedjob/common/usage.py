@@ -1,9 +1,9 @@
-"""What a limited resource may still be used for: counting, capping, and what is charged.
+"""The arithmetic of limited resources: how much of an amount is allowed, and how much is charged.
 
     used + amount <= limit     all of it is allowed
     used + amount >  limit     overrun = used + amount - limit are over, the rest is allowed
 
-A limit that is reached exactly is told too, with an overrun of 0: what comes after is refused.
+A limit that is reached exactly is reported too, with an overrun of 0: later requests are refused.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 INFERENCES = "inferences"
-"""The resource that a prediction uses, as in a grant's limits."""
+"""The name of the resource that predictions use, as in a grant's limits."""
 
 
 class Usage(NamedTuple):
-    """What of an amount that reached or passed a limit was over it, and what was allowed."""
+    """The parts of an amount that reached or exceeded a limit: above it, and allowed."""
 
     overrun: int
     allowed: int
 
 
 def usage_of(used: int, amount: int, limit: int) -> Usage | None:
-    """Hold an amount against a limit.
+    """Compare an amount with a limit.
 
     Args:
-        used: of the limit before, 0 or more.
-        amount: that is to be used now, 0 or more.
+        used: amount used before, 0 or more.
+        amount: amount to be used now, 0 or more.
         limit: 0 for none.
 
     Returns:
-        None while something is left; else how much is over and how much is allowed.
+        None while something is left of the limit; else how much is above it and how much is allowed.
     """
     if not limit or used + amount < limit:
         return None
@@ -40,11 +40,11 @@ def usage_of(used: int, amount: int, limit: int) -> Usage | None:
 
 
 def capped(used: Iterable[Mapping[str, Any]], resource: str, usage: Usage | None) -> list[dict[str, Any]]:
-    """Return what is charged: of the resource what was allowed, of all others what was used.
+    """Return the amounts to charge: of `resource` the allowed one, of all others the used ones.
 
     Args:
         used: `{resource, amount}` each.
-        usage: None where the limit was not reached.
+        usage: None if the limit was not reached.
     """
     return [
         {**entry, "amount": min(entry["amount"], usage.allowed)}

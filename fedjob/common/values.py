@@ -1,9 +1,9 @@
-"""What a function may return, as plain data and back, without any code in between.
+"""The encoding of users' values (arrays, tensors, tables, dates) as plain data, and back, without code.
 
 Beside plain data there are numpy arrays and scalars, torch tensors, pandas DataFrames
-and Series, tuples, sets, dates and maps with keys that are no strings. Each becomes a map
+and Series, tuples, sets, dates and maps with keys other than strings. Each becomes a map
 with one marked key; tensors are safetensors inside, tables Arrow IPC streams, so that types
-survive. Nothing is imported that the value does not need.
+are kept. Only packages that a value needs are imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fedjob.common.codec import MAX_ITEMS
 from fedjob.common.errors import DecodeError, EncodeError, MissingPackage
 
 MARK = "\0type"
-"""The key that no map of a user's may have."""
+"""The key that marks an encoded value, which no map of a user may have."""
 
 _ARRAY_KINDS = "biufcMmUS"
 _PLAIN = (bool, int, float, str, bytes, type(None))
@@ -30,7 +30,7 @@ def encode(value: Any, where: str = "the value") -> Any:
         where: names the value in errors.
 
     Raises:
-        EncodeError: something in it can't travel; the place and the type are named.
+        EncodeError: something in it can't be encoded; the message names its place and type.
     """
     try:
         return _encode(value, where)
@@ -42,7 +42,7 @@ def decode(value: Any) -> Any:
     """Return what `encode` was given.
 
     Raises:
-        DecodeError: marked data that is not what it says.
+        DecodeError: marked data are malformed.
     """
     try:
         return _decode(value)
@@ -65,7 +65,7 @@ def _encode(value: Any, where: str) -> Any:
     for package, encoder in (("torch", _encode_torch), ("pandas", _encode_pandas), ("numpy", _encode_numpy)):
         if package in sys.modules and (found := encoder(value, where)) is not None:
             return found
-    for plain in (int, float, str):  # an enumeration's member, say
+    for plain in (int, float, str):  # such as a member of an enumeration
         if isinstance(value, plain):
             return _encode(plain(value), where)
     raise EncodeError(
@@ -201,7 +201,7 @@ def _encode_pandas(value: Any, where: str) -> Any:
         name = None if value.name is None else _encode(value.name, f"the name of {where}")
         return {MARK: "series", "name": name, "arrow": _to_arrow(value.to_frame("0"), where)}
     if isinstance(value, pandas.DataFrame):
-        # Arrow names columns by text alone; what they were called goes beside
+        # Arrow names columns by text only, so that the original names are sent beside the table
         names = [_encode(name, f"a column of {where}") for name in value.columns]
         top = [None if name is None else _encode(name, "a name") for name in value.columns.names]
         plain = value.set_axis([str(number) for number in range(len(names))], axis=1)
@@ -233,7 +233,7 @@ def _from_arrow(data: bytes) -> Any:
     except ImportError as error:
         raise MissingPackage("tables need pyarrow and pandas: pip install 'fedjob[researcher]'") from error
     table = pyarrow.ipc.open_stream(data).read_all()
-    table.validate(full=True)  # a peer's offsets and lengths, before anything follows them
+    table.validate(full=True)  # checks a peer's offsets and lengths before they are used
     return table.to_pandas()
 
 

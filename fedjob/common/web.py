@@ -1,9 +1,9 @@
-"""The one door to HTTP: one server, one token, bounded patience.
+"""The HTTP client: one server, one token, retries, and time limits.
 
-Deadlines go by progress: connecting may take 10 s, silence 30 s, a transfer that
-moves as long as it needs. What may pass by itself (no connection, 429, 5xx) is
-tried again with backoff; what can't is raised as the error it means. Redirects and
-content encodings are refused, the environment's proxies and certificates ignored.
+Time limits depend on progress: connecting may take 10 s, silence 30 s, a transfer that
+makes progress as long as it needs. Failures that may pass (no connection, 429, 5xx) are
+retried with backoff; others are raised as the error that they mean. Redirects and
+content encodings are refused; the environment's proxies and certificates are ignored.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for a server, and how often to come back.
+    """The time limits and retries of requests to a server.
 
     Args:
-        connect_s: for the connection; also for each block that is sent.
-        idle_s: without a byte from the server.
-        num_retries: without any progress in between.
-        backoff_s: before the first retry; doubles, with jitter.
-        max_backoff_s: between two tries, also where Retry-After asks for more.
+        connect_s: seconds for the connection, and for each block that is sent.
+        idle_s: seconds without a byte from the server.
+        num_retries: number of retries without any progress in between.
+        backoff_s: seconds before the first retry; doubles with each, with jitter.
+        max_backoff_s: most seconds between two tries, even if Retry-After asks for more.
     """
 
     connect_s: float = 10.0
@@ -61,7 +61,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer: its status and its content."""
+    """A complete response: its status and its content."""
 
     status: int
     headers: Mapping[str, str]
@@ -71,7 +71,7 @@ class Reply:
         """Return the content as JSON.
 
         Raises:
-            DecodeError: it is none.
+            DecodeError: it is not JSON.
         """
         try:
             return json.loads(self.content)
@@ -80,7 +80,7 @@ class Reply:
 
 
 class Passing(RepositoryError):
-    """Trouble that may pass by itself; `after_s` is what the server asked to wait."""
+    """A failure that may pass by itself; `after_s` are the seconds that the server asked to wait."""
 
     def __init__(self, error: FedjobError, after_s: float | None = None) -> None:
         super().__init__(str(error))
@@ -89,7 +89,7 @@ class Passing(RepositoryError):
 
 
 def check_http_url(url: str) -> str:
-    """Return `url` without a trailing slash if it is an http(s) URL of a server; any host and port will do.
+    """Return `url` without a trailing slash if it is an http(s) URL of a server, with any host and port.
 
     Raises:
         SpecError: it is not; the message says what was expected.
@@ -108,8 +108,8 @@ class Web:
 
     Args:
         url: of the server, without a path of the API.
-        token: sent as bearer token.
-        verify: whether to check the server's certificate, or the file of its authority.
+        token: sent as a bearer token.
+        verify: whether to check the server's certificate, or the certificate file of its authority.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class Web:
         self._headers = {"Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        # The adapter without a session around it: no cookies, no redirects, nothing of the environment
-        # (REQUESTS_CA_BUNDLE would override `verify`), and half the time of a request.
+        # An adapter without a session: no cookies, no redirects, no settings from the environment
+        # (REQUESTS_CA_BUNDLE would override `verify`), and half the time per request.
         self._adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=16, max_retries=0)
 
     def call(
@@ -137,15 +137,15 @@ class Web:
         limit_bytes: int = MAX_REPLY_BYTES,
         accept: tuple[int, ...] = (),
     ) -> Reply:
-        """Make a request and return its answer, after retries if need be.
+        """Make a request and return its response, after retries if necessary.
 
         Args:
-            what: names in errors what was asked for, such as `object 12ab...`.
-            accept: statuses besides 2xx that are answers, not errors.
+            what: name of the requested thing for error messages, such as `object 12ab...`.
+            accept: statuses besides 2xx that are returned, not raised.
 
         Raises:
-            RepositoryUnreachable: nobody answers, or answers in time.
-            NotPermitted, ObjectMissing, ObjectTooLarge, NoSpace, RepositoryError: the server's answer.
+            RepositoryUnreachable: no server answers in time.
+            NotPermitted, ObjectMissing, ObjectTooLarge, NoSpace, RepositoryError: as the server answers.
         """
         tries = Tries(self)
         while True:
@@ -168,10 +168,10 @@ class Web:
         what: str = "",
         accept: tuple[int, ...] = (),
     ) -> Generator[Stream, None, None]:
-        """Make one try of a request and hand out its answer while it comes in.
+        """Make one try of a request and yield its response while it arrives.
 
         Raises:
-            Passing: trouble that may pass; it holds the error to raise when patience ends.
+            Passing: a failure that may pass; it holds the error to raise after the last retry.
         """
         if self._closed.is_set():
             raise RepositoryUnreachable(f"the connection to {self.url} was closed by this side")
@@ -205,7 +205,7 @@ class Web:
             yield stream
             whole = stream.ended
         finally:
-            # A connection goes back to the pool only when its answer was read to the end.
+            # A connection is reused only if its response was read to the end.
             if whole or response.raw is None:
                 response.close()
             else:
@@ -229,13 +229,13 @@ class Web:
         self._closed.wait(seconds)
 
     def close(self) -> None:
-        """Let go of the connections; requests that wait for a retry end."""
+        """Close the connections; requests that wait for a retry end."""
         self._closed.set()
         self._adapter.close()
 
 
 class Stream:
-    """An answer that is coming in."""
+    """A response while it arrives."""
 
     def __init__(self, web: Web, response: requests.Response) -> None:
         self._web = web
@@ -252,7 +252,7 @@ class Stream:
         """
         while True:
             try:
-                # What has come in, not a full block: else what came before a break would be lost with it.
+                # Read what has arrived, not a full block: the bytes before a break would be lost otherwise.
                 block = self._response.raw.read1(BLOCK_BYTES, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise self._web.trouble(error) from error
@@ -275,32 +275,32 @@ class Stream:
         return bytes(content)
 
     def explanation(self) -> str:
-        """Return what the server says about an error, shortened."""
+        """Return the server's message about an error, shortened."""
         try:
             content = self.read(MAX_EXPLANATION_BYTES)
-            said = json.loads(content).get("error", "")
+            message = json.loads(content).get("error", "")
         except (Passing, FedjobError, ValueError, AttributeError):
             return ""
-        return str(said)[:500]
+        return str(message)[:500]
 
 
 @dataclass
 class Tries:
-    """Counts the tries of one piece of work."""
+    """The count of the tries of one piece of work."""
 
     web: Web
     num_failed: int = 0
     _random: random.Random = field(default_factory=random.Random)
 
     def progress(self) -> None:
-        """Begin to count anew: something moved."""
+        """Start counting again, because there was progress."""
         self.num_failed = 0
 
     def wait(self, passing: Passing) -> None:
         """Wait before the next try.
 
         Raises:
-            FedjobError: the trouble's own error, when patience ends.
+            FedjobError: the error behind `passing`, after the last retry.
         """
         patience = self.web.patience
         if self.num_failed >= patience.num_retries:
@@ -311,9 +311,9 @@ class Tries:
         self.web.pause(min(max(pause_s, passing.after_s or 0.0), patience.max_backoff_s))
 
 
-def refusal(status: int, headers: Mapping[str, str], said: str, what: str) -> FedjobError:
-    """Return the error that an answer's status means."""
-    because = f": {said}" if said else ""
+def refusal(status: int, headers: Mapping[str, str], message: str, what: str) -> FedjobError:
+    """Return the error that a response's status means."""
+    because = f": {message}" if message else ""
     if status in _PASSING:
         try:
             after_s = float(headers.get("Retry-After", ""))

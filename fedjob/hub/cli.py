@@ -52,9 +52,19 @@ def hub() -> None:
 @hub.command()
 @home_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8844, show_default=True, help="0: a free one.")
 @click.option(
-    "--mqtt-port", type=click.IntRange(0, 65535), default=1844, show_default=True, help="0: a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8844,
+    show_default=True,
+    help="Port for HTTP; 0 means a free one.",
+)
+@click.option(
+    "--mqtt-port",
+    type=click.IntRange(0, 65535),
+    default=1844,
+    show_default=True,
+    help="Port of the broker; 0 means a free one.",
 )
 @click.option(
     "--broker-kind",
@@ -71,7 +81,7 @@ def hub() -> None:
 )
 @click.option("--storage", help="Folder for the stored objects.  [default: in the home]")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
-@click.option("--tls-key", type=click.Path(path_type=Path), help="Its key.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Key of the certificate, a PEM file.")
 @click.option("--insecure", is_flag=True, help="Listen on other addresses than loopback without TLS.")
 @click.option("--invited-only", is_flag=True, help="Require invitations on loopback too.")
 @click.option(

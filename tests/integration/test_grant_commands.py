@@ -150,7 +150,7 @@ not installed -
     assert "Starting a process with a shell" in text  # although the plan says nosec
     assert "B307" in text
     assert "open(...): reads or writes a file?" in text
-    assert "this is a reading aid, no proof" in text
+    assert "this list is a reading aid, no proof" in text
 
 
 @pytest.mark.feature("PS-29", "TB-81")

@@ -108,7 +108,7 @@ def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: b
 @click.option("--reason", required=True, help="Text that is sent to the researcher.")
 @_by_option
 def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
-    """Forbid it."""
+    """Reject request ID, and send the reason to its researcher."""
     with open_database(home) as database:
         store = Grants(database)
         grant = store.reject(store.get(grant_id).id, by=_who(by), note=reason)

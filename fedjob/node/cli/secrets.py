@@ -61,7 +61,7 @@ def secrets_list(home: NodeHome, as_json: bool) -> None:
 @click.argument("name")
 @home_option
 def secrets_remove(dataset: str, name: str, home: NodeHome) -> None:
-    """Forget a secret."""
+    """Remove secret NAME of DATASET."""
     home.check()
     Secrets(home.secrets).remove(dataset, name)
     click.echo(f"removed {name} of {dataset}")
