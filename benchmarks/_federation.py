@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fedjob.researcher.session import Session, connect
+from fedjob.researcher.jobs.session import Session, connect
 from tests.processes import Processes, Running
 
 SitesOfFiles = dict[str, Mapping[str, Path]]

@@ -10,7 +10,7 @@ import time
 import torch
 
 from fedjob import TorchPlan
-from fedjob.common.plans.base import TrainOutcome
+from fedjob.training_plans.base import TrainOutcome
 
 
 class AddOne(TorchPlan):

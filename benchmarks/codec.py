@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from _federation import spread
 
-from fedjob.common.params import FileParams, save_params
+from fedjob.parameters.files import FileParams, save_params
 
 REPEATS = 9
 

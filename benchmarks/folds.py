@@ -16,9 +16,9 @@ import torch
 from _federation import spread
 from rounds import Peak, anonymous_bytes
 
-from fedjob.common.contribution import Contribution
-from fedjob.common.folds import FOLDS
-from fedjob.common.params import FileParams, save_params
+from fedjob.aggregation import FOLDS
+from fedjob.aggregation.contribution import Contribution
+from fedjob.parameters.files import FileParams, save_params
 
 NUM_TENSORS = 10
 WEIGHTED_MEAN = "weighted_mean"

@@ -15,7 +15,7 @@ from pathlib import Path
 from _federation import BenchFederation, federation, spread
 
 from fedjob import FedAdam, FedAvg, FedBuff, FedNova, FedOpt, FedProx, Job, Scaffold
-from fedjob.common.protocols.training import TrainingProtocol
+from fedjob.protocols.training.base import TrainingProtocol
 
 HERE = Path(__file__).parent
 LIMITS = {"fedprox": 1.1, "fedopt": 1.1, "scaffold": 2.2}

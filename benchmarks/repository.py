@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedjob.common.enrol import enrol
-from fedjob.common.repository import open_repository
+from fedjob.identity.membership import enrol
+from fedjob.repository import open_repository
 
 MB = 1 << 20
 

@@ -11,94 +11,172 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob._version import __version__
 
+if TYPE_CHECKING:
+    from fedjob.aggregation.guard import Guard
+    from fedjob.aggregation.mean import PlainMean, WeightedMean
+    from fedjob.aggregation.robust.centred_clipping import CentredClipping
+    from fedjob.aggregation.robust.geometric_median import GeometricMedian
+    from fedjob.aggregation.robust.krum import Bulyan, Krum
+    from fedjob.aggregation.robust.median import Median
+    from fedjob.aggregation.robust.norm_bounded import NormBounded
+    from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
+    from fedjob.common.errors import (
+        AmbiguousJob,
+        FedjobError,
+        JobFailed,
+        NodeRefused,
+        NoSuchJob,
+        NotReady,
+        SpecError,
+        SubmitError,
+        WaitTimeout,
+    )
+    from fedjob.common.items import Items
+    from fedjob.common.lifecycle import State
+    from fedjob.common.quorum import Quorum
+    from fedjob.data.preprocessing.categories import Bin, Encode
+    from fedjob.data.preprocessing.columns import Cast, Select, Target
+    from fedjob.data.preprocessing.images import Resize
+    from fedjob.data.preprocessing.missing import Impute
+    from fedjob.data.preprocessing.rows import Filter
+    from fedjob.data.preprocessing.scale import Scale
+    from fedjob.optimizers.adaptive import FedAdagrad, FedAdam, FedYogi
+    from fedjob.optimizers.momentum import FedAvgM
+    from fedjob.protocols import plans
+    from fedjob.protocols.analytics.cox import CoxRegression
+    from fedjob.protocols.analytics.glm import LogisticRegression, PoissonRegression
+    from fedjob.protocols.analytics.kmeans import KMeans
+    from fedjob.protocols.analytics.linear import LinearRegression, Ridge
+    from fedjob.protocols.analytics.pca import PCA
+    from fedjob.protocols.analytics.statistics import Statistics
+    from fedjob.protocols.evaluation import Evaluation
+    from fedjob.protocols.inference import Inference
+    from fedjob.protocols.psi import PrivateSetIntersection
+    from fedjob.protocols.training.cyclic import Cyclic
+    from fedjob.protocols.training.ditto import Ditto
+    from fedjob.protocols.training.fedavg import FedAvg
+    from fedjob.protocols.training.fedbn import FedBN
+    from fedjob.protocols.training.fedbuff import FedBuff
+    from fedjob.protocols.training.fednova import FedNova
+    from fedjob.protocols.training.fedopt import FedOpt
+    from fedjob.protocols.training.fedper import FedPer
+    from fedjob.protocols.training.fedprox import FedProx
+    from fedjob.protocols.training.finetuned import FineTuned
+    from fedjob.protocols.training.qfedavg import QFedAvg
+    from fedjob.protocols.training.scaffold import Scaffold
+    from fedjob.researcher.hooks.base import Hook
+    from fedjob.researcher.hooks.best_round import KeepBest
+    from fedjob.researcher.hooks.early_stopping import EarlyStopping
+    from fedjob.researcher.hooks.tensorboard import TensorBoard
+    from fedjob.researcher.jobs.cross_validation import cross_validate
+    from fedjob.researcher.jobs.job import Job
+    from fedjob.researcher.jobs.session import Session, connect
+    from fedjob.researcher.monitoring.event_handlers import off, on
+    from fedjob.researcher.selection.all_nodes import AllNodes
+    from fedjob.researcher.selection.by_weight import ByWeight
+    from fedjob.researcher.selection.explicit import Explicit
+    from fedjob.researcher.selection.fraction import Fraction
+    from fedjob.researcher.selection.over_selection import OverSelection
+    from fedjob.researcher.selection.power_of_choice import PowerOfChoice
+    from fedjob.researcher.storage.event import format_event
+    from fedjob.training_plans.function import function
+    from fedjob.training_plans.schedules import (
+        CosineDecay,
+        ExponentialDecay,
+        LinearDecay,
+        Piecewise,
+        StepDecay,
+    )
+    from fedjob.training_plans.sklearn import SklearnPlan
+    from fedjob.training_plans.step_plan import Plan
+    from fedjob.training_plans.torch import TorchPlan
 _NAMES = {
-    "AllNodes": "fedjob.researcher.selectors.all_nodes",
+    "AllNodes": "fedjob.researcher.selection.all_nodes",
     "AmbiguousJob": "fedjob.common.errors",
-    "Bin": "fedjob.common.preprocess.categories",
-    "Bulyan": "fedjob.common.folds.bulyan",
-    "ByWeight": "fedjob.researcher.selectors.by_weight",
-    "Cast": "fedjob.common.preprocess.columns",
-    "CentredClipping": "fedjob.common.folds.centred_clipping",
-    "CosineDecay": "fedjob.common.schedules",
-    "CoxRegression": "fedjob.common.protocols.cox",
-    "Cyclic": "fedjob.common.protocols.cyclic",
-    "Ditto": "fedjob.common.protocols.ditto",
+    "Bin": "fedjob.data.preprocessing.categories",
+    "Bulyan": "fedjob.aggregation.robust.krum",
+    "ByWeight": "fedjob.researcher.selection.by_weight",
+    "Cast": "fedjob.data.preprocessing.columns",
+    "CentredClipping": "fedjob.aggregation.robust.centred_clipping",
+    "CosineDecay": "fedjob.training_plans.schedules",
+    "CoxRegression": "fedjob.protocols.analytics.cox",
+    "Cyclic": "fedjob.protocols.training.cyclic",
+    "Ditto": "fedjob.protocols.training.ditto",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
-    "Encode": "fedjob.common.preprocess.categories",
-    "Evaluation": "fedjob.common.protocols.evaluation",
-    "Explicit": "fedjob.researcher.selectors.explicit",
-    "ExponentialDecay": "fedjob.common.schedules",
-    "FedAdagrad": "fedjob.common.optimizers.adagrad",
-    "FedAdam": "fedjob.common.optimizers.adam",
-    "FedAvg": "fedjob.common.protocols.fedavg",
-    "FedAvgM": "fedjob.common.optimizers.momentum",
-    "FedBN": "fedjob.common.protocols.fedbn",
-    "FedBuff": "fedjob.common.protocols.fedbuff",
-    "FedNova": "fedjob.common.protocols.fednova",
-    "FedOpt": "fedjob.common.protocols.fedopt",
-    "FedPer": "fedjob.common.protocols.fedper",
-    "FedProx": "fedjob.common.protocols.fedprox",
-    "FedYogi": "fedjob.common.optimizers.yogi",
+    "Encode": "fedjob.data.preprocessing.categories",
+    "Evaluation": "fedjob.protocols.evaluation",
+    "Explicit": "fedjob.researcher.selection.explicit",
+    "ExponentialDecay": "fedjob.training_plans.schedules",
+    "FedAdagrad": "fedjob.optimizers.adaptive",
+    "FedAdam": "fedjob.optimizers.adaptive",
+    "FedAvg": "fedjob.protocols.training.fedavg",
+    "FedAvgM": "fedjob.optimizers.momentum",
+    "FedBN": "fedjob.protocols.training.fedbn",
+    "FedBuff": "fedjob.protocols.training.fedbuff",
+    "FedNova": "fedjob.protocols.training.fednova",
+    "FedOpt": "fedjob.protocols.training.fedopt",
+    "FedPer": "fedjob.protocols.training.fedper",
+    "FedProx": "fedjob.protocols.training.fedprox",
+    "FedYogi": "fedjob.optimizers.adaptive",
     "FedjobError": "fedjob.common.errors",
-    "Filter": "fedjob.common.preprocess.rows",
-    "FineTuned": "fedjob.common.protocols.finetuned",
-    "Fraction": "fedjob.researcher.selectors.fraction",
-    "GeometricMedian": "fedjob.common.folds.geometric_median",
-    "Guard": "fedjob.common.guard",
+    "Filter": "fedjob.data.preprocessing.rows",
+    "FineTuned": "fedjob.protocols.training.finetuned",
+    "Fraction": "fedjob.researcher.selection.fraction",
+    "GeometricMedian": "fedjob.aggregation.robust.geometric_median",
+    "Guard": "fedjob.aggregation.guard",
     "Hook": "fedjob.researcher.hooks.base",
-    "Impute": "fedjob.common.preprocess.missing",
-    "Inference": "fedjob.common.protocols.inference",
+    "Impute": "fedjob.data.preprocessing.missing",
+    "Inference": "fedjob.protocols.inference",
     "Items": "fedjob.common.items",
-    "Job": "fedjob.researcher.job",
+    "Job": "fedjob.researcher.jobs.job",
     "JobFailed": "fedjob.common.errors",
-    "KMeans": "fedjob.common.protocols.kmeans",
+    "KMeans": "fedjob.protocols.analytics.kmeans",
     "KeepBest": "fedjob.researcher.hooks.best_round",
-    "Krum": "fedjob.common.folds.krum",
-    "LinearDecay": "fedjob.common.schedules",
-    "LinearRegression": "fedjob.common.protocols.linear",
-    "LogisticRegression": "fedjob.common.protocols.glm",
-    "Median": "fedjob.common.folds.median",
+    "Krum": "fedjob.aggregation.robust.krum",
+    "LinearDecay": "fedjob.training_plans.schedules",
+    "LinearRegression": "fedjob.protocols.analytics.linear",
+    "LogisticRegression": "fedjob.protocols.analytics.glm",
+    "Median": "fedjob.aggregation.robust.median",
     "NoSuchJob": "fedjob.common.errors",
     "NodeRefused": "fedjob.common.errors",
-    "NormBounded": "fedjob.common.folds.norm_bounded",
+    "NormBounded": "fedjob.aggregation.robust.norm_bounded",
     "NotReady": "fedjob.common.errors",
-    "OverSelection": "fedjob.researcher.selectors.over_selection",
-    "PCA": "fedjob.common.protocols.pca",
-    "Piecewise": "fedjob.common.schedules",
-    "PlainMean": "fedjob.common.folds.plain_mean",
-    "Plan": "fedjob.common.plans.step",
-    "PoissonRegression": "fedjob.common.protocols.glm",
-    "PowerOfChoice": "fedjob.researcher.selectors.power_of_choice",
-    "PrivateSetIntersection": "fedjob.common.protocols.psi",
-    "QFedAvg": "fedjob.common.protocols.qfedavg",
+    "OverSelection": "fedjob.researcher.selection.over_selection",
+    "PCA": "fedjob.protocols.analytics.pca",
+    "Piecewise": "fedjob.training_plans.schedules",
+    "PlainMean": "fedjob.aggregation.mean",
+    "Plan": "fedjob.training_plans.step_plan",
+    "PoissonRegression": "fedjob.protocols.analytics.glm",
+    "PowerOfChoice": "fedjob.researcher.selection.power_of_choice",
+    "PrivateSetIntersection": "fedjob.protocols.psi",
+    "QFedAvg": "fedjob.protocols.training.qfedavg",
     "Quorum": "fedjob.common.quorum",
-    "Resize": "fedjob.common.preprocess.images",
-    "Ridge": "fedjob.common.protocols.linear",
-    "Scaffold": "fedjob.common.protocols.scaffold",
-    "Scale": "fedjob.common.preprocess.scale",
-    "Select": "fedjob.common.preprocess.columns",
-    "Session": "fedjob.researcher.session",
-    "SklearnPlan": "fedjob.common.plans.sklearn",
+    "Resize": "fedjob.data.preprocessing.images",
+    "Ridge": "fedjob.protocols.analytics.linear",
+    "Scaffold": "fedjob.protocols.training.scaffold",
+    "Scale": "fedjob.data.preprocessing.scale",
+    "Select": "fedjob.data.preprocessing.columns",
+    "Session": "fedjob.researcher.jobs.session",
+    "SklearnPlan": "fedjob.training_plans.sklearn",
     "SpecError": "fedjob.common.errors",
     "State": "fedjob.common.lifecycle",
-    "Statistics": "fedjob.common.protocols.statistics",
-    "StepDecay": "fedjob.common.schedules",
+    "Statistics": "fedjob.protocols.analytics.statistics",
+    "StepDecay": "fedjob.training_plans.schedules",
     "SubmitError": "fedjob.common.errors",
-    "Target": "fedjob.common.preprocess.columns",
+    "Target": "fedjob.data.preprocessing.columns",
     "TensorBoard": "fedjob.researcher.hooks.tensorboard",
-    "TorchPlan": "fedjob.common.plans.torch",
-    "TrimmedMean": "fedjob.common.folds.trimmed_mean",
+    "TorchPlan": "fedjob.training_plans.torch",
+    "TrimmedMean": "fedjob.aggregation.robust.trimmed_mean",
     "WaitTimeout": "fedjob.common.errors",
-    "WeightedMean": "fedjob.common.folds.mean",
-    "connect": "fedjob.researcher.session",
-    "cross_validate": "fedjob.researcher.cross_validation",
-    "format_event": "fedjob.researcher.event",
-    "function": "fedjob.common.plans.function",
-    "off": "fedjob.researcher.handlers",
-    "on": "fedjob.researcher.handlers",
-    "plans": "fedjob.common.protocols",
+    "WeightedMean": "fedjob.aggregation.mean",
+    "connect": "fedjob.researcher.jobs.session",
+    "cross_validate": "fedjob.researcher.jobs.cross_validation",
+    "format_event": "fedjob.researcher.storage.event",
+    "function": "fedjob.training_plans.function",
+    "off": "fedjob.researcher.monitoring.event_handlers",
+    "on": "fedjob.researcher.monitoring.event_handlers",
+    "plans": "fedjob.protocols",
 }
-
 __all__ = [
     "PCA",
     "AllNodes",
@@ -187,84 +265,6 @@ __all__ = [
     "on",
     "plans",
 ]
-
-if TYPE_CHECKING:
-    from fedjob.common.errors import (
-        AmbiguousJob,
-        FedjobError,
-        JobFailed,
-        NodeRefused,
-        NoSuchJob,
-        NotReady,
-        SpecError,
-        SubmitError,
-        WaitTimeout,
-    )
-    from fedjob.common.folds.bulyan import Bulyan
-    from fedjob.common.folds.centred_clipping import CentredClipping
-    from fedjob.common.folds.geometric_median import GeometricMedian
-    from fedjob.common.folds.krum import Krum
-    from fedjob.common.folds.mean import WeightedMean
-    from fedjob.common.folds.median import Median
-    from fedjob.common.folds.norm_bounded import NormBounded
-    from fedjob.common.folds.plain_mean import PlainMean
-    from fedjob.common.folds.trimmed_mean import TrimmedMean
-    from fedjob.common.guard import Guard
-    from fedjob.common.items import Items
-    from fedjob.common.lifecycle import State
-    from fedjob.common.optimizers.adagrad import FedAdagrad
-    from fedjob.common.optimizers.adam import FedAdam
-    from fedjob.common.optimizers.momentum import FedAvgM
-    from fedjob.common.optimizers.yogi import FedYogi
-    from fedjob.common.plans.function import function
-    from fedjob.common.plans.sklearn import SklearnPlan
-    from fedjob.common.plans.step import Plan
-    from fedjob.common.plans.torch import TorchPlan
-    from fedjob.common.preprocess.categories import Bin, Encode
-    from fedjob.common.preprocess.columns import Cast, Select, Target
-    from fedjob.common.preprocess.images import Resize
-    from fedjob.common.preprocess.missing import Impute
-    from fedjob.common.preprocess.rows import Filter
-    from fedjob.common.preprocess.scale import Scale
-    from fedjob.common.protocols import plans
-    from fedjob.common.protocols.cox import CoxRegression
-    from fedjob.common.protocols.cyclic import Cyclic
-    from fedjob.common.protocols.ditto import Ditto
-    from fedjob.common.protocols.evaluation import Evaluation
-    from fedjob.common.protocols.fedavg import FedAvg
-    from fedjob.common.protocols.fedbn import FedBN
-    from fedjob.common.protocols.fedbuff import FedBuff
-    from fedjob.common.protocols.fednova import FedNova
-    from fedjob.common.protocols.fedopt import FedOpt
-    from fedjob.common.protocols.fedper import FedPer
-    from fedjob.common.protocols.fedprox import FedProx
-    from fedjob.common.protocols.finetuned import FineTuned
-    from fedjob.common.protocols.glm import LogisticRegression, PoissonRegression
-    from fedjob.common.protocols.inference import Inference
-    from fedjob.common.protocols.kmeans import KMeans
-    from fedjob.common.protocols.linear import LinearRegression, Ridge
-    from fedjob.common.protocols.pca import PCA
-    from fedjob.common.protocols.psi import PrivateSetIntersection
-    from fedjob.common.protocols.qfedavg import QFedAvg
-    from fedjob.common.protocols.scaffold import Scaffold
-    from fedjob.common.protocols.statistics import Statistics
-    from fedjob.common.quorum import Quorum
-    from fedjob.common.schedules import CosineDecay, ExponentialDecay, LinearDecay, Piecewise, StepDecay
-    from fedjob.researcher.cross_validation import cross_validate
-    from fedjob.researcher.event import format_event
-    from fedjob.researcher.handlers import off, on
-    from fedjob.researcher.hooks.base import Hook
-    from fedjob.researcher.hooks.best_round import KeepBest
-    from fedjob.researcher.hooks.early_stopping import EarlyStopping
-    from fedjob.researcher.hooks.tensorboard import TensorBoard
-    from fedjob.researcher.job import Job
-    from fedjob.researcher.selectors.all_nodes import AllNodes
-    from fedjob.researcher.selectors.by_weight import ByWeight
-    from fedjob.researcher.selectors.explicit import Explicit
-    from fedjob.researcher.selectors.fraction import Fraction
-    from fedjob.researcher.selectors.over_selection import OverSelection
-    from fedjob.researcher.selectors.power_of_choice import PowerOfChoice
-    from fedjob.researcher.session import Session, connect
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fedjob._version import __version__
-from fedjob.common.cli import LazyGroup, run_command_line
+from fedjob.common.console import LazyGroup, run_command_line
 
 _COMMANDS = {
     "demo": ("fedjob.demo", "demo", "Train on four nodes on this machine, in a minute."),

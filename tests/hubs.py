@@ -7,16 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from fedjob.common.enrol import Membership, enrol
-from fedjob.common.repository.http import HttpRepository
-from fedjob.common.repository.parts import PART_BYTES
-from fedjob.common.web import Patience
-from fedjob.hub.ledger import Ledger
-from fedjob.hub.limits import Limits
-from fedjob.hub.parties import Parties
-from fedjob.hub.server import Broker, HubApp
-from fedjob.hub.service import ServiceThread
-from fedjob.hub.store import ObjectStore
+from fedjob.common.http_client import Patience
+from fedjob.hub.config.limits import Limits
+from fedjob.hub.server.app import Broker, HubApp
+from fedjob.hub.server.service import ServiceThread
+from fedjob.hub.storage.database import Ledger
+from fedjob.hub.storage.objects import ObjectStore
+from fedjob.hub.storage.parties import Parties
+from fedjob.identity.membership import Membership, enrol
+from fedjob.repository.http import HttpRepository
+from fedjob.repository.parts import PART_BYTES
 
 HASTY = Patience(connect_s=20, idle_s=20, num_retries=3, backoff_s=0.01, max_backoff_s=0.05)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedjob import Job
-from fedjob.common.plans.source import extract
+from fedjob.training_plans.source.extraction import extract
 from tests.plans import Tiny
 from tests.processes import wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import requests
 
-from fedjob.common.durable import write_atomic
+from fedjob.common.files import write_atomic
 
 SOURCE = "https://archive.ics.uci.edu/ml/machine-learning-databases/heart-disease"
 MD5 = {

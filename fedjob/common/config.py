@@ -16,14 +16,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from fedjob.common.durable import write_atomic
 from fedjob.common.errors import ConfigError
+from fedjob.common.files import write_atomic
 
 T = TypeVar("T")
-
 Scalar = bool | int | float | str
-
 CONFIG_NAME = "config.toml"
+
 _PREFIX = "FEDJOB_"
 _TRUE = ("true", "on", "yes", "1")
 _FALSE = ("false", "off", "no", "0")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from fedjob.common.errors import IllegalTransition
 
@@ -31,6 +32,8 @@ class State(StrEnum):
 
 
 PENDING = frozenset({State.WAITING, State.QUEUED})
+
+
 ACTIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
 HISTORY = frozenset(
     {
@@ -44,7 +47,6 @@ HISTORY = frozenset(
     }
 )
 GROUPS: Mapping[str, frozenset[State]] = {"pending": PENDING, "active": ACTIVE, "history": HISTORY}
-
 TABLE: Mapping[State, frozenset[State]] = {
     State.DRAFT: frozenset({State.WAITING}),
     State.WAITING: frozenset({State.QUEUED, State.REJECTED, State.CANCELLED}),
@@ -76,3 +78,24 @@ def diagram() -> str:
     lines = ["stateDiagram-v2", "    [*] --> draft"]
     lines += [f"    {here} --> {there}" for here in State for there in State if there in TABLE[here]]
     return "\n".join(lines) + "\n"
+
+
+STARTED = "task.started"
+
+FINISHED = "task.finished"
+BATCH = "batch.done"
+MOMENTS = (STARTED, FINISHED, BATCH)
+
+
+def moment_of(type_: str, body: Mapping[str, Any]) -> str:
+    """Return the moment that an event about a task marks; empty for none.
+
+    Args:
+        type_, body: of an event about a task, not about the job as a whole.
+    """
+    state = body.get("state")
+    if type_ == "state" and state == State.RUNNING:
+        return STARTED
+    if type_ == "state" and state in HISTORY:
+        return FINISHED
+    return BATCH if type_ == "result" and "n" in body else ""

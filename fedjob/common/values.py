@@ -17,9 +17,10 @@ from fedjob.common.codec import MAX_ITEMS
 from fedjob.common.errors import DecodeError, EncodeError, MissingPackage
 
 MARK = "\0type"
-"""The key that marks an encoded value, which no map of a user may have."""
 
+"""The key that marks an encoded value, which no map of a user may have."""
 _ARRAY_KINDS = "biufcMmUS"
+
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
@@ -92,9 +93,6 @@ def _decode(value: Any) -> Any:
         raise DecodeError(f"not a {value[MARK]}: {type(error).__name__}: {error}") from error
 
 
-# --- maps and lists ------------------------------------------------------------------------------
-
-
 def _encode_map(value: Mapping[Any, Any], where: str) -> Any:
     if len(value) > MAX_ITEMS:
         raise EncodeError(f"{where} has {len(value)} entries; at most {MAX_ITEMS}: return a DataFrame")
@@ -129,9 +127,6 @@ def _encode_date(value: datetime.date) -> Any:
     return {MARK: kind, "iso": value.isoformat()}
 
 
-# --- tensors ---------------------------------------------------------------------------------------
-
-
 def _encode_torch(value: Any, where: str) -> Any:
     import torch
 
@@ -151,9 +146,6 @@ def _decode_tensor(plain: Mapping[str, Any]) -> Any:
     from safetensors.torch import load
 
     return load(plain["safetensors"])["t"]
-
-
-# --- arrays ------------------------------------------------------------------------------------------
 
 
 def _encode_numpy(value: Any, where: str) -> Any:
@@ -184,9 +176,6 @@ def _decode_array(plain: Mapping[str, Any]) -> Any:
     if dtype.kind not in _ARRAY_KINDS:
         raise DecodeError(f"an array of {dtype} is not plain data")
     return numpy.frombuffer(plain["data"], dtype=dtype).reshape(plain["shape"]).copy()
-
-
-# --- tables ------------------------------------------------------------------------------------------
 
 
 def _encode_pandas(value: Any, where: str) -> Any:

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.durable import open_locked
 from fedjob.common.errors import ConfigError
+from fedjob.common.files import open_locked
 from fedjob.demo.processes import Commands
 
 if TYPE_CHECKING:
     from fedjob.demo.data import Shares
-    from fedjob.researcher.job import Job
-    from fedjob.researcher.session import Session
-
+    from fedjob.researcher.jobs.job import Job
+    from fedjob.researcher.jobs.session import Session
 SEED = 7
+
 ALPHA = 0.3
 TAG = "digits"
 TRAINING = {
@@ -175,7 +175,7 @@ def _train(
 ) -> Job:
     """Train across the nodes, then at each node alone and on all data pooled; compare, and save."""
     from fedjob.demo.report import FEDERATED, POOLED, comparison, draw
-    from fedjob.researcher.session import connect
+    from fedjob.researcher.jobs.session import connect
 
     plan_path = home / "plan.py"
     shutil.copyfile(Path(__file__).with_name("plan.py"), plan_path)
@@ -211,7 +211,7 @@ def _federated(
 ) -> tuple[Job, list[dict[str, float]]]:
     from fedjob.common.quorum import Quorum
     from fedjob.demo.watching import Diary, Watching, examine
-    from fedjob.researcher.job import Job
+    from fedjob.researcher.jobs.job import Job
 
     watching, diary = Watching(console, nodes), Diary()
     job = Job(
@@ -239,7 +239,7 @@ def _local(
 ) -> list[dict[str, float]]:
     """Train on one file, in this process: the same plan, the same rounds."""
     from fedjob.demo.watching import Diary, examine
-    from fedjob.researcher.job import Job
+    from fedjob.researcher.jobs.job import Job
 
     diary = Diary()
     job = Job(

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from fedjob.common.errors import FedjobError
-from fedjob.hub import tether
+from fedjob.hub.broker import tether
 
 READY_WITHIN_S = 60.0
+
 END_WITHIN_S = 10.0
 
 

@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.researcher.history import OVERALL, Measurement
 from fedjob.researcher.hooks.base import Hook, RoundReport
+from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
 if TYPE_CHECKING:
-    from fedjob.common.plans.base import TrainingPlan
-    from fedjob.researcher.event import JobEvent
-    from fedjob.researcher.folder import JobFolder
-    from fedjob.researcher.position import Position
-
+    from fedjob.researcher.storage.event import JobEvent
+    from fedjob.researcher.storage.folder import JobFolder
+    from fedjob.researcher.storage.position import Position
+    from fedjob.training_plans.base import TrainingPlan
 Cells = dict[str, dict[str, float]]
-"""Node (or all) -> metric -> value."""
 
+"""Node (or all) -> metric -> value."""
 MAX_NODES_IN_TABLE = 6
 
 

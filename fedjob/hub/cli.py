@@ -14,15 +14,13 @@ import click
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 
 if TYPE_CHECKING:
-    from fedjob.hub.broker import Accounts
-    from fedjob.hub.home import HubHome, Running
-    from fedjob.hub.ledger import Ledger
-
+    from fedjob.hub.broker.child import Accounts
+    from fedjob.hub.config.home import HubHome, Running
+    from fedjob.hub.storage.database import Ledger
 P = ParamSpec("P")
+
 R = TypeVar("R")
-
 DEFAULT_URL = "http://127.0.0.1:8844"
-
 home_option = click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
@@ -104,8 +102,8 @@ def start(
     import logging
     import signal
 
+    from fedjob.hub.config.tls import TlsFiles
     from fedjob.hub.supervisor import Hub, HubSettings
-    from fedjob.hub.tls import TlsFiles
 
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("expected --tls-cert and --tls-key together, found one of them")
@@ -137,7 +135,7 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
     kind = f"{running.broker_kind} {running.broker_version}".strip()
     click.echo(f"hub ready: {running.url} {running.broker_url} (broker: {kind})")
     if running.broker_kind == "external":
-        from fedjob.hub.rules import acl_file
+        from fedjob.hub.broker.access import acl_file
 
         click.echo(
             "The broker needs these users and rules; both files are kept up to date, reload it after changes:"
@@ -185,9 +183,9 @@ def status(home: Path | None, as_json: bool) -> None:
 @one_line
 def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
     """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
-    from fedjob.hub.home import HubHome
-    from fedjob.hub.limits import Limits
-    from fedjob.hub.store import ObjectStore
+    from fedjob.hub.config.home import HubHome
+    from fedjob.hub.config.limits import Limits
+    from fedjob.hub.storage.objects import ObjectStore
 
     where = _existing(home)
     running = where.running()
@@ -220,11 +218,11 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
 @one_line
 def invite(party: str, home: Path | None, role: str, out: Path | None, url: str | None) -> None:
     """Write a one-time invitation for PARTY to a file."""
-    from fedjob.common.durable import write_atomic
-    from fedjob.common.enrol import Invitation
-    from fedjob.common.web import check_http_url
-    from fedjob.hub.limits import Limits
-    from fedjob.hub.parties import Parties
+    from fedjob.common.files import write_atomic
+    from fedjob.common.http_client import check_http_url
+    from fedjob.hub.config.limits import Limits
+    from fedjob.hub.storage.parties import Parties
+    from fedjob.identity.membership import Invitation
 
     where = _existing(home)
     running = where.running()
@@ -255,8 +253,8 @@ def party() -> None:
 @one_line
 def party_list(home: Path | None, as_json: bool) -> None:
     """List all parties."""
-    from fedjob.hub.limits import Limits
-    from fedjob.hub.parties import Parties
+    from fedjob.hub.config.limits import Limits
+    from fedjob.hub.storage.parties import Parties
 
     with _ledger(_existing(home)) as ledger:
         members = Parties(ledger, Limits()).all()
@@ -276,8 +274,8 @@ def party_list(home: Path | None, as_json: bool) -> None:
 @one_line
 def party_revoke(party: str, home: Path | None) -> None:
     """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
-    from fedjob.hub.limits import Limits
-    from fedjob.hub.parties import Parties
+    from fedjob.hub.config.limits import Limits
+    from fedjob.hub.storage.parties import Parties
 
     with _ledger(_existing(home)) as ledger:
         Parties(ledger, Limits()).revoke(party)
@@ -296,7 +294,7 @@ class _Closing:
 
 
 def _ledger(home: HubHome) -> _Closing:
-    from fedjob.hub.ledger import Ledger
+    from fedjob.hub.storage.database import Ledger
 
     return _Closing(Ledger(home.ledger))
 
@@ -306,7 +304,7 @@ def _home(home: Path | None) -> Path:
 
 
 def _existing(home: Path | None) -> HubHome:
-    from fedjob.hub.home import HubHome
+    from fedjob.hub.config.home import HubHome
 
     folder = _home(home)
     if not (folder / "hub.sqlite").exists():

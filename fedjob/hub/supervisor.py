@@ -12,18 +12,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
-from fedjob.common.web import check_http_url
-from fedjob.hub.broker import Accounts, BrokerChild
-from fedjob.hub.home import HubHome, Running
-from fedjob.hub.ledger import Ledger
-from fedjob.hub.limits import Limits
-from fedjob.hub.parties import Parties
-from fedjob.hub.server import Broker, HubApp
-from fedjob.hub.service import listen, make_server
-from fedjob.hub.store import ObjectStore
-from fedjob.hub.tls import TlsFiles
+from fedjob.common.http_client import check_http_url
+from fedjob.hub.broker.child import Accounts, BrokerChild
+from fedjob.hub.config.home import HubHome, Running
+from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.tls import TlsFiles
+from fedjob.hub.server.app import Broker, HubApp
+from fedjob.hub.server.service import listen, make_server
+from fedjob.hub.storage.database import Ledger
+from fedjob.hub.storage.objects import ObjectStore
+from fedjob.hub.storage.parties import Parties
 
 SYNC_EVERY_S = 0.5
+
 SWEEP_EVERY_S = 3600.0
 BROKER_SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 

@@ -15,12 +15,9 @@ from fedjob.metrics.base import MetricState, ratio
 if TYPE_CHECKING:
     import numpy as np
 
-
 _AUC_BINS = 1024
 
-
 _AUC_CLASS_BINS = 128
-
 
 _LOGIT_LIMIT = 18.0  # where float32 can no longer tell a sigmoid from 1
 

@@ -26,7 +26,6 @@ from fedjob.metrics.base import MetricState, as_array, ratio
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-
 METRICS = (
     "accuracy",
     "f1",
@@ -40,7 +39,6 @@ METRICS = (
 )
 """Names that `test_metric` understands."""
 
-
 _ALIASES = {
     "f1_score": "f1",
     "precision_score": "precision",
@@ -53,9 +51,7 @@ _ALIASES = {
     "explained_variance_score": "explained_variance",
 }
 
-
 _AVERAGES = ("auto", "binary", "macro", "micro", "weighted")
-
 
 _PER_LABEL = ("f1", "precision", "recall")
 
@@ -198,7 +194,6 @@ _MEASURES: dict[str, Callable[..., MetricState]] = {
     "explained_variance": regression.measure_variance,
 }
 
-
 _ADDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], MetricState]] = {
     "mean": _add_mean,
     "accuracy": classification.add_accuracy,
@@ -207,7 +202,6 @@ _ADDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], MetricState]] 
     "errors": regression.add_errors,
     "variance": regression.add_variance,
 }
-
 
 _VALUES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "mean": lambda state: ratio(state["total"], state["weight"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedjob.common.cli import run_command_line
+from fedjob.common.console import run_command_line
 from fedjob.node.cli import node
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ import psutil
 from fedjob import Job, connect
 from fedjob.common.config import set_config
 from fedjob.common.lifecycle import HISTORY
-from fedjob.node.config import NodeConfig
-from fedjob.node.database import Database
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.home import NodeHome
-from fedjob.node.taskstore import TaskStore
-from fedjob.researcher.breakpoints import hash_file
-from fedjob.researcher.session import Session
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.queue.store import TaskStore
+from fedjob.node.storage.database import Database
+from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.storage.breakpoints import hash_file
 from tests.parts import has_program, in_ci, program
 from tests.processes import Processes, Running, processes_of, wait_until
 

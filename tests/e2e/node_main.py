@@ -10,8 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from fedjob.node.home import NodeHome
-from fedjob.node.opening import locked, log_to, open_daemon
+from fedjob.node.config.home import NodeHome
+from fedjob.node.startup import locked, log_to, open_daemon
 
 
 def main(home: NodeHome, step: str, marker: Path) -> None:

@@ -6,7 +6,7 @@ Run as `python -m tests.e2e.researcher ORDER`, a JSON map:
     job            arguments of `Job`, with `plan` as "file.py:Class" and `fraction` for a selector; or
     resume         the path of a breakpoint
     rounds         to go on to, with `resume`
-    kill           ["fedjob.researcher.journal:Journal.append", "return", 3]: end with -9 when that function
+    kill           ["fedjob.researcher.storage.replies:Journal.append", "return", 3]: end with -9 when that function
                    is called, or returns, for the third time
 
 Nothing is patched: Python tells a profiler of every call and return.
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from fedjob import FedAvg, Fraction, Job, connect
-from fedjob.researcher.breakpoints import hash_file
+from fedjob.researcher.storage.breakpoints import hash_file
 
 
 def code_of(name: str) -> Any:

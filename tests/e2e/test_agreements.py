@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedjob import FedAvg, Job, JobFailed, Quorum
-from fedjob.common.plans.source import extract
+from fedjob.training_plans.source.extraction import extract
 from tests.data import TRAINING, make_points
 from tests.e2e.federation import PATIENCE_S, Federation, background, preferred_kind
 from tests.e2e.test_approval import failure, waits_for

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from fedjob import FedAvg, Job, JobFailed, Quorum, connect
-from fedjob.common.repository.http import HttpRepository
-from fedjob.common.web import Patience
-from fedjob.node.home import NodeHome
-from fedjob.researcher.session import Session
+from fedjob.common.http_client import Patience
+from fedjob.node.config.home import NodeHome
+from fedjob.repository.http import HttpRepository
+from fedjob.researcher.jobs.session import Session
 from tests.data import TRAINING
 from tests.e2e.conftest import SITES
 from tests.e2e.federation import PATIENCE_S, Federation, Node, background, digest

@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from paho.mqtt.enums import CallbackAPIVersion
 
-from fedjob.common.enrol import Membership, enrol, fetch_hub, fetch_parties
 from fedjob.common.errors import NotPermitted, RepositoryUnreachable
-from fedjob.common.repository import open_repository
-from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
+from fedjob.identity.membership import Membership, enrol, fetch_hub, fetch_parties
+from fedjob.messaging.transport.mqtt import MqttTransport
+from fedjob.repository import open_repository
 from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 

@@ -12,17 +12,17 @@ import psutil
 import pytest
 
 from fedjob.common.config import set_config
-from fedjob.common.enrol import Membership, Party, enrol, fetch_hub, fetch_parties
-from fedjob.common.identity import Identity
-from fedjob.common.repository import open_repository
-from fedjob.common.repository.base import Repository
-from fedjob.common.transport.base import Transport
-from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address, new_job_id
-from fedjob.node.config import NodeConfig
-from fedjob.node.database import Database
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.home import NodeHome
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import Membership, Party, enrol, fetch_hub, fetch_parties
+from fedjob.messaging.transport.base import Transport
+from fedjob.messaging.transport.mqtt import MqttTransport
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.storage.database import Database
+from fedjob.repository import open_repository
+from fedjob.repository.base import Repository
 from tests.e2e.federation import database_of
 from tests.integration.nodes import ADD_ONE, Researcher, plan_with, write_toy
 from tests.processes import Processes, Running, runs, wait_until

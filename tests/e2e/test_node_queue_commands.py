@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fedjob.common.messages import Result
 from fedjob.common.types import new_job_id
+from fedjob.messaging.messages import Result
 from tests.e2e.test_node_kills import KilledNode, ann, hub_url, shared
 from tests.integration.nodes import ADD_ONE, Researcher, plan_with
 from tests.processes import Processes, Running, wait_until

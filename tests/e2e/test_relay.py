@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.spec import load_spec
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import load_spec
 from tests.e2e.federation import Federation, preferred_kind
 
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedjob.common.enrol import enrol
 from fedjob.common.errors import NoSpace
-from fedjob.common.repository import open_repository
-from fedjob.common.repository.directory import DirectoryRepository
-from fedjob.common.repository.memory import MemoryRepository
+from fedjob.identity.membership import enrol
+from fedjob.repository import open_repository
+from fedjob.repository.directory import DirectoryRepository
+from fedjob.repository.memory import MemoryRepository
 from tests.hubs import HubThread
 from tests.parts import missing
 from tests.processes import Processes
@@ -31,7 +31,7 @@ MB = 1 << 20
 ROUND_TRIP = """
 import re, sys
 from pathlib import Path
-from fedjob.common.repository import open_repository
+from fedjob.repository import open_repository
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -165,9 +165,9 @@ def test_a_full_disk_below_a_folder_is_said_and_leaves_nothing(
 def test_urls_and_required_fields_are_checked_under_dash_o_too() -> None:
     code = """
 from fedjob.common.codec import from_plain
-from fedjob.common.enrol import Party
+from fedjob.identity.membership import Party
 from fedjob.common.errors import MessageError, SpecError
-from fedjob.common.web import check_http_url
+from fedjob.common.http_client import check_http_url
 
 assert False, "-O takes asserts away, and this with them"
 for url in ("http://127.0.0.1:8844/f", "http://localhost:8844", "https://hub.example.org"):

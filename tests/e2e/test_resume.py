@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fedjob import FedAvg, Fraction, Job
-from fedjob.researcher.breakpoints import newest_valid
+from fedjob.researcher.storage.breakpoints import newest_valid
 from tests.data import TRAINING
 from tests.e2e.conftest import SITES
 from tests.e2e.federation import PATIENCE_S, ROOT, Federation, digest
@@ -77,19 +77,31 @@ def ended(researcher: Running) -> str:
 
 CUTS = [
     # the first in round 2, so that there is a breakpoint; each goes on from where the one before was cut
-    ["fedjob.researcher.remote:RemoteFederation.collect", "call", 2],  # nothing of the round is sent
-    ["fedjob.researcher.collecting:Collector._send", "return", 3],  # one of two tasks is sent
-    ["fedjob.researcher.journal:Journal.append", "call", 3],  # a contribution is here, not in the journal
-    ["fedjob.researcher.journal:Journal.append", "return", 4],  # it is in the journal, and has no receipt
     [
-        "fedjob.researcher.gathering:Gatherer._spool_total",
+        "fedjob.researcher.federation.remote:RemoteFederation.collect",
+        "call",
+        2,
+    ],  # nothing of the round is sent
+    ["fedjob.researcher.federation.collector:Collector._send", "return", 3],  # one of two tasks is sent
+    [
+        "fedjob.researcher.storage.replies:Journal.append",
+        "call",
+        3,
+    ],  # a contribution is here, not in the journal
+    [
+        "fedjob.researcher.storage.replies:Journal.append",
+        "return",
+        4,
+    ],  # it is in the journal, and has no receipt
+    [
+        "fedjob.researcher.rounds.gatherer:Gatherer._spool_total",
         "return",
         2,
     ],  # the total is there, the round not committed
-    ["fedjob.common.durable:replace_durably", "call", 2],  # in the middle of a breakpoint
-    ["fedjob.researcher.breakpoints:save_breakpoint", "return", 2],  # after it
-    ["fedjob.researcher.persistence:Persistence.tidy", "call", 2],  # before the hub is told to forget
-    ["fedjob.researcher.remote:RemoteFederation.end", "call", 1],  # after the last round
+    ["fedjob.common.files:replace_durably", "call", 2],  # in the middle of a breakpoint
+    ["fedjob.researcher.storage.breakpoints:save_breakpoint", "return", 2],  # after it
+    ["fedjob.researcher.runner.persistence:Persistence.tidy", "call", 2],  # before the hub is told to forget
+    ["fedjob.researcher.federation.remote:RemoteFederation.end", "call", 1],  # after the last round
 ]
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from fedjob import Job
-from fedjob.common.frame import encode_frame
-from fedjob.common.identity import Identity
-from fedjob.common.messages import Message, Offer, encode_payload
 from fedjob.common.types import Address, Ref, new_job_id
-from fedjob.researcher.session import Session
+from fedjob.identity.keys import Identity
+from fedjob.messaging.frame import encode_frame
+from fedjob.messaging.messages import Message, Offer, encode_payload
+from fedjob.researcher.jobs.session import Session
 from tests import remote
 from tests.e2e.federation import Federation, preferred_kind
 from tests.processes import wait_until

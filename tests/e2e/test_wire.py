@@ -16,11 +16,20 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fedjob import FedAvg, Job
-from fedjob.common.enrol import load_membership
-from fedjob.common.frame import decode_frame, encode_frame
-from fedjob.common.identity import Identity
-from fedjob.common.messages import Answer, Message, Offer, Ping, Search, Task, decode_payload, encode_payload
 from fedjob.common.types import MAX_FRAME_BYTES
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import load_membership
+from fedjob.messaging.frame import decode_frame, encode_frame
+from fedjob.messaging.messages import (
+    Answer,
+    Message,
+    Offer,
+    Ping,
+    Search,
+    Task,
+    decode_payload,
+    encode_payload,
+)
 from tests.data import TRAINING, make_points
 from tests.e2e.federation import ROOT, Federation, Node
 from tests.e2e.plans import Chatty, Large, Points

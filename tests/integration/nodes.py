@@ -13,35 +13,26 @@ from typing import Any, TypeVar
 import numpy
 import torch
 
-from fedjob.common.endpoint import Endpoint
-from fedjob.common.enrol import Party
-from fedjob.common.identity import Identity
-from fedjob.common.messages import (
-    Answer,
-    Body,
-    End,
-    Event,
-    Message,
-    Offer,
-    Result,
-    Task,
-)
-from fedjob.common.outbox import MemoryStore
-from fedjob.common.params import FileParams, save_params
-from fedjob.common.plans.plan_source import plan_hash
-from fedjob.common.repository.base import Repository
-from fedjob.common.repository.memory import MemoryRepository
-from fedjob.common.roster import Roster
-from fedjob.common.transport.base import Transport
-from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.common.types import Address, Ref, new_job_id
-from fedjob.node.config import NodeConfig
-from fedjob.node.daemon import Daemon
-from fedjob.node.database import Database
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.grants import Grants
-from fedjob.node.home import NodeHome
-from fedjob.node.limits import Limits
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import Party
+from fedjob.identity.roster import Roster
+from fedjob.messaging.endpoint import Endpoint
+from fedjob.messaging.messages import Answer, Body, End, Event, Message, Offer, Result, Task
+from fedjob.messaging.outbox import MemoryStore
+from fedjob.messaging.transport.base import Transport
+from fedjob.messaging.transport.memory import MemoryBroker, MemoryTransport
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.daemon.daemon import Daemon
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.limits import Limits
+from fedjob.node.storage.database import Database
+from fedjob.parameters.files import FileParams, save_params
+from fedjob.repository.base import Repository
+from fedjob.repository.memory import MemoryRepository
+from fedjob.training_plans.source.plan_source import plan_hash
 
 B = TypeVar("B", bound=Body)
 

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.endpoint import Endpoint
-from fedjob.common.enrol import Membership, Party
-from fedjob.common.gate import parse_address
-from fedjob.common.identity import Identity
-from fedjob.common.messages import (
+from fedjob.common.types import Address
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import Membership, Party
+from fedjob.identity.roster import Roster
+from fedjob.messaging.endpoint import Endpoint
+from fedjob.messaging.frame_checks import parse_address
+from fedjob.messaging.messages import (
     Answer,
     Body,
     Event,
@@ -25,13 +27,11 @@ from fedjob.common.messages import (
     Search,
     Task,
 )
-from fedjob.common.outbox import MemoryStore
-from fedjob.common.repository.memory import MemoryRepository
-from fedjob.common.roster import Roster
-from fedjob.common.transport.base import Transport
-from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
-from fedjob.common.types import Address
-from fedjob.researcher.session import Session
+from fedjob.messaging.outbox import MemoryStore
+from fedjob.messaging.transport.base import Transport
+from fedjob.messaging.transport.memory import MemoryBroker, MemoryTransport
+from fedjob.repository.memory import MemoryRepository
+from fedjob.researcher.jobs.session import Session
 
 Say = Callable[[Offer], dict[str, Any]]
 

@@ -9,24 +9,24 @@ import pytest
 import torch
 
 from fedjob import Explicit, Scaffold
-from fedjob.common.auxiliary import join
 from fedjob.common.errors import NotPermitted
-from fedjob.common.messages import Result, Task
-from fedjob.common.params import FileParams, save_params
-from fedjob.common.protocols.base import Buffered, View
 from fedjob.common.quorum import Quorum
-from fedjob.common.repository.base import Repository
-from fedjob.common.repository.parts import ref_of
 from fedjob.common.types import Ref, new_job_id
-from fedjob.researcher.deployment import Code
-from fedjob.researcher.event_log import EventLog
-from fedjob.researcher.federation import Accept, Collected, Federation, Gates, Place
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.gathering import Gatherer
-from fedjob.researcher.position import Position
-from fedjob.researcher.reply_files import Arrival
-from fedjob.researcher.spec import JobSpec, Part
-from fedjob.researcher.tasks import TaskBuilder
+from fedjob.messaging.messages import Result, Task
+from fedjob.parameters.auxiliary import join
+from fedjob.parameters.files import FileParams, save_params
+from fedjob.protocols.base import Buffered, View
+from fedjob.repository.base import Repository
+from fedjob.repository.parts import ref_of
+from fedjob.researcher.federation.base import Accept, Collected, Federation, Gates, Place
+from fedjob.researcher.rounds.gatherer import Gatherer
+from fedjob.researcher.rounds.tasks import TaskBuilder
+from fedjob.researcher.storage.deployment import Code
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Position
+from fedjob.researcher.storage.replies import Arrival
+from fedjob.researcher.storage.spec import JobSpec, Part
 from tests.hubs import HubThread
 
 NODES = ("n1", "n2", "n3", "n4", "n5")

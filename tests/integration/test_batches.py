@@ -14,14 +14,14 @@ import torch
 
 from fedjob import FedAvg, Hook, Inference, Items, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.errors import SpecError
-from fedjob.common.identity import Identity
-from fedjob.common.messages import End
-from fedjob.common.plans.source import extract
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.researcher.event import JobEvent
+from fedjob.identity.keys import Identity
+from fedjob.messaging.messages import End
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.researcher.hooks.base import RoundReport
-from fedjob.researcher.session import Session
+from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.storage.event import JobEvent
+from fedjob.training_plans.source.extraction import extract
 from tests import stepping
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session

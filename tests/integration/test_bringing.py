@@ -15,13 +15,13 @@ import pytest
 
 from fedjob import Job, JobFailed
 from fedjob.common.errors import DecodeError, ObjectMissing, ObjectTooLarge, SpecError
-from fedjob.common.identity import Identity
-from fedjob.common.packing import pack_data, unpack_data, unpacked_once
-from fedjob.common.repository.parts import ref_of
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.session import Session
+from fedjob.data.archive import pack_data, unpack_data, unpacked_once
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.repository.parts import ref_of
+from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.storage.folder import JobFolder
 from tests import remote
 from tests.integration.nodes import Federation
 from tests.integration.test_functions import write_table

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 
 from fedjob import Job, JobFailed
 from fedjob.common.errors import JobError, SpecError
-from fedjob.common.identity import Identity
+from fedjob.identity.keys import Identity
 from fedjob.node.cli import node as node_command
-from fedjob.node.config import NodeConfig
-from fedjob.node.taskstore import TaskStore
-from fedjob.researcher.session import Session
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.queue.store import TaskStore
+from fedjob.researcher.jobs.session import Session
 from tests import launching
 from tests.integration.nodes import Federation, Node
 from tests.integration.test_jobs_over_memory import open_session

@@ -9,8 +9,8 @@ import pytest
 
 from fedjob import FedAvg, Job, SpecError, cross_validate
 from fedjob.common.errors import JobError, NoTestingStep
-from fedjob.common.plans.args import TrainingArgs
-from fedjob.common.plans.order import split_indices
+from fedjob.training_plans.batches import split_indices
+from fedjob.training_plans.training_args import TrainingArgs
 from tests.data import make_points
 from tests.plans import Linear, Tiny
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.endpoint import Endpoint
-from fedjob.common.identity import Identity
-from fedjob.common.messages import Event, Message, Ping, Pong, Result, Task
-from fedjob.common.outbox import MemoryStore
-from fedjob.common.roster import Role, Roster
-from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
+from fedjob.identity.keys import Identity
+from fedjob.identity.roster import Role, Roster
+from fedjob.messaging.endpoint import Endpoint
+from fedjob.messaging.messages import Event, Message, Ping, Pong, Result, Task
+from fedjob.messaging.outbox import MemoryStore
+from fedjob.messaging.transport.mqtt import MqttTransport
 from tests.integration.test_mqtt_transport import Broker
 from tests.processes import Processes
 

@@ -11,7 +11,7 @@ import torch
 
 from fedjob import Evaluation, FedAvg, Job
 from fedjob.common.errors import JobFailed, NoTestingStep, SpecError
-from fedjob.researcher.results import JobResult
+from fedjob.researcher.results.result import JobResult
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Tiny
 

@@ -18,12 +18,12 @@ from fedjob import FedAvg, Job
 from fedjob.common.errors import AmbiguousJob, NoSuchJob, NotReady, RecordUnreadable, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import new_job_id
-from fedjob.researcher.finding import find_entries, the_folder
-from fedjob.researcher.index import list_entries
-from fedjob.researcher.record import JobRecord, load_record
-from fedjob.researcher.session import HomeJobs
-from fedjob.researcher.snapshot import CODES
-from fedjob.researcher.spec import load_spec
+from fedjob.researcher.jobs.session import HomeJobs
+from fedjob.researcher.monitoring.summary import CODES
+from fedjob.researcher.storage.index import list_entries
+from fedjob.researcher.storage.record import JobRecord, load_record
+from fedjob.researcher.storage.search import find_entries, the_folder
+from fedjob.researcher.storage.spec import load_spec
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Tiny
 

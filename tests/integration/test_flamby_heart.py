@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedjob.common.loader import open_dataset
+from fedjob.data.loader import open_dataset
 from tests.parts import shared_data
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,11 +16,11 @@ import torch
 import fedjob
 from fedjob import FedAvg, Job, JobFailed
 from fedjob.common.errors import NoDatasets, NotReady, PlanError, SpecError, WrongResult
-from fedjob.common.identity import Identity
-from fedjob.common.plans.source import extract
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.researcher.session import Session
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.researcher.jobs.session import Session
+from fedjob.training_plans.source.extraction import extract
 from tests import remote
 from tests.integration.nodes import Federation
 from tests.integration.test_jobs_over_memory import open_session

@@ -15,11 +15,11 @@ import pytest
 
 from fedjob import FedAvg, Job, JobFailed, NodeRefused, Quorum
 from fedjob.common.errors import SpecError
-from fedjob.common.messages import End, Offer, Ping, Task
-from fedjob.common.plans.source import extract
 from fedjob.common.types import new_job_id
-from fedjob.researcher.idling import NoWorkersWarning
-from fedjob.researcher.session import Session
+from fedjob.messaging.messages import End, Offer, Ping, Task
+from fedjob.researcher.federation.offers import NoWorkersWarning
+from fedjob.researcher.jobs.session import Session
+from fedjob.training_plans.source.extraction import extract
 from tests.e2e.federation import background
 from tests.integration.scripted import Field
 from tests.plans import Linear, Tiny

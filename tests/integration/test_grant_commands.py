@@ -15,13 +15,13 @@ from typing import Any
 import numpy
 import pytest
 
-from fedjob.common.messages import Answer, Offer
-from fedjob.common.plans.plan_source import plan_hash
-from fedjob.common.plans.source import extract
-from fedjob.common.protocols import PROTOCOLS
-from fedjob.common.protocols.statistics import Statistics
 from fedjob.common.types import new_job_id
-from fedjob.node.config import NodeConfig
+from fedjob.messaging.messages import Answer, Offer
+from fedjob.node.config.config import NodeConfig
+from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.analytics.statistics import Statistics
+from fedjob.training_plans.source.extraction import extract
+from fedjob.training_plans.source.plan_source import plan_hash
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
 from tests.processes import Processes
 

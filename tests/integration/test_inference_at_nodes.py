@@ -15,15 +15,15 @@ import torch
 
 from fedjob import Evaluation, Inference, Items, Job, TorchPlan
 from fedjob.common.errors import JobFailed
-from fedjob.common.identity import Identity
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.grant import Subject
-from fedjob.node.grants import Grants
-from fedjob.node.limits import Limits
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.partial import kept_replies
-from fedjob.researcher.session import Session
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.grant import Subject
+from fedjob.node.grants.limits import Limits
+from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.results.partial import kept_replies
+from fedjob.researcher.storage.folder import JobFolder
 from tests.e2e.federation import background
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session

@@ -22,17 +22,17 @@ import torch
 import fedjob
 from fedjob import FedAvg, Job, JobFailed, TorchPlan
 from fedjob.common.errors import NotReady
-from fedjob.common.frame import decode_frame
-from fedjob.common.identity import Identity
-from fedjob.common.messages import decode_payload
 from fedjob.common.types import Address
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.researcher import event as events_module
-from fedjob.researcher.downloading import download
-from fedjob.researcher.event import JobEvent
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.session import Session
+from fedjob.identity.keys import Identity
+from fedjob.messaging.frame import decode_frame
+from fedjob.messaging.messages import decode_payload
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.results.download import download
+from fedjob.researcher.storage import event as events_module
+from fedjob.researcher.storage.event import JobEvent
+from fedjob.researcher.storage.folder import JobFolder
 from tests.e2e.federation import background
 from tests.integration.nodes import Federation
 from tests.integration.test_jobs_over_memory import open_session

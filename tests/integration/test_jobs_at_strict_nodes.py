@@ -13,10 +13,10 @@ import torch
 
 from fedjob import FedAvg, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.errors import SpecError
-from fedjob.common.identity import Identity
-from fedjob.node.config import NodeConfig
-from fedjob.node.grants import Grants
-from fedjob.researcher.session import Session
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.grants.decisions import Grants
+from fedjob.researcher.jobs.session import Session
 from tests.e2e.federation import background
 from tests.integration.nodes import Federation, Node, Researcher, plan_with
 from tests.integration.scripted import open_session

@@ -24,24 +24,24 @@ from fedjob import (
     TorchPlan,
 )
 from fedjob.common.codec import to_plain
-from fedjob.common.endpoint import Endpoint
 from fedjob.common.errors import NoDatasets, ObjectMissing, PlanError, SpecError
-from fedjob.common.frame import decode_frame
-from fedjob.common.identity import Identity
-from fedjob.common.messages import Ping, Result, Task, decode_payload
-from fedjob.common.outbox import MemoryStore
-from fedjob.common.plans.source import extract
-from fedjob.common.protocols.base import Ask
-from fedjob.common.repository.memory import MemoryRepository
-from fedjob.common.roster import Roster
 from fedjob.common.types import Address, Ref
-from fedjob.node.config import NodeConfig
-from fedjob.researcher.breakpoints import hash_file
-from fedjob.researcher.folder import JobFolder
+from fedjob.identity.keys import Identity
+from fedjob.identity.roster import Roster
+from fedjob.messaging.endpoint import Endpoint
+from fedjob.messaging.frame import decode_frame
+from fedjob.messaging.messages import Ping, Result, Task, decode_payload
+from fedjob.messaging.outbox import MemoryStore
+from fedjob.node.config.config import NodeConfig
+from fedjob.protocols.base import Ask
+from fedjob.repository.memory import MemoryRepository
 from fedjob.researcher.hooks.base import RoundReport
-from fedjob.researcher.results import JobResult
-from fedjob.researcher.session import Session
-from fedjob.researcher.verify import verify_job
+from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.results.result import JobResult
+from fedjob.researcher.rounds.verification import verify_job
+from fedjob.researcher.storage.breakpoints import hash_file
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.training_plans.source.extraction import extract
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
 from tests.processes import wait_until
@@ -416,7 +416,7 @@ def test_a_reply_signed_with_another_key_is_dropped_and_counted(
         "node",
     )
     impostor.start(5)
-    from fedjob.common.messages import Result
+    from fedjob.messaging.messages import Result
 
     job = make_job(session, rounds=1)
     before = session.endpoint.counters["bad_signature"]
@@ -562,7 +562,7 @@ def test_another_researchers_key_makes_it_a_new_job(
 def test_a_node_that_was_away_at_the_end_is_told_by_the_next_session(
     federation: Federation, tmp_path: Path
 ) -> None:
-    from fedjob.researcher.release import release_again
+    from fedjob.researcher.connection.end_messages import release_again
 
     def unreleased(session: Session) -> list[str]:
         release_again(session)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedjob import Job, JobFailed, Quorum
-from fedjob.common.identity import Identity
-from fedjob.node.config import NodeConfig
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session
 

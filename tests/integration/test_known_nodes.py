@@ -11,9 +11,9 @@ import pytest
 
 from fedjob import FedAvg, Job
 from fedjob.common.errors import ConfigError, NoDatasets, NotPermitted
-from fedjob.common.messages import Offer, Task
-from fedjob.researcher.knownnodes import KnownNodes
-from fedjob.researcher.session import Session
+from fedjob.messaging.messages import Offer, Task
+from fedjob.researcher.connection.known_nodes import KnownNodes
+from fedjob.researcher.jobs.session import Session
 from tests.integration.scripted import Field
 from tests.plans import Tiny
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import ConfigError, NotPermitted, RepositoryError
-from fedjob.hub.ledger import SCHEMA_VERSION, Ledger
+from fedjob.hub.storage.database import SCHEMA_VERSION, Ledger
 
 
 @pytest.fixture

@@ -30,4 +30,4 @@ def test_asking_for_help_imports_nothing_heavy(processes: Processes, words: list
 
 
 def test_the_node_daemon_imports_nothing_heavy(processes: Processes) -> None:
-    assert heavy_after(processes, "import fedjob.node.daemon", (*HEAVY, "numpy", "uvicorn")) == []
+    assert heavy_after(processes, "import fedjob.node.daemon.daemon", (*HEAVY, "numpy", "uvicorn")) == []

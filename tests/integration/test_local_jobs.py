@@ -24,12 +24,12 @@ from fedjob import (
     TensorBoard,
     WeightedMean,
 )
+from fedjob.aggregation.base import Fold
 from fedjob.common.errors import BreakpointCorrupt, BreakpointMissing, NotReady, PlanError, SpecError
-from fedjob.common.folds.base import Fold
-from fedjob.common.plans.source import extract
-from fedjob.researcher.breakpoints import chain, hash_file, load_breakpoint, save_breakpoint
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.verify import verify_job
+from fedjob.researcher.rounds.verification import verify_job
+from fedjob.researcher.storage.breakpoints import chain, hash_file, load_breakpoint, save_breakpoint
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.training_plans.source.extraction import extract
 from tests.data import TRAINING, make_points
 from tests.parts import package
 from tests.plans import Linear, Raises, Tiny

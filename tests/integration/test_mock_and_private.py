@@ -14,13 +14,13 @@ from click.testing import CliRunner, Result
 import fedjob
 from fedjob import FedAvg, Job, JobFailed
 from fedjob.common.errors import JobError, NoDatasets, SpecError
-from fedjob.common.identity import Identity
-from fedjob.common.packing import unpack_data
+from fedjob.data.archive import unpack_data
+from fedjob.identity.keys import Identity
 from fedjob.node.cli.data import data
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.limits import Limits
-from fedjob.researcher.session import Session
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.grants.limits import Limits
+from fedjob.researcher.jobs.session import Session
 from tests import remote
 from tests.data import TRAINING
 from tests.integration.nodes import Federation, Node
@@ -219,7 +219,7 @@ def test_a_grant_for_one_run_is_used_up_by_it(session: Session, node: Node) -> N
     assert second.check()[0].grant == "pending"
     second.request()
     with node.database() as database:
-        from fedjob.node.grants import Grants
+        from fedjob.node.grants.decisions import Grants
 
         assert len(Grants(database).all("pending")) == 1
     # another function, or other data, was never granted
@@ -260,7 +260,7 @@ def test_a_rehearsal_runs_on_the_mocks_and_files_its_outcome_with_the_request(
     assert rehearsal.success
     assert rehearsal.job.result.value["A"] == 4
     with node.database() as database:
-        from fedjob.node.grants import Grants
+        from fedjob.node.grants.decisions import Grants
 
         noted = [grant.asked.note for grant in Grants(database).all("pending")]
     assert any(note.startswith("for the paper\nRehearsed on the mock of node1") for note in noted)

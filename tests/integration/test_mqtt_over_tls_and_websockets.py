@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedjob.common.errors import BrokerUnreachable
-from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
+from fedjob.messaging.transport.mqtt import MqttTransport
 from tests.parts import program
 from tests.processes import Processes, wait_until
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import BrokerUnreachable, SpecError
-from fedjob.common.transport.mqtt import MqttTransport
 from fedjob.common.types import Address
+from fedjob.messaging.transport.mqtt import MqttTransport
 from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 
@@ -161,7 +161,7 @@ def test_presence_shows_a_daemon_that_was_killed(
     broker.start()
     script = (
         "import time; from fedjob.common.types import Address\n"
-        "from fedjob.common.transport.mqtt import MqttTransport\n"
+        "from fedjob.messaging.transport.mqtt import MqttTransport\n"
         f"MqttTransport({broker.url!r}, Address('hospital')).open(lambda *frame: None, timeout_s=30)\n"
         "print('open', flush=True); time.sleep(60)"
     )

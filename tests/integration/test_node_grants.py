@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.gate import MAY_SEND
-from fedjob.common.messages import Answer, Body, End, Offer, Ping, Pong, Receipt, Search
 from fedjob.common.types import Ref
-from fedjob.node.config import NodeConfig
-from fedjob.node.grants import Grants
-from fedjob.researcher.session import Session
+from fedjob.messaging.frame_checks import MAY_SEND
+from fedjob.messaging.messages import Answer, Body, End, Offer, Ping, Pong, Receipt, Search
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.grants.decisions import Grants
+from fedjob.researcher.jobs.session import Session
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
 
 

@@ -14,12 +14,12 @@ import pytest
 import fedjob
 from fedjob import Items, Job
 from fedjob.common.errors import ConfigError
-from fedjob.common.identity import Identity
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.hooks import build_hooks
-from fedjob.researcher.event import JobEvent
-from fedjob.researcher.session import Session
+from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.storage.event import JobEvent
 from tests import stepping
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.node.config import NodeConfig
+from fedjob.node.config.config import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, plan_with
 
 OPEN = NodeConfig(approval="off")
@@ -18,7 +18,7 @@ import json
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedjob.node.launcher import Launcher
+from fedjob.node.execution.launcher import Launcher
 
 
 @dataclass(frozen=True)

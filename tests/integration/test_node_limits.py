@@ -11,14 +11,14 @@ from typing import Any
 import numpy
 import pytest
 
-from fedjob.common.messages import Answer, Offer, Result
 from fedjob.common.types import new_job_id
-from fedjob.node.audit import Audit
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.grant import Subject
-from fedjob.node.grants import Grants
-from fedjob.node.limits import Limits
+from fedjob.messaging.messages import Answer, Offer, Result
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.grant import Subject
+from fedjob.node.grants.limits import Limits
+from fedjob.node.storage.audit import Audit
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
 
 SLOW = plan_with("time.sleep(60)")
@@ -253,7 +253,7 @@ COUNT = """\
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedjob.common.protocols.base import FederatedProtocol
+from fedjob.protocols.base import FederatedProtocol
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from fedjob.common.codec import unpack
-from fedjob.common.messages import Answer
-from fedjob.node.config import NodeConfig
-from fedjob.node.grants import Grants
-from fedjob.node.notices import SEND_WITHIN_S
+from fedjob.messaging.messages import Answer
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.notifications import SEND_WITHIN_S
 from tests.integration.nodes import ADD_ONE, Federation, Node
 from tests.processes import wait_until
 

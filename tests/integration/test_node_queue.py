@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from fedjob.common.messages import Answer, Ping, Pong, Result
 from fedjob.common.types import new_job_id
-from fedjob.node.config import NodeConfig
-from fedjob.node.hours import DAYS
-from fedjob.node.taskstore import TaskStore
+from fedjob.messaging.messages import Answer, Ping, Pong, Result
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.hours import DAYS
+from fedjob.node.queue.store import TaskStore
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
 from tests.processes import wait_until
 
@@ -216,7 +216,7 @@ def test_the_worker_and_the_time_of_its_start_are_known_once_a_task_was_picked_u
 
 @pytest.mark.feature("PS-43")
 def test_a_killed_task_is_stopping_before_it_is_killed(federation: Federation, node: Node) -> None:
-    from fedjob.common.messages import End
+    from fedjob.messaging.messages import End
 
     ann = federation.ann
     job = begin(ann)

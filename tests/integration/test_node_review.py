@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedjob.node.review import Remark, difference, differs_only_in_form, numbered, remarks
+from fedjob.node.grants.plan_review import Remark, difference, differs_only_in_form, numbered, remarks
 
 PLAN = """\
 import os

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from fedjob.common.messages import Event, Message, Ping, Pong, Result
 from fedjob.common.types import new_job_id
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.tasklog import RULES, read_log
-from fedjob.node.taskstore import TaskStore
+from fedjob.messaging.messages import Event, Message, Ping, Pong, Result
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.queue.store import TaskStore
+from fedjob.node.storage.logs import RULES, read_log
 from tests.integration.nodes import Federation, Node, plan_with
 from tests.integration.test_node_queue import configure, end_all
 from tests.processes import wait_until

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedjob.common.messages import Found, Ping, Pong, Result, Search
 from fedjob.common.types import new_job_id
-from fedjob.node.config import NodeConfig
+from fedjob.messaging.messages import Found, Ping, Pong, Result, Search
+from fedjob.node.config.config import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, Node, plan_with
 from tests.processes import runs, wait_until
 

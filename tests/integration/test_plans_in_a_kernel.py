@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.plans.compilation import compile_plan
-from fedjob.common.plans.plan_source import plan_hash
-from fedjob.common.plans.source import extract
+from fedjob.training_plans.source.compilation import compile_plan
+from fedjob.training_plans.source.extraction import extract
+from fedjob.training_plans.source.plan_source import plan_hash
 from tests.parts import package
 
 DEADLINE_S = 60
 
 IMPORTS = """import torch
 import torch.nn.functional as F
-from fedjob.common.plans.torch import TorchPlan
-from fedjob.common.plans.source import extract"""
+from fedjob.training_plans.torch import TorchPlan
+from fedjob.training_plans.source.extraction import extract"""
 CONSTANT = "WIDTH = 3"
 HELPER = """def helper(dataset):
     # as it comes

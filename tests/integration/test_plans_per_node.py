@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedjob import FedAvg, Job, TorchPlan
-from fedjob.researcher.breakpoints import hash_file
+from fedjob.researcher.storage.breakpoints import hash_file
 from tests.data import make_points
 
 

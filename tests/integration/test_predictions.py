@@ -13,11 +13,11 @@ import torch
 
 from fedjob import FedAvg, Inference, Items, Job
 from fedjob.common.errors import JobFailed, SpecError
-from fedjob.common.orders import WorkOrder
-from fedjob.common.plans.source import extract
 from fedjob.common.values import decode
-from fedjob.common.work import Workbench
-from fedjob.researcher.results import JobResult
+from fedjob.execution.orders import WorkOrder
+from fedjob.execution.workbench import Workbench
+from fedjob.researcher.results.result import JobResult
+from fedjob.training_plans.source.extraction import extract
 from tests.data import TRAINING, make_points
 from tests.plans import Tiny
 

@@ -11,14 +11,14 @@ import pytest
 import fedjob
 from fedjob import Job, JobFailed
 from fedjob.common.errors import SpecError
-from fedjob.common.identity import Identity
-from fedjob.common.preprocess.categories import Encode
-from fedjob.common.preprocess.columns import Cast, Select
-from fedjob.common.preprocess.missing import Impute
-from fedjob.common.preprocess.rows import Filter
-from fedjob.node.config import NodeConfig
-from fedjob.node.database import Database
-from fedjob.node.datasets import Datasets, describe_dataset
+from fedjob.data.preprocessing.categories import Encode
+from fedjob.data.preprocessing.columns import Cast, Select
+from fedjob.data.preprocessing.missing import Impute
+from fedjob.data.preprocessing.rows import Filter
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.storage.database import Database
 from tests.integration.nodes import Federation
 from tests.integration.test_jobs_over_memory import open_session
 

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 import fedjob
 from fedjob import Encode, FedAvg, Impute, Job, JobFailed, Scale, Select, SpecError, Target, TorchPlan
-from fedjob.common.identity import Identity
-from fedjob.common.preprocess.rows import Filter
+from fedjob.data.preprocessing.rows import Filter
+from fedjob.identity.keys import Identity
 from fedjob.node.cli.data import data as data_commands
-from fedjob.node.config import NodeConfig
-from fedjob.researcher.breakpoints import hash_file
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.verify import verify_job
+from fedjob.node.config.config import NodeConfig
+from fedjob.researcher.rounds.verification import verify_job
+from fedjob.researcher.storage.breakpoints import hash_file
+from fedjob.researcher.storage.folder import JobFolder
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
 

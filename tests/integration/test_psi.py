@@ -11,13 +11,13 @@ import pytest
 
 import fedjob
 from fedjob import Job, JobFailed, PrivateSetIntersection, SpecError
-from fedjob.common.frame import decode_frame
-from fedjob.common.identity import Identity
-from fedjob.common.repository.memory import MemoryRepository
 from fedjob.common.types import Address
-from fedjob.node.config import NodeConfig
-from fedjob.node.database import Database
-from fedjob.node.datasets import Datasets, describe_dataset
+from fedjob.identity.keys import Identity
+from fedjob.messaging.frame import decode_frame
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.storage.database import Database
+from fedjob.repository.memory import MemoryRepository
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session
 

@@ -22,7 +22,7 @@ from fedjob import (
     Ridge,
 )
 from fedjob.common.errors import SpecError
-from fedjob.common.protocols import PROTOCOLS
+from fedjob.protocols import PROTOCOLS
 from tests.data import HOSPITALS, pooled_hearts
 
 FEATURES = ["age", "sex", "cp", "trestbps", "thalach"]

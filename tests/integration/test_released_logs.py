@@ -8,9 +8,9 @@ import pytest
 
 import fedjob
 from fedjob import Job
-from fedjob.common.identity import Identity
-from fedjob.node.config import NodeConfig
-from fedjob.node.taskstore import TaskStore
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.queue.store import TaskStore
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session
 from tests.processes import wait_until
@@ -55,7 +55,7 @@ def test_a_log_that_is_released_after_the_end_is_seen_by_a_later_session(tmp_pat
 
 def fetched_by(session: fedjob.Session, job: Job) -> int:
     """Return how many released lines another researcher gets to see."""
-    from fedjob.researcher.folder import JobFolder
-    from fedjob.researcher.releasedlogs import fetch_released
+    from fedjob.researcher.federation.released_logs import fetch_released
+    from fedjob.researcher.storage.folder import JobFolder
 
     return fetch_released(session, JobFolder(job.folder), job.id, ["node1"])

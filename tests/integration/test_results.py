@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from fedjob import FedAvg, Job, JobFailed
 from fedjob.common.errors import NotReady, ObjectCorrupt, SpecError, WrongResult
-from fedjob.researcher.results import JobResult
+from fedjob.researcher.results.result import JobResult
 from tests import remote
 from tests.data import TRAINING, make_points
 from tests.integration.test_functions import write_table
@@ -85,7 +85,7 @@ def test_tables_of_several_nodes_are_one_with_a_column_for_the_node(tmp_path: Pa
 @pytest.mark.feature("PS-51", "TB-53")
 def test_any_process_reads_a_result_from_the_folder_alone(trained: Job, table: Job) -> None:
     script = (
-        "import sys\nfrom fedjob.researcher.results import JobResult\n"
+        "import sys\nfrom fedjob.researcher.results.result import JobResult\n"
         "trained, table = map(JobResult.load, sys.argv[1:])\n"
         "print(sorted(trained.params), len(trained.history), len(table.table), trained.model().training)\n"
         "assert 'requests' not in sys.modules and 'paho' not in sys.modules\n"
@@ -106,7 +106,7 @@ def test_without_pandas_a_table_says_what_to_install(table: Job, tmp_path: Path)
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "pandas.py").write_text("raise ImportError('there is no pandas here')\n")
     script = (
-        "import sys\nfrom fedjob.researcher.results import JobResult\n"
+        "import sys\nfrom fedjob.researcher.results.result import JobResult\n"
         "try:\n    JobResult.load(sys.argv[1]).dataframe\nexcept ImportError as error:\n    print(error)\n"
     )
     done = subprocess.run(

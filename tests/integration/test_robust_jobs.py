@@ -21,9 +21,9 @@ from fedjob import (
     SpecError,
     TrimmedMean,
 )
-from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import Hook, RoundReport
-from fedjob.researcher.verify import verify_job
+from fedjob.researcher.rounds.verification import verify_job
+from fedjob.researcher.storage.folder import JobFolder
 from tests.data import make_points
 from tests.plans import Linear, Tiny
 

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from fedjob import Items, Job, JobFailed
 from fedjob.cli import cli
-from fedjob.common.identity import Identity
-from fedjob.node.config import NodeConfig
-from fedjob.node.grants import Grants
-from fedjob.node.limits import Limits
-from fedjob.researcher.session import Session
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.limits import Limits
+from fedjob.researcher.jobs.session import Session
 from tests import stepping
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session

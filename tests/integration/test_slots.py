@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedjob.researcher.slots import Ticket
+from fedjob.researcher.runner.slots import Ticket
 
 
 def test_slots_go_by_the_time_of_submission_not_of_asking(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_one_that_leaves_its_place_does_not_hold_up_the_next(tmp_path: Path) -> 
 
 def test_a_process_that_dies_gives_its_slot_back(tmp_path: Path) -> None:
     text = (
-        "import os, sys; from pathlib import Path; from fedjob.researcher.slots import Ticket;"
+        "import os, sys; from pathlib import Path; from fedjob.researcher.runner.slots import Ticket;"
         "t = Ticket(Path(sys.argv[1]), 'job_0', '2026-01-01T00:00:00Z'); assert t.take(1);"
         "print('has', flush=True); sys.stdin.read()"
     )

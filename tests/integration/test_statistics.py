@@ -13,10 +13,10 @@ import pytest
 
 from fedjob import Filter, Impute, Items, Job, JobFailed, Select, Statistics
 from fedjob.common.errors import SpecError
-from fedjob.common.identity import Identity
-from fedjob.node.config import NodeConfig
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.researcher.session import Session
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.researcher.jobs.session import Session
 from tests.data import heart_data, pooled_hearts
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session

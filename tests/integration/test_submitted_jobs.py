@@ -29,10 +29,10 @@ from fedjob.common.errors import (
     TokenDeleted,
     WaitTimeout,
 )
-from fedjob.researcher.breakpoints import hash_file
-from fedjob.researcher.noticing import notice
-from fedjob.researcher.settings import ResearcherConfig
-from fedjob.researcher.slots import Ticket
+from fedjob.researcher.connection.home import ResearcherConfig
+from fedjob.researcher.runner.slots import Ticket
+from fedjob.researcher.storage.breakpoints import hash_file
+from fedjob.researcher.storage.transitions import notice
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Raises, Tiny
 from tests.processes import wait_until
@@ -45,7 +45,7 @@ SEEN = ("id", "name", "params", "created", "owner", "data", "preprocess", "plan"
 LOOKING = f"""
 import json, sys
 from pathlib import Path
-from fedjob.researcher.session import HomeJobs
+from fedjob.researcher.jobs.session import HomeJobs
 
 class Home(HomeJobs):
     home = Path(sys.argv[1])

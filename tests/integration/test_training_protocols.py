@@ -23,15 +23,15 @@ from fedjob import (
     SpecError,
     TorchPlan,
 )
-from fedjob.common.identity import Identity
-from fedjob.common.params import FileParams
-from fedjob.node.config import NodeConfig
-from fedjob.researcher.breakpoints import hash_file
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.verify import verify_job
+from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
+from fedjob.parameters.files import FileParams
+from fedjob.researcher.rounds.verification import verify_job
+from fedjob.researcher.storage.breakpoints import hash_file
+from fedjob.researcher.storage.folder import JobFolder
 from tests.integration.nodes import Federation, write_toy
 from tests.integration.scripted import open_session
-from tests.unit.common.protocols.training import TRAINING_PROTOCOLS, ready
+from tests.unit.protocols.training.sites import TRAINING_PROTOCOLS, ready
 
 NODES = ("node1", "node2")
 

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from fedjob import Job, JobFailed
 from fedjob.cli import cli
 from fedjob.common.errors import ConfigError, NotPermitted, RepositoryError, WaitTimeout
-from fedjob.common.identity import Identity
-from fedjob.common.openid import nonce_of
-from fedjob.node.config import NodeConfig
+from fedjob.identity.keys import Identity
+from fedjob.identity.openid import nonce_of
+from fedjob.node.config.config import NodeConfig
 from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim
-from fedjob.researcher.login import Proving, load_login, log_out, login
-from fedjob.researcher.session import Session
+from fedjob.researcher.connection.login import Proving, load_login, log_out, login
+from fedjob.researcher.jobs.session import Session
 from tests import remote
 from tests.integration.nodes import Federation
 from tests.integration.provider import CLIENT, Provider

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.endpoint import Endpoint
-from fedjob.common.enrol import Membership, enrol, fetch_parties
 from fedjob.common.errors import (
     ConnectionLost,
     DecodeError,
@@ -23,22 +21,24 @@ from fedjob.common.errors import (
     NotPermitted,
     ObjectMissing,
 )
-from fedjob.common.identity import Identity
-from fedjob.common.outbox import MemoryStore
-from fedjob.common.repository.http import HttpRepository
-from fedjob.common.roster import Roster
-from fedjob.common.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.common.types import Address, new_job_id
-from fedjob.researcher.event import JobEvent
-from fedjob.researcher.event_log import EventLog
-from fedjob.researcher.folder import JobFolder, job_folder
-from fedjob.researcher.following import HubSource, Window
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import Membership, enrol, fetch_parties
+from fedjob.identity.roster import Roster
+from fedjob.messaging.endpoint import Endpoint
+from fedjob.messaging.outbox import MemoryStore
+from fedjob.messaging.transport.memory import MemoryBroker, MemoryTransport
+from fedjob.repository.http import HttpRepository
 from fedjob.researcher.hooks.publishing import Publishing, stop_showing
-from fedjob.researcher.position import Position
-from fedjob.researcher.record import JobRecord
-from fedjob.researcher.session import Session
-from fedjob.researcher.spec import JobSpec, Part
-from fedjob.researcher.tailing import FolderSource, Retry, Source, stream
+from fedjob.researcher.jobs.followed import HubSource, Window
+from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.monitoring.stream import FolderSource, Retry, Source, stream
+from fedjob.researcher.storage.event import JobEvent
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.folder import JobFolder, job_folder
+from fedjob.researcher.storage.position import Position
+from fedjob.researcher.storage.record import JobRecord
+from fedjob.researcher.storage.spec import JobSpec, Part
 from tests.hubs import HASTY, HubThread
 from tests.processes import wait_until
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import DecodeError, EncodeError
-from fedjob.node.link import MAX_BYTES, Link
-from fedjob.node.workerprocess import BoundedLog, EventValve
+from fedjob.node.execution.link import MAX_BYTES, Link
+from fedjob.node.execution.process import BoundedLog, EventValve
 
 
 @pytest.fixture

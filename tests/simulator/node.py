@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fedjob.common import courier
 from fedjob.common.codec import pack, unpack
 from fedjob.common.types import Address
-from fedjob.node import taskevents as events
-from fedjob.node.taskbook import Book, JobRow, TaskRow
-from fedjob.node.taskkeeping import step
+from fedjob.messaging import courier
+from fedjob.node.queue import task_events as events
+from fedjob.node.queue.book import Book, JobRow, TaskRow
+from fedjob.node.queue.task_machine import step
 from tests.simulator.toy import contribute
 from tests.simulator.world import Packet, Party, Violation, World
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from fedjob.common import courier
 from fedjob.common.codec import pack, unpack
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import Address
-from fedjob.researcher import roundkeeping as keeping
+from fedjob.messaging import courier
+from fedjob.researcher.federation import collection_machine as keeping
 from tests.simulator.toy import fold, select
 from tests.simulator.world import Packet, Party, Violation, World
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fedjob.common import courier
 from fedjob.common.types import Address
+from fedjob.messaging import courier
 
 
 class Violation(AssertionError):

@@ -35,7 +35,7 @@ def test_what_is_spread_test_by_test_shares_no_fixture_of_its_file(part: str) ->
         ("tests/e2e/test_commands.py::test_b[a-mosquitto]", "federation"),
         ("tests/e2e/test_bad_input.py::TestB::test_b[amqtt]", "federation, amqtt"),
         ("tests/e2e/test_notebooks.py::test_c[01]", "tests/e2e/test_notebooks.py::test_c[01]"),
-        ("tests/unit/node/test_hours.py::TestD::test_e[f::g]", "tests/unit/node/test_hours.py"),
+        ("tests/unit/node/config/test_hours.py::TestD::test_e[f::g]", "tests/unit/node/config/test_hours.py"),
     ],
 )
 def test_a_test_goes_with_its_group_or_its_file_or_alone(nodeid: str, scope: str) -> None:

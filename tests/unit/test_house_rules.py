@@ -20,22 +20,22 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 PURE = ("common/protocols/", "common/folds/", "common/privacy/", "common/secagg/")
 PURE_FILES = (
-    "common/courier.py",
+    "messaging/courier.py",
     "common/lifecycle.py",
     "common/quorum.py",
-    "node/bookdraft.py",
-    "node/startorder.py",
-    "node/taskkeeping.py",
-    "node/taskbook.py",
-    "node/taskevents.py",
-    "node/allocation.py",
-    "node/capacity.py",
-    "node/policy.py",
-    "researcher/roundkeeping.py",
-    "researcher/gates.py",
-    "researcher/scheduling.py",
-    "researcher/deploymap.py",
-    "researcher/why.py",
+    "node/queue/draft.py",
+    "node/queue/start_order.py",
+    "node/queue/task_machine.py",
+    "node/queue/book.py",
+    "node/queue/task_events.py",
+    "node/queue/allocation.py",
+    "node/config/capacity.py",
+    "node/grants/policy.py",
+    "researcher/federation/collection_machine.py",
+    "researcher/federation/scheduling_events.py",
+    "researcher/federation/scheduling_machine.py",
+    "researcher/definition/deploy_map.py",
+    "researcher/monitoring/diagnosis.py",
 )
 
 UNSAFE_IMPORTS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
@@ -142,7 +142,7 @@ def test_code_is_compiled_and_executed_in_one_module() -> None:
     found = [
         f"{at(path, call)} calls {name}"
         for path in SOURCES
-        if path != ROOT / "fedjob/common/plans/compilation.py"
+        if path != ROOT / "fedjob/training_plans/source/compilation.py"
         for call, name in calls(path)
         if name in ("exec", "compile", "builtins.exec", "builtins.compile")
     ]

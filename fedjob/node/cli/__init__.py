@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from fedjob.common.cli import LazyGroup
+from fedjob.common.console import LazyGroup
 
 _COMMANDS = {
-    "init": ("fedjob.node.cli.life", "init", "Make a node's home and join a federation."),
-    "start": ("fedjob.node.cli.life", "start", "Run the node until `node stop`, SIGTERM or Ctrl-C."),
-    "stop": ("fedjob.node.cli.life", "stop", "Stop the running node."),
-    "status": ("fedjob.node.cli.life", "status", "Show whether the node runs, its queue and its workers."),
+    "init": ("fedjob.node.cli.daemon", "init", "Make a node's home and join a federation."),
+    "start": ("fedjob.node.cli.daemon", "start", "Run the node until `node stop`, SIGTERM or Ctrl-C."),
+    "stop": ("fedjob.node.cli.daemon", "stop", "Stop the running node."),
+    "status": ("fedjob.node.cli.daemon", "status", "Show whether the node runs, its queue and its workers."),
     "data": ("fedjob.node.cli.data", "data", "Add, list and remove the datasets that this node offers."),
     "grants": (
         "fedjob.node.cli.grants",

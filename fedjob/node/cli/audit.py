@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from fedjob.common.cli import json_option, print_json, table, when
-from fedjob.common.durable import write_atomic
-from fedjob.node.audit import Audit, Record
+from fedjob.common.console import json_option, print_json, table, when
+from fedjob.common.files import write_atomic
 from fedjob.node.cli.home import home_option, open_database
-from fedjob.node.home import NodeHome
+from fedjob.node.config.home import NodeHome
+from fedjob.node.storage.audit import Audit, Record
 
 _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", "use", "plan", "job", "by")
 

@@ -7,12 +7,12 @@ from dataclasses import asdict, fields
 
 import click
 
-from fedjob.common.cli import json_option
 from fedjob.common.config import load_config, set_config
+from fedjob.common.console import json_option
 from fedjob.common.errors import ConfigError
 from fedjob.node.cli.home import home_option
-from fedjob.node.config import NodeConfig
-from fedjob.node.home import NodeHome
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
 
 
 @click.group()

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from fedjob.common.cli import json_option, size, table
+from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.node.cli.home import home_option, open_database
-from fedjob.node.datasets import Datasets, describe_dataset
-from fedjob.node.home import NodeHome
+from fedjob.node.config.home import NodeHome
+from fedjob.node.data.datasets import Datasets, describe_dataset
 
 
 @click.group()
@@ -66,7 +66,7 @@ def data_add(
         if not equals or not key:
             raise SpecError(f"--option takes KEY=VALUE, not {option!r}")
         pairs[key] = value
-    from fedjob.common.readers.loading import read_loading_plan
+    from fedjob.data.readers.loading_plan import read_loading_plan
 
     words = [tag.strip() for tag in tags.split(",") if tag.strip()]
     with open_database(home) as database:

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from fedjob.node.database import Database
-from fedjob.node.home import NodeHome
+from fedjob.node.config.home import NodeHome
+from fedjob.node.storage.database import Database
 
 
 def _default_home() -> Path:

@@ -7,12 +7,12 @@ import sys
 
 import click
 
-from fedjob.common.cli import json_option, table
+from fedjob.common.console import json_option, table
 from fedjob.common.errors import SpecError
 from fedjob.node.cli.home import home_option, open_database
-from fedjob.node.datasets import Datasets
-from fedjob.node.home import NodeHome
-from fedjob.node.secrets import Secrets
+from fedjob.node.config.home import NodeHome
+from fedjob.node.data.datasets import Datasets
+from fedjob.node.storage.secrets import Secrets
 
 
 @click.group()

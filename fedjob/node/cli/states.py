@@ -7,11 +7,11 @@ import shutil
 
 import click
 
-from fedjob.common.cli import json_option, size, table
+from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.node.cli.home import home_option, open_database
-from fedjob.node.home import NodeHome
-from fedjob.node.taskstore import TaskStore
+from fedjob.node.config.home import NodeHome
+from fedjob.node.queue.store import TaskStore
 
 
 @click.group()

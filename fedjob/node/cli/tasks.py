@@ -7,14 +7,14 @@ import time
 
 import click
 
-from fedjob.common.cli import clean, json_option, table, when
+from fedjob.common.console import clean, json_option, table, when
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.node.cli.home import home_option, open_database
-from fedjob.node.home import NodeHome
-from fedjob.node.opening import running_pid
-from fedjob.node.tasklog import STREAMS, read_log
-from fedjob.node.taskstore import TaskStore
+from fedjob.node.config.home import NodeHome
+from fedjob.node.queue.store import TaskStore
+from fedjob.node.startup import running_pid
+from fedjob.node.storage.logs import STREAMS, read_log
 
 KILLED_WITHIN_S = 30.0
 

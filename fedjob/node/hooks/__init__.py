@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.registry import Registry
+from fedjob.node.config.options import read_options
 from fedjob.node.hooks.base import NodeHook
-from fedjob.node.options import read_options
 
 NODE_HOOKS: Registry[NodeHook] = Registry("node_hook", {"csv": "fedjob.node.hooks.csv:Csv"})
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fedjob.common.moments import moment_of
+from fedjob.common.lifecycle import moment_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.registry import Registry
-from fedjob.node.options import read_options
+from fedjob.node.config.options import read_options
 from fedjob.node.verifiers.base import Verifier
 
 VERIFIERS: Registry[Verifier] = Registry(

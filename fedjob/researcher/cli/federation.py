@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fedjob.common.cli import json_option, show_rows
+from fedjob.common.console import json_option, show_rows
 from fedjob.researcher.cli.home import HOME
 
 
@@ -40,9 +40,8 @@ def init(
 ) -> None:
     """Make a researcher's home, with a key pair, and join a federation."""
     from fedjob.common.config import set_config
-    from fedjob.researcher.home import home_path
-    from fedjob.researcher.joining import join
-    from fedjob.researcher.settings import ResearcherConfig
+    from fedjob.researcher.connection.home import ResearcherConfig, home_path
+    from fedjob.researcher.connection.joining import join
 
     if hub is None and invite is None:
         raise click.UsageError("give --hub URL for a hub on this machine, or --invite FILE for any other")
@@ -58,7 +57,7 @@ def init(
 @json_option
 def nodes(home: Path | None, as_json: bool) -> None:
     """List the nodes of the federation and whether they answer."""
-    from fedjob.researcher.session import connect
+    from fedjob.researcher.jobs.session import connect
 
     with connect(home=home) as session:
         found = session.nodes()
@@ -86,7 +85,7 @@ def nodes(home: Path | None, as_json: bool) -> None:
 @json_option
 def data(home: Path | None, tags: str, as_json: bool) -> None:
     """List the datasets that nodes offer."""
-    from fedjob.researcher.session import connect
+    from fedjob.researcher.jobs.session import connect
 
     with connect(home=home) as session:
         found = session.datasets(tags=[tag.strip() for tag in tags.split(",") if tag.strip()])
@@ -105,8 +104,8 @@ def data(home: Path | None, tags: str, as_json: bool) -> None:
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
     """Check hub, broker rights, repository, clock and versions; print what to do about problems."""
-    from fedjob.researcher.doctor import examine
-    from fedjob.researcher.home import home_path
+    from fedjob.researcher.connection.doctor import examine
+    from fedjob.researcher.connection.home import home_path
 
     findings = examine(home_path(home))
     show_rows([{"check": f.check, "ok": f.ok, "found": f.found, "do": f.advice} for f in findings], as_json)

@@ -9,12 +9,11 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
-    from fedjob.researcher.folder import JobFolder
+    from fedjob.researcher.storage.folder import JobFolder
 
     _Text = click.ParamType[str]
 else:
     _Text = click.ParamType
-
 HOME = click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
@@ -30,8 +29,8 @@ class JobId(_Text):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from fedjob.researcher.home import home_path
-        from fedjob.researcher.index import list_entries
+        from fedjob.researcher.connection.home import home_path
+        from fedjob.researcher.storage.index import list_entries
 
         entries = list_entries(home_path(ctx.params.get("home")))
         begins = (incomplete, f"job_{incomplete}")
@@ -49,7 +48,7 @@ def job_argument(command: Any) -> Any:
 
 def folder_of(home: Path | None, job_id: str) -> JobFolder:
     """Return the folder of the one job whose id or name matches `job_id`."""
-    from fedjob.researcher.finding import the_folder
-    from fedjob.researcher.home import home_path
+    from fedjob.researcher.connection.home import home_path
+    from fedjob.researcher.storage.search import the_folder
 
     return the_folder(home_path(home), job_id)

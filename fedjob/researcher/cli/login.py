@@ -23,9 +23,9 @@ from fedjob.researcher.cli.home import HOME
 )
 def login(home: Path | None, issuer: str, client_id: str, tls_ca: str | None) -> None:
     """Log in at an OpenID provider, for nodes that require a login beside a signature."""
-    from fedjob.common.identity import Identity
-    from fedjob.researcher.home import home_path
-    from fedjob.researcher.login import login as log_in
+    from fedjob.identity.keys import Identity
+    from fedjob.researcher.connection.home import home_path
+    from fedjob.researcher.connection.login import login as log_in
 
     folder = home_path(home)
     identity = Identity.load_or_create(folder / "keys")
@@ -46,7 +46,7 @@ def login(home: Path | None, issuer: str, client_id: str, tls_ca: str | None) ->
 @HOME
 def logout(home: Path | None) -> None:
     """Delete the login of this home; the session at the provider is not ended."""
-    from fedjob.researcher.home import home_path
-    from fedjob.researcher.login import log_out
+    from fedjob.researcher.connection.home import home_path
+    from fedjob.researcher.connection.login import log_out
 
     click.echo("logged out" if log_out(home_path(home)) else "nobody was logged in")

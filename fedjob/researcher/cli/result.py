@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fedjob.common.cli import json_option, print_json, show_rows, size
+from fedjob.common.console import json_option, print_json, show_rows, size
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 
@@ -25,7 +25,7 @@ def result(job_id: str, home: Path | None, output: Path | None, force: bool, as_
     """Show a completed job's result; with -o, write record, parameters, metrics, logs and outputs."""
     folder = folder_of(home, job_id)
     if output is None:
-        from fedjob.researcher.results import JobResult
+        from fedjob.researcher.results.result import JobResult
 
         found = JobResult.load(folder)
         if as_json:
@@ -33,7 +33,7 @@ def result(job_id: str, home: Path | None, output: Path | None, force: bool, as_
         else:
             click.echo(f"{found!r}\n{folder.result}")
         return
-    from fedjob.researcher.downloading import download
+    from fedjob.researcher.results.download import download
 
     files = download(folder, output, force=force)
     if as_json:

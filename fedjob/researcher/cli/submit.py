@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedjob.common.cli import json_option, print_json, show_rows
+from fedjob.common.console import json_option, print_json, show_rows
 from fedjob.researcher.cli.home import HOME, folder_of
 
 if TYPE_CHECKING:
-    from fedjob.researcher.job import Job
-
+    from fedjob.researcher.jobs.job import Job
 _WHAT = click.argument("what", metavar="FILE.py|SPEC|ID", type=str)
+
 _STRICT = click.option(
     "--strict", is_flag=True, help="Refuse nodes that are not in the home's file known_nodes."
 )
@@ -86,10 +86,10 @@ def request(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
 
 def _job(what: str, home: Path | None, strict: bool) -> Job:
     """Return the draft that a script, a spec or an id names."""
-    from fedjob.researcher.home import home_path
-    from fedjob.researcher.job import Job
-    from fedjob.researcher.script import job_of_script
-    from fedjob.researcher.session import connect
+    from fedjob.researcher.connection.home import home_path
+    from fedjob.researcher.jobs.job import Job
+    from fedjob.researcher.jobs.script import job_of_script
+    from fedjob.researcher.jobs.session import connect
 
     path = Path(what).expanduser()
     where = home_path(home)

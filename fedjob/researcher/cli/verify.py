@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fedjob.common.cli import json_option, show_rows
+from fedjob.common.console import json_option, show_rows
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 
@@ -20,7 +20,7 @@ def verify(job_id: str, home: Path | None, as_json: bool) -> None:
 
     The exit code is 0 if every round gave the same bytes, 1 if one did not or could not be computed again.
     """
-    from fedjob.researcher.verify import verify_job
+    from fedjob.researcher.rounds.verification import verify_job
 
     checks = verify_job(folder_of(home, job_id))
     show_rows(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from fedjob.researcher.event import JobEvent
-    from fedjob.researcher.folder import JobFolder
-    from fedjob.researcher.history import Measurement
-    from fedjob.researcher.position import Position
+    from fedjob.researcher.storage.event import JobEvent
+    from fedjob.researcher.storage.folder import JobFolder
+    from fedjob.researcher.storage.measurements import Measurement
+    from fedjob.researcher.storage.position import Position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from fedjob.common.durable import replace_durably
 from fedjob.common.errors import SpecError
-from fedjob.common.params import FileParams, save_params
-from fedjob.researcher.folder import JobFolder
-from fedjob.researcher.history import lower_is_better, series
+from fedjob.common.files import replace_durably
+from fedjob.parameters.files import FileParams, save_params
 from fedjob.researcher.hooks.base import Hook, RoundReport
-from fedjob.researcher.position import Position
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.measurements import lower_is_better, series
+from fedjob.researcher.storage.position import Position
 
 _FILE = "best.safetensors"
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.history import lower_is_better, series
 from fedjob.researcher.hooks.base import Hook, RoundReport
+from fedjob.researcher.storage.measurements import lower_is_better, series
 
 
 @dataclass(frozen=True)

@@ -10,42 +10,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.errors import FedjobError, RepositoryError
-from fedjob.common.repository.base import watch_job
 from fedjob.common.types import Ref
-from fedjob.researcher.event import JobEvent
-from fedjob.researcher.folder import JobFolder
+from fedjob.repository.base import watch_job
 from fedjob.researcher.hooks.base import Hook
-from fedjob.researcher.hooks.counting import read_traffic
-from fedjob.researcher.position import Position
-from fedjob.researcher.record import load_record
-from fedjob.researcher.showing import Facts
-from fedjob.researcher.shown import (
-    MAX_SEGMENT_BYTES,
-    Segment,
-    Shown,
-    cut,
-)
-from fedjob.researcher.withholding import without_answers
+from fedjob.researcher.hooks.traffic import read_traffic
+from fedjob.researcher.monitoring.summary import Facts
+from fedjob.researcher.monitoring.watcher_frame import MAX_SEGMENT_BYTES, Segment, Shown, cut, without_answers
+from fedjob.researcher.storage.event import JobEvent
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Position
+from fedjob.researcher.storage.record import load_record
 
 if TYPE_CHECKING:
-    from fedjob.researcher.connection import Connection
-    from fedjob.researcher.spec import JobSpec
-
+    from fedjob.researcher.connection.connection import Connection
+    from fedjob.researcher.storage.spec import JobSpec
 EVERY_S = 1.0
+
 """Between two publications."""
-
 SIGN_OF_LIFE_S = 30.0
+
 """After which a job that has nothing to tell says that it is still there."""
-
 MAX_PAUSE_S = 30.0
+
 """Between two tries at a hub that does not answer."""
-
 LAST_S = 8.0
+
 """How long the job's end may wait for the last publication."""
-
 REPLACED_S = 60.0
-"""How long a segment that another one replaced stays, for those who are about to fetch it."""
 
+"""How long a segment that another one replaced stays, for those who are about to fetch it."""
 _log = logging.getLogger("fedjob")
 
 

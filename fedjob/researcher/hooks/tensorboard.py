@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fedjob.common.errors import ConfigError
-from fedjob.researcher.event import JobEvent
-from fedjob.researcher.folder import JobFolder
 from fedjob.researcher.hooks.base import Hook, RoundReport
-from fedjob.researcher.position import Position
+from fedjob.researcher.storage.event import JobEvent
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Position
 
 
 @dataclass

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.repository.base import Repository
-from fedjob.common.repository.directory import DirectoryRepository
-from fedjob.common.repository.memory import MemoryRepository
-from fedjob.common.testing import PART_BYTES
-from fedjob.common.testing.repository import RepositoryContract
+from fedjob.repository.base import Repository
+from fedjob.repository.directory import DirectoryRepository
+from fedjob.repository.memory import MemoryRepository
+from fedjob.testing.repository import PART_BYTES, RepositoryContract
 from tests.hubs import HubThread
 
 

@@ -18,7 +18,12 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from fedjob.common.enrol import (
+from fedjob.common.errors import ConfigError, NotPermitted, ObjectMissing, ObjectTooLarge, SpecError
+from fedjob.common.http_client import Patience
+from fedjob.common.types import Ref
+from fedjob.hub.config.limits import Limits
+from fedjob.hub.storage.objects import ObjectStore
+from fedjob.identity.membership import (
     Invitation,
     enrol,
     fetch_hub,
@@ -26,12 +31,7 @@ from fedjob.common.enrol import (
     load_membership,
     save_membership,
 )
-from fedjob.common.errors import ConfigError, NotPermitted, ObjectMissing, ObjectTooLarge, SpecError
-from fedjob.common.repository.http import HttpRepository
-from fedjob.common.types import Ref
-from fedjob.common.web import Patience
-from fedjob.hub.limits import Limits
-from fedjob.hub.store import ObjectStore
+from fedjob.repository.http import HttpRepository
 from tests.hubs import HASTY, HubThread
 from tests.parts import program
 from tests.processes import wait_until

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.enrol import enrol
 from fedjob.common.errors import (
     NotPermitted,
     ObjectMissing,
@@ -16,15 +15,16 @@ from fedjob.common.errors import (
     RepositoryError,
     RepositoryUnreachable,
 )
-from fedjob.common.frame import encode_frame
-from fedjob.common.identity import Identity
-from fedjob.common.repository.base import watch_job
-from fedjob.common.repository.directory import DirectoryRepository
-from fedjob.common.repository.http import HttpRepository
 from fedjob.common.types import MAX_FRAME_BYTES
-from fedjob.hub.ledger import SCHEMA_VERSION, Ledger
-from fedjob.hub.limits import Limits
-from fedjob.hub.store import ObjectStore
+from fedjob.hub.config.limits import Limits
+from fedjob.hub.storage.database import SCHEMA_VERSION, Ledger
+from fedjob.hub.storage.objects import ObjectStore
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import enrol
+from fedjob.messaging.frame import encode_frame
+from fedjob.repository.base import watch_job
+from fedjob.repository.directory import DirectoryRepository
+from fedjob.repository.http import HttpRepository
 from tests.hubs import HASTY, HubThread
 
 JOB = "job_0b6e1f0a-0000-4000-8000-000000000001"

@@ -25,10 +25,10 @@ from fedjob.common.errors import (
     RepositoryUnreachable,
     SpecError,
 )
-from fedjob.common.repository import open_repository
-from fedjob.common.repository.http import HttpRepository
+from fedjob.common.http_client import Patience, Web
 from fedjob.common.types import Ref
-from fedjob.common.web import Patience, Web
+from fedjob.repository import open_repository
+from fedjob.repository.http import HttpRepository
 from tests.hubs import HASTY
 
 CONTENT = os.urandom(700_000)

@@ -9,7 +9,7 @@ import pytest
 
 from fedjob.demo.data import MIN_ROWS, Shares, deal
 from fedjob.demo.watching import of_shared_model
-from fedjob.researcher.history import Measurement
+from fedjob.researcher.storage.measurements import Measurement
 
 NODES = ["a", "b", "c", "d"]
 

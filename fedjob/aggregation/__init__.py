@@ -1,0 +1,24 @@
+"""The registry of aggregators, by name."""
+
+from __future__ import annotations
+
+from fedjob.aggregation.base import Fold
+from fedjob.common.registry import Registry
+
+FOLDS: Registry[Fold] = Registry(
+    "fold",
+    {
+        "buffered_mean": "fedjob.aggregation.mean:BufferedMean",
+        "bulyan": "fedjob.aggregation.robust.krum:Bulyan",
+        "centred_clipping": "fedjob.aggregation.robust.centred_clipping:CentredClipping",
+        "collect": "fedjob.aggregation.collect:Collect",
+        "geometric_median": "fedjob.aggregation.robust.geometric_median:GeometricMedian",
+        "krum": "fedjob.aggregation.robust.krum:Krum",
+        "median": "fedjob.aggregation.robust.median:Median",
+        "norm_bounded": "fedjob.aggregation.robust.norm_bounded:NormBounded",
+        "plain_mean": "fedjob.aggregation.mean:PlainMean",
+        "sum": "fedjob.aggregation.sum:Sum",
+        "trimmed_mean": "fedjob.aggregation.robust.trimmed_mean:TrimmedMean",
+        "weighted_mean": "fedjob.aggregation.mean:WeightedMean",
+    },
+)

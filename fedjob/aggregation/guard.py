@@ -1,0 +1,142 @@
+"""The researcher's checks of a contribution before it is aggregated; no node is trusted to have made them.
+
+The checks run in this order, each with its own reason: weight and metrics, then the file's
+parse, names, dtypes and shapes, then finite values. A norm bound comes after,
+never before: `min(1, C / norm)` with a norm of NaN is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedjob.common.checks import check_positive
+from fedjob.common.errors import FedjobError
+from fedjob.common.values import decode
+from fedjob.metrics.states import add, num_examples, value
+from fedjob.parameters.files import FileParams, Schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """The optional checks of contributions that a job asks for.
+
+    Args:
+        max_norm: largest L2 norm of a node's update, over all floating-point parameters
+            together, above 0; longer updates are left out. None does not limit it.
+    """
+
+    max_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_norm is not None:
+            check_positive("Guard(max_norm=...)", self.max_norm)
+
+
+def check_weight(weight: float, num_examples: int, num_rows: int | None) -> str:
+    """Return why a weight is not plausible; empty if it is.
+
+    Args:
+        num_rows: registered size of the node's dataset; None if it is not known.
+    """
+    if not math.isfinite(weight) or weight < 0:
+        return f"bad_weight: expected a finite weight of 0 or more, found {weight}"
+    if num_rows is not None and num_rows > 0 and (num_examples > num_rows or weight > num_rows):
+        return f"bad_weight: {num_examples} examples claimed of a dataset registered with {num_rows} rows"
+    return ""
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> str:
+    """Return which metric's state can't be added or stands for no number; empty for none."""
+    for phase, states in metrics.items():
+        for name, state in states.items() if isinstance(states, Mapping) else [("", states)]:
+            try:
+                float(value(add(state, state)))
+                num_examples(state)
+            except (FedjobError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
+                return f"bad_metrics: {name or phase} ({phase}) is no metric's state"
+    return ""
+
+
+def check_tensors(found: FileParams, expected: Schema) -> str:
+    """Return what is wrong with the names, dtypes or shapes of a contribution's tensors, or an empty text."""
+    missing = [name for name in expected if name not in found.schema]
+    surplus = [name for name in found.schema if name not in expected]
+    if missing or surplus:
+        return f"bad_names: missing {missing[:3]}, unexpected {surplus[:3]}"
+    for name, (dtype, shape) in expected.items():
+        if found.schema[name] != (dtype, shape):
+            got_dtype, got_shape = found.schema[name]
+            return f"bad_shape: {name} is {got_dtype} {list(got_shape)}, expected {dtype} {list(shape)}"
+    return not_finite(found)
+
+
+def check_value(found: Any) -> str:
+    """Return which number of a contribution's value is not finite; empty for none.
+
+    Args:
+        found: plain data, arrays and tensors, as encoded for the wire.
+
+    Raises:
+        DecodeError: an encoded array or tensor is malformed.
+    """
+    for place, number in _floats(decode(found), ""):
+        if not math.isfinite(number):
+            return f"not_finite: {place or 'the value'} is {number}"
+    return ""
+
+
+def check_norm(params: Mapping[str, Any], origin: Mapping[str, Any] | None, max_norm: float | None) -> str:
+    """Return that the norm of an update is too large; empty if it is not.
+
+    Args:
+        params: the node's parameters, all finite.
+        origin: the parameters from which the update is measured; None for zero.
+        max_norm: None does not limit.
+    """
+    from fedjob.aggregation.geometry import squared_norms
+
+    if max_norm is None:
+        return ""
+    norm = math.sqrt(squared_norms([params], origin)[0])
+    return (
+        f"long_update: the update is {norm:.4g} long, at most {max_norm:.4g} counts"
+        if norm > max_norm
+        else ""
+    )
+
+
+def not_finite(params: Mapping[str, Any]) -> str:
+    """Return which floating-point tensor holds NaN or infinity; empty for none."""
+    import torch
+
+    for name in params:
+        tensor = params[name]
+        if tensor.is_floating_point() and tensor.numel():
+            low, high = torch.aminmax(tensor)
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                return f"not_finite: {name} holds NaN or infinity"
+    return ""
+
+
+def _floats(found: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Yield the floating-point numbers of a value with their places; of an array, one that stands for all."""
+    import numpy
+    import torch
+
+    if isinstance(found, float):
+        yield place, found
+    elif isinstance(found, torch.Tensor):
+        if found.is_floating_point():
+            yield place, 0.0 if bool(torch.isfinite(found).all()) else math.nan
+    elif isinstance(found, numpy.ndarray):
+        if found.dtype.kind == "f":
+            yield place, 0.0 if bool(numpy.isfinite(found).all()) else math.nan
+    elif isinstance(found, Mapping):
+        for name, item in found.items():
+            yield from _floats(item, f"{place}.{name}".lstrip("."))
+    elif isinstance(found, (list, tuple)):
+        for index, item in enumerate(found):
+            yield from _floats(item, f"{place}[{index}]")

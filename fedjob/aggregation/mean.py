@@ -1,0 +1,120 @@
+"""The weighted mean of contributions: the aggregator of FedAvg.
+
+McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
+Decentralized Data", algorithm 1, https://arxiv.org/abs/1602.05629
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.aggregation.base import Fold, Origin, totalled
+from fedjob.aggregation.elementwise import fold_leaves, like_leaf, tensors_of
+from fedjob.common.checks import check_not_negative
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.aggregation.contribution import Contribution
+_CHUNK = 1 << 18
+
+"""Elements added up at a time, so that the float64 sums fit the processor's cache and memory is bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedMean(Fold):
+    """`sum(weight_k * value_k) / sum(weight_k)`, with the weights that the contributions carry.
+
+    With all weights zero it is the plain mean. Tensors keep their dtype;
+    integer tensors are rounded to nearest.
+    """
+
+    name: ClassVar[str] = "weighted_mean"
+
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        return totalled(mean_of([c.value for c in contributions], shares_of(contributions)), contributions)
+
+
+def shares_of(contributions: Sequence[Contribution]) -> list[float]:
+    """Return each contribution's share of the weight; equal ones where all weights are zero."""
+    weights = [c.weight for c in contributions]
+    total = sum(weights)
+    return [w / total for w in weights] if total > 0 else [1 / len(weights)] * len(weights)
+
+
+def mean_of(values: Sequence[Any], shares: Sequence[float]) -> Any:
+    """Return the weighted mean of named tensors, numbers, or lists and maps of them.
+
+    Args:
+        values: of equal structure; None means there is no value.
+        shares: sum to 1.
+    """
+    return fold_leaves(values, lambda leaves: _mean(leaves, shares))
+
+
+def _mean(leaves: Sequence[Any], shares: Sequence[float]) -> Any:
+    if all(isinstance(leaf, (int, float)) for leaf in leaves):
+        return sum(share * leaf for share, leaf in zip(shares, leaves, strict=True))
+    return like_leaf(_mean_tensor(tensors_of(leaves), shares), leaves[0])
+
+
+def _mean_tensor(tensors: Sequence[torch.Tensor], shares: Sequence[float]) -> torch.Tensor:
+    import torch
+
+    result = torch.empty_like(tensors[0], memory_format=torch.contiguous_format)
+    flat_result = result.view(-1)
+    flats = [tensor.reshape(-1) for tensor in tensors]
+    whole = not result.is_floating_point()
+    for start in range(0, flat_result.numel(), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        # copied even where it is float64 already, because the contributions must stay as they are
+        total = flats[0][part].to(torch.float64, copy=True).mul_(shares[0])
+        for flat, share in zip(flats[1:], shares[1:], strict=True):
+            # multiplied, then added: a fused step would round differently on other processors
+            total.add_(flat[part].to(torch.float64, copy=True).mul_(share))
+        flat_result[part] = total.round_() if whole else total
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class BufferedMean(Fold):
+    """`sum(s_k * value_k) / number of contributions`, with `s_k = 1 / (1 + staleness_k)^exponent`.
+
+    Args:
+        exponent: 0 or more; with 0, old contributions count as much as new ones.
+        weighted: use the contributions' weights: `sum(weight_k * s_k * value_k) / sum(weight_k)`.
+    """
+
+    exponent: float = 0.5
+    weighted: bool = False
+
+    name: ClassVar[str] = "buffered_mean"
+
+    def __post_init__(self) -> None:
+        check_not_negative("BufferedMean(exponent=...)", self.exponent)
+
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        shares = self.shares([c.weight for c in contributions], [c.staleness for c in contributions])
+        return totalled(mean_of([c.value for c in contributions], shares), contributions)
+
+    def shares(self, weights: Sequence[float], staleness: Sequence[int]) -> list[float]:
+        """Return the factor of each contribution; the factors sum to 1 where none is stale, else to less."""
+        whole = float(sum(weights)) if self.weighted else 0.0
+        shares = [weight / whole if whole > 0 else 1 / len(weights) for weight in weights]
+        return [
+            share * float((1 + rounds) ** -self.exponent)
+            for share, rounds in zip(shares, staleness, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainMean(Fold):
+    """`sum(value_k) / number of nodes`; the weights still add."""
+
+    name: ClassVar[str] = "plain_mean"
+
+    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        shares = [1 / len(contributions)] * len(contributions)
+        return totalled(mean_of([c.value for c in contributions], shares), contributions)

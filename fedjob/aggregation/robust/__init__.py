@@ -1,0 +1,1 @@
+"""Aggregators that bound the influence of a node."""

@@ -1,0 +1,342 @@
+"""The HTTP client: one server, one token, retries, and time limits.
+
+Time limits depend on progress: connecting may take 10 s, silence 30 s, a transfer that
+makes progress as long as it needs. Failures that may pass (no connection, 429, 5xx) are
+retried with backoff; others are raised as the error that they mean. Redirects and
+content encodings are refused; the environment's proxies and certificates are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import requests.adapters
+import urllib3.exceptions
+
+from fedjob.common.errors import (
+    DecodeError,
+    FedjobError,
+    NoSpace,
+    NotPermitted,
+    ObjectMissing,
+    ObjectTooLarge,
+    RepositoryError,
+    RepositoryUnreachable,
+    SpecError,
+)
+from fedjob.common.files import BLOCK_BYTES, Blocks
+
+MAX_REPLY_BYTES = 8 << 20
+
+MAX_EXPLANATION_BYTES = 4096
+_PASSING = (408, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """The time limits and retries of requests to a server.
+
+    Args:
+        connect_s: seconds for the connection, and for each block that is sent.
+        idle_s: seconds without a byte from the server.
+        num_retries: number of retries without any progress in between.
+        backoff_s: seconds before the first retry; doubles with each, with jitter.
+        max_backoff_s: most seconds between two tries, even if Retry-After asks for more.
+    """
+
+    connect_s: float = 10.0
+    idle_s: float = 30.0
+    num_retries: int = 7
+    backoff_s: float = 0.2
+    max_backoff_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete response: its status and its content."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    def json(self) -> Any:
+        """Return the content as JSON.
+
+        Raises:
+            DecodeError: it is not JSON.
+        """
+        try:
+            return json.loads(self.content)
+        except ValueError as error:
+            raise DecodeError(f"expected JSON from the hub, found {self.content[:80]!r}") from error
+
+
+class Passing(RepositoryError):
+    """A failure that may pass by itself; `after_s` are the seconds that the server asked to wait."""
+
+    def __init__(self, error: FedjobError, after_s: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after_s = after_s
+
+
+def check_http_url(url: str) -> str:
+    """Return `url` without a trailing slash if it is an http(s) URL of a server, with any host and port.
+
+    Raises:
+        SpecError: it is not; the message says what was expected.
+    """
+    import validators  # here, because only users' own URLs need it
+
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise SpecError(f"expected a URL such as http://127.0.0.1:8844, found {str(url)[:80]!r}")
+    if not validators.url(url, simple_host=True) or urlsplit(url).query or "#" in url or "@" in url:
+        raise SpecError(f"Url not valid: expected one such as http://127.0.0.1:8844, found {url[:80]!r}")
+    return url.rstrip("/")
+
+
+class Web:
+    """A server that speaks fedjob's HTTP; usable from several threads at once.
+
+    Args:
+        url: of the server, without a path of the API.
+        token: sent as a bearer token.
+        verify: whether to check the server's certificate, or the certificate file of its authority.
+    """
+
+    def __init__(
+        self, url: str, *, token: str = "", verify: bool | str | Path = True, patience: Patience | None = None
+    ) -> None:
+        self.url = check_http_url(url)
+        self.patience = patience or Patience()
+        self._closed = threading.Event()
+        self._verify = str(verify) if isinstance(verify, Path) else verify
+        self._headers = {"Accept-Encoding": "identity"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        # An adapter without a session: no cookies, no redirects, no settings from the environment
+        # (REQUESTS_CA_BUNDLE would override `verify`), and half the time per request.
+        self._adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=16, max_retries=0)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Blocks | None = None,
+        what: str = "",
+        limit_bytes: int = MAX_REPLY_BYTES,
+        accept: tuple[int, ...] = (),
+    ) -> Reply:
+        """Make a request and return its response, after retries if necessary.
+
+        Args:
+            what: name of the requested thing for error messages, such as `object 12ab...`.
+            accept: statuses besides 2xx that are returned, not raised.
+
+        Raises:
+            RepositoryUnreachable: no server answers in time.
+            NotPermitted, ObjectMissing, ObjectTooLarge, NoSpace, RepositoryError: as the server answers.
+        """
+        tries = Tries(self)
+        while True:
+            try:
+                with self.stream(
+                    method, path, headers=headers, body=body, what=what, accept=accept
+                ) as stream:
+                    return Reply(stream.status, stream.headers, stream.read(limit_bytes))
+            except Passing as passing:
+                tries.wait(passing)
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Blocks | None = None,
+        what: str = "",
+        accept: tuple[int, ...] = (),
+    ) -> Generator[Stream, None, None]:
+        """Make one try of a request and yield its response while it arrives.
+
+        Raises:
+            Passing: a failure that may pass; it holds the error to raise after the last retry.
+        """
+        if self._closed.is_set():
+            raise RepositoryUnreachable(f"the connection to {self.url} was closed by this side")
+        try:
+            request = requests.PreparedRequest()
+            request.prepare(
+                method,
+                self.url + path,
+                headers={**self._headers, **(headers or {})},
+                data=body if body else b"",  # Blocks: an iterable with a length
+            )
+            response = self._adapter.send(
+                request,
+                stream=True,
+                timeout=(self.patience.connect_s, self.patience.idle_s),
+                verify=self._verify,
+            )
+        except requests.RequestException as error:
+            raise self.trouble(error) from error
+        whole = False
+        try:
+            stream = Stream(self, response)
+            if not 200 <= response.status_code < 300 and response.status_code not in accept:
+                raise refusal(response.status_code, response.headers, stream.explanation(), what or path)
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                found = response.headers["Content-Encoding"][:40]
+                raise RepositoryError(
+                    f"{self.url} answers with Content-Encoding {found!r}; expected plain bytes: switch "
+                    "compression off in the proxy before it"
+                )
+            yield stream
+            whole = stream.ended
+        finally:
+            # A connection is reused only if its response was read to the end.
+            if whole or response.raw is None:
+                response.close()
+            else:
+                response.raw.close()
+                response.close()
+
+    def trouble(self, error: Exception) -> FedjobError:
+        """Return the error that a failure of the connection means."""
+        if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+            return SpecError(f"Url not valid: {self.url}")
+        if isinstance(error, requests.exceptions.SSLError):
+            return RepositoryUnreachable(
+                f"{self.url}: its certificate is not trusted: name its authority, --tls-ca FILE or connect(tls_ca=...) ({_innermost(error)})"
+            )
+        late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
+        kind = "does not answer in time" if late else "can't be reached"
+        return Passing(RepositoryUnreachable(f"{self.url} {kind}: is the hub running? ({_innermost(error)})"))
+
+    def pause(self, seconds: float) -> None:
+        """Wait; `close` ends the wait."""
+        self._closed.wait(seconds)
+
+    def close(self) -> None:
+        """Close the connections; requests that wait for a retry end."""
+        self._closed.set()
+        self._adapter.close()
+
+
+class Stream:
+    """A response while it arrives."""
+
+    def __init__(self, web: Web, response: requests.Response) -> None:
+        self._web = web
+        self._response = response
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.ended = False
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the content in blocks.
+
+        Raises:
+            Passing: the connection broke or fell silent.
+        """
+        while True:
+            try:
+                # Read what has arrived, not a full block: the bytes before a break would be lost otherwise.
+                block = self._response.raw.read1(BLOCK_BYTES, decode_content=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise self._web.trouble(error) from error
+            if not block:
+                self.ended = True
+                return
+            yield block
+
+    def read(self, limit_bytes: int) -> bytes:
+        """Return the whole content.
+
+        Raises:
+            ObjectTooLarge: there is more than `limit_bytes`.
+        """
+        content = bytearray()
+        for block in self.blocks():
+            content += block
+            if len(content) > limit_bytes:
+                raise ObjectTooLarge(f"{self._web.url} answers with more than {limit_bytes} bytes")
+        return bytes(content)
+
+    def explanation(self) -> str:
+        """Return the server's message about an error, shortened."""
+        try:
+            content = self.read(MAX_EXPLANATION_BYTES)
+            message = json.loads(content).get("error", "")
+        except (Passing, FedjobError, ValueError, AttributeError):
+            return ""
+        return str(message)[:500]
+
+
+@dataclass
+class Tries:
+    """The count of the tries of one piece of work."""
+
+    web: Web
+    num_failed: int = 0
+    _random: random.Random = field(default_factory=random.Random)
+
+    def progress(self) -> None:
+        """Start counting again, because there was progress."""
+        self.num_failed = 0
+
+    def wait(self, passing: Passing) -> None:
+        """Wait before the next try.
+
+        Raises:
+            FedjobError: the error behind `passing`, after the last retry.
+        """
+        patience = self.web.patience
+        if self.num_failed >= patience.num_retries:
+            error = passing.error
+            raise error from passing.__cause__
+        pause_s = patience.backoff_s * 2**self.num_failed * self._random.uniform(0.5, 1.0)
+        self.num_failed += 1
+        self.web.pause(min(max(pause_s, passing.after_s or 0.0), patience.max_backoff_s))
+
+
+def refusal(status: int, headers: Mapping[str, str], message: str, what: str) -> FedjobError:
+    """Return the error that a response's status means."""
+    because = f": {message}" if message else ""
+    if status in _PASSING:
+        try:
+            after_s = float(headers.get("Retry-After", ""))
+        except ValueError:
+            after_s = None
+        trouble = RepositoryUnreachable(f"{what}: the hub is in trouble (status {status}){because}")
+        return Passing(trouble, after_s)
+    if status in (401, 403):
+        return NotPermitted(f"{what}: not permitted{because}")
+    if status == 404:
+        return ObjectMissing(f"{what}: not there{because}")
+    if status == 413:
+        return ObjectTooLarge(f"{what}: too large{because}")
+    if status == 507:
+        return NoSpace(f"{what}: no space left at the hub{because}")
+    if 300 <= status < 400:
+        return RepositoryError(f"{what}: the server sends elsewhere (status {status}); give its final URL")
+    return RepositoryError(f"{what}: refused with status {status}{because}")
+
+
+def _innermost(error: BaseException) -> str:
+    seen = str(error)
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error, seen = inner, str(inner) or seen
+    return seen[:200]

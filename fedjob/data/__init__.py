@@ -1,0 +1,1 @@
+"""Datasets: read, chosen, prepared."""

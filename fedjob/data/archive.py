@@ -1,0 +1,229 @@
+"""A file or a folder as one object, the same bytes for the same content, and back under limits.
+
+The object is a zip archive with one entry at its top: the file, or the folder. Names are
+sorted, times are fixed and owners forgotten. What a peer packed is unpacked with nothing
+believed: no path leads out, no link comes in, and no more bytes come out than are allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from fedjob.common.errors import DecodeError, ObjectTooLarge, SpecError
+from fedjob.common.files import fsync_file
+
+MAX_FILES = 100_000
+
+MAX_NAME_BYTES = 512
+_TIME = (1980, 1, 1, 0, 0, 0)
+_BLOCK_BYTES = 1 << 20
+_SQUEEZED = frozenset(
+    {
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".zip",
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".webp",
+        ".gif",
+        ".parquet",
+        ".npz",
+        ".mp4",
+    }
+)
+"""Files that do not get smaller."""
+_ODD = re.compile(r"[\x00-\x1f\x7f\\:]")
+
+
+def pack_data(source: Path, target: Path) -> None:
+    """Write a file or a folder as one archive to a new file, and fsync it.
+
+    Raises:
+        SpecError: nothing readable there, a folder without files, or a file that is neither
+            file nor folder, such as a link.
+    """
+    source = source.absolute()
+    try:
+        with zipfile.ZipFile(target, "x", allowZip64=True) as archive:
+            num_files = 0
+            for path in _files_of(source):
+                num_files += 1
+                if num_files > MAX_FILES:
+                    raise SpecError(
+                        f"{source} has more than {MAX_FILES} files: bring a table or an archive of them"
+                    )
+                with path.open("rb") as file:
+                    _add(archive, path.relative_to(source.parent).as_posix(), file)
+            if not num_files:
+                raise SpecError(f"there is no file in {source}: nothing to bring")
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise SpecError(f"{error.filename or source} can't be read: {error.strerror or error}") from error
+    except SpecError:
+        target.unlink(missing_ok=True)
+        raise
+    fsync_file(target)
+
+
+def pack_stream(file: IO[bytes], name: str, target: Path) -> None:
+    """Write what is left of an open file as an archive with one file, `name`.
+
+    Raises:
+        SpecError: it is not open for reading bytes.
+    """
+    try:
+        with zipfile.ZipFile(target, "x", allowZip64=True) as archive:
+            _add(archive, _check_name(Path(name).name), file)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        target.unlink(missing_ok=True)
+        raise SpecError(f"{name} can't be read: open it with open(path, 'rb') ({error})") from error
+    fsync_file(target)
+
+
+def unpack_data(archive_path: Path, folder: Path, *, limit_bytes: int) -> Path:
+    """Unpack an archive into a new folder, read-only; return the path of the file or folder in it.
+
+    Raises:
+        DecodeError: it is no such archive, or a name in it leads elsewhere.
+        ObjectTooLarge: it would unpack to more than `limit_bytes`, or to too many files.
+    """
+    folder.mkdir(parents=True, mode=0o700)
+    try:
+        with zipfile.ZipFile(archive_path) as archive:
+            entries = archive.infolist()
+            tops = _check_entries(entries, limit_bytes)
+            left = limit_bytes
+            for entry in entries:
+                left -= _extract(archive, entry, folder / entry.filename, left)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        remove_data(folder)
+        raise DecodeError(f"the data that were brought can't be unpacked: {error}") from error
+    except BaseException:
+        remove_data(folder)
+        raise
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    folder.chmod(0o500)
+    return folder / tops
+
+
+def unpacked_once(folder: Path, fetch: Callable[[Path], object], *, limit_bytes: int) -> Path:
+    """Return the path of the file or folder in a read-only folder, which an archive is unpacked into if need be.
+
+    Args:
+        folder: there whole or not at all.
+        fetch: writes the archive to the path that it is given.
+
+    Raises:
+        DecodeError, ObjectTooLarge: see `unpack_data`; and what `fetch` raises.
+    """
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        archive = folder.with_name(f"{folder.name}.zip")
+        begun = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
+        try:
+            fetch(archive)
+            unpack_data(archive, begun, limit_bytes=limit_bytes)
+        finally:
+            archive.unlink(missing_ok=True)
+        begun.chmod(0o700)  # a folder that may not be written to can't be renamed
+        begun.rename(folder)
+        folder.chmod(0o500)
+    return next(folder.iterdir())
+
+
+def remove_data(folder: Path) -> None:
+    """Remove what `unpack_data` made; not there is no error."""
+    if not folder.exists():
+        return
+    folder.chmod(0o700)
+    for path in folder.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _files_of(source: Path) -> Iterator[Path]:
+    """Yield the files to pack, sorted by name."""
+    if source.is_file():
+        yield source
+        return
+    if not source.is_dir():
+        raise SpecError(f"there is no file or folder {source}")
+    for path in sorted(source.rglob("*"), key=lambda found: found.relative_to(source).as_posix()):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode):
+            yield path
+        elif not stat.S_ISDIR(mode):
+            raise SpecError(f"{path} is no plain file: replace links and the like by copies")
+
+
+def _add(archive: zipfile.ZipFile, name: str, file: IO[bytes]) -> None:
+    entry = zipfile.ZipInfo(_check_name(name), _TIME)
+    squeezed = Path(name).suffix.lower() in _SQUEEZED
+    entry.compress_type = zipfile.ZIP_STORED if squeezed else zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o100400 << 16
+    entry.create_system = 3
+    with archive.open(entry, "w", force_zip64=True) as packed:
+        shutil.copyfileobj(file, packed, _BLOCK_BYTES)
+
+
+def _check_name(name: str) -> str:
+    if not name or _ODD.search(name) or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+        raise SpecError(
+            f"a file can't travel under the name {name[:80]!r}: no control characters, backslashes or colons, at "
+            f"most {MAX_NAME_BYTES} bytes"
+        )
+    return name
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], limit_bytes: int) -> str:
+    """Look an archive's table over before anything is written; return the name at its top."""
+    if not 0 < len(entries) <= MAX_FILES:
+        raise ObjectTooLarge(f"an archive has 1 to {MAX_FILES} files, this one {len(entries)}")
+    seen: set[str] = set()
+    for entry in entries:
+        parts = entry.filename.split("/")
+        wrong = (
+            _ODD.search(entry.orig_filename)
+            or len(entry.filename.encode("utf-8", "replace")) > MAX_NAME_BYTES
+            or any(part in ("", ".", "..") for part in parts)
+            or entry.flag_bits & 0x1
+            or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG)
+        )
+        folded = entry.filename.casefold()
+        if wrong or folded in seen:
+            raise DecodeError(f"an archive may not hold {entry.filename[:80]!r}")
+        seen.add(folded)
+    if sum(entry.file_size for entry in entries) > limit_bytes:
+        raise ObjectTooLarge(f"the archive says to unpack to more than {limit_bytes} bytes")
+    tops = {entry.filename.split("/")[0] for entry in entries}
+    if len(tops) != 1:
+        raise DecodeError("an archive has one file or one folder at its top")
+    return tops.pop()
+
+
+def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limit_bytes: int) -> int:
+    """Write one entry, counting what really comes out."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    done = 0
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with archive.open(entry) as packed, open(os.open(target, flags, 0o600), "wb") as file:
+        while block := packed.read(_BLOCK_BYTES):
+            done += len(block)
+            if done > limit_bytes:
+                raise ObjectTooLarge(f"the archive unpacks to more than {limit_bytes} bytes")
+            file.write(block)
+    return done

@@ -1,0 +1,68 @@
+"""The loader of datasets: opens one with its reader, its loading plan and its preprocessing, and describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.data.readers import find_reader, guess_reader
+from fedjob.data.readers.base import Dataset, files_of, version_of
+from fedjob.data.readers.loading_plan import loading_plan
+
+
+def open_dataset(info: Mapping[str, Any]) -> Dataset:
+    """Open a dataset from plain data.
+
+    Args:
+        info: `path`, and `name`, `reader`, `tags`, `options` and `loading` where they are
+            known; without a reader it is guessed. `preprocess`: steps as plain data, and `learned`: what
+            was found for them.
+
+    Raises:
+        SpecError: there is no path, nothing readable there, or an option is wrong.
+    """
+    path = info.get("path")
+    if not path:
+        raise SpecError("a dataset needs a path")
+    reader = find_reader(info.get("reader") or guess_reader(path))
+    dataset = reader.open(
+        path, info.get("options") or {}, name=str(info.get("name", "")), tags=tuple(info.get("tags") or ())
+    )
+    if info.get("loading"):
+        dataset = dataset.named(loading_plan(info["loading"]))
+    if not info.get("preprocess"):
+        return dataset
+    from fedjob.data.preprocessing.prepared import prepare
+
+    return prepare(dataset, info["preprocess"], info.get("learned") or ())
+
+
+def describe(
+    path: str | Path,
+    reader: str | None = None,
+    options: Mapping[str, str] | None = None,
+    loading: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what an owner registers of a dataset, as plain data.
+
+    Args:
+        loading: a loading plan as plain data.
+
+    Returns:
+        `reader`, `num_rows`, `size_bytes`, `columns` (`[{"name", "type"}]`) and
+        `version`, which changes when the data changes.
+
+    Raises:
+        SpecError: it can't be read with that reader and those options.
+    """
+    name = reader or guess_reader(path)
+    dataset = open_dataset({"path": path, "reader": name, "options": options, "loading": loading})
+    return {
+        "reader": name,
+        "num_rows": dataset.num_rows,
+        "size_bytes": sum(file.stat().st_size for file in files_of(dataset.path)),
+        "columns": dataset.columns,
+        "version": version_of(dataset.path),
+    }

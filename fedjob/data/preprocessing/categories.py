@@ -1,0 +1,129 @@
+"""Steps that turn categories into numbers, with the same columns and codes at every node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.errors import SpecError
+from fedjob.data.preprocessing.base import LearningStep, TableStep, names_of, need
+from fedjob.data.preprocessing.category_counts import added, counts_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedjob.data.preprocessing.disclosure import Discretion
+
+
+@dataclass(frozen=True, slots=True)
+class Encode(LearningStep):
+    """Replace a column by one of 0 and 1 for each category: `sex=male`, `sex=female`.
+
+    Args:
+        categories: all categories of all nodes; each becomes a column, so that nodes agree on the columns. With
+            None they are found before the first round, from the data of all nodes: numbers before texts, each
+            in order. A node does not release a category that fewer of its rows have than its owner's
+            `min_rows`; such a category counts as unknown.
+        drop_first: leave the first category out, as regressions need.
+        unknown: what to do with a value that is no category: `error`, or `ignore` for a row of zeros.
+    """
+
+    name: ClassVar[str] = "encode"
+    learned: ClassVar[tuple[str, ...]] = ("categories",)
+    column: str
+    categories: tuple[Any, ...] | None = None
+    drop_first: bool = False
+    unknown: str = "error"
+
+    def __post_init__(self) -> None:
+        names_of(self.column, "Encode")
+        if self.categories is not None:
+            object.__setattr__(self, "categories", tuple(self.categories))
+            if not self.categories or len(set(self.categories)) < len(self.categories):
+                raise SpecError(f"Encode({self.column!r}) takes one or more categories, each of them once")
+        if self.unknown not in ("error", "ignore"):
+            raise SpecError(f"Encode(unknown=...) takes error or ignore, not {self.unknown!r}")
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import pandas as pd
+
+        need(frame, [self.column], "Encode")
+        categories = self._found()
+        column = frame[self.column]
+        if self.unknown == "error" and not column.isin(list(categories)).all():
+            raise SpecError(
+                f"Encode: rows of column {self.column!r} have none of the {len(categories)} categories: "
+                "add what is missing, or give unknown='ignore'"
+            )
+        place = list(frame.columns).index(self.column)
+        kept = categories[1:] if self.drop_first else categories
+        coded = pd.DataFrame(
+            {f"{self.column}={value}": (column == value).astype("int64") for value in kept}, index=frame.index
+        )
+        return pd.concat([frame.iloc[:, :place], coded, frame.iloc[:, place + 1 :]], axis=1)
+
+    def measure(self, frame: pd.DataFrame, discretion: Discretion) -> dict[str, Any]:
+        need(frame, [self.column], "Encode")
+        counts = counts_of(frame, self.column, discretion, "Encode")
+        return {"categories": [category for category, _ in counts]}
+
+    def learn(self, measured: Mapping[str, Mapping[str, Any]]) -> Encode:
+        found = added([[category, 0] for category in own["categories"]] for own in measured.values())
+        if not found:
+            raise SpecError(
+                f"Encode: no node has a category of column {self.column!r} that it may release: the column is empty, or "
+                "every category has fewer rows than the owner's minimum; leave it out, or declare its categories"
+            )
+        return replace(self, categories=tuple(found))
+
+    def transformer(self) -> Any:
+        import numpy as np
+        import pandas as pd
+        from sklearn.preprocessing import OneHotEncoder
+
+        categories = np.array(self._found(), dtype=object)
+        encoder = OneHotEncoder(
+            categories=[categories],
+            drop="first" if self.drop_first else None,
+            handle_unknown=self.unknown,
+            sparse_output=False,
+            feature_name_combiner=lambda column, category: f"{column}={category}",
+        )
+        return encoder.fit(pd.DataFrame({self.column: categories}, dtype=object))
+
+    def _found(self) -> tuple[Any, ...]:
+        if self.categories is None:
+            raise SpecError(
+                "Encode: the categories are not found yet: run the job, and take the step from its result"
+            )
+        return self.categories
+
+
+@dataclass(frozen=True, slots=True)
+class Bin(TableStep):
+    """Replace each number by the index of the interval that it lies in.
+
+    Args:
+        edges: increasing; numbers below the first edge become 0, from the first up to the second 1, and so on.
+    """
+
+    name: ClassVar[str] = "bin"
+    column: str
+    edges: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        names_of(self.column, "Bin")
+        object.__setattr__(self, "edges", tuple(float(edge) for edge in self.edges))
+        if not self.edges or any(a >= b for a, b in pairwise(self.edges)):
+            raise SpecError(f"Bin({self.column!r}) takes increasing edges, not {self.edges!r}")
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import numpy as np
+
+        need(frame, [self.column], "Bin")
+        column = frame[self.column]
+        if column.dtype.kind not in "iufb" or column.isna().any():
+            raise SpecError(f"Bin: column {self.column!r} has to hold numbers, none of them missing")
+        return frame.assign(**{self.column: np.digitize(column.to_numpy(), self.edges).astype("int64")})

@@ -1,0 +1,276 @@
+"""The reader of medical images in a folder per subject and modality, with a table of demographics.
+
+    root/
+        demographics.csv            a row for each subject
+        subject-01/T1/scan.nii.gz   one NIfTI file for each modality
+        subject-01/T2/scan.nii
+        ...
+
+A subject is read if it has a row in the table and an image of every modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.errors import MissingPackage, SpecError
+from fedjob.data.readers.base import Dataset, Identity, Reader, check_folder, words
+from fedjob.data.readers.loading_plan import LoadingPlan
+from fedjob.data.readers.table import type_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject.
+
+    Args:
+        images: modality -> its file.
+        demographics: column -> value; empty where there is no table.
+    """
+
+    name: str
+    images: Mapping[str, Path]
+    demographics: Mapping[str, Any] = field(default_factory=dict)
+
+
+class MedicalFolderDataset(Dataset):
+    """Subjects, each with an image of every modality."""
+
+    _plan: LoadingPlan = LoadingPlan()
+
+    def named(self, plan: LoadingPlan) -> MedicalFolderDataset:
+        named = MedicalFolderDataset(self.path, self.options, name=self.name, tags=self.tags)
+        named._plan = plan
+        return named
+
+    @cached_property
+    def modalities(self) -> dict[str, list[str]]:
+        """Modality -> the names of folders that may hold it: from the loading plan, else one folder of that name."""
+        wanted = words(self.options, "modalities")
+        known = self._plan.modalities or {name: [name] for name in wanted or self._found()}
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise SpecError(
+                f"option modalities names {unknown[0]!r}; the loading plan has {', '.join(known)}"
+            )
+        return {name: known[name] for name in wanted} if wanted else known
+
+    def _found(self) -> list[str]:
+        found = sorted({_folder(file) for subject in self._folders for file in _images(subject)})
+        if not found:
+            raise SpecError(
+                f"{self.path} has no folder SUBJECT/MODALITY with a NIfTI file ({', '.join(NIFTI_SUFFIXES)})"
+            )
+        return found
+
+    @cached_property
+    def _folders(self) -> list[Path]:
+        return sorted(child for child in self.path.iterdir() if child.is_dir())
+
+    @cached_property
+    def _table(self) -> pd.DataFrame | None:
+        """The demographics, by subject; None where there are none."""
+        import pandas as pd
+
+        given = self.options.get("demographics")
+        tables = sorted(self.path.glob("*.csv"))
+        if given is None and len(tables) > 1:
+            raise SpecError(
+                f"{self.path} has {len(tables)} tables: choose one with --option demographics=NAME.csv"
+            )
+        if given is None and not tables:
+            return None
+        file = self.path / given if given is not None else tables[0]
+        if file.parent != self.path:
+            raise SpecError("option demographics names a file in the dataset's folder itself")
+        try:
+            table = pd.read_csv(file)
+        except (ValueError, OSError) as error:
+            raise SpecError(f"{file} can't be read as csv: {error}") from error
+        table = table.rename(columns=self._plan.new_names([str(name) for name in table]))
+        index = self.options.get("subject", str(table.columns[0]))
+        if index not in table.columns:
+            raise SpecError(f"{file.name} has no column {index!r}; it has {', '.join(map(str, table))}")
+        names = table[index].astype(str)
+        if names.duplicated().any():
+            raise SpecError(
+                f"{file.name}: column {index!r} names {int(names.duplicated().sum())} subjects twice"
+            )
+        return table.drop(columns=index).set_index(names)
+
+    @cached_property
+    def items(self) -> list[Subject]:
+        """The subjects that have a row and every modality, sorted by name."""
+        table, found = self._table, []
+        rows = {} if table is None else {str(name): row for name, row in table.to_dict("index").items()}
+        for folder in self._folders:
+            images = {name: self._image_of(folder, folders) for name, folders in self.modalities.items()}
+            if all(images.values()) and (table is None or folder.name in rows):
+                there = {name: file for name, file in images.items() if file is not None}
+                row = {str(name): value for name, value in rows.get(folder.name, {}).items()}
+                found.append(Subject(folder.name, there, row))
+        if not found:
+            raise SpecError(
+                f"{self.path} has no subject with a row of demographics and all of {', '.join(self.modalities)}"
+            )
+        return found
+
+    def _image_of(self, subject: Path, folders: Sequence[str]) -> Path | None:
+        for name in folders:
+            files = [file for file in _images(subject) if _folder(file) == name]
+            if len(files) > 1:
+                raise SpecError(
+                    f"{subject.name}/{name} has {len(files)} NIfTI files; expected one for each modality"
+                )
+            if files:
+                return files[0]
+        return None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.items)
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        first = self.items[0]
+        found = [{"name": name, "type": _type_of(file)} for name, file in first.images.items()]
+        if self._table is None:
+            return found
+        return found + [
+            {"name": str(name), "type": type_name(self._table[name].dtype)} for name in self._table
+        ]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the demographics of the subjects, in their order, with a first column `subject`."""
+        import pandas as pd
+
+        rows = [{"subject": item.name, **item.demographics} for item in self.items]
+        return pd.DataFrame(rows)
+
+    def image(self, item: Subject | int, modality: str | None = None) -> np.ndarray[Any, Any]:
+        """Return one image, float32, with the axes of its file.
+
+        Args:
+            item: the subject, or its position in `items`.
+            modality: None for the first.
+        """
+        import numpy as np
+
+        chosen = self.items[item] if isinstance(item, int) else item
+        name = next(iter(self.modalities)) if modality is None else modality
+        if name not in chosen.images:
+            raise SpecError(f"there is no modality {name!r}; there are {', '.join(chosen.images)}")
+        file = chosen.images[name]
+        with _reading(file):
+            return np.asarray(_nibabel().load(file).dataobj, dtype=np.float32)
+
+    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return (images, targets), all in memory.
+
+        Images are float32 of shape (subjects, modalities, ...), without the modality that is the target. Targets
+        are a column of the demographics, or the images of one modality, as option `target` says.
+
+        Raises:
+            SpecError: there is no such target, or the images differ in size.
+        """
+        import numpy as np
+
+        target = self.options.get("target", "")
+        columns = [] if self._table is None else [str(name) for name in self._table]
+        if target not in (*columns, *self.modalities):
+            raise SpecError(
+                f"register --option target=NAME: a column ({', '.join(columns) or 'none'}) or a modality "
+                f"({', '.join(self.modalities)}); found {target!r}"
+            )
+        inputs = self._stacked([name for name in self.modalities if name != target])
+        if target in self.modalities:
+            return inputs, self._stacked([target])[:, 0]
+        return inputs, np.array([item.demographics[target] for item in self.items])
+
+    def _stacked(self, modalities: Sequence[str]) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        images = [[self.image(item, name) for name in modalities] for item in self.items]
+        shapes = {image.shape for row in images for image in row}
+        if len(shapes) > 1:
+            raise SpecError(
+                f"the images have {len(shapes)} different shapes, such as {sorted(shapes)[:2]}: read them one by one, "
+                ".items and .image(), and resample them in the plan"
+            )
+        return np.stack([np.stack(row) for row in images])
+
+    def identities(self) -> list[Identity]:
+        found = []
+        for item in self.items:
+            stats = [file.stat() for file in item.images.values()]
+            newest, size = max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats)
+            found.append(Identity(item.name, newest, f"size:{size}"))
+        return found
+
+    def take(self, places: Sequence[int]) -> MedicalFolderDataset:
+        taken = self.named(self._plan)
+        taken.__dict__.update(modalities=self.modalities, items=[self.items[place] for place in places])
+        return taken
+
+
+def is_medical_folder(path: Path) -> bool:
+    """Return whether a folder looks like such a dataset: SUBJECT/MODALITY/image.nii."""
+    return any(file.name.endswith(NIFTI_SUFFIXES) for file in path.glob("*/*/*.nii*"))
+
+
+def _images(subject: Path) -> list[Path]:
+    return sorted(file for file in subject.glob("*/*.nii*") if file.name.endswith(NIFTI_SUFFIXES))
+
+
+def _folder(file: Path) -> str:
+    return file.parent.name
+
+
+def _type_of(file: Path) -> str:
+    with _reading(file):
+        return f"nifti[{', '.join(map(str, _nibabel().load(file).shape))}]"
+
+
+def _nibabel() -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise MissingPackage("reader medical-folder needs nibabel: pip install 'fedjob[imaging]'") from error
+    return nibabel
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn whatever nibabel raises while it reads a file into one error that names the file."""
+    try:
+        yield
+    except MissingPackage:
+        raise
+    except Exception as error:  # a damaged file may make the parser raise anything
+        raise SpecError(f"{file} can't be read as NIfTI: {type(error).__name__}") from error
+
+
+class MedicalFolderReader(Reader):
+    """Opens folders of medical images."""
+
+    name: ClassVar[str] = "medical-folder"
+    opens: ClassVar[type[Dataset]] = MedicalFolderDataset
+    options: ClassVar[Mapping[str, str]] = {
+        "demographics": "the csv file with the demographics, where the folder has several tables",
+        "subject": "the column of this table with the names of the subjects' folders (default the first)",
+        "modalities": "the modalities to read, comma separated, in their order (default all)",
+        "target": "the column or modality that .arrays() gives as targets",
+    }
+
+    def accept(self, path: Path) -> Path:
+        return check_folder(path, self.name, "of subjects")

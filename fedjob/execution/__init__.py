@@ -1,0 +1,1 @@
+"""One node's share of one ask, in whatever process it runs."""

@@ -1,0 +1,86 @@
+"""What a node answers when work fails: words for the researcher that hold no data, and all of it for its own log."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import to_plain
+from fedjob.common.errors import FedjobError, LimitsExceeded, NodeFailure, PlanError, PreparationError
+from fedjob.data.item_choice import ITEMS_NAME, save_remembered
+from fedjob.execution.orders import WorkOrder, WorkResult
+from fedjob.training_plans.source.locations import where
+
+
+def failed(order: WorkOrder, error: Exception) -> WorkResult:
+    """Return what came of work in which something was raised."""
+    match error:
+        case LimitsExceeded():
+            return _allowed_part(order, error)
+        case NodeFailure():
+            return _failed(order, error, error.reason, error.detail)
+        case PreparationError():
+            return _failed(order, error, error.reason, str(error))
+        case PlanError():
+            return _failed(order, error, error.reason, _our_words(error) or where(error))
+        case FedjobError():
+            return _failed(order, error, error.reason, where(error))
+    if _ran_out_of_memory(error):
+        return _failed(order, error, "out_of_memory", f"{where(error)}: a worker may have no more here")
+    return _failed(order, error, "exception", where(error))
+
+
+def _our_words(error: PlanError) -> str:
+    """Return what fedjob itself says of a plan, which names types, shapes and counts but no values.
+
+    Nothing for an error that the plan's own code raised.
+    """
+    from fedjob.training_plans.source.locations import PLAN_FILENAME
+
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    return "" if raised.filename.startswith(PLAN_FILENAME) else str(error)[:1000]
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Whether memory could not be had: torch has no class of its own for that on a CPU."""
+    words = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)
+    )
+
+
+def _allowed_part(order: WorkOrder, exceeded: LimitsExceeded) -> WorkResult:
+    """Return what came of work that was for more than the owner allows."""
+    answer = exceeded.partial
+    return WorkResult(
+        key=order.key,
+        ok=False,
+        reason=exceeded.reason,
+        detail=exceeded.detail,
+        value=to_plain(answer.value),
+        weight=float(answer.weight),
+        num_examples=int(answer.weight),
+        used=exceeded.used,
+        overrun=exceeded.overrun,
+        items_path=_save_processed(exceeded.items, Path(order.output_path)),
+    )
+
+
+def _save_processed(items: list[Any], output: Path) -> str:
+    """Write items that were worked on though the rest was over a limit, and return the file's path."""
+    if not items:
+        return ""
+    save_remembered(output / ITEMS_NAME, items, [])
+    return str(output / ITEMS_NAME)
+
+
+def _failed(order: WorkOrder, error: BaseException, reason: str, detail: str) -> WorkResult:
+    return WorkResult(
+        key=order.key,
+        ok=False,
+        reason=reason,
+        detail=detail,
+        message=f"{type(error).__name__}: {error}"[:4000],
+        trace="".join(traceback.format_exception(error))[-20_000:],
+    )

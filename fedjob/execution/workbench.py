@@ -1,0 +1,331 @@
+"""One node's share of one ask, from plain data to files: what a worker process does.
+
+A daemon writes a work order and reads a work result; both are plain data and
+paths, so that the process between them needs no network and no database. Local
+jobs call `perform` in their own process and get the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.codec import to_plain
+from fedjob.common.errors import NodeFailure, PreparationError
+from fedjob.common.seeds import seed_for
+from fedjob.data.item_choice import ITEMS_NAME, save_remembered
+from fedjob.data.preprocessing.learning import LEARN, LEARNED
+from fedjob.execution.failures import failed
+from fedjob.execution.orders import (
+    CHILD_STEP,
+    KEPT_NAME,
+    Emit,
+    WorkOrder,
+    WorkResult,
+    child_fields,
+    child_place,
+)
+from fedjob.metrics.event import naming
+from fedjob.training_plans.child_tasks import ChildOrder, ChildOutcome, Launcher, Nursery
+from fedjob.training_plans.randomness import seed_everything
+
+if TYPE_CHECKING:
+    from fedjob.aggregation.contribution import Contribution
+    from fedjob.privacy.release_book import ReleaseBook
+    from fedjob.protocols.base import Local
+
+
+class Workbench:
+    """What stays warm between the steps of one job on one dataset: the plan, built, with its data.
+
+    Every step sets parameters, node state and all seeds anew, so a warm bench and
+    a fresh one compute the same bytes.
+    """
+
+    def __init__(self) -> None:
+        self._plan: Any = None
+        self._data: Any = None
+        self._made_of: tuple[Any, ...] | None = None
+
+    def perform(self, order: WorkOrder, emit: Emit, nursery: Nursery | None = None) -> WorkResult:
+        """Do the work; whatever user code raises becomes a result that says so.
+
+        Args:
+            nursery: where child tasks run; None for this process.
+        """
+        try:
+            return self.compute(order, emit, nursery)
+        except Exception as error:  # user code may raise anything; the node must answer
+            return failed(order, error)
+
+    def compute(self, order: WorkOrder, emit: Emit, nursery: Nursery | None = None) -> WorkResult:
+        """Do the work; what user code raises comes through, for a debugger.
+
+        Raises:
+            NodeFailure: the work itself can't count, such as a loss that is not finite.
+        """
+        started = time.perf_counter()
+        order = _with_learned(order)
+        if order.step == LEARN:
+            return _measured(order)
+        import torch
+
+        from fedjob.execution.batches import work
+        from fedjob.parameters.files import FileParams
+        from fedjob.parameters.tree import load_tree
+        from fedjob.protocols import PROTOCOLS
+        from fedjob.protocols.base import Instruction
+
+        protocol = PROTOCOLS.build(order.protocol, order.config)
+        emit = naming(emit, order.entry or type(protocol).__name__)
+        plan, first = self._bench(order, protocol, emit)
+        setup_s = time.perf_counter() - started
+
+        state = load_tree(Path(order.state_path)) if order.state_path else {}
+        seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
+        if plan is not None:
+            _begin_step(plan, order, seed, state, emit, nursery or InlineNursery(order, emit))
+        local = _local_of(order, plan, self._data, seed, state, emit)
+        values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
+        instruction = Instruction(step=order.step, round=order.round, values=values)
+        worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
+
+        contribution, output = worked.contribution, Path(order.output_path)
+        value, params_path = _saved_params(contribution, order.node, output)
+        state_path = _saved_state(order, plan, local, output)
+        timing = {"setup": setup_s, **({} if plan is None else plan.timing)}
+        return WorkResult(
+            key=order.key,
+            ok=True,
+            value=to_plain(value),
+            params_path=params_path,
+            state_path=state_path,
+            weight=float(contribution.weight),
+            num_examples=int(contribution.weight),
+            metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
+            timing={**timing, "total": time.perf_counter() - started},
+            threads=torch.get_num_threads(),
+            items=worked.counts,
+            items_path=_save_items(worked, output),
+            report=worked.report,
+            used=dict(local.used),
+        )
+
+    def _bench(self, order: WorkOrder, protocol: Any, emit: Emit) -> tuple[Any, bool]:
+        """Return the built plan with its data, and whether it is new.
+
+        A training plan that is given its data batch by batch does not load them all, and is made anew next time.
+        """
+        from fedjob.data.item_choice import Known, chosen_data, load_known
+        from fedjob.data.loader import open_dataset
+        from fedjob.execution.batches import streams
+        from fedjob.training_plans.context import Context
+        from fedjob.training_plans.pipeline import Pipeline
+        from fedjob.training_plans.source.compilation import make_plan
+        from fedjob.training_plans.step_plan import StepContext
+
+        made_of: tuple[Any, ...] = (
+            *(order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node),
+            order.items,
+        )
+        data = None
+        if order.items.uses_ledger and order.dataset:  # there may be new items by now
+            data, found = chosen_data(
+                open_dataset(order.dataset), order.items, load_known(order.known_path), order.node
+            )
+            made_of += (found,)
+        if self._made_of == made_of:
+            return self._plan, False
+        self._plan, self._data, self._made_of = None, None, None
+        if data is None and order.dataset:
+            data, _ = chosen_data(open_dataset(order.dataset), order.items, Known(), order.node)
+        if not order.plan_text:
+            self._data, self._made_of = data, made_of
+            return None, True
+        plan = make_plan(order.plan_text, order.entry)
+        about = StepContext if isinstance(plan, Pipeline) else Context
+        plan.ctx = about(node=order.node, round=order.round, job_seed=order.seed, seed=order.seed, send=emit)
+        seed_everything(seed_for(order.seed, 0, "", "init"))
+        plan.build(order.model_args, order.training_args)
+        seed_everything(seed_for(order.seed, 0, order.node, "data"))
+        self._plan, self._data, self._made_of = plan, data, made_of
+        if streams(protocol, order.step, order.items) and not isinstance(plan, Pipeline):
+            self._made_of = None
+        else:
+            plan.load_data(data)
+        return plan, True
+
+
+def _begin_step(
+    plan: Any, order: WorkOrder, seed: int, state: Mapping[str, Any], emit: Emit, nursery: Nursery
+) -> None:
+    """Have a plan, new or warm, begin the step of an order from the node's state."""
+    from fedjob.training_plans.function import declared
+    from fedjob.training_plans.pipeline import Pipeline
+
+    plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
+    plan.ctx.props = order.props
+    names = tuple(launched.function.__name__ for launched in declared(plan.launches))
+    plan.ctx.launcher = Launcher(order.node, names, nursery)
+    if isinstance(plan, Pipeline):
+        plan.attend(order)
+    plan.start_step(order.training_args)
+    plan.set_state(state.get("plan"))
+
+
+def _local_of(
+    order: WorkOrder, plan: Any, data: Any, seed: int, state: Mapping[str, Any], emit: Emit
+) -> Local:
+    """Return what a protocol's half at the node is given."""
+    from fedjob.protocols.base import Local
+
+    return Local(
+        node=order.node,
+        round=order.round,
+        seed=seed,
+        plan=plan,
+        data=data,
+        args=None if plan is None else plan.training_args,
+        state=dict(state.get("protocol") or {}),
+        emit=emit,
+        progress=lambda done, total: emit("progress", {"done": done, "total": total}),
+        scratch=Path(order.scratch_path),
+        limits=order.limits,
+        releases=_releases(order),
+        keep=partial(_keep, Path(order.output_path)),
+    )
+
+
+def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[Any, str]:
+    """Save the parameters of a contribution and its auxiliary variables.
+
+    Returns:
+        What else it has as its value, and the path of the file; empty for none.
+
+    Raises:
+        NodeFailure: a number is not finite.
+    """
+    from fedjob.aggregation.guard import not_finite
+    from fedjob.parameters.auxiliary import join
+    from fedjob.parameters.files import is_params, save_params
+
+    value = contribution.value
+    if not is_params(value) and not contribution.aux:
+        return value, ""
+    tensors = join(value if is_params(value) else {}, contribution.aux)
+    if problem := not_finite(tensors):
+        raise NodeFailure(node, *problem.split(": ", 1))
+    path = output / "params.safetensors"
+    save_params(tensors, path)
+    return None if is_params(value) else value, str(path)
+
+
+def _saved_state(order: WorkOrder, plan: Any, local: Local, output: Path) -> str:
+    """Save what stays at the node, and return the path of the file; empty where nothing does."""
+    from fedjob.parameters.tree import save_tree
+    from fedjob.protocols.base import MEASURING
+
+    kept = {"plan": None if plan is None else plan.get_state(), "protocol": local.state}
+    if order.step in MEASURING or not (kept["plan"] or kept["protocol"]):
+        return ""
+    path = output / "state.safetensors"
+    save_tree(kept, path)
+    return str(path)
+
+
+def _with_learned(order: WorkOrder) -> WorkOrder:
+    """Put what was found for the steps that prepare the data where the data are opened."""
+    if LEARNED not in order.values or not order.dataset:
+        return order
+    values = {name: value for name, value in order.values.items() if name != LEARNED}
+    return replace(order, values=values, dataset={**order.dataset, "learned": order.values[LEARNED]})
+
+
+def _measured(order: WorkOrder) -> WorkResult:
+    """Tell what a node tells of a step that finds values in the data of all nodes, see `preprocess.learning`."""
+    from fedjob.data.learned_values import measured
+
+    try:
+        value, num_rows = measured(order.dataset, int(order.limits.get("min_rows", 0)), _releases(order))
+    except PreparationError as error:
+        raise NodeFailure(order.node, error.reason, str(error)) from error
+    return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
+
+
+def _releases(order: WorkOrder) -> ReleaseBook | None:
+    if not order.releases_path or order.limits.get("min_rows", 0) <= 1:
+        return None
+    from fedjob.privacy.release_book import ReleaseBook
+
+    return ReleaseBook(Path(order.releases_path), int(order.limits["min_rows"]))
+
+
+def child_order(parent: WorkOrder, wanted: ChildOrder, values: Mapping[str, Any]) -> WorkOrder:
+    """Return the order for a child task: the parent's text and data, another function of it.
+
+    Args:
+        values: argument -> encoded value, for those that are other children's values.
+    """
+    order = replace(
+        parent,
+        **child_fields(wanted),
+        key=f"{parent.key}.{wanted.number}",
+        step=CHILD_STEP,
+        values={},
+        state_path="",
+        child=child_place(parent.child, wanted.number),
+    )
+    return replace(order, training_args={**order.training_args, **values})
+
+
+class InlineNursery(Nursery):
+    """Computes children at once, in the parent's own process: for local jobs."""
+
+    def __init__(self, parent: WorkOrder, emit: Emit) -> None:
+        self._parent = parent
+        self._emit = emit
+        self._outcomes: dict[int, ChildOutcome] = {}
+
+    def launch(self, order: ChildOrder) -> None:
+        inputs = {name: self._outcomes[number] for name, number in order.inputs.items()}
+        failed = next((outcome for outcome in inputs.values() if not outcome.ok), None)
+        if failed is not None:
+            self._outcomes[order.number] = replace(failed, number=order.number)
+            return
+        work = child_order(self._parent, order, {name: outcome.value for name, outcome in inputs.items()})
+        output = Path(self._parent.output_path) / f"child_{order.number}"
+        output.mkdir()
+        done = Workbench().perform(replace(work, output_path=str(output)), self._emit)
+        self._outcomes[order.number] = outcome_of(order.number, done)
+
+    def wait(self, number: int) -> ChildOutcome:
+        return self._outcomes[number]
+
+
+def outcome_of(number: int, done: WorkResult) -> ChildOutcome:
+    """Return what a parent is told of a child's result."""
+    return ChildOutcome(
+        number=number, ok=done.ok, value=done.value, reason=done.reason, detail=done.message or done.detail
+    )
+
+
+def _save_items(worked: Any, output: Path) -> str:
+    """Write the items that the node is to remember into the output folder, and return the file's path."""
+    if not worked.identities:
+        return ""
+    path = output / ITEMS_NAME
+    # the error's class alone: its words may hold data, or a secret
+    failed = [(worked.identities[lost.place], lost.error.partition(":")[0]) for lost in worked.failed]
+    save_remembered(path, worked.processed, failed)
+    return str(path)
+
+
+def _keep(output: Path, name: str, data: bytes) -> None:
+    """Leave a file for the owner among what the work gives."""
+    folder = output / KEPT_NAME
+    folder.mkdir(exist_ok=True)
+    (folder / name.replace("/", "_").lstrip(".")).write_bytes(data)  # a plan names its outputs

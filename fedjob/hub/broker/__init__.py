@@ -1,0 +1,1 @@
+"""The message broker as a child process of the hub."""

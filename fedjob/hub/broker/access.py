@@ -1,0 +1,52 @@
+"""The topics that each party may use, as Mosquitto's ACL file and as the embedded broker's check.
+
+Every topic ends in the name of its sender, and the broker lets each user write only
+topics that end in its own name; it lets each read only what is addressed to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+READ = ("fedjob/1/to/%u/#", "fedjob/1/all/from/+", "fedjob/1/presence/+")
+
+WRITE = ("fedjob/1/to/+/+/from/%u", "fedjob/1/all/from/%u", "fedjob/1/presence/%u")
+
+
+def acl_file() -> str:
+    """Return Mosquitto's ACL file; it is the same for every federation."""
+    lines = [
+        "# %u is the user's name, which is the party's. Patterns throughout: `topic` lines before any",
+        "# `user` line are for anonymous clients. Mosquitto warns of the patterns without %u; they are meant.",
+    ]
+    lines += [f"pattern read {topic}" for topic in READ]
+    lines += [f"pattern write {topic}" for topic in WRITE]
+    return "\n".join(lines) + "\n"
+
+
+def password_file(hashes: Iterable[tuple[str, str]]) -> str:
+    """Return Mosquitto's password file from pairs of user and hash."""
+    return "".join(f"{user}:{hashed}\n" for user, hashed in sorted(hashes))
+
+
+def may_read(user: str, topic_filter: str) -> bool:
+    """Return whether this user may read every topic that `topic_filter` matches."""
+    return any(_covers(rule.replace("%u", user), topic_filter) for rule in READ)
+
+
+def may_write(user: str, topic: str) -> bool:
+    """Return whether this user may publish to that topic."""
+    return any(_covers(rule.replace("%u", user), topic) for rule in WRITE)
+
+
+def _covers(rule: str, topic: str) -> bool:
+    """Return whether a rule matches everything that `topic`, a name or a filter, matches."""
+    wanted, found = rule.split("/"), topic.split("/")
+    for place, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if place >= len(found) or found[place] == "#":
+            return False
+        if level != "+" and level != found[place]:
+            return False
+    return len(wanted) == len(found)

@@ -1,0 +1,1 @@
+"""File names and limits of a hub's home."""

@@ -1,0 +1,141 @@
+"""HTTP bodies of requests and responses, streamed with bounds on size, memory and time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from fedjob.common.errors import FedjobError, ObjectTooLarge
+from fedjob.hub.config.limits import Limits
+
+CHUNK_BYTES = 1 << 20
+
+"""Bytes read from or written to the disk at once. With 64 KiB a download costs ten times as much."""
+
+
+class ClientGone(FedjobError):
+    """The client closed the connection, so that no response can be sent."""
+
+
+class TooSlow(FedjobError):
+    """The client sends, or reads, fewer bytes in the time allowed than the limits require."""
+
+    reason = "too_slow"
+
+
+async def chunks(receive: Receive, limits: Limits, *, limit_bytes: int) -> AsyncIterator[bytes]:
+    """Yield a request's body as it arrives.
+
+    Raises:
+        ObjectTooLarge: the body has more than `limit_bytes`.
+        TooSlow: fewer than `min_body_bytes` arrived within `idle_s`.
+        ClientGone: the client disconnected before the end of the body.
+    """
+    clock = asyncio.get_running_loop().time
+    total = window_bytes = 0
+    window_end = clock() + limits.idle_s
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout_at(window_end):
+                message: Message = await receive()
+        except TimeoutError:
+            raise TooSlow(
+                f"expected at least {limits.min_body_bytes} bytes every {limits.idle_s:g} s, "
+                f"found {window_bytes}"
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        total += len(body)
+        if total > limit_bytes:
+            raise ObjectTooLarge(f"expected at most {limit_bytes} bytes")
+        window_bytes += len(body)
+        if window_bytes >= limits.min_body_bytes:
+            window_bytes, window_end = 0, clock() + limits.idle_s
+        if body:
+            yield body
+
+
+async def drain(receive: Receive, limits: Limits, *, limit_bytes: int) -> None:
+    """Read and discard the rest of a body: many clients read the response only after sending all of it."""
+    with suppress(ClientGone, FedjobError):
+        async for _ in chunks(receive, limits, limit_bytes=limit_bytes):
+            pass
+
+
+class FileResponse:
+    """An ASGI response with a range of an open file, which it closes.
+
+    Args:
+        status: 200, or 206 with a Content-Range among the headers.
+        abort: drops the connection when the client stops reading.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        descriptor: int,
+        start: int,
+        end: int,
+        *,
+        pool: Executor,
+        limits: Limits,
+        abort: Callable[[], Any] | None,
+    ) -> None:
+        self._head = {"type": "http.response.start", "status": status, "headers": headers}
+        self._descriptor = descriptor
+        self._start = start
+        self._end = end
+        self._pool = pool
+        self._limits = limits
+        self._abort = abort
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reading: asyncio.Future[bytes] | None = None
+        loop = asyncio.get_running_loop()
+
+        def read_ahead(at: int) -> asyncio.Future[bytes]:
+            return loop.run_in_executor(self._pool, self._read, at)
+
+        try:
+            await send(self._head)
+            at = self._start
+            if self._end - at <= CHUNK_BYTES // 4:  # small: in the page cache more often than not
+                await self._send(send, os.pread(self._descriptor, self._end - at, at), more=False)
+                return
+            reading = read_ahead(at)
+            while at < self._end:
+                block = await reading
+                if not block:
+                    raise ClientGone  # the file shrank: stop here, its hash would not match anyway
+                at += len(block)
+                reading = read_ahead(at) if at < self._end else None
+                await self._send(send, block, more=at < self._end)
+                if reading is None:
+                    return
+        finally:
+            if reading is not None:
+                with suppress(Exception):
+                    await reading  # the read-ahead must end before its descriptor is closed
+            os.close(self._descriptor)
+
+    def _read(self, at: int) -> bytes:
+        return os.pread(self._descriptor, min(CHUNK_BYTES, self._end - at), at)
+
+    async def _send(self, send: Send, block: bytes, *, more: bool) -> None:
+        try:
+            async with asyncio.timeout(self._limits.idle_s):
+                await send({"type": "http.response.body", "body": block, "more_body": more})
+        except TimeoutError:
+            if self._abort is not None:
+                self._abort()
+            raise ClientGone from None

@@ -1,0 +1,180 @@
+"""The HTTP routes `/v1/objects` and `/v1/jobs` of the hub's repository."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from fedjob.common.errors import ObjectCorrupt, ObjectMissing, SpecError
+from fedjob.common.types import check_party
+from fedjob.hub.server.bodies import CHUNK_BYTES, FileResponse, chunks
+from fedjob.hub.server.connection_limits import ABORT
+from fedjob.hub.storage.objects import Holder, Incoming, ObjectStore
+from fedjob.hub.storage.parties import Member
+from fedjob.repository.base import check_job
+
+SMALL_BYTES = 1 << 18
+
+"""Up to this size an object is received into memory and stored by one call on another thread."""
+_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})?")
+Authenticate = Callable[[Request], Member]
+
+Handler = Callable[[Request], Awaitable[Response | ASGIApp]]
+
+
+class Objects:
+    """Serves an object store.
+
+    Args:
+        authenticate: returns the party that sent a request, or raises NotPermitted.
+        pool: of threads for hashing and for reading and writing files.
+    """
+
+    def __init__(self, store: ObjectStore, authenticate: Authenticate, pool: ThreadPoolExecutor) -> None:
+        self._store = store
+        self._limits = store.limits
+        self._authenticate = authenticate
+        self._pool = pool
+        self._uploads = asyncio.Semaphore(self._limits.num_uploads)
+
+    def routes(self, wrap: Callable[[Handler], ASGIApp]) -> list[Route]:
+        """Return the routes; `wrap` turns errors into responses."""
+        return [
+            Route(
+                "/v1/objects/{sha256}", wrap(self.object), methods=["PUT", "POST", "GET", "HEAD", "DELETE"]
+            ),
+            Route("/v1/jobs/{job}", wrap(self.job), methods=["DELETE"]),
+        ]
+
+    async def object(self, request: Request) -> Response | ASGIApp:
+        """Handle PUT (store or hold), GET, HEAD and DELETE (release) of one object."""
+        member = self._authenticate(request)
+        sha256 = request.path_params["sha256"]
+        self._store.path(sha256)  # refuses a malformed name before anything else happens
+        match request.method:
+            case "PUT":
+                return await self._put(request, sha256, _holder(request, member))
+            case "POST":
+                held = await asyncio.wrap_future(self._store.hold(sha256, _holder(request, member)))
+                if not held:
+                    raise ObjectMissing("the hub holds no such object that you may read")
+                return Response(status_code=204)
+            case "DELETE":
+                if not await asyncio.wrap_future(self._store.drop(sha256, member.party)):
+                    raise ObjectMissing("no job of yours holds this object")
+                return Response(status_code=204)
+        return self._get(request, sha256, member)
+
+    async def job(self, request: Request) -> Response:
+        """End a job."""
+        member = self._authenticate(request)
+        ended = await asyncio.wrap_future(
+            self._store.end_job(check_job(request.path_params["job"]), member.party)
+        )
+        return Response(status_code=204, headers={"X-Fedjob-Ended": str(ended)})
+
+    async def _put(self, request: Request, sha256: str, holder: Holder) -> Response:
+        declared = _length(request)
+        async with self._uploads:
+            incoming = self._store.begin(holder, declared or 0)
+            try:
+                if declared is not None and declared <= SMALL_BYTES:
+                    await self._take_small(request, incoming, sha256)
+                else:
+                    await self._take_large(request, incoming, sha256)
+                await asyncio.wrap_future(self._store.commit(sha256, incoming, holder))
+            finally:
+                incoming.close()
+        return Response(status_code=201)
+
+    async def _take_small(self, request: Request, incoming: Incoming, sha256: str) -> None:
+        content = b"".join(
+            [part async for part in chunks(request.receive, self._limits, limit_bytes=SMALL_BYTES)]
+        )
+
+        def store() -> None:
+            incoming.write(content)
+            incoming.seal(sha256)
+
+        await asyncio.get_running_loop().run_in_executor(self._pool, store)
+
+    async def _take_large(self, request: Request, incoming: Incoming, sha256: str) -> None:
+        """Hash and write one chunk on another thread while the next one arrives."""
+        loop = asyncio.get_running_loop()
+        writing: asyncio.Future[None] | None = None
+        gathered = b""
+        try:
+            async for part in chunks(request.receive, self._limits, limit_bytes=self._limits.object_bytes):
+                gathered = part if not gathered else gathered + part
+                if len(gathered) >= CHUNK_BYTES // 2:
+                    if writing is not None:
+                        await writing
+                    writing = loop.run_in_executor(self._pool, incoming.write, gathered)
+                    gathered = b""
+        finally:
+            if writing is not None:
+                await writing  # also when the body broke off: the file must not be closed during a write
+        await loop.run_in_executor(self._pool, incoming.write, gathered)
+        await loop.run_in_executor(self._pool, incoming.seal, sha256)
+
+    def _get(self, request: Request, sha256: str, member: Member) -> Response | ASGIApp:
+        path = self._store.find(sha256, member.party)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise ObjectMissing("the hub has lost this object: put it again") from None
+        size = os.fstat(descriptor).st_size
+        headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        start, end, status = 0, size, 200
+        if (asked := request.headers.get("range")) is not None and (found := _RANGE.fullmatch(asked)):
+            start = int(found[1])
+            end = min(size, int(found[2]) + 1) if found[2] else size
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+            if start >= end:
+                os.close(descriptor)
+                return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+        headers["Content-Length"] = str(end - start)
+        if request.method == "HEAD":
+            os.close(descriptor)
+            return Response(status_code=status, headers=headers)
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        return FileResponse(
+            status,
+            raw,
+            descriptor,
+            start,
+            end,
+            pool=self._pool,
+            limits=self._limits,
+            abort=request.scope.get(ABORT),
+        )
+
+
+def _length(request: Request) -> int | None:
+    text = request.headers.get("content-length")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise SpecError("expected Content-Length to be a number of bytes")
+    return int(text)
+
+
+def _holder(request: Request, member: Member) -> Holder:
+    if "content-encoding" in request.headers:
+        raise SpecError("expected plain bytes, found a Content-Encoding")
+    job = check_job(request.headers.get("x-fedjob-job", ""))
+    named = request.headers.get("x-fedjob-readers", "")
+    readers = tuple(check_party(reader.strip()) for reader in named.split(",")) if named else ()
+    return Holder(member.party, member.role, job, readers)
+
+
+__all__ = ["ObjectCorrupt", "Objects"]

@@ -1,0 +1,124 @@
+"""The hub's HTTP server, as a process runs it and as a thread runs it in tests and notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Generator
+from types import TracebackType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from fedjob.common.errors import ConfigError
+from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.tls import TlsFiles
+from fedjob.hub.server.connection_limits import GuardedProtocol
+
+KEEP_ALIVE_S = 75
+
+GRACE_S = 5
+BACKLOG = 512
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `host` and `port`; port 0 means a free one.
+
+    Raises:
+        ConfigError: the address can't be used; the message says what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Without naming TCP, asyncio does not set TCP_NODELAY, and a small response takes 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"can't listen on {host} port {port}: {error.strerror or error}; is another hub running? "
+            "Choose another port, or 0 for a free one"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to the process that runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def make_server(app: ASGIApp, limits: Limits, tls: TlsFiles | None = None) -> uvicorn.Server:
+    """Return a server; `serve(sockets=[...])` runs it until `should_exit`."""
+    protocol = type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=limits.num_connections,
+        ssl_certfile=None if tls is None else str(tls.cert),
+        ssl_keyfile=None if tls is None else str(tls.key),
+    )
+    return _Server(config)
+
+
+class ServiceThread:
+    """An application served from a thread of this process, as a context manager.
+
+    Args:
+        make_app: builds the application, on the thread that runs it.
+    """
+
+    def __init__(
+        self,
+        make_app: Callable[[], ASGIApp],
+        *,
+        limits: Limits | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        self._listener = listen(host, port)
+        self._make_app = make_app
+        self._limits = limits or Limits()
+        self._tls = tls
+        self._server: uvicorn.Server | None = None
+        self._thread = threading.Thread(target=self._run, name="fedjob-http", daemon=True)
+        scheme = "http" if tls is None else "https"
+        self.port = int(self._listener.getsockname()[1])
+        self.url = f"{scheme}://{host}:{self.port}"
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            self._server = make_server(self._make_app(), self._limits, self._tls)
+            await self._server.serve(sockets=[self._listener])
+
+        asyncio.run(serve())
+
+    def __enter__(self) -> ServiceThread:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+        self._thread.join(GRACE_S + 10)
+        self._listener.close()

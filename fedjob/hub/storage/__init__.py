@@ -1,0 +1,1 @@
+"""Objects, parties and the database of a hub, on disk."""

@@ -1,0 +1,335 @@
+"""The hub's objects on disk, with the jobs that hold them and the parties that may read them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedjob.common.errors import NoSpace, NotPermitted, ObjectCorrupt, ObjectMissing, ObjectTooLarge
+from fedjob.common.files import fsync_dir, no_space_is_an_error, write_at
+from fedjob.hub.config.limits import Limits
+from fedjob.hub.storage.database import Ledger
+from fedjob.repository.base import WATCH
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+ORPHAN_S = 3600.0
+"""Seconds for which a file without a row may be an upload in progress; older ones are removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The party and job for which an object is stored, and the parties that may read it."""
+
+    party: str
+    role: str
+    job: str
+    readers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """The numbers of things that a garbage collection removed."""
+
+    num_jobs: int
+    num_objects: int
+    num_files: int
+    freed_bytes: int
+
+
+class Incoming:
+    """An upload in progress: a temporary file and the hash of what has arrived."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._path = folder / f"{uuid.uuid4().hex}.tmp"
+        self._limit_bytes = limit_bytes
+        self._hasher = hashlib.sha256()
+        self.num_bytes = 0
+        with no_space_is_an_error(self._path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+
+    def write(self, block: bytes | bytearray) -> None:
+        """Append bytes.
+
+        Raises:
+            ObjectTooLarge: the upload exceeds the largest size of an object.
+            NoSpace: the disk is full.
+        """
+        if self.num_bytes + len(block) > self._limit_bytes:
+            raise ObjectTooLarge(f"expected at most {self._limit_bytes} bytes")
+        self._hasher.update(block)
+        with no_space_is_an_error(self._path):
+            write_at(self._descriptor, block, self.num_bytes)
+        self.num_bytes += len(block)
+
+    def seal(self, sha256: str) -> None:
+        """Make the bytes durable, if their hash is `sha256`.
+
+        Raises:
+            ObjectCorrupt: they have another hash.
+        """
+        found = self._hasher.hexdigest()
+        if found != sha256:
+            raise ObjectCorrupt(f"expected bytes with the hash {sha256}, found {found}")
+        with no_space_is_an_error(self._path):
+            os.fsync(self._descriptor)
+
+    def rename(self, final: Path) -> None:
+        """Give the sealed file its final name; the commit that follows makes that durable."""
+        with no_space_is_an_error(final):
+            os.replace(self._path, final)
+
+    def close(self) -> None:
+        """Remove the temporary file if it was not renamed."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._path.unlink(missing_ok=True)
+
+
+class ObjectStore:
+    """The hub's repository.
+
+    Args:
+        folder: of the objects; may be on another disk than the ledger.
+        clock: returns seconds since 1970.
+    """
+
+    def __init__(
+        self, folder: Path, ledger: Ledger, limits: Limits, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.limits = limits
+        self._folder = folder
+        self._objects = folder / "objects"
+        self._incoming = folder / "incoming"
+        self.ledger = self._ledger = ledger
+        self._clock = clock
+        with no_space_is_an_error(folder):
+            self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for number in range(256):  # made now, so that no upload has to make a folder durable
+                (self._objects / f"{number:02x}").mkdir(parents=True, exist_ok=True, mode=0o700)
+            fsync_dir(self._objects)
+            fsync_dir(folder)
+
+    def path(self, sha256: str) -> Path:
+        """Return the path of an object's bytes; raise ObjectMissing if the name is not 64 hex digits."""
+        if not SHA256.fullmatch(sha256):
+            raise ObjectMissing("an object is named by 64 lower-case hex digits")
+        return self._objects / sha256[:2] / sha256
+
+    def begin(self, holder: Holder, size_bytes: int) -> Incoming:
+        """Open an upload of about `size_bytes`.
+
+        Raises:
+            ObjectTooLarge, NoSpace, NotPermitted: it is too large, or the disk or the party's share is full.
+        """
+        if size_bytes > self.limits.object_bytes:
+            raise ObjectTooLarge(f"expected at most {self.limits.object_bytes} bytes, found {size_bytes}")
+        with no_space_is_an_error(self._folder):
+            disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize - size_bytes < self.limits.reserve_bytes:
+            raise NoSpace("the hub's disk is full: end jobs, or ask its owner for `fedjob hub gc`")
+        rows = self._ledger.read("SELECT size_bytes FROM usage WHERE party = ?", (holder.party,))
+        if rows and rows[0][0] + size_bytes > self.limits.party_bytes:
+            raise NotPermitted(
+                f"{holder.party} has {rows[0][0]} of {self.limits.party_bytes} bytes stored: end a job first"
+            )
+        return Incoming(self._incoming, self.limits.object_bytes)
+
+    def commit(self, sha256: str, incoming: Incoming, holder: Holder) -> Future[None]:
+        """Store a sealed upload under its hash and hold it for a job; done when that is durable.
+
+        The bytes replace those of an earlier upload: putting an object again repairs
+        one that the disk has corrupted.
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            _hold(db, sha256, incoming.num_bytes, holder, self._clock())
+            db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (sha256, incoming.num_bytes))
+            incoming.rename(path)
+
+        path = self.path(sha256)
+        return self._ledger.submit(work, folder=path.parent)
+
+    def hold(self, sha256: str, holder: Holder) -> Future[bool]:
+        """Hold an object for one more job without an upload, if it is there and this party may read it."""
+        path = self.path(sha256)
+
+        def work(db: sqlite3.Connection) -> bool:
+            found = db.execute("SELECT size_bytes FROM objects WHERE sha256 = ?", (sha256,)).fetchone()
+            if found is None or not _may_read(db, sha256, holder.party):
+                return False
+            if not path.exists() or path.stat().st_size != found[0]:
+                return False
+            _hold(db, sha256, found[0], holder, self._clock())
+            return True
+
+        return self._ledger.submit(work)
+
+    def find(self, sha256: str, party: str) -> Path:
+        """Return the path of an object for one of its readers.
+
+        Raises:
+            ObjectMissing: the hub has no such object.
+            NotPermitted: this party may not read it.
+        """
+        path = self.path(sha256)
+        rows = self._ledger.read(
+            "SELECT EXISTS (SELECT 1 FROM leases WHERE sha256 = ?1 AND owner = ?2),"
+            " EXISTS (SELECT 1 FROM readers WHERE sha256 = ?1 AND reader = ?2),"
+            " EXISTS (SELECT 1 FROM objects WHERE sha256 = ?1)",
+            (sha256, party),
+        )
+        owns, reads, there = rows[0]
+        if not there:
+            raise ObjectMissing("the hub has no such object")
+        if not owns and not reads:
+            raise NotPermitted(f"{party} may not read this object")
+        return path
+
+    def drop(self, sha256: str, party: str) -> Future[int]:
+        """Release every hold of `party` on an object; the future has their number."""
+        self.path(sha256)
+
+        def work(db: sqlite3.Connection) -> int:
+            held = db.execute("DELETE FROM leases WHERE sha256 = ? AND owner = ?", (sha256, party)).rowcount
+            self._remove_unheld(db, [sha256])
+            return held
+
+        return self._ledger.submit(work)
+
+    def end_job(self, job: str, party: str) -> Future[int]:
+        """Release every hold of a job; the future has their number.
+
+        The researcher who first stored an object for the job owns it and ends it
+        for every party; until there is an owner, a party releases its own holds only.
+        """
+
+        def work(db: sqlite3.Connection) -> int:
+            row = db.execute("SELECT owner FROM jobs WHERE job = ?", (job,)).fetchone()
+            owner = row[0] if row else None
+            if owner not in (None, party):
+                raise NotPermitted(f"job {job} belongs to another researcher")
+            whose = () if owner == party else (party,)
+            return self._release(db, job, *whose)
+
+        return self._ledger.submit(work)
+
+    def sweep(self) -> Swept:
+        """Remove the objects of expired jobs, and files that a crash left behind."""
+        num_jobs = num_objects = 0
+        freed = 0
+        expired = self._ledger.read(
+            "SELECT job FROM jobs WHERE active < ?", (self._clock() - self.limits.ttl_s,)
+        )
+        for (job,) in expired:
+
+            def work(db: sqlite3.Connection, job: str = job) -> tuple[int, int]:
+                shas = [
+                    row[0] for row in db.execute("SELECT DISTINCT sha256 FROM leases WHERE job = ?", (job,))
+                ]
+                db.execute("DELETE FROM leases WHERE job = ?", (job,))
+                db.execute("DELETE FROM jobs WHERE job = ?", (job,))
+                _stop_watching(db, job)
+                return self._remove_unheld(db, shas)
+
+            count, size = self._ledger.write(work)
+            num_jobs, num_objects, freed = num_jobs + 1, num_objects + count, freed + size
+        num_files = 0
+        for path in [*self._incoming.iterdir(), *self._objects.glob("??/*")]:
+            orphan = self._remove_orphan(path)
+            if orphan is not None:
+                num_files, freed = num_files + 1, freed + orphan
+        return Swept(num_jobs, num_objects, num_files, freed)
+
+    def totals(self) -> tuple[int, int]:
+        """Return the number of objects and their total size in bytes."""
+        count, size = self._ledger.read("SELECT count(*), coalesce(sum(size_bytes), 0) FROM objects")[0]
+        return int(count), int(size)
+
+    def _release(self, db: sqlite3.Connection, job: str, *only: str) -> int:
+        where, values = "job = ?", (job, *only)
+        if only:
+            where += " AND owner = ?"
+        shas = [row[0] for row in db.execute(f"SELECT DISTINCT sha256 FROM leases WHERE {where}", values)]
+        count = db.execute(f"DELETE FROM leases WHERE {where}", values).rowcount
+        self._remove_unheld(db, shas)
+        _stop_watching(db, job)
+        return count
+
+    def _remove_unheld(self, db: sqlite3.Connection, shas: list[str]) -> tuple[int, int]:
+        """Remove those of the objects that no job holds; return their number and total size in bytes.
+
+        Files are removed inside the transaction: an upload of the same object waits for
+        the write lock, so that its new file is never the one removed. A crash before the
+        commit leaves a row without a file, which the next upload repairs.
+        """
+        count = size = 0
+        for sha256 in shas:
+            if db.execute("SELECT 1 FROM leases WHERE sha256 = ?", (sha256,)).fetchone() is None:
+                row = db.execute("SELECT size_bytes FROM objects WHERE sha256 = ?", (sha256,)).fetchone()
+                db.execute("DELETE FROM objects WHERE sha256 = ?", (sha256,))
+                self.path(sha256).unlink(missing_ok=True)
+                count, size = count + 1, size + (row[0] if row else 0)
+        return count, size
+
+    def _remove_orphan(self, path: Path) -> int | None:
+        def is_old() -> bool:
+            return self._clock() - path.stat().st_mtime > ORPHAN_S
+
+        def work(db: sqlite3.Connection) -> int | None:
+            # Looked up again under the write lock: the object may have been put in the meantime.
+            known = db.execute("SELECT 1 FROM objects WHERE sha256 = ?", (path.name,)).fetchone()
+            if known is not None or not is_old():
+                return None
+            size = path.stat().st_size
+            path.unlink()
+            return size
+
+        with contextlib.suppress(FileNotFoundError):
+            known = self._ledger.read("SELECT 1 FROM objects WHERE sha256 = ?", (path.name,))
+            if not known and is_old():
+                return self._ledger.write(work)
+        return None
+
+
+def _hold(db: sqlite3.Connection, sha256: str, size_bytes: int, holder: Holder, now: float) -> None:
+    row = db.execute("SELECT owner FROM jobs WHERE job = ?", (holder.job,)).fetchone()
+    owner = row[0] if row else None
+    if holder.role == "researcher":
+        if owner not in (None, holder.party):
+            raise NotPermitted(f"job {holder.job} belongs to another researcher")
+        owner = holder.party
+    db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", (holder.job, owner, now))
+    db.execute(
+        "INSERT OR IGNORE INTO leases VALUES (?, ?, ?, ?)", (sha256, holder.job, holder.party, size_bytes)
+    )
+    db.executemany(
+        "INSERT OR IGNORE INTO readers VALUES (?, ?, ?, ?)",
+        [(sha256, reader, holder.job, holder.party) for reader in holder.readers],
+    )
+
+
+def _stop_watching(db: sqlite3.Connection, job: str) -> None:
+    """Delete the watch frame whose objects `job` held, see `fedjob/hub/server/watches.py`."""
+    if job.endswith(WATCH):
+        db.execute("DELETE FROM watches WHERE job = ?", (job.removesuffix(WATCH),))
+
+
+def _may_read(db: sqlite3.Connection, sha256: str, party: str) -> bool:
+    found = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM leases WHERE sha256 = ?1 AND owner = ?2)"
+        " OR EXISTS (SELECT 1 FROM readers WHERE sha256 = ?1 AND reader = ?2)",
+        (sha256, party),
+    ).fetchone()
+    return bool(found[0])

@@ -1,0 +1,106 @@
+"""The identity of a party: an Ed25519 key pair whose private key never leaves the party's home.
+
+The folder holds two files: `ed25519`, the private key as 64 hex digits with mode
+0600, and `party`, the name it signs for. The hub's roster gives the public key
+to the other parties.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedjob.common.errors import ConfigError
+from fedjob.common.files import write_atomic
+from fedjob.common.types import check_party
+
+SIGNATURE_BYTES = 64
+
+
+class Identity:
+    """A party's name and signing key."""
+
+    def __init__(self, party: str, key: Ed25519PrivateKey) -> None:
+        self.party = check_party(party)
+        self._key = key
+        self.public_key_hex = key.public_key().public_bytes_raw().hex()
+
+    def __repr__(self) -> str:
+        return f"Identity({self.party!r}, {self.public_key_hex[:12]}...)"  # never the private half
+
+    @classmethod
+    def generate(cls, party: str) -> Identity:
+        """Return an identity with a fresh key that is not stored."""
+        return cls(party, Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load_or_create(cls, folder: Path, party: str | None = None, *, key: Path | None = None) -> Identity:
+        """Return the identity stored in `folder`, which is made on first use.
+
+        Args:
+            folder: `home/"keys"`.
+            party: the expected name; may be left out once it is stored.
+            key: file of a private key to use; it is copied into `folder`. None makes one.
+
+        Raises:
+            ConfigError: no name is known, another name or key is stored, or a key file is unusable.
+        """
+        key_path, party_path = folder / "ed25519", folder / "party"
+        stored = party_path.read_text(encoding="utf-8").strip() if party_path.exists() else None
+        name = stored or party
+        if name is None:
+            raise ConfigError(f"no identity in {folder}: run `fedjob init` or `fedjob node init` with --id")
+        if party is not None and party != name:
+            raise ConfigError(f"{folder} holds the identity of {name!r}, not {party!r}: use another --home")
+        check_party(name)
+        if not key_path.exists():
+            if stored is not None:
+                raise ConfigError(
+                    f"{key_path} is missing although {name!r} lives here: restore it from a backup, or "
+                    f"remove {folder} and enrol again under another name"
+                )
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fresh = Ed25519PrivateKey.generate() if key is None else _read_key(key)
+            write_atomic(key_path, fresh.private_bytes_raw().hex().encode() + b"\n", mode=0o600)
+        own = _read_key(key_path)
+        if key is not None and _read_key(key).public_key() != own.public_key():
+            raise ConfigError(f"{folder} holds another key than {key}: use another --home")
+        if stored is None:
+            # Written after the key, so that a name without a key means that the key was lost.
+            write_atomic(party_path, name.encode() + b"\n")
+        return cls(name, own)
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the 64-byte signature of `data`."""
+        return self._key.sign(data)
+
+
+def verify(key_hex: str, signature: bytes, data: bytes) -> bool:
+    """Return whether the owner of the public key `key_hex` signed exactly `data`."""
+    try:
+        _public_key(key_hex).verify(signature, data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _public_key(key_hex: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(key_hex))
+
+
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no key file {path}: expected 64 hex digits, as in keys/ed25519 of a home"
+        )
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise ConfigError(f"others may read {path} (mode {mode:o}): run `chmod 600 {path}`")
+    try:
+        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii").strip()))
+    except ValueError as error:
+        raise ConfigError(f"{path} should hold 64 hex digits: restore it from a backup") from error

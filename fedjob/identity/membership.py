@@ -1,0 +1,264 @@
+"""Enrolment of a party in a federation, and the membership that it stores afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.errors import ConfigError, DecodeError, SpecError
+from fedjob.common.files import write_atomic
+from fedjob.common.http_client import Patience, Web
+from fedjob.common.types import check_party
+
+MEMBERSHIP_NAME = "membership.mpk"
+
+MAX_INVITATION_BYTES = 64 << 10
+_PATIENCE = Patience(num_retries=2)
+_ROLES = ("researcher", "node")
+
+
+@dataclass(frozen=True, slots=True)
+class HubInfo:
+    """The public facts about a hub: its federation, its broker, and its clock."""
+
+    url: str
+    federation: str
+    version: str
+    broker_url: str
+    broker_kind: str
+    broker_version: str = ""
+    read_urls: tuple[str, ...] = ()
+    time: float = 0.0
+    """The hub's clock when it answered, seconds since 1970; 0 if it does not report it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A member of the federation, as the hub's roster has it."""
+
+    name: str
+    role: str
+    key_hex: str
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The addresses and secrets with which a party reaches its federation. Its file has mode 0600.
+
+    Args:
+        broker_url: of the broker at enrolment; `fetch_hub` returns the present one.
+        tls_ca: path of the certificate of the hub's own authority; empty for the public ones.
+    """
+
+    hub_url: str
+    federation: str
+    party: str
+    role: str
+    token: str = field(repr=False)
+    broker_url: str
+    broker_password: str = field(repr=False)
+    tls_ca: str = ""
+
+    @property
+    def verify(self) -> bool | str:
+        """Return the argument `verify` of `open_repository`: True, or the path of a certificate."""
+        return self.tls_ca or True
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A one-time permission to enrol under one name, as `fedjob hub invite` writes it."""
+
+    hub: str
+    party: str
+    role: str
+    code: str = field(repr=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Invitation:
+        """Read an invitation file.
+
+        Raises:
+            SpecError: there is no such file, or it is not an invitation.
+        """
+        try:
+            with path.open("rb") as file:
+                return from_plain(cls, json.loads(file.read(MAX_INVITATION_BYTES)))
+        except (OSError, ValueError, DecodeError) as error:
+            raise SpecError(
+                f"expected an invitation as `fedjob hub invite` writes it in {path}: {error}"
+            ) from error
+
+    def dump(self) -> bytes:
+        """Return the content of an invitation file."""
+        return json.dumps(to_plain(self), indent=2).encode() + b"\n"
+
+
+def enrol(
+    hub_url: str | None,
+    party: str,
+    role: str,
+    public_key_hex: str,
+    invite: Path | None = None,
+    *,
+    tls_ca: Path | None = None,
+) -> Membership:
+    """Join the federation of a hub.
+
+    Args:
+        hub_url: URL of the hub; may be None with an invitation, which names it.
+        role: `researcher` or `node`.
+        public_key_hex: of the key that signs this party's messages.
+        invite: the invitation's file; a hub on loopback needs none.
+        tls_ca: the certificate of the hub's own authority.
+
+    Raises:
+        SpecError: a name, role, key, URL or invitation file is malformed.
+        NotPermitted: the hub refuses; the message says what to do.
+        RepositoryUnreachable: no hub answers there.
+    """
+    check_party(party)
+    if role not in _ROLES:
+        raise SpecError(f"expected role researcher or node, found {role[:40]!r}")
+    invitation = None if invite is None else Invitation.load(invite)
+    if invitation is not None and (invitation.party, invitation.role) != (party, role):
+        raise SpecError(
+            f"{invite} invites {invitation.role} {invitation.party!r}, not {role} {party!r}: "
+            "use that name, or ask for another invitation"
+        )
+    url = hub_url or (None if invitation is None else invitation.hub)
+    if url is None:
+        raise SpecError("expected the URL of a hub or an invitation, found neither")
+    # The token is made here, so that a repetition after a lost response is the same request.
+    token = secrets.token_hex(32)
+    wanted: dict[str, Any] = {"party": party, "role": role, "key": public_key_hex, "token": token}
+    if invitation is not None:
+        wanted["invite"] = invitation.code
+    web = Web(url, verify=tls_ca or True, patience=_PATIENCE)
+    try:
+        hub = _hub_info(web)
+        body = json.dumps(wanted).encode()
+        answer = web.call("POST", "/v1/parties", body=body, what=f"enrolment of {party}").json()
+        if not isinstance(answer, dict) or answer.get("federation") != hub.federation:
+            raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")
+    finally:
+        web.close()
+    return Membership(
+        hub_url=web.url,
+        federation=hub.federation,
+        party=party,
+        role=role,
+        token=token,
+        broker_url=hub.broker_url,
+        broker_password=broker_password(token),
+        tls_ca="" if tls_ca is None else str(tls_ca.resolve()),
+    )
+
+
+def broker_password(token: str) -> str:
+    """Return the password at the broker that belongs to a token at the hub."""
+    return hmac.digest(bytes.fromhex(token), b"fedjob broker password", hashlib.sha256).hex()
+
+
+def fetch_hub(hub_url: str, *, verify: bool | str | Path = True) -> HubInfo:
+    """Return the public facts about a hub, the broker's present URL included.
+
+    Raises:
+        RepositoryUnreachable: no hub answers there.
+        DecodeError: something else answers.
+    """
+    web = Web(hub_url, verify=verify, patience=_PATIENCE)
+    try:
+        return _hub_info(web)
+    finally:
+        web.close()
+
+
+def fetch_parties(membership: Membership) -> dict[str, Party]:
+    """Return every party of the federation by name, revoked ones too.
+
+    Raises:
+        NotPermitted: the hub does not accept this party's token.
+        RepositoryUnreachable: the hub does not answer.
+    """
+    web = Web(
+        membership.hub_url, token=membership.token, verify=membership.verify, patience=Patience(num_retries=1)
+    )
+    try:
+        rows = web.call("GET", "/v1/parties", what="the list of parties").json()
+    finally:
+        web.close()
+    if not isinstance(rows, list):
+        raise DecodeError(f"{membership.hub_url} does not answer as a hub of fedjob does")
+    parties = [_party(row) for row in rows]
+    return {party.name: party for party in parties}
+
+
+def save_membership(home: Path, membership: Membership) -> None:
+    """Store a membership in a party's home, durably, readable by its owner only."""
+    home.mkdir(parents=True, exist_ok=True)
+    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(membership)), mode=0o600)
+
+
+def load_membership(home: Path) -> Membership:
+    """Return the membership stored in a party's home.
+
+    Raises:
+        ConfigError: there is none, or its file is damaged; the message says what to do.
+    """
+    path = home / MEMBERSHIP_NAME
+    try:
+        return from_plain(Membership, unpack(path.read_bytes(), limit_bytes=MAX_INVITATION_BYTES))
+    except FileNotFoundError:
+        raise ConfigError(f"{home} belongs to no federation yet: run init with --hub or --invite") from None
+    except (OSError, DecodeError) as error:
+        raise ConfigError(f"{path} is not readable ({error}): run init again with an invitation") from error
+
+
+def _hub_info(web: Web) -> HubInfo:
+    facts = web.call("GET", "/v1/hub", what="the hub").json()
+    match facts:
+        case {
+            "federation": str(federation),
+            "version": str(version),
+            "broker": {"url": str(broker_url), "kind": str(kind), **more},
+            "read_urls": list(read_urls),
+            **rest,
+        }:
+            info = HubInfo(
+                web.url,
+                federation,
+                version,
+                _seen_from(web.url, broker_url),
+                kind,
+                str(more.get("version", "")),
+                tuple(str(url) for url in read_urls),
+                time=hub_time if isinstance(hub_time := rest.get("time"), float) else 0.0,
+            )
+            return replace(info, read_urls=info.read_urls or (web.url,))
+    raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")
+
+
+def _seen_from(hub_url: str, broker_url: str) -> str:
+    """Return the broker's URL as seen from here: if it listens on all addresses, it is at the hub's host."""
+    broker = urlsplit(broker_url)
+    if broker.hostname not in ("0.0.0.0", "::"):
+        return broker_url
+    host = urlsplit(hub_url).hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return urlunsplit(broker._replace(netloc=f"{host}:{broker.port}"))
+
+
+def _party(row: Any) -> Party:
+    match row:
+        case {"party": str(name), "role": str(role), "key": str(key), "revoked": bool(revoked)}:
+            return Party(name, role, key, revoked)
+    raise DecodeError("the hub's list of parties has a malformed entry")

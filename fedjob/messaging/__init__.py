@@ -1,0 +1,1 @@
+"""Certain delivery of small facts over an unreliable broker."""

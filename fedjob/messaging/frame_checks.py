@@ -1,0 +1,169 @@
+"""What every frame must pass before anybody acts on it: checks in a fixed order, a counter for each.
+
+size, frame, sender known, signature, addressee and federation, expiry, role,
+rate, schema. What fails is dropped and counted and never answered: an answer
+would be an oracle, or an amplifier.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fedjob.common.codec import unpack
+from fedjob.common.errors import DecodeError, FedjobError
+from fedjob.common.token_bucket import TokenBucket
+from fedjob.common.types import MAX_FRAME_BYTES, Address, check_party
+from fedjob.identity.roster import Role, Roster
+from fedjob.messaging.frame import decode_frame
+from fedjob.messaging.messages import Answer, Body, End, Event, Message, Offer, Result, Task, decode_payload
+
+CLOCK_TOLERANCE_S = 300.0
+
+MAX_TTL_S = 7 * 24 * 3600.0
+"""A message lives at most so long, and so does the memory of its id."""
+MAY_SEND: dict[str, frozenset[str]] = {
+    "researcher": frozenset({"ping", "search", "offer", "task", "end", "receipt"}),
+    "node": frozenset({"reply", "event", "receipt"}),
+}
+TO_EVERYBODY = frozenset({"ping", "search"})
+RATES: dict[str, tuple[float, float]] = {  # unsolicited kinds: messages a second, and at once
+    "ping": (20.0, 100.0),
+    "search": (20.0, 100.0),
+    "offer": (20.0, 100.0),
+    "event": (500.0, 2000.0),
+}
+_MAX_BUCKETS = 10_000
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Dropped(FedjobError):
+    """A frame failed a check; `cause` is the counter's name."""
+
+    reason = "dropped"
+
+    def __init__(self, cause: str, detail: str = "") -> None:
+        super().__init__(f"{cause}: {detail}" if detail else cause)
+        self.cause = cause
+
+
+class Gate:
+    """The checks at one address of one federation.
+
+    Args:
+        role: ours; a node hears researchers, a researcher hears nodes.
+    """
+
+    def __init__(self, federation: str, address: Address, role: Role, roster: Roster) -> None:
+        self._federation = federation
+        self._address = str(address)
+        self._peer_role = "node" if role == "researcher" else "researcher"
+        self._roster = roster
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+
+    def open(self, topic_sender: str, data: bytes, *, now: float, wall: float) -> Message:
+        """Return the message in a frame.
+
+        Args:
+            topic_sender: whom the broker says it is from.
+            now: monotonic seconds.
+            wall: seconds since 1970.
+
+        Raises:
+            Dropped: a check failed.
+        """
+        if len(data) > MAX_FRAME_BYTES:
+            raise Dropped("oversized")
+        try:
+            frame = decode_frame(data)
+        except DecodeError as error:
+            raise Dropped("malformed", str(error)) from error
+        key = self._roster.key_of(frame.sender)
+        role = self._roster.role_of(frame.sender)
+        if key is None or role is None:
+            raise Dropped("unknown_sender", frame.sender[:63])
+        if not frame.signed_by(key):
+            # It may have enrolled anew: the roster is asked for, as often as for strangers.
+            fresh = self._roster.key_of(frame.sender) if self._roster.refresh() else None
+            if fresh is None or fresh == key or not frame.signed_by(fresh):
+                raise Dropped("bad_signature", frame.sender)
+        head = self._head(frame.payload)
+        kind = head["kind"]
+        everybody = head["to"] == "" and kind in TO_EVERYBODY
+        if frame.federation != self._federation or topic_sender != frame.sender:
+            raise Dropped("foreign", frame.sender)
+        if head["to"] != self._address and not everybody:
+            raise Dropped("foreign", frame.sender)
+        if not wall - CLOCK_TOLERANCE_S < head["expires"] < wall + MAX_TTL_S + CLOCK_TOLERANCE_S:
+            raise Dropped("expired", frame.sender)
+        if role != self._peer_role or kind not in MAY_SEND[role]:
+            raise Dropped("role", f"{role} {frame.sender} sent {kind[:20]}")
+        if not self._within_rate(frame.sender, kind, now):
+            raise Dropped("flooded", frame.sender)
+        try:
+            message = decode_payload(frame.payload, frame.sender)
+            if not _ID.fullmatch(message.id):
+                raise DecodeError("an id has 32 hex digits")
+            reply_address(message)
+        except (DecodeError, ValueError) as error:
+            raise Dropped("schema", str(error)) from error
+        return message
+
+    def _head(self, payload: bytes) -> dict[str, Any]:
+        """Return what the checks before the schema need, of the right types."""
+        try:
+            head = unpack(payload, limit_bytes=MAX_FRAME_BYTES)
+        except DecodeError as error:
+            raise Dropped("schema", str(error)) from error
+        if not isinstance(head, dict):
+            raise Dropped("schema", "a payload is a map")
+        if not all(isinstance(head.get(name), str) for name in ("to", "kind")):
+            raise Dropped("schema", "to and kind are strings")
+        if type(head.get("expires")) not in (float, int):
+            raise Dropped("schema", "expires is a number")
+        return head
+
+    def _within_rate(self, sender: str, kind: str, now: float) -> bool:
+        limits = RATES.get(kind)
+        if limits is None:
+            return True
+        rate, burst = limits
+        bucket = self._buckets.get((sender, kind))
+        if bucket is None:
+            if len(self._buckets) >= _MAX_BUCKETS:  # only known parties get here
+                self._buckets.clear()
+            bucket = self._buckets[sender, kind] = TokenBucket(rate, burst, burst, now)
+        return bucket.take(now)
+
+
+def is_reliable(body: Body) -> bool:
+    """Tell whether messages of this kind are receipted."""
+    return isinstance(body, (Task, Result, Offer, Answer, End)) or (isinstance(body, Event) and body.lasting)
+
+
+def parse_address(text: str) -> Address:
+    """Return the address written `party/session`.
+
+    Raises:
+        ValueError: it is not written so.
+    """
+    party, slash, session = text.partition("/")
+    if not slash:
+        raise DecodeError(f"an address reads party/session, not {text[:80]!r}")
+    return Address(check_party(party), check_party(session))
+
+
+def reply_address(message: Message) -> Address | None:
+    """Return where answers and receipts go: a session of the sender, never of somebody else.
+
+    Raises:
+        DecodeError: it names another party, or a receipted message names none.
+    """
+    if not message.reply_to:
+        if is_reliable(message.body):
+            raise DecodeError("reply_to is missing: a receipt must go somewhere")
+        return None
+    address = parse_address(message.reply_to)
+    if address.party != message.sender:
+        raise DecodeError(f"reply_to names {address.party}, the sender is {message.sender}")
+    return address

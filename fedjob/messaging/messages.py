@@ -1,0 +1,444 @@
+"""What travels over MQTT: a closed set of frozen dataclasses under one header.
+
+A payload is one msgpack map: the header's fields and the body's. The kind says
+which dataclass the body is; for kind `reply` the body's `about` says it. There
+are no class names, no URLs and no parameters on this wire: bytes over 32 KiB
+are objects in the repository and travel as refs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.errors import EncodeError, MessageError
+from fedjob.common.items import Items
+from fedjob.common.types import MAX_FRAME_BYTES, Ref
+
+VERSION = 1
+
+MAX_INLINE_BYTES = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """Are you there?"""
+
+    kind: ClassVar[str] = "ping"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which datasets do you have with all of these tags (or of this name)?
+
+    Args:
+        project: only nodes that are enrolled in it answer with data.
+        mock: put the mock of the dataset of that name into the repository, and tell its ref.
+    """
+
+    kind: ClassVar[str] = "search"
+    tags: list[str] = field(default_factory=list)
+    name: str = ""
+    project: str = ""
+    mock: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSettings:
+    """The settings of work, which its offer, its task, its grant and its order all say.
+
+    Args:
+        config: the protocol's configuration, plain data.
+        model_args, training_args: what the plan runs with; a grant may bind them to ranges.
+        project: namespace of the job; selects the node's rules.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
+    training_args: dict[str, Any] = field(default_factory=dict)
+    project: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkDescription(WorkSettings):
+    """The work that a researcher wants of a node, which its offer and its task both describe.
+
+    Args:
+        entry: name of the plan's class in its text.
+        use: `private` or `mock`.
+        owner: who asks, as they describe themselves: `{name, org, role}`. Their key is in the frame.
+        preprocess: steps that the node runs on the data before the plan sees them, see `common/preprocess`.
+        resources: `{cpus, memory, gpus, labels, pool}` that the node would have to spare.
+        launches: sha256 of further plans that this one may launch as child tasks.
+        proof: what the node's verifier wants beside the signature, such as an ID token.
+    """
+
+    dataset: str
+    protocol: str
+    plan: Ref | None = None
+    entry: str = ""
+    use: str = "private"
+    owner: dict[str, str] = field(default_factory=dict)
+    preprocess: list[dict[str, Any]] = field(default_factory=list)
+    resources: dict[str, Any] = field(default_factory=dict)
+    launches: list[str] = field(default_factory=list)
+    proof: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer(WorkDescription):
+    """May this plan run on this dataset? A node that does not know the plan fetches it and asks its owner.
+
+    Args:
+        rounds: that the job is for.
+        brings: the researcher brings the data.
+        reserve: hold the resources for a short lease; a task takes them.
+        dry: look only; nothing is filed with the owner.
+    """
+
+    kind: ClassVar[str] = "offer"
+    job_name: str = ""
+    note: str = ""
+    rounds: int = 1
+    brings: bool = False
+    reserve: bool = False
+    dry: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(WorkDescription):
+    """Compute one step on one dataset.
+
+    Args:
+        values: small values of the instruction, `shared` and `each` merged.
+        blobs: refs of msgpack values too large for the message, merged into `values`.
+        params: refs of safetensors files, by name.
+        seed: the job's seed; see `seeds.seed_for`.
+        state: id of the node state to load, None for a fresh one.
+        keep_states: ids of the node states that kept breakpoints name; others of rounds before
+            this one may go. None keeps all.
+        limit_s: seconds of work after which the node ends it, None for the node's own limit.
+        files: data that the researcher brings, unpacked read-only at the node; `dataset` is then empty.
+        props: the job's free properties, which the plan can read.
+        items: which items of the dataset it is computed on, and how.
+        split: how a `Plan` divides them into parts, see `plans.step.check_split`.
+        artifacts: refs of files that the job sends along, by name.
+    """
+
+    kind: ClassVar[str] = "task"
+    files: Ref | None = None
+    props: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    blobs: dict[str, Ref] = field(default_factory=dict)
+    params: dict[str, Ref] = field(default_factory=dict)
+    seed: int = 0
+    items: Items = field(default_factory=Items)
+    split: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, Ref] = field(default_factory=dict)
+    state: str | None = None
+    keep_states: list[str] | None = None
+    limit_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The job is over for this node: running work stops, its spool goes.
+
+    Args:
+        outcome: the job's final state.
+        keep_states: ids of the node states that breakpoints name; all others go.
+    """
+
+    kind: ClassVar[str] = "end"
+    outcome: str
+    keep_states: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pong:
+    """Reply to a ping.
+
+    Args:
+        busy, free: workers that compute, and that do not.
+        ready: a task would begin now.
+        last_task: when one ended last, seconds since 1970; 0 for never.
+        versions: package -> version.
+        jobs: that the asking researcher has tasks of here; what it does not know it can end.
+        projects: that the node is enrolled in.
+    """
+
+    kind: ClassVar[str] = "reply"
+    about: ClassVar[str] = "ping"
+    of: str
+    version: str = ""
+    num_datasets: int = 0
+    busy: int = 0
+    free: int = 0
+    ready: bool = False
+    last_task: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    workers: int = 0
+    contact: str = ""
+    labels: list[str] = field(default_factory=list)
+    projects: list[str] = field(default_factory=list)
+    jobs: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Reply to a search: each dataset as `{name, tags, reader, num_rows, columns, has_mock, ...}`."""
+
+    kind: ClassVar[str] = "reply"
+    about: ClassVar[str] = "search"
+    of: str
+    datasets: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Reply to an offer, sent again whenever the owner decides.
+
+    Args:
+        status: `granted`, `pending`, `rejected`, `not-needed` or `unknown` (see `reason`).
+        reason: why it is `unknown`: `no_dataset`, `missing_packages`, `plan`, `repository`, ...
+        missing: packages that the plan imports and the node lacks.
+        num_rows: of the dataset; what a reply claims is held against it.
+        grant_state: `pending`, `granted`, `rejected`, `expired`, `revoked`, or empty where there is none.
+        origin: of the grant: `request`, `rule` or `built-in`.
+        needs: what the owner has to allow: of `plan` and `data`; empty when it is free to use.
+        until: seconds since 1970 when the grant ends, 0 for never.
+        limits: of the grant, by name.
+        by, decided: who decided, and when (seconds since 1970).
+        contact: whom to ask.
+        version: hash of the dataset's present content.
+        schedule: whether it could start: empty for yes, else one of `no_workers`, `no_free_worker`,
+            `resources`, `outside_hours`.
+        short: which resources are short.
+        workers, ahead: how many workers the node has, and how many tasks wait before this one.
+    """
+
+    kind: ClassVar[str] = "reply"
+    about: ClassVar[str] = "offer"
+    of: str
+    status: str
+    reason: str = ""
+    note: str = ""
+    missing: list[str] = field(default_factory=list)
+    num_rows: int = 0
+    grant: str = ""
+    grant_state: str = ""
+    origin: str = ""
+    needs: list[str] = field(default_factory=list)
+    until: float = 0.0
+    limits: dict[str, Any] = field(default_factory=dict)
+    by: str = ""
+    decided: float = 0.0
+    contact: str = ""
+    version: str = ""
+    schedule: str = ""
+    short: list[str] = field(default_factory=list)
+    workers: int = 0
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Reply to a task.
+
+    Args:
+        key: the work that was done, see `work_key`.
+        reason: empty when `ok`; else one word such as `exception`, `worker_died`, `not_permitted`.
+        detail: what the researcher may know of it.
+        trace: the traceback, where mock data were used.
+        value: a msgpack value, or None.
+        blob: ref of a msgpack map `{value, metrics}`, where these are too large for the message.
+        params: ref of a safetensors file.
+        weight: of the contribution in a weighted mean, usually `num_examples`.
+        metrics: `{phase: {name: state}}`, states that add (`metrics/states.py`).
+        timing: seconds by stage: queued, setup, train, validate, total.
+        state: id of the node state that this work proposes.
+        threads: torch threads that computed it.
+        used: what is charged for it, `{resource, amount}` each.
+        usage: `[over, allowed]` where it reached a limit of the owner's; it is not `ok` where some were over, and
+            `value` is then of what was allowed.
+        items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
+    """
+
+    kind: ClassVar[str] = "reply"
+    about: ClassVar[str] = "task"
+    of: str
+    key: str
+    ok: bool
+    reason: str = ""
+    detail: str = ""
+    trace: str = ""
+    value: Any = None
+    blob: Ref | None = None
+    params: Ref | None = None
+    weight: float = 0.0
+    num_examples: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=dict)
+    state: str | None = None
+    threads: int = 0
+    used: list[dict[str, Any]] = field(default_factory=list)
+    usage: list[int] | None = None
+    items: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A fact on the way: `lease` (still working), `progress`, `metrics`, `log`, `state`, or a plan's own.
+
+    Args:
+        lasting: it is resent until it is receipted, as tasks are; others may be lost.
+    """
+
+    kind: ClassVar[str] = "event"
+    type: str
+    data: dict[str, Any] = field(default_factory=dict)
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """These messages are durable here; stop resending them."""
+
+    kind: ClassVar[str] = "receipt"
+    of: list[str]
+
+
+Body = Ping | Search | Offer | Task | End | Pong | Found | Answer | Result | Event | Receipt
+
+
+_BODIES: dict[str, type[Any]] = {c.kind: c for c in (Ping, Search, Offer, Task, End, Event, Receipt)}
+_REPLIES: dict[str, type[Any]] = {c.about: c for c in (Pong, Found, Answer, Result)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A body with its header.
+
+    Args:
+        to: the addressee, `party/session`; empty for everybody.
+        sender: the party that signed; not part of the payload, set from the frame.
+        id: 32 hex digits; a resend carries the same.
+        reply_to: `party/session` that answers and receipts go to.
+        job, task, round, step: what it is about; empty or 0 where it is about none.
+        attempt: of the job, from 1; orders messages only.
+        epoch: counts the runner starts of a job; nodes refuse an older one.
+        seq: counts the sender's messages.
+        issued, expires: seconds since 1970, by the sender's clock.
+    """
+
+    to: str
+    id: str
+    body: Body
+    sender: str = ""
+    reply_to: str = ""
+    job: str = ""
+    task: str = ""
+    round: int = 0
+    step: str = ""
+    attempt: int = 0
+    epoch: int = 0
+    seq: int = 0
+    issued: float = 0.0
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Payload:
+    """The map on the wire."""
+
+    to: str
+    kind: str
+    id: str
+    reply_to: str
+    job: str
+    task: str
+    round: int
+    step: str
+    attempt: int
+    epoch: int
+    seq: int
+    issued: float
+    expires: float
+    body: dict[str, Any]
+
+
+_HEADER = tuple(f.name for f in fields(_Payload) if f.name not in ("kind", "body"))
+
+
+def encode_payload(message: Message) -> bytes:
+    """Return the exact bytes that are signed.
+
+    Raises:
+        EncodeError: not plain data, or larger than a frame may be.
+    """
+    body = to_plain(message.body)
+    about = getattr(type(message.body), "about", None)
+    if about is not None:
+        body["about"] = about
+    header = {name: getattr(message, name) for name in _HEADER}
+    data = pack({**header, "kind": type(message.body).kind, "body": body})
+    if len(data) > MAX_FRAME_BYTES - 1024:
+        raise EncodeError(
+            f"a message holds at most {MAX_FRAME_BYTES - 1024} bytes, this {message.body.kind} has {len(data)}"
+        )
+    return data
+
+
+def decode_payload(data: bytes, sender: str) -> Message:
+    """Return the message in signed bytes.
+
+    Raises:
+        DecodeError: not msgpack, or too long.
+        MessageError: a field is missing or has the wrong type; it is named.
+    """
+    payload = from_plain(_Payload, unpack(data, limit_bytes=MAX_FRAME_BYTES))
+    if payload.kind == "reply":
+        kind = _REPLIES.get(str(payload.body.get("about")))
+    else:
+        kind = _BODIES.get(payload.kind)
+    if kind is None:
+        raise MessageError(f"unknown kind of message {payload.kind[:40]!r}")
+    header = {name: getattr(payload, name) for name in _HEADER}
+    return Message(sender=sender, body=from_plain(kind, payload.body), **header)
+
+
+def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: str = "") -> str:
+    """Name work by what it is.
+
+    The key covers everything that decides the result and nothing that does not:
+    no attempt, no epoch, no session, no deadline.
+
+    Returns:
+        64 hex digits.
+    """
+    # who asks and what the node has to spare decide whether it is computed, not what comes out
+    what = to_plain(
+        replace(
+            task,
+            keep_states=None,
+            limit_s=None,
+            owner={},
+            project="",
+            resources={},
+            launches=[],
+            proof="",
+        )
+    )
+    return hashlib.sha256(pack([job, round_, step, node, task.dataset, child, _sorted(what)])).hexdigest()
+
+
+def _sorted(value: Any) -> Any:
+    """Give equal maps equal order, and so equal bytes."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_sorted(item) for item in value]
+    return value

@@ -1,0 +1,273 @@
+"""The commands `fedjob node init`, `start`, `stop` and `status`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fedjob.common.codec import unpack
+from fedjob.common.config import load_config
+from fedjob.common.console import json_option, size
+from fedjob.common.errors import ConfigError, FedjobError, SpecError
+from fedjob.identity.keys import Identity
+from fedjob.node.cli.home import home_option, name_of, open_database
+from fedjob.node.config.capacity import read_labels
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.config.hours import is_open_now
+from fedjob.node.daemon.status import vitals
+from fedjob.node.data.datasets import Datasets
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.queue.store import TaskStore
+from fedjob.node.startup import init_node, locked, log_to, open_daemon, running_pid
+
+START_WITHIN_S = 30.0
+
+STOP_WITHIN_S = 30.0
+
+
+@click.command()
+@home_option
+@click.option("--id", "name", required=True, help="The node's name in the federation.")
+@click.option("--hub", help="URL of the hub; a hub on this machine needs no invitation.")
+@click.option(
+    "--invite", type=click.Path(path_type=Path, dir_okay=False), help="Invitation file from the hub's owner."
+)
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate of the hub's own authority, if it has one; do not move the file later.",
+)
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with a private key to use; by default a new one is made.",
+)
+def init(
+    home: NodeHome,
+    name: str,
+    hub: str | None,
+    invite: Path | None,
+    tls_ca: Path | None,
+    key: Path | None,
+) -> None:
+    """Make a node's home and join a federation."""
+    if hub is None and invite is None:
+        raise SpecError("expected the address of the hub: give --hub URL, or --invite FILE")
+    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, key=key)
+    click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
+
+
+@click.command()
+@home_option
+@click.option("--workers", type=int, help="Number of tasks that run at the same time.")
+@click.option(
+    "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
+)
+def start(home: NodeHome, workers: int | None, detach: bool) -> None:
+    """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C."""
+    home.check()
+    load_config(
+        NodeConfig, home.root, options={"workers": workers}
+    )  # a wrong setting is an error before anything is started
+    if detach:
+        _start_detached(home, workers)
+        return
+    log_to(home)
+    with locked(home):
+        daemon = open_daemon(home, options={"workers": workers})
+        with _stopping_on_signals(daemon.stop):
+            threading.Thread(target=_print_ready, args=(home, daemon.ready), daemon=True).start()
+            daemon.run()
+
+
+def _print_ready(home: NodeHome, ready: threading.Event) -> None:
+    if ready.wait(60.0):
+        click.echo(f"node ready: {name_of(home)}")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at SIGTERM and Ctrl-C, on a thread of its own: in a signal handler it could deadlock."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+
+    def listen() -> None:
+        if receiver.recv(1):
+            stop()
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    old = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sender.close()
+        receiver.close()
+
+
+def _start_detached(home: NodeHome, workers: int | None) -> None:
+    if (pid := running_pid(home)) is not None:
+        raise ConfigError(f"a node runs in {home.root} already (process {pid}): stop it first")
+    home.create()
+    output = home.logs / "start.log"
+    command = [sys.executable, "-m", "fedjob", "node", "start", "--home", str(home.root)]
+    if workers is not None:
+        command += ["--workers", str(workers)]
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+    deadline = time.monotonic() + START_WITHIN_S
+    while time.monotonic() < deadline:
+        printed = output.read_text(encoding="utf-8", errors="replace")
+        if "node ready:" in printed:
+            click.echo(f"node ready: {name_of(home)} (process {process.pid}, log {home.log})")
+            return
+        if process.poll() is not None:
+            raise FedjobError(
+                f"the node did not start: {printed.strip().removeprefix('fedjob: ') or 'no reason'}"
+            )
+        time.sleep(0.05)
+    process.terminate()
+    raise FedjobError(f"the node was not ready within {START_WITHIN_S:.0f} s; see {output} and {home.log}")
+
+
+@click.command()
+@home_option
+def stop(home: NodeHome) -> None:
+    """Stop the running node; unfinished tasks continue at the next start."""
+    pid = running_pid(home)
+    if pid is None:
+        click.echo(f"no node runs in {home.root}")
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_WITHIN_S
+    while running_pid(home) == pid:
+        if time.monotonic() > deadline:
+            raise FedjobError(f"process {pid} has not ended within {STOP_WITHIN_S:.0f} s")
+        time.sleep(0.05)
+    click.echo("node stopped")
+
+
+@click.command()
+@home_option
+@json_option
+def status(home: NodeHome, as_json: bool) -> None:
+    """Show whether the node runs, its queue, its workers, and the messages it dropped."""
+    config = load_config(NodeConfig, home.root)
+    facts = _facts(home, config)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        _show(facts, config)
+
+
+def _facts(home: NodeHome, config: NodeConfig) -> dict[str, Any]:
+    """Return what `status` shows."""
+    with open_database(home) as database:
+        pid = running_pid(home)
+        row = database.row("SELECT facts FROM live")
+        live = unpack(row["facts"]) if row is not None and pid is not None else {}
+        tasks = TaskStore(database)
+        queue = tasks.counts()
+        return {
+            "node": name_of(home),
+            "key": Identity.load_or_create(home.keys).public_key_hex,
+            "home": str(home.root),
+            "running": pid is not None,
+            "pid": pid,
+            "connected": bool(live.get("connected")),
+            "approval": config.approval,
+            "verifier": live.get("verifier", config.verifier),
+            "workers": config.workers,
+            "threads": config.torch_threads,
+            **asdict(vitals(config, tasks, busy=queue.get("running", 0))),
+            "datasets": [dataset.name for dataset in Datasets(database).all()],
+            "pending_grants": len(Grants(database).all("pending")),
+            "queue": queue,
+            "undelivered": database.rows("SELECT count(*) AS n FROM outbox")[0]["n"],
+            "hours": config.hours,
+            "open": is_open_now(config.hours),
+            "launcher": config.launcher,
+            "labels": sorted(read_labels(config.labels)),
+            "resources": _resources(config),
+            "held": live.get("resources", []),
+            "worker_processes": live.get("workers", {}).get("warm", []),
+            "fork_server": live.get("workers", {}).get("fork_server", False),
+            "dropped": live.get("counters", {}),
+        }
+
+
+def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
+    state = "stopped"
+    if facts["running"]:
+        state = f"running (process {facts['pid']}), " + (
+            "connected" if facts["connected"] else "not connected"
+        )
+    click.echo(f"node {facts['node']}: {state}")
+    click.echo(f"home      {facts['home']}")
+    off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
+    click.echo(f"approval  {config.approval}{off}")
+    click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")
+    click.echo(f"grants    {facts['pending_grants']} wait for a decision")
+    click.echo(f"tasks     {_counts(facts['queue'])}; the last ended {_when(facts['last_task'])}")
+    if config.workers == 0:
+        click.echo("workers   none: tasks are queued only; fedjob node config set workers 1 lets them begin")
+    click.echo(
+        f"workers   {config.workers} at a time with {config.torch_threads} threads; "
+        f"{len(facts['worker_processes'])} processes"
+    )
+    click.echo(f"hours     {config.hours or 'always'}{'' if facts['open'] else ' (closed now)'}")
+    lent = facts["resources"]
+    click.echo(f"lends     {lent['cpus']:g} cpus, {size(lent['memory_bytes'])}, {len(lent['gpus'])} gpus")
+    for held in facts["held"]:
+        click.echo(
+            f"held      {held['job']}: {held['cpus']:g} cpus, {size(held['memory_bytes'])}, "
+            f"gpus {held['gpus'] or 'none'}{' (reserved)' if held['reserved_until'] else ''}"
+        )
+    click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
+    click.echo(f"dropped   {_counts(facts['dropped'])}")
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "never"
+
+
+def _resources(config: NodeConfig) -> dict[str, Any]:
+    capacity = config.capacity()
+    return {
+        "cpus": capacity.whole.cpus,
+        "memory_bytes": capacity.whole.memory_bytes,
+        "gpus": list(capacity.whole.gpus),
+        "pools": {
+            name: {
+                "workers": part.workers,
+                "cpus": part.cpus,
+                "memory_bytes": part.memory_bytes,
+                "gpus": list(part.gpus),
+            }
+            for name, part in capacity.pools.items()
+        },
+    }
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"

@@ -1,0 +1,1 @@
+"""One loop: turn, commit, act."""

@@ -1,0 +1,370 @@
+"""Attempts to compute tasks: prepared, given to a worker, brought home, or ended."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.lifecycle import State
+from fedjob.common.token_bucket import TokenBucket
+from fedjob.execution.orders import WorkOrder
+from fedjob.messaging.frame_checks import parse_address
+from fedjob.messaging.messages import Event
+from fedjob.node.daemon.child_tasks import Nursing
+from fedjob.node.daemon.context import NodeContext
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.inputs import Wanted
+from fedjob.node.execution.outputs import Stored
+from fedjob.node.execution.pool import Asked, Awaited, Began, Emitted, Returned, WorkerDied, WorkerGone
+from fedjob.node.execution.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
+from fedjob.node.grants.grant import matches_any
+from fedjob.node.hooks.dispatcher import HookCalls
+from fedjob.node.queue import task_events as events
+from fedjob.node.queue.book import Book, TaskRow, root_of
+from fedjob.node.queue.task import header_of, objects_of, packed_result, task_of
+from fedjob.node.storage.logs import Forwarding, add_trace, close_log
+from fedjob.protocols.inference import LEFT
+
+START_WITHIN_S = 300.0
+
+"""For fetching and for the fork server to import torch; not part of a task's own limit."""
+GONE_WITHIN_S = 10.0
+"""For a killed worker to end in; after that its task goes on without."""
+EVENTS_PER_S = 50.0
+
+LOGS_EVERY_S = 0.5
+OWN_EVENTS = ("lease", "log", "state", "grant")
+"""Types of events that a node says itself: user code can't."""
+Stage = (
+    Prepared
+    | Unprepared
+    | Stored
+    | Unstored
+    | Began
+    | Emitted
+    | Returned
+    | WorkerDied
+    | WorkerGone
+    | Asked
+    | Awaited
+)
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Attempt:
+    """One attempt to compute a task.
+
+    Args:
+        number: tells it from other attempts at the same task.
+        folder: that the worker writes to.
+        ends_at: when it is ended, in monotonic seconds.
+        stores: how often the repository did not take the result.
+        gpus: the devices that its job holds.
+        log: what of its output goes to the researcher.
+        children: number -> key, of what it launched.
+        events: lets them pass; a worker's own limit is not relied on.
+    """
+
+    number: int
+    folder: Path | None = None
+    ends_at: float | None = None
+    limit_s: float = 0.0
+    stores: int = 0
+    gpus: tuple[int, ...] = ()
+    log: Forwarding | None = None
+    children: dict[int, str] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    events: TokenBucket = field(
+        default_factory=lambda: TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, EVENTS_PER_S, time.monotonic())
+    )
+
+
+class Attempts:
+    """The attempts of now.
+
+    Args:
+        report: takes an event as if a thread had reported it.
+        hooks: are told what tasks say.
+    """
+
+    def __init__(self, context: NodeContext, report: Callable[[Stage], None], hooks: HookCalls) -> None:
+        self._context = context
+        self._report = report
+        self._hooks = hooks
+        self._attempts: dict[str, Attempt] = {}
+        self._number = 0
+        self._again: list[tuple[float, str, Attempt]] = []
+        self._ending: dict[str, tuple[float, Attempt | None]] = {}  # by key, workers that were killed
+        self._logs_read = 0.0
+        self.wants: dict[str, set[str]] = {}
+        """By key of a task: the objects that have to stay in the spool."""
+        self.arrived: dict[str, float] = {}
+        self._nursing = Nursing(context)
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def recover(self, book: Book) -> None:
+        """Note what the tasks of the last daemon need."""
+        for key, row in book.tasks.items():
+            self.wants[key] = objects_of(task_of(row))
+        self._context.transfers.brought.recover({row.job for row in book.tasks.values()})
+
+    def next_due(self) -> float | None:
+        """Return when something has to be ended or tried again."""
+        due = [at for at, _, _ in self._again]
+        due += [until for until, _ in self._ending.values()]
+        due += [attempt.ends_at for attempt in self._attempts.values() if attempt.ends_at is not None]
+        return min(due, default=None)
+
+    # --- commands ------------------------------------------------------------------------------
+
+    def act(self, book: Book, commands: list[events.Command]) -> None:
+        """Do what the core says, after the commit."""
+        released: list[str] = []
+        for command in commands:
+            match command:
+                case events.Kill(key=key):
+                    self._kill(key)
+                case events.Start(key=key):
+                    row = book.tasks.get(key)
+                    if row is not None and row.state == State.STARTING:
+                        self._start(row, root_of(book.tasks, row), book.ledger.gpus_of(row.job))
+                case events.Tell(key=key):
+                    parent = self._attempts.get(key)
+                    if parent is not None:
+                        self._nursing.tell(book, parent.children, command)
+                case events.Release(key=key):
+                    released.append(key)
+                    self.wants.pop(key, None)
+                    self.arrived.pop(key, None)
+                case events.EndJob(job=job):
+                    self._context.workers.end_job(job)
+                    self._context.transfers.end_job(job)
+        if released:
+            wanted = set().union(*self.wants.values())
+            self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
+            self._context.point("released")
+
+    def _start(self, row: TaskRow, root: TaskRow, gpus: tuple[int, ...]) -> None:
+        """Begin to compute a task, or bring home what was computed before a kill."""
+        context, permissions, key = self._context, self._context.permissions, row.key
+        self._number += 1
+        attempt = self._attempts[key] = Attempt(self._number, gpus=gpus)
+        attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
+        if context.spool.has_result(key):
+            self._store(row, attempt)
+            return
+        task = task_of(row)
+        dataset = context.datasets.find(task.dataset) if task.dataset else None
+        if dataset is None and task.dataset:
+            self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
+            return
+        if refusal := permissions.may_start(row, root) or permissions.used_up(row):
+            self._report(Unprepared(key, attempt.number, *refusal))
+            return
+        rule = context.config.logs_mock if task.use == "mock" else context.config.logs_private
+        attempt.log = Forwarding(context.home, key, permissions.limits_of(row).logs or rule)
+        context.workers.warm_up()
+        attempt.folder = context.spool.begin(key)
+        attempt.limit_s = min(task.limit_s or context.config.task_limit_s, context.config.task_limit_s)
+        attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
+        text = None if task.plan is None else context.grants.texts.of(task.plan.sha256)
+        limits: dict[str, Any] = {
+            **permissions.limits_of(row).to_plain(),
+            "own": matches_any(context.config.own_of, row.researcher),
+        }
+        if (left := permissions.inferences_left(row)) is not None:
+            limits[LEFT] = left
+        known = context.ledger.known(task) if task.items.uses_ledger else None
+        context.transfers.prepare(
+            Wanted(
+                row=row,
+                run=attempt.number,
+                task=task,
+                dataset=dataset,
+                plan=text,
+                folder=attempt.folder,
+                limits=limits,
+                known=known,
+            )
+        )
+        context.point("started")
+
+    # --- stages ------------------------------------------------------------------------------
+
+    def take(self, turn: Turn, event: Stage) -> None:
+        """Take a running task one stage further; what an ended attempt says counts no more."""
+        attempt, row = self._attempts.get(event.key), turn.book.tasks.get(event.key)
+        if isinstance(event, WorkerGone):
+            self._gone(turn, event.key)
+            return
+        if attempt is None or attempt.number != event.run or row is None:
+            return
+        key = event.key
+        match event:
+            case Emitted():
+                if event.type not in OWN_EVENTS:
+                    turn.after.append(lambda: self._hooks.event(row, event.type, event.data))
+                    if attempt.events.take(time.monotonic()):
+                        self._pass_on(turn, row, event)
+            case Prepared(order=order):
+                text = order.plan_text.encode()
+                self._context.grants.texts.remember(hashlib.sha256(text).hexdigest(), text)
+                turn.after.append(lambda: self._work(attempt, order, row))
+            case Unprepared(reason=reason, detail=detail):
+                turn.after.append(lambda: self._end(key, attempt))
+                turn.step(events.Finished(key, False, b"", reason, detail))
+            case Began(pid=pid):
+                attempt.ends_at = time.monotonic() + attempt.limit_s
+                turn.step(events.Began(key, pid))
+            case Returned():
+                self._context.point("returned")
+                attempt.ends_at = None
+                turn.after.append(lambda: self._store(row, attempt))
+            case Asked(order=wanted):
+                self._nursing.launch(turn, row, attempt.children, wanted)
+            case Awaited(number=number):
+                turn.step(events.Waits(key, attempt.children.get(number, "")))
+            case Unstored(detail=detail):
+                pause = RETRY_AFTER_S[min(attempt.stores, len(RETRY_AFTER_S) - 1)]
+                attempt.stores += 1
+                log.warning("a result waits for the repository: %s", detail)
+                turn.after.append(lambda: self._again.append((time.monotonic() + pause, key, attempt)))
+            case WorkerDied(detail=detail):
+                self._tell_log(turn, row, attempt, final=True)
+                turn.after.append(lambda: self._end(key, attempt))
+                turn.step(events.Died(key, detail))
+            case Stored():
+                turn.after.append(lambda: self._forget(key, attempt))
+                self._finish(turn, row, event, attempt)
+
+    def _pass_on(self, turn: Turn, row: TaskRow, emitted: Emitted) -> None:
+        event = Event(type=emitted.type, data=emitted.data)
+        turn.outgoing.append(
+            self._context.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
+        )
+
+    def tell_logs(self, turn: Turn) -> None:
+        """Pass on, now and then, what running tasks wrote and their researchers may see."""
+        now = time.monotonic()
+        if now - self._logs_read >= LOGS_EVERY_S:
+            self._logs_read = now
+            for key, attempt in self._attempts.items():
+                row = turn.book.tasks.get(key)
+                if row is not None:
+                    self._tell_log(turn, row, attempt)
+
+    def _tell_log(self, turn: Turn, row: TaskRow, attempt: Attempt, *, final: bool = False) -> None:
+        if attempt.log is None:
+            return
+        said = list(attempt.log.events(final=final))
+        if final and attempt.log.withholds():
+            said.append({"withheld": True, "contact": self._context.config.contact})
+        if final:
+            attempt.log = None
+        to = parse_address(row.reply_to)
+        for data in said:
+            event = Event(type="log", data=data)
+            turn.outgoing.append(self._context.endpoint.prepare(to, event, **header_of(row)))
+
+    def _work(self, attempt: Attempt, order: WorkOrder, row: TaskRow) -> None:
+        if self._attempts.get(order.key) is attempt:
+            order = replace(order, secrets=self._context.permissions.secrets_of(row))
+            attempt.timing["fetch"] = time.monotonic() - attempt.started
+            try:
+                self._context.workers.run(order, attempt.number, gpus=attempt.gpus, resources=row.resources)
+            except Exception as error:  # a launcher is somebody else's code
+                log.exception("a worker could not be started")
+                self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
+
+    def _store(self, row: TaskRow, attempt: Attempt) -> None:
+        folder = None if self._context.spool.has_result(row.key) else attempt.folder
+        min_rows = self._context.permissions.limits_of(row).min_rows
+        self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
+
+    def _finish(self, turn: Turn, row: TaskRow, stored: Stored, attempt: Attempt) -> None:
+        charge = self._context.permissions.charge(row, stored.result, turn.predicted)
+        turn.charge(charge)
+        result = replace(charge.result, timing={**charge.result.timing, **attempt.timing})
+        if stored.trace or stored.message:
+            what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
+            log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])
+            add_trace(self._context.home, row.key, stored.trace or stored.message)
+        if stored.report:
+            add_trace(self._context.home, row.key, stored.report)
+        self._tell_log(turn, row, attempt, final=True)
+        self._context.transfers.later(lambda: close_log(self._context.home, row.key))
+        if result.ok and stored.state:
+            turn.rows.append(lambda: self._context.tasks.add_state(row.job, stored.state, row.round))
+        if (result.ok or result.used) and stored.items is not None:
+            items = stored.items
+            turn.rows.append(lambda: self._context.ledger.note(task_of(row), items))
+        if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
+            turn.after.append(lambda: self._release(row.key))
+        packed = packed_result(result)
+        turn.step(events.Finished(row.key, result.ok, packed, result.reason, result.detail))
+
+    # --- ends ------------------------------------------------------------------------------
+
+    def end_overdue(self, turn: Turn) -> None:
+        """End attempts that are over their limit; try again to store what waits for that."""
+        now = time.monotonic()
+        for key, attempt in list(self._attempts.items()):
+            if attempt.ends_at is not None and attempt.ends_at <= now:
+                if key in turn.book.tasks:
+                    turn.step(events.Overdue(key, "the work took longer than its limit"))
+                else:
+                    attempt.ends_at = None
+        for key in [key for key, (until, _) in self._ending.items() if until <= now]:
+            log.error(
+                "the worker of task %s is still there %g s after it was killed", key[:12], GONE_WITHIN_S
+            )
+            self._gone(turn, key)
+        due = [entry for entry in self._again if entry[0] <= now]
+        self._again = [entry for entry in self._again if entry[0] > now]
+        for _, key, attempt in due:
+            row = turn.book.tasks.get(key)
+            if row is not None and self._attempts.get(key) is attempt:
+                self._store(row, attempt)
+
+    def _kill(self, key: str) -> None:
+        """End a task's worker, and hear when nothing is left of it."""
+        self._ending[key] = (time.monotonic() + GONE_WITHIN_S, self._attempts.get(key))
+        if not self._end(key):
+            self._report(WorkerGone(key, 0))
+
+    def _gone(self, turn: Turn, key: str) -> None:
+        _, attempt = self._ending.pop(key, (0.0, None))
+        row = turn.book.tasks.get(key)
+        if row is not None and attempt is not None:
+            self._tell_log(turn, row, attempt, final=True)
+        turn.step(events.Gone(key))
+
+    def _end(self, key: str, attempt: Attempt | None = None) -> bool:
+        """Stop computing a task, wherever it is; tell whether a worker has to end first."""
+        found = attempt or self._attempts.get(key)
+        if found is None:
+            return False
+        is_killed = False
+        if self._attempts.get(key) is found:
+            del self._attempts[key]
+            is_killed = self._context.workers.kill(key)
+        folder = found.folder
+        if folder is not None:
+            self._context.transfers.later(lambda: self._context.spool.discard(folder))
+        return is_killed
+
+    def _forget(self, key: str, attempt: Attempt) -> None:
+        if self._attempts.get(key) is attempt:
+            del self._attempts[key]
+
+    def _release(self, key: str) -> None:
+        self._context.transfers.release(key)

@@ -1,0 +1,88 @@
+"""What a turn's commands mean to the database and to the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedjob.common.errors import EncodeError
+from fedjob.common.lifecycle import State
+from fedjob.messaging.endpoint import Endpoint
+from fedjob.messaging.frame_checks import parse_address
+from fedjob.messaging.messages import Event
+from fedjob.messaging.outbox import Outgoing
+from fedjob.node.queue import task_events as events
+from fedjob.node.queue.book import TaskRow
+from fedjob.node.queue.store import TaskStore
+from fedjob.node.queue.task import header_of, refused, unpacked_result
+
+
+def put_rows(tasks: TaskStore, commands: Iterable[events.Command]) -> None:
+    """Write the rows that commands name; of several for one task the last counts."""
+    last: dict[str, events.PutTask | events.DeleteTask] = {}
+    for command in commands:
+        match command:
+            case events.PutTask(row=row):
+                last[row.key] = command
+            case events.DeleteTask():
+                last[command.key] = command
+            case events.PutJob(row=job):
+                tasks.put_job(job)
+            case events.DeleteJob(job=name):
+                tasks.delete_job(name)
+    for change in last.values():
+        if isinstance(change, events.PutTask):
+            tasks.put_task(change.row)
+        else:
+            tasks.delete_task(change.row)
+
+
+def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command]) -> list[Outgoing]:
+    """Encode the answers to tasks; of several to one message the last counts."""
+    last: dict[str, Outgoing] = {}
+    for command in commands:
+        match command:
+            case events.Reply(row=row):
+                last[command.reply] = _reply(endpoint, row, command.reply)
+            case events.Refuse(task=task, reason=reason, detail=detail, reply=reply):
+                last[reply] = endpoint.prepare(
+                    parse_address(task.reply_to),
+                    refused(task.key, task.message, reason, detail),
+                    job=task.job,
+                    task=task.key,
+                    round=task.round,
+                    step=task.step,
+                    attempt=task.attempt,
+                    epoch=task.epoch,
+                    id=reply,
+                )
+            case events.Unreply(reply=gone):
+                last.pop(gone, None)
+    return list(last.values())
+
+
+def _reply(endpoint: Endpoint, row: TaskRow, reply: str) -> Outgoing:
+    to, header = parse_address(row.reply_to), header_of(row)
+    try:
+        return endpoint.prepare(to, unpacked_result(row), **header, id=reply)
+    except EncodeError as error:
+        short = refused(row.key, row.message, "too_large", str(error))
+        return endpoint.prepare(to, short, **header, id=reply)
+
+
+def encode_states(endpoint: Endpoint, rows: Iterable[TaskRow]) -> list[Outgoing]:
+    """Encode what is said of tasks' states."""
+    said = []
+    for row in rows:
+        data = {"state": str(row.state), "worker": row.worker, "reason": row.reason}
+        if row.parent:
+            data["parent"] = row.parent
+        to = parse_address(row.reply_to)
+        said.append(endpoint.prepare(to, Event(type="state", data=data), **header_of(row)))
+    return said
+
+
+def must_last(command: events.Command) -> bool:
+    """Whether losing this command's row to a power cut would cost more than a resend."""
+    if isinstance(command, events.PutTask):  # a task that was running begins again, as one that starts
+        return not command.row.acknowledged and command.row.state != State.RUNNING
+    return isinstance(command, (events.PutJob, events.DeleteTask))

@@ -1,0 +1,126 @@
+"""The context of a daemon's handlers: the collaborators that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from fedjob.identity.roster import Roster
+from fedjob.messaging.endpoint import Endpoint
+from fedjob.messaging.frame_checks import parse_address
+from fedjob.messaging.messages import Body, Message
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.data.datasets import Datasets
+from fedjob.node.data.item_ledger import Ledger
+from fedjob.node.data.versions import Versions
+from fedjob.node.execution.pool import WorkerEvent, Workers
+from fedjob.node.execution.transfers import TransferEvent, Transfers
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.permissions import Permissions
+from fedjob.node.queue.store import TaskStore
+from fedjob.node.storage.database import Database
+from fedjob.node.storage.outbox import DatabaseStore
+from fedjob.node.storage.spool import Spool
+from fedjob.repository.base import Repository
+
+
+@dataclass(kw_only=True)
+class NodeContext:
+    """The collaborators of one daemon.
+
+    Args:
+        config: is replaced when the owner changes it.
+        node: the node's name.
+        point: called with the name of each step between accept and release; a test may end the process there.
+    """
+
+    home: NodeHome
+    config: NodeConfig
+    node: str
+    database: Database
+    store: DatabaseStore
+    endpoint: Endpoint
+    spool: Spool
+    workers: Workers
+    transfers: Transfers
+    tasks: TaskStore
+    datasets: Datasets
+    grants: Grants
+    ledger: Ledger
+    versions: Versions
+    permissions: Permissions
+    point: Callable[[str], None]
+
+    def answer(self, turn: Turn, message: Message, body: Body) -> None:
+        """Answer a message, and be done with it when that is committed."""
+        to = parse_address(message.reply_to)
+        turn.outgoing.append(self.endpoint.prepare(to, body, job=message.job, epoch=message.epoch))
+        turn.settled.append(message)
+
+    def drop_states(
+        self, turn: Turn, job: str, keep: Collection[str] = (), before: int | None = None
+    ) -> None:
+        """Remove a job's node states, but those to keep and those of rounds from `before` on."""
+        gone: list[str] = []
+        turn.rows.append(lambda: gone.extend(self.tasks.drop_states(job, keep, before)))
+        turn.after.append(
+            lambda: self.transfers.later(lambda: self.spool.drop_states(job, gone)) if gone else None
+        )
+
+
+def open_context(
+    *,
+    home: NodeHome,
+    config: NodeConfig,
+    node: str,
+    roster: Roster,
+    repository: Repository,
+    database: Database,
+    store: DatabaseStore,
+    endpoint: Endpoint,
+    report: Callable[[WorkerEvent | TransferEvent], None],
+    point: Callable[[str], None],
+) -> NodeContext:
+    """Put the collaborators of a daemon together.
+
+    Args:
+        report: takes what threads and workers report; must not block.
+    """
+    spool = Spool(home, repository)
+    datasets, grants, versions = Datasets(database), Grants(database), Versions()
+    return NodeContext(
+        home=home,
+        config=config,
+        node=node,
+        database=database,
+        store=store,
+        endpoint=endpoint,
+        spool=spool,
+        workers=Workers(home, config, report),
+        transfers=Transfers(
+            home=home,
+            config=config,
+            node=node,
+            spool=spool,
+            repository=repository,
+            notify=report,
+            point=point,
+        ),
+        tasks=TaskStore(database),
+        datasets=datasets,
+        grants=grants,
+        ledger=Ledger(database),
+        versions=versions,
+        permissions=Permissions(
+            config=config,
+            roster=roster,
+            database=database,
+            datasets=datasets,
+            grants=grants,
+            versions=versions,
+            secrets=home.secrets,
+        ),
+        point=point,
+    )

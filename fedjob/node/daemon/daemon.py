@@ -1,0 +1,370 @@
+"""The node's daemon: one loop that owns the endpoint, the book of tasks and the database.
+
+A turn takes everything that is there: messages, what workers and threads
+reported, receipts, the owner's decisions. It feeds the pure core, commits once,
+and only then acts: replies leave, workers start and end, spools go, receipts are
+sent. If the commit fails, nothing has happened and the turn is taken again. A
+kill at any point is mended by the next start, see `taskkeeping`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from fedjob.common.lifecycle import PENDING, State
+from fedjob.identity.keys import Identity
+from fedjob.identity.roster import Roster
+from fedjob.messaging import messages as wire
+from fedjob.messaging.endpoint import Endpoint, seen_entries
+from fedjob.messaging.messages import Message
+from fedjob.messaging.transport.base import Transport
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.daemon.attempts import Attempts
+from fedjob.node.daemon.commit import encode_replies, encode_states, must_last, put_rows
+from fedjob.node.daemon.context import open_context
+from fedjob.node.daemon.housekeeping import LOOK_EVERY_S, Housekeeping, sized
+from fedjob.node.daemon.offers import Offers
+from fedjob.node.daemon.searches import Published, Searches
+from fedjob.node.daemon.sender_verification import Checked, Verifying, without_proof
+from fedjob.node.daemon.session_liveness import Vigil
+from fedjob.node.daemon.state_reports import Sayings
+from fedjob.node.daemon.status import pong
+from fedjob.node.daemon.tasks import Intake
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.pool import WorkerEvent
+from fedjob.node.execution.transfers import Ensured, Fetched, TransferEvent
+from fedjob.node.grants.notifications import Notices
+from fedjob.node.hooks.dispatcher import HookCalls
+from fedjob.node.queue import task_events as events
+from fedjob.node.queue.book import Book
+from fedjob.node.storage.database import Database
+from fedjob.node.storage.outbox import DatabaseStore
+from fedjob.repository.base import Repository
+
+Report = WorkerEvent | TransferEvent | Published | Checked | events.ReplyReceipted | events.ReplyGivenUp
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """A node at work.
+
+    Args:
+        config: the owner's settings.
+        reload: returns them anew, cheaply: it is called twice a second.
+        crash_at: called with the name of each step between accept and release: `accepted`, `started`,
+            `receipted`, `fetched`, `returned`, `kept`, `stored`, `done`, `replied`, `released`.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: NodeHome,
+        config: NodeConfig,
+        identity: Identity,
+        federation: str,
+        roster: Roster,
+        transport: Transport,
+        repository: Repository,
+        reload: Callable[[], NodeConfig] | None = None,
+        crash_at: Callable[[str], None] | None = None,
+    ) -> None:
+        home.create()
+        self._database = Database(home.database)
+        self._store = DatabaseStore(self._database)
+        self._endpoint = self._open_endpoint(identity, federation, roster, transport)
+        self._context = open_context(
+            home=home,
+            config=config,
+            node=identity.party,
+            roster=roster,
+            repository=repository,
+            database=self._database,
+            store=self._store,
+            endpoint=self._endpoint,
+            report=self._report,
+            point=crash_at or (lambda name: None),
+        )
+        self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
+        self._attempts = Attempts(self._context, self._report, self._hooks)
+        self._offers = Offers(self._context)
+        self._searches = Searches(self._context, self._report)
+        self._intake = Intake(self._context, self._attempts)
+        self._verifying = Verifying(config, roster, self._context.transfers.later, self._report)
+        self._notices = Notices(identity.party, config, self._count)
+        self._book = Book()
+        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._taken: list[Report] = []
+        self._backlog: list[Message] = []
+        self._lazy: list[events.Command] = []
+        self._vigil = Vigil()
+        self._sayings = Sayings()
+        self._housekeeping = self._open_housekeeping(reload)
+        self._stopping = threading.Event()
+        self.ready = threading.Event()
+
+    def _open_endpoint(
+        self, identity: Identity, federation: str, roster: Roster, transport: Transport
+    ) -> Endpoint:
+        return Endpoint(
+            identity,
+            federation,
+            roster,
+            transport,
+            self._store,
+            "node",
+            on_receipt=lambda id_: self._taken.append(events.ReplyReceipted(id_)),
+            on_give_up=lambda id_: self._taken.append(events.ReplyGivenUp(id_)),
+        )
+
+    def _open_housekeeping(self, reload: Callable[[], NodeConfig] | None) -> Housekeeping:
+        return Housekeeping(
+            self._context,
+            offers=self._offers,
+            intake=self._intake,
+            verifying=self._verifying,
+            hooks=self._hooks,
+            notices=self._notices,
+            sayings=self._sayings,
+            vigil=self._vigil,
+            reload=reload,
+            book=lambda: self._book,
+            commit=self._commit,
+            write_lazily=self._write_lazily,
+        )
+
+    # --- life ------------------------------------------------------------------------------
+
+    def run(self, *, connect_timeout_s: float = 10.0) -> None:
+        """Work until `stop` is called from another thread.
+
+        Raises:
+            BrokerUnreachable: the broker does not answer at the start; later breaks are waited out.
+        """
+        try:
+            self._recover()
+            self._endpoint.start(connect_timeout_s)
+            turn = Turn(self._book)
+            turn.step(events.Restarted())
+            self._commit(turn)
+            self.ready.set()
+            while not self._stopping.is_set():
+                self._backlog += self._endpoint.receive(self._patience())
+                if not (self._turn() and self._housekeeping.look_around()):
+                    self._stopping.wait(1.0)
+            self._put_down()
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """Let `run` return soon; unfinished tasks are stopped, and taken up at the next start."""
+        self._stopping.set()
+        self._endpoint.wake()
+
+    def _count(self, what: str) -> None:
+        self._endpoint.counters[what] += 1
+
+    def _put_down(self) -> None:
+        """Stop what runs: it is told so, and noted for the next start."""
+        turn = Turn(self._book)
+        turn.step(events.NodeStops())
+        with suppress(sqlite3.Error):  # the next start finds it running, which comes to the same
+            self._commit(turn)
+
+    def _close(self) -> None:
+        self._endpoint.stop()
+        self._notices.stop()
+        self._hooks.stop()
+        self._context.workers.stop()
+        self._context.transfers.stop()
+        with suppress(sqlite3.Error):
+            self._write_lazily()
+        self._database.close()
+
+    def _recover(self) -> None:
+        """Take up what the last daemon left, however it ended."""
+        self._book = sized(self._context.tasks.load(), self._context.config)
+        rows = self._book.tasks
+        self._context.spool.recover(
+            {key for key, row in rows.items() if not row.finished or row.state == State.COMPLETED},
+            {key for key, row in rows.items() if row.state == State.COMPLETED},
+            set(self._context.tasks.states()),
+        )
+        self._attempts.recover(self._book)
+
+    def _report(self, event: Report) -> None:
+        """Take an event from another thread."""
+        self._reports.put(event)
+        self._endpoint.wake()
+
+    def _patience(self) -> float:
+        dues = [due for due in (self._attempts.next_due(), self._sayings.next_due()) if due is not None]
+        return max(0.0, min([LOOK_EVERY_S, *(due - time.monotonic() for due in dues)]))
+
+    # --- a turn ------------------------------------------------------------------------------
+
+    def _turn(self) -> bool:
+        """Act on everything that is there, in one commit; tell whether that worked."""
+        while not self._reports.empty():
+            self._taken.append(self._reports.get_nowait())
+        turn = Turn(self._book)
+        reports, messages = list(self._taken), self._backlog
+        try:
+            for report in reports:
+                self._guarded(turn, self._take, report)
+            for message in messages:
+                if not self._guarded(turn, self._handle, message):
+                    turn.settled.append(message)
+            self._attempts.end_overdue(turn)
+            self._attempts.tell_logs(turn)
+            self._commit(turn)
+        except sqlite3.Error as error:
+            # nothing was committed, so nothing has happened: the same is tried again
+            log.error("the database refused a commit, trying again: %s", error)
+            turn.bring_back()
+            return False
+        self._backlog, self._taken = [], self._taken[len(reports) :]
+        return True
+
+    def _guarded(self, turn: Turn, action: Callable[[Turn, Any], None], what: object) -> bool:
+        """Run a handler; whatever it raises costs its message and not the node."""
+        book = turn.book
+        lists: tuple[list[Any], ...] = (turn.commands, turn.outgoing, turn.rows, turn.after)
+        lengths = [len(grown) for grown in lists]
+        try:
+            action(turn, what)
+        except sqlite3.Error:
+            raise
+        except Exception:
+            log.exception("a message or report could not be handled")
+            self._endpoint.counters["unhandled"] += 1
+            turn.book = book
+            for grown, length in zip(lists, lengths, strict=True):
+                del grown[length:]
+            return False
+        return True
+
+    def _handle(self, turn: Turn, message: Message) -> None:
+        """Take a message."""
+        context = self._context
+        self._vigil.heard(message.reply_to, time.monotonic())
+        match message.body:
+            case wire.Ping():
+                self._housekeeping.send_released(turn, message)
+                answer = pong(
+                    message,
+                    context.config,
+                    context.tasks,
+                    num_datasets=len(context.datasets.all()),
+                    book=turn.book,
+                    busy=len(self._attempts),
+                )
+                context.answer(turn, message, answer)
+            case wire.Search() as search:
+                self._searches.handle(turn, message, search)
+            case wire.Offer() | wire.Task() as wanted:
+                self._verify(turn, message, wanted)
+            case wire.End() as end:
+                self._intake.handle_end(turn, message, end)
+            case _:
+                turn.settled.append(message)
+
+    def _verify(self, turn: Turn, message: Message, wanted: wire.Offer | wire.Task) -> None:
+        """Take an offer or a task once it is known who sent it."""
+        checked = self._verifying.check(turn, message, wanted, time.time())
+        if checked is not None:
+            self._act_on(turn, message, checked.refusal)
+
+    def _act_on(self, turn: Turn, message: Message, refusal: str) -> None:
+        """Act on an offer or a task; a refusal says why its sender is not listened to."""
+        message = without_proof(message)
+        match message.body:
+            case wire.Offer() if refusal:
+                self._offers.refuse(turn, message, "unverified", refusal)
+            case wire.Offer() as offer:
+                self._offers.handle(turn, message, offer)
+            case wire.Task() as task if refusal:
+                self._intake.refuse(turn, message, task, "unverified", refusal)
+            case wire.Task() as task:
+                self._intake.handle_task(turn, message, task)
+
+    def _take(self, turn: Turn, report: Report) -> None:
+        """Take what a thread, a worker or the endpoint reported."""
+        match report:
+            case events.ReplyReceipted(reply=id_) | events.ReplyGivenUp(reply=id_):
+                is_there = isinstance(report, events.ReplyReceipted)
+                self._vigil.close_question(id_, time.monotonic(), is_there=is_there)
+                turn.step(report)
+            case Fetched():
+                self._offers.take_plan(turn, report)
+            case Published():
+                self._searches.take(turn, report)
+            case Checked():
+                for message in self._verifying.take(turn, report):
+                    self._act_on(turn, message, report.refusal)
+            case Ensured(message=message_id):
+                self._intake.take_ensured(turn, message_id)
+            case _:
+                self._attempts.take(turn, report)
+
+    def _commit(self, turn: Turn) -> None:
+        """Make a turn durable, then do what it says."""
+        if turn.empty:
+            self._book = turn.book
+            return
+        replies = encode_replies(self._endpoint, turn.commands)
+        withdrawn = [c.reply for c in turn.commands if isinstance(c, events.Unreply)]
+        lasting = [outgoing for outgoing in (*replies, *turn.outgoing) if outgoing.reliable]
+        seen = seen_entries(turn.settled)
+        durable = bool(lasting or seen or turn.rows or any(map(must_last, turn.commands)))
+        if durable:
+            with self._database.transaction():
+                for change in turn.rows:
+                    change()
+                put_rows(self._context.tasks, [*self._lazy, *turn.commands])
+                self._store.drop(withdrawn)
+                self._store.flush()
+                for outgoing in lasting:
+                    self._store.add(outgoing)
+                if seen:
+                    self._store.mark_seen(seen)
+            self._lazy = []
+        else:  # receipts: they may wait for the next commit, and cost a resend if they are lost
+            self._lazy += turn.commands
+        self._book = turn.book
+        point = self._context.point
+        if any(isinstance(c, events.PutTask) and c.row.state in PENDING for c in turn.commands):
+            point("accepted")
+        if replies:
+            point("done")
+        reached = [command.row for command in turn.commands if isinstance(command, events.Say)]
+        self._hooks.states(reached)
+        said = encode_states(self._endpoint, self._sayings.take(reached, time.monotonic()))
+        # a reply may be the job's last: what was written on the way to it goes first
+        for outgoing in (*turn.outgoing, *said, *replies):
+            self._endpoint.post(outgoing)
+        if replies:
+            point("replied")
+        if withdrawn:
+            self._endpoint.withdraw(withdrawn)
+        self._attempts.act(self._book, turn.commands)
+        for action in turn.after:
+            action()
+        if turn.settled:
+            self._endpoint.settle(turn.settled)
+            point("receipted")
+
+    def _write_lazily(self) -> None:
+        """Write what waits for a commit that did not come."""
+        if self._lazy or self._store.unflushed():
+            with self._database.transaction(durable=False):
+                put_rows(self._context.tasks, self._lazy)
+                self._store.flush()
+            self._lazy = []

@@ -1,0 +1,270 @@
+"""The housekeeping of a daemon: leases, the owner's decisions and settings, hours, lost sessions, old files."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedjob.common.codec import pack
+from fedjob.common.errors import FedjobError
+from fedjob.messaging import messages as wire
+from fedjob.messaging.frame_checks import parse_address
+from fedjob.messaging.messages import Message
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.hours import is_open_now
+from fedjob.node.daemon.commit import encode_states
+from fedjob.node.daemon.context import NodeContext
+from fedjob.node.daemon.offers import Offers
+from fedjob.node.daemon.sender_verification import Verifying
+from fedjob.node.daemon.session_liveness import Vigil
+from fedjob.node.daemon.state_reports import Sayings
+from fedjob.node.daemon.tasks import Intake
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.grants.notifications import Notices
+from fedjob.node.hooks.dispatcher import HookCalls
+from fedjob.node.queue import task_events as events
+from fedjob.node.queue.book import Book
+from fedjob.node.queue.task import header_of
+from fedjob.node.storage.logs import released, tidy_logs
+
+LEASE_EVERY_S = 10.0
+
+LOOK_EVERY_S = 0.5
+TIDY_EVERY_S = 5.0
+FACTS_EVERY_S = 1.0
+SILENT_JOB_S = 30 * 24 * 3600.0
+"""After which the tasks and node states of a job that nobody ended are removed."""
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """Does what is due from time to time, between the daemon's turns.
+
+    Args:
+        reload: returns the owner's settings anew, cheaply; None where they never change.
+        book: returns the book as it is.
+        commit: makes a turn durable and does what it says.
+        write_lazily: writes what waits for a commit that did not come.
+    """
+
+    def __init__(
+        self,
+        context: NodeContext,
+        *,
+        offers: Offers,
+        intake: Intake,
+        verifying: Verifying,
+        hooks: HookCalls,
+        notices: Notices,
+        sayings: Sayings,
+        vigil: Vigil,
+        reload: Callable[[], NodeConfig] | None,
+        book: Callable[[], Book],
+        commit: Callable[[Turn], None],
+        write_lazily: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._offers = offers
+        self._intake = intake
+        self._verifying = verifying
+        self._hooks = hooks
+        self._notices = notices
+        self._sayings = sayings
+        self._vigil = vigil
+        self._reload = reload
+        self._book = book
+        self._commit = commit
+        self._write_lazily = write_lazily
+        self._leased = self._looked = self._tidied = self._published = 0.0
+        self._facts = b""
+        self._undecided = True  # there may be decisions of the time when no daemon ran
+
+    def look_around(self) -> bool:
+        """Do what is due from time to time; tell whether the database played along."""
+        now = time.monotonic()
+        for outgoing in encode_states(self._context.endpoint, self._sayings.due(now)):
+            self._context.endpoint.post(outgoing)
+        try:
+            if now - self._leased >= LEASE_EVERY_S:
+                self._leased = now
+                self._send_leases()
+            if now - self._looked >= LOOK_EVERY_S:
+                self._looked = now
+                self._follow_decisions()
+                self._notify_owner()
+                self._follow_config()
+                self._follow_time()
+                self._look_for_orphans()
+            if now - self._tidied >= TIDY_EVERY_S:
+                self._tidied = now
+                self._context.workers.tidy()
+                self._context.transfers.later(
+                    lambda: tidy_logs(self._context.home, self._context.config.logs_mb << 20)
+                )
+                self._end_silent_jobs()
+            if now - self._published >= FACTS_EVERY_S:
+                self._published = now
+                self._write_lazily()
+                self._publish_facts()
+        except sqlite3.Error as error:
+            log.error("the database refused a commit, trying again: %s", error)
+            return False
+        return True
+
+    def _send_leases(self) -> None:
+        """Tell those who wait that their tasks are still looked after."""
+        for row in self._book().unfinished():
+            lease = wire.Event(type="lease", data={"status": str(row.state)})
+            self._context.endpoint.send(parse_address(row.reply_to), lease, **header_of(row))
+
+    def _follow_decisions(self) -> None:
+        """See whether the command line wrote something, and tell those who wait for it."""
+        expired = self._context.grants.expire(time.time())
+        if not (expired or self._context.database.changed() or self._undecided):
+            return
+        self._undecided = True  # until it is committed
+        turn = Turn(self._book())
+        self._obey_owner(turn)
+        self._offers.announce(turn)
+        self._intake.stop_forbidden(turn)
+        self._commit(turn)
+        self._undecided = False
+
+    def _notify_owner(self) -> None:
+        """Have it told, as the owner wishes, that something waits for a decision."""
+        notified = self._notices.look(self._context.grants.unnoticed)
+        if notified:
+            with self._context.database.transaction():
+                for grant in notified:
+                    self._context.grants.noticed(grant)
+
+    def _obey_owner(self, turn: Turn) -> None:
+        """Do what the command line wrote down: end tasks, release their logs."""
+        tasks = self._context.tasks
+        for seq, verb, key in tasks.orders():
+            turn.rows.append(lambda seq=seq: tasks.ordered(seq))  # type: ignore[misc]
+            asker = tasks.asker_of(key)
+            if verb == "kill":
+                turn.step(events.Cancel(key, "killed_by_owner", "the node's owner ended it"))
+            elif asker is not None:
+                turn.rows.append(lambda asker=asker: tasks.mark_released(asker))  # type: ignore[misc]
+                self._send_log(turn, asker, asker["reply_to"], lasting=True)
+
+    def send_released(self, turn: Turn, message: Message) -> None:
+        """Send again what was released of a job, for who asks after its end."""
+        if message.job:
+            for task in self._context.tasks.released_of(message.job, message.sender):
+                self._send_log(turn, task, message.reply_to, lasting=False)
+
+    def _send_log(self, turn: Turn, task: Mapping[str, Any], reply_to: str, *, lasting: bool) -> None:
+        """Send all that a task wrote."""
+        header = {name: task[name] for name in ("job", "round", "step")}
+        for data in released(self._context.home, task["key"]):
+            event = wire.Event(type="log", data=data, lasting=lasting)
+            to = parse_address(reply_to)
+            turn.outgoing.append(self._context.endpoint.prepare(to, event, task=task["key"], **header))
+
+    def _follow_config(self) -> None:
+        """Take up what the owner has set anew; settings that do not hold together change nothing."""
+        if self._reload is None:
+            return
+        try:
+            config = self._reload()
+        except FedjobError as error:
+            log.warning("the settings are kept as they were: %s", error)
+            return
+        before = self._context.config
+        if config == before:
+            return
+        try:
+            if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
+                self._verifying.configure(config)
+            if (config.hooks, config.hook_options) != (before.hooks, before.hook_options):
+                self._hooks.configure(config)
+        except FedjobError as error:
+            log.warning("the settings are kept as they were: %s", error)
+            return
+        self._use(config)
+        turn = Turn(sized(self._book(), config))
+        turn.step(events.TimePassed(time.monotonic()))  # it fills the new slots
+        self._commit(turn)
+
+    def _use(self, config: NodeConfig) -> None:
+        """Hand the owner's settings to all that work by them."""
+        context = self._context
+        context.config = context.permissions.config = config
+        context.workers.config = context.transfers.config = self._notices.config = config
+
+    def _follow_time(self) -> None:
+        """Free what was reserved and not taken; begin when the working hours do."""
+        is_open = is_open_now(self._context.config.hours)
+        if is_open != self._book().is_open or self._book().ledger.holdings:
+            turn = Turn(replace(self._book(), is_open=is_open))
+            turn.step(events.TimePassed(time.monotonic()))
+            self._commit(turn)
+
+    def _look_for_orphans(self) -> None:
+        """Give up the unfinished work of sessions that are gone; ask the silent ones."""
+        rows = self._book().unfinished()
+        after_s = self._context.config.orphan_after_s
+        gone, ask = self._vigil.look(
+            {row.reply_to for row in rows},
+            time.monotonic(),
+            after_s=after_s,
+            connected=self._context.endpoint.connected,
+        )
+        turn = Turn(self._book())
+        for session in gone:
+            for job in sorted({row.job for row in rows if row.reply_to == session}):
+                log.warning("nothing is heard of %s for %g s: job %s is given up", session, after_s, job)
+                turn.step(events.OrphanTimeout(job))
+        for row in {row.reply_to: row for row in rows if row.reply_to in ask}.values():
+            lease = wire.Event(type="lease", data={"status": str(row.state)}, lasting=True)
+            asked = self._context.endpoint.prepare(
+                parse_address(row.reply_to), lease, ttl_s=after_s, **header_of(row)
+            )
+            self._vigil.note_question(asked.id, row.reply_to)
+            turn.outgoing.append(asked)
+        self._commit(turn)
+
+    def _end_silent_jobs(self) -> None:
+        """Remove what is left of jobs that nobody ended and nobody came back to."""
+        turn = Turn(self._book())
+        for job in self._context.tasks.silent_jobs(time.time() - SILENT_JOB_S):
+            turn.step(events.Forgotten(job))
+            self._context.drop_states(turn, job)
+        self._commit(turn)
+
+    def _publish_facts(self) -> None:
+        """Write down what `fedjob node status` shows of a running daemon, when it has changed."""
+        facts = {
+            "connected": self._context.endpoint.connected,
+            "counters": dict(self._context.endpoint.counters),
+            "undelivered": self._context.endpoint.undelivered(),
+            "workers": self._context.workers.facts(),
+            "resources": self._book().ledger.facts(),
+            "is_open": self._book().is_open,
+            "verifier": self._context.config.verifier,
+        }
+        packed = pack(facts)
+        if packed != self._facts:
+            with self._context.database.transaction(durable=False):
+                self._context.database.execute(
+                    "INSERT OR REPLACE INTO live VALUES (1, ?, ?)", (time.time(), packed)
+                )
+            self._facts = packed
+
+
+def sized(book: Book, config: NodeConfig) -> Book:
+    """Return the book with the bounds that the owner has set."""
+    return replace(
+        book,
+        slots=config.workers,
+        per_job=config.job_workers,
+        ledger=replace(book.ledger, capacity=config.capacity()),
+        is_open=is_open_now(config.hours),
+    )

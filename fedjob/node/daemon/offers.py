@@ -1,0 +1,198 @@
+"""Offers: may this plan run on this dataset? Answered at once, and again when the owner decides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedjob.common.errors import PlanError, SpecError
+from fedjob.common.lifecycle import ACTIVE, PENDING
+from fedjob.common.requirements import read_need
+from fedjob.common.types import Ref
+from fedjob.messaging.frame_checks import parse_address
+from fedjob.messaging.messages import Answer, Message, Offer
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.daemon.context import NodeContext
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.transfers import Fetched
+from fedjob.node.grants.plan_texts import examine_plan
+from fedjob.node.grants.policy import Verdict, ask, contact_of
+from fedjob.node.grants.question import MAX_PLAN_BYTES
+from fedjob.node.grants.waiting_offers import Waiting
+from fedjob.node.queue import task_events as events
+from fedjob.node.queue.allocation import Judgement, judge
+
+
+class Offers:
+    """Handles offers, files grants, announces decisions."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._asking: dict[str, tuple[Message, ...]] = {}  # by sha256 of the plan that is being fetched
+
+    def handle(self, turn: Turn, message: Message, offer: Offer) -> None:
+        """Answer an offer, or fetch its plan first."""
+        context = self._context
+        verdict = context.permissions.judge(message, offer)
+        if verdict.subject is None or verdict.status == "rejected":
+            return self._answer(turn, message, verdict)
+        missing: tuple[str, ...] = ()
+        text = b""
+        if offer.plan is not None:
+            found = context.grants.texts.of(offer.plan.sha256)
+            if found is None:
+                return self._fetch(turn, message, offer.plan)
+            text = found
+            try:
+                _, missing = examine_plan(text)
+            except PlanError as error:
+                return self._answer(turn, message, Verdict("unknown", reason="plan", detail=str(error)))
+        if missing:
+            verdict = replace(
+                verdict,
+                status="unknown",
+                reason="missing_packages",
+                detail=f"the node lacks {', '.join(missing)}",
+            )
+        elif verdict.status == "pending" and not offer.dry:
+            verdict = self._file(turn, message, offer, verdict, text)
+        elif verdict.allowed and not offer.dry:
+            turn.after.append(context.workers.warm_up)
+        return self._answer(turn, message, verdict, missing)
+
+    def refuse(self, turn: Turn, message: Message, reason: str, detail: str) -> None:
+        """Answer an offer that is not looked at."""
+        self._answer(turn, message, Verdict("rejected", reason=reason, detail=detail))
+
+    def _file(self, turn: Turn, message: Message, offer: Offer, verdict: Verdict, text: bytes) -> Verdict:
+        """Ask the owner, once; remember whom to tell."""
+        grants = self._context.grants
+        grant = verdict.grant
+        if grant is None:
+            if grants.num_pending(message.sender) >= self._context.config.max_pending:
+                return replace(verdict, status="unknown", reason="busy", detail="too many open requests")
+            assert verdict.subject is not None
+            grant = grants.file(verdict.subject, text, protocol=offer.protocol, asked=verdict.asked)
+        waiting = Waiting(message.id, message.reply_to, message.job, message.sender, offer)
+        turn.rows.append(lambda: grants.waiting.add(grant.id, waiting))
+        detail = f"its owner has not decided yet{ask(self._context.config, verdict.dataset)}"
+        return replace(verdict, grant=grant, reason="", detail=detail, origin="request", state="pending")
+
+    def _answer(self, turn: Turn, message: Message, verdict: Verdict, missing: tuple[str, ...] = ()) -> None:
+        answer = self._said(message.id, verdict, missing)
+        if isinstance(message.body, Offer):
+            answer = self._scheduled(turn, message.sender, message.job, message.body, verdict, answer)
+        self._context.answer(turn, message, answer)
+
+    def _scheduled(
+        self, turn: Turn, sender: str, job: str, offer: Offer, verdict: Verdict, answer: Answer
+    ) -> Answer:
+        """Add whether the job could start here; hold what it needs if it may."""
+        judgement = consider(
+            turn,
+            self._context.config,
+            researcher=sender,
+            job=job,
+            resources=offer.resources,
+            reserve=offer.reserve and verdict.allowed and not offer.dry,
+        )
+        return replace(
+            answer,
+            schedule=judgement.schedule,
+            short=list(judgement.short),
+            workers=judgement.workers,
+            ahead=judgement.ahead,
+        )
+
+    def _said(self, offer: str, verdict: Verdict, missing: tuple[str, ...] = ()) -> Answer:
+        """Put a verdict into the words of an answer."""
+        grant = verdict.grant
+        note = grant.note if grant is not None and grant.note else verdict.detail
+        return Answer(
+            of=offer,
+            status=verdict.status,
+            reason=verdict.reason,
+            note=note[:2000],
+            missing=list(missing),
+            num_rows=0 if verdict.dataset is None else verdict.dataset.num_rows,
+            grant="" if grant is None else grant.id,
+            grant_state=verdict.state,
+            origin=verdict.origin,
+            needs=list(verdict.needs),
+            until=verdict.limits.until,
+            limits=verdict.limits.to_plain(),
+            by="" if grant is None else grant.decided_by,
+            decided=0.0 if grant is None else grant.decided or 0.0,
+            contact=contact_of(self._context.config, verdict.dataset),
+            version="" if verdict.subject is None else verdict.subject.version,
+        )
+
+    # --- plans that have to be fetched ----------------------------------------------------------
+
+    def _fetch(self, turn: Turn, message: Message, plan: Ref) -> None:
+        """Let an offer wait for its plan's text."""
+        turn.keep(self._asking)
+        waiting = self._asking.get(plan.sha256, ())
+        self._asking[plan.sha256] = (*waiting, message)
+        if not waiting:
+            turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
+
+    def take_plan(self, turn: Turn, event: Fetched) -> None:
+        """Handle the offers that waited for a plan's text."""
+        turn.keep(self._asking)
+        waiting = self._asking.pop(event.ref.sha256, ())
+        if event.data is not None:
+            self._context.grants.texts.remember(event.ref.sha256, event.data)
+        for message in waiting:
+            if event.data is not None and isinstance(message.body, Offer):
+                self.handle(turn, message, message.body)
+            else:
+                detail = event.detail or event.reason
+                self._answer(turn, message, Verdict("unknown", reason="repository", detail=detail))
+
+    # --- decisions ------------------------------------------------------------------------------
+
+    def announce(self, turn: Turn) -> None:
+        """Tell those who wait what the owner decided."""
+        context = self._context
+        for grant in context.grants.unannounced():
+            for one in context.grants.waiting.of(grant.id):
+                verdict = context.permissions.judge_for(one.sender, one.job, one.body)
+                answer = self._said(one.offer, verdict)
+                answer = self._scheduled(turn, one.sender, one.job, one.body, verdict, answer)
+                to = parse_address(one.reply_to)
+                turn.outgoing.append(context.endpoint.prepare(to, answer, job=one.job))
+                if verdict.allowed:
+                    turn.after.append(context.workers.warm_up)
+            turn.rows.append(lambda grant=grant: context.grants.told(grant.id))  # type: ignore[misc]
+
+
+def consider(
+    turn: Turn,
+    config: NodeConfig,
+    *,
+    researcher: str,
+    job: str,
+    resources: Mapping[str, Any],
+    reserve: bool,
+) -> Judgement:
+    """Judge whether a job could start, and hold what it needs if it wants that and nothing is short."""
+    book = turn.book
+    try:
+        need = read_need(resources)
+    except SpecError as error:
+        return Judgement(schedule="resources", short=(str(error)[:200],), workers=config.workers)
+    judgement = judge(
+        book.ledger,
+        job,
+        need,
+        workers=config.workers,
+        active=sum(row.state in ACTIVE for row in book.tasks.values()),
+        ahead=sum(row.state in PENDING for row in book.tasks.values()),
+        is_open=book.is_open,
+    )
+    if reserve and need.holds and not judgement.short and job:
+        turn.step(events.Reserve(job, researcher, dict(resources), time.monotonic() + config.reserve_s))
+    return judgement

@@ -1,0 +1,102 @@
+"""Searches: what this node offers, and the mocks that its owner publishes."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import to_plain
+from fedjob.common.types import Ref
+from fedjob.data.archive import pack_data
+from fedjob.messaging.messages import Found, Message, Search
+from fedjob.node.daemon.context import NodeContext
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.data.datasets import Dataset, told_within
+from fedjob.node.grants.grant import matches_any
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A mock is in the repository for a researcher, or is not."""
+
+    researcher: str
+    dataset: str
+    ref: Ref | None
+    detail: str = ""
+
+
+class Searches:
+    """Answers searches; a mock that is asked for is packed on a thread first.
+
+    Args:
+        report: takes a `Published` from that thread.
+    """
+
+    def __init__(self, context: NodeContext, report: Callable[[Published], None]) -> None:
+        self._context = context
+        self._report = report
+        self._asked: dict[tuple[str, str], list[Message]] = {}  # by researcher and dataset
+        self._packing: set[tuple[str, str]] = set()
+
+    def handle(self, turn: Turn, message: Message, search: Search) -> None:
+        """Answer a search, or fetch the mock that it asks for first."""
+        context = self._context
+        if search.project and not matches_any(context.config.projects, search.project):
+            return context.answer(turn, message, Found(of=message.id))
+        datasets = context.datasets.search(search.tags, search.name)
+        if not (search.mock and search.name):
+            told = told_within(datasets, more=self._now)
+            return context.answer(turn, message, Found(of=message.id, datasets=told))
+        mocks = [dataset for dataset in datasets if dataset.mock and context.config.publish_mocks == "on"]
+        if not mocks:
+            return context.answer(turn, message, Found(of=message.id))
+        self._asked.setdefault((message.sender, mocks[0].name), []).append(message)
+        turn.after.append(lambda: self._begin(mocks[0], message.sender))
+        return None
+
+    def take(self, turn: Turn, event: Published) -> None:
+        """Tell where the mock is."""
+        told: dict[str, Any] = {} if event.ref is None else {"mock": to_plain(event.ref)}
+        dataset = self._context.datasets.find(event.dataset)
+        if dataset is not None:
+            told |= {"name": dataset.name, "reader": dataset.reader}
+            told |= {"options": dict(dataset.options), "loading": dict(dataset.loading)}
+        if event.detail:
+            told["problem"] = event.detail
+        self._packing.discard((event.researcher, event.dataset))
+        for message in self._asked.pop((event.researcher, event.dataset), []):
+            self._context.answer(turn, message, Found(of=message.id, datasets=[told]))
+
+    def _now(self, dataset: Dataset) -> dict[str, Any]:
+        """Return what is true of a dataset now."""
+        context = self._context
+        return {
+            "version": context.versions.of(dataset.path),
+            "mock_version": context.versions.of(dataset.mock) if dataset.mock else "",
+            "mock_published": bool(dataset.mock) and context.config.publish_mocks == "on",
+            "contact": dataset.contact or context.config.contact,
+        }
+
+    def _begin(self, dataset: Dataset, researcher: str) -> None:
+        """Pack a mock, unless that is being done: a question that is asked again waits for the same answer."""
+        if (researcher, dataset.name) not in self._packing:
+            self._packing.add((researcher, dataset.name))
+            self._context.transfers.later(lambda: self._publish(dataset, researcher))
+
+    def _publish(self, dataset: Dataset, researcher: str) -> None:
+        context = self._context
+        archive = context.home.brought / f"mock-{secrets.token_hex(8)}.zip"
+        try:
+            archive.parent.mkdir(exist_ok=True, mode=0o700)
+            pack_data(Path(dataset.mock), archive)
+            name = hashlib.sha256(f"{context.node}/{dataset.name}".encode()).hexdigest()[:32]
+            ref = context.transfers.repository.put(archive, job=f"mock.{name}", readers=[researcher])
+            self._report(Published(researcher, dataset.name, ref))
+        except Exception as error:  # a thread's exception would go unheard
+            self._report(Published(researcher, dataset.name, None, type(error).__name__))
+        finally:
+            archive.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""Offers and tasks wait here until it is known who sent them; see `verifiers`.
+
+The daemon never waits: what a verifier has to ask somebody for is asked on one of its
+threads, and the message is taken up again when the answer is there. A proof goes no
+further than this: it is neither kept nor shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fedjob.common.errors import FedjobError
+from fedjob.identity.roster import Roster
+from fedjob.messaging.messages import Message, Offer, Task
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.verifiers import build_verifier
+from fedjob.node.verifiers.base import Claim, Verifier
+
+AGAIN_AFTER_S = 10.0
+
+"""For so long a refusal holds: the same proof is not looked at again."""
+MAX_REMEMBERED = 1000
+MAX_WAITING = 1000
+"""Messages that wait at once; more are left to be sent again."""
+log = logging.getLogger(__name__)
+Key = tuple[int, str, str, str]
+
+"""Which setting of the owner's, researcher, their key, sha256 of the proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A verifier has answered: until when that holds, and why not, where it said no."""
+
+    key: Key
+    until: float
+    refusal: str = ""
+
+
+class Verifying:
+    """What a node's verifier said, and the messages that wait for it.
+
+    Args:
+        later: runs a function on another thread.
+        report: takes a `Checked` from there.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        roster: Roster,
+        later: Callable[[Callable[[], None]], None],
+        report: Callable[[Checked], None],
+    ) -> None:
+        self._roster = roster
+        self._later = later
+        self._report = report
+        self._setting = 0
+        self.configure(config)
+
+    def configure(self, config: NodeConfig) -> None:
+        """Verify as the owner has set it from now on.
+
+        Raises:
+            ConfigError: the setting does not hold together; it goes on as before.
+        """
+        self._verifier = build_verifier(config.verifier, config.verifier_options)
+        self._setting += 1
+        self._checked: dict[Key, Checked] = {}
+        self._waiting: dict[Key, tuple[Message, ...]] = {}
+
+    def check(self, turn: Turn, message: Message, wanted: Offer | Task, now: float) -> Checked | None:
+        """Return what is known of a message's sender; None while that is asked, then `take` gives it back.
+
+        Args:
+            now: seconds since 1970.
+        """
+        claim = Claim(message.sender, self._roster.key_of(message.sender) or "", wanted.proof)
+        proof_hash = hashlib.sha256(claim.proof.encode()).hexdigest()
+        key = (self._setting, claim.researcher, claim.key_hex, proof_hash)
+        known = self._checked.get(key)
+        if known is not None and known.until > now:
+            return known
+        if not self._verifier.waits:
+            return _ask(self._verifier, key, claim)
+        if sum(map(len, self._waiting.values())) >= MAX_WAITING:
+            return None
+        waiting = self._waiting.get(key, ())
+        if not waiting:
+            verifier = self._verifier
+            self._later(lambda: self._report(_ask(verifier, key, claim)))
+        if all(message.id != other.id for other in waiting):
+            turn.keep(self._waiting)
+            self._waiting[key] = (*waiting, message)
+        return None
+
+    def take(self, turn: Turn, checked: Checked) -> tuple[Message, ...]:
+        """Note what a verifier said; return the messages that waited for it, which are to be handled by it."""
+        if checked.key[0] != self._setting:
+            return ()  # the owner has another verifier by now; what waited is sent again
+        self._checked.pop(checked.key, None)
+        self._checked[checked.key] = checked
+        while len(self._checked) > MAX_REMEMBERED:
+            del self._checked[next(iter(self._checked))]
+        turn.keep(self._waiting)
+        return self._waiting.pop(checked.key, ())
+
+
+def _ask(verifier: Verifier, key: Key, claim: Claim) -> Checked:
+    try:
+        found = verifier.verify(claim)
+    except FedjobError as error:
+        return Checked(key, time.time() + AGAIN_AFTER_S, str(error)[:1000])
+    except Exception as error:  # a verifier may be somebody else's code
+        log.exception("the verifier %s could not be asked", verifier.name)
+        return Checked(key, time.time() + AGAIN_AFTER_S, f"the verifier failed: {type(error).__name__}")
+    if claim.proof:
+        log.info("%s is %s, says the verifier %s", claim.researcher, found.subject, verifier.name)
+    return Checked(key, found.until)
+
+
+def without_proof(message: Message) -> Message:
+    """Return a message as the rest of the node may see and keep it."""
+    body = message.body
+    return replace(message, body=replace(body, proof="")) if isinstance(body, Offer | Task) else message

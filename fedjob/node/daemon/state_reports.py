@@ -1,0 +1,66 @@
+"""What researchers are told of their tasks' states: nothing of a task that is over before it is worth a message.
+
+A short round is answered in milliseconds, and the answer says it all; three messages
+about the way there would cost more than the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedjob.common.lifecycle import HISTORY, State
+from fedjob.node.queue.book import TaskRow
+
+HOLD_S = 0.25
+
+"""A task that is completed within this is told of by its answer alone."""
+
+
+class Sayings:
+    """States that wait to be told."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, list[TaskRow]] = {}
+        self._due: dict[str, float] = {}
+        self._told: set[str] = set()
+
+    def take(self, rows: Iterable[TaskRow], now: float) -> list[TaskRow]:
+        """Return what is to be told now, in order.
+
+        Args:
+            rows: tasks in states that they have just reached.
+            now: monotonic seconds.
+        """
+        said: list[TaskRow] = []
+        for row in rows:
+            key = row.key
+            passing = (
+                row.state not in HISTORY and row.state != State.STOPPING
+            )  # a stop is news, however short
+            if passing and key not in self._told:
+                self._held.setdefault(key, []).append(row)
+                self._due.setdefault(key, now + HOLD_S)
+                continue
+            held = self._held.pop(key, [])
+            self._due.pop(key, None)
+            if row.state == State.COMPLETED and not row.parent and key not in self._told:
+                continue  # the answer says it
+            said += [*held, row]
+            if row.state in HISTORY:
+                self._told.discard(key)
+            else:
+                self._told.add(key)
+        return said
+
+    def due(self, now: float) -> list[TaskRow]:
+        """Return what has been held long enough."""
+        said: list[TaskRow] = []
+        for key in [key for key, at in self._due.items() if at <= now]:
+            del self._due[key]
+            said += self._held.pop(key)
+            self._told.add(key)
+        return said
+
+    def next_due(self) -> float | None:
+        """Return when `due` has something, in monotonic seconds."""
+        return min(self._due.values(), default=None)

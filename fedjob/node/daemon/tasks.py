@@ -1,0 +1,167 @@
+"""Tasks and ends of jobs, on their way from a message into the book."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.errors import SpecError
+from fedjob.common.lifecycle import State
+from fedjob.common.requirements import read_need
+from fedjob.common.types import check_job_id
+from fedjob.messaging.messages import End, Message, Task, work_key
+from fedjob.node.daemon.attempts import Attempts
+from fedjob.node.daemon.context import NodeContext
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.grants.policy import Verdict
+from fedjob.node.queue import task_events as events
+from fedjob.node.queue.draft import reply_id
+from fedjob.node.queue.task import objects_of, task_of
+
+MAX_REFUSED = 1000
+
+"""Refusals that are remembered as audited."""
+
+
+class Intake:
+    """Accepts tasks that may run, refuses the others, ends jobs."""
+
+    def __init__(self, context: NodeContext, attempts: Attempts) -> None:
+        self._context = context
+        self._attempts = attempts
+        self._refused: dict[tuple[str, str], None] = {}  # by job and reason, what was audited
+        self._ensured: dict[str, Message] = {}  # by message id, while the old result is looked after
+
+    def handle_task(self, turn: Turn, message: Message, task: Task, *, ensured: bool = False) -> None:
+        """Accept a task, refuse it, or answer it with what was computed before.
+
+        Args:
+            ensured: what an old result refers to is known to be in the repository.
+        """
+        arrived = self._arrived(message, task)
+        known = turn.book.tasks.get(arrived.key)
+        verdict = self._context.permissions.judge(message, task)
+        if refusal := self._refusal(turn, message, task, verdict, is_new=known is None):
+            self._refuse(turn, message, arrived, refusal)
+            return
+        if known is not None and known.state == State.COMPLETED and not ensured:
+            # asked again, maybe after a long time: first see that what the answer refers to is still there
+            turn.keep(self._ensured)
+            self._ensured[message.id] = message
+            turn.after.append(lambda: self._context.transfers.ensure(known, message.id))
+            return
+        if grant := verdict.grant:
+            arrived = replace(arrived, job_name=grant.asked.job_name)
+            turn.rows.append(lambda: self._context.grants.usage.bind(arrived.key, grant.id))
+        commands = turn.step(arrived)
+        if any(isinstance(command, events.PutTask) for command in commands):
+            self._attempts.wants[arrived.key] = objects_of(task)
+            self._attempts.arrived.setdefault(arrived.key, time.monotonic())
+            if task.keep_states is not None:
+                keep = {*task.keep_states, task.state or ""}
+                self._context.drop_states(turn, message.job, keep, message.round)
+        turn.settled.append(message)
+
+    def refuse(self, turn: Turn, message: Message, task: Task, reason: str, detail: str) -> None:
+        """Refuse a task that is not looked at."""
+        self._refuse(turn, message, self._arrived(message, task), (reason, detail))
+
+    def _refuse(
+        self, turn: Turn, message: Message, arrived: events.TaskArrived, refusal: tuple[str, str]
+    ) -> None:
+        self._record_refusal(turn, arrived, refusal)
+        reply = reply_id(arrived.key, arrived.message)
+        turn.commands.append(events.Refuse(arrived, *refusal, reply))
+        turn.settled.append(message)
+
+    def stop_forbidden(self, turn: Turn) -> None:
+        """End what may not run any more, because its grant was revoked or has expired."""
+        for row in turn.book.unfinished():
+            verdict = self._context.permissions.judge_for(row.researcher, row.job, task_of(row))
+            if verdict.status == "rejected" or verdict.state == "expired":
+                turn.step(events.Cancel(row.key, *verdict.refusal))
+
+    def _record_refusal(self, turn: Turn, task: events.TaskArrived, refusal: tuple[str, str]) -> None:
+        """Audit that a task was refused: once for a job and reason, so that nobody can fill the disk with it."""
+        if (task.job, refusal[0]) in self._refused:
+            return
+        while len(self._refused) >= MAX_REFUSED:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[task.job, refusal[0]] = None
+        body = {
+            "job": task.job,
+            "researcher": task.researcher,
+            "dataset": task.dataset,
+            "round": task.round,
+            "step": task.step,
+            "state": "rejected",
+            "reason": refusal[0],
+        }
+        turn.rows.append(lambda: self._context.grants.audit.add("task", task.key, body))
+
+    def take_ensured(self, turn: Turn, message_id: str) -> None:
+        """Go on with a task whose old result was looked after."""
+        turn.keep(self._ensured)
+        message = self._ensured.pop(message_id, None)
+        if message is not None and isinstance(message.body, Task):
+            self.handle_task(turn, message, message.body, ensured=True)
+
+    def handle_end(self, turn: Turn, message: Message, end: End) -> None:
+        """End a job: its work, its spool, its node states but those that a breakpoint names."""
+        check_job_id(message.job)
+        commands = turn.step(events.EndArrived(message.job, message.sender, message.epoch, end.outcome))
+        if any(isinstance(command, events.EndJob) for command in commands):
+            self._context.drop_states(turn, message.job, end.keep_states)
+            turn.rows.append(lambda: self._context.grants.waiting.forget_job(message.job))
+        turn.settled.append(message)
+
+    def _arrived(self, message: Message, task: Task) -> events.TaskArrived:
+        check_job_id(message.job)
+        key = work_key(
+            job=message.job, round_=message.round, step=message.step, node=self._context.node, task=task
+        )
+        return events.TaskArrived(
+            key=key,
+            job=message.job,
+            researcher=message.sender,
+            dataset=task.dataset,
+            round=message.round,
+            step=message.step,
+            epoch=message.epoch,
+            attempt=message.attempt,
+            reply_to=message.reply_to,
+            message=message.id,
+            order=pack(to_plain(task)),
+            resources=task.resources,
+            project=task.project,
+        )
+
+    def _refusal(
+        self, turn: Turn, message: Message, task: Task, verdict: Verdict, *, is_new: bool
+    ) -> tuple[str, str] | None:
+        """Return reason and detail if a task may not run."""
+        if not verdict.allowed:
+            return verdict.refusal
+        if task.state is not None and not _is_state_id(task.state):
+            return "state_missing", "no node state is named so"
+        try:
+            short = turn.book.ledger.never(read_need(task.resources))
+        except SpecError as error:
+            return "spec", str(error)[:1000]
+        if short:
+            return "resources", f"this node never has so much to spare: {', '.join(short)}"
+        if not is_new:
+            return None
+        config = self._context.config
+        unfinished = turn.book.unfinished()
+        if len(unfinished) >= config.max_tasks:
+            return "busy", f"this node has {len(unfinished)} open tasks"
+        num_own = sum(row.researcher == message.sender for row in unfinished)
+        if num_own >= config.max_tasks_per_researcher:
+            return "busy", f"{message.sender} has {num_own} open tasks here"
+        return None
+
+
+def _is_state_id(text: str) -> bool:
+    return len(text) == 32 and set(text) <= set("0123456789abcdef")

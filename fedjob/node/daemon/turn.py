@@ -1,0 +1,66 @@
+"""One turn of the daemon's loop: what it commits, and what it does when that is through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedjob.messaging.messages import Message
+from fedjob.messaging.outbox import Outgoing
+from fedjob.node.grants.permissions import Charge
+from fedjob.node.queue import task_events as events
+from fedjob.node.queue.book import Book
+from fedjob.node.queue.task_machine import step
+
+
+@dataclass
+class Turn:
+    """What one turn will commit, and do after that.
+
+    Args:
+        book: as it will be.
+        outgoing: messages that are sent after the commit, the lasting ones committed too.
+        settled: messages that are dealt with.
+        rows: further changes of the database.
+        after: what is done when the commit is through.
+        predicted: grant -> predictions that are counted with this commit.
+        kept: maps that the handlers have changed, with what was in them before.
+    """
+
+    book: Book
+    commands: list[events.Command] = field(default_factory=list)
+    outgoing: list[Outgoing] = field(default_factory=list)
+    settled: list[Message] = field(default_factory=list)
+    rows: list[Callable[[], None]] = field(default_factory=list)
+    after: list[Callable[[], object]] = field(default_factory=list)
+    predicted: dict[str, int] = field(default_factory=dict)
+    kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
+
+    def step(self, event: events.Event) -> list[events.Command]:
+        """Feed the core."""
+        self.book, commands = step(self.book, event)
+        self.commands += commands
+        return commands
+
+    def charge(self, charge: Charge) -> None:
+        """Count what a finished task costs with the commit."""
+        if charge.count is not None:
+            self.predicted[charge.payer] = self.predicted.get(charge.payer, 0) + charge.predictions
+            self.rows.append(charge.count)
+
+    def keep(self, waiting: dict[Any, Any]) -> None:
+        """Note what a map holds that a handler is about to change: a commit that fails brings it back."""
+        if all(changed is not waiting for changed, _ in self.kept):
+            self.kept.append((waiting, dict(waiting)))
+
+    def bring_back(self) -> None:
+        """Undo what the handlers changed: the turn was not committed, so nothing has happened."""
+        for waiting, before in self.kept:
+            waiting.clear()
+            waiting.update(before)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.commands or self.outgoing or self.settled or self.rows or self.after)

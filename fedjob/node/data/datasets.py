@@ -1,0 +1,297 @@
+"""What this node's owner offers to be computed on.
+
+`describe` opens the data and is called by the command line only: the daemon
+answers searches from what was written down then, and imports no pandas.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import pack, unpack
+from fedjob.common.errors import SpecError
+from fedjob.node.storage.database import Database
+
+MAX_TOLD_COLUMNS = 100
+
+MAX_TOLD_BYTES = 40 * 1024
+MAX_TEXT_BYTES = 2000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_TAG = re.compile(r"[^\s,/]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """One dataset as it is registered.
+
+    Args:
+        min_rows: nothing is computed on fewer rows than these.
+        num_rows, size_bytes, columns: as found when it was added; columns are `{name, type}`.
+        loading: a loading plan as plain data: names for plans -> names in the data; empty for none.
+        mock: path of a safe stand-in of the same form; empty for none.
+        description, contact: for researchers; the contact is the node's own where it is empty.
+    """
+
+    name: str
+    path: str
+    reader: str
+    tags: tuple[str, ...] = ()
+    options: Mapping[str, str]
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    mock: str = ""
+    min_rows: int = 0
+    num_rows: int = 0
+    size_bytes: int = 0
+    columns: tuple[Mapping[str, Any], ...] = ()
+    description: str = ""
+    contact: str = ""
+    added: float = 0.0
+
+    def told(self) -> dict[str, Any]:
+        """Return what a researcher may know: no path."""
+        return {
+            "name": self.name,
+            "tags": list(self.tags),
+            "reader": self.reader,
+            "num_rows": self.num_rows,
+            "size_bytes": self.size_bytes,
+            "columns": [dict(column) for column in self.columns[:MAX_TOLD_COLUMNS]],
+            "num_columns": len(self.columns),
+            "has_mock": bool(self.mock),
+            "min_rows": self.min_rows,
+            "description": self.description,
+            "contact": self.contact,
+            "options": dict(self.options),
+            "loading": dict(self.loading),
+        }
+
+    def opened_as(self, use: str) -> dict[str, Any]:
+        """Return what a worker opens it by."""
+        return {
+            "name": self.name,
+            "path": self.mock if use == "mock" else self.path,
+            "reader": self.reader,
+            "tags": list(self.tags),
+            "options": dict(self.options),
+            "loading": dict(self.loading),
+        }
+
+
+class Datasets:
+    """The registry, in the node's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, dataset: Dataset) -> None:
+        """Register a dataset.
+
+        Raises:
+            SpecError: the name is taken.
+        """
+        with self._database.transaction():
+            if self._database.row("SELECT 1 FROM datasets WHERE name = ?", (dataset.name,)):
+                raise SpecError(
+                    f"there is a dataset {dataset.name!r} already: remove it with "
+                    f"`fedjob node data remove {dataset.name}` or choose another name"
+                )
+            self._database.execute(
+                "INSERT INTO datasets (name, path, reader, tags, options, loading, mock, min_rows, num_rows, "
+                "size_bytes, columns, description, contact, added) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    dataset.name,
+                    dataset.path,
+                    dataset.reader,
+                    pack(list(dataset.tags)),
+                    pack(dict(dataset.options)),
+                    pack(dict(dataset.loading)),
+                    dataset.mock,
+                    dataset.min_rows,
+                    dataset.num_rows,
+                    dataset.size_bytes,
+                    pack([dict(column) for column in dataset.columns]),
+                    dataset.description,
+                    dataset.contact,
+                    dataset.added or time.time(),
+                ),
+            )
+
+    def all(self) -> list[Dataset]:
+        """Return every dataset, by name."""
+        return [_dataset(row) for row in self._database.rows("SELECT * FROM datasets ORDER BY name")]
+
+    def find(self, name: str) -> Dataset | None:
+        """Return the dataset of that name."""
+        row = self._database.row("SELECT * FROM datasets WHERE name = ?", (name,))
+        return None if row is None else _dataset(row)
+
+    def get(self, name: str) -> Dataset:
+        """Return the dataset of that name.
+
+        Raises:
+            SpecError: there is none; the nearest is named.
+        """
+        found = self.find(name)
+        if found is None:
+            names = [dataset.name for dataset in self.all()]
+            near = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; see `fedjob node data list`"
+            raise SpecError(f"there is no dataset {name!r}{hint}")
+        return found
+
+    def remove(self, name: str) -> None:
+        """Forget a dataset, and what was worked on of it; the data stay where they are.
+
+        Raises:
+            SpecError: there is none.
+        """
+        self.get(name)
+        with self._database.transaction():
+            for table, column in (("datasets", "name"), ("processed", "dataset"), ("failed", "dataset")):
+                self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
+
+    def search(self, tags: Iterable[str], name: str = "") -> list[Dataset]:
+        """Return the datasets that have all of these tags, and that name if one is given."""
+        wanted = set(tags)
+        return [d for d in self.all() if wanted <= set(d.tags) and name in ("", d.name)]
+
+
+def told_within(
+    datasets: Iterable[Dataset],
+    limit_bytes: int = MAX_TOLD_BYTES,
+    more: Callable[[Dataset], dict[str, Any]] = lambda dataset: {},
+) -> list[dict[str, Any]]:
+    """Return what a search is answered with, so that it fits into a message: columns go first.
+
+    Args:
+        more: what there is to tell of a dataset beside what is registered.
+    """
+    told = [dataset.told() | more(dataset) for dataset in datasets]
+    if len(pack(told)) > limit_bytes:
+        told = [{**one, "columns": []} for one in told]
+    while len(pack(told)) > limit_bytes:
+        told = told[: len(told) // 2]
+    return told
+
+
+def describe_dataset(
+    name: str,
+    path: Path,
+    *,
+    tags: Iterable[str] = (),
+    reader: str | None = None,
+    options: Mapping[str, str] | None = None,
+    loading: Mapping[str, Any] | None = None,
+    mock: Path | None = None,
+    min_rows: int = 0,
+    description: str = "",
+    contact: str = "",
+    warn: Callable[[str], None] = lambda text: None,
+) -> Dataset:
+    """Open the data once and return what is registered of them.
+
+    Args:
+        loading: a loading plan as plain data.
+        warn: told where the mock is not of the data's form.
+
+    Raises:
+        SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
+            rows than `min_rows`.
+    """
+    from fedjob.data.loader import describe
+    from fedjob.data.readers import guess_reader
+
+    tags = tuple(dict.fromkeys(tags))
+    _check_words(name, tags, min_rows, description, contact)
+    path = path.absolute()
+    chosen = reader or guess_reader(path)
+    given = dict(options or {})
+    found = describe(path, chosen, given, loading)
+    columns = tuple(dict(column) for column in found.get("columns", ()))
+    num_rows = int(found["num_rows"])
+    if num_rows < min_rows:
+        raise SpecError(
+            f"{path} has {num_rows} rows, fewer than --min-rows {min_rows}: nothing could run on it"
+        )
+    if mock is not None:
+        mock = mock.absolute()
+        differences = _differences(columns, describe(mock, chosen, given, loading).get("columns", ()))
+        if differences:
+            warn(f"the mock {mock} is not of the form of {path}: {differences}")
+    return Dataset(
+        name=name,
+        path=str(path),
+        reader=chosen,
+        tags=tags,
+        options=given,
+        loading=dict(loading or {}),
+        mock="" if mock is None else str(mock),
+        min_rows=min_rows,
+        num_rows=num_rows,
+        size_bytes=int(found.get("size_bytes", 0)),
+        columns=columns,
+        description=description,
+        contact=contact,
+        added=time.time(),
+    )
+
+
+def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str, contact: str) -> None:
+    """Refuse what an owner can't call a dataset or say of it."""
+    if not _NAME.fullmatch(name):
+        raise SpecError(
+            "a dataset is named by 1 to 63 of letters, digits, '.', '_' and '-', beginning with a letter or "
+            f"digit; found {name[:80]!r}"
+        )
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            raise SpecError(
+                f"a tag has 1 to 64 characters without spaces, commas and slashes; found {tag[:80]!r}"
+            )
+    if min_rows < 0:
+        raise SpecError(f"--min-rows is 0 or more, not {min_rows}")
+    for what, text in (("--description", description), ("--contact", contact)):
+        if len(text.encode()) > MAX_TEXT_BYTES:
+            raise SpecError(f"{what} has at most {MAX_TEXT_BYTES} bytes, not {len(text.encode())}")
+
+
+def _differences(columns: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
+    """Say how the columns of a mock differ from the data's; nothing where they don't."""
+    ours = {str(c["name"]): str(c["type"]) for c in columns}
+    theirs = {str(c["name"]): str(c["type"]) for c in others}
+    said = [f"it lacks column {name!r}" for name in ours if name not in theirs]
+    said += [f"it has column {name!r}, which the data have not" for name in theirs if name not in ours]
+    said += [
+        f"column {name!r} is {theirs[name]}, in the data {ours[name]}"
+        for name in ours
+        if theirs.get(name, ours[name]) != ours[name]
+    ]
+    if not said and list(ours) != list(theirs):
+        said = ["its columns are in another order"]
+    return "; ".join(said[:5]) + ("; ..." if len(said) > 5 else "")
+
+
+def _dataset(row: Any) -> Dataset:
+    return Dataset(
+        name=row["name"],
+        path=row["path"],
+        reader=row["reader"],
+        tags=tuple(unpack(row["tags"])),
+        options=unpack(row["options"]),
+        loading=unpack(row["loading"]),
+        mock=row["mock"],
+        min_rows=row["min_rows"],
+        num_rows=row["num_rows"],
+        size_bytes=row["size_bytes"],
+        columns=tuple(unpack(row["columns"])),
+        description=row["description"],
+        contact=row["contact"],
+        added=row["added"],
+    )

@@ -1,0 +1,101 @@
+"""Which content a dataset has: a hash that changes when the data do.
+
+A grant is about the data that its owner saw it asked for. Small files are hashed
+whole; of large ones the size, the time of change and both ends, so that looking
+costs little however much there is. Times count for large files only: restoring a
+small one from a backup leaves its version as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+WHOLE_BYTES = 8 << 20
+
+"""Files up to this size are hashed whole."""
+END_BYTES = 1 << 20
+MAX_OPENED = 2000
+"""Of a folder with more files only names, sizes and times count."""
+LOOK_EVERY_S = 1.0
+Signature = tuple[tuple[str, int, int], ...]
+
+
+class Versions:
+    """The versions of files and folders, computed again only when something about them changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Signature, str]] = {}
+        self._due: dict[str, float] = {}
+
+    def of(self, path: str) -> str:
+        """Return the version of what lies there; empty where nothing does."""
+        now = time.monotonic()
+        if path in self._known and now < self._due.get(path, 0.0):
+            return self._known[path][1]
+        try:
+            signature = tuple(sorted(_signature(Path(path))))
+            known = self._known.get(path)
+            if known is None or known[0] != signature:
+                self._known[path] = (signature, _version(Path(path), signature))
+        except OSError:
+            return ""
+        # looking at a large folder takes a while: at most a twentieth of the time goes into it
+        took = time.monotonic() - now
+        self._due[path] = now + max(LOOK_EVERY_S, 20 * took)
+        return self._known[path][1]
+
+
+def _signature(path: Path) -> Iterator[tuple[str, int, int]]:
+    if path.is_file():
+        found = path.stat()
+        yield "", found.st_size, found.st_mtime_ns
+        return
+    folders = [(path, "")]
+    while folders:
+        folder, prefix = folders.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = f"{prefix}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((Path(entry.path), f"{name}/"))
+                else:
+                    yield name, *_size_and_time(entry)
+
+
+def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:
+    """Return both; the size is -1 of what is no file to be read, such as a pipe or a link to nowhere."""
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        found = entry.stat(follow_symlinks=False)
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1, found.st_mtime_ns
+
+
+def _version(path: Path, signature: Signature) -> str:
+    digest = hashlib.sha256()
+    for name, size, changed in signature:
+        content = b""
+        if size >= 0 and len(signature) <= MAX_OPENED:
+            content = _content(path / name if name else path, size)
+        if size > WHOLE_BYTES or not content:
+            content += b"%d" % changed
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + content + b"\0")
+    return digest.hexdigest()
+
+
+def _content(path: Path, size: int) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= WHOLE_BYTES:
+            while block := file.read(END_BYTES):
+                digest.update(block)
+        else:
+            digest.update(file.read(END_BYTES))
+            file.seek(-END_BYTES, os.SEEK_END)
+            digest.update(file.read(END_BYTES))
+    return digest.digest()

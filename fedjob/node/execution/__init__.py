@@ -1,0 +1,1 @@
+"""Worker processes, and what goes in and out of them."""

@@ -1,0 +1,154 @@
+"""The inputs of a task: from what is known of it at its start to the order that a worker computes by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import unpack
+from fedjob.common.errors import DecodeError, NodeFailure
+from fedjob.common.types import Ref
+from fedjob.data.item_choice import Known, save_known
+from fedjob.execution.orders import WorkOrder, work_order_of
+from fedjob.messaging.messages import Task
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.data.brought_data import Brought
+from fedjob.node.data.datasets import Dataset
+from fedjob.node.queue.book import TaskRow
+from fedjob.node.queue.task import inputs_of
+from fedjob.node.storage.spool import Spool
+from fedjob.repository.base import Repository
+
+KNOWN_NAME = "known.json"
+
+MAX_BLOB_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A task that is to start, and what the daemon knows of it.
+
+    Args:
+        run: tells this attempt from earlier ones at the same task.
+        plan: its text, where the daemon has it.
+        folder: an existing, empty one for what comes out.
+        limits: of the owner, by name, see `Local`.
+        known: the items that the ledger knows, for a job that asks for new ones.
+    """
+
+    row: TaskRow
+    run: int
+    task: Task
+    dataset: Dataset | None
+    plan: bytes | None
+    folder: Path
+    limits: Mapping[str, Any]
+    known: Known | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The places that a task's inputs come from.
+
+    Args:
+        config: the owner's settings at this moment.
+        node: the node's name.
+        brought: data that researchers bring.
+    """
+
+    home: NodeHome
+    config: NodeConfig
+    node: str
+    spool: Spool
+    repository: Repository
+    brought: Brought
+
+
+def order_of(wanted: Wanted, sources: Sources) -> WorkOrder:
+    """Fetch what a task needs, and return the order for a worker.
+
+    Raises:
+        FedjobError: an object, the plan or the node state is missing or damaged, or takes too much.
+    """
+    row, task, dataset = wanted.row, wanted.task, wanted.dataset
+    state_path = _state_path(row, task, sources)
+    plan = wanted.plan
+    if plan is None and task.plan is not None:
+        plan = sources.repository.get_bytes(task.plan, limit_bytes=task.plan.size_bytes)
+    _check_memory(task, sources)
+    order = work_order_of(
+        task,
+        key=row.key,
+        job=row.job,
+        round_=row.round,
+        step=row.step,
+        node=sources.node,
+        plan_text="" if plan is None else plan.decode(),
+        dataset=_data(row, task, dataset, sources),
+        path_of=sources.spool.fetch,
+        value_of=lambda name, ref: _blob(name, ref, sources),
+        state_path=state_path,
+        output_path=str(wanted.folder),
+    )
+    order = replace(
+        order,
+        training_args={**task.training_args, **(inputs_of(task, sources.spool) if row.parent else {})},
+        child=row.child,
+        limits=dict(wanted.limits),
+        releases_path=_releases_path(task, dataset, sources),
+        known_path="" if wanted.known is None else str(wanted.folder / KNOWN_NAME),
+    )
+    if wanted.known is not None:
+        save_known(wanted.known, wanted.folder / KNOWN_NAME)
+    return order
+
+
+def _state_path(row: TaskRow, task: Task, sources: Sources) -> str:
+    """Return where the node state is that a task starts from; empty for a fresh one."""
+    if task.state is None:
+        return ""
+    path = sources.home.state_of(row.job, task.state)
+    if not path.exists():
+        raise NodeFailure(sources.node, "state_missing", f"there is no node state {task.state[:64]!r}")
+    return str(path)
+
+
+def _check_memory(task: Task, sources: Sources) -> None:
+    """Refuse parameters that no worker could hold, before they are fetched."""
+    params_bytes = sum(ref.size_bytes for ref in task.params.values())
+    limit_bytes = sources.config.worker_memory_bytes
+    if params_bytes > limit_bytes:
+        raise NodeFailure(
+            sources.node,
+            "out_of_memory",
+            f"the model's parameters have {_mb(params_bytes)} MB; a worker may have {_mb(limit_bytes)} MB here",
+        )
+
+
+def _blob(name: str, ref: Ref, sources: Sources) -> Any:
+    """Return a value that was too large for the message."""
+    if ref.size_bytes > MAX_BLOB_BYTES:
+        raise DecodeError(f"value {name} has {ref.size_bytes} bytes; at most {MAX_BLOB_BYTES}")
+    return unpack(sources.spool.fetch(ref).read_bytes())
+
+
+def _data(row: TaskRow, task: Task, dataset: Dataset | None, sources: Sources) -> dict[str, Any]:
+    """Return what the worker opens the data by; nothing for a task without data."""
+    if dataset is not None:
+        return {**dataset.opened_as(task.use), "preprocess": task.preprocess}
+    if task.files is None:
+        return {}
+    opened = sources.brought.open(row.job, task.files, limit_bytes=sources.config.bring_mb << 20)
+    return {**opened, "preprocess": task.preprocess}
+
+
+def _releases_path(task: Task, dataset: Dataset | None, sources: Sources) -> str:
+    """Return where the record of what was released of the dataset is; a mock needs none."""
+    return "" if dataset is None or task.use == "mock" else str(sources.home.releases_of(dataset.name))
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):.4g}"

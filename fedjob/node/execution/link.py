@@ -1,0 +1,70 @@
+"""A socket between a daemon and its worker: length-prefixed msgpack, and the limits of both sides."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+from typing import Any
+
+from fedjob.common.codec import pack, unpack
+from fedjob.common.errors import DecodeError
+
+MAX_BYTES = 256 * 1024 * 1024
+
+SEND_TIMEOUT_S = 30
+_LENGTH = struct.Struct("<I")
+
+
+class Link:
+    """One end; one thread receives, any thread sends."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._lock = threading.Lock()
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_TIMEOUT_S, 0))
+
+    def send(self, value: Any) -> None:
+        """Send plain data.
+
+        Raises:
+            EncodeError: it is none.
+            OSError: the other end is gone, or has not read for 30 s.
+        """
+        data = pack(value)
+        with self._lock:
+            self._socket.sendall(_LENGTH.pack(len(data)) + data)
+
+    def receive(self) -> Any:
+        """Wait for the next value.
+
+        Raises:
+            EOFError: the other end is gone.
+            DecodeError: it sent something else.
+        """
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        if length > MAX_BYTES:
+            raise DecodeError(f"expected at most {MAX_BYTES} bytes between daemon and worker, found {length}")
+        return unpack(self._read(length))
+
+    def _read(self, length: int) -> bytes:
+        buffer = bytearray()
+        while len(buffer) < length:
+            try:
+                chunk = self._socket.recv(min(length - len(buffer), 1 << 20))
+            except OSError as error:
+                raise EOFError from error
+            if not chunk:
+                raise EOFError
+            buffer += chunk
+        return bytes(buffer)
+
+    def shut(self) -> None:
+        """End both directions; a receiver gets what is there already, then EOFError."""
+        with suppress(OSError):  # the other end may have been faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Free the socket; nobody may be receiving any more."""
+        self._socket.close()

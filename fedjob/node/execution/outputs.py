@@ -1,0 +1,143 @@
+"""The output of a task: from what a worker left in the spool to an answer whose objects are in the repository."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedjob.common.codec import pack
+from fedjob.common.errors import EncodeError, ObjectTooLarge
+from fedjob.common.types import Ref
+from fedjob.execution.orders import WorkResult, result_of
+from fedjob.messaging.messages import MAX_INLINE_BYTES, Result
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.data.item_ledger import read_items
+from fedjob.node.queue.book import TaskRow
+from fedjob.node.queue.task import failure, task_of
+from fedjob.node.storage.spool import Spool
+from fedjob.protocols.usage import INFERENCES, Usage, capped
+from fedjob.repository.base import Repository
+
+LARGE_BYTES = 1 << 20
+
+"""Results from this size on are removed from the hub as soon as they are not needed; others at the job's end."""
+MAX_METRICS_BYTES = 1 << 20
+
+MAX_TRACE_CHARS = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A finished result is in the repository (or was a failure): what to answer.
+
+    Args:
+        state: id of the node state that it proposes; empty for none.
+        trace, report: for the node's log.
+        items: that it worked on, for the ledger; None where they are not remembered.
+    """
+
+    key: str
+    run: int
+    result: Result
+    state: str = ""
+    message: str = ""
+    trace: str = ""
+    report: str = ""
+    items: dict[str, list[list[Any]]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """The places that a task's output goes to.
+
+    Args:
+        config: the owner's settings at this moment.
+        large: key -> the task's large object in the repository; it is added to.
+    """
+
+    home: NodeHome
+    config: NodeConfig
+    spool: Spool
+    repository: Repository
+    large: dict[str, Ref]
+
+
+def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destination) -> Stored:
+    """Put a finished result where the researcher can fetch it, and return what to answer.
+
+    Args:
+        run: tells this attempt from earlier ones at the same task.
+        min_rows: a result that was computed from fewer examples never leaves.
+
+    Raises:
+        RepositoryError: it could not be put there.
+        EncodeError: its metrics take too much.
+        ObjectTooLarge: it is larger than the owner allows.
+    """
+    if not found.ok and not found.overrun:
+        return _failed(row, run, found, to.config)
+    if found.num_examples < min_rows:
+        ask = f"; ask {to.config.contact}" if to.config.contact else ""
+        detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
+        return Stored(row.key, run, failure(row.key, "min_rows", detail))
+    kept = to.home.outputs_of(row.job, row.dataset, row.round)
+    to.spool.keep_files(row.key, kept, limit_bytes=to.config.result_mb << 20)
+    if row.parent:  # its value stays here, for the parent
+        done = Result(of="", key=row.key, ok=True, num_examples=found.num_examples, timing=found.timing)
+        return Stored(row.key, run, done)
+    if len(pack(found.metrics)) > MAX_METRICS_BYTES:
+        raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
+    params = _put_params(row, to) if found.params_path else None
+    blob = _put_values(row, found, to)
+    state = ""
+    if found.state_path:
+        state = row.key[:32]  # the same work proposes the same state
+        to.spool.keep_state(row.key, row.job, state)
+    result = _result(row, found, params, blob, state)
+    items = read_items(to.home.result_of(row.key)) if found.items_path else None
+    return Stored(row.key, run, result, state, report=found.report, items=items)
+
+
+def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> Stored:
+    """Return what to answer where the plan failed: as much of the error as the owner allows."""
+    detail = found.detail
+    is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
+    if found.message and (is_mock or config.errors == "full"):
+        detail = f"{detail}: {found.message}"
+    failed = failure(row.key, found.reason or "exception", detail)
+    failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
+    return Stored(row.key, run, failed, message=found.message, trace=found.trace)
+
+
+def _put_params(row: TaskRow, to: Destination) -> Ref:
+    path = to.spool.params_of(row.key, limit_bytes=to.config.result_mb << 20)
+    ref = to.repository.put(path, job=row.job, readers=[row.researcher])
+    if ref.size_bytes >= LARGE_BYTES:
+        to.large[row.key] = ref
+    return ref
+
+
+def _put_values(row: TaskRow, found: WorkResult, to: Destination) -> Ref | None:
+    """Put value and metrics into the repository if they are too large for a message."""
+    packed = pack({"value": found.value, "metrics": found.metrics})
+    if len(packed) <= MAX_INLINE_BYTES:
+        return None
+    if len(packed) > to.config.result_mb << 20:
+        raise ObjectTooLarge(f"a result has at most {to.config.result_mb} MB here")
+    return to.repository.put(packed, job=row.job, readers=[row.researcher])
+
+
+def _result(row: TaskRow, found: WorkResult, params: Ref | None, blob: Ref | None, state: str) -> Result:
+    usage = _usage_of(found)
+    result = result_of(found, params=params, state=state or None)
+    if blob is not None:
+        result = replace(result, value=None, metrics={}, blob=blob)
+    used = capped(result.used, INFERENCES, usage)
+    return replace(result, key=row.key, used=used, usage=None if usage is None else list(usage))
+
+
+def _usage_of(found: WorkResult) -> Usage | None:
+    """Return what of a work's predictions was over a limit; None where nothing was."""
+    wanted = found.used.get(INFERENCES, 0)
+    return Usage(found.overrun, wanted - found.overrun) if found.overrun else None

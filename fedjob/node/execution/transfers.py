@@ -1,0 +1,228 @@
+"""The transfers of a node: the threads on which tasks' inputs are fetched and their outputs stored.
+
+They wait for the network and the disk; the daemon's loop is notified of their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedjob.common.codec import from_plain, unpack
+from fedjob.common.errors import EncodeError, FedjobError, NodeFailure, RepositoryError, RepositoryUnreachable
+from fedjob.common.types import Ref
+from fedjob.execution.orders import WorkOrder
+from fedjob.messaging.messages import Result
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.data.brought_data import Brought
+from fedjob.node.execution.inputs import Sources, Wanted, order_of
+from fedjob.node.execution.outputs import Destination, Stored, store
+from fedjob.node.queue.book import TaskRow
+from fedjob.node.queue.task import failure, without_places
+from fedjob.node.storage.spool import Spool
+from fedjob.repository.base import Repository
+
+NUM_THREADS = 4
+
+RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses between attempts to bring a finished result to a repository that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A task's objects are here; the order can go to a worker."""
+
+    key: str
+    run: int
+    order: WorkOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Unprepared:
+    """A task can't start: an object, its plan or its node state is missing."""
+
+    key: str
+    run: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """The repository does not take a finished result yet."""
+
+    key: str
+    run: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Small bytes that the loop asked for; `data` is None where that failed."""
+
+    ref: Ref
+    data: bytes | None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ensured:
+    """The objects of an old result are (again) in the repository."""
+
+    message: str
+
+
+TransferEvent = Prepared | Unprepared | Stored | Unstored | Fetched | Ensured
+
+
+class Transfers:
+    """The daemon's threads.
+
+    Args:
+        config: is replaced when the owner changes it.
+        notify: takes a `TransferEvent` on one of these threads; must not block.
+        point: called at the named steps; a test may end the process there.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: NodeHome,
+        config: NodeConfig,
+        node: str,
+        spool: Spool,
+        repository: Repository,
+        notify: Callable[[TransferEvent], None],
+        point: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self._home = home
+        self._node = node
+        self._spool = spool
+        self.repository = repository
+        self._notify = notify
+        self._point = point
+        self.brought = Brought(home.brought, repository)
+        self._large: dict[str, Ref] = {}
+        self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
+
+    def prepare(self, wanted: Wanted) -> None:
+        """Fetch what a task needs; ends in `Prepared` or `Unprepared`."""
+        self._pool.submit(self._prepare, wanted)
+
+    def store(self, row: TaskRow, run: int, folder: Path | None, *, min_rows: int) -> None:
+        """Make a finished result the task's and put it into the repository; `Stored` or `Unstored`.
+
+        Args:
+            folder: the worker's; None if the result is in its place already.
+            min_rows: a result that was computed from fewer examples never leaves.
+        """
+        self._pool.submit(self._store, row, run, folder, min_rows)
+
+    def fetch(self, ref: Ref, limit_bytes: int) -> None:
+        """Fetch small bytes; ends in `Fetched`."""
+        self._pool.submit(self._fetch, ref, limit_bytes)
+
+    def ensure(self, row: TaskRow, message: str) -> None:
+        """Put an old result's objects where they are missing; ends in `Ensured`."""
+        self._pool.submit(self._ensure, row, message)
+
+    def release(self, key: str) -> None:
+        """Remove a task's result here and, where it is large, at the hub: the researcher is done with it."""
+        self._pool.submit(self._release, key)
+
+    def end_job(self, job: str) -> None:
+        """Remove what was brought for a job."""
+        self._pool.submit(self.brought.end_job, job)
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Do something that may wait for the disk and that nobody waits for."""
+        self._pool.submit(action)
+
+    def stop(self) -> None:
+        """Wait for what is being done; start nothing more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    # --- on a thread ------------------------------------------------------------------------
+
+    def _prepare(self, wanted: Wanted) -> None:
+        key, run = wanted.row.key, wanted.run
+        try:
+            order = order_of(wanted, self._sources())
+            self._point("fetched")
+        except NodeFailure as failed:
+            self._notify(Unprepared(key, run, failed.reason, failed.detail))
+        except FedjobError as error:
+            self._notify(Unprepared(key, run, error.reason, without_places(error)))
+        except Exception as error:  # a thread's exception would go unheard
+            self._notify(Unprepared(key, run, "internal", type(error).__name__))
+        else:
+            self._notify(Prepared(key, run, order))
+
+    def _store(self, row: TaskRow, run: int, folder: Path | None, min_rows: int) -> None:
+        try:
+            if folder is not None:
+                self._spool.finish(row.key, folder)
+                self._point("kept")
+            stored = self._put(row, run, min_rows)
+            self._point("stored")
+        except RepositoryUnreachable as error:
+            self._notify(Unstored(row.key, run, str(error)))
+        except (FedjobError, EncodeError) as error:
+            self._notify(Stored(row.key, run, failure(row.key, error.reason, without_places(error))))
+        except Exception as error:  # a thread's exception would go unheard
+            self._notify(
+                Stored(row.key, run, failure(row.key, "internal", type(error).__name__), message=str(error))
+            )
+        else:
+            self._notify(stored)
+
+    def _put(self, row: TaskRow, run: int, min_rows: int) -> Stored:
+        to = Destination(
+            home=self._home,
+            config=self.config,
+            spool=self._spool,
+            repository=self.repository,
+            large=self._large,
+        )
+        return store(row, run, self._spool.result(row.key), min_rows, to)
+
+    def _sources(self) -> Sources:
+        return Sources(
+            home=self._home,
+            config=self.config,
+            node=self._node,
+            spool=self._spool,
+            repository=self.repository,
+            brought=self.brought,
+        )
+
+    def _release(self, key: str) -> None:
+        self._spool.release(key)
+        ref = self._large.pop(key, None)
+        if ref is not None:
+            with suppress(RepositoryError):  # the job's end removes it too
+                self.repository.delete(ref)
+
+    def _fetch(self, ref: Ref, limit_bytes: int) -> None:
+        try:
+            self._notify(Fetched(ref, self.repository.get_bytes(ref, limit_bytes=limit_bytes)))
+        except FedjobError as error:
+            self._notify(Fetched(ref, None, error.reason, without_places(error)))
+        except Exception as error:  # a thread's exception would go unheard
+            self._notify(Fetched(ref, None, "internal", type(error).__name__))
+
+    def _ensure(self, row: TaskRow, message: str) -> None:
+        try:
+            result = from_plain(Result, unpack(row.result))
+            refs = [ref for ref in (result.params, result.blob) if ref is not None]
+            if not all(self.repository.exists(ref) for ref in refs) and self._spool.has_result(row.key):
+                self._put(row, 0, 0)
+        except Exception:
+            pass  # the researcher finds it missing, and says so
+        self._notify(Ensured(message))

@@ -1,0 +1,281 @@
+"""How far a grant goes: until when, how often, over how much, with which arguments."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.training_plans.schedules import every_value
+
+LOGS = ("none", "stdout", "all")
+
+"""What of a task's log the researcher sees, the strictest first."""
+PREDICTIONS = ("leave", "stay")
+
+"""What becomes of predictions for single rows, the laxest first."""
+_AFTER = re.compile(r"\+?(\d+(?:\.\d+)?)(s|min|h|d|w)")
+
+_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_COUNTS = ("runs", "inferences", "rows", "min_rows")
+
+_FITS = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of a grant; 0 and empty mean that there is none.
+
+    Args:
+        until: seconds since 1970.
+        runs: jobs that may use it.
+        inferences: predictions that all of them may make together.
+        predictions: `stay` has them stay here as files, and only their number leaves; empty: as the job asks.
+        rows: examples that all their tasks may compute on together.
+        min_rows: nothing computed on fewer rows leaves the node.
+        logs: `none`, `stdout` or `all`: what of the log the researcher sees; empty: as the node is set.
+        secrets: of the dataset that the plan may use, by name; empty for none.
+        args: name of an argument -> `{min, max, choices}`; `model_args.width` names one of two.
+    """
+
+    until: float = 0.0
+    runs: int = 0
+    inferences: int = 0
+    rows: int = 0
+    min_rows: int = 0
+    logs: str = ""
+    predictions: str = ""
+    secrets: tuple[str, ...] = ()
+    args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what is limited, as plain data."""
+        plain: dict[str, Any] = {
+            name: getattr(self, name) for name in ("until", *_COUNTS, "logs", "predictions")
+        }
+        plain["secrets"] = list(self.secrets)
+        plain["args"] = {name: dict(bounds) for name, bounds in self.args.items()}
+        return {name: value for name, value in plain.items() if value}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Limits:
+        """Build them from what `to_plain` returned."""
+        known = dict(plain)
+        known["secrets"] = tuple(known.get("secrets", ()))
+        return cls(**known)
+
+    def over(self, now: float) -> bool:
+        """Whether their time has passed."""
+        return 0 < self.until <= now
+
+    def broken_by(
+        self, model_args: Mapping[str, Any], training_args: Mapping[str, Any], rounds: int = 1
+    ) -> str:
+        """Say which limit a job with these arguments would break; empty for none.
+
+        Args:
+            rounds: over which arguments that follow a schedule are looked at.
+        """
+        both = {
+            **{f"model_args.{k}": v for k, v in model_args.items()},
+            **{f"training_args.{k}": v for k, v in training_args.items()},
+        }
+        for name, bounds in self.args.items():
+            for given, value in both.items():
+                if name not in (given, given.partition(".")[2]):
+                    continue
+                try:
+                    found = next(
+                        (each for each in every_value(value, rounds) if not _fits(each, bounds)), _FITS
+                    )
+                except SpecError:  # of a schedule that is none
+                    found = value
+                if found is not _FITS:
+                    return (
+                        f"the argument {name} is {_shown(found)}; the owner allows {describe_bounds(bounds)}"
+                    )
+        return ""
+
+
+def tighten(one: Limits, other: Limits) -> Limits:
+    """Return limits that hold what both hold; they allow the secrets that the first allows."""
+
+    def least(a: float, b: float) -> Any:
+        return min(a or b, b or a)
+
+    args = {name: dict(bounds) for name, bounds in one.args.items()}
+    for name, bounds in other.args.items():
+        args[name] = _both_bounds(args.get(name, {}), bounds)
+    logs = [level for level in (one.logs, other.logs) if level]
+    predictions = [word for word in (one.predictions, other.predictions) if word]
+    return Limits(
+        until=least(one.until, other.until),
+        runs=least(one.runs, other.runs),
+        inferences=least(one.inferences, other.inferences),
+        rows=least(one.rows, other.rows),
+        min_rows=max(one.min_rows, other.min_rows),
+        logs=min(logs, key=LOGS.index) if logs else "",
+        predictions=max(predictions, key=PREDICTIONS.index) if predictions else "",
+        secrets=tuple(name for name in one.secrets if not other.secrets or name in other.secrets),
+        args=args,
+    )
+
+
+def parse_limits(
+    *,
+    until: str | None = None,
+    runs: int | None = None,
+    inferences: int | None = None,
+    rows: int | None = None,
+    min_rows: int | None = None,
+    logs: str | None = None,
+    predictions: str | None = None,
+    secrets: Iterable[str] = (),
+    args: Iterable[str] = (),
+    now: float | None = None,
+) -> Limits:
+    """Read limits as an owner types them.
+
+    Args:
+        until: a date (its end), a date and time, or a while from now such as `30d`.
+        args: `name=1..100`, `name=..0.5` or `name=a,b`.
+
+    Raises:
+        SpecError: one of them can't be read; says what was expected.
+    """
+    counts = {"runs": runs, "inferences": inferences, "rows": rows, "min_rows": min_rows}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise SpecError(f"--{name.replace('_', '-')} is 1 or more, not {value}")
+    if logs is not None and logs not in LOGS:
+        raise SpecError(f"--logs is one of {', '.join(LOGS)}, not {logs!r}")
+    if predictions is not None and predictions not in PREDICTIONS:
+        raise SpecError(f"--predictions is one of {', '.join(PREDICTIONS)}, not {predictions!r}")
+    return Limits(
+        until=0.0 if until is None else parse_until(until, time.time() if now is None else now),
+        logs=logs or "",
+        predictions=predictions or "",
+        secrets=tuple(dict.fromkeys(secrets)),
+        args=dict(_parse_bounds(text) for text in args),
+        **{name: value or 0 for name, value in counts.items()},
+    )
+
+
+def parse_until(text: str, now: float) -> float:
+    """Return when, in seconds since 1970.
+
+    Raises:
+        SpecError: it is no time, or one that has passed.
+    """
+    after = _AFTER.fullmatch(text)
+    if after:
+        return now + float(after[1]) * _UNITS_S[after[2]]
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SpecError(
+            "--until is a date such as 2030-06-30, a time such as 2030-06-30T18:00, or a while from now such "
+            f"as 90min, 12h or 30d; found {text[:40]!r}"
+        ) from error
+    if len(text) == 10:
+        at = at.replace(hour=23, minute=59, second=59)
+    if at.timestamp() <= now:
+        raise SpecError(f"--until {text} has passed")
+    return at.timestamp()
+
+
+def describe_limits(limits: Limits) -> list[str]:
+    """Return a line for each limit, as an owner reads it."""
+    lines = []
+    if limits.until:
+        lines.append(f"until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(limits.until))}")
+    if limits.runs:
+        lines.append(f"{limits.runs} run{'' if limits.runs == 1 else 's'}")
+    if limits.inferences:
+        lines.append(f"{limits.inferences} inferences")
+    if limits.rows:
+        lines.append(f"{limits.rows} rows in all")
+    if limits.min_rows:
+        lines.append(f"at least {limits.min_rows} rows each")
+    if limits.logs:
+        lines.append(f"logs {limits.logs}")
+    if limits.secrets:
+        lines.append(f"may use the secrets {', '.join(limits.secrets)}")
+    if limits.predictions:
+        lines.append(f"predictions {limits.predictions}")
+    lines += [f"{name} = {describe_bounds(bounds)}" for name, bounds in limits.args.items()]
+    return lines
+
+
+def describe_bounds(bounds: Mapping[str, Any]) -> str:
+    """Return bounds as they are typed."""
+    if "choices" in bounds:
+        return ",".join(map(str, bounds["choices"]))
+    return f"{bounds.get('min', '')}..{bounds.get('max', '')}"
+
+
+def _parse_bounds(text: str) -> tuple[str, dict[str, Any]]:
+    name, equals, bounds = text.partition("=")
+    low, dots, high = bounds.partition("..")
+    try:
+        if not equals or not name.strip() or not bounds:
+            raise ValueError
+        if not dots:
+            return name.strip(), {"choices": [_scalar(choice) for choice in bounds.split(",")]}
+        found = {side: _number(value) for side, value in (("min", low), ("max", high)) if value}
+        if not found or found.get("min", -math.inf) > found.get("max", math.inf):
+            raise ValueError
+    except ValueError as error:
+        raise SpecError(
+            f"--arg is NAME=MIN..MAX, NAME=..MAX, NAME=MIN.. or NAME=a,b; found {text[:80]!r}"
+        ) from error
+    return name.strip(), found
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return int(value) if value.is_integer() and "e" not in text and "." not in text else value
+
+
+def _scalar(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return _number(text)
+    except ValueError:
+        return text
+
+
+def _fits(value: Any, bounds: Mapping[str, Any]) -> bool:
+    if "choices" in bounds:
+        return any(type(c) is type(value) and c == value for c in bounds["choices"]) or (
+            isinstance(value, float) and value in [c for c in bounds["choices"] if isinstance(c, int)]
+        )
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        return False
+    return bool(bounds.get("min", -math.inf) <= value <= bounds.get("max", math.inf))
+
+
+def _both_bounds(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    if "choices" in one and "choices" in other:
+        return {"choices": [choice for choice in one["choices"] if choice in other["choices"]]}
+    if "choices" in one or "choices" in other:
+        choices, span = (one, other) if "choices" in one else (other, one)
+        return {"choices": [choice for choice in choices["choices"] if not span or _fits(choice, span)]}
+    both = {**one, **other}
+    if "min" in one and "min" in other:
+        both["min"] = max(one["min"], other["min"])
+    if "max" in one and "max" in other:
+        both["max"] = min(one["max"], other["max"])
+    return both
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]

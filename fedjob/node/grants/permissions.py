@@ -1,0 +1,178 @@
+"""The permissions of tasks: policy asked about each, and what it uses counted against its grant."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedjob.identity.roster import Roster
+from fedjob.messaging.messages import Message, Offer, Result, Task
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Dataset, Datasets
+from fedjob.node.data.versions import Versions
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.limits import Limits, tighten
+from fedjob.node.grants.policy import Verdict, judge
+from fedjob.node.grants.question import question_of
+from fedjob.node.queue.book import TaskRow
+from fedjob.node.queue.task import task_of
+from fedjob.node.storage.database import Database
+from fedjob.node.storage.secrets import Secrets
+from fedjob.protocols.steps import SETUP, Steps
+from fedjob.protocols.usage import INFERENCES, usage_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What a finished task costs.
+
+    Args:
+        result: that it is answered with: a failure where nothing was left to pay with.
+        count: writes the cost down, as part of the caller's transaction; None where there is none.
+        payer: the grant, or what stands for it, that pays.
+        predictions: that are counted.
+    """
+
+    result: Result
+    count: Callable[[], None] | None = None
+    payer: str = ""
+    predictions: int = 0
+
+
+class Permissions:
+    """Asks policy for the daemon, with all that it decides on.
+
+    Args:
+        config: is replaced when the owner changes it.
+        secrets: file of the owner's secrets.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        roster: Roster,
+        database: Database,
+        datasets: Datasets,
+        grants: Grants,
+        versions: Versions,
+        secrets: Path,
+    ) -> None:
+        self.config = config
+        self._roster = roster
+        self._database = database
+        self._datasets = datasets
+        self._grants = grants
+        self._versions = versions
+        self._secrets = secrets
+
+    def judge(self, message: Message, wanted: Offer | Task) -> Verdict:
+        """Ask policy about a message."""
+        return self.judge_for(message.sender, message.job, wanted)
+
+    def judge_for(self, researcher: str, job: str, wanted: Offer | Task) -> Verdict:
+        """Ask policy about what a researcher wants for a job."""
+        dataset = self._datasets.find(wanted.dataset) if wanted.dataset else None
+        question = question_of(
+            wanted,
+            researcher=researcher,
+            key_hex=self._roster.key_of(researcher) or "",
+            job=job,
+            dataset=dataset,
+            version=self._version_of(dataset, wanted.use),
+            config=self.config,
+        )
+        if isinstance(question, Verdict):
+            return question
+        return judge(question, self._grants.on_file(question), dataset, self.config, time.time())
+
+    def _version_of(self, dataset: Dataset | None, use: str) -> str:
+        """Return the version of a dataset, or of its mock."""
+        if dataset is None:
+            return ""
+        return self._versions.of(dataset.mock if use == "mock" else dataset.path)
+
+    def may_start(self, row: TaskRow, root: TaskRow) -> tuple[str, str] | None:
+        """Ask policy again when a task begins to run, and count the run; return why it may not.
+
+        Args:
+            root: the task of the job that a child belongs to: what was decided on that is the child's too.
+        """
+        verdict = self.judge_for(root.researcher, root.job, task_of(root))
+        if not verdict.allowed:
+            return verdict.refusal
+        if verdict.grant is not None:
+            with self._database.transaction():
+                self._grants.usage.begin(verdict.grant.id, row.job)
+                self._grants.usage.bind(row.key, verdict.grant.id)
+        return None
+
+    def charge(self, row: TaskRow, result: Result, counted: Mapping[str, int]) -> Charge:
+        """Return what a finished task costs the grant that it ran under.
+
+        Args:
+            counted: payer -> predictions that are to be counted with the same commit.
+
+        Returns:
+            A result that says whether it reached a limit, or a failure where other tasks used what was left
+            while this one ran; and the change that counts it.
+        """
+        made = sum(entry["amount"] for entry in result.used if entry["resource"] == INFERENCES)
+        looks = row.step == SETUP and task_of(row).protocol == Steps.name  # that only looks at the items
+        if row.parent or looks or not (result.ok or made):
+            return Charge(result=result)
+        limit, payer = self.limits_of(row).inferences, self._payer(row)
+        usage = usage_of(self._grants.usage.used(payer) + counted.get(payer, 0), made, limit)
+        if usage is not None and usage.overrun:
+            detail = f"{usage.overrun} predictions were over what the owner allows, which other tasks used meanwhile"
+            failed = Result(of="", key=row.key, ok=False, reason="limits_exceeded", detail=detail)
+            return Charge(result=failed)
+        if usage is not None and result.usage is None:
+            result = replace(result, usage=list(usage))
+        model = task_of(row).params.get("params")
+        sha256 = "" if model is None else model.sha256
+
+        def count() -> None:
+            self._grants.usage.spend(row.key, rows=result.num_examples)
+            if made:
+                self._grants.usage.use(sha256, made, limit, grant=payer)
+
+        return Charge(result=result, count=count, payer=payer, predictions=made)
+
+    def inferences_left(self, row: TaskRow) -> int | None:
+        """Return how many predictions a task may make; None for any number."""
+        limit = self.limits_of(row).inferences
+        if not limit or task_of(row).protocol != "inference":
+            return None
+        return max(0, limit - self._grants.usage.used(self._payer(row)))
+
+    def used_up(self, row: TaskRow) -> tuple[str, str] | None:
+        """Say why a task can't begin for which nothing is left of a limit."""
+        if self.inferences_left(row) != 0:
+            return None
+        return "limits_exceeded", "the predictions that the owner allows are used up"
+
+    def _payer(self, row: TaskRow) -> str:
+        """Return what a task's predictions are counted for: its grant, else its project."""
+        return self._grants.usage.bound(row.key) or f"project {task_of(row).project or 'default'}"
+
+    def limits_of(self, row: TaskRow) -> Limits:
+        """Return what limits a task: its grant, its project and its dataset together."""
+        task = task_of(row)
+        bound = self._grants.usage.bound(row.key)
+        limits = self._grants.projects.limits_of(task.project)
+        if bound:
+            limits = tighten(self._grants.get(bound).limits, limits)
+        dataset = self._datasets.find(row.dataset)
+        if dataset is not None and task.use == "private":
+            limits = tighten(limits, Limits(min_rows=dataset.min_rows))
+        return limits
+
+    def secrets_of(self, row: TaskRow) -> dict[str, str]:
+        """Return what a task's grant lets its plan use of the dataset's secrets; none without a grant, or on a mock."""
+        bound, task = self._grants.usage.bound(row.key), task_of(row)
+        if not bound or task.use != "private" or row.parent:
+            return {}
+        return Secrets(self._secrets).of(task.dataset, self.limits_of(row).secrets)

@@ -1,0 +1,201 @@
+"""The rules by which a node decides whether something may run. Pure: all that is on file is handed in.
+
+They are asked when a job offers, when a task arrives and again when it starts: a
+decision that changed in between counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Dataset
+from fedjob.node.grants.grant import Asked, Grant, OnFile, Question, Subject, counted_org, is_about
+from fedjob.node.grants.limits import Limits, tighten
+
+_REFUSALS = ("revoked", "limits_exceeded", "unknown_researcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What policy says.
+
+    Args:
+        status: as in `messages.Answer`; `pending` without a grant means that nobody was asked yet.
+        reason, detail: why it may not run.
+        asked: what came with the question.
+        needs: of `plan` and `data`: what the owner has to allow.
+        origin: `request`, `rule`, `built-in`, or empty where nothing had to be granted.
+        state: of the grant; `expired` also where a new one has to be asked for.
+        limits: that it runs under.
+    """
+
+    status: str
+    subject: Subject | None = None
+    dataset: Dataset | None = None
+    grant: Grant | None = None
+    reason: str = ""
+    detail: str = ""
+    asked: Asked = field(default_factory=Asked)
+    needs: tuple[str, ...] = ()
+    origin: str = ""
+    state: str = ""
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may run now."""
+        return self.status in ("granted", "not-needed")
+
+    @property
+    def refusal(self) -> tuple[str, str]:
+        """Reason and detail for a task that may not run."""
+        if self.status == "pending":
+            return ("expired" if self.state == "expired" else "plan_not_approved"), self.detail
+        if self.status == "rejected" and self.reason not in _REFUSALS:
+            return "plan_not_approved", self.detail
+        return self.reason, self.detail
+
+
+def judge(
+    question: Question, on_file: OnFile, dataset: Dataset | None, config: NodeConfig, now: float
+) -> Verdict:
+    """Decide whether what is asked for may run.
+
+    Args:
+        on_file: what the owner's decisions say about the subject.
+        now: seconds since 1970.
+    """
+    subject, asked, ours = question.subject, question.asked, on_file.project_limits
+    verdict = Verdict("not-needed", subject, dataset, asked=asked, needs=asked.needs, limits=ours)
+    is_stranger = config.unknown == "deny" and on_file.known_org is None
+    if is_stranger and not _rules_about(question, on_file):
+        detail = f"this node's owner does not know the key of {subject.researcher}{ask(config, dataset)}"
+        return replace(verdict, status="rejected", reason="unknown_researcher", detail=detail)
+    if dataset is not None and subject.use == "private" and dataset.num_rows < ours.min_rows:
+        return not_possible("min_rows", too_few_rows(dataset, subject.project, config), dataset)
+    if broken := asked.breaks(ours):
+        detail = f"project {subject.project or 'default'}: {broken}{ask(config, dataset)}"
+        return replace(verdict, status="rejected", reason="limits_exceeded", detail=detail)
+    if not asked.needs:
+        return replace(verdict, origin="" if question.plan else "built-in")
+    return _decided(verdict, question, on_file, config, now)
+
+
+def ask(config: NodeConfig, dataset: Dataset | None = None) -> str:
+    """Return whom to ask, as the end of a sentence."""
+    whom = contact_of(config, dataset)
+    return f"; ask {whom}" if whom else ""
+
+
+def contact_of(config: NodeConfig, dataset: Dataset | None) -> str:
+    """Return whom to ask: about this dataset, or else about the node."""
+    return (dataset.contact if dataset is not None else "") or config.contact
+
+
+def not_possible(reason: str, detail: str, dataset: Dataset | None = None) -> Verdict:
+    """Return the verdict on what no decision of the owner would let run."""
+    return Verdict("unknown", dataset=dataset, reason=reason, detail=detail)
+
+
+def too_few_rows(dataset: Dataset, project: str, config: NodeConfig) -> str:
+    """Return the words for a dataset with fewer rows than are required."""
+    whose = f"project {project} requires" if project else "its owner's minimum"
+    return f"dataset {dataset.name} has fewer rows than {whose}{ask(config, dataset)}"
+
+
+def _decided(
+    verdict: Verdict, question: Question, on_file: OnFile, config: NodeConfig, now: float
+) -> Verdict:
+    """Look for the owner's decision: on exactly this first, then in the standing agreements."""
+    exact = [grant for grant in on_file.exact if grant.subject.version == question.subject.version]
+    newest = exact[0] if exact else None
+    closed = newest is not None and newest.status in ("rejected", "revoked")
+    tried = [grant for grant in exact if grant.status == "granted" and not grant.rule]
+    tried += _rules_about(question, on_file, anybody=config.unknown == "allow")
+    if closed:  # a later no counts for later jobs
+        tried = [grant for grant in tried if grant.id in on_file.used]
+    over, broken = "", ""
+    for grant in tried:
+        if ended := _ended(grant, on_file, now):
+            over = ended
+        elif outside := question.asked.breaks(grant.limits):
+            broken = broken or outside
+        else:
+            limits = tighten(grant.limits, verdict.limits)
+            return _on(verdict, grant, status="granted", state="granted", limits=limits)
+    if closed and newest is not None:
+        return _closed(verdict, newest, config)
+    ended_use = on_file.ended_use if newest is None else None
+    if ended_use is not None and ended_use.status == "revoked":
+        return _closed(verdict, ended_use, config)
+    if broken:
+        detail = broken + ask(config, verdict.dataset)
+        return replace(verdict, status="rejected", reason="limits_exceeded", detail=detail)
+    if newest is not None and newest.status == "pending":
+        detail = f"its owner has not decided yet{ask(config, verdict.dataset)}"
+        return _on(verdict, newest, status="pending", state="pending", detail=detail)
+    has_expired = ended_use is not None or any(grant.status == "expired" for grant in exact)
+    return _not_requested(verdict, over or ("its time has passed" if has_expired else ""), on_file)
+
+
+def _ended(grant: Grant, on_file: OnFile, now: float) -> str:
+    """Say why a grant that was given lets nothing run any more; empty where it does."""
+    if grant.limits.over(now):
+        return "its time has passed"
+    return grant.used_up(uses_it=grant.id in on_file.used)
+
+
+def _not_requested(verdict: Verdict, over: str, on_file: OnFile) -> Verdict:
+    """Return the verdict where the owner has to be asked, perhaps anew.
+
+    Args:
+        over: why what was granted has ended; empty where nothing was.
+    """
+    detail = "its owner was not asked yet"
+    if over:
+        detail = f"what was granted has ended ({over}): its owner has to be asked anew"
+    elif on_file.exact:
+        detail = "the data have changed since its owner was asked, or the steps that prepare them"
+    state = "expired" if over else ""
+    return replace(verdict, status="pending", reason="not_requested", detail=detail, state=state)
+
+
+def _closed(verdict: Verdict, grant: Grant, config: NodeConfig) -> Verdict:
+    """Return the verdict where the owner's last word is no."""
+    words = grant.note or f"its owner has {grant.status} it"
+    detail = words + ask(config, verdict.dataset)
+    return _on(verdict, grant, status="rejected", state=grant.status, reason=grant.status, detail=detail)
+
+
+def _on(
+    verdict: Verdict,
+    grant: Grant,
+    *,
+    status: str,
+    state: str,
+    reason: str = "",
+    detail: str = "",
+    limits: Limits | None = None,
+) -> Verdict:
+    """Return a verdict that rests on a grant."""
+    return replace(
+        verdict,
+        status=status,
+        grant=grant,
+        origin=grant.origin,
+        state=state,
+        reason=reason,
+        detail=detail,
+        limits=verdict.limits if limits is None else limits,
+    )
+
+
+def _rules_about(question: Question, on_file: OnFile, *, anybody: bool = False) -> list[Grant]:
+    """Return the standing agreements that are about this, whatever their limits say.
+
+    Args:
+        anybody: also for researchers who are not known, as they describe themselves.
+    """
+    org = counted_org(on_file.known_org, question.asked, anybody=anybody)
+    return [rule for rule in on_file.rules if is_about(rule, question, known_org=org)]

@@ -1,0 +1,156 @@
+"""The question that an offer or a task puts to a node's owner, or why no answer of the owner could help."""
+
+from __future__ import annotations
+
+from fedjob.common.errors import FedjobError
+from fedjob.data.preprocessing import canonical, hash_of
+from fedjob.messaging.messages import Offer, Task
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.data.datasets import Dataset
+from fedjob.node.grants.grant import Asked, Question, Subject, matches_any
+from fedjob.node.grants.policy import Verdict, ask, not_possible, too_few_rows
+from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.base import FederatedProtocol
+
+MAX_PLAN_BYTES = 256 * 1024
+
+
+def question_of(
+    wanted: Offer | Task,
+    *,
+    researcher: str,
+    key_hex: str,
+    job: str,
+    dataset: Dataset | None,
+    version: str,
+    config: NodeConfig,
+) -> Question | Verdict:
+    """Read what is asked of the owner; a verdict where no decision of the owner could help.
+
+    Args:
+        key_hex: the researcher's key.
+        dataset: that is named, if it is registered here.
+        version: of the dataset's content.
+    """
+    if refused := _refused_outright(wanted, dataset, config):
+        return refused
+    operation = operation_of(PROTOCOLS.find(wanted.protocol))
+    if not matches_any(config.operations, operation):
+        return not_possible("protocol", f"this node does not run {operation}{ask(config, dataset)}", dataset)
+    needs = _needs(wanted, operation, config)
+    return Question(
+        protocol=wanted.protocol,
+        plan="" if wanted.plan is None else wanted.plan.sha256,
+        subject=_subject(wanted, researcher, key_hex, needs, version),
+        asked=_asked(wanted, job, operation, needs),
+    )
+
+
+def operation_of(protocol: type[FederatedProtocol]) -> str:
+    """Return the public name of what a protocol computes: package, family where it has one, name."""
+    words = (protocol.__module__.partition(".")[0], protocol.family, protocol.name)
+    return ".".join(word for word in words if word)
+
+
+def _refused_outright(wanted: Offer | Task, dataset: Dataset | None, config: NodeConfig) -> Verdict | None:
+    """Return a verdict on what can't be computed here at all."""
+    brings = wanted.brings if isinstance(wanted, Offer) else wanted.files is not None
+    return (
+        _refused_for_its_data(wanted, dataset, config, brings=brings)
+        or _refused_for_its_use(wanted, dataset, config)
+        or _refused_for_its_plan(wanted)
+    )
+
+
+def _refused_for_its_data(
+    wanted: Offer | Task, dataset: Dataset | None, config: NodeConfig, *, brings: bool
+) -> Verdict | None:
+    if wanted.project and not matches_any(config.projects, wanted.project):
+        detail = f"this node takes no part in project {wanted.project[:60]!r}{ask(config)}"
+        return not_possible("project", detail)
+    if dataset is None and wanted.dataset:
+        return not_possible("no_dataset", f"there is no dataset {wanted.dataset[:80]!r} here")
+    if brings and config.bring == "off":
+        detail = f"this node takes no data that researchers bring (bring = off){ask(config)}"
+        return not_possible("bring", detail)
+    if not wanted.dataset and not brings and wanted.plan is None:
+        detail = f"{wanted.protocol} computes on a dataset, and the job names none here"
+        return not_possible("no_dataset", detail)
+    return None
+
+
+def _refused_for_its_use(wanted: Offer | Task, dataset: Dataset | None, config: NodeConfig) -> Verdict | None:
+    if wanted.use not in ("private", "mock"):
+        return not_possible("spec", f"data are used as 'private' or 'mock', not {wanted.use[:40]!r}")
+    if dataset is None:
+        return None
+    if wanted.use == "mock" and not dataset.mock:
+        return not_possible("no_mock", f"dataset {dataset.name} has no mock{ask(config, dataset)}")
+    if wanted.use == "private" and dataset.num_rows < dataset.min_rows:
+        return not_possible("min_rows", too_few_rows(dataset, "", config))
+    return None
+
+
+def _refused_for_its_plan(wanted: Offer | Task) -> Verdict | None:
+    try:
+        needs_plan = PROTOCOLS.find(wanted.protocol).needs_plan
+    except FedjobError as error:
+        return not_possible("protocol", str(error))
+    plan = wanted.plan
+    if plan is None:
+        return not_possible("plan", f"{wanted.protocol} needs a training plan") if needs_plan else None
+    if plan.parts or plan.size_bytes > MAX_PLAN_BYTES:
+        return not_possible("plan", f"a plan's text has at most {MAX_PLAN_BYTES} bytes")
+    if not wanted.entry.isidentifier():
+        return not_possible("plan", "the name of the plan's class is missing")
+    return None
+
+
+def _needs(wanted: Offer | Task, operation: str, config: NodeConfig) -> tuple[str, ...]:
+    """Return what the owner has to allow."""
+    needs = []
+    if config.approval == "on" and (wanted.plan is not None or not matches_any(config.plans, operation)):
+        needs.append("plan")
+    if wanted.dataset and matches_any(config.ask_data, wanted.dataset):
+        needs.append("data")
+    return tuple(needs)
+
+
+def _subject(
+    wanted: Offer | Task, researcher: str, key_hex: str, needs: tuple[str, ...], version: str
+) -> Subject:
+    plan = "" if wanted.plan is None else wanted.plan.sha256
+    entry = wanted.protocol if wanted.plan is None else wanted.entry
+    if needs == ("data",):
+        plan, entry = "", "*"  # one decision for whatever would run
+    return Subject(
+        researcher=researcher,
+        key_hex=key_hex,
+        plan=plan,
+        entry=entry,
+        dataset=wanted.dataset,
+        use=wanted.use,
+        version=f"{version}+{hash_of(wanted.preprocess)}" if wanted.preprocess else version,
+        project=wanted.project,
+    )
+
+
+def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...]) -> Asked:
+    more = {}
+    if isinstance(wanted, Offer):
+        more = {"job_name": wanted.job_name, "note": wanted.note, "rounds": wanted.rounds}
+    return Asked(
+        job=job,
+        project=wanted.project,
+        owner=wanted.owner,
+        operation=operation,
+        config=wanted.config,
+        model_args=wanted.model_args,
+        training_args=wanted.training_args,
+        resources=wanted.resources,
+        preprocess=canonical(wanted.preprocess) if wanted.preprocess else "",
+        launches=tuple(wanted.launches),
+        needs=needs,
+        reading=wanted.plan.sha256 if wanted.plan is not None and needs == ("data",) else "",
+        **more,  # type: ignore[arg-type]
+    )

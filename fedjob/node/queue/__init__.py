@@ -1,0 +1,1 @@
+"""The queue of tasks: a pure core and its rows."""

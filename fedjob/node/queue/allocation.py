@@ -1,0 +1,163 @@
+"""The allocation of a node's capacity to jobs: who holds what, and what is short. Pure.
+
+A `Ledger` is never changed in place. A job's offer may *reserve* for a short
+lease; its first task *takes* what was reserved, or what is free; the job's end, or
+the end of the lease, *frees* it. A ledger lives in memory only: after a crash
+nothing is held, and tasks that are still in the queue take again as they start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fedjob.common.requirements import Need
+from fedjob.node.config.capacity import Capacity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What a job holds.
+
+    Args:
+        until: end of the lease; 0 once a task has taken it.
+    """
+
+    researcher: str
+    need: Need
+    gpus: tuple[int, ...] = ()
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Who holds what of a capacity."""
+
+    capacity: Capacity = field(default_factory=Capacity)
+    holdings: Mapping[str, Holding] = field(default_factory=dict)
+
+    def short(self, job: str, need: Need) -> tuple[str, ...]:
+        """Return what is lacking for a job now, by name; what it holds itself counts as free."""
+        return self._lacking(need, [h for name, h in self.holdings.items() if name != job])
+
+    def never(self, need: Need) -> tuple[str, ...]:
+        """Return what is lacking even when nobody holds anything."""
+        return self._lacking(need, [])
+
+    def reserve(self, job: str, researcher: str, need: Need, until: float) -> Ledger | None:
+        """Hold for the length of a lease; None where something is short."""
+        held = self.holdings.get(job)
+        if held is not None and not held.until:
+            until = 0.0  # its tasks have taken it already
+        return self._hold(job, researcher, need, until)
+
+    def take(self, job: str, researcher: str, need: Need) -> Ledger | None:
+        """Hold until the job's end; None where something is short."""
+        return self._hold(job, researcher, need, 0.0)
+
+    def free(self, job: str) -> Ledger:
+        """Give back what a job holds."""
+        if job not in self.holdings:
+            return self
+        return replace(self, holdings={name: h for name, h in self.holdings.items() if name != job})
+
+    def expire(self, now: float) -> Ledger:
+        """Give back what was reserved and not taken in time."""
+        left = {name: h for name, h in self.holdings.items() if not h.until or h.until > now}
+        return self if len(left) == len(self.holdings) else replace(self, holdings=left)
+
+    def gpus_of(self, job: str) -> tuple[int, ...]:
+        """Return the indices of the GPUs that a job holds."""
+        held = self.holdings.get(job)
+        return () if held is None else held.gpus
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Return what `fedjob node status` shows."""
+        return [
+            {
+                "job": job,
+                "researcher": held.researcher,
+                "cpus": held.need.cpus,
+                "memory_bytes": held.need.memory_bytes,
+                "gpus": list(held.gpus),
+                "pool": held.need.pool,
+                "reserved_until": held.until,
+            }
+            for job, held in sorted(self.holdings.items())
+        ]
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _hold(self, job: str, researcher: str, need: Need, until: float) -> Ledger | None:
+        held = self.holdings.get(job)
+        if held is not None and held.researcher != researcher:
+            return None
+        if held is not None and held.need == need and held.until == until:
+            return self
+        if self.short(job, need):
+            return None
+        if not need.holds:
+            return self.free(job)
+        if held is not None and held.need == need:
+            gpus = held.gpus  # the same devices: a warm worker knows them already
+        else:
+            gpus = self._free_gpus(need.pool, self._others(job))[: need.gpus]
+        holding = Holding(researcher=researcher, need=need, gpus=gpus, until=until)
+        return replace(self, holdings={**self.holdings, job: holding})
+
+    def _others(self, job: str) -> list[Holding]:
+        return [held for name, held in self.holdings.items() if name != job]
+
+    def _free_gpus(self, pool: str, held: Iterable[Holding]) -> tuple[int, ...]:
+        part = self.capacity.part(pool)
+        taken = {gpu for holding in held for gpu in holding.gpus}
+        return () if part is None else tuple(gpu for gpu in part.gpus if gpu not in taken)
+
+    def _lacking(self, need: Need, held: list[Holding]) -> tuple[str, ...]:
+        part = self.capacity.part(need.pool)
+        if part is None:
+            return ("pool",)
+        missing = sorted(set(need.labels) - self.capacity.labels)
+        place = self.capacity.place(need.pool)
+        here = [h.need for h in held if self.capacity.place(h.need.pool) == place]
+        lacking = ["labels"] if missing else []
+        if need.cpus and need.cpus > part.cpus - sum(other.cpus for other in here):
+            lacking.append("cpus")
+        if need.memory_bytes and need.memory_bytes > part.memory_bytes - sum(o.memory_bytes for o in here):
+            lacking.append("memory")
+        if need.gpus > len(self._free_gpus(need.pool, held)):
+            lacking.append("gpus")
+        return tuple(lacking)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Whether a job could start here now; the fields of `messages.Answer` of the same names."""
+
+    schedule: str = ""
+    short: tuple[str, ...] = ()
+    workers: int = 0
+    ahead: int = 0
+
+
+def judge(
+    ledger: Ledger, job: str, need: Need, *, workers: int, active: int, ahead: int, is_open: bool
+) -> Judgement:
+    """Say whether a job could start here now.
+
+    Args:
+        workers: tasks that may run at once.
+        active: tasks that run.
+        ahead: tasks that wait already.
+    """
+    schedule, short = "", ledger.short(job, need)
+    if workers == 0:
+        schedule = "no_workers"
+    elif short:
+        schedule = "resources"
+    elif not is_open:
+        schedule = "outside_hours"
+    elif active + ahead >= workers:
+        schedule = "no_free_worker"
+    return Judgement(schedule=schedule, short=short, workers=workers, ahead=ahead)

@@ -1,0 +1,83 @@
+"""A task as its row keeps it: what was asked for, the header of what is sent about it, and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.errors import FedjobError
+from fedjob.messaging.messages import Result, Task
+from fedjob.node.queue.book import TaskRow
+from fedjob.node.storage.spool import Spool
+
+INPUTS = "inputs"
+
+"""Value of a child's task: argument -> key of the sibling whose value it takes."""
+
+
+def header_of(row: TaskRow) -> dict[str, Any]:
+    """Return the header of what is sent about a task."""
+    return {
+        "job": row.job,
+        "task": row.key,
+        "round": row.round,
+        "step": row.step,
+        "attempt": row.attempt,
+        "epoch": row.epoch,
+    }
+
+
+def task_of(row: TaskRow) -> Task:
+    """Return the body of the message that asked for a task; nobody may change what is in it."""
+    return _task(row.order)
+
+
+@lru_cache(maxsize=64)
+def _task(order: bytes) -> Task:
+    return from_plain(Task, unpack(order))
+
+
+def objects_of(task: Task) -> set[str]:
+    """Return the hashes of the objects that a task is computed from."""
+    refs = (*task.params.values(), *task.blobs.values(), *task.artifacts.values())
+    return {ref.sha256 for ref in refs}
+
+
+def inputs_of(task: Task, spool: Spool) -> dict[str, Any]:
+    """Return the arguments that a child takes from its siblings' values.
+
+    Raises:
+        DecodeError: one of them is damaged.
+    """
+    named = task.values.get(INPUTS) or {}
+    return {name: spool.result(key).value for name, key in named.items()}
+
+
+def packed_result(result: Result) -> bytes:
+    """Return a result as it is kept in the task's row; `of` is filled in when it is sent."""
+    return pack(to_plain(result))
+
+
+def unpacked_result(row: TaskRow) -> Result:
+    """Return what a finished task is answered with."""
+    if row.result:
+        return replace(from_plain(Result, unpack(row.result)), of=row.message)
+    return replace(failure(row.key, row.reason or "error", row.detail), of=row.message)
+
+
+def refused(key: str, of: str, reason: str, detail: str) -> Result:
+    """Return the answer to a task that was not accepted."""
+    return replace(failure(key, reason, detail), of=of)
+
+
+def failure(key: str, reason: str, detail: str) -> Result:
+    """Return the result of work that came to nothing; `of` is filled in when it is sent."""
+    return Result(of="", key=key, ok=False, reason=reason, detail=detail[:8000])
+
+
+def without_places(error: FedjobError) -> str:
+    """Return an error's words if they are ours to tell: what names a path of this node stays here."""
+    text = str(error)
+    return type(error).__name__ if "/" in text else text[:1000]

@@ -1,0 +1,336 @@
+"""What happens to a node's tasks, and what `taskkeeping` then commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedjob.node.queue.book import JobRow, TaskRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskArrived:
+    """A task message that was not seen before; `granted` says whether its owner's decision is there."""
+
+    key: str
+    job: str
+    researcher: str
+    dataset: str
+    round: int
+    step: str
+    epoch: int
+    attempt: int
+    reply_to: str
+    message: str
+    order: bytes
+    granted: bool = True
+    resources: dict[str, Any] = field(default_factory=dict)
+    project: str = ""
+    job_name: str = ""
+    parent: str = ""
+    child: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The owner allowed a waiting task."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The owner, or a limit, forbids a task that has not started; see `Cancel` for one that may run."""
+
+    key: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A worker process took the task up."""
+
+    key: str
+    worker: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """A running task wants a child.
+
+    Args:
+        key: of the child; the same whenever the same parent launches it again.
+        parent: key of who launched it.
+        place: among the parent's children, `0` or `0/2`.
+        inputs: keys of siblings whose values it takes.
+    """
+
+    key: str
+    parent: str
+    place: str
+    step: str
+    order: bytes
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """A running task waits for a child of its own."""
+
+    key: str
+    child: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The worker is through and its output durable (and uploaded); not `ok`: the plan failed."""
+
+    key: str
+    ok: bool
+    result: bytes
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The worker ended without an answer."""
+
+    key: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Nothing is left of the worker that a `Kill` was for."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceipted:
+    """The researcher has this reply, durably."""
+
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyGivenUp:
+    """This reply expired undelivered; the result stays for who asks again."""
+
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndArrived:
+    """The researcher says that the job is over; `outcome` is its final state."""
+
+    job: str
+    researcher: str
+    epoch: int
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanTimeout:
+    """Who asked for this job's work is gone: what is unfinished is given up; the job may come back."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Nothing was heard of this job for so long that all it has here goes; it may come back."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The owner ends this task; the researcher is told. Killed if it had begun, else cancelled."""
+
+    key: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The work took longer than its limit: it failed."""
+
+    key: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """A job wants to hold resources until a moment, unless a task takes them before."""
+
+    job: str
+    researcher: str
+    resources: dict[str, Any]
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """It is now; leases may have ended, slots may have been added, the hours may have come."""
+
+    now: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStops:
+    """The daemon is told to stop: what runs is stopped, and taken up at the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The daemon starts: no worker is left of what was running."""
+
+
+Event = (
+    TaskArrived
+    | Granted
+    | Refused
+    | Began
+    | Launched
+    | Waits
+    | Finished
+    | Died
+    | Gone
+    | ReplyReceipted
+    | ReplyGivenUp
+    | EndArrived
+    | OrphanTimeout
+    | Forgotten
+    | Cancel
+    | Overdue
+    | Reserve
+    | TimePassed
+    | NodeStops
+    | Restarted
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PutTask:
+    """Persist this row."""
+
+    row: TaskRow
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTask:
+    """Move this row, in its final state, to the history."""
+
+    row: TaskRow
+
+    @property
+    def key(self) -> str:
+        """The row's key."""
+        return self.row.key
+
+
+@dataclass(frozen=True, slots=True)
+class PutJob:
+    """Persist this row."""
+
+    row: JobRow
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteJob:
+    """Remove this row."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Tell who asked, once, that the task is in the row's state."""
+
+    row: TaskRow
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send the row's result (or failure) to `row.reply_to` as message `row.reply`, about `row.message`."""
+
+    row: TaskRow
+
+    @property
+    def reply(self) -> str:
+        """The id to send it under."""
+        return self.row.reply
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer a task that was not accepted, with a failed result; no row stands for it."""
+
+    task: TaskArrived
+    reason: str
+    detail: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreply:
+    """Stop sending this reply."""
+
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run this task in a worker."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the worker that runs this task, with all that it started; say `Gone` when nothing is left."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell a waiting task's worker what became of its child: it has a slot again."""
+
+    key: str
+    child: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Remove this task's spool."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndJob:
+    """Retire the job's idle workers and scratch space."""
+
+    job: str
+
+
+Command = (
+    PutTask
+    | DeleteTask
+    | PutJob
+    | DeleteJob
+    | Say
+    | Reply
+    | Refuse
+    | Unreply
+    | Start
+    | Kill
+    | Tell
+    | Release
+    | EndJob
+)

@@ -1,0 +1,183 @@
+"""From a home on disk to a daemon that can run: settings, membership, keys, transport, repository, lock."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from fedjob.common.config import CONFIG_NAME, Scalar, load_config
+from fedjob.common.errors import ConfigError
+from fedjob.common.files import is_locked, open_locked
+from fedjob.common.types import Address
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import (
+    MEMBERSHIP_NAME,
+    Invitation,
+    enrol,
+    fetch_hub,
+    fetch_parties,
+    load_membership,
+    save_membership,
+)
+from fedjob.identity.roster import Roster
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.daemon.daemon import Daemon
+from fedjob.node.storage.database import Database
+from fedjob.repository import open_repository
+
+LOG_BYTES = 5 * 1024 * 1024
+LOOK_S = 0.25
+
+"""Somebody who looks whether a daemon runs holds the lock of the home for a moment, too."""
+
+
+def init_node(
+    home: NodeHome,
+    node: str,
+    *,
+    hub: str | None,
+    invite: Path | None,
+    tls_ca: Path | None = None,
+    key: Path | None = None,
+) -> None:
+    """Make a node's home and enrol it; doing it again with the same id and hub changes nothing.
+
+    Args:
+        tls_ca: the certificate of the hub's own authority.
+        key: file of a private key to use; None makes one.
+
+    Raises:
+        FedjobError: the home holds somebody else, or the hub refuses or does not answer.
+    """
+    home.create()
+    identity = Identity.load_or_create(home.keys, node, key=key)
+    if (home.root / MEMBERSHIP_NAME).exists():
+        known = load_membership(home.root)
+        wanted = hub or (known.hub_url if invite is None else Invitation.load(invite).hub)
+        if known.party == node and wanted.rstrip("/") == known.hub_url.rstrip("/"):
+            return
+        raise ConfigError(
+            f"{home.root} is node {known.party!r} at {known.hub_url} already: use another --home"
+        )
+    membership = enrol(hub, node, "node", identity.public_key_hex, invite, tls_ca=tls_ca)
+    save_membership(home.root, membership)
+    Database(home.database).close()
+
+
+def open_daemon(
+    home: NodeHome,
+    *,
+    options: dict[str, Scalar | None] | None = None,
+    crash_at: Callable[[str], None] | None = None,
+) -> Daemon:
+    """Put a daemon together for a home that `init_node` made.
+
+    Raises:
+        FedjobError: no membership, or the hub does not answer.
+    """
+    from fedjob.messaging.transport.mqtt import MqttTransport
+
+    home.check()
+    membership = load_membership(home.root)
+    identity = Identity.load_or_create(home.keys)
+    settings = Settings(home, options or {})
+    hub = fetch_hub(membership.hub_url, verify=membership.verify)
+    roster = Roster(fetch_parties(membership), lambda: fetch_parties(membership))
+    transport = MqttTransport(
+        hub.broker_url,
+        Address(identity.party),
+        membership.party,
+        membership.broker_password,
+        tls_ca=membership.tls_ca or None,
+    )
+    return Daemon(
+        home=home,
+        config=settings(),
+        identity=identity,
+        federation=membership.federation,
+        roster=roster,
+        transport=transport,
+        repository=open_repository(membership.hub_url, token=membership.token, verify=membership.verify),
+        reload=settings,
+        crash_at=crash_at,
+    )
+
+
+class Settings:
+    """A home's settings, read again only when `config.toml` was written."""
+
+    def __init__(self, home: NodeHome, options: dict[str, Scalar | None]) -> None:
+        self._home = home
+        self._options = options
+        self._stamp: object = None
+        self._config = NodeConfig()
+
+    def __call__(self) -> NodeConfig:
+        """Return the settings of now.
+
+        Raises:
+            ConfigError: the file is wrong.
+        """
+        stamp = self._look()
+        if stamp != self._stamp:
+            self._config = load_config(NodeConfig, self._home.root, options=self._options)
+            self._stamp = stamp
+        return self._config
+
+    def _look(self) -> object:
+        try:
+            found = (self._home.root / CONFIG_NAME).stat()
+        except FileNotFoundError:
+            return "none"
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@contextmanager
+def locked(home: NodeHome) -> Iterator[None]:
+    """Hold a home for one daemon; the lock goes with the process, however it ends.
+
+    Raises:
+        ConfigError: another daemon holds it.
+    """
+    home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = open_locked(home.lock, wait_s=LOOK_S)
+    if descriptor is None:
+        raise ConfigError(
+            f"a node runs in {home.root} already (process {running_pid(home) or 'unknown'}): "
+            "stop it with `fedjob node stop`, or use another --home"
+        )
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def running_pid(home: NodeHome) -> int | None:
+    """Return the process id of the daemon that holds a home; None if nobody does."""
+    if not is_locked(home.lock):
+        return None  # what the file says is of the past
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        text = home.lock.read_text("ascii", "replace").strip() if home.lock.exists() else ""
+        if text.isdigit():
+            return int(text)
+        time.sleep(0.01)  # it took the lock and has not written its id yet
+    return None
+
+
+def log_to(home: NodeHome) -> None:
+    """Write fedjob's log to the home, 15 MB at most."""
+    home.create()
+    handler = RotatingFileHandler(home.log, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("fedjob")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,1 @@
+"""A node's database, spool, audit chain and logs, on disk."""

@@ -1,0 +1,220 @@
+"""The files of a node's tasks: what was fetched, what workers write, finished results, node states.
+
+A worker writes into a folder of its own, `tasks/<key>.<run>`, and its last act is
+`result.mpk`. Renaming the folder to `results/<key>` makes the result the
+task's; until then a kill loses nothing but the rename, which `recover` makes up for.
+A power cut before that may cost the computation, one after it costs nothing: the
+parameters are fsynced by then, and what else the answer says is in the database.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import threading
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from fedjob.common.codec import from_plain, unpack
+from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
+from fedjob.common.files import fsync_dir
+from fedjob.common.types import Ref
+from fedjob.execution.orders import KEPT_NAME, WorkResult
+from fedjob.node.config.home import NodeHome
+from fedjob.repository.base import Repository
+
+RESULT_NAME = "result.mpk"
+
+PARAMS_NAME = "params.safetensors"
+STATE_NAME = "state.safetensors"
+
+
+class Spool:
+    """Used by the daemon's loop and by its threads."""
+
+    def __init__(self, home: NodeHome, repository: Repository) -> None:
+        self._home = home
+        self._repository = repository
+        self._lock = threading.Lock()
+        self._fetching: dict[str, threading.Lock] = {}
+        self._fetched: set[str] = set()
+
+    # --- what is fetched --------------------------------------------------------------------
+
+    def fetch(self, ref: Ref) -> Path:
+        """Return the path of an object; tasks that want the same share one file.
+
+        Raises:
+            RepositoryError: see `Repository.get`.
+        """
+        path = self._home.object_of(ref.sha256)
+        with self._lock:
+            if ref.sha256 in self._fetched:
+                return path
+            one_at_a_time = self._fetching.setdefault(ref.sha256, threading.Lock())
+        with one_at_a_time:
+            with self._lock:
+                if ref.sha256 in self._fetched:
+                    return path
+            self._repository.get(ref, path)
+            with self._lock:
+                self._fetched.add(ref.sha256)
+                self._fetching.pop(ref.sha256, None)
+        return path
+
+    def keep_objects(self, wanted: Collection[str]) -> None:
+        """Remove fetched objects that no task needs any more."""
+        with self._lock:
+            gone = [sha256 for sha256 in self._fetched if sha256 not in wanted]
+            self._fetched.difference_update(gone)
+        for sha256 in gone:
+            self._home.object_of(sha256).unlink(missing_ok=True)
+
+    # --- what workers write --------------------------------------------------------------------
+
+    def begin(self, key: str) -> Path:
+        """Return a new, empty folder for a worker's output."""
+        folder = self._home.tasks / f"{key}.{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def finish(self, key: str, folder: Path) -> None:
+        """Make a worker's complete output folder the task's result, durably."""
+        final = self._home.result_of(key)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(folder, final)
+        fsync_dir(final)
+        fsync_dir(final.parent)
+
+    def discard(self, folder: Path) -> None:
+        """Remove what a worker left unfinished."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def has_result(self, key: str) -> bool:
+        """Tell whether the task's result is there."""
+        return (self._home.result_of(key) / RESULT_NAME).exists()
+
+    def result(self, key: str) -> WorkResult:
+        """Read a finished result.
+
+        Raises:
+            DecodeError: it is damaged.
+        """
+        try:
+            data = (self._home.result_of(key) / RESULT_NAME).read_bytes()
+        except OSError as error:
+            raise DecodeError(f"the result of task {key} can't be read: {error}") from error
+        return from_plain(WorkResult, unpack(data))
+
+    def params_of(self, key: str, *, limit_bytes: int) -> Path:
+        """Return the file of parameters in a result.
+
+        Raises:
+            ObjectTooLarge: larger than the limit.
+            DecodeError: no regular file, so not what a worker writes.
+        """
+        path = self._home.result_of(key) / PARAMS_NAME
+        try:
+            found = path.lstat()
+        except OSError as error:
+            raise DecodeError("the worker's parameters are not there") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise DecodeError("the worker's parameters are no regular file")
+        if found.st_size > limit_bytes:
+            raise ObjectTooLarge(f"the result has {found.st_size} bytes, this node allows {limit_bytes}")
+        return path
+
+    def release(self, key: str) -> None:
+        """Remove a task's result."""
+        shutil.rmtree(self._home.result_of(key), ignore_errors=True)
+
+    def tidy(self, released: Iterable[str], wanted: Collection[str]) -> None:
+        """Remove results, and objects that no other task needs."""
+        for key in released:
+            self.release(key)
+        self.keep_objects(wanted)
+
+    def keep_files(self, key: str, folder: Path, *, limit_bytes: int) -> None:
+        """Move the files of a result that stay here to where the owner finds them.
+
+        Raises:
+            ObjectTooLarge: they have more bytes together than the limit.
+        """
+        source = self._home.result_of(key) / KEPT_NAME
+        if source.is_symlink() or not source.is_dir():  # none, or it was done before
+            return
+        size = sum(file.lstat().st_size for file in source.iterdir())
+        if size > limit_bytes:
+            raise ObjectTooLarge(
+                f"the files that would stay have {size} bytes, this node allows {limit_bytes}"
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.rename(source, folder)
+        fsync_dir(folder)
+        fsync_dir(folder.parent)
+
+    # --- node states ------------------------------------------------------------------------------
+
+    def keep_state(self, key: str, job: str, state: str) -> None:
+        """Link the state in a result to its place, durably; what is there already stays."""
+        source = self._home.result_of(key) / STATE_NAME
+        if not stat.S_ISREG(source.lstat().st_mode):
+            raise DecodeError("the worker's state is no regular file")
+        folder = self._home.states_of(job)
+        if not folder.exists():
+            folder.mkdir(mode=0o700)
+            fsync_dir(folder.parent)
+        with suppress(FileExistsError):
+            os.link(source, self._home.state_of(job, state))
+        fsync_dir(folder)
+
+    def drop_states(self, job: str, states: Iterable[str]) -> None:
+        """Remove node states, and the job's folder with the last one."""
+        for state in states:
+            self._home.state_of(job, state).unlink(missing_ok=True)
+        with suppress(OSError):  # others are left, or it was never made
+            self._home.states_of(job).rmdir()
+
+    # --- start ------------------------------------------------------------------------------------
+
+    def recover(
+        self, keys: Collection[str], done: Collection[str], states: Collection[tuple[str, str]]
+    ) -> None:
+        """Bring the folders into order after any end of the last daemon.
+
+        Args:
+            keys: of the tasks that are in the database and have not failed.
+            done: of those, the ones that were finished.
+            states: (job, id) of those that are.
+        """
+        for folder in sorted(self._home.tasks.iterdir()):
+            key = folder.name.partition(".")[0]
+            if key in keys and not self.has_result(key) and _is_complete(folder):
+                self.finish(key, folder)
+            else:
+                self.discard(folder)
+        for folder in self._home.results.iterdir():
+            if folder.name not in keys or (folder.name not in done and not _is_complete(folder)):
+                self.discard(folder)
+        # Fetched files are not fsynced: after a power cut they may be anything.
+        for stale in (self._home.objects, self._home.scratch):
+            shutil.rmtree(stale, ignore_errors=True)
+            stale.mkdir(mode=0o700)
+        for folder in self._home.state.iterdir():
+            for path in folder.iterdir():
+                if (folder.name, path.stem) not in states:
+                    path.unlink()
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        result = from_plain(WorkResult, unpack((folder / RESULT_NAME).read_bytes()))
+    except (OSError, FedjobError):
+        return False
+    return not result.params_path or (folder / PARAMS_NAME).exists()

@@ -1,0 +1,1 @@
+"""Named tensors and the files that hold them."""

@@ -1,0 +1,229 @@
+"""The base of protocols that fit a model to the rows of a table without stochastic training.
+
+There are three kinds of asks. First, where there are categories, nodes report theirs, so that all have the same
+terms, even for a category that occurs at one node only. Then nodes report counts, sums and sums of squares of the
+complete rows, by which terms are centred and scaled. Then follow the asks of the model itself.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fedjob.aggregation.contribution import Contribution
+from fedjob.aggregation.sum import Sum
+from fedjob.common.errors import QuorumNotReached, SpecError
+from fedjob.privacy.releases import Floats
+from fedjob.protocols.analytics.design import (
+    INTERCEPT,
+    Design,
+    all_levels,
+    complete_rows,
+    released_levels,
+    scaled,
+    sums_of,
+)
+from fedjob.protocols.analytics.table import Table, check_names, opened_table
+from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
+
+LEVELS, SUMS = "levels", "sums"
+
+
+class ModelProtocol(FederatedProtocol):
+    """A model of columns; a derived class defines the columns, the asks, and the result."""
+
+    family: ClassVar[str] = "analytics"
+    needs_plan: ClassVar[bool] = False
+
+    # --- a derived class overrides these -----------------------------------------------------
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The explaining columns."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The explaining columns that are categories."""
+        return ()
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The further columns of numbers that it needs, such as the target."""
+        return ()
+
+    @property
+    def with_intercept(self) -> bool:
+        """Whether a column of ones comes first."""
+        return False
+
+    @property
+    def centred(self) -> bool:
+        """Whether the terms may be centred, because that changes nothing but an intercept."""
+        return self.with_intercept
+
+    @property
+    def releases_products(self) -> bool:
+        """Whether nodes release products of its columns, or numbers from which these follow."""
+        return True
+
+    @abstractmethod
+    def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
+        """Return the model's first state, once the terms, means and scales are known."""
+
+    @abstractmethod
+    def ask(self, model: State) -> tuple[str, dict[str, Any], bool] | None:
+        """Return the next step, its values, and whether it is the last; None when the model is done."""
+
+    @abstractmethod
+    def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
+        """Return the model's next state, from the sums of all nodes."""
+
+    @abstractmethod
+    def result(self, model: State, design: Design) -> dict[str, Any]:
+        """Return the job's result."""
+
+    @abstractmethod
+    def answer(
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+    ) -> dict[str, Any]:
+        """Compute a node's sums.
+
+        Args:
+            values: of the complete rows, one column for each term, neither centred nor scaled.
+            others: their outcomes.
+        """
+
+    # --- researcher --------------------------------------------------------------------------
+
+    def start(self, params: Mapping[str, Any]) -> State:
+        return {"levels": None if self.categories else {}, "sums": None, "model": {}, "nodes": {}}
+
+    def instruct(self, state: State, view: View) -> Ask | Done:
+        to = tuple(state["nodes"]) or None
+        if state["levels"] is None:
+            return Ask(step=LEVELS, to=to, fold=Sum(), commit=False)
+        shared = {"levels": state["levels"]}
+        if state["sums"] is None:
+            return Ask(step=SUMS, shared=shared, to=to, fold=Sum(), commit=False)
+        design = self._design(state)
+        wanted = self.ask(state["model"])
+        if wanted is None:
+            return Done({**self.result(state["model"], design), "nodes": dict(state["nodes"])})
+        step, values, last = wanted
+        shared |= {"means": list(design.means), "scales": list(design.scales), **values}
+        return Ask(step=step, shared=shared, to=to, fold=Sum(), commit=last)
+
+    def finish(self, state: State, gathered: Gathered) -> State:
+        if lost := sorted(set(state["nodes"]) - set(gathered.replies)):
+            raise QuorumNotReached(
+                f"{', '.join(lost)} took part at first, but did not answer to the end: run the job again",
+                received=gathered.replies,
+                left_out=dict(gathered.left_out),
+            )
+        total = gathered.total.value
+        if state["levels"] is None:
+            nodes = dict.fromkeys(gathered.replies, 0)
+            return {**state, "nodes": nodes, "levels": all_levels(total, self.categories)}
+        if state["sums"] is None:
+            nodes = {node: int(reply.value["count"]) for node, reply in gathered.replies.items()}
+            state = {**state, "nodes": nodes, "sums": total}
+            return {**state, "model": self.begin(self._design(state), total)}
+        design = self._design(state)
+        return {**state, "model": self.advance(state["model"], design, total)}
+
+    def _design(self, state: State) -> Design:
+        design = Design(self.columns, state["levels"], intercept=self.with_intercept)
+        return scaled(design, state["sums"], centred=self.centred)
+
+    # --- node --------------------------------------------------------------------------------
+
+    def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        with opened_table(local) as table:
+            if instruction.step == LEVELS:
+                levels = released_levels(table, self.categories)
+                return Contribution(levels, float(max(sum(counts.values()) for counts in levels.values())))
+            values = instruction.values
+            design = Design(
+                self.columns,
+                values["levels"],
+                values.get("means", ()),
+                values.get("scales", ()),
+                self.with_intercept,
+            )
+            used, terms, others = complete_rows(table, design, self.outcomes, products=self.releases_products)
+            if instruction.step == SUMS:
+                self.check_outcomes(table, others)
+                sums = sums_of(terms)
+            else:
+                sums = self.answer(instruction, design, terms, others, table)
+            return Contribution(sums, float(len(used)))
+
+    def check_outcomes(self, table: Table, others: Floats) -> None:
+        """Check that the model can be fitted to these outcomes.
+
+        Raises:
+            NodeFailure: with reason `columns`: it can't.
+        """
+        return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regression(ModelProtocol):
+    """A model that explains outcomes by features.
+
+    Args:
+        features: the explaining columns.
+        categorical: the features that are categories; the first category, in order, is the reference.
+
+    Raises:
+        SpecError: there are no features, the outcome is one of them, or `categorical` names another column.
+    """
+
+    features: tuple[str, ...]
+    categorical: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", check_names("features", self.features, least=1))
+        object.__setattr__(self, "categorical", check_names("categorical", self.categorical))
+        outcomes = check_names("the outcome", list(self.outcomes), least=1)
+        if both := sorted(set(outcomes) & set(self.features)):
+            raise SpecError(f"{both[0]!r} can't be explained by itself: leave it out of features")
+        if odd := sorted(set(self.categorical) - set(self.features)):
+            raise SpecError(f"categorical names {odd[0]!r}, which is not one of the features")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.features
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return self.categorical
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRegression(Regression):
+    """A regression of one column.
+
+    Args:
+        target: the explained column, of numbers.
+        intercept: whether the model has an intercept.
+    """
+
+    target: str
+    intercept: bool = True
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        return (self.target,)
+
+    @property
+    def with_intercept(self) -> bool:
+        return self.intercept
+
+
+def names_of(design: Design) -> list[str]:
+    """Return the names of all coefficients."""
+    return [INTERCEPT, *design.terms] if design.intercept else design.terms

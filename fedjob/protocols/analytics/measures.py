@@ -1,0 +1,120 @@
+"""The measures that statistics are asked for: which of them, and of which columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.protocols.analytics.table import check_names
+
+_OF_COLUMNS = ("count", "missing", "mean", "variance", "std", "min", "max")
+
+_QUARTILES = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """Measures of columns, over all nodes and in groups. `Statistics` describes each field.
+
+    Raises:
+        SpecError: nothing is asked for, or not in this form.
+    """
+
+    count: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    mean: tuple[str, ...] = ()
+    variance: tuple[str, ...] = ()
+    std: tuple[str, ...] = ()
+    min: tuple[str, ...] = ()
+    max: tuple[str, ...] = ()
+    histogram: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    quantiles: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    categories: tuple[str, ...] = ()
+    covariance: tuple[str, ...] = ()
+    correlation: tuple[str, ...] = ()
+    table: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()
+    precision: float = 1e-9
+
+    def __post_init__(self) -> None:
+        for name in (*_OF_COLUMNS, "categories", "covariance", "correlation", "table", "by"):
+            least = 2 if name in ("covariance", "correlation", "table") and getattr(self, name) else 0
+            object.__setattr__(self, name, check_names(name, getattr(self, name), least=least))
+        object.__setattr__(self, "histogram", _checked_edges(self.histogram))
+        object.__setattr__(self, "quantiles", _checked_fractions(self.quantiles))
+        if not 1e-15 <= self.precision <= 0.5:
+            raise SpecError(f"precision is a fraction from 1e-15 to 0.5, not {self.precision!r}")
+        if not self.all_columns:
+            raise SpecError(
+                'nothing is asked for: Statistics(mean="age"), for example; see docs/analytics.md'
+            )
+
+    @property
+    def counted_columns(self) -> tuple[str, ...]:
+        """Those of which something is said that belongs into one row."""
+        return together(*(getattr(self, name) for name in _OF_COLUMNS))
+
+    @property
+    def column_measures(self) -> tuple[str, ...]:
+        """What is said in such a row."""
+        return tuple(name for name in _OF_COLUMNS if getattr(self, name))
+
+    @property
+    def spread_columns(self) -> tuple[str, ...]:
+        """Those whose variance is needed."""
+        return together(self.variance, self.std)
+
+    @property
+    def joint_columns(self) -> tuple[str, ...]:
+        """Those whose products are needed."""
+        return together(self.covariance, self.correlation)
+
+    @property
+    def summed_columns(self) -> tuple[str, ...]:
+        """Those that have to hold numbers, for a sum."""
+        return together(self.mean, self.spread_columns)
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """All but those to group by."""
+        return together(
+            self.counted_columns,
+            tuple(self.histogram),
+            tuple(self.quantiles),
+            self.categories,
+            self.joint_columns,
+            self.table,
+        )
+
+
+def together(*names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of all these, each once, in their order."""
+    return tuple(dict.fromkeys(name for some in names for name in some))
+
+
+def _checked_edges(histogram: Any) -> dict[str, tuple[float, ...]]:
+    if not isinstance(histogram, Mapping):
+        raise SpecError(f"histogram maps columns to the edges of their bins; found {histogram!r}")
+    checked = {name: tuple(float(edge) for edge in edges) for name, edges in histogram.items()}
+    for name, edges in checked.items():
+        ascending = all(low < high for low, high in pairwise(edges))
+        if len(edges) < 2 or not ascending or not all(map(math.isfinite, edges)):
+            raise SpecError(f"histogram[{name!r}] has two ascending, finite edges or more; found {edges}")
+    return checked
+
+
+def _checked_fractions(quantiles: Any) -> dict[str, tuple[float, ...]]:
+    if not isinstance(quantiles, Mapping):
+        quantiles = dict.fromkeys(check_names("quantiles", quantiles), _QUARTILES)
+    checked = {
+        name: tuple(float(q) for q in ([given] if isinstance(given, (int, float)) else given))
+        for name, given in quantiles.items()
+    }
+    for name, fractions in checked.items():
+        if not fractions or not all(0 <= fraction <= 1 for fraction in fractions):
+            raise SpecError(f"quantiles[{name!r}] has fractions from 0 to 1; found {fractions}")
+    return checked

@@ -1,0 +1,108 @@
+"""The base of training protocols: rounds of `train`, and asks to `validate` without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fedjob.aggregation.contribution import Contribution
+from fedjob.metrics.states import mean_state
+from fedjob.protocols.base import (
+    LOSS,
+    VALIDATE,
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Instruction,
+    Local,
+    State,
+    View,
+)
+
+if TYPE_CHECKING:
+    from fedjob.parameters.files import Params
+    from fedjob.training_plans.base import Adjust, TrainingPlan, TrainOutcome
+
+
+class TrainingProtocol(FederatedProtocol):
+    """Rounds of local training from shared parameters.
+
+    In a round every selected node starts from the same parameters, trains, and
+    answers with its parameters, weighted by the number of its examples. If the job
+    asks for it, the node validates the parameters before or after training.
+    """
+
+    family = "train"
+
+    def start(self, params: Mapping[str, Any]) -> State:
+        return {"params": params, "round": 0, "validated": False}
+
+    def instruct(self, state: State, view: View) -> Ask | Done:
+        if state["round"] < view.rounds:
+            return Ask(step="train", shared={"params": state["params"]})
+        if view.validate_at_end and not state["validated"]:
+            return Ask(step=VALIDATE, shared={"params": state["params"]}, to=view.nodes, commit=False)
+        return Done(state["params"])
+
+    def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        plan, args = local.plan, local.args
+        plan.set_params(self.params_of(instruction, local))
+        if instruction.step == VALIDATE:
+            return Contribution(None, float(plan.num_train), {VALIDATE: plan.validate()})
+        if instruction.step == LOSS:
+            found = mean_state(plan.training_loss(), plan.num_train)
+            return Contribution(None, float(plan.num_train), {LOSS: {"loss": found}})
+        metrics: dict[str, Any] = {}
+        if args.test_on_global_updates:
+            metrics["before"] = plan.validate()
+        trained = self.train(instruction, local)
+        metrics |= trained.metrics
+        if args.test_on_local_updates:
+            metrics["after"] = plan.validate()
+        return replace(trained, metrics=metrics)
+
+    def params_of(self, instruction: Instruction, local: Local) -> Mapping[str, Any]:
+        """Return the parameters that this node validates and begins to train with."""
+        params: Mapping[str, Any] = instruction["params"]
+        return params
+
+    def train(self, instruction: Instruction, local: Local) -> Contribution:
+        """Train the plan, which holds the instruction's parameters, and return the node's contribution."""
+        return self.train_with(local)
+
+    def train_with(self, local: Local, adjust: Adjust | None = None) -> Contribution:
+        """Train, with gradients corrected by `adjust`; return the parameters, number of examples and metrics."""
+        outcome = local.plan.train(adjust)
+        return Contribution(local.plan.get_params(), float(outcome.num_examples), {"train": outcome.metrics})
+
+    def finish(self, state: State, gathered: Gathered) -> State:
+        if gathered.total.value is None:  # a round that only validated
+            return {**state, "validated": True}
+        return {**state, "params": gathered.total.value, "round": state["round"] + 1, "validated": False}
+
+
+def train_apart(
+    plan: TrainingPlan,
+    params: Mapping[str, Any],
+    memory: Mapping[str, Any] | None,
+    adjust: Adjust | None = None,
+) -> tuple[TrainOutcome, Params, dict[str, Any]]:
+    """Train parameters with an optimizer state of their own; the plan's own optimizer state stays as it was.
+
+    Afterwards the plan holds the trained parameters.
+
+    Args:
+        memory: the optimizer state that an earlier call returned; None for a fresh one.
+
+    Returns:
+        The outcome of the training, the parameters, and the optimizer state for the next call.
+    """
+    shared = plan.get_state()
+    plan.set_state(memory)
+    plan.set_params(params)
+    outcome = plan.train(adjust)
+    trained, kept = plan.get_params(), plan.get_state()
+    plan.set_state(shared)
+    return outcome, trained, kept

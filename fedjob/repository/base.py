@@ -1,0 +1,310 @@
+"""The interface of a repository: immutable bytes under their hash, returned whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TypeVar
+
+from fedjob.common.errors import ObjectCorrupt, ObjectTooLarge, RepositoryError, SpecError
+from fedjob.common.files import Blocks, read_blocks, write_at
+from fedjob.common.types import Ref, check_party
+from fedjob.repository.download import Landing
+from fedjob.repository.parts import MAX_MANIFEST_BYTES, PART_BYTES, Manifest, Part
+
+NUM_FETCHES = 3
+
+"""How often an object is fetched before its bytes count as corrupt."""
+NUM_PARALLEL = 3
+
+"""Parts of one file that travel at the same time."""
+T = TypeVar("T")
+
+U = TypeVar("U")
+_JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+def check_job(job: str) -> str:
+    """Return `job` if it is a valid name of a job, which may hold objects.
+
+    Raises:
+        SpecError: the name is not valid.
+    """
+    if not _JOB.fullmatch(job):
+        raise SpecError(f"a job is named by 1 to 128 of a-z, A-Z, 0-9, '.', '-', '_'; found {job[:80]!r}")
+    return job
+
+
+WATCH = ".watch"
+
+
+"""The suffix of the name under which a job's published events are held."""
+
+
+def watch_job(job: str) -> str:
+    """Return the name that holds what a job publishes to watchers; it is kept when the job itself ends."""
+    return check_job(f"{job}{WATCH}")
+
+
+class _Stopped(RepositoryError):
+    """The error of a part that was stopped because another one failed."""
+
+
+class Repository(ABC):
+    """Stores objects; may be used from several threads at once.
+
+    A backend writes the six abstract methods, about single objects; this class
+    adds files of any size, hashes, resuming and fetching again.
+
+    Args:
+        part_bytes: the largest size of an object; smaller in tests.
+    """
+
+    def __init__(self, *, part_bytes: int = PART_BYTES) -> None:
+        self._part_bytes = part_bytes
+
+    # -- what a backend writes ------------------------------------------------
+
+    @abstractmethod
+    def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
+        """Store one object durably, unless it is stored already; hold it for `job` and let `readers` read it."""
+
+    @abstractmethod
+    def hold_object(self, sha256: str, *, job: str, readers: tuple[str, ...]) -> bool:
+        """Hold an object for one more job, if it is stored and this side may read it; return whether it was."""
+
+    @abstractmethod
+    def read_object(self, sha256: str, *, offset: int) -> Iterator[bytes | memoryview]:
+        """Yield one object's bytes from `offset` on; the backend itself retries after passing failures."""
+
+    @abstractmethod
+    def has_object(self, sha256: str) -> bool:
+        """Return whether the object is stored and this side may read it."""
+
+    @abstractmethod
+    def delete_object(self, sha256: str) -> None:
+        """Release an object from every job of this side; it is removed if no job holds it. A missing one is no error."""
+
+    @abstractmethod
+    def end_job(self, job: str) -> None:
+        """Remove every object that only this job holds."""
+
+    def put_watch(self, job: str, frame: bytes, *, readers: tuple[str, ...]) -> None:
+        """Publish a signed frame about a job to `readers`; it replaces the frame before.
+
+        Raises:
+            RepositoryError: this kind of repository does not publish frames.
+        """
+        raise RepositoryError(f"{self!r} can't show a job to watchers: use a hub")
+
+    def get_watch(self, job: str) -> bytes:
+        """Return the frame that a job's owner published, in a single try.
+
+        Raises:
+            ObjectMissing: there is no frame.
+            NotPermitted: this side is not one of its readers.
+            RepositoryUnreachable: the repository does not answer.
+        """
+        raise RepositoryError(f"{self!r} can't show a job to watchers: use a hub")
+
+    def close(self) -> None:
+        """Close connections. The repository can't be used afterwards."""
+        return
+
+    # -- what everybody uses --------------------------------------------------
+
+    def put(self, source: Path | bytes, *, job: str, readers: Iterable[str] = ()) -> Ref:
+        """Store a file or bytes; return the ref that names them.
+
+        Parts of a large file that the repository has are not sent again, so that
+        a repeated call resumes an interrupted one.
+
+        Args:
+            job: the job that holds the object until `end_job`.
+            readers: the parties that may read it, besides the one that puts it.
+
+        Raises:
+            SpecError: there is no such file, or the job's name is not valid.
+            NoSpace: the repository is full.
+            RepositoryUnreachable: it does not answer.
+        """
+        check_job(job)
+        allowed = tuple(sorted({check_party(reader) for reader in readers}))
+        size_bytes = _size_of(source)
+        if size_bytes <= self._part_bytes:
+            blocks = Blocks(source, 0, size_bytes)
+            sha256 = blocks.sha256()
+            self.store_object(sha256, blocks, job=job, readers=allowed)
+            return Ref(sha256, size_bytes)
+
+        def put_part(start: int) -> str:
+            blocks = Blocks(source, start, min(self._part_bytes, size_bytes - start))
+            sha256 = blocks.sha256()
+            if not self.hold_object(sha256, job=job, readers=allowed):
+                self.store_object(sha256, blocks, job=job, readers=allowed)
+            return sha256
+
+        hashes = _in_parallel(put_part, range(0, size_bytes, self._part_bytes))
+        manifest = Manifest(size_bytes, self._part_bytes, tuple(hashes)).encode()
+        sha256 = hashlib.sha256(manifest).hexdigest()
+        self.store_object(sha256, Blocks(manifest, 0, len(manifest)), job=job, readers=allowed)
+        return Ref(sha256, size_bytes, parts=True)
+
+    def get(self, ref: Ref, path: Path) -> Path:
+        """Fetch the content of `ref` into a file; return its path.
+
+        `path` appears whole and with the right hash, or not at all. A file that
+        is already there with the right content is kept, and the bytes that an
+        interrupted call fetched are used. Because every call checks hashes, the
+        file is not fsynced: after a power cut a second call fetches what was lost.
+
+        Raises:
+            ObjectMissing, NotPermitted: the repository does not have it, or this side may not read it.
+            ObjectCorrupt: its bytes do not have the hash, after several fetches.
+            NoSpace: the disk is full; no partial file is left.
+            RepositoryUnreachable: the repository does not answer.
+        """
+        parts = self._parts(ref)
+        with Landing(path, ref) as landing:
+            if landing.from_existing(lambda descriptor: all(_matches(descriptor, part) for part in parts)):
+                return path
+            if len(parts) == 1:
+                self._fetch(ref, parts[0], landing.descriptor, have=landing.num_bytes)
+            else:
+                missing = [part for part in parts if not _matches(landing.descriptor, part)]
+                stop = threading.Event()
+
+                def fetch(part: Part) -> None:
+                    try:
+                        self._fetch(ref, part, landing.descriptor, have=0, stop=stop)
+                    except BaseException:
+                        stop.set()
+                        raise
+
+                _in_parallel(fetch, missing)
+            landing.finish()
+        return path
+
+    def get_bytes(self, ref: Ref, *, limit_bytes: int) -> bytes:
+        """Return the content of `ref`, checked by its hash.
+
+        Raises:
+            ObjectTooLarge: the ref has more than `limit_bytes` bytes; nothing is fetched.
+            ObjectMissing, NotPermitted, ObjectCorrupt, RepositoryUnreachable: as for `get`.
+        """
+        if ref.size_bytes > limit_bytes:
+            raise ObjectTooLarge(
+                f"object {ref.sha256}: expected at most {limit_bytes} bytes, found {ref.size_bytes}"
+            )
+        content = bytearray()
+        for part in self._parts(ref):
+            content += self._fetch_bytes(ref, part.sha256, size_bytes=part.size_bytes)
+        return bytes(content)
+
+    def exists(self, ref: Ref) -> bool:
+        """Return whether the object is stored and this side may read it. Its parts are not checked."""
+        return self.has_object(ref.sha256)
+
+    def delete(self, ref: Ref) -> None:
+        """Release an object and its parts; those that no job holds are removed. A missing one is no error."""
+        if ref.parts and self.has_object(ref.sha256):
+            for part in self._parts(ref):
+                self.delete_object(part.sha256)
+        self.delete_object(ref.sha256)
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- inside ---------------------------------------------------------------
+
+    def _parts(self, ref: Ref) -> list[Part]:
+        """Return the objects that make up a ref's content."""
+        if not ref.parts:
+            return [Part(ref.sha256, 0, ref.size_bytes)]
+        encoded = self._fetch_bytes(ref, ref.sha256, limit_bytes=MAX_MANIFEST_BYTES)
+        return Manifest.decode(encoded, size_bytes=ref.size_bytes).parts()
+
+    def _fetch_bytes(
+        self, ref: Ref, sha256: str, *, size_bytes: int | None = None, limit_bytes: int | None = None
+    ) -> bytes:
+        limit = size_bytes if size_bytes is not None else limit_bytes or 0
+        for _ in range(NUM_FETCHES):
+            content = bytearray()
+            for block in self.read_object(sha256, offset=0):
+                content += block
+                if len(content) > limit:
+                    break
+            fits = len(content) == limit if size_bytes is not None else len(content) <= limit
+            if fits and hashlib.sha256(content).hexdigest() == sha256:
+                return bytes(content)
+        raise _corrupt(ref, sha256)
+
+    def _fetch(
+        self, ref: Ref, part: Part, descriptor: int, *, have: int, stop: threading.Event | None = None
+    ) -> None:
+        """Fetch one object to its place in an open file, which already has its first `have` bytes."""
+        for _ in range(NUM_FETCHES):
+            hasher = hashlib.sha256()
+            done = min(have, part.size_bytes)
+            for block in read_blocks(descriptor, part.start, done):
+                hasher.update(block)
+            for fetched in self.read_object(part.sha256, offset=done) if done < part.size_bytes else ():
+                if stop is not None and stop.is_set():
+                    raise _Stopped(f"object {part.sha256}: stopped, because another part failed")
+                if done + len(fetched) > part.size_bytes:
+                    done += len(fetched)
+                    break
+                hasher.update(fetched)
+                write_at(descriptor, fetched, part.start + done)
+                done += len(fetched)
+            if done == part.size_bytes and hasher.hexdigest() == part.sha256:
+                return
+            have = 0  # the wrong bytes may be among those of an earlier call
+        raise _corrupt(ref, part.sha256)
+
+
+def _corrupt(ref: Ref, sha256: str) -> ObjectCorrupt:
+    of = f" (part of {ref.sha256})" if sha256 != ref.sha256 else ""
+    return ObjectCorrupt(
+        f"object {sha256}{of}: fetched {NUM_FETCHES} times, and its bytes never had that hash: "
+        "the party that stored it has to store it again"
+    )
+
+
+def _matches(descriptor: int, part: Part) -> bool:
+    hasher = hashlib.sha256()
+    for block in read_blocks(descriptor, part.start, part.size_bytes):
+        hasher.update(block)
+    return hasher.hexdigest() == part.sha256
+
+
+def _size_of(source: Path | bytes) -> int:
+    if isinstance(source, bytes):
+        return len(source)
+    try:
+        if not source.is_file():
+            raise SpecError(f"expected a file to put into the repository, found none at {source}")
+        return source.stat().st_size
+    except OSError as error:
+        raise SpecError(f"can't read {source}: {error.strerror}") from error
+
+
+def _in_parallel(work: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """Return the results in the order of the items; after the first failure no further item is begun."""
+    with ThreadPoolExecutor(NUM_PARALLEL, thread_name_prefix="fedjob-parts") as pool:
+        futures = [pool.submit(work, item) for item in items]
+        for future in wait(futures, return_when=FIRST_EXCEPTION).not_done:
+            future.cancel()
+    errors = [error for future in futures if not future.cancelled() and (error := future.exception())]
+    for error in errors:
+        if not isinstance(error, _Stopped):  # the failure itself, not the ends of the others that it caused
+            raise error
+    return [future.result() for future in futures]

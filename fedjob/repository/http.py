@@ -1,0 +1,124 @@
+"""The client of the hub's repository, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fedjob.common.errors import ObjectCorrupt, RepositoryError
+from fedjob.common.files import Blocks
+from fedjob.common.http_client import Passing, Patience, Tries, Web
+from fedjob.common.types import MAX_FRAME_BYTES
+from fedjob.repository.base import NUM_FETCHES, Repository, check_job
+from fedjob.repository.parts import PART_BYTES
+
+
+class HttpRepository(Repository):
+    """The repository of a hub, at `/v1/objects`.
+
+    Args:
+        url: of the hub.
+        token: of the party.
+        verify: whether to check the hub's certificate, or the path of its authority's certificate.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str,
+        verify: bool | str | Path = True,
+        patience: Patience | None = None,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        super().__init__(part_bytes=part_bytes)
+        self._web = Web(url, token=token, verify=verify, patience=patience)
+
+    def __repr__(self) -> str:
+        return f"HttpRepository({self._web.url!r})"
+
+    def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
+        for _ in range(NUM_FETCHES):
+            reply = self._web.call(
+                "PUT",
+                _path(sha256),
+                headers=_holder(job, readers),
+                body=blocks,
+                what=f"object {sha256}",
+                accept=(422,),
+            )
+            if reply.status != 422:
+                return
+            if blocks.sha256() != sha256:
+                raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")
+        raise ObjectCorrupt(
+            f"object {sha256}: sent {NUM_FETCHES} times, and the hub never received that hash"
+        )
+
+    def hold_object(self, sha256: str, *, job: str, readers: tuple[str, ...]) -> bool:
+        headers = _holder(job, readers)
+        return self._web.call("POST", _path(sha256), headers=headers, accept=(404,)).status != 404
+
+    def read_object(self, sha256: str, *, offset: int) -> Iterator[bytes | memoryview]:
+        tries = Tries(self._web)
+        while True:
+            headers = {"Range": f"bytes={offset}-"} if offset else {}
+            try:
+                with self._web.stream(
+                    "GET", _path(sha256), headers=headers, what=f"object {sha256}", accept=(416,)
+                ) as stream:
+                    if stream.status == 416:
+                        return  # the object is shorter than the bytes fetched before: the check of its hash will fail
+                    _check_start(stream.headers, offset, stream.status, sha256)
+                    for block in stream.blocks():
+                        yield block
+                        offset += len(block)
+                        tries.progress()
+                    return
+            except Passing as passing:
+                tries.wait(passing)
+
+    def has_object(self, sha256: str) -> bool:
+        return self._web.call("HEAD", _path(sha256), accept=(403, 404)).status == 200
+
+    def delete_object(self, sha256: str) -> None:
+        self._web.call("DELETE", _path(sha256), what=f"object {sha256}", accept=(404,))
+
+    def end_job(self, job: str) -> None:
+        self._web.call("DELETE", f"/v1/jobs/{check_job(job)}", what=f"job {job}", accept=(404,))
+
+    def put_watch(self, job: str, frame: bytes, *, readers: tuple[str, ...]) -> None:
+        headers = {"X-Fedjob-Readers": ",".join(readers)}
+        self._web.call("PUT", _watch(job), headers=headers, body=frame, what=f"watching job {job}")
+
+    def get_watch(self, job: str) -> bytes:
+        try:
+            with self._web.stream("GET", _watch(job), what=f"watching job {job}") as stream:
+                return stream.read(MAX_FRAME_BYTES)
+        except Passing as passing:  # no retry here: the caller polls by a schedule of its own
+            error = passing.error
+            raise error from passing
+
+    def close(self) -> None:
+        self._web.close()
+
+
+def _path(sha256: str) -> str:
+    return f"/v1/objects/{sha256}"
+
+
+def _watch(job: str) -> str:
+    return f"/v1/jobs/{check_job(job)}/watch"
+
+
+def _holder(job: str, readers: tuple[str, ...]) -> dict[str, str]:
+    return {"X-Fedjob-Job": job, "X-Fedjob-Readers": ",".join(readers)}
+
+
+def _check_start(headers: Mapping[str, str], offset: int, status: int, sha256: str) -> None:
+    found = headers.get("Content-Range", "")
+    if offset and (status != 206 or not found.startswith(f"bytes {offset}-")):
+        raise RepositoryError(
+            f"object {sha256}: asked for bytes from {offset} on, the server answers with status {status} and "
+            f"range {found[:60]!r}: does a proxy before the hub drop ranges?"
+        )

@@ -1,0 +1,180 @@
+"""The commands `fedjob job list`, `show` and `why`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedjob.common.console import clean, json_option, print_json, show_rows
+from fedjob.common.types import ENDLESS, rounds_text
+from fedjob.researcher.cli.home import HOME, folder_of, job_argument
+
+if TYPE_CHECKING:
+    from fedjob.researcher.storage.folder import JobFolder
+
+
+@click.command("list")
+@click.argument("prefix", required=False)
+@HOME
+@click.option("-n", "--name", help="Only jobs with this name, or a pattern with *.")
+@click.option("--state", help="Only jobs in a state, or in pending, active or history; several with commas.")
+@click.option("-p", "--project", help="Only jobs of this project.")
+@click.option("-r", "--reverse", is_flag=True, help="Newest first.")
+@click.option("-m", "--max", "limit", type=click.IntRange(0), help="List only this number of the newest.")
+@click.option("--token", help="Show the submission with this token, even if its job was deleted.")
+@json_option
+def list_jobs(
+    prefix: str | None,
+    home: Path | None,
+    name: str | None,
+    state: str | None,
+    project: str | None,
+    reverse: bool,
+    limit: int | None,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """List the jobs of this home in order of submission, newest last.
+
+    PREFIX is how a job's id begins. Drafts are listed with --state draft.
+    """
+    from fedjob.researcher.connection.home import home_path
+    from fedjob.researcher.storage.search import find_entries
+
+    where = home_path(home)
+    if token is not None:
+        show_rows(
+            _submissions(where, token, project), as_json, empty=f"no submission has the token {token!r}"
+        )
+        return
+    found = find_entries(
+        where,
+        id=prefix,
+        name=name,
+        state=None if state is None else state.split(","),
+        project=project,
+        limit=limit,
+        reverse=reverse,
+    )
+    columns: tuple[str, ...] = ("id", "name", "project", "protocol", "state", "reason", "submitted")
+    if as_json:
+        columns += ("plan", "attempt", "rounds", "created", "started", "finished", "token", "cloned_from")
+    rows = [{key: getattr(entry, key) for key in columns} for entry in found]
+    for row in rows:
+        if row.get("rounds") == ENDLESS:
+            row["rounds"] = None
+    show_rows(rows, as_json, empty="no jobs in this home match")
+
+
+def _submissions(home: Path, token: str, project: str | None) -> list[dict[str, Any]]:
+    from fedjob.researcher.storage.submissions import list_submissions
+
+    found = list_submissions(home, token)
+    return [asdict(s) for s in found if project is None or s.project == project]
+
+
+@click.command()
+@job_argument
+@HOME
+@json_option
+def show(job_id: str, home: Path | None, as_json: bool) -> None:
+    """Show a job's spec and record."""
+    from fedjob.researcher.storage.spec import load_spec
+    from fedjob.researcher.storage.transitions import notice
+
+    folder = folder_of(home, job_id)
+    spec, record = load_spec(folder.spec), notice(folder)
+    kept = sorted(str(path) for path in folder.breakpoints.glob("round_*"))
+    chain = _chain(folder)
+    if as_json:
+        print_json(
+            {"spec": asdict(spec), "record": asdict(record), "breakpoints": kept, "cloned_from": chain}
+        )
+        return
+    took = _elapsed(record.started, record.finished)
+    for key, value in {
+        "id": spec.id,
+        "name": spec.name or "-",
+        "project": spec.project or "-",
+        "protocol": spec.protocol.name,
+        "plan": f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "-",
+        "nodes": ", ".join(spec.datasets) or "-",
+        "rounds": rounds_text(spec.rounds),
+        "state": record.state + (f" ({record.reason})" if record.reason else ""),
+        "detail": record.detail or "-",
+        "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
+        "created": record.created or "-",
+        "submitted": record.submitted or "-",
+        "started": record.started or "-",
+        "finished": record.finished or "-",
+        "elapsed": f"{took:.1f} s" if took is not None else "-",
+        "attempts": record.attempt,
+        "cloned from": ", ".join(chain) or "-",
+        "token": record.token or "-",
+        "props": ", ".join(f"{k}={v}" for k, v in spec.props.items()) or "-",
+        "newest breakpoint": kept[-1] if kept else "-",
+    }.items():
+        click.echo(f"{key:18} {clean(str(value))}")
+
+
+def _elapsed(started: str, finished: str) -> float | None:
+    from fedjob.researcher.storage.record import seconds_between, utc_now
+
+    return seconds_between(started, finished or utc_now()) if started else None
+
+
+def _chain(folder: JobFolder) -> list[str]:
+    """Return the ids of the jobs that a job was cloned from, the nearest first."""
+    from fedjob.common.errors import FedjobError
+    from fedjob.researcher.storage.folder import JobFolder
+    from fedjob.researcher.storage.spec import load_spec
+
+    chain: list[str] = []
+    while len(chain) < 20:
+        try:
+            above = load_spec(folder.spec).cloned_from
+        except FedjobError:  # deleted: the chain ends with its id
+            break
+        if not above or above in chain:
+            break
+        chain.append(above)
+        folder = JobFolder(folder.path.with_name(above))
+    return chain
+
+
+def _waited_for(folder: JobFolder) -> list[str]:
+    """Return the nodes whose owners have not decided, as of the job's last `grant` event."""
+    from fedjob.researcher.storage.event_log import read_events
+
+    waiting: list[str] = []
+    for event in read_events(folder.events):
+        if event.type == "grant":
+            waiting = event.body.get("waiting", waiting)
+    return waiting
+
+
+@click.command()
+@job_argument
+@HOME
+@json_option
+def why(job_id: str, home: Path | None, as_json: bool) -> None:
+    """Explain why a job waits or has ended, and whom to ask."""
+    from fedjob.researcher.monitoring.diagnosis import explain
+    from fedjob.researcher.storage.event_log import read_events
+    from fedjob.researcher.storage.spec import load_spec
+    from fedjob.researcher.storage.transitions import notice
+
+    folder = folder_of(home, job_id)
+    reasons = explain(load_spec(folder.spec), notice(folder), list(read_events(folder.events)))
+    if as_json:
+        print_json(asdict(reasons))
+    else:
+        click.echo(clean_lines(str(reasons)))
+
+
+def clean_lines(text: str) -> str:
+    """Return a text without control characters, which could steer a terminal, except line breaks."""
+    return "\n".join(clean(line) for line in text.splitlines())

@@ -1,0 +1,316 @@
+"""The nodes and datasets of a federation, as lists that read well, and the mocks of its datasets."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fedjob.common.codec import from_plain
+from fedjob.common.errors import NoReply, SpecError
+from fedjob.common.types import Ref
+from fedjob.data.archive import unpacked_once
+from fedjob.messaging.messages import Found, Ping, Pong, Search
+
+if TYPE_CHECKING:
+    from fedjob.data.readers.base import Dataset
+    from fedjob.researcher.connection.connection import Connection
+MAX_MOCK_BYTES = 4 << 30
+
+"""Of a mock that is unpacked here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """A node, as it is seen from here.
+
+    Args:
+        online: it answers.
+        ready: a task would begin there now.
+        busy, free: its workers that compute, and that do not.
+        last_task: when a task ended there last, seconds since 1970; 0 for never.
+        versions: package -> version, of what plans are run with.
+    """
+
+    id: str
+    online: bool
+    ready: bool = False
+    version: str = ""
+    num_datasets: int = 0
+    busy: int = 0
+    free: int = 0
+    last_task: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 0
+    contact: str = ""
+    labels: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+
+    def takes_part(self, project: str) -> bool:
+        """Whether the node is enrolled in a project; every node takes part in jobs without one."""
+        return not project or any(fnmatchcase(project, pattern) for pattern in self.projects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetHandle:
+    """A dataset at a node: a name to compute on, never the data.
+
+    Args:
+        version, mock_version: hashes that change when the data, or the mock, do.
+        has_mock: jobs may `use="mock"`; where the owner publishes it, `mock()` brings it here too.
+        session: that it was found by.
+    """
+
+    node: str
+    name: str
+    tags: tuple[str, ...] = ()
+    reader: str = ""
+    num_rows: int = 0
+    columns: tuple[dict[str, Any], ...] = ()
+    has_mock: bool = False
+    min_rows: int = 0
+    description: str = ""
+    contact: str = ""
+    version: str = ""
+    mock_version: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    session: Connection | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def schema(self) -> dict[str, str]:
+        """Column name -> type."""
+        return {str(column.get("name")): str(column.get("type")) for column in self.columns}
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything that the node tells of it."""
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "session")}
+        return facts | self.extra
+
+    def mock(self, timeout_s: float = 60.0) -> Dataset:
+        """Download the mock and return it as a local dataset: `.frame()`, `.arrays()`, `.path`.
+
+        The data themselves stay where they are.
+
+        Args:
+            timeout_s: to wait for the node.
+
+        Raises:
+            SpecError: the node has none, or does not publish it.
+            NoReply: the node does not answer.
+        """
+        return _fetch_mock(self, timeout_s)
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.name}"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "dataset": str(self),
+            "description": self.description or "-",
+            "contact": self.contact or "-",
+            "tags": ", ".join(self.tags) or "-",
+            "rows": str(self.num_rows),
+            "reader": self.reader,
+            "mock": "yes" if self.has_mock else "no",
+            "columns": ", ".join(f"{name} ({kind})" for name, kind in list(self.schema.items())[:30]) or "-",
+        }
+        rows = "".join(
+            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
+            for key, value in facts.items()
+        )
+        return f"<table>{rows}</table>"
+
+
+T = TypeVar("T")
+
+
+class Table(list[T]):
+    """A list that shows itself as a table, in a terminal and in a notebook."""
+
+    def __init__(self, items: Iterable[T], columns: Sequence[str]) -> None:
+        super().__init__(items)
+        self._columns = tuple(columns)
+
+    def _cells(self) -> list[list[str]]:
+        return [[_text(getattr(item, column)) for column in self._columns] for item in self]
+
+    def __repr__(self) -> str:
+        if not self:
+            return "(none)"
+        rows = [list(self._columns), *self._cells()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(self._columns))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(column)}</th>" for column in self._columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._cells()
+        )
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetUsed:
+    """A dataset that a job uses: `str()` of it is `node/name`.
+
+    Args:
+        version: hash of its content when the job found it; empty for a job without data.
+        brought: the researcher brings it.
+    """
+
+    node: str
+    name: str
+    version: str = ""
+    brought: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.name}"
+
+
+def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Table[DatasetUsed]:
+    """Return what a job's spec says of its datasets, as a table."""
+    used = [
+        DatasetUsed(
+            node=node,
+            name=str(info.get("brought") or info["name"]),
+            version=str(info.get("version") or ""),
+            brought="brought" in info,
+        )
+        for node, info in sorted(datasets.items())
+    ]
+    return Table(used, ("node", "name", "version", "brought"))
+
+
+def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | None = None) -> DatasetHandle:
+    """Build a handle from what a node says, believing nothing about its types."""
+    known = {f.name for f in fields(DatasetHandle)} - {"extra", "session"}
+    columns = info.get("columns")
+    return DatasetHandle(
+        node=node,
+        name=str(info.get("name", "")),
+        tags=tuple(str(tag) for tag in info.get("tags") or ()),
+        reader=str(info.get("reader", "")),
+        num_rows=int(info.get("num_rows") or 0),
+        columns=tuple(c for c in columns if isinstance(c, dict)) if isinstance(columns, list) else (),
+        has_mock=bool(info.get("has_mock")),
+        min_rows=int(info.get("min_rows") or 0),
+        description=str(info.get("description", "")),
+        contact=str(info.get("contact", "")),
+        version=str(info.get("version", "")),
+        mock_version=str(info.get("mock_version", "")),
+        extra={key: value for key, value in info.items() if key not in known},
+        session=session,
+    )
+
+
+def list_nodes(connection: Connection, timeout_s: float = 3.0) -> Table[NodeInfo]:
+    """Return every enrolled node and whether it answers."""
+    connection.roster.refresh()
+    answers = connection.ask(None, Ping(), timeout_s=timeout_s)
+    infos = []
+    for node in connection.roster.parties("node"):
+        message = answers.get(node)
+        if message is None or not isinstance(message.body, Pong):
+            infos.append(NodeInfo(id=node, online=False))
+        else:
+            pong = message.body
+            infos.append(
+                NodeInfo(
+                    id=node,
+                    online=True,
+                    version=pong.version,
+                    num_datasets=pong.num_datasets,
+                    busy=pong.busy,
+                    free=pong.free,
+                    ready=pong.ready,
+                    last_task=pong.last_task,
+                    versions=pong.versions,
+                    workers=pong.workers,
+                    contact=pong.contact,
+                    labels=tuple(pong.labels),
+                    projects=tuple(pong.projects),
+                )
+            )
+    return Table(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))
+
+
+def list_datasets(
+    connection: Connection,
+    tags: Iterable[str] | None = None,
+    name: str | None = None,
+    timeout_s: float = 3.0,
+    *,
+    project: str = "",
+) -> Table[DatasetHandle]:
+    """Return the datasets that nodes offer.
+
+    Args:
+        tags: a dataset must have all of them.
+        name: exact name of a dataset.
+        project: only nodes that are enrolled in it answer; empty for all nodes.
+    """
+    if isinstance(tags, str):
+        raise SpecError(f"tags is a list of strings: tags=[{tags!r}]")
+    body = Search(tags=[str(tag) for tag in tags or ()], name=name or "", project=project)
+    connection.roster.refresh()
+    answers = connection.ask(None, body, timeout_s=timeout_s)
+    handles = [
+        dataset_from_wire(node, info, connection)
+        for node, message in sorted(answers.items())
+        if isinstance(message.body, Found)
+        for info in message.body.datasets
+    ]
+    return Table(handles, ("node", "name", "tags", "num_rows", "reader"))
+
+
+def _fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
+    """Return a dataset's mock as a local dataset; see `DatasetHandle.mock`."""
+    from fedjob.data.loader import open_dataset
+
+    if not handle.has_mock:
+        raise SpecError(f"{handle} has no mock{_ask(handle)}")
+    session = handle.session
+    if session is None:
+        raise SpecError(f"{handle} was not found by a session: take it from session.datasets()")
+    question = Search(name=handle.name, mock=True)
+    message = session.ask([handle.node], question, timeout_s=timeout_s).get(handle.node)
+    if message is None or not isinstance(message.body, Found):
+        raise NoReply(f"{handle.node} did not answer within {timeout_s:.0f} s: look at session.nodes()")
+    answer = message.body.datasets[0] if message.body.datasets else {}
+    if "mock" not in answer:
+        why = answer.get("problem") or "its owner does not publish mocks (`publish_mocks`)"
+        raise SpecError(
+            f"{handle} offers no mock to fetch: {why}{_ask(handle)}; jobs with use='mock' may run on it"
+        )
+    ref = from_plain(Ref, answer["mock"])
+    home = session.home / "mocks" / handle.node / handle.name
+    path = unpacked_once(home / ref.sha256, partial(session.repository.get, ref), limit_bytes=MAX_MOCK_BYTES)
+    parts = {part: answer[part] for part in ("options", "loading") if isinstance(answer.get(part), dict)}
+    return open_dataset(
+        {
+            **parts,
+            "path": path,
+            "reader": str(answer.get("reader", "")),
+            "name": handle.name,
+            "tags": handle.tags,
+        }
+    )
+
+
+def _ask(handle: DatasetHandle) -> str:
+    return f"; ask {handle.contact}" if handle.contact else ""

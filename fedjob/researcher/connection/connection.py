@@ -1,0 +1,181 @@
+"""A connection to a federation: messages to nodes and answers from them, the repository and the roster."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fedjob.common.config import load_config
+from fedjob.common.types import Address, party_of
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import Membership
+from fedjob.identity.roster import Roster
+from fedjob.messaging.endpoint import Endpoint
+from fedjob.messaging.messages import Body, Message
+from fedjob.messaging.outbox import CourierStore
+from fedjob.repository.base import Repository
+from fedjob.researcher.connection.home import ResearcherConfig
+from fedjob.researcher.connection.known_nodes import FILE_NAME, KnownNodes
+from fedjob.researcher.connection.login import Proving
+
+_log = logging.getLogger("fedjob")
+ASK_AGAIN_S = 0.7
+
+"""After which a question without an answer is asked again."""
+PRESENCE_GRACE_S = 0.5
+
+"""How long a node that shows no presence is given to answer anyway."""
+
+
+class Connection:
+    """An open connection, used by one thread at a time.
+
+    Args:
+        home: the researcher's home folder.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        membership: Membership,
+        identity: Identity,
+        endpoint: Endpoint,
+        repository: Repository,
+        roster: Roster,
+        outbox: CourierStore,
+    ) -> None:
+        self.home = home
+        self.membership = membership
+        self.identity = identity
+        self.endpoint = endpoint
+        self.repository = repository
+        self.roster = roster
+        self.lock = threading.RLock()
+        self.strict = load_config(ResearcherConfig, home).strict
+        """Whether nodes that `known_nodes` does not name are refused."""
+        self.prove: Callable[[], str] = Proving(home)
+        """Returns what nodes' verifiers are shown beside the signature; see docs/identity.md."""
+        self._outbox = outbox
+
+    @property
+    def party(self) -> str:
+        """This researcher's id, the same every time this home is used."""
+        return self.identity.party
+
+    @property
+    def federation(self) -> str:
+        """The federation's name."""
+        return self.membership.federation
+
+    @property
+    def repo(self) -> Repository:
+        """The file repository."""
+        return self.repository
+
+    def unreceipted(self) -> set[str]:
+        """Return the ids of messages whose receipts have not come."""
+        return {outgoing.id for outgoing in self._outbox.outgoing()}
+
+    def ask(
+        self, nodes: Sequence[str] | None, body: Body, *, timeout_s: float, **header: Any
+    ) -> dict[str, Message]:
+        """Send a question to nodes and return the answers that came in time.
+
+        Args:
+            nodes: None asks everybody, and does not wait for nodes that show no presence.
+            timeout_s: after which silence is an answer too.
+        """
+        with self.lock:
+            endpoint = self.endpoint
+            ids: set[str] = set()
+            started = again = time.monotonic()
+            answers: dict[str, Message] = {}
+            left = timeout_s
+            while (
+                left > 0
+            ):  # once more when it is up: what came while this process stood still did come in time
+                now = time.monotonic()
+                left = started + timeout_s - now
+                waited_for = set(self._expected(started) if nodes is None else nodes)
+                if ids and waited_for <= answers.keys():
+                    break
+                if now >= again and left > 0:
+                    # questions are not receipted: one may get lost, or come to a node that has yet to hear of us
+                    again = now + ASK_AGAIN_S
+                    to = [None] if nodes is None else [Address(n) for n in nodes if n not in answers]
+                    ids |= {endpoint.send(address, body, **header) for address in to}
+                messages = endpoint.receive(max(0.0, min(left, again - now, 0.1)))
+                for message in messages:
+                    if getattr(message.body, "of", None) in ids:
+                        answers.setdefault(message.sender, message)
+                endpoint.settle(messages)
+            endpoint.withdraw(ids)
+            return answers
+
+    def ask_each(self, bodies: Mapping[str, Body], *, timeout_s: float, **header: Any) -> dict[str, Message]:
+        """Send each node a question of its own, of a kind that is resent until it is receipted.
+
+        Args:
+            bodies: node -> what to ask.
+            timeout_s: after which silence is an answer too.
+
+        Returns:
+            node -> its answer, for those that answered in time.
+        """
+        with self.lock:
+            endpoint = self.endpoint
+            ids = {
+                endpoint.send(Address(party_of(node)), body, **header): node for node, body in bodies.items()
+            }
+            answers: dict[str, Message] = {}
+            deadline = time.monotonic() + timeout_s
+            left = timeout_s
+            while len(answers) < len(ids) and left > 0:  # once more when it is up, as in `ask`
+                left = deadline - time.monotonic()
+                messages = endpoint.receive(max(0.0, min(left, 0.2)))
+                for message in messages:
+                    node = ids.get(getattr(message.body, "of", ""))
+                    if node is not None and party_of(node) == message.sender:
+                        answers[node] = message
+                endpoint.settle(messages)
+            endpoint.withdraw(ids)
+            return answers
+
+    def meet(self, nodes: Iterable[str]) -> None:
+        """Hold the keys of nodes that a job uses against those that this home knows; see `knownnodes`.
+
+        Raises:
+            NotPermitted: a node has another key than before, or is new and this home is strict.
+        """
+        parties = dict.fromkeys(party_of(node) for node in nodes)
+        keys = {node: key for node in parties if (key := self.roster.key_of(node)) is not None}
+        new = KnownNodes(self.home).meet(keys, strict=self.strict)
+        self.roster.pin(keys)
+        if new:
+            _log.info("new nodes, whose keys are trusted from now on (%s): %s", FILE_NAME, ", ".join(new))
+
+    def _expected(self, started: float) -> list[str]:
+        presence = self.endpoint.presence()
+        unknown_counts = time.monotonic() - started < PRESENCE_GRACE_S
+        return [node for node in self.roster.parties("node") if presence.get(node, unknown_counts)]
+
+    def close(self) -> None:
+        """Leave the federation's broker and repository."""
+        self.endpoint.stop()
+        self.repository.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.party} with {self.membership.hub_url}>"

@@ -1,0 +1,156 @@
+"""Look a federation over from a researcher's home, and say what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import secrets
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedjob.common.errors import BrokerUnreachable, FedjobError
+from fedjob.common.types import Address
+from fedjob.identity.membership import Membership, fetch_hub, fetch_parties, load_membership
+from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S
+from fedjob.messaging.transport.mqtt import MqttTransport
+from fedjob.repository import open_repository
+from fedjob.researcher.connection.catalogue import list_nodes
+from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.connection.opening import open_connection
+
+PROBE_S = 0.7
+
+"""How long a message that should not travel is waited for, after one that may and was sent later."""
+ARRIVE_S = 10.0
+
+"""How long that one is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def examine(home: Path) -> list[Finding]:
+    """Check everything that a job needs, in order; stop where nothing after can work."""
+    findings = [_versions()]
+    try:
+        membership = load_membership(home)
+    except FedjobError as error:
+        return [*findings, Finding("membership", False, str(error), "fedjob init --id NAME --hub URL")]
+    findings.append(Finding("membership", True, f"{membership.party} in {membership.federation}"))
+    try:
+        info = fetch_hub(membership.hub_url, verify=membership.verify)
+    except FedjobError as error:
+        return [*findings, Finding("hub", False, str(error), "start it: fedjob hub start")]
+    findings.append(Finding("hub", True, f"{membership.hub_url}, fedjob {info.version}"))
+    skew_s = abs(time.time() - info.time) if info.time else 0.0
+    findings.append(
+        Finding(
+            "clock",
+            skew_s < CLOCK_TOLERANCE_S,
+            f"{skew_s:.0f} s from the hub's",
+            "" if skew_s < CLOCK_TOLERANCE_S else "set this machine's clock (NTP): messages expire by it",
+        )
+    )
+    findings.append(_token(membership))
+    findings.append(_repository(membership))
+    findings += _broker(home)
+    return findings
+
+
+def _versions() -> Finding:
+    names = ("fedjob", "torch", "numpy", "msgpack", "paho-mqtt", "safetensors", "cryptography")
+    found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return Finding("versions", sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}, {found}")
+
+
+def _token(membership: Membership) -> Finding:
+    try:
+        parties = fetch_parties(membership)
+    except FedjobError as error:
+        return Finding("token", False, str(error), "ask the hub's owner for a new invitation")
+    return Finding("token", True, f"{len(parties)} parties in the roster")
+
+
+def _repository(membership: Membership) -> Finding:
+    data, job = secrets.token_bytes(1000), f"doctor-{secrets.token_hex(8)}"
+    try:
+        with open_repository(
+            membership.hub_url, token=membership.token, verify=membership.verify
+        ) as repository:
+            started = time.perf_counter()
+            ref = repository.put(data, job=job)
+            same = repository.get_bytes(ref, limit_bytes=2000) == data
+            repository.end_job(job)
+            elapsed = time.perf_counter() - started
+    except FedjobError as error:
+        return Finding("repository", False, str(error), "look at the hub's log and its disk")
+    return Finding("repository", same, f"1 kB there and back in {elapsed * 1000:.0f} ms")
+
+
+def _broker(home: Path) -> list[Finding]:
+    try:
+        connection = open_connection(Connection, home=home)
+    except FedjobError as error:
+        return [
+            Finding("broker", False, str(error), "look at the hub's log; is the broker's port reachable?")
+        ]
+    with connection:
+        findings = [Finding("broker", True, connection.membership.broker_url)]
+        nodes = list_nodes(connection)
+        online = [node.id for node in nodes if node.online]
+        findings.append(
+            Finding(
+                "nodes",
+                bool(online),
+                f"{len(online)} of {len(nodes)} answer: {', '.join(online) or '-'}",
+                "" if online else "start one: fedjob node start",
+            )
+        )
+    findings.append(_rights(home))
+    return findings
+
+
+def _rights(home: Path) -> Finding:
+    """See whether the broker carries a message that this party sends under another's name."""
+    membership = load_membership(home)
+    heard, arrived = threading.Event(), threading.Event()
+
+    def transport(party: str) -> MqttTransport:
+        address = Address(party, f"doctor{secrets.token_hex(4)}")
+        return MqttTransport(
+            membership.broker_url,
+            address,
+            membership.party,
+            membership.broker_password,
+            tls_ca=membership.tls_ca or None,
+        )
+
+    mine, other = transport(membership.party), transport("nobody")
+    try:
+        mine.open(
+            lambda sender, frame: (arrived if sender == membership.party else heard).set(), timeout_s=10
+        )
+        try:
+            other.open(lambda sender, frame: None, timeout_s=3)
+            other.send(mine.address, b"probe")
+            mine.send(mine.address, b"probe")
+            arrived.wait(ARRIVE_S)
+            heard.wait(PROBE_S)
+        except BrokerUnreachable:
+            pass  # it refuses already that this party listens under another's name
+    finally:
+        other.close()
+        mine.close()
+    if heard.is_set():
+        advice = "install the rules of envs/mosquitto: any party can speak for any other"
+        return Finding("broker rights", False, "it carries messages under another party's name", advice)
+    return Finding("broker rights", True, "it carries no message under another party's name")

@@ -1,0 +1,259 @@
+"""Log in at an OpenID provider by device code, for nodes that want more than a signature.
+
+RFC 8628, OAuth 2.0 Device Authorization Grant, https://www.rfc-editor.org/rfc/rfc8628
+
+The provider shows a page where a person types a short code; nothing opens a port here.
+The tokens lie in the home beside the key, readable by its owner only, and are
+renewed before they expire as long as the provider allows it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from fedjob.common.errors import ConfigError, DecodeError, FedjobError, NotPermitted, WaitTimeout
+from fedjob.common.files import lock, write_atomic
+from fedjob.identity.keys import Identity
+from fedjob.identity.openid import Provider, discover, jwt_package, nonce_of, post_form
+
+SCOPE = "openid profile email offline_access"
+
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+RENEW_BEFORE_S = 60.0
+RETRY_S = 30.0
+SLOWER_S = 5.0
+log = logging.getLogger("fedjob")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a person has to do to be logged in.
+
+    Args:
+        url: the page to open.
+        code: what to type there.
+        whole_url: the page with the code in it already; empty where the provider has none.
+        within_s: seconds until the code expires.
+    """
+
+    url: str
+    code: str
+    whole_url: str
+    within_s: float
+
+    def __str__(self) -> str:
+        return f"open {self.whole_url or self.url} and confirm the code {self.code}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A login as the home keeps it."""
+
+    issuer: str
+    client_id: str
+    tls_ca: str = ""
+    id_token: str = field(repr=False)
+    refresh_token: str = field(default="", repr=False)
+
+    @property
+    def expires(self) -> float:
+        """Seconds since 1970."""
+        return float(_claims(self.id_token).get("exp", 0.0))
+
+
+def login(
+    home: Path,
+    identity: Identity,
+    *,
+    issuer: str,
+    client_id: str,
+    tell: Callable[[Prompt], object],
+    tls_ca: str = "",
+    sleep: Callable[[float], object] = time.sleep,
+) -> Login:
+    """Log in; returns when the person has confirmed it at the provider.
+
+    Args:
+        issuer: URL of the provider.
+        client_id: that it knows fedjob by.
+        tell: is given what the person has to do.
+        tls_ca: file of the authority that vouches for its certificate; empty for the public ones.
+
+    Raises:
+        NotPermitted: the person, or the provider, said no.
+        WaitTimeout: nobody confirmed it in time.
+        RepositoryUnreachable, DecodeError: no OpenID provider with device codes answers there.
+    """
+    jwt_package()
+    provider = discover(issuer, tls_ca)
+    if not provider.device_url:
+        raise DecodeError(f"{issuer} offers no logins by device code")
+    wanted = {"client_id": client_id, "scope": SCOPE, "nonce": nonce_of(identity.public_key_hex)}
+    status, said = post_form(provider.device_url, urlencode(wanted).encode(), tls_ca)
+    if status != 200:
+        raise NotPermitted(f"{issuer} gives {client_id!r} no device code: {_why(said)}")
+    device, prompt, every_s = _device(said, issuer)
+    tell(prompt)
+    form = {"grant_type": DEVICE_GRANT, "device_code": device, "client_id": client_id}
+    tokens = _await(provider, form, tls_ca, prompt.within_s, every_s, sleep)
+    made = Login(issuer=issuer, client_id=client_id, tls_ca=tls_ca, **tokens)
+    _keep(home, made)
+    return made
+
+
+def log_out(home: Path) -> bool:
+    """Forget a home's login; tell whether there was one."""
+    path = _path(home)
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    return there
+
+
+def load_login(home: Path) -> Login | None:
+    """Return a home's login; None for none.
+
+    Raises:
+        ConfigError: its file is damaged.
+    """
+    path = _path(home)
+    try:
+        return Login(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not readable ({error}): run fedjob login again") from error
+
+
+class Proving:
+    """Gives what a home can show to nodes beside its signature: the ID token of its login.
+
+    Args:
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, home: Path, clock: Callable[[], float] = time.time) -> None:
+        self._home = home
+        self._clock = clock
+        self._again = 0.0
+
+    def __call__(self) -> str:
+        """Return the token, renewed if it is about to expire; empty without a login."""
+        found = load_login(self._home)
+        if found is None:
+            return ""
+        if found.expires - self._clock() > RENEW_BEFORE_S or not found.refresh_token:
+            return found.id_token
+        return self._renewed()
+
+    def _renewed(self) -> str:
+        with lock(_path(self._home).with_suffix(".lock")):
+            found = load_login(self._home)  # another process may have renewed it meanwhile
+            if found is None:
+                return ""
+            now = self._clock()
+            if found.expires - now > RENEW_BEFORE_S or now < self._again:
+                return found.id_token
+            try:
+                made = renew(found)
+            except FedjobError as error:  # nodes say what is missing, each for itself
+                self._again = now + RETRY_S
+                log.warning("the login at %s can't be renewed: %s", found.issuer, error)
+                return found.id_token
+            _keep(self._home, made)
+            return made.id_token
+
+
+def renew(found: Login) -> Login:
+    """Return a login that lasts longer.
+
+    Raises:
+        NotPermitted: the provider wants the person to log in again.
+    """
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": found.refresh_token,
+        "client_id": found.client_id,
+        "scope": SCOPE,
+    }
+    provider = discover(found.issuer, found.tls_ca)
+    status, said = post_form(provider.token_url, urlencode(form).encode(), found.tls_ca)
+    if status != 200:
+        raise NotPermitted(f"{_why(said)}: run `fedjob login` again")
+    return replace(found, **{"refresh_token": found.refresh_token, **_tokens(said)})
+
+
+def _await(
+    provider: Provider,
+    form: dict[str, str],
+    tls_ca: str,
+    within_s: float,
+    every_s: float,
+    sleep: Callable[[float], object],
+) -> dict[str, str]:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        sleep(every_s)
+        status, said = post_form(provider.token_url, urlencode(form).encode(), tls_ca)
+        if status == 200:
+            return _tokens(said)
+        match said.get("error") if isinstance(said, dict) else None:
+            case "authorization_pending":
+                continue
+            case "slow_down":
+                every_s += SLOWER_S
+            case "expired_token":
+                break
+            case _:
+                raise NotPermitted(f"{provider.issuer} refuses the login: {_why(said)}")
+    raise WaitTimeout(f"nobody confirmed the code at {provider.issuer} in time: log in again")
+
+
+def _device(said: Any, issuer: str) -> tuple[str, Prompt, float]:
+    match said:
+        case {"device_code": str(device), "user_code": str(code), "verification_uri": str(url)}:
+            whole = str(said.get("verification_uri_complete", ""))
+            prompt = Prompt(url, code, whole, float(said.get("expires_in", 600)))
+            return device, prompt, float(said.get("interval", 5))
+    raise DecodeError(f"{issuer} does not answer as RFC 8628 says")
+
+
+def _tokens(said: Any) -> dict[str, str]:
+    match said:
+        case {"id_token": str(token)}:
+            _claims(token)
+            refresh = said.get("refresh_token")
+            return {"id_token": token, **({"refresh_token": refresh} if isinstance(refresh, str) else {})}
+    raise DecodeError("the identity provider gave no ID token: fedjob's client there needs the scope openid")
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """Return what a token says; it is the nodes who have to believe it."""
+    jwt = jwt_package()
+    try:
+        told: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    except jwt.PyJWTError as error:
+        raise DecodeError(f"expected an ID token: {type(error).__name__}") from error
+    return told
+
+
+def _why(said: Any) -> str:
+    if isinstance(said, dict):
+        return str(said.get("error_description") or said.get("error") or "it says no more")[:300]
+    return "it says no more"
+
+
+def _path(home: Path) -> Path:
+    return home / "keys" / "login.json"
+
+
+def _keep(home: Path, made: Login) -> None:
+    path = _path(home)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomic(path, json.dumps(asdict(made)).encode(), mode=0o600)

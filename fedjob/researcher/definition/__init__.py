@@ -1,0 +1,1 @@
+"""From what a researcher writes to a spec."""

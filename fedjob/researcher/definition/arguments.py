@@ -1,0 +1,419 @@
+"""The arguments of `Job`: one table, each argument with its check, and with what else there is to know of it.
+
+A new argument needs a field here, the parameter in `Job.__init__`, and what uses it. Job files, clones and
+content hashes go over this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.aggregation import FOLDS
+from fedjob.aggregation.base import Fold, check_nodes
+from fedjob.aggregation.guard import Guard
+from fedjob.common.checks import check_count
+from fedjob.common.codec import to_plain
+from fedjob.common.errors import SpecError
+from fedjob.common.items import Items
+from fedjob.common.quorum import ALL, Quorum
+from fedjob.common.registry import Registry
+from fedjob.common.requirements import read_need
+from fedjob.common.types import ENDLESS, check_party
+from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.function import Function
+from fedjob.protocols.training.base import TrainingProtocol
+from fedjob.researcher.definition.components import fold_of, selector_of, to_part
+from fedjob.researcher.definition.deploy_map import RESEARCHER
+from fedjob.researcher.hooks import HOOKS
+from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.selection import SELECTORS
+from fedjob.researcher.selection.base import Selector
+from fedjob.researcher.storage.spec import JobSpec, Part, checked_rounds, checked_seconds, plain_args
+from fedjob.training_plans.source.plan_source import PlanSource, plan_hash
+from fedjob.training_plans.step_plan import check_split
+
+if TYPE_CHECKING:
+    from fedjob.researcher.connection.connection import Connection
+LOCAL = "local"
+
+OWNER = ("name", "org", "role")
+_USES = ("private", "mock")
+TextOf = Callable[[str], str]
+
+"""From the sha256 of a plan's text to the text."""
+
+
+def as_given(name: str, value: Any) -> Any:
+    """Return a value that is checked together with others, where it is used."""
+    return value
+
+
+def checked_text(name: str, value: Any) -> str:
+    """Return text.
+
+    Raises:
+        SpecError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise SpecError(f"{name} is text, not {value!r}")
+    return value
+
+
+def checked_guard(name: str, guard: Any) -> dict[str, Any]:
+    """Return a guard as a spec keeps it.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if guard is not None and not isinstance(guard, Guard):
+        raise SpecError(f"guard is a Guard(max_norm=...) or None, not {guard!r}")
+    plain: dict[str, Any] = {} if guard is None else to_plain(guard)
+    return plain
+
+
+def checked_quorum(name: str, quorum: Any) -> dict[str, Any]:
+    """Return a quorum as a spec keeps it.
+
+    Raises:
+        SpecError: it is none.
+    """
+    quorum = quorum or Quorum()
+    if not isinstance(quorum, Quorum):
+        raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
+    return {
+        "required": ALL if quorum.required == ALL else list(quorum.required),
+        "min_nodes": quorum.min_nodes,
+        "deadline_s": quorum.deadline_s,
+        "grants_deadline_s": quorum.grants_deadline_s,
+    }
+
+
+def checked_items(name: str, items: Any) -> Items:
+    """Return which items a job is computed on; None is all of them, in one batch.
+
+    Raises:
+        SpecError: it is no `Items`.
+    """
+    if items is not None and not isinstance(items, Items):
+        raise SpecError(
+            f"items is Items(only=..., limit=..., batch=..., tolerate=..., retry_failed=...), not {items!r}"
+        )
+    return items or Items()
+
+
+def checked_resources(name: str, resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Return resources per node; what is given for no node in particular is the default of all.
+
+    Raises:
+        SpecError: they are not plain, or a node's name is none.
+    """
+    plain = plain_args("resources", resources)
+    if plain and not any(isinstance(value, dict) for value in plain.values()):
+        plain = {"default": plain}
+    for node, wanted in plain.items():
+        check_party(node)
+        if not isinstance(wanted, dict):
+            raise SpecError(
+                f"resources[{node!r}] is a map such as {{'gpus': 1, 'memory': '8Gi'}}, not {wanted!r}"
+            )
+        read_need(wanted)
+    return plain
+
+
+def checked_watchers(name: str, watchers: Sequence[str]) -> list[str]:
+    """Return parties that may follow a job.
+
+    Raises:
+        SpecError: one is no party's name.
+    """
+    if isinstance(watchers, str):
+        raise SpecError(f"watchers is a list of parties: watchers=[{watchers!r}]")
+    return [check_party(party) for party in watchers]
+
+
+def checked_each(name: str, each: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Return a node's own training arguments, by node, as plain data.
+
+    Raises:
+        SpecError: not such a map.
+    """
+    if each is None:
+        return {}
+    if not isinstance(each, Mapping):
+        raise SpecError(
+            f"each is a map from nodes to training arguments, such as {{'node-a': {{'epochs': 2}}}}, not {each!r}"
+        )
+    return {check_party(node): plain_args(f"each[{node!r}]", own) for node, own in each.items()}
+
+
+def checked_nodes(name: str, nodes: Any) -> Any:
+    """Return what was given as `nodes`.
+
+    Raises:
+        SpecError: a single node's name, which would be read as a list of letters.
+    """
+    if isinstance(nodes, str) and nodes != LOCAL:
+        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {nodes!r}')
+    return nodes
+
+
+def checked_use(name: str, use: Any) -> str:
+    """Return for what a job uses the data.
+
+    Raises:
+        SpecError: it is none of the two.
+    """
+    if use not in _USES:
+        raise SpecError(f"use is 'private' or 'mock', not {use!r}")
+    return str(use)
+
+
+def checked_owner(name: str, owner: Mapping[str, str] | None) -> dict[str, str]:
+    """Return how researchers describe themselves, as far as it was given.
+
+    Raises:
+        SpecError: an unknown key, or a value that is no text.
+    """
+    for key, value in (owner or {}).items():
+        if key not in OWNER or not isinstance(value, str):
+            raise SpecError(
+                f"owner is a dict of text with the keys {', '.join(OWNER)}; found {key!r}: {value!r}"
+            )
+    return dict(owner or {})
+
+
+def check_hook(hook: Any) -> Hook:
+    """Return `hook` if it is one.
+
+    Raises:
+        SpecError: it is not.
+    """
+    if not isinstance(hook, Hook):
+        raise SpecError(f"hooks are instances of Hook, such as EarlyStopping('loss'); found {hook!r}")
+    return hook
+
+
+def checked_hooks(name: str, hooks: Sequence[Any]) -> tuple[Hook, ...]:
+    """Return a job's hooks.
+
+    Raises:
+        SpecError: one is none.
+    """
+    return tuple(check_hook(hook) for hook in hooks)
+
+
+def _checked_fold(name: str, fold: Any) -> Part | None:
+    return None if fold is None else to_part(FOLDS, fold)
+
+
+def _checked_max_tries(name: str, max_tries: Any) -> int | None:
+    return None if max_tries is None else check_count(name, max_tries, 1)
+
+
+def _code(entry: str, text: str) -> PlanSource:
+    return PlanSource(text, entry, plan_hash(text))
+
+
+def _component(registry: Registry[Any], part: Part | None) -> Any:
+    if part is None:
+        return None
+    return _code(part.entry, part.text) if part.text else registry.build(part.name, part.config)
+
+
+def _plans(spec: JobSpec, text_of: TextOf) -> Any:
+    """Return the plan of a job, or its map of plans, as their texts."""
+    if not spec.plan_hash or spec.protocol.name == Function.name:
+        return None
+    own = _code(spec.plan_entry, text_of(spec.plan_hash))
+    if not spec.plans:
+        return own
+    each = {node: _code(plan["entry"], text_of(plan["hash"])) for node, plan in spec.plans.items()}
+    return {"server": (own, [RESEARCHER]), **each}
+
+
+def _nodes(spec: JobSpec, asked: Any) -> Any:
+    """Return the nodes that were asked for; None where they follow from the map of plans."""
+    return None if spec.plans and sorted(spec.plans) == asked else asked
+
+
+def _operation(spec: JobSpec, text_of: TextOf) -> Any:
+    if spec.protocol.name == Function.name:
+        return _code(spec.plan_entry, text_of(spec.plan_hash))
+    return PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+
+
+def _facts(
+    check: Callable[[str, Any], Any] = as_given,
+    *,
+    back: Callable[[Any], Any] | None = None,
+    in_file: bool = True,
+    changeable: bool = True,
+    content: bool = True,
+) -> dict[str, Any]:
+    """Return what is known of an argument of `Job`, as the metadata of its field.
+
+    Args:
+        check: from its name and what was given to what the spec keeps under that name.
+        back: from what the spec keeps to what could have been given; None where that is the same.
+        in_file: a job's file may hold it.
+        changeable: a clone may be given another.
+        content: a job with another value is another job: it counts for the content hash.
+    """
+    return {"check": check, "back": back, "in_file": in_file, "changeable": changeable, "content": content}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobArguments:
+    """What was written as `Job(...)`; see there for what each argument means."""
+
+    operation: Any = field(default="fedavg", metadata=_facts())
+    training_plan: Any = field(default=None, metadata=_facts())
+    data: Any = field(default=None, metadata=_facts())
+    model_args: Mapping[str, Any] | None = field(default=None, metadata=_facts(plain_args))
+    training_args: Mapping[str, Any] | None = field(default=None, metadata=_facts(plain_args))
+    each: Mapping[str, Mapping[str, Any]] | None = field(default=None, metadata=_facts(checked_each))
+    rounds: int | None = field(
+        default=1,
+        metadata=_facts(
+            lambda _, rounds: checked_rounds(rounds),
+            back=lambda rounds: None if rounds == ENDLESS else rounds,
+        ),
+    )
+    name: str = field(default="", metadata=_facts(checked_text))
+    note: str = field(default="", metadata=_facts(checked_text))
+    project: str = field(default="", metadata=_facts(checked_text))
+    props: Mapping[str, Any] | None = field(default=None, metadata=_facts(plain_args))
+    # what was drawn says nothing of what was asked for; a seed that was given is hashed beside the fields
+    seed: int | None = field(default=None, metadata=_facts(content=False))
+    nodes: Sequence[str] | str | None = field(default=None, metadata=_facts(checked_nodes))
+    as_node: str = field(default=LOCAL, metadata=_facts(changeable=False))
+    quorum: Quorum | None = field(
+        default=None, metadata=_facts(checked_quorum, back=lambda plain: Quorum(**plain))
+    )
+    selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = field(
+        default="all",
+        metadata=_facts(
+            lambda _, selector: to_part(SELECTORS, selector), back=partial(_component, SELECTORS)
+        ),
+    )
+    fold: Fold | Callable[[list[Any], list[float]], Any] | str | None = field(
+        default=None, metadata=_facts(_checked_fold, back=partial(_component, FOLDS))
+    )
+    guard: Guard | None = field(
+        default=None, metadata=_facts(checked_guard, back=lambda plain: Guard(**plain) if plain else None)
+    )
+    # a spec holds it as a part of the protocol
+    server_optimizer: Any = field(default=None, metadata=_facts())
+    hooks: Sequence[Hook] = field(
+        default=(),
+        metadata=_facts(checked_hooks, back=lambda parts: tuple(_component(HOOKS, part) for part in parts)),
+    )
+    preprocess: Sequence[Any] | None = field(default=None, metadata=_facts(changeable=False))
+    items: Items | None = field(default=None, metadata=_facts(checked_items))
+    split: Mapping[str, Any] | str | None = field(
+        default=None, metadata=_facts(lambda _, split: check_split(split), back=lambda plain: plain or None)
+    )
+    # files lie in the job's folder: a spec has their hashes
+    artifacts: Mapping[str, Any] | None = field(
+        default=None, metadata=_facts(back=lambda _: None, in_file=False)
+    )
+    resources: Mapping[str, Any] | None = field(default=None, metadata=_facts(checked_resources))
+    use: str = field(default="private", metadata=_facts(checked_use))
+    watchers: Sequence[str] = field(default=(), metadata=_facts(checked_watchers))
+    round_timeout_s: float | None = field(default=None, metadata=_facts(checked_seconds))
+    every_s: float | None = field(default=None, metadata=_facts(checked_seconds))
+    max_tries: int | None = field(default=None, metadata=_facts(_checked_max_tries))
+    owner: Mapping[str, str] | None = field(default=None, metadata=_facts(checked_owner))
+    init: Any = field(default=None, metadata=_facts(in_file=False))
+    validate_at_end: bool = field(default=False, metadata=_facts())
+    breakpoint_every: int = field(default=1, metadata=_facts())
+    keep_breakpoints: int = field(default=3, metadata=_facts())
+    keep: bool = field(default=False, metadata=_facts())
+    keep_files_dir: str | Path | None = field(
+        default=None, metadata=_facts(in_file=False, changeable=False, content=False)
+    )
+    session: Connection | None = field(
+        default=None, metadata=_facts(in_file=False, changeable=False, content=False)
+    )
+    home: str | Path | None = field(
+        default=None, metadata=_facts(in_file=False, changeable=False, content=False)
+    )
+
+    def checked(self, name: str) -> Any:
+        """Return an argument as a spec keeps it.
+
+        Raises:
+            SpecError: it is wrong: what was expected, what was found.
+        """
+        return _TABLE[name].metadata["check"](name, getattr(self, name))
+
+    def for_spec(self) -> dict[str, Any]:
+        """Return all that a spec keeps under the argument's own name, checked."""
+        return {name: self.checked(name) for name in _TABLE if name in JobSpec.__dataclass_fields__}
+
+    @classmethod
+    def of(cls, spec: JobSpec, asked: Mapping[str, Any], text_of: TextOf) -> JobArguments:
+        """Return arguments that define an equal job, as far as a spec tells them.
+
+        Args:
+            asked: the job's `data`, `nodes` and `as_node`.
+        """
+        given: dict[str, Any] = {
+            "operation": _operation(spec, text_of),
+            "training_plan": _plans(spec, text_of),
+            "data": asked.get("data"),
+            "nodes": _nodes(spec, asked.get("nodes")),
+            "as_node": asked.get("as_node", LOCAL),
+        }
+        for name, entry in _TABLE.items():
+            if name in JobSpec.__dataclass_fields__:
+                kept, back = getattr(spec, name), entry.metadata["back"]
+                given[name] = kept if back is None else back(kept)
+        return cls(**given)
+
+
+_TABLE: Mapping[str, Field[Any]] = {entry.name: entry for entry in fields(JobArguments)}
+
+
+def _names(fact: str) -> tuple[str, ...]:
+    return tuple(name for name, entry in _TABLE.items() if entry.metadata[fact])
+
+
+IN_FILE = _names("in_file")
+
+
+CHANGEABLE = _names("changeable")
+CONTENT = _names("content")
+
+
+def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
+    """Refuse settings of a fold or a selector that need more nodes than a job can have.
+
+    Args:
+        found: says which nodes were counted.
+
+    Raises:
+        SpecError: they do.
+    """
+    if (fold := fold_of(spec.fold)) is not None:
+        check_nodes(fold, num_nodes, found)
+    selector = selector_of(spec.selector)
+    if num_nodes < selector.min_nodes:
+        raise SpecError(f"{selector!r} needs {selector.min_nodes} nodes or more, but {found}")
+
+
+def check_selector(spec: JobSpec, protocol: FederatedProtocol) -> None:
+    """Refuse a selector that asks for losses where nothing is trained.
+
+    Raises:
+        SpecError: it does.
+    """
+    if selector_of(spec.selector).asks_losses and not isinstance(protocol, TrainingProtocol):
+        raise SpecError(
+            f"{spec.selector.name} goes by the losses of a model, and {protocol.name} trains none: choose another selector"
+        )

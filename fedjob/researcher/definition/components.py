@@ -1,0 +1,60 @@
+"""Selectors, folds and hooks as data and back: by their name, or by the text of a function."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from fedjob.aggregation import FOLDS
+from fedjob.aggregation.base import Fold
+from fedjob.aggregation.by_function import ByFunction as FoldByFunction
+from fedjob.common.registry import Registry
+from fedjob.researcher.selection import SELECTORS
+from fedjob.researcher.selection.base import Selector
+from fedjob.researcher.selection.by_function import ByFunction
+from fedjob.researcher.storage.spec import Part
+
+T = TypeVar("T")
+
+
+def to_part(registry: Registry[T], component: Any) -> Part:
+    """Describe a component so that another process can build it.
+
+    Args:
+        component: one of the registry's, its name, or a function whose source can be, or was, extracted.
+
+    Raises:
+        SpecError: it is none of these.
+    """
+    if isinstance(component, str):
+        return Part(name=component, config=registry.config_of(registry.build(component, {}))[1])
+    from fedjob.training_plans.source.extraction import extract
+    from fedjob.training_plans.source.plan_source import PlanSource
+
+    if isinstance(component, PlanSource) or (callable(component) and not hasattr(component, "name")):
+        source = extract(component)
+        return Part(text=source.text, entry=source.entry)
+    name, config = registry.config_of(component)
+    return Part(name=name, config=config)
+
+
+def from_part(registry: Registry[T], part: Part) -> Any:
+    """Build what `to_part` described; a function comes back as the function."""
+    if part.text:
+        from fedjob.training_plans.source.compilation import compile_text
+
+        return compile_text(part.text, part.entry)
+    return registry.build(part.name, part.config)
+
+
+def selector_of(part: Part) -> Selector:
+    """Return a selector, or a researcher's function as one."""
+    chosen = from_part(SELECTORS, part)
+    return chosen if isinstance(chosen, Selector) else ByFunction(chosen, part.entry)
+
+
+def fold_of(part: Part | None) -> Fold | None:
+    """Return a job's own fold, or a researcher's function as one; None for a job that leaves it to its protocol."""
+    if part is None:
+        return None
+    chosen = from_part(FOLDS, part)
+    return chosen if isinstance(chosen, Fold) else FoldByFunction(chosen, part.entry)

@@ -1,0 +1,315 @@
+"""From what a researcher writes as `data=` to one dataset at each node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.errors import NoDatasets, SpecError
+from fedjob.common.types import seat
+from fedjob.researcher.connection.catalogue import DatasetHandle, list_datasets, list_nodes
+from fedjob.researcher.definition.arguments import check_enough
+from fedjob.researcher.definition.brought_data import unpacked
+from fedjob.researcher.definition.components import from_part
+from fedjob.researcher.definition.preprocessing import attach
+from fedjob.researcher.selection import SELECTORS
+from fedjob.researcher.selection.explicit import Explicit
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import BROUGHT, JobSpec
+
+if TYPE_CHECKING:
+    from fedjob.researcher.connection.connection import Connection
+_FORMS = (
+    'data={"tags": ["heart"]}, data="node/name", data={"node-a": "name", "node-b": "other name"}, dataset handles, '
+    "a local path, None, or a list of these"
+)
+SEARCH_S = 10.0
+
+"""How long nodes that show presence have to say what they offer: a job must not begin without a slow one."""
+
+
+def check_names(data: Any, nodes: Any) -> None:
+    """Refuse one name for the datasets of several nodes: each node names its own.
+
+    Raises:
+        SpecError: says how to name each.
+    """
+    if not isinstance(data, str) or "/" in data or nodes is None or isinstance(nodes, str) or len(nodes) < 2:
+        return
+    each = ", ".join(f"{node!r}: ..." for node in nodes)
+    raise SpecError(
+        f"data={data!r} is one name, but there are {len(nodes)} nodes, each with names of its own: "
+        f"write data={{{each}}}, or search by tags"
+    )
+
+
+def resolve(
+    data: Any, nodes: list[str] | None, session: Connection, *, use: str = "private", project: str = ""
+) -> dict[str, dict[str, Any]]:
+    """Find the dataset to use at each node.
+
+    Data that are brought go to `nodes`, or to every node that answers, where the rest
+    of `data` names none.
+
+    Args:
+        data: see `_FORMS`; what is brought stands as `{"brought": name}`.
+        nodes: use these only; None for every node that has the data.
+        use: `mock` for datasets that have one.
+        project: only nodes that are enrolled in it take part; empty for all.
+
+    Returns:
+        node -> `{name, num_rows, version}`; `name` is empty for a job without data, and with
+        `brought`, its name, for brought data.
+
+    Raises:
+        NoDatasets: nothing matches; what there is is listed.
+        SpecError: `data` is none of the forms, or matches two datasets at one node.
+    """
+    brought, rest = _divide(data)
+    found = {} if rest is None else _at_nodes(rest, nodes, session, use, project, alone=brought is None)
+    if brought is None and rest is not None:
+        return found
+    if use == "mock" and rest is None:
+        raise SpecError("use='mock' is for datasets at nodes: this job uses none")
+    there = [node.id for node in list_nodes(session) if node.online and node.takes_part(project)]
+    everywhere = there if nodes is None else nodes
+    if project and (outside := sorted(set(everywhere) - set(there))):
+        raise NoDatasets(f"nodes {', '.join(outside)} do not answer, or take no part in project {project}")
+    if not everywhere:
+        raise NoDatasets("no node answers: start one, or look at session.nodes()")
+    empty = {"name": "", "num_rows": None, "version": ""}
+    if brought is not None:
+        empty[BROUGHT] = brought
+    return {node: found.get(node, dict(empty)) for node in sorted({*everywhere, *found})}
+
+
+def resolve_for(
+    spec: JobSpec,
+    data: Any,
+    nodes: Iterable[str] | None,
+    as_node: str,
+    folder: JobFolder,
+    session: Connection | None,
+) -> JobSpec:
+    """Return a job's spec with the dataset to use at each node.
+
+    Args:
+        data: as it was given.
+        nodes: that were asked for; None for all that have the data.
+        as_node: the node that a local job plays.
+        session: None for a local job.
+
+    Raises:
+        NoDatasets: nothing matches.
+        SpecError: those that have the data are too few, or not those that the job requires.
+    """
+    if session is None:
+        datasets = resolve_local(data, as_node, folder, use=spec.use)
+    else:
+        asked = None if nodes is None else list(nodes)
+        datasets = resolve(data, asked, session, use=spec.use, project=spec.project)
+        spec = replace(
+            spec,
+            researcher=session.party,
+            owner_key=session.identity.public_key_hex,
+            federation=session.federation,
+        )
+    _check_found(spec, datasets)
+    return replace(spec, datasets=attach(spec.preprocess, data, datasets))
+
+
+def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:
+    """Raise what can't be met by the nodes that have the data."""
+    required = {*spec.the_quorum.required, *_explicit_nodes(spec), *spec.each}
+    unknown = sorted(required - set(datasets))
+    where = f" in project {spec.project}" if spec.project else ""
+    if unknown:
+        raise SpecError(
+            f"the job requires nodes {', '.join(unknown)}, but only {', '.join(datasets)} have its data{where}"
+        )
+    if spec.the_quorum.min_nodes > len(datasets):
+        raise SpecError(
+            f"the quorum needs {spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
+            f"job's data{where}: {', '.join(datasets)}"
+        )
+    check_enough(spec, len(datasets), f"{len(datasets)} have the job's data{where}")
+
+
+def _explicit_nodes(spec: JobSpec) -> tuple[str, ...]:
+    """Return the nodes that the selector names; none for one that names none."""
+    chosen = from_part(SELECTORS, spec.selector) if spec.selector.name else None
+    return chosen.nodes if isinstance(chosen, Explicit) else ()
+
+
+def _divide(data: Any) -> tuple[str | None, Any]:
+    """Return the name of what is brought, and the rest; None for nothing."""
+    if isinstance(data, Mapping) and data.keys() == {BROUGHT}:
+        return str(data[BROUGHT]), None
+    if not isinstance(data, (list, tuple)):
+        return None, data
+    brought = [item for item in data if isinstance(item, Mapping) and item.keys() == {BROUGHT}]
+    rest = [item for item in data if item not in brought]
+    return (str(brought[0][BROUGHT]) if brought else None), (rest or None)
+
+
+def _at_nodes(
+    data: Any, nodes: list[str] | None, session: Connection, use: str, project: str, *, alone: bool
+) -> dict[str, dict[str, Any]]:
+    # nodes outside a project never answer: waiting long for them would hold up each of its jobs
+    offered = (
+        list_datasets(session, project=project) if project else list_datasets(session, timeout_s=SEARCH_S)
+    )
+    chosen = list(_choose(data, list(offered)))
+    if nodes is not None:
+        known = {handle.node for handle in offered}
+        missing = sorted(set(nodes) - {handle.node for handle in chosen})
+        if missing and alone:
+            known_text = ", ".join(sorted(known)) or "no node"
+            raise NoDatasets(
+                f"nodes {', '.join(missing)} offer nothing that matches data={data!r}; "
+                f"datasets are offered by {known_text}: look at session.datasets()"
+            )
+        chosen = [handle for handle in chosen if handle.node in nodes]
+    by_node: dict[str, list[DatasetHandle]] = {}
+    for handle in chosen:
+        if str(handle) not in map(str, by_node.setdefault(handle.node, [])):
+            by_node[handle.node].append(handle)
+    named = _named_one_by_one(data)
+    for node, handles in by_node.items():
+        if len(handles) > 1 and not named.issuperset(map(str, handles)):
+            names = ", ".join(str(handle) for handle in handles)
+            raise SpecError(
+                f"{node} has {len(handles)} datasets that match ({names}): say which, data=[{names!r}], or name each"
+            )
+    if not by_node:
+        listed = (
+            ", ".join(f"{h} (tags: {', '.join(h.tags) or 'none'})" for h in offered[:10]) or "none at all"
+        )
+        raise NoDatasets(f"no dataset matches data={data!r}; the nodes that answered offer {listed}")
+    taken = [handle for handles in by_node.values() for handle in handles]
+    if use == "mock" and not any(handle.has_mock for handle in taken):
+        names = ", ".join(map(str, taken))
+        raise NoDatasets(f"use='mock', but {names} have no mock: ask their owners to add one")
+    return {
+        node if len(handles) == 1 else seat(node, handle.name): _info(handle, use)
+        for node, handles in sorted(by_node.items())
+        for handle in handles
+    }
+
+
+def _named_one_by_one(data: Any) -> set[str]:
+    """Return the datasets that stand in a list as themselves: of these, several of one node may take part."""
+    items = data if isinstance(data, (list, tuple)) else []
+    return {str(item) for item in items if isinstance(item, (str, DatasetHandle)) and "/" in str(item)}
+
+
+def _info(handle: DatasetHandle, use: str) -> dict[str, Any]:
+    return {
+        "name": handle.name,
+        # how many rows a mock has is nobody's concern; nothing is held against it
+        "num_rows": handle.num_rows if use == "private" else None,
+        "version": handle.version if use == "private" else handle.mock_version,
+    }
+
+
+def _choose(data: Any, offered: list[DatasetHandle]) -> Iterable[DatasetHandle]:
+    if isinstance(data, DatasetHandle):
+        return [next((handle for handle in offered if str(handle) == str(data)), data)]
+    if isinstance(data, str):
+        if "/" not in data:
+            return [handle for handle in offered if handle.name == data]
+        return [handle for handle in offered if str(handle) == data]
+    if isinstance(data, Mapping):
+        if not data or set(data) - {"tags", "name"}:
+            return _named_by_node(data, offered)
+        tags = data.get("tags", [])
+        if isinstance(tags, str):
+            tags = [tags]
+        return [
+            handle
+            for handle in offered
+            if set(tags) <= set(handle.tags) and data.get("name", handle.name) == handle.name
+        ]
+    if isinstance(data, (list, tuple)):
+        return [handle for item in data for handle in _choose(item, offered)]
+    raise SpecError(f"data={data!r} is a {type(data).__name__}; write {_FORMS}")
+
+
+def _named_by_node(names: Mapping[Any, Any], offered: list[DatasetHandle]) -> list[DatasetHandle]:
+    """Return the dataset that is named at each node."""
+    if not names or not all(isinstance(text, str) for text in (*names, *names.values())):
+        raise SpecError(f"data={names!r}: expected the keys 'tags' or 'name', or nodes; write {_FORMS}")
+    found = {handle.node: handle for handle in offered if names.get(handle.node) == handle.name}
+    if missing := [f"{node}/{name}" for node, name in names.items() if node not in found]:
+        listed = ", ".join(map(str, offered)) or "none at all"
+        raise NoDatasets(
+            f"there is no dataset {' or '.join(missing)}; the nodes that answered offer {listed}"
+        )
+    return list(found.values())
+
+
+def resolve_local(
+    data: Any, as_node: str, folder: JobFolder, *, use: str = "private"
+) -> dict[str, dict[str, Any]]:
+    """Describe local data for a job with `nodes="local"`.
+
+    Args:
+        data: a path; `{"path": ..., "reader": ..., "options": {...}, "loading": {...}, "mock": ...}`; or a map from
+            node names to either, for a federation simulated in this process; None for a job without data.
+        folder: of the job, with what it brings.
+        use: `mock` reads the mocks.
+
+    Returns:
+        node -> `{name, path, reader, tags, options, loading, num_rows, version}`.
+
+    Raises:
+        SpecError: it is none of these, or can't be read.
+    """
+    if isinstance(data, Mapping) and not data.keys() & {"path", BROUGHT}:
+        if not data:
+            raise NoDatasets('nodes="local" needs data: a path, or {"node": path, ...}')
+        return {str(node): _local(item, str(node), folder, use) for node, item in sorted(data.items())}
+    return {as_node: _local(data, as_node, folder, use)}
+
+
+def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
+    from fedjob.data.loader import describe
+    from fedjob.data.readers import fitting_reader
+
+    if item is None:
+        return {"name": "", "num_rows": None, "version": ""}
+    if isinstance(item, Mapping) and item.keys() == {BROUGHT}:
+        item = {"path": unpacked(folder)}
+    if isinstance(item, (str, Path)):
+        item = {"path": item}
+    if not isinstance(item, Mapping) or not isinstance(item.get("path"), (str, Path)):
+        raise SpecError(
+            f'nodes="local" takes data="file.csv" or data={{"path": ..., "reader": ..., "options": {{...}}}}; '
+            f"found {item!r} for {node}"
+        )
+    unknown = set(item) - {"path", "reader", "options", "loading", "name", "tags", "mock"}
+    if unknown:
+        raise SpecError(
+            f"data for {node}: unknown keys {sorted(unknown)}; expected path, reader, options, loading, name, "
+            "tags, mock"
+        )
+    if use == "mock" and not item.get("mock"):
+        raise SpecError(f"use='mock' needs a mock for {node}: data={{'path': ..., 'mock': ...}}")
+    private = Path(item["path"]).expanduser().resolve()
+    path = private if use == "private" else Path(item["mock"]).expanduser().resolve()
+    options = {str(key): value for key, value in dict(item.get("options") or {}).items()}
+    reader = item.get("reader") or fitting_reader(path)
+    loading = dict(item.get("loading") or {})
+    about = describe(path, reader, options, loading)
+    return {
+        "name": str(item.get("name") or private.stem),
+        "path": str(path),
+        "reader": reader,
+        "tags": list(item.get("tags") or ()),
+        "options": options,
+        "loading": loading,
+        "num_rows": about.get("num_rows"),
+        "version": about["version"],
+    }

@@ -1,0 +1,89 @@
+"""A draft: a definition that is written to its job's folder, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.errors import ConfigError, FedjobError
+from fedjob.common.files import link_or_copy, write_atomic
+from fedjob.researcher.definition.artifacts import copy_artifacts, keep_artifacts
+from fedjob.researcher.definition.brought_data import bring
+from fedjob.researcher.definition.initial_params import check_first, first_params, write_first
+from fedjob.researcher.definition.job_definition import Defined, content_hash
+from fedjob.researcher.storage.breakpoints import hash_file
+from fedjob.researcher.storage.deployment import write_plans
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.record import JobRecord, utc_now
+from fedjob.researcher.storage.spec import JobSpec
+
+
+def write_draft(
+    folder: JobFolder,
+    defined: Defined,
+    plan: Callable[[], Any],
+    origin: JobFolder | None = None,
+    *,
+    same_params: bool = False,
+) -> JobSpec:
+    """Write a new job's folder, and return its spec, which names what lies in there.
+
+    Args:
+        plan: builds the plan of this side; it returns None for a job without one.
+        origin: of a clone: what its definition does not say anew is taken from there.
+        same_params: the first parameters are the origin's.
+
+    Raises:
+        SpecError: the first parameters do not fit, or a file is not there.
+        ConfigError: the folder can't be written.
+    """
+    params = None if same_params else first_params(defined.init, plan())
+    try:
+        folder.create()
+        spec = _with_files(folder, defined, origin)
+        if params is not None:
+            write_first(params, plan(), folder.initial_params)
+        elif origin is not None:
+            link_or_copy(origin.initial_params, folder.initial_params)
+        check_first(spec, folder.initial_params)
+        write_atomic(folder.plan, defined.source.text.encode())
+        write_plans(folder, defined.plans)
+        spec.save(folder.spec)
+        _first_record(folder, defined, spec, cloned=origin is not None).save(folder.record)
+    except BaseException as error:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, FedjobError):
+            raise ConfigError(f"can't write the job's folder {folder.path}: {error}") from error
+        raise
+    return spec
+
+
+def _with_files(folder: JobFolder, defined: Defined, origin: JobFolder | None) -> JobSpec:
+    """Put what is brought and what is sent along into the folder, and return the spec with their hashes."""
+    spec, artifacts = defined.spec, defined.arguments.artifacts
+    if defined.brought is not None:
+        spec = replace(spec, files=bring(defined.brought, folder))
+    elif origin is not None and spec.files:
+        link_or_copy(origin.brought, folder.brought)
+    if artifacts is not None:
+        return replace(spec, artifacts=keep_artifacts(artifacts, folder))
+    if origin is not None:
+        copy_artifacts(spec, origin, folder)
+    return spec
+
+
+def _first_record(folder: JobFolder, defined: Defined, spec: JobSpec, *, cloned: bool) -> JobRecord:
+    arguments = defined.arguments
+    # a clone's first parameters count in any case: they may come from far back
+    init_hash = hash_file(folder.initial_params) if cloned or defined.init is not None else ""
+    keep_files = arguments.keep_files_dir
+    return JobRecord(
+        rounds=spec.rounds,
+        created=utc_now(),
+        asked=defined.asked,
+        content_hash=content_hash(spec, seed=arguments.seed, asked=defined.asked, init_hash=init_hash),
+        keep_files="" if keep_files is None else str(Path(keep_files).expanduser().resolve()),
+    )

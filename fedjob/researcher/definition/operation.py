@@ -1,0 +1,255 @@
+"""What a job is to do, from what a researcher writes first: a protocol, a function, a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.data.preprocessing import PlainSteps
+from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.evaluation import Evaluation
+from fedjob.protocols.function import Function
+from fedjob.protocols.inference import Inference
+from fedjob.protocols.steps import Steps
+from fedjob.researcher.results.artifact import Artifact
+from fedjob.researcher.results.result import JobResult
+from fedjob.researcher.results.result_folder import PARAMS, load_manifest
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import load_spec, plain_args
+from fedjob.training_plans.base import TrainingPlan
+from fedjob.training_plans.function import FunctionPlan, RemoteFunction, declared
+from fedjob.training_plans.pipeline import Pipeline
+from fedjob.training_plans.schedules import at_round
+from fedjob.training_plans.source.compilation import compile_plan, make_plan
+from fedjob.training_plans.source.extraction import extract
+from fedjob.training_plans.source.plan_source import PlanSource
+from fedjob.training_plans.step_plan import Plan
+from fedjob.training_plans.training_args import TrainingArgs
+
+NO_PLAN = PlanSource("", "", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What an earlier job trained, to predict with or to be measured.
+
+    Args:
+        params: its result's safetensors file.
+        preprocess, learned: the steps that prepared its data, and what they found in the data of all nodes.
+        seed: of that job: nodes split their rows as they did then, so that none that trained is measured on.
+    """
+
+    source: PlanSource
+    params: Path
+    model_args: dict[str, Any]
+    training_args: dict[str, Any]
+    preprocess: list[PlainSteps]
+    learned: PlainSteps
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A protocol with the code that it needs.
+
+    Args:
+        source: of the plan or function; `NO_PLAN` where none is needed.
+        training_args: checked; a function's arguments.
+        launches: sha256 of the text of what it may start as child tasks -> name.
+        trained: what it predicts with or measures; None where nothing was trained before.
+    """
+
+    protocol: FederatedProtocol
+    source: PlanSource
+    training_args: dict[str, Any]
+    launches: dict[str, str] = field(default_factory=dict)
+    trained: Trained | None = None
+
+
+def read_operation(
+    operation: Any, training_plan: Any, training_args: Mapping[str, Any] | None, *, folded: bool
+) -> Operation:
+    """Check and complete what a job is to do.
+
+    Args:
+        operation: a protocol, its class or name, a `Plan`, a `@fedjob.function`, "file.py:function", or the
+            result of a job that trained: then it means inference.
+        folded: the job has a fold of its own.
+
+    Raises:
+        SpecError: it is none of these, a plan is missing or too much, or arguments don't fit.
+        PlanError: the plan or function can't be extracted or built.
+    """
+    if isinstance(operation, PlanSource) or (isinstance(operation, str) and ".py:" in operation):
+        return _function(extract(operation), {}, training_plan, training_args, folded=folded)
+    if isinstance(operation, RemoteFunction):
+        return _function(extract(operation), operation.args, training_plan, training_args, folded=folded)
+    if isinstance(operation, Plan) or (isinstance(operation, type) and issubclass(operation, Plan)):
+        operation, training_plan = Steps(), _only(operation, training_plan)
+    if isinstance(operation, (JobResult, Artifact)):
+        operation = Inference(operation)
+    protocol = _protocol(operation)
+    if isinstance(protocol, (Evaluation, Inference)) and protocol.model is not None:
+        return _of_trained(protocol, training_plan, training_args)
+    raw = plain_args("training_args", training_args)
+    if not protocol.needs_plan:
+        if training_plan is not None:
+            raise SpecError(f"{protocol.name} runs without a training plan: leave training_plan out")
+        return Operation(protocol=protocol, source=NO_PLAN, training_args=raw)
+    if training_plan is None:
+        raise SpecError(
+            f"training_plan is required for {protocol.name}: a class derived from TorchPlan or SklearnPlan, "
+            'an instance of one, or "file.py:Class"'
+        )
+    source = extract(training_plan)
+    plan = make_plan(source.text, source.entry)
+    if isinstance(plan, FunctionPlan):
+        raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
+    if isinstance(plan, Pipeline) or isinstance(protocol, Steps):
+        return _steps(protocol, source, plan, raw)
+    protocol.check_plan(type(plan))
+    _check_aux(protocol, type(plan), source.entry)
+    TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
+    return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
+
+
+def read_args(source: PlanSource, raw: Mapping[str, Any]) -> None:
+    """Check training arguments, or a function's, against the code that gets them.
+
+    Raises:
+        SpecError: one is unknown, of the wrong type or out of range.
+    """
+    if not source.text:
+        return
+    plan = make_plan(source.text, source.entry)
+    if isinstance(plan, FunctionPlan):
+        plan.remote.check(raw)
+    elif isinstance(plan, TrainingPlan):
+        TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
+
+
+def _only(plan: Any, training_plan: Any) -> Any:
+    """Return a `Plan` that is the operation itself.
+
+    Raises:
+        SpecError: there is another one beside it.
+    """
+    if training_plan is not None:
+        raise SpecError("a Plan is the operation itself: leave training_plan out")
+    return plan
+
+
+def _steps(protocol: FederatedProtocol, source: PlanSource, plan: Any, raw: dict[str, Any]) -> Operation:
+    if not isinstance(plan, Pipeline) or not isinstance(protocol, Steps):
+        raise SpecError(
+            f"{protocol.name} and {source.entry} don't go together: a class derived from Plan is an operation "
+            f"by itself, Job({source.entry}, data=...), and a training plan needs a protocol such as FedAvg()"
+        )
+    return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
+
+
+def _check_aux(protocol: FederatedProtocol, plan: type[TrainingPlan], entry: str) -> None:
+    """Raise what is wrong with a plan whose optimizer is not made for a protocol's auxiliary variables."""
+    missing = [module for module in protocol.aux_modules if module not in plan.aux_modules]
+    if missing:
+        raise SpecError(
+            f"{protocol.name} exchanges the auxiliary variables {', '.join(protocol.aux_modules)} with a plan's "
+            f"optimizer, and {entry} declares {', '.join(plan.aux_modules) or 'none'}. If its optimizer can use "
+            f"them (plain SGD can, Adam can't), add aux_modules = {protocol.aux_modules!r} to the class"
+        )
+
+
+def _of_trained(
+    protocol: Evaluation | Inference, training_plan: Any, training_args: Mapping[str, Any] | None
+) -> Operation:
+    """Complete a protocol that was given a result: its plan, its arguments, its parameters."""
+    if training_plan is not None:
+        raise SpecError("a trained result brings its own plan: leave training_plan out")
+    if not isinstance(protocol.model, (JobResult, Artifact)):
+        raise SpecError(
+            f"{type(protocol).__name__}(model=...) is the result of a job that trained, or its params artifact, not "
+            f"{protocol.model!r}; for other parameters give Job(..., training_plan=..., init=...)"
+        )
+    trained = trained_by(protocol.model)
+    protocol.check_plan(compile_plan(trained.source.text, trained.source.entry))
+    given = plain_args("training_args", training_args)
+    return Operation(
+        protocol=replace(protocol, model=None),
+        source=trained.source,
+        training_args={**trained.training_args, **given},
+        trained=trained,
+    )
+
+
+def trained_by(result: JobResult | Artifact) -> Trained:
+    """Return what a result was trained with, from its job's folder.
+
+    Raises:
+        SpecError: it holds no parameters, or its job is not there any more.
+    """
+    artifact = result.artifact if isinstance(result, JobResult) else result
+    folder = JobFolder(artifact.path.parent.parent)
+    if artifact.name != PARAMS or not folder.spec.exists():
+        raise SpecError(
+            f"{artifact} is no trained model: as an operation, give the result of a job that trained one, "
+            "or its params.safetensors where its job lies"
+        )
+    spec = load_spec(folder.spec)
+    return Trained(
+        source=PlanSource(folder.plan.read_bytes().decode(), spec.plan_entry, spec.plan_hash),
+        params=artifact.check(),
+        model_args=spec.model_args,
+        training_args=spec.training_args,
+        preprocess=spec.preprocess,
+        learned=load_manifest(folder).learned,
+        seed=spec.seed,
+    )
+
+
+def _launches(functions: Any) -> dict[str, str]:
+    return {extract(launched).sha256: launched.function.__name__ for launched in declared(functions)}
+
+
+def _protocol(operation: Any) -> FederatedProtocol:
+    if isinstance(operation, str):
+        operation = PROTOCOLS.build(operation, {})
+    elif isinstance(operation, type) and issubclass(operation, FederatedProtocol):
+        operation = operation()
+    elif callable(operation) and not isinstance(operation, FederatedProtocol):
+        name = getattr(operation, "__name__", repr(operation))
+        raise SpecError(
+            f"{name} is no operation: write @fedjob.function above a function to send it to nodes"
+        )
+    if isinstance(operation, Function):
+        raise SpecError(
+            "give the function itself: Job(your_function, data=...), with @fedjob.function above it"
+        )
+    PROTOCOLS.config_of(operation)
+    protocol: FederatedProtocol = operation
+    return protocol
+
+
+def _function(
+    source: PlanSource, bound: Mapping[str, Any], plan: Any, args: Mapping[str, Any] | None, *, folded: bool
+) -> Operation:
+    if plan is not None:
+        raise SpecError(f"{source.entry} is a function and needs no training_plan: leave it out")
+    raw = plain_args("arguments", {**bound, **plain_args("training_args", args)})
+    built = make_plan(source.text, source.entry)
+    if isinstance(built, Pipeline):
+        return _steps(Steps(), source, built, raw)
+    if not isinstance(built, FunctionPlan):
+        raise SpecError(
+            f"{source.entry} is a training plan, not a function: Job(FedAvg(), training_plan={source.entry}, ...)"
+        )
+    built.remote.check(raw)
+    return Operation(
+        protocol=Function(folded=folded),
+        source=source,
+        training_args=raw,
+        launches=_launches(built.remote.launches),
+    )

@@ -1,0 +1,212 @@
+"""The edge around `scheduling`: offers out, answers in, and what they say into the job's record and events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedjob.common.config import load_config
+from fedjob.common.errors import JobFailed, NodeRefused
+from fedjob.common.lifecycle import State
+from fedjob.common.types import Address, party_of
+from fedjob.messaging.messages import Answer, Message
+from fedjob.researcher.connection.home import ResearcherConfig
+from fedjob.researcher.federation import scheduling_events as events
+from fedjob.researcher.federation import scheduling_machine
+from fedjob.researcher.federation.base import Gates
+from fedjob.researcher.federation.channel import Channel
+from fedjob.researcher.federation.offers import grant_entry, no_workers_text, offer_for, read_answer
+from fedjob.researcher.storage.deployment import Code
+
+LOOK_S = 0.5
+
+"""How often somebody's wish to end the job, and the nodes' presence, are looked at."""
+_UNDECIDED = ("pending", "expired")
+
+
+class Admission:
+    """A job on its way to its first round.
+
+    Args:
+        code: node -> what it is to run.
+    """
+
+    def __init__(self, channel: Channel, code: Mapping[str, Code], gates: Gates) -> None:
+        self._channel = channel
+        self._spec = channel.spec
+        self._connection = channel.connection
+        self._events = channel.events
+        self._code = code
+        self._gates = gates
+        self._offers: dict[str, str] = {}
+        self._offered: dict[str, str] = {}
+        self._warned: set[str] = set()
+        settings = load_config(ResearcherConfig, self._connection.home)
+        self._pace = events.Pace(
+            max_tries=self._spec.max_tries,
+            retry_min_s=settings.retry_min_s,
+            retry_max_s=settings.retry_max_s,
+        )
+
+    def run(self) -> events.Scheduling:
+        """Return once the job may start; the nodes that take part are its `included`.
+
+        Raises:
+            NodeRefused: nodes or their owners refuse it.
+            JobFailed: it can't.
+        """
+        with self._connection.lock:
+            nodes = tuple(sorted(self._spec.datasets))
+            self._state, commands = scheduling_machine.begin(
+                time.monotonic(), nodes, self._spec.the_quorum, self._pace
+            )
+            try:
+                self._act(commands)
+                while self._state.gate not in events.ENDS:
+                    self._turn()
+            finally:
+                self._connection.endpoint.withdraw(self._offers.values())
+        if self._state.gate is not events.Gate.READY:
+            self._end()
+        return self._state
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        due = scheduling_machine.next_wake(self._state)
+        timeout_s = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
+        for message in self._channel.receive(timeout_s):
+            if isinstance(message.body, Answer) and message.job == self._spec.id:
+                self._hear(message, message.body)
+        presence = self._connection.endpoint.presence()
+        there = {
+            node: presence[party] for node in self._spec.datasets if (party := party_of(node)) in presence
+        }
+        self._feed(events.Tick(time.monotonic(), there))
+
+    def _hear(self, message: Message, answer: Answer) -> None:
+        node = self._offered.get(answer.of, message.sender)
+        if node not in self._spec.datasets or party_of(node) != message.sender:
+            return
+        self._write_down(node, answer)
+        current = answer.of == self._offers.get(node)
+        self._feed(events.Answered(time.monotonic(), node, answer, current))
+
+    def _feed(self, event: events.Event) -> None:
+        self._state, commands = scheduling_machine.step(self._state, event)
+        self._act(commands)
+
+    # -- commands -----------------------------------------------------------------
+
+    def _act(self, commands: Iterable[events.Command]) -> None:
+        for command in commands:
+            match command:
+                case events.Offers(nodes, reserve):
+                    self._offer(nodes, reserve=reserve)
+                case events.Wait():
+                    self._wait(command)
+                case events.TakeSlot():
+                    self._take_slot()
+                case events.LeaveSlot():
+                    self._gates.leave_slot()
+                case events.Tried():
+                    self._tell(command)
+
+    def _offer(self, nodes: tuple[str, ...], *, reserve: bool) -> None:
+        endpoint = self._connection.endpoint
+        endpoint.withdraw([self._offers[node] for node in nodes if node in self._offers])
+        proof = self._connection.prove()
+        for node in nodes:
+            offer = offer_for(self._spec, node, self._code.get(node), reserve=reserve, proof=proof)
+            self._offers[node] = endpoint.send(Address(party_of(node)), offer, **self._channel.header)
+            self._offered[self._offers[node]] = node
+
+    def _wait(self, wait: events.Wait) -> None:
+        if self._gates.record.state != State.WAITING:
+            self._gates.enter(State.WAITING, wait.reason, wait.detail)
+        self._events.add(
+            "grant",
+            waiting=list(wait.nodes),
+            plan=self._spec.plan_hash[:12],
+            contacts=self._contacts(wait.nodes),
+        )
+
+    def _take_slot(self) -> None:
+        if self._gates.record.state != State.QUEUED:
+            self._gates.enter(State.QUEUED)
+        self._connection.lock.release()  # somebody else's job may go on meanwhile
+        try:
+            self._gates.await_slot()
+        finally:
+            self._connection.lock.acquire()
+        self._feed(events.SlotTaken(time.monotonic()))
+
+    def _tell(self, tried: events.Tried) -> None:
+        self._gates.update(tries=tried.number)
+        self._events.record(
+            "schedule",
+            {
+                "try": tried.number,
+                "reason": tried.reason,
+                "nodes": dict(tried.nodes),
+                "wait_s": round(tried.wait_s, 1),
+                "ahead": {node: a.ahead for node, a in self._state.answers.items() if a.ahead},
+                "contacts": self._contacts(node for node, said in tried.nodes.items() if said != "ok"),
+            },
+        )
+        if tried.reason != "scheduled":
+            return
+        for node, said in tried.nodes.items():
+            outcome = {"ok": "ok", "offline": "no reply"}.get(said, f"error: {said}")
+            self._events.add("setup", node=node, outcome=outcome)
+
+    def _contacts(self, nodes: Iterable[str]) -> dict[str, str]:
+        grants = self._gates.record.grants
+        return {node: contact for node in nodes if (contact := grants.get(node, {}).get("contact"))}
+
+    # -- what the nodes say ---------------------------------------------------------
+
+    def _write_down(self, node: str, answer: Answer) -> None:
+        grants: dict[str, dict[str, Any]] = self._gates.record.grants
+        before = grants.get(node, {})
+        entry = grant_entry(read_answer(self._spec, node, answer), before, time.time())
+        if entry != before:
+            self._gates.update(grants={**grants, node: entry})
+            if before.get("state") in _UNDECIDED and entry["state"] not in _UNDECIDED:
+                self._tell_decision(node, entry)
+        if answer.schedule == "no_workers" and node not in self._warned:
+            self._warned.add(node)
+            self._events.add("note", node=node, text=no_workers_text(node, answer.contact))
+
+    def _tell_decision(self, node: str, entry: Mapping[str, Any]) -> None:
+        waiting = [
+            name
+            for name, grant in sorted(self._gates.record.grants.items())
+            if grant["state"] in _UNDECIDED and name != node
+        ]
+        told = {key: entry[key] for key in ("state", "by", "note", "until", "limits") if entry[key]}
+        self._events.add("grant", node=node, waiting=waiting, **told)
+
+    def _end(self) -> None:
+        """Say why it does not start.
+
+        Raises:
+            NodeRefused: nodes or their owners refuse it.
+            JobFailed: in every other case.
+        """
+        state, quorum = self._state, self._spec.the_quorum
+        refused = state.gate is events.Gate.REJECTED
+        outcome = State.REJECTED if refused else State.UNSCHEDULABLE
+        if not refused and self._gates.record.state == State.WAITING:
+            self._gates.enter(State.QUEUED)
+        if refused and self._gates.record.state == State.QUEUED:
+            self._gates.enter(State.WAITING, state.reason, state.detail)
+        self._gates.enter(outcome, state.reason, state.detail)
+        after = f" after {state.num_tries} tries" if state.num_tries > 1 else ""
+        text = (
+            f"too few nodes take part{after}: {state.detail}. Expected {quorum.min_nodes} or more"
+            f"{quorum.required_words}; ask the nodes' owners, or start the nodes"
+        )
+        if state.lost:
+            raise NodeRefused(text, reason=state.reason, outcome=outcome.value, nodes=state.lost)
+        raise JobFailed(text, reason=state.reason, outcome=outcome.value)

@@ -1,0 +1,193 @@
+"""The third seam: ask the nodes. Remote nodes and this very process answer alike."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedjob.common.errors import FedjobError
+from fedjob.common.lifecycle import State
+from fedjob.common.quorum import Quorum
+from fedjob.common.types import Ref
+from fedjob.messaging.messages import Event, Message, Result, Task
+from fedjob.metrics.states import value
+from fedjob.protocols.base import Buffered
+from fedjob.researcher.storage.deployment import Code
+from fedjob.researcher.storage.record import JobRecord
+from fedjob.researcher.storage.replies import Arrival
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a job an ask stands.
+
+    Args:
+        spool: an existing folder for what arrives.
+        asked: node -> round of its task, where that is an earlier one.
+        keep: nodes that are not done when the ask is closed go on.
+    """
+
+    job: str
+    round: int
+    step: str
+    spool: Path
+    asked: Mapping[str, int] = field(default_factory=dict)
+    keep: bool = False
+
+    def round_of(self, node: str) -> int:
+        """Return the round that a node's task is of."""
+        return self.asked.get(node, self.round)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """The answers that count, and why the other nodes' do not.
+
+    Args:
+        parts: node -> what came of nodes that are left out because they were allowed a part only.
+        order: the nodes that count, as they came in.
+        busy: nodes that go on.
+    """
+
+    arrivals: Mapping[str, Arrival] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Arrival] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
+
+
+Accept = Callable[[Arrival], str]
+
+
+"""Return why an arrival does not count (`reason: detail`), or nothing."""
+
+
+def is_completion(message: Message) -> bool:
+    """Tell whether a node says that a task is completed; its answer may be on its way still."""
+    body = message.body
+    return isinstance(body, Event) and body.type == "state" and body.data.get("state") == State.COMPLETED
+
+
+class Gates(Protocol):
+    """What a federation tells its runner, and asks it, on the way to the first round."""
+
+    record: JobRecord
+    """The job's record as it stands; changed by `enter` and `update` only."""
+
+    def enter(self, state: State, reason: str = "", detail: str = "") -> None:
+        """Put the job into a state: its record is written, an event says so."""
+
+    def update(self, **changes: Any) -> None:
+        """Change other fields of the job's record."""
+
+    def await_slot(self) -> None:
+        """Wait until this job is one of those that may run on this home; at once if it is already."""
+
+    def leave_slot(self) -> None:
+        """Let another job of this home run while this one can't."""
+
+    def check(self) -> None:
+        """Raise what ends the job, if somebody asked for its end; called at least every second."""
+
+
+class Federation(ABC):
+    """Nodes that can be asked.
+
+    Attributes:
+        num_rows: node -> registered size of its dataset, None if unknown; the keys are the nodes.
+    """
+
+    num_rows: Mapping[str, int | None]
+
+    @abstractmethod
+    def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
+        """Reach the nodes and wait until enough of their owners allow the job, and enough of them can start.
+
+        Args:
+            code: node -> the plan that it is to run, published; empty for a protocol without one.
+            gates: told of `queued` (and `waiting` again), asked for a slot.
+
+        Raises:
+            JobFailed: they do not; the job's final state is entered then.
+        """
+
+    @abstractmethod
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        """Make bytes available to all nodes of the job, or to one alone."""
+
+    def moved(self, ref: Ref, path: Path) -> None:
+        """Hear that the file of published bytes lies elsewhere from now on."""
+        return
+
+    @abstractmethod
+    def forget(self, refs: Iterable[Ref]) -> None:
+        """Take back published bytes that no node will need again."""
+
+    @abstractmethod
+    def collect(
+        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+    ) -> Collected:
+        """Have each node do its task; return when the quorum says that nothing more is waited for.
+
+        Raises:
+            QuorumNotReached: too few nodes are left.
+        """
+
+    def rest(self, seconds: float) -> None:
+        """Ask nothing for a while; what nodes say meanwhile is heard.
+
+        Raises:
+            JobStopped: somebody asked for the job's end.
+        """
+        time.sleep(seconds)
+
+    def keep_states(self, named: Mapping[str, Collection[str]]) -> None:
+        """Drop node states that live on this side and are named no more; nodes are told with their tasks."""
+        return
+
+    def state_files(self, node_states: Mapping[str, str]) -> dict[str, Path]:
+        """Return name -> file of node states that live on this side and must travel in a breakpoint."""
+        return {}
+
+    @abstractmethod
+    def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
+        """Tell the nodes that the job is over.
+
+        Args:
+            keep_states: node -> ids of the node states that breakpoints name; all others go.
+        """
+
+
+_ODD = (FedjobError, ArithmeticError, LookupError, TypeError, ValueError)
+
+
+def completion(result: Result, worker: int = 0) -> dict[str, Any]:
+    """Return the body of a `state` event; values stay out of it, because watchers hear of events too.
+
+    Args:
+        worker: number of the process that computed it; 0 where the node told none.
+    """
+    measured = _measured(result.metrics)
+    told = {
+        "state": str(State.COMPLETED),
+        "worker": worker,
+        "reason": "",
+        "num_examples": result.num_examples,
+    }
+    return {**told, "metrics": measured} if measured else told
+
+
+def _measured(phases: Any) -> dict[str, dict[str, float]]:
+    """Return phase -> name -> number; what a node made up is left out."""
+    found: dict[str, dict[str, float]] = {}
+    for phase, states in phases.items() if isinstance(phases, dict) else ():
+        for name, state in states.items() if isinstance(states, dict) else ():
+            try:
+                found.setdefault(str(phase), {})[str(name)] = value(state)
+            except _ODD:
+                continue
+    return found

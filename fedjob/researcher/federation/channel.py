@@ -1,0 +1,81 @@
+"""The channel of one job to its nodes: messages that are sent, received and kept, objects that are counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.common.types import Ref
+from fedjob.messaging.messages import Event, Message, Pong, Result
+from fedjob.messaging.traffic import OBJECT, Direction
+from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.federation.base import is_completion
+from fedjob.researcher.federation.orphans import Zombies
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.spec import JobSpec
+
+_NOT_KEPT = ("lease",)
+
+"""Events of nodes that only say that they are there."""
+
+
+class Channel:
+    """What one attempt at a job sends to its nodes and receives from them.
+
+    Args:
+        epoch: of this runner; nodes refuse tasks of an older one.
+
+    Attributes:
+        header: of every message of the job.
+        nodes_of: key of a task -> the job's node that it is for.
+        awaited: keys of tasks whose completion is recorded when their answers are here, and not before.
+        check: called with each `receive`; raises what ends the job.
+    """
+
+    def __init__(
+        self, connection: Connection, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int
+    ) -> None:
+        self.connection = connection
+        self.spec = spec
+        self.events = events
+        self.header: Mapping[str, Any] = {"job": spec.id, "epoch": epoch, "attempt": attempt}
+        self.nodes_of: Mapping[str, str] = {}
+        self.awaited: frozenset[str] = frozenset()
+        self.check: Callable[[], None] = lambda: None
+        self._epoch = epoch
+        self._zombies = Zombies(connection, spec.id)
+
+    def receive(self, timeout_s: float) -> list[Message]:
+        """Return what is there; everything but contributions is receipted at once.
+
+        Raises:
+            JobStopped: somebody asked for the job's end.
+        """
+        self.check()
+        self._zombies.look(self._epoch)
+        messages = self.connection.endpoint.receive(timeout_s)
+        self.connection.endpoint.settle(m for m in messages if not isinstance(m.body, Result))
+        for message in messages:
+            body = message.body
+            if isinstance(body, Event) and message.job == self.spec.id and body.type not in _NOT_KEPT:
+                if not (message.task in self.awaited and is_completion(message)):
+                    self.record(message)
+            elif isinstance(body, Pong):
+                self._zombies.hear(message.sender, body)
+        return messages
+
+    def record(self, message: Message) -> None:
+        """Keep an event that a node sent."""
+        event = message.body
+        assert isinstance(event, Event)
+        node = self.nodes_of.get(message.task, message.sender)
+        try:
+            self.events.record(event.type, event.data, round_=message.round, node=node, task=message.task)
+        except SpecError:  # a node may say anything; a type that is none is not worth a job
+            self.connection.endpoint.counters["odd_event"] += 1
+
+    def count(self, direction: Direction, ref: Ref) -> None:
+        """Count an object that was exchanged for the job."""
+        self.connection.endpoint.traffic.note(self.spec.id, direction, OBJECT, ref.size_bytes, time.time())

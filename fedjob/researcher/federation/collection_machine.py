@@ -1,0 +1,326 @@
+"""One ask, from the first task sent to its outcome: who answered, who is left out and why.
+
+A pure core: `state, commands = step(state, event)`, then `outcome(state)`; no
+sockets, files, clocks or threads, and total: any event may come at any time. All
+times are seconds of one monotonic clock, passed in with the events.
+
+A node's answer counts in two steps. `ReplyArrived` with the expected work key
+commands `Collect`: fetch the contribution and make it durable. `Collected` says
+that this is done, and only then the node counts and the reply may be receipted;
+`Failed` says that it can't be had. Every reply that is not counted is listed
+with its reason, never dropped in silence.
+
+An ask waits for all its nodes, until the deadline, and goes on if the quorum is
+met then. What arrived before the deadline is still collected after it. A node
+that shows no sign of life for a lease is left out; signs are its receipts, its
+lease events and its replies. With `enough=k` (`Buffered(k)`) the ask ends as
+soon as k nodes are in. An ask that is still open at `ends_at` is `Overdue`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fedjob.common.quorum import Quorum, Verdict
+
+LEASE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A reply that is not counted.
+
+    Args:
+        reason: `foreign` (node not asked), `wrong_key` (other work), `duplicate`, `late` (its node,
+            or the ask, was done with before).
+    """
+
+    node: str
+    message: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundState:
+    """An ask as it stands; made by `begin`.
+
+    Args:
+        keys: the work expected of each node that was asked.
+        lease_s: None never calls a node silent.
+        ends_at: when the ask is overdue, whoever has answered; None for never.
+        heard: when each node last gave a sign of life.
+        collecting: nodes whose reply is here and being made durable: its message id.
+        included: nodes that count, in the order in which they came in.
+        left_out: nodes that don't, with reasons.
+        closed: the deadline has passed.
+        overdue: time is up for the job.
+        ended: the outcome stands.
+    """
+
+    keys: Mapping[str, str]
+    quorum: Quorum
+    began: float
+    enough: int | None
+    lease_s: float | None
+    ends_at: float | None
+    heard: Mapping[str, float]
+    collecting: Mapping[str, str] = field(default_factory=dict)
+    included: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    listed: tuple[Listed, ...] = ()
+    closed: bool = False
+    overdue: bool = False
+    ended: bool = False
+
+    @property
+    def pending(self) -> list[str]:
+        """Nodes that may still answer, in order; those being collected among them."""
+        return sorted(set(self.keys) - set(self.included) - set(self.left_out))
+
+
+def begin(
+    now: float,
+    keys: Mapping[str, str],
+    quorum: Quorum,
+    *,
+    enough: int | None = None,
+    lease_s: float | None = LEASE_S,
+    ends_at: float | None = None,
+) -> RoundState:
+    """Open an ask.
+
+    Args:
+        keys: the work key expected of each node.
+        enough: end as soon as so many nodes are in; None waits for all.
+        lease_s: silence after which a node is left out.
+        ends_at: when the ask is overdue, whoever has answered.
+    """
+    return RoundState(dict(keys), quorum, now, enough, lease_s, ends_at, dict.fromkeys(keys, now))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyArrived:
+    """A node answered a task.
+
+    Args:
+        key: of the work it says it did.
+        message: id of the reply.
+        ok: False for a failure; `reason` then says which.
+    """
+
+    now: float
+    node: str
+    key: str
+    message: str
+    ok: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The node's contribution is durable here."""
+
+    now: float
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The node can't contribute: its object can't be had, the guard refused it, its task expired unsent."""
+
+    now: float
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignOfLife:
+    """The node is there: a lease, a receipt."""
+
+    now: float
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; due at `next_wake`, harmless at any other time.
+
+    Only this closes an ask or ends a lease. Say it after everything that is
+    already there: a caller who was busy must not take its own delay for silence.
+    """
+
+    now: float
+
+
+Event = ReplyArrived | Collected | Failed | SignOfLife | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Make this reply's contribution durable, then say `Collected` or `Failed`."""
+
+    node: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Record why this reply is not counted; then it may be receipted."""
+
+    listed: Listed
+
+
+Command = Collect | Note
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """More may come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The ask counts: `included` in the order of names, the others with reasons."""
+
+    included: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """The quorum can't be met any more."""
+
+    included: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The round took longer than the job gives it; what has come in does not count."""
+
+    included: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+Outcome = Open | Finished | Impossible | Overdue
+
+
+def step(state: RoundState, event: Event) -> tuple[RoundState, list[Command]]:
+    """Advance by one event; see the module."""
+    commands: list[Command] = []
+    if isinstance(event, ReplyArrived):
+        state = _reply(state, event, commands)
+    elif not state.ended and event_node(event) in (None, *state.keys):
+        match event:
+            case Collected(now, node):
+                if node in state.collecting:
+                    state = replace(
+                        _heard(state, node, now),
+                        collecting=_without(state.collecting, node),
+                        included=(*state.included, node),
+                    )
+            case Failed(_, node, reason):
+                if node not in state.included and node not in state.left_out:
+                    state = _leave_out(state, node, reason or "failed")
+            case SignOfLife(now, node):
+                state = _heard(state, node, now)
+            case Tick(now):
+                state = _pass_time(state, now)
+    if not state.ended and not isinstance(outcome(state), Open):
+        state = replace(state, ended=True)
+    return state, commands
+
+
+def event_node(event: Event) -> str | None:
+    """Return the node that an event is about; None for the clock."""
+    return None if isinstance(event, Tick) else event.node
+
+
+def outcome(state: RoundState) -> Outcome:
+    """Judge an ask as it stands."""
+    included = tuple(sorted(state.included))
+    if state.enough is not None and len(included) >= state.enough:
+        missing = set(state.quorum.required) - set(included)
+        if not missing and len(included) >= state.quorum.min_nodes:
+            return Finished(included, _reasons(state, "not_needed"))
+    # Nodes whose reply was here in time still count as answering while it is made durable.
+    waiting = state.collecting if state.closed else state.pending
+    failed = set(state.keys) - set(included) - set(waiting)
+    verdict = state.quorum.decide(state.keys, included, failed)
+    if verdict is Verdict.IMPOSSIBLE:
+        return Impossible(included, _reasons(state, "quorum_lost"))
+    if verdict is Verdict.MET:
+        return Finished(included, _reasons(state, "deadline"))
+    return Overdue(included, _reasons(state, "timeout")) if state.overdue else Open()
+
+
+def next_wake(state: RoundState) -> float | None:
+    """Return when a `Tick` is due, or None: time alone changes nothing."""
+    if state.ended:
+        return None
+    times: list[float] = []
+    if state.quorum.deadline_s is not None and not state.closed:
+        times.append(state.began + state.quorum.deadline_s)
+    if state.ends_at is not None:
+        times.append(state.ends_at)
+    if state.lease_s is not None:
+        times += [state.heard[n] + state.lease_s for n in state.pending if n not in state.collecting]
+    return min(times, default=None)
+
+
+def _reply(state: RoundState, event: ReplyArrived, commands: list[Command]) -> RoundState:
+    node = event.node
+    if node not in state.keys:
+        reason = "foreign"
+    elif event.key != state.keys[node]:
+        reason = "wrong_key"
+    elif node in state.included or node in state.collecting:
+        reason = "duplicate"
+    elif state.ended or state.closed or node in state.left_out:
+        reason = "late"
+    else:
+        state = _heard(state, node, event.now)
+        if not event.ok:
+            return _leave_out(state, node, event.reason or "failed")
+        commands.append(Collect(node, event.message))
+        return replace(state, collecting={**state.collecting, node: event.message})
+    listed = Listed(node, event.message, reason)
+    commands.append(Note(listed))
+    return replace(state, listed=(*state.listed, listed))
+
+
+def _pass_time(state: RoundState, now: float) -> RoundState:
+    deadline_s = state.quorum.deadline_s
+    if deadline_s is not None and now >= state.began + deadline_s:
+        state = replace(state, closed=True)
+    if state.ends_at is not None and now >= state.ends_at:
+        state = replace(state, overdue=True)
+    if state.lease_s is not None:
+        for node in state.pending:
+            if node not in state.collecting and now >= state.heard[node] + state.lease_s:
+                state = _leave_out(state, node, "silent")
+    return state
+
+
+def _heard(state: RoundState, node: str, now: float) -> RoundState:
+    if now <= state.heard[node]:
+        return state
+    return replace(state, heard={**state.heard, node: now})
+
+
+def _leave_out(state: RoundState, node: str, reason: str) -> RoundState:
+    return replace(
+        state,
+        collecting=_without(state.collecting, node),
+        left_out={**state.left_out, node: reason},
+    )
+
+
+def _without(mapping: Mapping[str, str], node: str) -> dict[str, str]:
+    return {name: value for name, value in mapping.items() if name != node}
+
+
+def _reasons(state: RoundState, otherwise: str) -> dict[str, str]:
+    included = set(state.included)
+    return {node: state.left_out.get(node, otherwise) for node in state.keys if node not in included}

@@ -1,0 +1,275 @@
+"""One ask under way at remote nodes: the edge around `roundkeeping`."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedjob.common.codec import from_plain, to_plain, unpack
+from fedjob.common.errors import DecodeError, FedjobError, RoundTimeout
+from fedjob.common.quorum import Quorum, too_few
+from fedjob.common.types import Address, party_of
+from fedjob.messaging.messages import Event, Message, Result, Task, work_key
+from fedjob.parameters.files import FileParams
+from fedjob.protocols.base import Buffered
+from fedjob.repository.parts import ref_of
+from fedjob.researcher.federation import collection_machine
+from fedjob.researcher.federation.base import Accept, Collected, Place, completion, is_completion
+from fedjob.researcher.federation.channel import Channel
+from fedjob.researcher.storage.replies import Arrival, Journal, read_journal
+
+MAX_BLOB_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What a download came to: an arrival, or why it does not count."""
+
+    message: Message
+    arrival: Arrival | None
+    problem: str
+
+
+class Collector:
+    """One ask under way: the edge around `roundkeeping`."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        tasks: Mapping[str, Task],
+        place: Place,
+        quorum: Quorum,
+        until: Buffered | None,
+        accept: Accept,
+        pool: ThreadPoolExecutor,
+        ends_at: float | None = None,
+    ) -> None:
+        self._channel = channel
+        self._endpoint = channel.connection.endpoint
+        self._repository = channel.connection.repository
+        self._events = channel.events
+        self._tasks = tasks
+        self._place = place
+        self._accept = accept
+        self._pool = pool
+        self._arrivals: dict[str, Arrival] = {}
+        self._parts: dict[str, Arrival] = {}  # of nodes that were allowed a part only
+        self._told: dict[str, Message] = {}  # by task, that its node called it completed
+        self._replies: dict[str, Message] = {}
+        self._fetched: queue.SimpleQueue[_Fetched] = queue.SimpleQueue()
+        self._sent: list[str] = []
+        self._keys = {
+            node: work_key(
+                job=place.job, round_=place.round_of(node), step=place.step, node=party_of(node), task=task
+            )
+            for node, task in tasks.items()
+        }
+        self._state = collection_machine.begin(
+            time.monotonic(),
+            self._keys,
+            quorum,
+            enough=None if until is None else until.k,
+            ends_at=ends_at,
+        )
+
+    def run(self) -> Collected:
+        journal_path = self._place.spool / "journal"
+        recovered = self._recover(journal_path)
+        self._journal = Journal(journal_path)
+        self._channel.awaited = frozenset(self._keys.values())
+        self._channel.nodes_of = {key: node for node, key in self._keys.items()}
+        try:
+            for node, task in self._tasks.items():
+                if node not in recovered:
+                    self._sent.append(self._send(node, task))
+            while isinstance(outcome := collection_machine.outcome(self._state), collection_machine.Open):
+                self._turn()
+        finally:
+            self._endpoint.withdraw(self._sent)
+            self._journal.close()
+            self._channel.awaited = frozenset()
+            for message in self._told.values():  # completed, but it does not count
+                self._channel.record(message)
+        busy = self._state.pending if self._place.keep else []
+        left_out = {
+            node: self._state.left_out.get(node, reason)
+            for node, reason in outcome.left_out.items()
+            if node not in busy
+        }
+        if isinstance(outcome, collection_machine.Overdue):
+            raise RoundTimeout(
+                f"round {self._place.round} took longer than its round_timeout_s; "
+                f"{', '.join(sorted(left_out)) or 'nobody'} had not answered",
+                received=outcome.included,
+                left_out=left_out,
+            )
+        if isinstance(outcome, collection_machine.Impossible):
+            came = {**self._arrivals, **self._parts}
+            raise too_few(self._state.quorum, self._place.round, outcome.included, left_out, came)
+        # whoever is not waited for any more is told so; one that goes on is asked again, and answers again
+        self._endpoint.settle([self._replies[message] for message in self._state.collecting.values()])
+        return Collected(
+            arrivals={node: self._arrivals[node] for node in outcome.included},
+            left_out=left_out,
+            parts=self._parts,
+            order=self._state.included,
+            busy=tuple(busy),
+        )
+
+    def _turn(self) -> None:
+        """Take what has arrived, make it durable, then say so."""
+        due = collection_machine.next_wake(self._state)
+        timeout_s = 1.0 if due is None else min(1.0, max(0.0, due - time.monotonic()))
+        for message in self._channel.receive(timeout_s):
+            if message.job != self._place.job:
+                if isinstance(message.body, Result):
+                    self._endpoint.settle([message])
+            elif isinstance(message.body, Result):
+                self._take(message, message.body)
+            elif isinstance(message.body, Event):
+                if is_completion(message):
+                    self._told[message.task] = message
+                self._step(
+                    collection_machine.SignOfLife(time.monotonic(), self._node_of(message, message.task))
+                )
+        fetched = []
+        while not self._fetched.empty():
+            fetched.append(self._fetched.get())
+        good = [f.arrival for f in fetched if f.arrival is not None and not f.problem]
+        if good:
+            self._journal.append([_to_record(arrival) for arrival in good])
+        for item in fetched:
+            node = self._node_of(item.message, self._key_of(item.message))
+            if item.arrival is None or item.problem:
+                self._step(collection_machine.Failed(time.monotonic(), node, item.problem))
+            else:
+                self._arrivals[node] = item.arrival
+                self._step(collection_machine.Collected(time.monotonic(), node))
+                self._tell_completed(node, item.arrival.result)
+        self._endpoint.settle([item.message for item in fetched])
+        self._step(collection_machine.Tick(time.monotonic()))
+
+    def _tell_completed(self, node: str, result: Result) -> None:
+        """Say that a task is completed once its answer is here; of one that is done at once its node tells nothing."""
+        key = self._keys[node]
+        told = self._told.pop(key, None)
+        worker = told.body.data.get("worker") if told is not None and isinstance(told.body, Event) else 0
+        body = completion(result, worker if isinstance(worker, int) else 0)
+        self._events.record("state", body, round_=self._place.round_of(node), node=node, task=key)
+
+    def _take(self, message: Message, result: Result) -> None:
+        reason = "" if result.ok else f"{result.reason}{': ' + result.detail if result.detail else ''}"
+        self._replies[message.id] = message
+        node = self._node_of(message, result.key)
+        if result.usage is not None and not result.ok and result.key == self._keys.get(node):
+            self._take_part(node, result)
+        commands = self._step(
+            collection_machine.ReplyArrived(time.monotonic(), node, result.key, message.id, result.ok, reason)
+        )
+        for command in commands:
+            if isinstance(command, collection_machine.Collect):
+                self._pool.submit(self._fetch, message, result)
+                return
+            listed = command.listed
+            if listed.reason != "duplicate" and not (listed.reason == "late" and self._place.keep):
+                self._events.add(
+                    "note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}"
+                )
+        self._endpoint.settle([message])
+
+    def _take_part(self, node: str, result: Result) -> None:
+        """Keep what a node was allowed of what it was asked for, though it does not count."""
+        try:
+            self._parts[node] = self._download(node, result)
+        except FedjobError as error:
+            self._events.add(
+                "note", round_=self._place.round, node=node, text=f"what was allowed is lost: {error}"
+            )
+
+    def _node_of(self, message: Message, key: str) -> str:
+        """Return the job's node that a message is of: its sender, or one of its datasets."""
+        node = self._channel.nodes_of.get(key, "")
+        return node if party_of(node) == message.sender else message.sender
+
+    def _key_of(self, message: Message) -> str:
+        return message.body.key if isinstance(message.body, Result) else message.task
+
+    def _fetch(self, message: Message, result: Result) -> None:
+        """Bring a contribution here and look it over; runs on a thread of the pool."""
+        arrival, problem = None, ""
+        try:
+            arrival = self._download(self._node_of(message, result.key), result)
+            problem = self._accept(arrival)
+        except FedjobError as error:
+            problem = f"{error.reason}: {error}"
+        except Exception as error:  # a thread must not swallow a node's answer
+            problem = f"unreadable: {type(error).__name__}: {error}"
+        self._fetched.put(_Fetched(message, arrival, problem))
+        self._endpoint.wake()
+
+    def _download(self, node: str, result: Result) -> Arrival:
+        if result.blob is not None:
+            large = unpack(self._repository.get_bytes(result.blob, limit_bytes=MAX_BLOB_BYTES))
+            self._channel.count("in", result.blob)
+            if not isinstance(large, dict) or large.keys() != {"value", "metrics"}:
+                raise DecodeError("a reply's large part is not a map of value and metrics")
+            result = from_plain(Result, {**to_plain(result), **large})
+        params = None
+        if result.params is not None:
+            path = self._place.spool / f"{self._place.step}_{node}.safetensors"
+            self._repository.get(result.params, path)
+            self._channel.count("in", result.params)
+            params = FileParams(path, result.params)
+        return Arrival(node=node, result=result, params=params)
+
+    def _recover(self, journal_path: Path) -> set[str]:
+        """Take replies that a run before this one made durable; nobody is asked for them again."""
+        recovered = set()
+        for record in read_journal(journal_path):
+            try:
+                arrival = _from_record(record, self._place)
+            except (DecodeError, KeyError, OSError):
+                continue
+            node = arrival.node
+            if self._keys.get(node) != arrival.result.key or node in recovered or self._accept(arrival):
+                continue
+            self._arrivals[node] = arrival
+            recovered.add(node)
+            now = time.monotonic()
+            self._step(collection_machine.ReplyArrived(now, node, arrival.result.key, arrival.result.of))
+            self._step(collection_machine.Collected(now, node))
+        return recovered
+
+    def _send(self, node: str, task: Task) -> str:
+        return self._endpoint.send(
+            Address(party_of(node)),
+            replace(task, proof=self._channel.connection.prove()),
+            task=self._keys[node],
+            round=self._place.round_of(node),
+            step=self._place.step,
+            **self._channel.header,
+        )
+
+    def _step(self, event: collection_machine.Event) -> list[collection_machine.Command]:
+        self._state, commands = collection_machine.step(self._state, event)
+        return commands
+
+
+def _to_record(arrival: Arrival) -> dict[str, object]:
+    name = arrival.params.path.name if arrival.params is not None else ""
+    return {"node": arrival.node, "result": to_plain(arrival.result), "file": name}
+
+
+def _from_record(record: Mapping[str, object], place: Place) -> Arrival:
+    result = from_plain(Result, record["result"])
+    params = None
+    if record["file"]:
+        path = place.spool / str(record["file"])
+        if result.params is None or ref_of(path) != result.params:
+            raise DecodeError(f"{path.name} is not what was journaled")
+        params = FileParams(path, result.params)
+    return Arrival(node=str(record["node"]), result=result, params=params)

@@ -1,0 +1,211 @@
+"""Local jobs: the same plan, the same protocol, in this process, no hub.
+
+For a debugger, and to compare with: a local job with one node ends in the same
+bytes as a federated one with that node.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import unpack
+from fedjob.common.errors import JobFailed, NodeFailure
+from fedjob.common.lifecycle import State
+from fedjob.common.quorum import Quorum, Verdict, too_few
+from fedjob.common.types import Ref
+from fedjob.execution.orders import KEPT_NAME, Emit, result_of, work_order_of
+from fedjob.execution.workbench import Workbench
+from fedjob.messaging.messages import Task, work_key
+from fedjob.parameters.files import FileParams
+from fedjob.protocols.base import Buffered
+from fedjob.repository.parts import ref_of
+from fedjob.researcher.federation.base import Accept, Collected, Federation, Gates, Place, completion
+from fedjob.researcher.storage.deployment import Code
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.replies import Arrival
+
+_STATE = "node_state_"
+
+_OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess")
+
+
+class LocalFederation(Federation):
+    """Nodes that are this process, one after another.
+
+    Args:
+        datasets: node -> `{name, path, reader, tags, options, num_rows}`.
+        home: folder for what nodes would keep: their states.
+        brought: files that a breakpoint brought along; node states are among them.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, dict[str, Any]],
+        home: Path,
+        events: EventLog,
+        brought: Mapping[str, Path],
+    ) -> None:
+        self.num_rows = {node: info.get("num_rows") for node, info in datasets.items()}
+        self._datasets = datasets
+        self._home = home
+        self._events = events
+        self._published: dict[Ref, Path | bytes] = {}
+        self._benches: dict[str, Workbench] = {}
+        self._states = home / "states"
+        self._brought = brought
+
+    def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
+        if gates.record.state != State.QUEUED:
+            gates.enter(State.QUEUED)
+        gates.await_slot()
+        self._states.mkdir(parents=True, exist_ok=True)
+        for name, source in self._brought.items():
+            target = self._states / name.removeprefix(_STATE)
+            if name.startswith(_STATE) and not target.exists():
+                os.link(source, target)
+
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        ref = ref_of(source)
+        self._published[ref] = source
+        return ref
+
+    def moved(self, ref: Ref, path: Path) -> None:
+        self._published[ref] = path
+
+    def forget(self, refs: Iterable[Ref]) -> None:
+        for ref in refs:
+            self._published.pop(ref, None)
+
+    def collect(
+        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+    ) -> Collected:
+        arrivals: dict[str, Arrival] = {}
+        left_out: dict[str, str] = {}
+        busy: list[str] = []
+        for node in sorted(tasks, key=lambda node: (place.round_of(node), node)):  # who was asked first
+            if until is not None and len(arrivals) >= until.k:
+                if place.keep:
+                    busy.append(node)
+                else:
+                    left_out[node] = "late"
+                continue
+            tell = self._teller(node, tasks[node], place)
+            tell({"state": str(State.RUNNING), "worker": 0, "reason": ""})
+            try:
+                arrival = self._work(node, tasks[node], place)
+                problem = accept(arrival)
+            except NodeFailure as failure:
+                problem, arrival = f"{failure.reason}: {failure.detail}", None
+            except Exception:
+                tell({"state": str(State.FAILED), "worker": 0, "reason": "exception"})
+                raise
+            if problem or arrival is None:
+                left_out[node] = problem
+                tell({"state": str(State.FAILED), "worker": 0, "reason": problem.partition(":")[0]})
+            else:
+                arrivals[node] = arrival
+                tell(completion(arrival.result))
+        if quorum.decide(list(tasks), list(arrivals), [*left_out, *busy]) is not Verdict.MET:
+            raise too_few(quorum, place.round, arrivals, left_out)
+        return Collected(arrivals=arrivals, left_out=left_out, order=tuple(arrivals), busy=tuple(busy))
+
+    def keep_states(self, named: Mapping[str, Collection[str]]) -> None:
+        kept = {state for states in named.values() for state in states}
+        for path in self._states.iterdir():
+            if path.name not in kept:
+                path.unlink()
+
+    def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
+        self._benches.clear()
+        if self._states.exists():
+            self.keep_states(keep_states)
+        shutil.rmtree(self._home / "scratch", ignore_errors=True)
+
+    def state_files(self, node_states: Mapping[str, str]) -> dict[str, Path]:
+        return {
+            f"{_STATE}{state}": Path(self._state_path(node, state)) for node, state in node_states.items()
+        }
+
+    def _teller(self, node: str, task: Task, place: Place) -> Callable[[Mapping[str, Any]], object]:
+        """Return what says the states of a node's task."""
+        round_ = place.round_of(node)
+        key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
+        return lambda body: self._events.record("state", body, round_=round_, node=node, task=key)
+
+    def _work(self, node: str, task: Task, place: Place) -> Arrival:
+        round_ = place.round_of(node)
+        key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
+        output = place.spool / f"local_{node}_{key[:16]}"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        scratch = self._home / "scratch"
+        scratch.mkdir(exist_ok=True)
+        order = work_order_of(
+            task,
+            key=key,
+            job=place.job,
+            round_=round_,
+            step=place.step,
+            node=node,
+            plan_text="" if task.plan is None else self._bytes(task.plan).decode(),
+            dataset=self._opened_by(node),
+            path_of=self._published.__getitem__,
+            value_of=lambda name, ref: unpack(self._bytes(ref)),
+            state_path=self._state_path(node, task.state),
+            output_path=str(output),
+        )
+        order = replace(order, scratch_path=str(scratch), limits={"own": True})
+        bench = self._benches.setdefault(node, Workbench())
+        try:
+            done = bench.compute(order, self._emitter(node, round_))
+        except NodeFailure:
+            raise
+        except Exception as error:
+            raise JobFailed(f"the training plan raised {type(error).__name__}: {error}") from error
+        state = task.state
+        if done.state_path:
+            state = key[:32]
+            os.replace(done.state_path, self._states / state)
+        if (output / KEPT_NAME).exists():
+            self._keep_files(output / KEPT_NAME, node, round_)
+        path = Path(done.params_path) if done.params_path else None
+        result = result_of(done, params=None if path is None else ref_of(path), state=state)
+        return Arrival(
+            node=node,
+            result=replace(result, of=key[:32]),
+            params=None if path is None else FileParams(path),
+        )
+
+    def _keep_files(self, source: Path, node: str, round_: int) -> None:
+        """Put what a node keeps for its owner beside what else it would keep."""
+        target = self._home / "outputs" / node / f"round_{round_:04d}"
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, target)
+
+    def _bytes(self, ref: Ref) -> bytes:
+        source = self._published[ref]
+        return source if isinstance(source, bytes) else source.read_bytes()
+
+    def _opened_by(self, node: str) -> dict[str, Any]:
+        info = self._datasets[node]
+        return {key: info[key] for key in _OPENED_BY if key in info} if info.get("path") else {}
+
+    def _emitter(self, node: str, round_: int) -> Emit:
+        def emit(type_: str, data: dict[str, Any]) -> None:
+            self._events.add(type_, round_=round_, node=node, **data)
+
+        return emit
+
+    def _state_path(self, node: str, state: str | None) -> str:
+        if state is None:
+            return ""
+        path = self._states / state
+        if not path.exists():
+            raise NodeFailure(node, "state_missing", f"node state {state} is not in {self._states}")
+        return str(path)

@@ -1,0 +1,298 @@
+"""Ask every node of a job what its owner says, before anything runs: look only, or file a request."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.common.types import Ref, new_job_id
+from fedjob.messaging.messages import Answer, Offer, Ping, Pong
+from fedjob.researcher.connection.catalogue import Table
+from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.storage.deployment import Code, publish_code
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import BROUGHT, JobSpec, resources_of
+
+NO_REPLY = "no reply"
+
+_COLUMNS = ("node", "dataset", "grant", "needs", "until", "limits", "resources", "note", "contact")
+_LONGEST = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAnswer:
+    """What one node says of a job.
+
+    Args:
+        grant: `granted`, `pending` (nobody decided, or was asked), `rejected`, `not-needed`, `unknown` (the
+            node can't run it, `reason` says why) or `no reply`.
+        needs: what its owner has to allow: of `plan` and `data`; empty when it is free to use.
+        until: seconds since 1970 when the grant ends, 0 for never.
+        limits: of the grant.
+        resources: `ok`, or what the node is short of.
+        note: the owner's, or the node's.
+        contact: whom to ask.
+        id: of the grant or request; empty where there is none.
+        missing: packages that the plan imports and the node lacks.
+        workers, ahead: how many workers it has, and how many tasks wait there.
+        state: of the grant: `pending`, `granted`, `rejected`, `expired`, `revoked` or `not-needed`.
+        origin: of the grant: `request`, `rule` or `built-in`.
+        by, decided: who decided, and when (seconds since 1970).
+    """
+
+    node: str
+    dataset: str
+    grant: str
+    reason: str = ""
+    needs: tuple[str, ...] = ()
+    until: float = 0.0
+    limits: Mapping[str, Any]
+    resources: str = ""
+    note: str = ""
+    contact: str = ""
+    id: str = ""
+    missing: tuple[str, ...] = ()
+    workers: int = 0
+    ahead: int = 0
+    state: str = ""
+    origin: str = ""
+    by: str = ""
+    decided: float = 0.0
+
+    @property
+    def may_run(self) -> bool:
+        """Whether the job may run there now."""
+        return self.grant in ("granted", "not-needed")
+
+    @property
+    def verdict(self) -> str:
+        """The grant in a word, and why where that is bad news."""
+        if self.grant in ("granted", "not-needed", "pending", NO_REPLY):
+            return self.grant
+        why = (self.reason if self.reason != self.grant else "", self.note)
+        return ": ".join([self.grant, *filter(None, why)])
+
+
+class Checks(Table[NodeAnswer]):
+    """One answer per node, in the order of their names; prints as a table."""
+
+    def __init__(self, answers: list[NodeAnswer]) -> None:
+        super().__init__(answers, _COLUMNS)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the job may run at every node."""
+        return all(answer.may_run for answer in self)
+
+    def of(self, node: str) -> NodeAnswer:
+        """Return a node's answer.
+
+        Raises:
+            SpecError: the job has no such node.
+        """
+        for answer in self:
+            if answer.node == node:
+                return answer
+        raise SpecError(f"the job has no node {node!r}; it has {', '.join(answer.node for answer in self)}")
+
+    def _cells(self) -> list[list[str]]:
+        return [[_cell(column, answer) for column in _COLUMNS] for answer in self]
+
+
+def ask_nodes(
+    session: Connection, spec: JobSpec, folder: JobFolder, *, dry: bool, timeout_s: float, epoch: int = 0
+) -> Checks:
+    """Make every node of a job an offer and return what they say.
+
+    Args:
+        dry: look only; otherwise a node that needs its owner's consent files a request.
+        timeout_s: after which silence is an answer too.
+        epoch: of the job's runner.
+    """
+    if not spec.datasets:
+        return Checks([])
+    holder = new_job_id()  # the plans are held for this question alone, whatever else the job does
+
+    def publish(path: Any, node: str | None) -> Ref:
+        readers = tuple(spec.datasets) if node is None else (node,)
+        return session.repository.put(path, job=holder, readers=readers)
+
+    try:
+        code = publish_code(spec, folder, publish)
+        proof = session.prove()
+        offers: dict[str, Offer] = {
+            node: offer_for(spec, node, code.get(node), dry=dry, proof=proof) for node in spec.datasets
+        }
+        answers = session.ask_each(offers, timeout_s=timeout_s, job=spec.id, epoch=epoch)
+    finally:
+        session.repository.end_job(holder)
+    found = []
+    for node in sorted(spec.datasets):
+        message = answers.get(node)
+        body = None if message is None else message.body
+        found.append(read_answer(spec, node, body if isinstance(body, Answer) else None))
+    return Checks(found)
+
+
+def read_answer(spec: JobSpec, node: str, answer: Answer | None) -> NodeAnswer:
+    """Return what a node's answer, or its silence, says to a person."""
+    dataset = str(spec.datasets[node]["name"])
+    if answer is None:
+        return NodeAnswer(node=node, dataset=dataset, grant=NO_REPLY, limits={})
+    asked = bool(resources_of(spec, node))
+    resources = answer.schedule + (f": {', '.join(answer.short)}" if answer.short else "")
+    return NodeAnswer(
+        node=node,
+        dataset=dataset,
+        grant=answer.status,
+        reason=answer.reason,
+        needs=tuple(sorted(answer.needs)),
+        until=answer.until,
+        limits=dict(answer.limits),
+        resources=resources or ("ok" if asked else ""),
+        note=answer.note,
+        contact=answer.contact,
+        id=answer.grant,
+        missing=tuple(answer.missing),
+        workers=answer.workers,
+        ahead=answer.ahead,
+        state="pending" if answer.status == "pending" else answer.grant_state or answer.status,
+        origin=answer.origin,
+        by=answer.by,
+        decided=answer.decided,
+    )
+
+
+def grant_entry(answer: NodeAnswer, before: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Return what a job's record says of one node's grant.
+
+    Args:
+        before: what it said before; `since` lasts while it waits for the same decision.
+        now: seconds since 1970.
+    """
+    same = before.get("state") == answer.state and before.get("grant") == answer.id
+    return {
+        "state": answer.state,
+        "reason": answer.reason,
+        "grant": answer.id,
+        "origin": answer.origin,
+        "needs": list(answer.needs),
+        "by": answer.by,
+        "note": answer.note,
+        "when": answer.decided,
+        "until": answer.until,
+        "limits": dict(answer.limits),
+        "contact": answer.contact,
+        "since": before.get("since", now) if same else now,
+    }
+
+
+def check_schemas(
+    checks: Checks, schema: Mapping[str, str], columns: Mapping[str, Mapping[str, str]]
+) -> Checks:
+    """Hold the columns that a job needs against what the nodes' datasets have.
+
+    Args:
+        schema: column name -> type, or empty for any.
+        columns: node -> column name -> type; nodes that tell no columns are believed.
+    """
+    found = []
+    for answer in checks:
+        has = columns.get(answer.node, {})
+        odd = [
+            f"{name} is {has[name]}, expected {wanted}" if name in has else f"no column {name}"
+            for name, wanted in schema.items()
+            if name not in has or (wanted and has[name] != wanted)
+        ]
+        if odd and has:
+            answer = replace(answer, grant="unknown", reason="schema", note="; ".join(odd))
+        found.append(answer)
+    return Checks(found)
+
+
+def _cell(column: str, answer: NodeAnswer) -> str:
+    if column == "grant":
+        return answer.grant if answer.grant != "unknown" else f"unknown ({answer.reason})"
+    if column == "needs":
+        return " and ".join(answer.needs)
+    if column == "until":
+        return when(answer.until)
+    if column == "limits":
+        return ", ".join(f"{name}={value}" for name, value in sorted(answer.limits.items()))
+    text = str(getattr(answer, column)).replace("\n", " ")
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def when(seconds: float) -> str:
+    """Return a time as a table shows it: UTC, empty for none."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC") if seconds else ""
+
+
+TIMEOUT_S = 5.0
+
+
+class NoWorkersWarning(UserWarning):
+    """A node of the job has no workers."""
+
+
+def warn_of_no_workers(session: Connection, nodes: Iterable[str]) -> None:
+    """Warn of every node that says that it has no workers; nodes that are silent are not waited for long."""
+    for node, message in sorted(session.ask(list(nodes), Ping(), timeout_s=TIMEOUT_S).items()):
+        if isinstance(message.body, Pong) and message.body.workers == 0:
+            warnings.warn(no_workers_text(node, message.body.contact), NoWorkersWarning, stacklevel=4)
+
+
+def no_workers_text(node: str, contact: str = "") -> str:
+    """Return the warning about a node without workers."""
+    ask = f"ask {contact}" if contact else "ask its owner"
+    return (
+        f"node {node} has no workers: it accepts and queues tasks but runs none; {ask} to start it with "
+        "`fedjob node start --workers N`"
+    )
+
+
+def offer_for(
+    spec: JobSpec,
+    node: str,
+    code: Code | None,
+    *,
+    reserve: bool = False,
+    dry: bool = False,
+    proof: str = "",
+) -> Offer:
+    """Return the offer of a job to one of its nodes.
+
+    Args:
+        code: what the node is to run; None where nothing travels.
+        reserve: hold resources for a short lease.
+        dry: look only; nothing is filed.
+        proof: for the nodes' verifiers.
+    """
+    dataset = spec.datasets[node]
+    return Offer(
+        dataset=str(dataset["name"]),
+        protocol=spec.protocol.name,
+        config=spec.protocol.config,
+        plan=None if code is None else code.ref,
+        entry="" if code is None else code.entry,
+        use=spec.use,
+        project=spec.project,
+        job_name=spec.name,
+        note=spec.note,
+        owner=dict(spec.owner),
+        model_args=spec.model_args,
+        training_args=spec.training_args,
+        rounds=spec.rounds,
+        brings=BROUGHT in dataset,
+        preprocess=list(dataset.get("preprocess") or ()),
+        resources=resources_of(spec, node),
+        launches=sorted(spec.launches),
+        reserve=reserve,
+        dry=dry,
+        proof=proof,
+    )

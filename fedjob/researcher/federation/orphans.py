@@ -1,0 +1,68 @@
+"""Tasks that nobody waits for: a runner asks the nodes what they hold and ends what its home knows to be over."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fedjob.common.errors import FedjobError
+from fedjob.common.lifecycle import HISTORY
+from fedjob.common.types import Address, check_job_id, party_of
+from fedjob.messaging.messages import End, Ping, Pong
+from fedjob.researcher.storage.breakpoints import list_breakpoints, states_of
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.record import load_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fedjob.researcher.connection.connection import Connection
+LOOK_EVERY_S = 60.0
+
+
+class Zombies:
+    """Looks for them at the start and every minute.
+
+    Args:
+        job: that asks; its own tasks are none.
+    """
+
+    def __init__(self, session: Connection, job: str) -> None:
+        self._session = session
+        self._job = job
+        self._looked: float | None = None
+
+    def look(self, epoch: int) -> None:
+        """Ask every node for what it holds, if it is time."""
+        now = time.monotonic()
+        if self._looked is None or now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            self._session.endpoint.send(None, Ping(), job=self._job, epoch=epoch)
+
+    def hear(self, node: str, pong: Pong) -> None:
+        """End what a node holds of jobs that are over, or were never heard of here."""
+        for job in pong.jobs:
+            if job == self._job:
+                continue
+            ending = end_of(self._session.home, job, node)
+            if ending is not None:
+                end, epoch = ending
+                self._session.endpoint.send(Address(node), end, job=job, epoch=epoch)
+
+
+def end_of(home: Path, job: str, node: str) -> tuple[End, int] | None:
+    """Return what to tell a node that holds tasks of a job, and in which epoch; None while it goes on."""
+    try:
+        folder = JobFolder(home / "jobs" / check_job_id(job))
+        if not folder.spec.exists():
+            return End(outcome="lost"), int(time.time())
+        record = load_record(folder.record)
+        if record.state not in HISTORY:
+            return None
+        named = [states_of(path) for path in list_breakpoints(folder.breakpoints)]
+        keep = sorted(
+            {state for states in named for each, state in states.items() if state and party_of(each) == node}
+        )
+    except (FedjobError, OSError):  # not to be told from one that goes on
+        return None
+    return End(outcome=record.state, keep_states=keep), record.epoch

@@ -1,0 +1,48 @@
+"""Logs that nodes' owners released after a job had ended: asked for when somebody looks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from fedjob.common.types import Address, party_of
+from fedjob.messaging.messages import Event, Message, Ping, Pong
+from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.folder import JobFolder
+
+WITHIN_S = 3.0
+
+
+def fetch_released(session: Connection, folder: JobFolder, job: str, nodes: Collection[str]) -> int:
+    """Ask nodes for released logs of an ended job, and add them to its events; return how many came.
+
+    Raises:
+        JobError: somebody runs the job, and hears from the nodes without this.
+    """
+    heard: list[Message] = []
+    with session.lock:
+        endpoint = session.endpoint
+        asked = {
+            endpoint.send(Address(party), Ping(), job=job) for party in {party_of(node) for node in nodes}
+        }
+        answered: set[str] = set()
+        deadline = time.monotonic() + WITHIN_S
+        while len(answered) < len(asked) and (left := deadline - time.monotonic()) > 0:
+            messages = endpoint.receive(left)
+            endpoint.settle(messages)
+            for message in messages:
+                body = message.body
+                if isinstance(body, Pong) and body.of in asked:
+                    answered.add(body.of)
+                elif isinstance(body, Event) and body.type == "log" and message.job == job:
+                    heard.append(message)
+        endpoint.withdraw(asked)
+    if heard:
+        with folder.locked(), EventLog(folder.events, job) as log:
+            for message in heard:
+                assert isinstance(message.body, Event)
+                log.record(
+                    "log", message.body.data, round_=message.round, node=message.sender, task=message.task
+                )
+    return len(heard)

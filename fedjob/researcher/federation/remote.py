@@ -1,0 +1,112 @@
+"""The real federation: tasks over MQTT, bytes over the repository."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fedjob.common.errors import RepositoryError
+from fedjob.common.quorum import Quorum
+from fedjob.common.types import Ref, party_of
+from fedjob.messaging.messages import End, Result, Task
+from fedjob.protocols.base import Buffered
+from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.connection.end_messages import Goodbye, release
+from fedjob.researcher.federation.admission import Admission
+from fedjob.researcher.federation.base import Accept, Collected, Federation, Gates, Place
+from fedjob.researcher.federation.channel import Channel
+from fedjob.researcher.federation.collector import Collector
+from fedjob.researcher.storage.breakpoints import states_at
+from fedjob.researcher.storage.deployment import Code
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.spec import JobSpec
+
+NUM_FETCHES = 4
+
+"""Contributions that are fetched at the same time."""
+
+
+class RemoteFederation(Federation):
+    """Nodes behind the hub.
+
+    Args:
+        epoch: of this runner; nodes refuse tasks of an older one.
+    """
+
+    def __init__(
+        self, connection: Connection, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int
+    ) -> None:
+        self.num_rows = {node: info.get("num_rows") for node, info in spec.datasets.items()}
+        self._channel = Channel(connection, spec, events, epoch=epoch, attempt=attempt)
+        self._connection = connection
+        self._spec = spec
+        self._events = events
+        self._epoch = epoch
+        self._nodes = tuple(sorted(spec.datasets))
+        self._round = 0, 0.0
+        self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
+
+    # -- before the first round -----------------------------------------------
+
+    def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
+        self._channel.check = gates.check
+        admitted = Admission(self._channel, code, gates).run()
+        self.num_rows = {
+            node: admitted.answers[node].num_rows or self.num_rows[node] for node in admitted.included
+        }
+
+    # -- bytes ------------------------------------------------------------------
+
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        readers = sorted({party_of(each) for each in (self._nodes if node is None else (node,))})
+        ref = self._connection.repository.put(source, job=self._spec.id, readers=readers)
+        self._channel.count("out", ref)
+        return ref
+
+    def forget(self, refs: Iterable[Ref]) -> None:
+        """Delete published objects that no node will ask for again."""
+        for ref in refs:
+            try:
+                self._connection.repository.delete(ref)
+            except RepositoryError as error:  # `end_job` and the time to live remove it later
+                self._events.add("note", text=f"object {ref.sha256[:12]} could not be deleted: {error}")
+
+    # -- a round ----------------------------------------------------------------
+
+    def collect(
+        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+    ) -> Collected:
+        if self._round[0] != place.round:
+            self._round = place.round, time.monotonic()
+        limit_s = self._spec.round_timeout_s
+        ends_at = None if limit_s is None else self._round[1] + limit_s
+        with self._connection.lock:
+            return Collector(self._channel, tasks, place, quorum, until, accept, self._pool, ends_at).run()
+
+    def rest(self, seconds: float) -> None:
+        with self._connection.lock:
+            late = [m for m in self._channel.receive(seconds) if isinstance(m.body, Result)]
+            self._connection.endpoint.settle(late)
+
+    # -- after the last ---------------------------------------------------------
+
+    def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        release(
+            self._connection,
+            {
+                party: Goodbye(
+                    self._spec.id,
+                    End(outcome=outcome, keep_states=states_at(keep_states, party)),
+                    self._epoch,
+                )
+                for party in {party_of(node) for node in self._nodes}
+            },
+        )
+        if not self._spec.keep:
+            try:
+                self._connection.repository.end_job(self._spec.id)
+            except RepositoryError as error:
+                self._events.add("note", text=f"the hub keeps the job's objects until they expire: {error}")

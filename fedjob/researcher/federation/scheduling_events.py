@@ -1,0 +1,204 @@
+"""What there is to know, to hear and to do at the gates before a job's first round; see `scheduling`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fedjob.common.quorum import Quorum
+from fedjob.messaging.messages import Answer
+
+PASSING = frozenset({"busy", "repository"})
+
+"""Why a node can't take part just now; every other reason of an `unknown` stays."""
+
+
+class Gate(StrEnum):
+    """Where a job stands before its first round."""
+
+    GRANTS = "grants"
+    SLOT = "slot"
+    SCHEDULING = "scheduling"
+    READY = "ready"
+    REJECTED = "rejected"
+    UNSCHEDULABLE = "unschedulable"
+
+
+ENDS = frozenset({Gate.READY, Gate.REJECTED, Gate.UNSCHEDULABLE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How patient scheduling is.
+
+    Args:
+        max_tries: tries that waited their time; after the last the job is unschedulable.
+        retry_min_s, retry_max_s: wait after the first try; it doubles up to the other.
+        silence_s: without an answer for so long a node counts as offline.
+        absence_s: the same for a node that shows no presence.
+        again_s: an offer without an answer, or without a decision, is made again.
+    """
+
+    max_tries: int = 10
+    retry_min_s: float = 10.0
+    retry_max_s: float = 600.0
+    silence_s: float = 20.0
+    absence_s: float = 2.0
+    again_s: float = 30.0
+
+    def wait_s(self, tries: int) -> float:
+        """Return how long to wait after so many tries."""
+        return min(self.retry_max_s, self.retry_min_s * 2.0 ** min(tries - 1, 60))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduling:
+    """A job on its way to its first round; made by `begin`.
+
+    Args:
+        began: when its owners were first asked.
+        answers: what each node last said.
+        asked: nodes whose answer to the last offer is out -> when it was made.
+        offered: when the last offers were made.
+        present: nodes' presence, as last seen.
+        away: nodes that did not answer.
+        excluded: nodes whose owners had not decided when the deadline closed the gate.
+        told: the undecided nodes that were last announced.
+        trying: a try is under way.
+        tries: that waited their time; `num_tries` counts all.
+        next_try: when the next is due.
+        included: nodes that take part, once it is ready.
+        reason, detail: why it did not come that far, or the last try did not.
+    """
+
+    nodes: tuple[str, ...]
+    quorum: Quorum
+    pace: Pace
+    began: float
+    gate: Gate = Gate.GRANTS
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    asked: Mapping[str, float] = field(default_factory=dict)
+    offered: float = 0.0
+    present: Mapping[str, bool] = field(default_factory=dict)
+    away: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
+    told: tuple[str, ...] = ()
+    trying: bool = False
+    tries: int = 0
+    num_tries: int = 0
+    next_try: float | None = None
+    included: tuple[str, ...] = ()
+    reason: str = ""
+    detail: str = ""
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Nodes whose owners have yet to decide."""
+        return tuple(n for n in self.nodes if n in self.answers and self.answers[n].status == "pending")
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Nodes that can't take part any more, with reasons."""
+        return {node: why for node in self.nodes if (why := refusal(self.answers.get(node)))}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A node answered an offer, or answers it anew because its owner decided.
+
+    Args:
+        current: it is about the last offer that was made.
+    """
+
+    now: float
+    node: str
+    answer: Answer
+    current: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTaken:
+    """This job is one of those that may run on its home."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; to be said after everything that is already there.
+
+    Args:
+        present: which nodes show that they are there; a hint.
+    """
+
+    now: float
+    present: Mapping[str, bool] = field(default_factory=dict)
+
+
+Event = Answered | SlotTaken | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """Make these nodes an offer."""
+
+    nodes: tuple[str, ...]
+    reserve: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The job waits for these owners; `reason` says why it does so once more, after it was queued."""
+
+    nodes: tuple[str, ...]
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSlot:
+    """The job is `queued`: take one of the home's slots, then say `SlotTaken`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveSlot:
+    """Let another job have the slot while this one waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Record a try.
+
+    Args:
+        number: counts all tries from 1.
+        reason: `scheduled`, or why not.
+        nodes: node -> what it answered: `ok`, `offline`, or why not.
+        wait_s: until the next; 0 after the last.
+    """
+
+    number: int
+    reason: str
+    nodes: Mapping[str, str]
+    wait_s: float
+
+
+Command = Offers | Wait | TakeSlot | LeaveSlot | Tried
+
+
+def allowed(answer: Answer | None) -> bool:
+    """Whether the job may run there."""
+    return answer is not None and answer.status in ("granted", "not-needed")
+
+
+def passing(answer: Answer) -> bool:
+    """Whether it is trouble that goes by itself."""
+    return answer.status == "unknown" and answer.reason in PASSING
+
+
+def refusal(answer: Answer | None) -> str:
+    """Return why a node can't take part any more: the reason, and what its owner or it says."""
+    if answer is None or allowed(answer) or answer.status == "pending" or passing(answer):
+        return ""
+    what = ", ".join(answer.missing) or answer.note
+    return f"{answer.reason or answer.status}{': ' + what if what else ''}"

@@ -1,0 +1,79 @@
+"""A live progress bar for `job.run()`: a hook that draws with rich."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.types import ENDLESS
+from fedjob.researcher.hooks.base import Hook, RoundReport
+from fedjob.researcher.storage.event import JobEvent
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.measurements import OVERALL
+from fedjob.researcher.storage.position import Position
+
+
+class ProgressBar(Hook):
+    """One line that lives: rounds done, the time left, and the last overall metrics."""
+
+    name = "progress"
+
+    def __init__(self, console: Any = None) -> None:
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True)
+        self._progress: Any = None
+        self._task: Any = None
+
+    def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+        )
+        self._task = self._progress.add_task(
+            folder.path.name[:12],
+            total=None if rounds == ENDLESS else rounds,
+            completed=position.round,
+            note="asking the nodes",
+        )
+        self._progress.start()
+
+    def round_done(self, report: RoundReport) -> str | None:
+        overall = {row.metric: row.value for row in report.rows if row.node == OVERALL}
+        note = " ".join(f"{metric} {value:.4g}" for metric, value in overall.items())
+        if report.left_out:
+            note += f" [yellow]without {', '.join(sorted(report.left_out))}"
+        self._progress.update(self._task, completed=report.round, note=note)
+        return None
+
+    def event(self, event: JobEvent) -> None:
+        if self._progress is None:
+            return
+        if event.type == "grant":
+            waiting = ", ".join(event.body.get("waiting", ()))
+            self._progress.update(
+                self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan"
+            )
+        elif event.type == "error":
+            self._progress.console.print(f"[yellow]{event.node} is left out: {event.body.get('reason')}")
+
+    def end(self, outcome: str) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def progress_hook(wanted: bool | None) -> Hook | None:
+    """Return a progress bar if it is wanted: None wants one in a terminal or a notebook."""
+    if wanted is None:
+        wanted = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return ProgressBar() if wanted else None

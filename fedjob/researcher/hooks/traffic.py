@@ -1,0 +1,64 @@
+"""Keeps the counts of a job's messages and objects in its folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from fedjob.common.errors import DecodeError
+from fedjob.messaging.traffic import Tally, Traffic, from_csv, to_csv, together
+from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.storage.event import JobEvent
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Position
+
+EVERY_S = 1.0
+
+"""Between two writes while the job runs."""
+
+
+class Counting(Hook):
+    """Writes `traffic.csv`; a further attempt adds to it.
+
+    Args:
+        traffic: of the session's endpoint.
+    """
+
+    name: ClassVar[str] = "counting"
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._folder: JobFolder | None = None
+        self._sum: tuple[Tally, ...] = ()
+        self._written = 0.0
+
+    def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
+        self._folder = folder
+        self._sum = read_traffic(folder)
+
+    def event(self, event: JobEvent) -> None:
+        if event.type in ("state", "round") and time.monotonic() - self._written >= EVERY_S:
+            self._write()
+
+    def end(self, outcome: str) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        if self._folder is None:
+            return
+        self._written = time.monotonic()
+        self._sum = together(self._sum, self._traffic.take(self._folder.path.name))
+        temporary = self._folder.traffic.with_suffix(".tmp")
+        temporary.write_text(to_csv(self._sum), encoding="utf-8")
+        os.replace(temporary, self._folder.traffic)  # not fsynced: figures, not truth
+
+
+def read_traffic(folder: JobFolder) -> tuple[Tally, ...]:
+    """Return what was counted for a job; nothing where nothing was, as for a local one."""
+    try:
+        return from_csv(folder.traffic.read_text(encoding="utf-8"))
+    except (FileNotFoundError, DecodeError):
+        return ()

@@ -1,0 +1,472 @@
+"""The researcher's handle on a job: define it, hand it over, look at it, end it, go on with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.aggregation.base import Fold
+from fedjob.aggregation.guard import Guard
+from fedjob.common.config import load_config
+from fedjob.common.errors import JobError, NoSuchJob
+from fedjob.common.files import write_atomic
+from fedjob.common.items import Items
+from fedjob.common.quorum import Quorum
+from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.steps import Steps
+from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.connection.home import ResearcherConfig, home_path
+from fedjob.researcher.connection.opening import default_connection
+from fedjob.researcher.definition.arguments import LOCAL, JobArguments, check_hook
+from fedjob.researcher.definition.clone import NEW_PARAMS, define_clone
+from fedjob.researcher.definition.components import from_part
+from fedjob.researcher.definition.data import resolve_for
+from fedjob.researcher.definition.draft import write_draft
+from fedjob.researcher.definition.job_definition import Defined, define
+from fedjob.researcher.definition.job_file import open_definition
+from fedjob.researcher.definition.job_file_text import job_json
+from fedjob.researcher.federation.offers import warn_of_no_workers
+from fedjob.researcher.hooks import HOOKS
+from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.hooks.event_handlers import Telling
+from fedjob.researcher.hooks.plan_coordination import coordinators
+from fedjob.researcher.hooks.publishing import Publishing
+from fedjob.researcher.hooks.traffic import Counting
+from fedjob.researcher.jobs.approval import Asking
+from fedjob.researcher.jobs.lifecycle import Living
+from fedjob.researcher.jobs.manual_rounds import ByHand
+from fedjob.researcher.jobs.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
+from fedjob.researcher.jobs.resume import begin_at, resume_at
+from fedjob.researcher.jobs.view import RoundInfo
+from fedjob.researcher.results.result import JobResult
+from fedjob.researcher.rounds.coordination import coordinate_of
+from fedjob.researcher.runner.runner import Runner
+from fedjob.researcher.selection.base import Selector
+from fedjob.researcher.selection.by_function import ByFunction
+from fedjob.researcher.storage.folder import JobFolder, job_folder
+from fedjob.researcher.storage.record import load_record
+from fedjob.researcher.storage.spec import JobSpec, load_spec
+from fedjob.training_plans.source.compilation import built_plan
+from fedjob.training_plans.source.plan_source import PlanSource
+
+if TYPE_CHECKING:
+    from fedjob.optimizers.base import ServerOptimizer
+    from fedjob.researcher.jobs.view import Looking
+    from fedjob.researcher.results.artifact import Artifact
+    from fedjob.training_plans.base import TrainingPlan
+    from fedjob.training_plans.function import RemoteFunction
+    from fedjob.training_plans.step_plan import Plan
+__all__ = ["LOCAL", "Job", "RoundInfo"]
+
+
+class Job(Asking, Living, ByHand):
+    """One run of one protocol over nodes.
+
+    The constructor checks everything that can be checked here, builds the plan
+    from its own extracted text, and makes the job's folder; it either returns a
+    complete job or raises and leaves nothing. Nothing is sent before `submit`,
+    `run`, `check` or `request`.
+
+    Args:
+        operation: a protocol such as `FedAvg()`, or its name; a `Plan`; a `@fedjob.function`; or the result of a job
+            that trained, to predict with.
+        training_plan: a class, an instance, or "file.py:Class"; or a plan per node,
+            `{"node-a": PlanA, "node-b": PlanB}`, see docs/scheduling.md.
+        data: `{"tags": [...]}`, "node/name", a map from nodes to names, dataset handles, or a list of these,
+            which may name several datasets of one node;
+            for `nodes="local"` a path, `{"path": ..., "reader": ..., "options": ...}`,
+            or a map from node names to these.
+        model_args: plain data for the plan's `init_model`.
+        training_args: see `fedjob.training_plans.training_args`.
+        each: node -> training arguments for it alone, such as `{"node-a": {"num_updates": 50}}`.
+        rounds: how many rounds to train, 1 or more; None goes on until `job.stop()`, a hook's stop, or a kill.
+        name: what people call it; need not be unique.
+        note: to the nodes' owners.
+        project: namespace; nodes that are not enrolled in it take no part.
+        props: free properties, kept and never interpreted.
+        seed: of everything random; None draws one, which `job.seed` tells.
+        nodes: None for every node that has the data, a list of node ids, or "local".
+        as_node: the node that a local job plays.
+        quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
+        selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
+        fold: in place of the protocol's own: a fold, or a function `(values, weights) -> total`.
+        guard: what contributions must be like beside what all must: `Guard(max_norm=...)`.
+        server_optimizer: such as `FedAdam(lr=0.01)`: with `FedAvg()` or `FedProx()` it makes `FedOpt`.
+        hooks: what runs at the end of each round.
+        preprocess: steps that nodes run before the plan sees the data, such as `[Select(["age"]), ...]`;
+            or a list of such lists, one for each entry of `data`.
+        items: which items of their datasets nodes work on, and how, see `Items`; None for all, in one batch.
+        split: for a `Plan`: parts of the items, `{"test": 0.2, "seed": 0}` where the rest is `train`, or the
+            name of a column whose values name the parts; the plan finds them in `ctx.split`.
+        artifacts: name -> a file, an artifact of a result, or a result, for the plan's `ctx.fetch(name)`.
+        resources: what a node must have to spare, `{"cpus": 2, "memory": "4G", "gpus": 1, ...}`,
+            or a map from nodes (and `default`) to that.
+        use: `private`, or `mock` for the stand-ins that owners give.
+        watchers: parties that may follow the job.
+        round_timeout_s: a round that takes longer ends the job, `failed (timeout)`.
+        every_s: seconds from the beginning of a round to that of the next, at least; a round in which no node has
+            anything new (`Items(only="new")`) is waited for then.
+        max_tries: how often scheduling is tried; None for the home's setting.
+        owner: how you describe yourself to node owners, `{"name", "org", "role"}`; the rest is the home's.
+        init: first parameters: named tensors, a safetensors file, or a result.
+        validate_at_end: validate the last shared parameters once more at every node.
+        breakpoint_every: rounds between breakpoints.
+        keep_breakpoints: how many of the newest to keep.
+        keep: keep every contribution in the job's folder, so that `fedjob verify` can fold them again.
+        keep_files_dir: folder that plan, parameters and replies of every round are put into.
+        session: None for the default session.
+        home: for local jobs; others live in the session's home.
+
+    Raises:
+        SpecError: a wrong argument: what was expected, what was found.
+        PlanError: the plan can't be extracted, compiled or built.
+    """
+
+    def __init__(
+        self,
+        operation: FederatedProtocol
+        | Plan
+        | type[Plan]
+        | RemoteFunction
+        | JobResult
+        | Artifact
+        | str = "fedavg",
+        *,
+        training_plan: Any = None,
+        data: Any = None,
+        model_args: Mapping[str, Any] | None = None,
+        training_args: Mapping[str, Any] | None = None,
+        each: Mapping[str, Mapping[str, Any]] | None = None,
+        rounds: int | None = 1,
+        name: str = "",
+        note: str = "",
+        project: str = "",
+        props: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        nodes: Sequence[str] | str | None = None,
+        as_node: str = LOCAL,
+        quorum: Quorum | None = None,
+        selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
+        fold: Fold | Callable[[list[Any], list[float]], Any] | str | None = None,
+        guard: Guard | None = None,
+        server_optimizer: ServerOptimizer | str | None = None,
+        hooks: Sequence[Hook] = (),
+        preprocess: Sequence[Any] | None = None,
+        items: Items | None = None,
+        split: Mapping[str, Any] | str | None = None,
+        artifacts: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Any] | None = None,
+        use: str = "private",
+        watchers: Sequence[str] = (),
+        round_timeout_s: float | None = None,
+        every_s: float | None = None,
+        max_tries: int | None = None,
+        owner: Mapping[str, str] | None = None,
+        init: Any = None,
+        validate_at_end: bool = False,
+        breakpoint_every: int = 1,
+        keep_breakpoints: int = 3,
+        keep: bool = False,
+        keep_files_dir: str | Path | None = None,
+        session: Connection | None = None,
+        home: str | Path | None = None,
+    ) -> None:
+        arguments = JobArguments(**{name: value for name, value in locals().items() if name != "self"})
+        where = session.home if session is not None and home is None else home_path(home)
+        defined = define(arguments, load_config(ResearcherConfig, where))
+        self._take(defined, job_folder(where, defined.spec.id), session)
+        self._spec = write_draft(self._folder, defined, lambda: self._plan)
+
+    def _take(self, defined: Defined, folder: JobFolder, session: Connection | None) -> None:
+        """Be the job that is defined."""
+        self._session = session
+        self._data = defined.data
+        self._nodes_asked = defined.nodes
+        self._as_node = defined.arguments.as_node
+        self._source = defined.source
+        self._hooks = defined.hooks
+        self._spec = defined.spec
+        self._position, self._extras, self._runner = None, {}, None
+        self._folder = folder
+
+    @cached_property
+    def _built(self) -> TrainingPlan:
+        spec = self._spec
+        plan: TrainingPlan = built_plan(
+            self._source.text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
+        )
+        return plan
+
+    @property
+    def _plan(self) -> TrainingPlan:
+        return self._built
+
+    # -- run ----------------------------------------------------------------------
+
+    def run(self, *, progress: bool | None = None) -> JobResult:
+        """Run the job in this process and return its result.
+
+        Args:
+            progress: draw a progress bar; None does in a terminal and in a notebook.
+
+        Raises:
+            NoDatasets: nothing matches `data`.
+            JobFailed: names the reason; committed rounds stand, see `Job.resume`.
+        """
+        from fedjob.researcher.hooks.progress import progress_hook
+
+        drawn = progress_hook(progress)
+        return self._run(() if drawn is None else (drawn,))
+
+    def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> JobResult:
+        runner = self._open(extra_hooks=extra_hooks, lock=lock)
+        try:
+            runner.run()
+        finally:
+            self._position, self._runner = runner.position, None
+        return self.result
+
+    def _open(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> Runner:
+        """Resolve the data, then take the folder's lock and reach the nodes."""
+        record = self.record
+        if record.state == "completed" and self._position is None:
+            raise JobError(
+                f"job {self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
+            )
+        session = self.reach()
+        runner = Runner.open(
+            self._spec,
+            self._source.text,
+            self._folder,
+            position=self._position,
+            session=session,
+            hooks=lambda note: (
+                *self._hooks,
+                *extra_hooks,
+                *coordinators(self._source, lambda: self._plan),
+                *attendants(self, session, note),
+            ),
+            keep_files=Path(record.keep_files) if record.keep_files else None,
+            extras=self._extras,
+            coordinate=coordinate_of(self._plan) if self._spec.protocol.name == Steps.name else None,
+            lock=lock,
+        )
+        if self._nodes_override is not None:
+            runner.selector = ByFunction(self._select_override, "job.nodes")
+        return runner
+
+    @property
+    def given_data(self) -> Any:
+        """What the job was given as data; `data` tells which datasets that came to."""
+        return self._data
+
+    def reach(self) -> Connection | None:
+        """Find the job's data, so that `nodes` names who has them; connect a remote job to its federation.
+
+        Raises:
+            NoDatasets: nothing matches `data`.
+        """
+        session = self._at_home()
+        if not self._spec.datasets:
+            self._resolve(session)
+        elif session is not None:
+            session.meet(self._spec.datasets)
+        return session
+
+    def _at_home(self) -> Connection | None:
+        """Return the session, connected if need be, None for a local job; the folder lies in its home then."""
+        if self._spec.local:
+            return None
+        session = self._session = self._session or default_connection()
+        if not self._spec.researcher and self._folder.path.parent.parent != session.home:
+            self._move(job_folder(session.home, self.id))
+        return session
+
+    def _resolve(self, session: Connection | None) -> None:
+        self._spec = resolve_for(
+            self._spec, self._data, self._nodes_asked, self._as_node, self._folder, session
+        )
+        if session is not None:
+            session.meet(self._spec.datasets)
+        self._spec.save(self._folder.spec)
+        if session is not None:
+            warn_of_no_workers(session, self._spec.datasets)
+
+    def _move(self, target: JobFolder) -> None:
+        target.path.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(self._folder.path, target.path)
+        self._folder = target
+
+    @classmethod
+    def from_json(cls, source: str | Path | Mapping[str, Any], **changes: Any) -> Job:
+        """Return a draft of what a file defines, see docs/scheduling.md; NVFlare's names are understood.
+
+        Args:
+            source: `job.json`, a folder or zip archive that holds one, or what one would hold.
+            changes: arguments of `Job`, in place of the file's.
+
+        Raises:
+            SpecError: it does not define a job; says what was expected.
+        """
+        with open_definition(source) as defined:
+            return cls(defined.operation, **{**defined.arguments, **changes})
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return what `Job.from_json` and `fedjob job submit` make an equal job of, its plan's text included.
+
+        Args:
+            path: also write it there.
+
+        Raises:
+            SpecError: the job brings data or first parameters of its own, which such a file can't hold.
+        """
+        text = job_json(self._spec, self._folder, self.record.asked)
+        if path is not None:
+            write_atomic(Path(path).expanduser().resolve(), text.encode())
+        return text
+
+    def clone(self, **changes: Any) -> Job:
+        """Return a new draft that keeps every field of this job but those that are named.
+
+        It needs neither the plan's file nor the notebook that this job came from.
+
+        Args:
+            changes: arguments of `Job`.
+
+        Raises:
+            SpecError: an argument that there is not, or a wrong value.
+            NoSuchJob: this job was deleted.
+        """
+        here = {"hooks": self._hooks} if self._data is None else {"hooks": self._hooks, "data": self._data}
+        defined = define_clone(self._folder, here, changes)
+        clone = Job.__new__(Job)
+        clone._take(defined, job_folder(self._folder.path.parent.parent, defined.spec.id), self._session)
+        clone._spec = write_draft(
+            clone._folder,
+            defined,
+            lambda: clone._plan,
+            self._folder,
+            same_params=not NEW_PARAMS & changes.keys(),
+        )
+        return clone
+
+    def rehearse(self) -> Rehearsal:
+        """Run the whole job on the nodes' mocks first; then ask their owners, with the outcome in the note.
+
+        Raises:
+            JobError: the job is no draft any more.
+            NoDatasets, SpecError: its datasets have no mocks.
+        """
+        twin = self.clone(**changes_for_mocks(self))
+        return rehearse(twin, lambda: twin.run(progress=False), self._request_after)
+
+    def _request_after(self, outcome: str) -> dict[str, str]:
+        """Ask the owners of a draft's nodes, with what came of its rehearsal in the note to them."""
+        self._spec = replace(self._spec, note=f"{self._spec.note}\n{outcome}".strip()[:MAX_NOTE])
+        self._spec.save(self._folder.spec)
+        return {} if self._spec.local else self.request()
+
+    # -- come back ------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, path: str | Path, *, session: Connection | None = None) -> Job:
+        """Return the job that is kept in a folder, whatever process made it.
+
+        Args:
+            path: the job's folder, `<home>/jobs/<job id>`.
+            session: for its verbs that reach nodes; None connects when one is needed.
+
+        Raises:
+            NoSuchJob: there is none.
+        """
+        folder = JobFolder(Path(path).expanduser().resolve())
+        if not folder.spec.exists():
+            raise NoSuchJob(f"{folder.path} is not a job's folder: it has no {folder.spec.name}")
+        spec, asked = load_spec(folder.spec), load_record(folder.record).asked
+        job = cls._of(folder, spec, folder.plan.read_bytes().decode(), session=session)
+        job._data = asked.get("data")
+        job._nodes_asked = asked.get("nodes")
+        job._as_node = str(asked.get("as_node", LOCAL))
+        return job
+
+    @classmethod
+    def _of(
+        cls,
+        folder: JobFolder,
+        spec: JobSpec,
+        plan_text: str,
+        *,
+        session: Connection | None,
+        hooks: Sequence[Hook] | None = None,
+    ) -> Job:
+        job = cls.__new__(cls)
+        job._session = session
+        job._data = None
+        job._nodes_asked = LOCAL if spec.local else None
+        job._as_node = LOCAL
+        job._source = PlanSource(plan_text, spec.plan_entry, spec.plan_hash)
+        job._hooks = (
+            tuple(check_hook(hook) for hook in hooks)
+            if hooks is not None
+            else tuple(from_part(HOOKS, part) for part in spec.hooks)
+        )
+        job._spec = spec
+        job._position = None
+        job._extras = {}
+        job._runner = None
+        job._folder = folder
+        return job
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | Path,
+        *,
+        rounds: int | None = None,
+        session: Connection | None = None,
+        hooks: Sequence[Hook] | None = None,
+        home: str | Path | None = None,
+        data: Any = None,
+    ) -> Job:
+        """Return the job of a breakpoint, ready to `run()` on from there.
+
+        It ends in the same bytes as the uninterrupted run. The breakpoint may have
+        been moved to another folder, home or machine; another researcher's key
+        makes it a new job with new grants, which begins with fresh node states.
+
+        Args:
+            path: a breakpoint's folder, such as one of `job.breakpoints`; or a job's folder, for its
+                newest valid breakpoint, or its very beginning where it has none yet.
+            rounds: a new total, to go further than the job was for.
+            hooks: None for those that the job had.
+            data: for a local job whose data was moved.
+
+        Raises:
+            BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used; the newest
+                valid one beside it is offered.
+        """
+        at = resume_at(path, rounds=rounds, session=session, home=home, data=data)
+        job = cls._of(at.folder, at.spec, at.found.plan_text, session=at.session, hooks=hooks)
+        job._data = data
+        job._position, job._extras = begin_at(at)
+        return job
+
+
+def attendants(job: Looking, session: Connection | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
+    """Return the hooks that tell handlers, count messages, and publish to watchers.
+
+    Args:
+        session: None for a local job.
+        note: adds a note to the job's events.
+    """
+    telling = Telling(job, note)
+    if session is None:
+        return (telling,)
+    counting = Counting(session.endpoint.traffic)
+    if not job.spec.watchers:
+        return telling, counting
+    return telling, counting, Publishing(session, job.spec)

@@ -1,0 +1,265 @@
+"""Rounds by hand, in the words of the Fed-BioMed job: each method is a step of the loop itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.aggregation.contribution import Contribution
+from fedjob.common.errors import SpecError
+from fedjob.common.types import Ref
+from fedjob.parameters.files import FileParams, save_params
+from fedjob.protocols.base import Ask, Done, Gathered, View
+from fedjob.researcher.jobs.view import Looking
+from fedjob.researcher.results.training_replies import Replies, make_replies
+from fedjob.researcher.selection.by_function import ByFunction
+from fedjob.researcher.storage.breakpoints import load_breakpoint
+from fedjob.researcher.storage.spec import plain_args
+from fedjob.training_plans.schedules import at_round
+from fedjob.training_plans.training_args import TrainingArgs
+
+if TYPE_CHECKING:
+    from fedjob.repository.base import Repository
+    from fedjob.researcher.connection.connection import Connection
+    from fedjob.researcher.federation.offers import Checks
+    from fedjob.researcher.runner.runner import Runner
+    from fedjob.training_plans.base import TrainingPlan
+
+
+class ByHand(Looking):
+    """The part of a job that lets a researcher drive its rounds one by one.
+
+    job.start_nodes_training_round(1)         # train
+    job.update_parameters()                   # the fold of the replies, or your own parameters
+    job.start_nodes_training_round(2)
+    ...
+    job.close()
+    """
+
+    _nodes_override: tuple[str, ...] | None = None
+    _gathered: Gathered | None = None
+
+    @property
+    @abstractmethod
+    def _plan(self) -> TrainingPlan:
+        """The plan, built from its text."""
+
+    @abstractmethod
+    def _open(self) -> Runner:
+        """Take the job's lock and reach its nodes."""
+
+    @abstractmethod
+    def check(self) -> Checks:
+        """Ask every node whether the job may run there."""
+
+    # -- what there is ------------------------------------------------------------
+
+    @property
+    def training_plan(self) -> TrainingPlan:
+        """The plan, built on this side from the text that nodes get."""
+        return self._plan
+
+    @property
+    def training_plan_file(self) -> Path:
+        """The file that holds the plan's text, byte for byte what nodes run."""
+        return self._folder.plan
+
+    @property
+    def training_plan_name(self) -> str:
+        """The name of the plan's class."""
+        return self._spec.plan_entry
+
+    @property
+    def requests(self) -> Connection | None:
+        """The session that messages travel through; None before a remote job has connected."""
+        return self._session
+
+    @property
+    def repo(self) -> Repository | None:
+        """The file repository."""
+        return None if self._session is None else self._session.repository
+
+    @property
+    def training_replies(self) -> dict[int, Replies]:
+        """Round -> replies, of the rounds driven by hand."""
+        replies: dict[int, Replies] = self.__dict__.setdefault("_replies_by_round", {})
+        return replies
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes of the next round; set it between rounds to choose others of the job's nodes."""
+        return list(self._nodes_override if self._nodes_override is not None else sorted(self._spec.datasets))
+
+    @nodes.setter
+    def nodes(self, nodes: Sequence[str]) -> None:
+        chosen = tuple(nodes)
+        unknown = sorted(set(chosen) - set(self._spec.datasets)) if self._spec.datasets else []
+        if isinstance(nodes, str) or unknown or not chosen:
+            raise SpecError(
+                f"job.nodes is a list of {', '.join(sorted(self._spec.datasets))}; found {nodes!r}"
+            )
+        self._nodes_override = chosen
+        if self._runner is not None:
+            self._runner.selector = ByFunction(self._select_override, "job.nodes")
+
+    def _select_override(self, round_: int, nodes: Sequence[str]) -> Sequence[str]:
+        return self._nodes_override or nodes
+
+    @property
+    def training_args(self) -> dict[str, Any]:
+        """The training arguments; set it between rounds, and it counts from the next one on."""
+        return dict(self._spec.training_args if self._position is None else self._position.training_args)
+
+    @training_args.setter
+    def training_args(self, training_args: Mapping[str, Any]) -> None:
+        plain = plain_args("training_args", training_args)
+        TrainingArgs.parse(at_round(plain, 1), extra_args=type(self._plan).extra_args)
+        runner = self._opened()
+        runner.position = self._position = replace(runner.position, training_args=plain)
+        runner.events.add("note", round_=runner.position.round + 1, text=f"training_args are now {plain}")
+
+    # -- steps ----------------------------------------------------------------------
+
+    def check_training_plan_is_approved_by_nodes(self) -> dict[str, str]:
+        """Ask every node of the job whether the plan may run there; file nothing.
+
+        Returns:
+            node -> `granted`, `not-needed`, `pending`, `rejected: why`, `unknown: why` or `no reply`.
+        """
+        return {answer.node: answer.verdict for answer in self.check()}
+
+    def start_nodes_training_round(self, round_: int, do_training: bool = True) -> Replies:
+        """Ask the nodes for one round and return their replies.
+
+        Args:
+            round_: the round's number, from 1; the one after the last for a validation.
+            do_training: False only validates the current parameters.
+
+        Raises:
+            QuorumNotReached: too few nodes answered.
+        """
+        runner = self._opened()
+        if round_ < 1:
+            raise SpecError(f"rounds count from 1, not {round_}")
+        position = replace(runner.position, round=round_ - 1)
+        if do_training:
+            ask = runner.protocol.instruct(
+                {**position.state, "round": round_ - 1},
+                View(
+                    rounds=round_, nodes=tuple(sorted(self._spec.datasets)), last=None, seed=self._spec.seed
+                ),
+            )
+            if isinstance(ask, Done):
+                raise SpecError(f"{self._spec.protocol.name} has nothing to ask in round {round_}")
+        else:
+            ask = Ask(step="validate", shared={"params": position.state["params"]}, commit=False)
+        gathered, runner.position = runner.gatherer(ask, position)
+        self._position = runner.position
+        self._gathered = gathered if do_training else None
+        replies = make_replies(runner.gatherer.replies[round_], gathered.left_out, self._spec.datasets)
+        self.training_replies[round_] = replies
+        return replies
+
+    def waiting_for_nodes(self, replies: Replies | Sequence[Any] | None) -> bool:
+        """Tell whether a reply of one of the round's nodes is still missing."""
+        answered = {reply.node_id for reply in replies or ()}
+        return not set(self.nodes) <= answered
+
+    def extract_received_optimizer_aux_var_from_round(self, round_: int) -> dict[str, dict[str, Any]]:
+        """Return `{module: {node: values}}` of what node-side optimizers shared in a round; `{}` for none."""
+        found: dict[str, dict[str, Any]] = {}
+        for reply in self.training_replies.get(round_, ()):
+            for module, values in reply.optim_aux_var.items():
+                found.setdefault(module, {})[reply.node_id] = values
+        return found
+
+    def update_parameters(
+        self, params: Mapping[str, Any] | None = None, filename: str | Path | None = None
+    ) -> tuple[str, Ref]:
+        """Set the shared parameters for the next round and complete the round.
+
+        Args:
+            params: named tensors of your own; or
+            filename: a safetensors file. With neither, the fold of the last round's replies,
+                or the current parameters if there was none.
+
+        Returns:
+            The file that holds them, and their name in the repository.
+
+        Raises:
+            ValueError: both were given.
+        """
+        if params is not None and filename is not None:
+            raise SpecError(
+                "update_parameters takes params or filename: both were given, expected at most one"
+            )
+        runner = self._opened()
+        position, gathered = runner.position, self._gathered
+        given = self._given(params if params is not None else filename)
+        if given is None and gathered is None:
+            current = position.state["params"]
+            current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
+            return str(current.path), current.ref
+        if gathered is None:
+            gathered = Gathered(total=Contribution(given), replies={}, left_out={})
+        state = runner.protocol.finish({**position.state, "round": position.round}, gathered)
+        if given is not None:  # as they are, whatever the protocol makes of a total
+            state = {**state, "params": given}
+        position = replace(position, state=state, round=position.round + 1)
+        runner.position = self._position = runner.commit(position, gathered)
+        self._gathered = None
+        current = runner.position.state["params"]
+        current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
+        return str(current.path), current.ref
+
+    def _given(self, params: Mapping[str, Any] | str | Path | None) -> FileParams | None:
+        """Put parameters of the researcher's into the spool of the round that they complete."""
+        if params is None:
+            return None
+        from fedjob.researcher.definition.initial_params import first_params
+
+        path = self._folder.make_spool(self._opened().position.round + 1) / "given.safetensors"
+        path.unlink(missing_ok=True)
+        save_params(first_params(params, self._plan), path)
+        return FileParams(path)
+
+    def save_state_breakpoint(self, path: str | Path) -> Path:
+        """Write a breakpoint of the current position into a new folder at `path`."""
+        return self._opened().persistence.save_breakpoint(
+            self._opened().position, Path(path).expanduser().resolve()
+        )
+
+    def load_state_breakpoint(self, state: str | Path) -> None:
+        """Continue from a breakpoint of this job.
+
+        Raises:
+            SpecError: it is of another job.
+            BreakpointCorrupt: it has been damaged.
+        """
+        found = load_breakpoint(Path(state).expanduser().resolve())
+        if found.spec.get("id") != self._spec.id:
+            raise SpecError(
+                f"that breakpoint is of {found.spec.get('id')}, not of {self._spec.id}: use Job.resume"
+            )
+        self._position = found.position
+        if self._runner is not None:
+            self._runner.position = found.position
+
+    def close(self, outcome: str = "completed") -> None:
+        """End a job driven by hand: the nodes let go, the result is kept."""
+        if self._runner is None:
+            return
+        runner, self._runner = self._runner, None
+        self._position = runner.position
+        if outcome == "completed":
+            runner.persistence.save_result(runner.position.state.get("params"))
+        runner.close(outcome)
+
+    def _opened(self) -> Runner:
+        if self._runner is None:
+            self._runner = self._open()
+            self._position = self._runner.position
+        return self._runner

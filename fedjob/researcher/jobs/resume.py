@@ -1,0 +1,121 @@
+"""A job of a breakpoint: what it goes on with, and the folder in which it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.checks import check_count
+from fedjob.common.errors import SpecError
+from fedjob.common.files import write_atomic
+from fedjob.common.types import new_job_id
+from fedjob.protocols import PROTOCOLS
+from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.connection.home import home_path
+from fedjob.researcher.connection.opening import default_connection
+from fedjob.researcher.definition.arguments import LOCAL
+from fedjob.researcher.definition.data import resolve_local
+from fedjob.researcher.definition.preprocessing import attach
+from fedjob.researcher.storage.breakpoints import Breakpoint, adopt, find_breakpoint
+from fedjob.researcher.storage.deployment import restore_plans
+from fedjob.researcher.storage.folder import JobFolder, job_folder
+from fedjob.researcher.storage.position import Position
+from fedjob.researcher.storage.record import load_record, utc_now
+from fedjob.researcher.storage.spec import JobSpec, spec_from_plain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """What a job goes on with.
+
+    Args:
+        found: the breakpoint.
+        position: of it, as the job begins there now.
+        folder: that the job goes on in.
+        session: None for a local job.
+    """
+
+    found: Breakpoint
+    spec: JobSpec
+    position: Position
+    folder: JobFolder
+    session: Connection | None
+
+
+def resume_at(
+    path: str | Path,
+    *,
+    rounds: int | None,
+    session: Connection | None,
+    home: str | Path | None,
+    data: Any,
+) -> Resumed:
+    """Return what a job goes on with from a breakpoint; see `Job.resume`.
+
+    Raises:
+        BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used.
+        SpecError: it is of a later round than `rounds`.
+    """
+    found = find_breakpoint(Path(path).expanduser().resolve())
+    spec, position = spec_from_plain(found.spec), found.position
+    if rounds is not None:
+        if rounds < position.round:
+            raise SpecError(f"the breakpoint is of round {position.round}; rounds={rounds} lies before it")
+        spec = replace(spec, rounds=check_count("rounds", rounds, 1))
+        position = replace(position, stop="")
+    if not spec.local:
+        session = session or default_connection()
+        if session.identity.public_key_hex != spec.owner_key:
+            spec, position = _for_another_owner(spec, position, session)
+    folder = _owning_folder(found, spec) if home is None else None
+    if folder is None:
+        base = session.home if session is not None and home is None else home_path(home)
+        folder = job_folder(base, spec.id)
+    if data is not None:
+        as_node = next(iter(spec.datasets), LOCAL)
+        moved = resolve_local(data, as_node, folder, use=spec.use)
+        spec = replace(spec, datasets=attach(spec.preprocess, data, moved))
+    return Resumed(found=found, spec=spec, position=position, folder=folder, session=session)
+
+
+def begin_at(resumed: Resumed) -> tuple[Position, dict[str, Path]]:
+    """Make the folder hold what the job goes on with.
+
+    Returns:
+        The position, and the breakpoint's further files by name, both in the job's own spool.
+    """
+    folder, found, spec = resumed.folder, resumed.found, resumed.spec
+    folder.create()
+    write_atomic(folder.plan, found.plan_text.encode())
+    spec.save(folder.spec)
+    # the next breakpoints push this one out; what the position maps must stay readable until the end
+    position, extras = adopt(found.position, resumed.position, folder, found.extras)
+    restore_plans(spec, folder, extras)
+    record = load_record(folder.record)
+    if not record.created:
+        record = replace(record, created=utc_now())
+    replace(record, rounds=spec.rounds).save(folder.record)
+    return position, extras
+
+
+def _for_another_owner(spec: JobSpec, position: Position, session: Connection) -> tuple[JobSpec, Position]:
+    """Return a new job of the session's owner: nodes know nothing of it, and keep no states for it."""
+    spec = replace(
+        spec,
+        id=new_job_id(),
+        cloned_from=spec.id,
+        researcher=session.party,
+        owner_key=session.identity.public_key_hex,
+        federation=session.federation,
+    )
+    protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+    state = protocol.without_node_states(position.state)
+    return spec, replace(position, state=state, node_states={}, under_way={})
+
+
+def _owning_folder(found: Breakpoint, spec: JobSpec) -> JobFolder | None:
+    """Return the job's folder that a breakpoint lies in; None for one that was moved."""
+    owning = found.path.parent.parent
+    inside = owning.name == spec.id and found.path.parent.name == "breakpoints"
+    return JobFolder(owning) if inside else None

@@ -1,0 +1,303 @@
+"""The part of a job that is looked at: all of it read-only, from its spec, its record and its position."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.errors import NotReady
+from fedjob.common.lifecycle import ACTIVE, HISTORY, State
+from fedjob.messaging.traffic import Tally
+from fedjob.researcher.connection.catalogue import datasets_used
+from fedjob.researcher.hooks.traffic import read_traffic
+from fedjob.researcher.monitoring.base import Listening
+from fedjob.researcher.monitoring.stream import FolderSource, Source
+from fedjob.researcher.monitoring.summary import Facts
+from fedjob.researcher.results.partial import Partial, load_partial
+from fedjob.researcher.results.result import JobResult
+from fedjob.researcher.storage.breakpoints import list_breakpoints, load_breakpoint, newest_valid
+from fedjob.researcher.storage.event import utc
+from fedjob.researcher.storage.measurements import OVERALL
+from fedjob.researcher.storage.position import Position
+from fedjob.researcher.storage.record import JobRecord, seconds_between, utc_now
+from fedjob.researcher.storage.replies import read_aux
+from fedjob.researcher.storage.transitions import notice
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.researcher.connection.connection import Connection
+    from fedjob.researcher.hooks.base import Hook
+    from fedjob.researcher.runner.runner import Runner
+    from fedjob.researcher.storage.folder import JobFolder
+    from fedjob.researcher.storage.spec import JobSpec
+    from fedjob.training_plans.source.plan_source import PlanSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundInfo:
+    """Who took part in a committed round.
+
+    Args:
+        dropped: node -> reason.
+        aux: module -> node -> name -> tensor, of the auxiliary variables that nodes sent, while the job's
+            folder holds them: to the end of the round after, or for good with `keep=True`.
+    """
+
+    selected: tuple[str, ...]
+    replied: tuple[str, ...]
+    dropped: dict[str, str]
+    aux: dict[str, dict[str, Mapping[str, torch.Tensor]]] = field(default_factory=dict, repr=False)
+
+
+class Looking(Listening):
+    """What a job tells of itself."""
+
+    # what a job holds is declared here, once, for its verbs too
+    _spec: JobSpec
+    _source: PlanSource
+    _folder: JobFolder
+    _session: Connection | None
+    _data: Any
+    _nodes_asked: Any
+    _as_node: str
+    _hooks: tuple[Hook, ...]
+    _position: Position | None
+    _extras: dict[str, Path]
+    _runner: Runner | None
+    _seen: tuple[Path, Position] | None = None
+
+    @property
+    def id(self) -> str:
+        """`job_` and a random UUID: in every message, object and event of the job."""
+        return self._spec.id
+
+    @property
+    def name(self) -> str:
+        """What the researcher calls it; need not be unique."""
+        return self._spec.name
+
+    @property
+    def project(self) -> str:
+        """The namespace that it belongs to; empty for none."""
+        return self._spec.project
+
+    @property
+    def props(self) -> dict[str, Any]:
+        """Free properties, never interpreted."""
+        return dict(self._spec.props)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The plan's arguments: of its model and of its training."""
+        return {"model_args": dict(self._spec.model_args), "training_args": dict(self._spec.training_args)}
+
+    @property
+    def owner(self) -> dict[str, str]:
+        """Who asks: `{id, name, org, role, key}`; id and key are known once the job met its federation."""
+        described = {key: self._spec.owner.get(key, "") for key in ("name", "org", "role")}
+        return {"id": self._spec.researcher, **described, "key": self._spec.owner_key}
+
+    @property
+    def data(self) -> Any:
+        """The datasets with the version of their content, once they are found; before that, what was asked for."""
+        if self._spec.datasets:
+            return datasets_used(self._spec.datasets)
+        return self.record.asked.get("data")
+
+    @property
+    def preprocess(self) -> list[list[dict[str, Any]]]:
+        """The steps that nodes run before the plan sees the data: no list, one for all datasets, or one for each."""
+        return [[dict(step) for step in steps] for steps in self._spec.preprocess]
+
+    @property
+    def plan(self) -> str:
+        """The plan: its class, and the sha256 of the text that nodes run."""
+        return f"{self._spec.plan_entry}@{self._spec.plan_hash}"
+
+    @property
+    def seed(self) -> int:
+        """What all the job's randomness comes from."""
+        return self._spec.seed
+
+    @property
+    def spec(self) -> JobSpec:
+        """The fixed half of the job."""
+        return self._spec
+
+    @property
+    def folder(self) -> Path:
+        """Where the job is kept."""
+        return self._folder.path
+
+    @property
+    @abstractmethod
+    def record(self) -> JobRecord:
+        """The growing half of the job, as it is on disk."""
+
+    @property
+    def state(self) -> str:
+        """Where it stands; see docs/life.md."""
+        return self.record.state
+
+    @property
+    def reason(self) -> str:
+        """Why it ended like that, one word; empty while it goes well."""
+        return self.record.reason
+
+    @property
+    def success(self) -> bool:
+        """Whether it is completed."""
+        return self.state == "completed"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self.state in HISTORY
+
+    @property
+    def attempts(self) -> int:
+        """How often it was begun."""
+        return self.record.attempt
+
+    @property
+    def created(self) -> str:
+        """When it was defined, UTC."""
+        return self.record.created
+
+    @property
+    def submitted(self) -> str:
+        """When it was first handed over, UTC; empty for a draft."""
+        return self.record.submitted
+
+    @property
+    def started(self) -> str:
+        """When this attempt began to run, UTC; empty before."""
+        return self.record.started
+
+    @property
+    def ended(self) -> str:
+        """When this attempt ended, UTC; empty before."""
+        return self.record.finished
+
+    @property
+    def duration(self) -> float:
+        """Seconds that this attempt has run: grows while it runs, stays once it has ended."""
+        record = self.record
+        if not record.started:
+            return 0.0
+        return max(0.0, seconds_between(record.started, record.finished or utc_now()))
+
+    @property
+    def cloned_from(self) -> str:
+        """Id of the job that this is a clone of; empty for none."""
+        return self._spec.cloned_from
+
+    @property
+    def breakpoints(self) -> list[Path]:
+        """The folders of the kept breakpoints, oldest first."""
+        return list_breakpoints(self._folder.breakpoints)
+
+    @property
+    def position(self) -> Position:
+        """Where the job stands."""
+        if self._runner is not None:
+            return self._runner.position
+        position = self._position or self._stored_position()
+        if position is None:
+            raise NotReady(f"job {self.id} has not run yet: call job.run()")
+        return position
+
+    def _stored_position(self) -> Position | None:
+        """Return what the newest breakpoint holds: the runner may be another process."""
+        for _ in range(3):  # a runner may drop the one that is being read
+            newest = newest_valid(self._folder.breakpoints)
+            if newest is None:
+                return None
+            if self._seen is None or self._seen[0] != newest:
+                try:
+                    self._seen = newest, load_breakpoint(newest).position
+                except Exception:
+                    continue
+            return self._seen[1]
+        return None
+
+    @property
+    def history(self) -> Any:
+        """Everything measured so far: a DataFrame of round, phase, metric, node, value, num_examples."""
+        from fedjob.researcher.storage.measurements import to_frame
+
+        return to_frame(self.position.rows)
+
+    @property
+    def rounds(self) -> dict[int, RoundInfo]:
+        """Who took part in each committed round."""
+        found = {}
+        for fold in self.position.ledger:
+            if fold.round > self.position.round:  # a last validation, or a round that was not completed
+                continue
+            replied = tuple(str(entry[0]) for entry in fold.inputs)
+            found[fold.round] = RoundInfo(
+                selected=tuple(sorted({*replied, *fold.left_out})),
+                replied=replied,
+                dropped=dict(fold.left_out),
+                aux=read_aux(self._folder, fold) if fold.aux_hashes else {},
+            )
+        return found
+
+    @property
+    def result(self) -> JobResult:
+        """The result of the completed job.
+
+        Raises:
+            NotReady: it is not completed; says what state it is in.
+        """
+        return JobResult.load(self._folder)
+
+    @property
+    def partial(self) -> Partial:
+        """What there is of a result so far: nodes' last values, the last committed round's parameters."""
+        return load_partial(self._folder)
+
+    @property
+    def _round(self) -> int:
+        """The last committed round that is known of."""
+        if self._runner is not None:
+            return self._runner.position.round
+        if self._position is not None:
+            return self._position.round
+        kept = self.breakpoints
+        return int(kept[-1].name.removeprefix("round_")) if kept else 0
+
+    # -- heard ----------------------------------------------------------------------
+
+    def _listen(self, since: int) -> Source:
+        return FolderSource(self._folder, since, lambda: notice(self._folder))
+
+    def _tallies(self) -> tuple[Tally, ...]:
+        return read_traffic(self._folder)
+
+    def _result_now(self) -> JobResult:
+        return self.result
+
+    def _facts(self) -> Facts:
+        record, live = self.record, self._live()
+        facts = Facts.of(self._spec, record)
+        return replace(
+            facts,
+            round=self._round if record.state == State.DRAFT else live.round,
+            updated=record.finished or (utc(live.updated) if live.updated else record.created),
+            live=live,
+            progress=live.progress(facts.rounds, time.time()) if record.state in ACTIVE else None,
+        )
+
+    def _overall(self) -> dict[str, float]:
+        try:
+            rows = self.position.rows
+        except NotReady:
+            return {}
+        return {f"{r.metric}/{r.phase}": r.value for r in rows if r.node == OVERALL}

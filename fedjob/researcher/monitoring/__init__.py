@@ -1,0 +1,1 @@
+"""The view of a running job: events, logs, metrics, status."""

@@ -1,0 +1,93 @@
+"""What somebody who waits for a job, or watches it, is shown: lines as they come, and one that lives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from fedjob.researcher.monitoring.event_handlers import teller
+from fedjob.researcher.storage.event import JobEvent, format_event
+
+PASSING_TYPES = frozenset({"ask", "batch", "breakpoint", "metrics", "progress"})
+
+"""Come too often to be a line each: a terminal shows the last of them."""
+
+
+def lines(events: Iterable[JobEvent], as_json: bool = False) -> Iterator[str]:
+    """Yield the lines that a watcher prints.
+
+    Args:
+        as_json: one JSON object per event, as in `events.jsonl`; else lines to read.
+    """
+    for event in events:
+        if as_json:
+            yield event.to_json()
+        else:
+            yield from format_event(event)[0]
+
+
+class Display:
+    """Shows events on a terminal, with a last line that lives; elsewhere as plain lines.
+
+    Args:
+        out: standard error unless given: what a program prints stays its own.
+    """
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = sys.stderr if out is None else out
+        self._status: Any = None
+        if self._out.isatty():
+            from rich.console import Console
+
+            self._console = Console(file=self._out, highlight=False)
+            self._status = self._console.status("waiting")
+            self._status.start()
+
+    def tell(self, event: JobEvent) -> None:
+        """Show one event."""
+        said, now = format_event(event)
+        if event.type not in PASSING_TYPES:
+            for line in said:
+                self._line(line)
+        if self._status is not None and now:
+            from rich.markup import escape
+
+            self._status.update(escape(now))
+
+    def close(self) -> None:
+        """End the living line."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _line(self, line: str) -> None:
+        if self._status is not None:
+            self._console.print(line, markup=False)
+            return
+        self._out.write(f"{line}\n")
+        self._out.flush()
+
+
+@contextmanager
+def attended(job: Any, silent: bool) -> Iterator[Callable[[JobEvent], None]]:
+    """Hand out what is to be told of each event while somebody waits for a job.
+
+    Args:
+        job: that handlers are given.
+        silent: call handlers only; show nothing.
+    """
+    display = None if silent else Display()
+    handlers = teller(job)
+
+    def tell(event: JobEvent) -> None:
+        handlers([event])
+        if display is not None:
+            display.tell(event)
+
+    try:
+        yield tell
+    finally:
+        if display is not None:
+            display.close()

@@ -1,0 +1,192 @@
+"""What a job's owner shows to watchers: how it stands, and which objects hold its events. Pure.
+
+It travels as a signed frame of at most 64 KiB, see docs/repository.md. The
+events are cut into segments of whole lines. Each publication adds one, and takes
+smaller ones before it along, so that there are few however many there were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.errors import DecodeError, NotPermitted
+from fedjob.common.types import MAX_FRAME_BYTES, Ref
+from fedjob.identity.keys import Identity
+from fedjob.messaging.frame import decode_frame, encode_frame
+from fedjob.messaging.traffic import Tally
+from fedjob.researcher.monitoring.summary import Facts
+
+VERSION = 1
+
+MAX_SEGMENT_BYTES = 32 << 20
+MAX_SEGMENTS = 256
+"""That a frame names; of a longer log watchers see the last."""
+MAX_NODES = 256
+
+MAX_TEXT_CHARS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A part of a job's event log: the bytes from `start` to `end`."""
+
+    start: int
+    end: int
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A job as its owner shows it.
+
+    Args:
+        count: grows with every publication; watchers refuse an older one.
+        time: of the publication, seconds since 1970 by the owner's clock.
+        nodes: the first of them, where there are very many.
+        segments: of the event log, in order, without gaps; from its beginning unless it is very long.
+    """
+
+    job: str
+    owner: str
+    count: int
+    time: float
+    version: int = VERSION
+    name: str = ""
+    protocol: str = ""
+    plan: str = ""
+    state: str = "draft"
+    reason: str = ""
+    detail: str = ""
+    attempt: int = 0
+    rounds: int = 1
+    nodes: list[str] = field(default_factory=list)
+    created: str = ""
+    traffic: list[Tally] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        facts: Facts,
+        *,
+        owner: str,
+        count: int,
+        time: float,
+        traffic: Sequence[Tally],
+        segments: Sequence[Segment],
+    ) -> Shown:
+        """Return how a job stands, as short as watchers are shown it.
+
+        Args:
+            owner: the party that signs it.
+        """
+        return cls(
+            job=facts.id,
+            owner=owner,
+            count=count,
+            time=time,
+            name=facts.name[:MAX_TEXT_CHARS],
+            protocol=facts.protocol,
+            plan=facts.plan,
+            state=str(facts.state),
+            reason=facts.reason[:MAX_TEXT_CHARS],
+            detail=facts.detail[:MAX_TEXT_CHARS],
+            attempt=facts.attempt,
+            rounds=facts.rounds,
+            nodes=list(facts.nodes[:MAX_NODES]),
+            created=facts.created,
+            traffic=list(traffic),
+            segments=list(segments[-MAX_SEGMENTS:]),
+        )
+
+    @property
+    def facts(self) -> Facts:
+        """How the job stands, to be looked at; its events say the rest."""
+        return Facts(
+            id=self.job,
+            name=self.name,
+            protocol=self.protocol,
+            plan=self.plan,
+            state=self.state,
+            reason=self.reason,
+            detail=self.detail,
+            rounds=self.rounds,
+            attempt=self.attempt,
+            nodes=tuple(self.nodes),
+            owner=self.owner,
+            created=self.created,
+        )
+
+    def frame(self, identity: Identity, federation: str) -> bytes:
+        """Return it signed by its owner."""
+        return encode_frame(identity, federation, pack(to_plain(self)))
+
+
+def open_frame(data: bytes, federation: str, job: str, key_of: Callable[[str], str | None]) -> Shown:
+    """Return what a frame shows, if the job's owner signed it.
+
+    Args:
+        key_of: returns a researcher's public key in hex, None for somebody unknown.
+
+    Raises:
+        NotPermitted: it is signed by nobody who may.
+        DecodeError: it shows something else, or a newer fedjob wrote it.
+    """
+    frame = decode_frame(data)
+    key = key_of(frame.sender)
+    if frame.federation != federation or key is None or not frame.signed_by(key):
+        raise NotPermitted(f"what is shown of job {job} is not signed by a researcher of this federation")
+    plain = unpack(frame.payload, limit_bytes=MAX_FRAME_BYTES)
+    version = plain.get("version") if isinstance(plain, dict) else None
+    if not isinstance(version, int) or version > VERSION:
+        raise DecodeError(
+            f"job {job} is shown by a newer fedjob (version {str(version)[:20]}): update this one"
+        )
+    shown = from_plain(Shown, plain)
+    if shown.job != job or shown.owner != frame.sender:
+        raise NotPermitted(f"what is shown as job {job} is about another one")
+    return shown
+
+
+def cut(spans: Sequence[tuple[int, int]], end: int) -> list[tuple[int, int]]:
+    """Return how a log that has grown to `end` is cut: one span more, merged with smaller ones before it."""
+    found = list(spans)
+    start = found[-1][1] if found else 0
+    if end > start:
+        found.append((start, end))
+    while len(found) > 1:
+        (begin, middle), (_, last) = found[-2:]
+        if middle - begin > 2 * (last - middle) or last - begin > MAX_SEGMENT_BYTES:
+            break
+        found[-2:] = [(begin, last)]
+    return found
+
+
+ANSWERS = ("rows", "value")
+
+"""Fields of a node's `result` event that are the researcher's alone."""
+
+
+def without_answers(lines: bytes) -> bytes:
+    """Return whole lines of a log without what nodes answered, each as long as before.
+
+    The lengths stay, because readers find their way through the log by its bytes.
+    """
+    return b"\n".join(_without(line) if b'"result"' in line else line for line in lines.split(b"\n"))
+
+
+def _without(line: bytes) -> bytes:
+    try:
+        event = json.loads(line)
+    except ValueError:  # a power cut's remains; nobody can read an answer out of them
+        return b" " * len(line)
+    if not isinstance(event, dict) or event.get("type") != "result" or not event.get("node"):
+        return line
+    body = event.get("body")
+    if not isinstance(body, dict) or not any(name in body for name in ANSWERS):
+        return line
+    event["body"] = {name: value for name, value in body.items() if name not in ANSWERS}
+    return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode().ljust(len(line))

@@ -1,0 +1,78 @@
+"""The result of a job so far: the nodes' last replies, and the last committed round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.codec import from_plain
+from fedjob.common.values import decode
+from fedjob.messaging.messages import Result
+from fedjob.protocols.inference import STEP
+from fedjob.protocols.predictions import merged
+from fedjob.researcher.storage.replies import Arrival, read_reply, reply_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.researcher.results.training_replies import Replies
+    from fedjob.researcher.storage.folder import JobFolder
+    from fedjob.researcher.storage.measurements import Measurement
+    from fedjob.researcher.storage.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """What there is of a result before, or without, the end.
+
+    Args:
+        round: the last committed one, 0 before the first.
+        values: node -> what it returned last, where that is a value; of an inference all its passes together.
+        params: of the last committed round; None for a job that has none.
+        rows: what was measured.
+    """
+
+    round: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, torch.Tensor] | None = None
+    rows: tuple[Measurement, ...] = ()
+
+
+def kept_replies(folder: JobFolder, spec: JobSpec) -> dict[int, Replies]:
+    """Return round -> replies, of what was kept."""
+    from fedjob.researcher.results.training_replies import make_replies
+
+    found = {}
+    for round_, _, path in reply_files(folder):
+        arrivals = {
+            node: Arrival(node=node, result=from_plain(Result, {**kept["body"], **kept.get("large", {})}))
+            for node, kept in read_reply(path).items()
+        }
+        found[round_] = make_replies(arrivals, {}, spec.datasets)
+    return found
+
+
+def load_partial(folder: JobFolder) -> Partial:
+    """Return what there is of a job's result now; nothing for a job that has not begun."""
+    from fedjob.researcher.storage.breakpoints import load_breakpoint, newest_valid
+
+    values = {node: decode(value) for node, value in _last_values(folder).items()}
+    newest = newest_valid(folder.breakpoints)
+    if newest is None:
+        return Partial(values=values)
+    position = load_breakpoint(newest).position
+    shared = position.state.get("params")
+    params = None if shared is None else {name: shared[name].clone() for name in shared}
+    return Partial(round=position.round, values=values, params=params or None, rows=position.rows)
+
+
+def _last_values(folder: JobFolder) -> dict[str, Any]:
+    """Return node -> its last value, encoded; of an inference those of all passes."""
+    passes: dict[str, list[tuple[int, Any]]] = {}
+    for round_, step, path in reply_files(folder):
+        for node, kept in read_reply(path).items():
+            value = {**kept["body"], **kept.get("large", {})}.get("value")
+            if value is not None:
+                before = passes.get(node, []) if step == STEP else []
+                passes[node] = [*before, (round_, value)]
+    return {node: merged(values) for node, values in passes.items()}

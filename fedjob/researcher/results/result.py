@@ -1,0 +1,184 @@
+"""What a job is for: a value, a table, parameters, a model; what was measured; and ways out."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.errors import WrongResult
+from fedjob.data.preprocessing import build_steps
+from fedjob.data.preprocessing.base import Step
+from fedjob.data.preprocessing.learning import completed
+from fedjob.researcher.results.export import export, save_as
+from fedjob.researcher.results.result_folder import ResultFolder, read_tensors
+from fedjob.researcher.storage.measurements import OVERALL, Measurement, to_frame
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.researcher.results.partial import Partial
+    from fedjob.training_plans.base import TrainingPlan
+
+
+class JobResult(ResultFolder):
+    """The result of a completed job, read from the job's folder; `JobResult.load(folder)` needs no network."""
+
+    @property
+    def object(self) -> Any:
+        """The value as an object to work with: a trained job's model; else the value."""
+        return self.model() if self._manifest.kind == "params" and not self._folded else self.value
+
+    @property
+    def best(self) -> dict[str, torch.Tensor]:
+        """The parameters that the `KeepBest` hook kept."""
+        path = self._folder.result / "best.safetensors"
+        if not path.exists():
+            raise WrongResult("no best round was kept: give the job hooks=[KeepBest('loss')]")
+        return read_tensors(path)
+
+    def plan(self) -> TrainingPlan:
+        """Return the training plan, built, with the trained parameters in it."""
+        if self._manifest.kind != "params" or self._folded:
+            raise WrongResult("result is not a model: this job trained nothing; look at .value")
+        from fedjob.training_plans.source.compilation import built_plan
+
+        spec = self._spec
+        text = self._folder.plan.read_bytes().decode()
+        plan: TrainingPlan = built_plan(text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed)
+        plan.set_params(self.params)
+        return plan
+
+    def model(self) -> Any:
+        """Return the trained model: a `torch.nn.Module`, or the scikit-learn estimator."""
+        plan: Any = self.plan()
+        return plan.model
+
+    @property
+    def _folded(self) -> bool:
+        return self._spec.protocol.name == "function"
+
+    @property
+    def preprocess(self) -> list[Step]:
+        """The steps that prepared the data, with what they found in the data of all nodes filled in.
+
+        Where each dataset had a list of its own, those of the first.
+        """
+        declared = build_steps(next(iter(self._spec.preprocess), []))
+        return completed(declared, build_steps(self._manifest.learned))
+
+    @property
+    def test(self) -> bool:
+        """Whether it is of a trial on few items, `Items(limit=...)`."""
+        return self._spec.items.limit is not None
+
+    # -- how it came about ----------------------------------------------------------
+
+    @property
+    def rows(self) -> tuple[Measurement, ...]:
+        """Everything measured, as plain rows."""
+        return tuple(self._manifest.rows)
+
+    @property
+    def history(self) -> Any:
+        """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples."""
+        return to_frame(self.rows)
+
+    @property
+    def partial(self) -> Partial:
+        """What each node returned last, and the parameters of the last committed round."""
+        from fedjob.researcher.results.partial import load_partial
+
+        return load_partial(self._folder)
+
+    @property
+    def replies(self) -> dict[int, Any]:
+        """Round -> the nodes' replies, in the words of the Fed-BioMed job; their parameters are not kept."""
+        from fedjob.researcher.results.partial import kept_replies
+
+        return kept_replies(self._folder, self._spec)
+
+    @property
+    def raw(self) -> dict[int, dict[str, Any]]:
+        """Round -> step -> node -> the exact body of its reply, as it came over the wire."""
+        from fedjob.researcher.storage.replies import raw_replies
+
+        return raw_replies(self._folder)
+
+    def plot(self, metrics: list[str] | None = None, path: str | Path | None = None) -> Any:
+        """Draw each metric over the rounds, every node thin and all together thick.
+
+        Args:
+            metrics: None for all.
+            path: also save a PNG there.
+
+        Returns:
+            A matplotlib figure.
+        """
+        from fedjob.researcher.results.plot import plot_history
+
+        return plot_history(self.rows, metrics, path)
+
+    # -- ways out -------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write the result to a file and return its path.
+
+        Args:
+            path: for parameters a safetensors file; `.csv` for a table, `.json` for plain values, else msgpack.
+                In a folder it is named `model.safetensors`, `table.csv` or `value.mpk`.
+            force: replace what is there.
+
+        Raises:
+            SpecError: there is something already, or the value is not of that form.
+            ObjectCorrupt: the kept file is not the one that the job ended in.
+        """
+        return save_as(self, Path(path).expanduser(), force=force)
+
+    def export(
+        self, path: str | Path, format: str = "state_dict", *, example: Any = None, force: bool = False
+    ) -> Path:
+        """Write the trained model for programs without fedjob.
+
+        Args:
+            path: of the file; `state_dict` puts instructions beside it.
+            format: `state_dict` (safetensors) or `onnx`.
+            example: for `onnx`: inputs for the model, as a tensor or a tuple of them.
+            force: replace what is there.
+
+        Raises:
+            SpecError: the format is unknown, the model can't be exported so, or something is there already.
+            MissingPackage: a package is missing; says which. It is an ImportError.
+        """
+        target = Path(path).expanduser()
+        return export(self, self.model, target, format, example=example, force=force)
+
+    def __repr__(self) -> str:
+        last = _last_values(self.rows)
+        measured = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+        if self.kind == "params":
+            return f"<JobResult of {self._manifest.rounds} rounds{': ' + measured if measured else ''}>"
+        return f"<JobResult, a {self.kind}: {_short(self.value)}>"
+
+    def _repr_html_(self) -> str:
+        if self.kind == "table":
+            return self.table._repr_html_()
+        if self.kind == "value":
+            return f"<b>Result</b><pre>{html.escape(_short(self.value))}</pre>"
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
+            for name, value in _last_values(self.rows).items()
+        )
+        return (
+            f"<b>Result after {self._manifest.rounds} rounds</b>"
+            f"<table><tr><th>metric</th><th>all nodes</th></tr>{rows}</table>"
+        )
+
+
+def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:
+    return {f"{row.metric} ({row.phase})": row.value for row in rows if row.node == OVERALL}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 400 else text[:397] + "..."

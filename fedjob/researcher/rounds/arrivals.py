@@ -1,0 +1,83 @@
+"""What a round of several asks came to so far: cyclic transfer visits one node with each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fedjob.aggregation.contribution import Contribution, add_phases
+from fedjob.common.codec import pack
+from fedjob.parameters.auxiliary import split
+from fedjob.protocols.base import Reply
+from fedjob.protocols.usage import Usage
+from fedjob.researcher.federation.base import Place
+from fedjob.researcher.storage.replies import Arrival
+
+if TYPE_CHECKING:
+    from fedjob.protocols.base import Gathered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundSoFar:
+    """The asks of a round up to now, as one.
+
+    Args:
+        arrivals: node -> what it answered last.
+        left_out: node -> why its last answer does not count.
+        metrics: combined over all asks, `{phase: {name: state}}`.
+        complete: its last ask has completed it; another one of that round begins anew.
+    """
+
+    round: int = 0
+    arrivals: Mapping[str, Arrival] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    complete: bool = False
+
+    def then(
+        self, round_: int, arrivals: Mapping[str, Arrival], gathered: Gathered, *, completes: bool
+    ) -> RoundSoFar:
+        """Return the round with one more ask."""
+        before = self if self.round == round_ and not self.complete else RoundSoFar(round=round_)
+        left_out = {node: why for node, why in before.left_out.items() if node not in arrivals}
+        answered = {node: one for node, one in before.arrivals.items() if node not in gathered.left_out}
+        return RoundSoFar(
+            round=round_,
+            arrivals={**answered, **arrivals},
+            left_out={**left_out, **gathered.left_out},
+            metrics=add_phases(before.metrics, gathered.total.metrics),
+            complete=completes,
+        )
+
+
+def contribution_of(arrival: Arrival, place: Place) -> Contribution:
+    """Return what is folded; its tensors stay in their file until they are asked for."""
+    return Contribution(
+        arrival.result.value if arrival.params is None else arrival.params,
+        arrival.result.weight,
+        arrival.result.metrics,
+        staleness=place.round - place.round_of(arrival.node),
+    )
+
+
+def reply_of(arrival: Arrival, place: Place) -> Reply:
+    """Return what a protocol may know of it."""
+    result = arrival.result
+    return Reply(
+        node=arrival.node,
+        num_examples=result.num_examples,
+        weight=result.weight,
+        metrics=result.metrics,
+        timing=result.timing,
+        state=result.state,
+        threads=result.threads,
+        used=tuple(result.used),
+        usage=None if result.usage is None else Usage(*result.usage),
+        params_hash=result.params.sha256 if result.params else hashlib.sha256(pack(result.value)).hexdigest(),
+        value=result.value,
+        items=result.items,
+        aux={} if arrival.params is None else split(arrival.params)[1],
+        staleness=place.round - place.round_of(arrival.node),
+    )

@@ -1,0 +1,276 @@
+"""The gatherer, which carries out one ask in five steps: choose, build tasks, collect, aggregate, advance."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fedjob.aggregation import FOLDS
+from fedjob.aggregation.base import Fold as FoldRule
+from fedjob.aggregation.base import Origin, check_nodes
+from fedjob.aggregation.by_function import ByFunction
+from fedjob.aggregation.contribution import Contribution
+from fedjob.aggregation.guard import Guard
+from fedjob.common.codec import from_plain, pack, to_plain
+from fedjob.common.errors import QuorumNotReached
+from fedjob.common.quorum import Quorum
+from fedjob.common.values import decode, encode
+from fedjob.data.preprocessing.learning import LEARN, LEARNED
+from fedjob.messaging.messages import Task
+from fedjob.parameters.auxiliary import split
+from fedjob.parameters.files import FileParams, hash_params, is_params, save_params
+from fedjob.protocols.base import LOSS, MEASURING, VALIDATE, Ask, Buffered, Gathered
+from fedjob.repository.parts import ref_of
+from fedjob.researcher.federation.base import Collected, Federation, Place
+from fedjob.researcher.rounds.arrival_checks import Gate, origin_of
+from fedjob.researcher.rounds.arrivals import RoundSoFar, contribution_of, reply_of
+from fedjob.researcher.rounds.learned_values import learned
+from fedjob.researcher.rounds.participants import addressed
+from fedjob.researcher.rounds.tasks import TaskBuilder
+from fedjob.researcher.selection.base import Candidates, Selector
+from fedjob.researcher.storage.breakpoints import chain
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.measurements import OVERALL, Measurement, measurements
+from fedjob.researcher.storage.position import Fold, Position, UnderWay
+from fedjob.researcher.storage.replies import Arrival, keep_replies
+from fedjob.researcher.storage.spec import JobSpec
+
+ASIDE = (LEARN, LOSS)
+
+"""Steps that only prepare a round: they are no part of what it measures and who took part in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """An ask for which it is settled who is asked, and when it counts.
+
+    Args:
+        nodes: that it goes to.
+        waiting: node -> work of an earlier round that the ask waits for.
+        until: when it may stop early.
+        rule: what its contributions are folded by.
+    """
+
+    ask: Ask
+    place: Place
+    nodes: tuple[str, ...]
+    waiting: Mapping[str, UnderWay]
+    quorum: Quorum
+    until: Buffered | None
+    rule: FoldRule
+
+
+@dataclass(kw_only=True)
+class Gatherer:
+    """Asks the nodes on behalf of a protocol.
+
+    Args:
+        selector: returns who chooses the nodes of asks that leave it open.
+        fold: in place of the protocol's own in asks that complete a round, where it is given.
+        tasks: makes the nodes' tasks.
+        replies: round -> node -> its answer, of the last two rounds.
+        so_far: the asks of the round up to now, as one.
+    """
+
+    spec: JobSpec
+    federation: Federation
+    folder: JobFolder
+    events: EventLog
+    selector: Callable[[], Selector]
+    fold: FoldRule | None
+    tasks: TaskBuilder
+    replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
+    so_far: RoundSoFar = RoundSoFar()  # noqa: RUF009  (frozen)
+
+    def __call__(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
+        """Carry out one ask: choose, build tasks, collect, aggregate, advance.
+
+        Raises:
+            QuorumNotReached: too few nodes answered in a way that counts.
+            SpecError: the selection or the ask names nodes that the job does not have, or too few for the fold.
+        """
+        chosen, position = self._choose(ask, position)
+        tasks = self._build_tasks(chosen, position)
+        collected = self._collect(chosen, tasks, position)
+        gathered, output_hash = self._aggregate(chosen, collected)
+        return gathered, self._advance(chosen, tasks, collected, gathered, output_hash, position)
+
+    def _choose(self, ask: Ask, position: Position) -> tuple[_Chosen, Position]:
+        """Return who is asked for what and by which rule, and the position after what had to be asked before."""
+        if ask.step != LEARN:
+            position = learned(self.spec, position, self)
+        if position.learned:
+            ask = replace(ask, shared={**ask.shared, LEARNED: list(position.learned)})
+        round_ = position.round + 1
+        waiting = self.tasks.unfinished.waited_for(ask, position)
+        place = Place(
+            job=self.spec.id,
+            round=round_,
+            step=ask.step,
+            spool=self.folder.make_spool(round_),
+            asked={node: work.round for node, work in waiting.items()},
+            keep=ask.late == "keep",
+        )
+        candidates = Candidates(
+            round=round_,
+            nodes=tuple(sorted(self.federation.num_rows)),
+            seed=self.spec.seed,
+            num_rows=self.federation.num_rows,
+        )
+        quorum = self.spec.the_quorum
+        nodes, until, position = addressed(ask, position, self.selector(), candidates, quorum, self)
+        rule = self.fold if self.fold is not None and ask.commit else ask.fold
+        num_asked = len({*nodes, *waiting})
+        check_nodes(rule, num_asked, f"round {round_} asks {num_asked}")
+        quorum = quorum if ask.to is None else quorum.among(nodes)
+        quorum = replace(quorum, min_nodes=max(quorum.min_nodes, rule.min_nodes))
+        if ask.step in MEASURING:
+            ask = self.tasks.only_the_model(ask, round_)
+        return _Chosen(ask, place, nodes, waiting, quorum, until, rule), position
+
+    def _build_tasks(self, chosen: _Chosen, position: Position) -> dict[str, Task]:
+        idle = [node for node in chosen.nodes if node not in chosen.waiting]
+        return self.tasks.build(chosen.ask, position, idle, chosen.waiting, chosen.place.spool)
+
+    def _collect(self, chosen: _Chosen, tasks: Mapping[str, Task], position: Position) -> Collected:
+        """Have the nodes do their tasks; keep the bodies of all replies, in the order of their nodes' names."""
+        place = chosen.place
+        self.events.add("ask", round_=place.round, step=place.step, nodes=sorted(tasks))
+        refusal = self._gate(chosen, position).refusal
+        try:
+            collected = self.federation.collect(tasks, place, chosen.quorum, chosen.until, refusal)
+        except QuorumNotReached as error:
+            keep_replies(self.folder, place.round, place.step, error.arrivals)
+            raise
+        for node, reason in sorted(collected.left_out.items()):
+            self.events.add("error", round_=place.round, node=node, reason=reason)
+        arrivals = {node: collected.arrivals[node] for node in sorted(collected.arrivals)}
+        keep_replies(self.folder, place.round, place.step, {**collected.parts, **arrivals})
+        return replace(collected, arrivals=arrivals)
+
+    def _aggregate(self, chosen: _Chosen, collected: Collected) -> tuple[Gathered, str]:
+        """Return the one total of an ask with what its protocol may know of the replies, and the total's hash."""
+        place, arrivals = chosen.place, collected.arrivals
+        contributions = [contribution_of(arrival, place) for arrival in arrivals.values()]
+        total = self._fold(chosen.rule, contributions, origin_of(chosen.ask))
+        total, output_hash = self._spool_total(total, place, chosen.ask)
+        gathered = Gathered(
+            total=total,
+            replies={node: reply_of(arrival, place) for node, arrival in arrivals.items()},
+            left_out=dict(collected.left_out),
+            busy=collected.busy,
+            num_nodes=len(self.federation.num_rows),
+        )
+        return gathered, output_hash
+
+    def _advance(
+        self,
+        chosen: _Chosen,
+        tasks: Mapping[str, Task],
+        collected: Collected,
+        gathered: Gathered,
+        output_hash: str,
+        position: Position,
+    ) -> Position:
+        """Return the position after an ask: node states, the ledger, unfinished tasks, and what was measured."""
+        ask, place = chosen.ask, chosen.place
+        states = {node: reply.state for node, reply in gathered.replies.items() if reply.state}
+        arrived = [[n, place.round_of(n)] for n in collected.order] if chosen.until is not None else []
+        record = self._fold_record(chosen, gathered, output_hash, arrived)
+        after = replace(
+            position,
+            node_states={**position.node_states, **states},
+            ledger=chain(position.ledger, record),
+            under_way=self.tasks.unfinished.goes_on(place, tasks, collected, position),
+        )
+        self.replies = {r: a for r, a in self.replies.items() if r >= place.round - 1}
+        if ask.step in ASIDE:
+            return after
+        ended = position.round >= self.spec.rounds or bool(position.stop)
+        between_rounds = not ask.commit and (ask.step == VALIDATE or ended)
+        if not between_rounds:
+            self.so_far = self.so_far.then(place.round, collected.arrivals, gathered, completes=ask.commit)
+        self.replies[place.round] = dict(collected.arrivals if between_rounds else self.so_far.arrivals)
+        return replace(after, rows=self._measured(position, gathered, between_rounds=between_rounds))
+
+    def _gate(self, chosen: _Chosen, position: Position) -> Gate:
+        return Gate(
+            ask=chosen.ask,
+            fold=chosen.rule,
+            guard=from_plain(Guard, self.spec.guard),
+            # the number of rows that a node tells is its private data's, whatever its mock has
+            num_rows=self.federation.num_rows if self.spec.use == "private" else {},
+            had_state=position.node_states,
+        )
+
+    def _fold(self, rule: FoldRule, contributions: list[Contribution], origin: Origin | None) -> Contribution:
+        """Fold; a fold of the job's own sees the values that nodes returned, not how they travelled."""
+        if rule is not self.fold:
+            return rule.fold(contributions, origin)
+        total = rule.fold([replace(c, value=decode(c.value)) for c in contributions], origin)
+        return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
+
+    def _spool_total(self, total: Contribution, place: Place, ask: Ask) -> tuple[Contribution, str]:
+        """Return a total and its hash; tensors that go on as they are lie in a file that is linked and sent.
+
+        A total that the protocol makes something else of stays in memory, as auxiliary variables do.
+        """
+        if is_params(total.value):
+            params, aux = split(total.value)
+            total = replace(total, value=params or None, aux=aux)
+        if total.value is None:
+            return total, ""
+        if not is_params(total.value):
+            return total, hashlib.sha256(pack(to_plain(total.value))).hexdigest()
+        if not ask.sends_total:
+            return total, self._hash_again(total.value)
+        path = place.spool / f"total_{place.step}.safetensors"
+        path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
+        save_params(total.value, path)
+        value = FileParams(path)
+        # what the next round begins with is published at once, so that it is hashed only once
+        if ask.commit and place.round < self.spec.rounds:
+            value.ref = self.tasks.publish(path)
+        return replace(total, value=value), (value.ref or ref_of(path)).sha256
+
+    def _hash_again(self, tensors: Mapping[str, Any]) -> str:
+        """Return the hash to which `verify` holds a fold; replies that are not kept can't be folded again."""
+        return hash_params(tensors) if self.spec.keep else ""
+
+    def _fold_record(
+        self, chosen: _Chosen, gathered: Gathered, output_hash: str, arrived: list[list[Any]]
+    ) -> Fold:
+        """Return the line of the ledger that `verify` holds an ask to."""
+        rule = chosen.rule
+        by_function = isinstance(rule, ByFunction)  # its text stands in the spec
+        fold_name, fold_config = (rule.name, {}) if by_function else FOLDS.config_of(rule)
+        return Fold(
+            round=chosen.place.round,
+            step=chosen.place.step,
+            fold=fold_name,
+            fold_config=fold_config,
+            inputs=[[node, reply.params_hash, reply.weight] for node, reply in gathered.replies.items()],
+            arrived=arrived,
+            output_hash=output_hash,
+            aux_hashes={module: self._hash_again(tensors) for module, tensors in gathered.total.aux.items()},
+            left_out=dict(gathered.left_out),
+        )
+
+    def _measured(
+        self, position: Position, gathered: Gathered, *, between_rounds: bool
+    ) -> tuple[Measurement, ...]:
+        """Return the rows of all rounds, those of this ask among them.
+
+        A validation between two rounds, and what follows the last one, measures what the round before came to.
+        """
+        if between_rounds:
+            return position.rows + tuple(
+                measurements(position.round, gathered.replies, gathered.total.metrics)
+            )
+        round_ = position.round + 1
+        # an ask before this one in the same round: its nodes' rows stay, what all measured together is new
+        before = tuple(row for row in position.rows if (row.round, row.node) != (round_, OVERALL))
+        return before + tuple(measurements(round_, gathered.replies, self.so_far.metrics))

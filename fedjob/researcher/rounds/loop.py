@@ -1,0 +1,49 @@
+"""The round loop: ask the protocol what next until it says Done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, View
+from fedjob.researcher.storage.position import Position
+
+Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
+
+"""Ask the nodes; return what they gave, and the position with its measurements and ledger grown."""
+Commit = Callable[[Position, Gathered], Position]
+
+"""Make a completed round durable and tell the hooks, which may ask to stop."""
+Look = Callable[[Position, Gathered | None], View]
+
+"""Return what the protocol may see."""
+
+
+def run_rounds(
+    protocol: FederatedProtocol, position: Position, look: Look, gather: Gather, commit: Commit
+) -> tuple[Any, Position]:
+    """Run a protocol from a position to its end.
+
+    Returns:
+        The protocol's result and the last position.
+
+    Raises:
+        QuorumNotReached: too few nodes are left.
+        FedjobError: whatever the seams raise; the last commit stands.
+    """
+    gathered = None
+    while not isinstance(ask := protocol.instruct(position.state, look(position, gathered)), Done):
+        gathered, position = carry_out(protocol, ask, position, gather, commit)
+    return ask.value, position
+
+
+def carry_out(
+    protocol: FederatedProtocol, ask: Ask, position: Position, gather: Gather, commit: Commit
+) -> tuple[Gathered, Position]:
+    """Carry out one ask; return what the nodes gave, and where the job stands after it."""
+    gathered, position = gather(ask, position)
+    position = replace(position, state=protocol.finish(position.state, gathered))
+    if ask.commit:
+        position = commit(replace(position, round=position.round + 1), gathered)
+    return gathered, position

@@ -1,0 +1,65 @@
+"""Which nodes an ask goes to, and with how many answers it goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from fedjob.aggregation.collect import Collect
+from fedjob.common.errors import SpecError
+from fedjob.common.quorum import ALL, Quorum
+from fedjob.metrics.states import is_state, value
+from fedjob.protocols.base import LOSS, Ask, Buffered, Gathered
+from fedjob.researcher.selection.base import Candidates, Selector
+from fedjob.researcher.storage.position import Position
+
+Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
+
+
+def addressed(
+    ask: Ask, position: Position, selector: Selector, candidates: Candidates, quorum: Quorum, gather: Gather
+) -> tuple[tuple[str, ...], Buffered | None, Position]:
+    """Return the nodes of an ask, sorted, when it may stop early, and the position after what was asked first.
+
+    Args:
+        gather: for selectors that ask for losses before they choose.
+
+    Raises:
+        SpecError: the selection or the ask names nodes that the job does not have, or none.
+        QuorumNotReached: too few nodes told their losses.
+    """
+    if ask.to is not None:
+        return _known(ask.to, candidates), ask.until, position
+    # what busy nodes are at must not be given up for a look
+    busy = position.under_way if ask.late == "keep" else {}
+    first = tuple(node for node in selector.ask_first(candidates) if node not in busy)
+    if first:
+        asked = Ask(
+            step=LOSS, shared={"params": ask.shared["params"]}, to=first, fold=Collect(), commit=False
+        )
+        gathered, position = gather(asked, position)
+        candidates = replace(candidates, losses=_losses(gathered))
+    selected = selector.select(candidates)
+    enough = selector.enough(selected)
+    until = ask.until or (None if enough is None else Buffered(enough))
+    # with required="all" it is those that were selected that must answer
+    required = () if quorum.required == ALL else quorum.required
+    return _known((*selected, *required), candidates, may_be_none=bool(busy)), until, position
+
+
+def _losses(gathered: Gathered) -> dict[str, float]:
+    """Return node -> loss, of the nodes that told one in earnest."""
+    told = {node: reply.metrics.get(LOSS, {}).get("loss") for node, reply in gathered.replies.items()}
+    losses = {node: value(state) for node, state in told.items() if is_state(state)}
+    return {node: loss for node, loss in losses.items() if math.isfinite(loss)}
+
+
+def _known(nodes: tuple[str, ...], candidates: Candidates, *, may_be_none: bool = False) -> tuple[str, ...]:
+    unknown = sorted(set(nodes) - set(candidates.nodes))
+    if unknown or not (nodes or may_be_none):
+        raise SpecError(
+            f"round {candidates.round} is for nodes {', '.join(nodes) or '(none)'}, "
+            f"but the job has {', '.join(candidates.nodes)}"
+        )
+    return tuple(sorted(set(nodes)))

@@ -1,0 +1,33 @@
+"""A protocol's tensors on disk, once: what breakpoints link and the next tasks send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedjob.common.files import link_or_copy
+from fedjob.parameters.files import FileParams, is_params, save_params
+from fedjob.protocols.base import State
+
+
+def spool_state(state: State, spool: Path, *, saved: bool) -> State:
+    """Return the state of a completed round with its parameters in a file of this round's spool.
+
+    Args:
+        state: sets that lie in the spool of a round before are linked: that spool goes.
+        spool: an existing folder, beside those of other rounds.
+        saved: a breakpoint is about to link the files: every other set of named tensors gets one too.
+    """
+    spooled = dict(state)
+    for key, value in state.items():
+        path = spool / f"state_{key}.safetensors"
+        if isinstance(value, FileParams):
+            if value.path.parent != spool and value.path.parent.parent == spool.parent:
+                path.unlink(missing_ok=True)
+                link_or_copy(value.path, path)
+                spooled[key] = FileParams(path, value.ref)
+        # a dict lies in memory already; any other map may be computed from files that go with their round
+        elif is_params(value) and (saved or key == "params" or not isinstance(value, dict)):
+            path.unlink(missing_ok=True)  # of an earlier try at this round
+            save_params(value, path)
+            spooled[key] = FileParams(path)
+    return spooled

@@ -1,0 +1,180 @@
+"""The tasks of an ask: from what a protocol asks for to one task a node, its objects published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.types import Ref
+from fedjob.messaging.messages import MAX_INLINE_BYTES, Task
+from fedjob.parameters.files import FileParams, is_params, save_params
+from fedjob.protocols.base import Ask
+from fedjob.researcher.federation.base import Federation
+from fedjob.researcher.rounds.unfinished_tasks import Overtime
+from fedjob.researcher.storage.breakpoints import states_at
+from fedjob.researcher.storage.deployment import Code
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Position, UnderWay
+from fedjob.researcher.storage.spec import BROUGHT, JobSpec, resources_of
+from fedjob.training_plans.schedules import at_round
+from fedjob.training_plans.training_args import merged_args
+
+
+@dataclass(kw_only=True)
+class TaskBuilder:
+    """Makes the tasks of a job, and keeps account of what was published for them.
+
+    Args:
+        code: node -> the plan that it runs, in the repository; empty for a protocol without one.
+        named_states: returns node -> ids of the node states that kept breakpoints name.
+        files: what the researcher brings, published.
+        artifacts: name -> file that the job sends along, published.
+
+    Attributes:
+        unfinished: the tasks that go on over rounds.
+    """
+
+    spec: JobSpec
+    federation: Federation
+    folder: JobFolder
+    events: EventLog
+    code: Mapping[str, Code]
+    named_states: Callable[[], Mapping[str, Collection[str]]]
+    files: Ref | None = None
+    artifacts: Mapping[str, Ref] = field(default_factory=dict)
+    unfinished: Overtime = field(init=False)
+    _published: list[Ref] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.unfinished = Overtime(self.folder, self.federation, self.publish)
+
+    def build(
+        self,
+        ask: Ask,
+        position: Position,
+        nodes: Iterable[str],
+        waiting: Mapping[str, UnderWay],
+        spool: Path,
+    ) -> dict[str, Task]:
+        """Return the tasks of an ask, the unfinished ones that it waits for among them.
+
+        Args:
+            nodes: that get a new task.
+            waiting: node -> the work that it is still at.
+            spool: for tensors that lie in no file yet.
+        """
+        named = self.named_states()
+        return self._fresh(ask, position, nodes, spool, named) | self.unfinished.asked_again(waiting, named)
+
+    def only_the_model(self, ask: Ask, round_: int) -> Ask:
+        """Leave out tensors beside the parameters: a validation has no optimizer that could use them."""
+        kept = {name: value for name, value in ask.shared.items() if name == "params" or not is_params(value)}
+        each = {
+            node: {name: value for name, value in own.items() if not is_params(value)}
+            for node, own in ask.each.items()
+        }
+        dropped = {*ask.shared} - {*kept}
+        dropped |= {name for node, own in ask.each.items() for name in {*own} - {*each[node]}}
+        if dropped:
+            self.events.add(
+                "note",
+                round_=round_,
+                text=f"auxiliary variables are not sent with a validation: {', '.join(sorted(dropped))}",
+            )
+        return replace(ask, shared=kept, each=each)
+
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        """Make bytes available to all nodes, or to one, until the round after next is complete."""
+        ref = self.federation.publish(source, node)
+        self._published.append(ref)
+        self.unfinished.sources[ref] = source
+        return ref
+
+    def take_published(self) -> list[Ref]:
+        """Return what was published since the last call."""
+        taken, self._published = self._published, []
+        return taken
+
+    def _fresh(
+        self,
+        ask: Ask,
+        position: Position,
+        nodes: Iterable[str],
+        spool: Path,
+        named: Mapping[str, Collection[str]],
+    ) -> dict[str, Task]:
+        values, blobs, params = self._split(ask.shared, spool, None)
+        limits = [s for s in (self.spec.the_quorum.deadline_s, self.spec.round_timeout_s) if s is not None]
+        base = Task(
+            dataset="",
+            protocol=self.spec.protocol.name,
+            config=self.spec.protocol.config,
+            use=self.spec.use,
+            project=self.spec.project,
+            owner=dict(self.spec.owner),
+            props=self.spec.props,
+            launches=sorted(self.spec.launches),
+            model_args=self.spec.model_args,
+            seed=self.spec.seed,
+            items=self.spec.items,
+            split=self.spec.split,
+            artifacts=dict(self.artifacts),
+            limit_s=min(limits) if limits and ask.late == "drop" else None,
+        )
+        tasks = {}
+        for node in nodes:
+            own_values, own_blobs, own_params = self._split(ask.each.get(node, {}), spool, node)
+            code = self.code.get(node)
+            tasks[node] = replace(
+                base,
+                training_args=training_args_of(self.spec, position, ask, node),
+                dataset=str(self.spec.datasets[node]["name"]),
+                plan=None if code is None else code.ref,
+                entry="" if code is None else code.entry,
+                resources=resources_of(self.spec, node),
+                values={**values, **own_values},
+                blobs={**blobs, **own_blobs},
+                params={**params, **own_params},
+                state=position.node_states.get(node),
+                preprocess=self.spec.datasets[node].get("preprocess", []),
+                files=self.files if BROUGHT in self.spec.datasets[node] else None,
+                keep_states=states_at(named, node),
+            )
+        return tasks
+
+    def _split(
+        self, values: Mapping[str, Any], spool: Path, node: str | None
+    ) -> tuple[dict[str, Any], dict[str, Ref], dict[str, Ref]]:
+        """Divide an instruction into small values, large ones and named tensors; publish the latter two."""
+        small: dict[str, Any] = {}
+        blobs: dict[str, Ref] = {}
+        params: dict[str, Ref] = {}
+        for name, value in values.items():
+            if isinstance(value, FileParams):
+                if value.ref is None or node is not None:
+                    value.ref = self.publish(value.path, node)
+                params[name] = value.ref
+                self.unfinished.sources[value.ref] = value.path
+            elif is_params(value):
+                prefix = "shared" if node is None else f"for_{node}"
+                path = spool / f"{prefix}_{name}.safetensors"
+                path.unlink(missing_ok=True)
+                save_params(value, path, durable=False)  # published now, and never linked
+                params[name] = self.publish(path, node)
+            else:
+                packed = pack(to_plain(value))
+                if len(packed) > MAX_INLINE_BYTES // 2:
+                    blobs[name] = self.publish(packed, node)
+                else:
+                    small[name] = value
+        return small, blobs, params
+
+
+def training_args_of(spec: JobSpec, position: Position, ask: Ask, node: str) -> dict[str, Any]:
+    """Return what a node trains with in this round: the job's arguments, the node's own, then the ask's."""
+    merged = merged_args(merged_args(position.training_args, spec.each.get(node, {})), ask.training_args)
+    return at_round(merged, position.round + 1)

@@ -1,0 +1,128 @@
+"""Which nodes are still at work when an ask is closed, and what becomes of that in the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fedjob.common.files import link_or_copy, write_atomic
+from fedjob.common.types import Ref
+from fedjob.messaging.messages import Task
+from fedjob.protocols.base import Ask
+from fedjob.researcher.federation.base import Collected, Federation, Place
+from fedjob.researcher.storage.breakpoints import states_at
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Position, UnderWay
+
+
+@dataclass
+class Overtime:
+    """The work of a job that goes on over rounds.
+
+    Args:
+        publish: `(file, node) -> ref`, for one node alone.
+        sources: what was published for the tasks of this ask.
+    """
+
+    folder: JobFolder
+    federation: Federation
+    publish: Callable[[Path, str], Ref]
+    sources: dict[Ref, Path | bytes] = field(default_factory=dict)
+    _at_hub: set[Ref] = field(default_factory=set)
+
+    def waited_for(self, ask: Ask, position: Position) -> dict[str, UnderWay]:
+        """Return node -> the work of earlier rounds that an ask waits for; its files are all here."""
+        self.sources = {}
+        if ask.late == "drop":
+            return {}
+        return {
+            node: work
+            for node, work in position.under_way.items()
+            if node in self.federation.num_rows
+            and all((self.folder.held / ref.sha256).exists() for ref in inputs_of(work.task))
+        }
+
+    def asked_again(
+        self, waiting: Mapping[str, UnderWay], named: Mapping[str, Collection[str]]
+    ) -> dict[str, Task]:
+        """Return the tasks of nodes that are still at work; to be told again changes nothing there.
+
+        Args:
+            named: node -> ids of the node states that kept breakpoints name.
+        """
+        for node, work in waiting.items():
+            for ref in inputs_of(work.task):
+                if ref not in self._at_hub:  # a run before this one put it there
+                    self.publish(self.folder.held / ref.sha256, node)
+        return {
+            node: replace(work.task, keep_states=states_at(named, node)) for node, work in waiting.items()
+        }
+
+    def goes_on(
+        self, place: Place, tasks: Mapping[str, Task], collected: Collected, position: Position
+    ) -> dict[str, UnderWay]:
+        """Return who is at work on what after an ask; its files are kept, those of others go."""
+        if place.keep:
+            under_way = {
+                node: UnderWay(round=place.round_of(node), task=tasks[node]) for node in collected.busy
+            }
+        else:  # whoever was asked something new has given up what was before
+            under_way = {node: work for node, work in position.under_way.items() if node not in tasks}
+        hold(self.folder, under_way.values(), self.sources)
+        self._at_hub = refs_of(under_way.values())
+        for ref in self._at_hub:
+            self.federation.moved(ref, self.folder.held / ref.sha256)
+        return under_way
+
+
+_HELD = "held_"
+
+
+def refs_of(under_way: Iterable[UnderWay]) -> set[Ref]:
+    """Return the objects that tasks are computed from, but for the plan and what was brought."""
+    return {ref for work in under_way for ref in inputs_of(work.task)}
+
+
+def inputs_of(task: Task) -> tuple[Ref, ...]:
+    """Return the objects of a task's instruction."""
+    return (*task.params.values(), *task.blobs.values())
+
+
+def hold(folder: JobFolder, under_way: Iterable[UnderWay], sources: Mapping[Ref, Path | bytes]) -> None:
+    """Keep the files that tasks under way are computed from, and drop those of others.
+
+    Args:
+        sources: what was published for the tasks of this ask; the others are held already.
+    """
+    wanted = {ref.sha256: ref for ref in refs_of(under_way)}
+    if not wanted and not folder.held.exists():
+        return
+    folder.held.mkdir(exist_ok=True)
+    for path in folder.held.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+    for sha256, ref in wanted.items():
+        path, source = folder.held / sha256, sources.get(ref)
+        if path.exists() or source is None:
+            continue
+        if isinstance(source, bytes):
+            write_atomic(path, source)
+        else:
+            link_or_copy(source, path)
+
+
+def held_files(folder: JobFolder, under_way: Iterable[UnderWay]) -> dict[str, Path]:
+    """Return name -> file of what a breakpoint takes along."""
+    found = {ref.sha256: folder.held / ref.sha256 for ref in refs_of(under_way)}
+    return {f"{_HELD}{sha256}": path for sha256, path in found.items() if path.exists()}
+
+
+def restore_held(folder: JobFolder, extras: Mapping[str, Path]) -> None:
+    """Put what a breakpoint took along where unfinished tasks find it."""
+    for name, source in extras.items():
+        if name.startswith(_HELD):
+            folder.held.mkdir(exist_ok=True)
+            path = folder.held / name.removeprefix(_HELD)
+            if not path.exists():
+                link_or_copy(source, path)

@@ -1,0 +1,152 @@
+"""The bytes that an attempt leaves: breakpoints, the result, node states to keep, and objects to forget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.files import link_or_copy
+from fedjob.common.types import Ref
+from fedjob.parameters.files import FileParams
+from fedjob.researcher.federation.base import Federation
+from fedjob.researcher.results.result_folder import primary_of, save_result
+from fedjob.researcher.rounds.unfinished_tasks import held_files, refs_of
+from fedjob.researcher.runner.attempt import AttemptRecord
+from fedjob.researcher.storage.breakpoints import (
+    drop_breakpoints,
+    list_breakpoints,
+    note_elsewhere,
+    save_breakpoint,
+    saved_elsewhere,
+    states_of,
+)
+from fedjob.researcher.storage.deployment import plan_files
+from fedjob.researcher.storage.position import Position
+from fedjob.researcher.storage.replies import Arrival, read_journal
+
+FORGET_BYTES = 64 << 20
+
+"""Stale objects of a running job that the hub is left with; the job's end removes them all."""
+
+
+class Persistence:
+    """What an attempt saves, and what it lets go of once nobody needs it.
+
+    Args:
+        plan_text: of the plan of this side; empty for a job without.
+        files_folder: that plan, parameters and replies are linked into; None for none.
+    """
+
+    def __init__(
+        self, attempt: AttemptRecord, federation: Federation, plan_text: str, files_folder: Path | None
+    ) -> None:
+        self._attempt = attempt
+        self._spec = attempt.spec
+        self._folder = attempt.folder
+        self._federation = federation
+        self._plan_text = plan_text
+        self._files_folder = files_folder
+        self._states_of: dict[Path, dict[str, str]] = {}
+        self._stale: list[Ref] = []
+        self._forgotten: list[Ref] = []
+
+    def save_breakpoint(self, position: Position, path: Path | None = None) -> Path:
+        """Write a breakpoint of `position`; the oldest beyond `keep_breakpoints` go."""
+        files = self._federation.state_files(position.node_states) | plan_files(self._spec, self._folder)
+        files |= held_files(self._folder, position.under_way.values())
+        for hook in self._attempt.hooks:
+            files |= hook.files()
+        saved = save_breakpoint(self._folder, position, path, files)
+        self._states_of[saved] = dict(position.node_states)
+        if path is None:
+            drop_breakpoints(self._folder, self._spec.keep_breakpoints)
+        else:
+            note_elsewhere(self._folder, saved)
+        self._attempt.events.add("breakpoint", round_=position.round, path=str(saved))
+        return saved
+
+    def save_result(self, value: Any) -> None:
+        """Put the result into the job's result folder: what is completed can be fetched."""
+        position = self._attempt.position
+        files = save_result(
+            self._folder,
+            value,
+            rounds=position.round,
+            rows=position.rows,
+            num_nodes=len(self._spec.datasets),
+            learned=position.learned,
+            primary=primary_of(self._spec, self._plan_text),
+        )
+        self._attempt.events.add("result", files=sorted(files), path=str(self._folder.result))
+
+    def tidy(self, position: Position, published: Sequence[Ref]) -> None:
+        """Drop what only rounds before needed, here and at the hub.
+
+        Args:
+            published: for the round that was just committed.
+        """
+        current = {value.ref for value in position.state.values() if isinstance(value, FileParams)}
+        current |= refs_of(position.under_way.values())
+        self._federation.keep_states(self.named_states())
+        if not self._spec.keep:
+            self.forget([ref for ref in self._stale if ref not in current])
+            self._folder.drop_spool(before_round=position.round)
+        self._stale = [*(ref for ref in self._stale if ref in current), *published]
+
+    def forget(self, refs: Sequence[Ref]) -> None:
+        """Take published bytes back once there are enough of them to be worth the requests."""
+        self._forgotten += refs
+        if sum(ref.size_bytes for ref in self._forgotten) >= FORGET_BYTES:
+            self._federation.forget(self._forgotten)
+            self._forgotten = []
+
+    def named_states(self) -> dict[str, set[str]]:
+        """Return node -> ids of the node states that kept breakpoints, or the next task, name."""
+        paths = list_breakpoints(self._folder.breakpoints)
+        paths += saved_elsewhere(self._folder)
+        for path in paths:
+            if path not in self._states_of:  # of a run before this one
+                self._states_of[path] = states_of(path)
+        self._states_of = {path: self._states_of[path] for path in paths}
+        node_states = self._attempt.position.node_states
+        named: dict[str, set[str]] = {node: {state} for node, state in node_states.items()}
+        for states in self._states_of.values():
+            for node, state in states.items():
+                named.setdefault(node, set()).add(state)
+        return named
+
+    def states_to_keep(self) -> dict[str, set[str]]:
+        """Return the named states, and those that journaled replies of an uncommitted round propose.
+
+        A resumed run takes these replies up without asking again.
+        """
+        named = self.named_states()
+        for record in read_journal(self._folder.spool(self._attempt.position.round + 1) / "journal"):
+            if state := record["result"].get("state"):
+                named.setdefault(record["node"], set()).add(state)
+        return named
+
+    def release(self, outcome: str) -> None:
+        """Let the nodes go; they keep the states that somebody may go on from."""
+        self._federation.end(outcome, self.states_to_keep())
+
+    def keep_files(self, position: Position, arrivals: Mapping[str, Arrival]) -> None:
+        """Link plan, parameters and replies into the folder that the researcher asked for, if any."""
+        if self._files_folder is None:
+            return
+        self._files_folder.mkdir(parents=True, exist_ok=True)
+        prefix = f"round_{position.round:04d}"
+        if self._plan_text:
+            _link(self._folder.plan, self._files_folder / "plan.py")
+        params = position.state.get("params")
+        if isinstance(params, FileParams):
+            _link(params.path, self._files_folder / f"{prefix}_params.safetensors")
+        for node, arrival in arrivals.items():
+            if arrival.params is not None:
+                _link(arrival.params.path, self._files_folder / f"{prefix}_{node}.safetensors")
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    link_or_copy(source, target)

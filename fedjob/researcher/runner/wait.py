@@ -1,0 +1,169 @@
+"""Wait for a job from any process on its home, by reading its folder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+
+from fedjob.common.errors import JobError, JobFailed, NoSuchJob, NotReady, SpecError, WaitTimeout
+from fedjob.common.lifecycle import HISTORY, PENDING, State
+from fedjob.researcher.monitoring.stream import Standing, ended_error
+from fedjob.researcher.runner.control import kill
+from fedjob.researcher.runner.launch import start_runner
+from fedjob.researcher.storage.event import JobEvent, is_job_state
+from fedjob.researcher.storage.event_log import EventFile
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.record import JobRecord
+from fedjob.researcher.storage.transitions import notice
+
+FIRST_LOOK_S = 0.02
+
+LOOK_S = 0.3
+_REFUSED = ("rejected", "revoked")
+REVIVE_S = 10.0
+"""A job that waits and that nobody runs gets a runner, at most so often."""
+
+
+def wait_for(
+    folder: JobFolder,
+    *,
+    timeout_s: float | None = None,
+    for_grants: bool = True,
+    tell: Callable[[JobEvent], None] | None = None,
+) -> JobRecord:
+    """Return the job's record once it is completed; or still waits for owners, and nobody waits for these.
+
+    Args:
+        timeout_s: None waits as long as it takes.
+        for_grants: False returns as soon as it is known that an owner has to decide.
+        tell: is given the events of this attempt as they come.
+
+    Raises:
+        NodeRefused: it was rejected; names the nodes whose owners did.
+        JobFailed: it ended otherwise; carries outcome and reason.
+        WaitTimeout: it goes on, but time is up.
+        NotReady: it is a draft.
+        NoSuchJob: it was deleted.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    events = EventFile(folder.events, _before_attempt(folder))
+    waits_for_owners = False
+    revived = -REVIVE_S
+    look_s = FIRST_LOOK_S
+    while True:
+        if not folder.spec.exists():
+            raise NoSuchJob(f"job {folder.path.name} is not there any more: was it deleted?")
+        record = notice(folder)
+        while batch := events.read():
+            look_s = FIRST_LOOK_S
+            for event in batch:
+                if event.type == "grant" and "waiting" in event.body:
+                    waits_for_owners = bool(event.body["waiting"])
+                if tell is not None:
+                    tell(event)
+        if record.state == State.DRAFT:
+            raise NotReady(f"job {folder.path.name} is a draft: job.submit() it first")
+        if record.state == State.COMPLETED:
+            return record
+        if record.state in HISTORY:
+            raise _error_of(folder.path.name, record)
+        if not for_grants and record.state == State.WAITING and waits_for_owners:
+            return record
+        now = time.monotonic()
+        if deadline is not None and now > deadline:
+            raise WaitTimeout(
+                f"job {folder.path.name} is still {record.state} after {timeout_s:g} s; it goes on: wait again, "
+                "or job.kill() it"
+            )
+        if record.state in PENDING and now - revived > REVIVE_S and not folder.is_held():
+            revived = now
+            with suppress(JobError):  # somebody looks at it right now
+                start_runner(folder, folder.take(0.0))
+        time.sleep(look_s if deadline is None else max(0.0, min(look_s, deadline - now)))
+        look_s = min(2 * look_s, LOOK_S)
+
+
+def _error_of(id_: str, record: JobRecord) -> JobFailed:
+    """Return the error that says how a job ended; a rejected one names the nodes whose owners refused it."""
+    standing = Standing(str(record.state), record.reason, record.detail)
+    refused = None
+    if record.state == State.REJECTED:
+        refused = {
+            node: str(grant.get("note") or grant["state"])
+            for node, grant in record.grants.items()
+            if grant["state"] in _REFUSED
+        }
+    return ended_error(standing, f"job {id_}", refused)
+
+
+def _before_attempt(folder: JobFolder) -> int:
+    """Return the number of the last event before this attempt."""
+    before = 0
+    reader = EventFile(folder.events)
+    began = False
+    while batch := reader.read():
+        for event in batch:
+            if is_job_state(event):
+                if event.body.get("state") in HISTORY:
+                    began = False
+                elif not began:
+                    began, before = True, event.seq - 1
+    return before
+
+
+INTERRUPTS = ("ask", "leave", "kill")
+
+Attend = Callable[[], AbstractContextManager[Callable[[JobEvent], None] | None]]
+
+
+"""Begins to tell events to whoever waits; gives what is to be called with each."""
+
+
+def wait_through(
+    folder: JobFolder,
+    attend: Attend,
+    *,
+    timeout_s: float | None = None,
+    for_grants: bool = True,
+    on_interrupt: str = "ask",
+) -> JobRecord:
+    """Wait as `waiting.wait_for` does; do with an interrupt what was asked for.
+
+    Args:
+        on_interrupt: `ask` in a terminal, and leave the job running anywhere else; `leave`; or `kill`.
+
+    Raises:
+        KeyboardInterrupt: interrupted, and the job left running.
+    """
+    if on_interrupt not in INTERRUPTS:
+        raise SpecError(f"on_interrupt is one of {', '.join(INTERRUPTS)}, not {on_interrupt!r}")
+    while True:
+        try:
+            with attend() as tell:
+                return wait_for(folder, timeout_s=timeout_s, for_grants=for_grants, tell=tell)
+        except KeyboardInterrupt:
+            if on_interrupt == "leave" or (on_interrupt == "ask" and not _wants_it_stopped(folder.path.name)):
+                raise
+            kill(folder)  # the next look raises JobFailed, or finds the job completed in the last moment
+
+
+def _wants_it_stopped(id_: str) -> bool:
+    """Ask in a terminal; anywhere else, and at a second Ctrl+C, the job is left running."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return False
+    try:
+        while True:
+            sys.stderr.write(
+                f"\n{id_} needs no terminal to go on. Leave it running, or stop it? [leave/stop] "
+            )
+            sys.stderr.flush()
+            answer = sys.stdin.readline()
+            word = answer.strip().lower()
+            if word in ("stop", "s", "kill"):
+                return True
+            if not answer or word in ("leave", "l", ""):
+                return False
+    except KeyboardInterrupt:
+        return False

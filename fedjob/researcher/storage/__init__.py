@@ -1,0 +1,1 @@
+"""A job on disk: one class owns every file name."""

@@ -1,0 +1,88 @@
+"""The plans of a job at its nodes: one for all, or a map; each node gets the text of its own and of no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedjob.common.files import write_atomic
+from fedjob.common.types import Ref, party_of
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import JobSpec
+
+EVERYWHERE = "@all"
+
+"""In a map of plans, every node that has none of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a node runs: a plan's text in the repository, and the class in it."""
+
+    ref: Ref
+    entry: str
+
+
+Publish = Callable[[Path, str | None], Ref]
+
+
+def publish_code(spec: JobSpec, folder: JobFolder, publish: Publish) -> dict[str, Code]:
+    """Put the plans where their nodes can read them; return node -> code, empty where no plan is needed."""
+    if not spec.plan_hash:
+        return {}
+    if not spec.plans:
+        ref = publish(folder.plan, None)
+        return {node: Code(ref, spec.plan_entry) for node in spec.datasets}
+    return {
+        node: Code(publish(folder.plan_of(plan["hash"]), node), plan["entry"])
+        for node in spec.datasets
+        if (plan := plan_at(spec, node))
+    }
+
+
+def plan_at(spec: JobSpec, node: str) -> Mapping[str, str]:
+    """Return `{entry, hash}` of what a node runs; empty for a node without a plan of its own in a map."""
+    if not spec.plans:
+        return {"entry": spec.plan_entry, "hash": spec.plan_hash}
+    return spec.plans.get(node) or spec.plans.get(party_of(node)) or spec.plans.get(EVERYWHERE) or {}
+
+
+def write_plans(folder: JobFolder, texts: Mapping[str, str]) -> None:
+    """Keep the plans of single nodes in a job's folder, by their sha256."""
+    for hash_, text in texts.items():
+        path = folder.plan_of(hash_)
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, text.encode())
+
+
+def text_of(spec: JobSpec, folder: JobFolder, hash_: str) -> str:
+    """Return the text of one of a job's plans, from its folder."""
+    path = folder.plan if hash_ == spec.plan_hash else folder.plan_of(hash_)
+    return path.read_bytes().decode()
+
+
+PLAN_FILE = "plan_{}.py"
+
+
+def plan_files(spec: JobSpec, folder: JobFolder) -> dict[str, Path]:
+    """Return name -> file of the plans that a breakpoint has to hold beside the one of this side."""
+    return {PLAN_FILE.format(plan["hash"]): folder.plan_of(plan["hash"]) for plan in spec.plans.values()}
+
+
+def restore_plans(spec: JobSpec, folder: JobFolder, extras: Mapping[str, Path]) -> None:
+    """Put the plans that a breakpoint held where a job keeps them."""
+    for plan in spec.plans.values():
+        held = extras.get(PLAN_FILE.format(plan["hash"]))
+        if held is not None and not folder.plan_of(plan["hash"]).exists():
+            write_plans(folder, {plan["hash"]: held.read_bytes().decode()})
+
+
+def deployment(spec: JobSpec) -> dict[str, list[str]]:
+    """Return plan -> nodes that it runs at, once these are known; a plan is written `Class@sha256`."""
+    deployed: dict[str, list[str]] = {}
+    for node in sorted(spec.datasets):
+        plan = plan_at(spec, node)
+        name = f"{plan['entry']}@{plan['hash']}" if plan.get("hash") else spec.protocol.name
+        deployed.setdefault(name, []).append(node)
+    return deployed

@@ -1,0 +1,139 @@
+"""The replies of a job's nodes as they came, and the files that their bodies are kept in."""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.codec import pack, to_plain, unpack
+from fedjob.common.errors import DecodeError
+from fedjob.common.files import fsync_dir
+from fedjob.messaging.messages import Result
+from fedjob.parameters.files import FileParams
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Fold
+
+if TYPE_CHECKING:
+    import torch
+_FILE = re.compile(r"round_(\d+)_(.+)\.mpk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A node's answer with its tensors on disk."""
+
+    node: str
+    result: Result
+    params: FileParams | None = None
+
+
+def keep_replies(folder: JobFolder, round_: int, step: str, arrivals: Mapping[str, Arrival]) -> None:
+    """Keep the bodies of an ask's replies as they came over the wire, without the tensors.
+
+    What was too large for the message is kept with it, under `large`.
+    """
+    bodies = {}
+    for node, arrival in arrivals.items():
+        result = arrival.result
+        if result.blob is None:
+            bodies[node] = {"body": to_plain(result)}
+        else:
+            body = to_plain(replace(result, value=None, metrics={}))
+            bodies[node] = {"body": body, "large": {"value": result.value, "metrics": result.metrics}}
+    path = folder.reply(round_, step)
+    path.parent.mkdir(exist_ok=True)
+    # not fsynced: nothing is computed from it, and an ask should cost no more than it must
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(pack(bodies))
+    os.replace(temporary, path)
+
+
+def raw_replies(folder: JobFolder) -> dict[int, dict[str, Any]]:
+    """Return round -> step -> node -> body."""
+    found: dict[int, dict[str, Any]] = {}
+    for round_, step, path in reply_files(folder):
+        found.setdefault(round_, {})[step] = {node: kept["body"] for node, kept in read_reply(path).items()}
+    return found
+
+
+def reply_files(folder: JobFolder) -> list[tuple[int, str, Path]]:
+    """Return round, step and path of each ask that was answered, oldest first."""
+    found = []
+    for path in folder.replies.glob("round_*.mpk"):
+        if match := _FILE.fullmatch(path.name):
+            found.append((int(match[1]), match[2], path))
+    return sorted(found)
+
+
+def read_reply(path: Path) -> dict[str, Any]:
+    """Return what a file holds; nothing for one that a power cut damaged."""
+    try:
+        bodies = unpack(path.read_bytes())
+    except (OSError, DecodeError):
+        return {}
+    return bodies if isinstance(bodies, dict) else {}
+
+
+def read_aux(folder: JobFolder, fold: Fold) -> dict[str, dict[str, Mapping[str, torch.Tensor]]]:
+    """Return module -> node -> name -> tensor, of the files that are still there; a tensor is read when asked for."""
+    from fedjob.parameters.auxiliary import split
+    from fedjob.parameters.files import FileParams
+
+    found: dict[str, dict[str, Mapping[str, torch.Tensor]]] = {module: {} for module in fold.aux_hashes}
+    for node, _, _ in fold.inputs:
+        for path in folder.contributions(fold.round, fold.step, str(node)):
+            for module, tensors in split(FileParams(path))[1].items():
+                found.setdefault(module, {})[str(node)] = tensors
+    return found
+
+
+class Journal:
+    """A round's journal, open for appending."""
+
+    def __init__(self, path: Path) -> None:
+        fresh = not path.exists()
+        self._descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+        if fresh:
+            fsync_dir(path.parent)
+        else:
+            os.ftruncate(self._descriptor, sum(8 + len(raw) for raw in _records(path)))
+
+    def append(self, records: Sequence[Any]) -> None:
+        """Write records and return when they are durable: one fsync for all."""
+        data = b"".join(
+            len(raw).to_bytes(4, "little") + zlib.crc32(raw).to_bytes(4, "little") + raw
+            for raw in map(pack, records)
+        )
+        os.write(self._descriptor, data)
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def read_journal(path: Path) -> list[Any]:
+    """Return the whole records of a journal, none if there is no file."""
+    try:
+        return [unpack(raw) for raw in _records(path)]
+    except DecodeError:
+        return []
+
+
+def _records(path: Path) -> list[bytes]:
+    if not path.exists():
+        return []
+    data, found, at = path.read_bytes(), [], 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "little")
+        raw = data[at + 8 : at + 8 + length]
+        if len(raw) != length or zlib.crc32(raw) != int.from_bytes(data[at + 4 : at + 8], "little"):
+            break
+        found.append(raw)
+        at += 8 + length
+    return found

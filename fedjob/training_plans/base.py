@@ -1,0 +1,386 @@
+"""The interface of training plans, and the loops of training and validation that all kinds share.
+
+Importing this module imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedjob.common.errors import NodeFailure, PlanError, SpecError
+from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import add_all, is_state, mean_state, values
+from fedjob.parameters.tensor_kinds import Kinds
+from fedjob.training_plans.batches import is_told, split_indices
+from fedjob.training_plans.context import Context
+from fedjob.training_plans.randomness import seeded
+from fedjob.training_plans.training_args import TrainingArgs
+
+if TYPE_CHECKING:
+    import torch
+Adjust = Callable[[Any], None]
+
+"""Called with the model between the backward pass and the optimizer's step."""
+RawArgs = TrainingArgs | Mapping[str, Any] | None
+
+"""Training arguments, checked already or as a user writes them."""
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What local training did.
+
+    Args:
+        num_examples: in the training split: the weight of this node.
+        num_updates: optimizer steps taken.
+        loss: mean over all examples seen, weighted by batch sizes.
+        metrics: name -> state, see `fedjob.metrics.states`; `loss` is one.
+    """
+
+    num_examples: int
+    num_updates: int
+    loss: float
+    metrics: Mapping[str, MetricState] = field(default_factory=dict)
+
+
+class TrainingPlan(ABC):
+    """A user's model, optimizer, data loading and step, as fedjob drives them.
+
+    Users derive from `TorchPlan` or `SklearnPlan`. The order of calls is
+    `build` and `load_data` once, then for every step `start_step`, `set_state`,
+    `set_params`, `train` or `validate`, `get_params` and `get_state`. A plan
+    that was built just now and one that has done many steps compute the same,
+    as long as the user's own methods keep what lasts in `ctx.state`. A plan is
+    made with no arguments to its constructor.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Packages, by the name they are imported by, that a node needs beside the plan's own imports."""
+
+    launches: ClassVar[Sequence[Any]] = ()
+    """Functions that the plan may start as child tasks, `self.ctx.launch(...)`."""
+
+    extra_args: ClassVar[tuple[str, ...]] = ()
+    """Names of training arguments that this plan understands beside the common ones."""
+
+    shows_gradients: ClassVar[bool] = True
+    """Whether `train` lets a protocol correct the gradients."""
+
+    aux_modules: ClassVar[tuple[str, ...]] = ()
+    """Auxiliary variables that suit the plan's optimizer, such as `("scaffold",)` for plain SGD."""
+
+    required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Methods that a user must write, with the names of their arguments."""
+
+    optional_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    measured_by: ClassVar[str] = ""
+    """The optional method without which an evaluation would say nothing but the loss; empty for none."""
+
+    @property
+    def ctx(self) -> Context:
+        """The work this plan is part of."""
+        found: Context = self.__dict__.setdefault("_fedjob_ctx", Context())
+        return found
+
+    @ctx.setter
+    def ctx(self, ctx: Context) -> None:
+        self.__dict__["_fedjob_ctx"] = ctx
+
+    training_args: TrainingArgs
+    """The checked arguments of the step that runs."""
+
+    dataset: Any = None
+    """The dataset that was loaded, None before."""
+
+    timing: dict[str, float]
+    """Seconds of this step by stage: `train`, `validate`."""
+
+    @abstractmethod
+    def build(self, model_args: Mapping[str, Any] | None, training_args: RawArgs) -> None:
+        """Make the model and what trains it. The first parameters depend on `ctx.job_seed` alone.
+
+        Raises:
+            SpecError: an argument is unknown, of the wrong type or out of range.
+            PlanError: a user's method returned something of the wrong type.
+        """
+
+    def start_step(self, training_args: RawArgs) -> None:
+        """Begin a step as a fresh plan would, with these arguments and no state."""
+        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        self.timing = {}
+        self.ctx.state = {}
+        self._begin_anew()
+        if self._loaded is not None and self._loaded != self.training_args.raw:
+            self.load_data(self.dataset)
+
+    @property
+    def num_train(self) -> int:
+        """The number of examples in the training split."""
+        return 0 if self._data is None else len(self._train_rows)
+
+    @abstractmethod
+    def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
+        """Return the shared parameters: on the CPU, contiguous, detached, in a stable order.
+
+        Args:
+            copy: False may return views of the model, for a caller that
+                writes them out before anything trains again.
+        """
+
+    @abstractmethod
+    def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
+        """Put parameters into the model.
+
+        Raises:
+            PlanError: names, shapes or types are not the model's.
+        """
+
+    def kinds(self) -> Kinds:
+        """Return which of the shared parameters some protocols treat apart."""
+        return Kinds()
+
+    def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the examples to train on."""
+        raise NotImplementedError
+
+    def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the data to validate on, or None: then `test_ratio` splits `training_data`."""
+        return None
+
+    def load_data(self, dataset: Any) -> None:
+        """Call the user's data methods and make the split."""
+        import numpy as np
+
+        args = self.training_args
+        self.dataset, self._test = dataset, None
+        with seeded(self.seed_of("data", every_round=False)):
+            self._data = self._as_examples(self.training_data(dataset, args.for_user()), "training_data")
+            given = self.testing_data(dataset, args.for_user())
+            if given is not None:
+                self._test = self._as_examples(given, "testing_data")
+        self._loaded = dict(args.raw)
+        self._train_rows = np.arange(self._num_rows(self._data))
+        if self._test is None:
+            self._test_rows = self._train_rows[:0]
+            if args.test_ratio or args.test_fold:
+                self._split()
+        elif args.test_fold:
+            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
+        else:
+            self._test_rows = np.arange(self._num_rows(self._test))
+
+    def _split(self) -> None:
+        """Take the examples to validate on out of those to train on."""
+        seed = self.seed_of("split", every_round=False)
+        self._train_rows, self._test_rows = split_indices(len(self._train_rows), self.training_args, seed)
+        self._test = self._data
+
+    def train(self, adjust: Adjust | None = None) -> TrainOutcome:
+        """Train as the arguments say.
+
+        Raises:
+            NodeFailure: no data, or the loss or the parameters are not finite.
+        """
+        started = time.perf_counter()
+        if self._data is None:
+            raise PlanError("the data is not loaded: call load_data before train")
+        with seeded(self.seed_of("train")):
+            outcome = self._run_updates(adjust)
+        self._check_finite()
+        self._add_time("train", started)
+        return outcome
+
+    def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
+        """Take every update of the step, and tell whoever follows the job of some of them."""
+        total, num_rows = self._num_updates(), self.num_train
+        done, samples, loss_sum = 0, 0, 0.0
+        for size, loss in self._each_update(adjust):
+            done, samples, loss_sum = done + 1, samples + size, loss_sum + loss * size
+            if is_told(done, total, self.training_args):
+                self.ctx.emit(
+                    "metrics",
+                    {
+                        "phase": "train",
+                        "round": self.ctx.round,
+                        "iteration": done,
+                        "num_updates": total,
+                        "epoch": round(samples / num_rows, 4) if num_rows else 0.0,
+                        "epochs": self.training_args.epochs,
+                        "samples": samples,
+                        "loss": loss,
+                    },
+                )
+                self.ctx.progress(done, max(total, done))
+        if not samples:
+            raise self.fail("no_data", "training_data gave no examples to train on")
+        mean = mean_state(loss_sum / samples, samples)
+        return TrainOutcome(num_rows or samples, done, loss_sum / samples, {"loss": mean})
+
+    def validate(self) -> dict[str, MetricState]:
+        """Measure the model on the test split; the states of several nodes add.
+
+        Raises:
+            NodeFailure: there is no test data, or a prediction is not finite.
+        """
+        started = time.perf_counter()
+        total: dict[str, MetricState] = {}
+        samples = 0
+        with seeded(self.seed_of("validate")), self._evaluating():
+            for size, states in self._each_test():
+                total, samples = add_all(total, states), samples + size
+        if not samples:
+            raise self.fail(
+                "no_test_data", "nothing to validate on: set test_ratio above 0, or write testing_data"
+            )
+        # left out is what nothing defines, such as the area under a curve of one class
+        drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
+        self.ctx.emit("metrics", {"phase": "test", "round": self.ctx.round, "samples": samples, **drawn})
+        self._add_time("validate", started)
+        return total
+
+    def _add_time(self, stage: str, started: float) -> None:
+        self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started
+
+    def _states_of(self, found: Any, size: int) -> dict[str, MetricState]:
+        """Read what a user's `testing_step` returned for a batch of `size` examples."""
+        if isinstance(found, Mapping):
+            return {str(name): self._own_metric(str(name), item, size) for name, item in found.items()}
+        if isinstance(found, (tuple, list)) and len(found) == 2:
+            return self._compared(*found)
+        raise self.fail(
+            "plan",
+            f'testing_step returned {named_type(found)}; expected (predictions, targets) or {{"name": value}}',
+        )
+
+    def _own_metric(self, name: str, item: Any, size: int) -> MetricState:
+        if is_state(item):
+            return dict(item)
+        try:
+            return mean_state(float(item), size)
+        except SpecError as error:
+            raise self.fail("not_finite", f"testing_step: metric {name!r} is {float(item)}") from error
+        except (TypeError, ValueError) as error:
+            raise self.fail(
+                "plan", f"testing_step: metric {name!r} is {named_type(item)}, not a number"
+            ) from error
+
+    # --- what a kind of plan writes for the methods above -------------------------------------
+
+    _data: Any = None
+    _test: Any = None
+    _train_rows: Any
+    _test_rows: Any
+    _loaded: Mapping[str, Any] | None = None
+
+    def _begin_anew(self) -> None:
+        """Forget what stayed at the node."""
+        raise NotImplementedError
+
+    def _as_examples(self, given: Any, method: str) -> Any:
+        """Return what a user's data method gave in the form that this kind of plan works on."""
+        raise NotImplementedError
+
+    def _num_rows(self, examples: Any) -> int:
+        """Return how many examples there are to choose from; 0 where they come in an order of their own."""
+        raise NotImplementedError
+
+    def _num_updates(self) -> int:
+        """Return how many updates the step will take, 0 where only its end will tell."""
+        raise NotImplementedError
+
+    def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
+        """Take one update after the other; yield the number of its examples, and their loss before it."""
+        raise NotImplementedError
+
+    def _check_finite(self) -> None:
+        """Fail where a parameter is NaN or infinite."""
+        raise NotImplementedError
+
+    def _evaluating(self) -> AbstractContextManager[None]:
+        """Return what is entered while the model is measured."""
+        return nullcontext()
+
+    def _each_test(self) -> Iterator[tuple[int, dict[str, MetricState]]]:
+        """Measure one batch of test data after the other; yield the number of its examples, and what was found."""
+        raise NotImplementedError
+
+    def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
+        """Measure predictions of a user's `testing_step`."""
+        raise NotImplementedError
+
+    def training_loss(self) -> float:
+        """Return the mean loss over the training split, without training and without dropout.
+
+        Raises:
+            PlanError: this kind of plan can't.
+            NodeFailure: there is no data, or the loss is not finite.
+        """
+        raise PlanError(f"{type(self).__name__} shows no loss: derive it from TorchPlan or SklearnPlan")
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        """Return the gradient of the mean loss over the training split, by parameter; nothing is trained.
+
+        Raises:
+            PlanError: this kind of plan can't.
+        """
+        raise PlanError(f"{type(self).__name__} shows no gradients: derive it from TorchPlan")
+
+    def predict_all(self) -> Any:
+        """Return a prediction for every example of the node, in their order.
+
+        Returns:
+            An array with a row for each; of a model with several outputs `{name: array}`.
+
+        Raises:
+            PlanError: this kind of plan can't.
+        """
+        raise PlanError(
+            f"{type(self).__name__} makes no predictions: derive it from TorchPlan or SklearnPlan"
+        )
+
+    @abstractmethod
+    def get_state(self) -> dict[str, Any]:
+        """Return a copy of what stays at this node between rounds, `ctx.state` included."""
+
+    @abstractmethod
+    def set_state(self, tree: Mapping[str, Any] | None) -> None:
+        """Go on from a state that `get_state` returned; None begins anew."""
+
+    def round_done(self, report: Any) -> str | None:
+        """Use a round that has ended; return a reason to end the job here, or None.
+
+        It is called at the researcher alone, of the plan that is built there.
+
+        Args:
+            report: of the round; hooks are given the same, a `RoundReport`.
+        """
+        return None
+
+    def seed_of(self, purpose: str, *, every_round: bool = True) -> int:
+        """Return the seed of one use of randomness.
+
+        Args:
+            every_round: False for what must be the same in all rounds.
+        """
+        ctx, own = self.ctx, self.training_args.random_seed
+        if every_round:
+            seed = ctx.seed if own is None else seed_for(own, ctx.round, ctx.node)
+            return seed_for(seed, ctx.round, ctx.node, purpose)
+        return seed_for(ctx.job_seed if own is None else own, 0, ctx.node, purpose)
+
+    def fail(self, reason: str, detail: str) -> NodeFailure:
+        """Return the error that says that this node can't do its part."""
+        return NodeFailure(self.ctx.node, reason, detail)
+
+
+def named_type(found: Any) -> str:
+    """Name the type of a value that a user's method returned."""
+    return "nothing (None)" if found is None else f"a {type(found).__name__}"

@@ -1,0 +1,84 @@
+"""The context of a training plan: what it knows of the work that it is part of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fedjob.common.errors import PlanError
+
+
+def _ignore(type_: str, body: dict[str, Any]) -> None:
+    """Take an event that nobody listens to."""
+
+
+class StartedChild(Protocol):
+    """A child task that was started."""
+
+    def wait(self) -> Any:
+        """Wait for its end, and return what its function returned."""
+
+
+class ChildStarter(Protocol):
+    """What starts the child tasks of a plan."""
+
+    def launch(self, function: Any, /, **args: Any) -> StartedChild:
+        """Start a function of the plan as a child task."""
+
+
+@dataclass
+class Context:
+    """What a plan may know of the work it is part of: `self.ctx`.
+
+    Args:
+        node: the name of the node that computes.
+        round: counted from 1; 0 outside of a round.
+        job_seed: the job's own; it decides the first parameters and the test split.
+        seed: of (job, round, node); it decides shuffling, dropout and augmentation.
+        device: where the plan computes, `cpu` or `cuda`; set by the plan.
+        allow_gpu: whether the node lets `use_gpu` have its GPU.
+        state: kept at this node from round to round: a dictionary of numbers,
+            strings, bytes, None, tensors, and lists and dictionaries of them.
+        send: `send(type, body)` takes what `emit` is given on its way to the researcher.
+        props: the job's free properties.
+        launcher: what `launch` goes through; None where no task is computed.
+    """
+
+    node: str = "local"
+    round: int = 0
+    job_seed: int = 0
+    seed: int = 0
+    device: str = "cpu"
+    allow_gpu: bool = True
+    state: dict[str, Any] = field(default_factory=dict)
+    send: Callable[[str, dict[str, Any]], None] = _ignore
+    props: Mapping[str, Any] = field(default_factory=dict)
+    launcher: ChildStarter | None = None
+
+    def emit(self, type_: str, body: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
+        """Send an event to whoever follows the job: `ctx.emit("found", site=3, rows=[1, 2])`.
+
+        Args:
+            type_: `metrics` (its numbers are drawn as curves), `result`, `checkpoint`, or a word of your own.
+            body: fields as a map, beside those given by name; plain data, 16 KB in all.
+        """
+        self.send(type_, {**(body or {}), **fields})
+
+    def progress(self, done: float, total: float) -> None:
+        """Say how far this work is."""
+        self.emit("progress", {"done": done, "total": total})
+
+    def launch(self, function: Any, /, **args: Any) -> StartedChild:
+        """Start a function of the plan's `launches` as a child task at this node; see `training_plans/child_tasks.py`.
+
+        Returns:
+            A child: `child.wait()` returns what the function returned; given to another launch as an
+            argument, it stands for that value.
+
+        Raises:
+            PlanError: the function was not declared, or no task is being computed.
+        """
+        if self.launcher is None:
+            raise PlanError("ctx.launch works while a node computes a task, not here")
+        return self.launcher.launch(function, **args)

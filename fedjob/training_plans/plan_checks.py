@@ -1,0 +1,110 @@
+"""The checks of a plan class: is it complete, and can each of its methods be called as it will be?"""
+
+from __future__ import annotations
+
+import inspect
+
+from fedjob.common.errors import IncompletePlan, NoTestingStep, PlanError
+from fedjob.training_plans.base import TrainingPlan
+
+
+def overrides(plan: type | object, base: type, name: str) -> bool:
+    """Tell whether a plan's class writes a method that `base` only outlines."""
+    cls = plan if isinstance(plan, type) else type(plan)
+    return getattr(cls, name, None) is not getattr(base, name, None)
+
+
+def check_plan_class(cls: object) -> type[TrainingPlan]:
+    """Return `cls` if it is a complete training plan.
+
+    Raises:
+        IncompletePlan: it lacks methods; all are named.
+        PlanError: it is not a class, not a plan, or takes other arguments than it will be given.
+    """
+    if not isinstance(cls, type):
+        raise PlanError(f"a training plan is a class derived from TorchPlan or SklearnPlan, not {cls!r:.200}")
+    if not issubclass(cls, TrainingPlan):
+        raise PlanError(
+            f"{cls.__name__} is not a training plan: derive it from TorchPlan or SklearnPlan",
+            name=cls.__name__,
+        )
+    kind = _kind_of(cls)
+    if kind is None:
+        lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))) or "nothing else"
+        raise IncompletePlan(
+            f"{cls.__name__} derives from TrainingPlan itself and lacks {lacking}: derive it from TorchPlan or "
+            "SklearnPlan, which have these",
+            name=cls.__name__,
+        )
+    missing = [name for name in kind.required_methods if not overrides(cls, kind, name)]
+    if missing:
+        signatures = ", ".join(_signature(name, kind.required_methods[name]) for name in missing)
+        raise IncompletePlan(f"{cls.__name__} lacks {signatures}", name=cls.__name__)
+    for name, arguments in {**kind.required_methods, **kind.optional_methods}.items():
+        if overrides(cls, kind, name):
+            _check_signature(cls, name, arguments)
+    if overrides(cls, TrainingPlan, "round_done"):
+        _check_signature(cls, "round_done", ("report",))
+    _check_constructor(cls)
+    return cls
+
+
+def check_testing_step(cls: type[TrainingPlan]) -> None:
+    """See to it that a plan says how its model is measured.
+
+    Raises:
+        NoTestingStep: it lacks the method.
+    """
+    kind, name = _kind_of(cls), cls.measured_by
+    if kind is not None and name and not overrides(cls, kind, name):
+        raise NoTestingStep(
+            f"{cls.__name__} lacks {_signature(name, kind.optional_methods[name])}, and an evaluation measures what "
+            'that returns: (predictions, targets), or {"name": value}',
+            name=cls.__name__,
+        )
+
+
+def _kind_of(cls: type[TrainingPlan]) -> type[TrainingPlan] | None:
+    """Return the nearest base that says which methods a user writes, or None."""
+    for base in cls.__mro__:
+        if issubclass(base, TrainingPlan) and "required_methods" in vars(base) and base.required_methods:
+            return base
+    return None
+
+
+def _signature(name: str, arguments: tuple[str, ...]) -> str:
+    return f"{name}({', '.join(('self', *arguments))})"
+
+
+def _check_signature(cls: type, name: str, arguments: tuple[str, ...]) -> None:
+    method = inspect.getattr_static(cls, name)
+    if isinstance(method, staticmethod):
+        method, given = method.__func__, arguments
+    elif isinstance(method, classmethod):
+        method, given = method.__func__, ("cls", *arguments)
+    else:
+        given = ("self", *arguments)
+    if not callable(method):
+        raise PlanError(
+            f"{cls.__name__}.{name} is a {type(method).__name__}, not a method", name=cls.__name__
+        )
+    try:
+        signature = inspect.signature(method)
+        signature.bind(*given)
+    except TypeError as error:
+        raise PlanError(
+            f"{cls.__name__}.{name}{signature} can't be called as {_signature(name, arguments)}: {error}",
+            name=cls.__name__,
+        ) from error
+
+
+def _check_constructor(cls: type) -> None:
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        signature.bind("self")
+    except TypeError as error:
+        raise PlanError(
+            f"{cls.__name__}.__init__ needs arguments, but nodes build a plan without any: "
+            "pass such values through model_args or training_args",
+            name=cls.__name__,
+        ) from error

@@ -1,0 +1,264 @@
+"""Training plans for scikit-learn estimators that learn batch by batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fedjob.common.errors import PlanError
+from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import measure
+from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome
+from fedjob.training_plans.batches import epoch_batches, num_updates, training_batches
+from fedjob.training_plans.plan_checks import overrides
+from fedjob.training_plans.randomness import seeded
+from fedjob.training_plans.training_args import Arguments, TrainingArgs
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedjob.training_plans.estimators import Fitted
+Array = np.ndarray[Any, Any]
+
+
+class SklearnPlan(TrainingPlan):
+    """SGDClassifier, SGDRegressor, Perceptron or MLPClassifier, trained with `partial_fit`.
+
+    `model_args` needs `num_features`, and for a classifier `classes`: the labels
+    of all nodes, so that parameters have the same shape everywhere. An update
+    is one `partial_fit` of one batch.
+    """
+
+    required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "init_estimator": ("model_args",),
+        "training_data": ("dataset", "training_args"),
+    }
+    optional_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "testing_data": ("dataset", "training_args"),
+        "testing_step": ("estimator", "batch"),
+    }
+
+    shows_gradients: ClassVar[bool] = False
+
+    model_args: Arguments
+
+    def init_estimator(self, model_args: Mapping[str, Any]) -> Any:
+        """Return the estimator, not fitted."""
+        raise NotImplementedError
+
+    def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return (inputs, targets): arrays or tables of shape (rows, num_features) and (rows,)."""
+        raise NotImplementedError
+
+    def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the data to validate on; without it `test_ratio` splits `training_data`."""
+        return None
+
+    def testing_step(self, estimator: Any, batch: tuple[Array, Array]) -> Any:
+        """Return (predictions, targets), or {"name": value}; without it the estimator predicts."""
+        raise NotImplementedError
+
+    _data: tuple[Array, Array] | None = None
+    _test: tuple[Array, Array] | None = None
+    _fitted: Fitted
+
+    @property
+    def model(self) -> Any:
+        """The estimator."""
+        return self._fitted.estimator
+
+    def build(self, model_args: Mapping[str, Any] | None, training_args: RawArgs) -> None:
+        from fedjob.training_plans.estimators import fitted
+
+        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        self.model_args = Arguments(model_args or {}, what="model_args")
+        self.timing = {}
+        seed = seed_for(self.ctx.job_seed, 0, "", "init")
+        with seeded(seed):
+            estimator = self.init_estimator(self.model_args)
+            # a generator would remember how often it was drawn from
+            self._own_seed = getattr(estimator, "random_state", None)
+            if not isinstance(self._own_seed, int) and hasattr(estimator, "random_state"):
+                self._own_seed = None
+                estimator.random_state = seed % 2**32
+            self._fitted = fitted(estimator, self.model_args)
+
+    def _begin_anew(self) -> None:
+        self._fitted.forget()
+
+    def _num_rows(self, examples: tuple[Array, Array]) -> int:
+        return len(examples[1])
+
+    def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {
+            name: torch.from_numpy(np.array(array, order="C", copy=copy or None))
+            for name, array in self._fitted.arrays().items()
+        }
+
+    def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
+        own = self._fitted.arrays()
+        if set(own) != set(params):
+            raise PlanError(
+                f"the parameters don't fit the estimator: expected {', '.join(own)}, "
+                f"found {', '.join(params)}"
+            )
+        for name, array in own.items():
+            given = params[name].numpy()
+            if given.shape != array.shape or given.dtype != array.dtype:
+                raise PlanError(
+                    f"parameter {name}: expected {array.dtype} {list(array.shape)}, "
+                    f"found {given.dtype} {list(given.shape)}"
+                )
+            array[...] = given
+
+    def train(self, adjust: Adjust | None = None) -> TrainOutcome:
+        if adjust is not None:
+            raise PlanError(
+                "this protocol corrects gradients, which scikit-learn does not show: use a TorchPlan"
+            )
+        return super().train()
+
+    def _num_updates(self) -> int:
+        return num_updates(len(self._train_rows), self.training_args)
+
+    def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
+        assert self._data is not None
+        self._set_seed()
+        for rows in training_batches(self._train_rows, self.training_args, self.seed_of("order")):
+            inputs, targets = self._data[0][rows], self._data[1][rows]
+            loss = self._fitted.loss(inputs, targets)
+            if not math.isfinite(loss):
+                raise self.fail("not_finite", f"the loss is {loss}: scale the inputs, or learn more slowly")
+            self._fitted.update(inputs, targets)
+            yield len(rows), loss
+
+    def _check_finite(self) -> None:
+        for name, array in self._fitted.arrays().items():
+            if not np.isfinite(array).all():
+                raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
+
+    def _each_test(self) -> Iterator[tuple[int, dict[str, MetricState]]]:
+        if self._test is None:
+            return
+        inputs, targets = self._test
+        for rows in epoch_batches(self._test_rows, 10_000):
+            yield len(rows), self._measure(inputs[rows], targets[rows])
+
+    def training_loss(self) -> float:
+        if self._data is None or not len(self._train_rows):
+            raise self.fail("no_data", "training_data gave no examples to measure the loss of")
+        loss = self._fitted.loss(self._data[0][self._train_rows], self._data[1][self._train_rows])
+        if not math.isfinite(loss):
+            raise self.fail("not_finite", "the loss of the training data is not finite")
+        return float(loss)
+
+    def predict_all(self) -> Array:
+        if self._data is None:
+            raise PlanError("the data is not loaded: call load_data before predict_all")
+        found: Array = self.model.predict(self._data[0])
+        return found
+
+    def _measure(self, inputs: Array, targets: Array) -> dict[str, MetricState]:
+        args, classes = self.training_args, self._fitted.classes
+        if not overrides(self, SklearnPlan, "testing_step"):
+            names = args.test_metric or (("mse",) if classes is None else ("accuracy",))
+            found: dict[str, MetricState] = {}
+            for name in names:
+                if name == "roc_auc" and classes is not None:
+                    pair = self._scores(inputs), np.searchsorted(classes, targets)
+                else:
+                    pair = self.model.predict(inputs), targets
+                found |= measure([name], *pair, args.test_metric_args)
+            return found
+        return self._states_of(self.testing_step(self.model, (inputs, targets)), len(targets))
+
+    def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
+        args = self.training_args
+        default = ("mse",) if self._fitted.classes is None else ("accuracy",)
+        return measure(args.test_metric or default, predictions, targets, args.test_metric_args)
+
+    def _scores(self, inputs: Array) -> Array:
+        """Return the probability of class 1, or one score for each class."""
+        if hasattr(self.model, "predict_proba"):
+            shares: Array = self.model.predict_proba(inputs)
+            return shares[:, 1] if shares.shape[1] == 2 else shares
+        scores: Array = self.model.decision_function(inputs)
+        return 1 / (1 + np.exp(-np.clip(scores, -500, 500))) if scores.ndim == 1 else scores
+
+    def get_state(self) -> dict[str, Any]:
+        import torch
+
+        from fedjob.training_plans.node_state import copy_tree
+
+        def tensors(item: Any) -> Any:
+            return [torch.from_numpy(array) for array in item] if isinstance(item, list) else item
+
+        memory = {name: tensors(item) for name, item in self._fitted.memory().items()}
+        tree = {
+            "estimator": copy_tree(memory, "estimator"),
+            "user": copy_tree(self.ctx.state, "self.ctx.state"),
+        }
+        return {name: part for name, part in tree.items() if part}
+
+    def set_state(self, tree: Mapping[str, Any] | None) -> None:
+        from fedjob.training_plans.node_state import copy_tree
+
+        tree = tree or {}
+        self.ctx.state = copy_tree(tree.get("user", {}), "self.ctx.state")
+        memory = {
+            name: [tensor.numpy() for tensor in item] if isinstance(item, list) else item
+            for name, item in tree.get("estimator", {}).items()
+        }
+        try:
+            self._fitted.recall(memory)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.fail(
+                "state_mismatch", f"the kept state does not fit the estimator: {error}"
+            ) from error
+
+    def _set_seed(self) -> None:
+        if self._own_seed is None and hasattr(self.model, "random_state"):
+            self.model.random_state = self.seed_of("estimator") % 2**32
+
+    def _as_examples(self, data: Any, method: str) -> tuple[Array, Array]:
+        """Check what the user's method returned.
+
+        Raises:
+            PlanError: not two arrays of as many rows, or other columns than `num_features`.
+            NodeFailure: a value is missing, or a label is not among the classes.
+        """
+        where = f"{type(self).__name__}.{method}"
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise PlanError(f"{where} returned a {type(data).__name__}; expected (inputs, targets)")
+        try:
+            inputs = np.ascontiguousarray(np.asarray(data[0]), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise PlanError(
+                f"{where}: the inputs are not all numbers; encode texts and fill what is missing first"
+            ) from error
+        targets = np.asarray(data[1])
+        targets = targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 else targets
+        num_features = self._fitted.num_features
+        if inputs.ndim != 2 or inputs.shape[1] != num_features or targets.shape != (len(inputs),):
+            raise PlanError(
+                f"{where} returned arrays of shape {list(inputs.shape)} and {list(targets.shape)}; expected "
+                f"[rows, {num_features}] and [rows]"
+            )
+        if not np.isfinite(inputs).all() or (targets.dtype.kind == "f" and not np.isfinite(targets).all()):
+            raise self.fail("not_finite", f"{where} gave missing or infinite values: fill or drop them")
+        classes = self._fitted.classes
+        if classes is None:
+            return inputs, targets.astype(np.float64)
+        unknown = [label for label in np.unique(targets).tolist() if label not in classes.tolist()]
+        if unknown:
+            raise self.fail(
+                "unknown_class",
+                f"{where} gave {len(unknown)} labels that model_args['classes'] does not list",
+            )
+        return inputs, targets.astype(classes.dtype)

@@ -1,0 +1,1 @@
+"""Plans are text: the only place that extracts, compiles and executes it."""

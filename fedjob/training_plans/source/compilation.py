@@ -1,0 +1,144 @@
+"""The compilation of a plan: from its text to a class, or to a plan that is built.
+
+The one place of fedjob that compiles and executes text.
+"""
+
+from __future__ import annotations
+
+import builtins
+import linecache
+import sys
+import types
+from typing import Any
+
+from fedjob.common.errors import FedjobError, PlanError
+from fedjob.common.seeds import seed_for
+from fedjob.training_plans.base import TrainingPlan
+from fedjob.training_plans.context import Context
+from fedjob.training_plans.function import FunctionPlan, RemoteFunction, function
+from fedjob.training_plans.pipeline import Pipeline
+from fedjob.training_plans.plan_checks import check_plan_class
+from fedjob.training_plans.randomness import seed_everything
+from fedjob.training_plans.schedules import at_round
+from fedjob.training_plans.source.locations import PLAN_FILENAME, where
+from fedjob.training_plans.source.plan_source import SOURCE_ATTRIBUTE, PlanSource, plan_hash
+from fedjob.training_plans.source.text_checks import check_plan_text
+from fedjob.training_plans.step_plan import Plan, check_step_plan
+
+
+def compile_plan(text: str, entry: str) -> type[TrainingPlan]:
+    """Build a plan's class from its text and nothing else.
+
+    Raises:
+        PlanError: the text is refused, does not run, or defines no complete plan of that name.
+    """
+    found = compile_text(text, entry)
+    cls = check_plan_class(found)
+    setattr(cls, SOURCE_ATTRIBUTE, PlanSource(text, entry, plan_hash(text)))
+    return cls
+
+
+def make_plan(text: str, entry: str) -> TrainingPlan | FunctionPlan | Pipeline:
+    """Build a plan of any kind, or a function as one, from its text and nothing else.
+
+    Raises:
+        PlanError: as `compile_plan`.
+    """
+    found = compile_text(text, entry)
+    if isinstance(found, (RemoteFunction, types.FunctionType)):
+        return FunctionPlan(function(found))
+    if isinstance(found, type) and issubclass(found, Plan):
+        return Pipeline(check_step_plan(found))
+    return check_plan_class(found)()
+
+
+def compile_text(text: str, entry: str) -> object:
+    """Run a text in a module of its own and return what it defines under a name.
+
+    Neither the import path nor the table of loaded modules is different
+    afterwards, beside what the text itself imports.
+
+    Raises:
+        PlanError: the text is refused, or running it raises; the cause is chained.
+    """
+    check_plan_text(text)
+    digest = plan_hash(text)[:12]
+    filename = f"{PLAN_FILENAME}{digest}>"
+    code = checked_code(text, None, entry, filename)
+    # tracebacks show the plan's own lines; an entry without a time is never thrown away
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    module = types.ModuleType(f"plan_{digest}")
+    module.__dict__["__builtins__"] = builtins
+    # dataclasses look their module up while they are being made
+    sys.modules[module.__name__] = module
+    try:
+        exec(code, module.__dict__)
+    except ImportError as error:
+        raise PlanError(
+            f"plan {entry} can't import what it needs: {error}. Install it where the plan runs, or write the "
+            "code into the plan's own file or notebook",
+            name=entry,
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise PlanError(
+            f"plan {entry} raises while it is loaded: {type(error).__name__}: {error}"
+            f"{_line_of(error, filename)}",
+            name=entry,
+        ) from error
+    finally:
+        if sys.modules.get(module.__name__) is module:
+            del sys.modules[module.__name__]
+    if entry not in module.__dict__:
+        raise PlanError(f"the plan's text defines no {entry!r}", name=entry)
+    found: object = module.__dict__[entry]
+    return found
+
+
+def checked_code(text: str, path: str | None, name: str, filename: str = "<plan>") -> types.CodeType:
+    """Compile a text without running it.
+
+    Raises:
+        PlanError: it is not valid Python.
+    """
+    try:
+        return compile(text, filename, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise PlanError(f"plan {name} is not valid Python: {error}", path=path, name=name) from error
+
+
+def _line_of(error: BaseException, filename: str) -> str:
+    trace, line = error.__traceback__, 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == filename:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" (line {line} of the plan)" if line else ""
+
+
+def built_plan(
+    plan_text: str, entry: str, model_args: dict[str, Any], training_args: dict[str, Any], seed: int
+) -> Any:
+    """Build a plan on the researcher's side: the first parameters depend on the job's seed alone.
+
+    Returns:
+        None for a job without a plan.
+
+    Raises:
+        PlanError: what the plan's own methods raise is chained.
+    """
+    if not plan_text:
+        return None
+    plan = make_plan(plan_text, entry)
+    plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed)
+    seed_everything(seed_for(seed, 0, "", "init"))
+    try:
+        plan.build(model_args, at_round(training_args, 1))
+    except FedjobError:
+        raise
+    except Exception as error:
+        raise PlanError(
+            f"plan {entry} can't be built with model_args={model_args!r}: {type(error).__name__}: {error} "
+            f"({where(error)})",
+            name=entry,
+        ) from error
+    return plan

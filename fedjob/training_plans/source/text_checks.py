@@ -1,0 +1,227 @@
+"""Refuse plan text that does not read as it runs, before it is hashed or shown to anybody.
+
+What an owner approves must be what the owner saw: no text that turns around or
+hides, no second encoding, nothing beyond the edge of the screen, no identifier
+that Python or a reader takes for another one (Boucher and Anderson 2021, "Trojan
+Source", https://arxiv.org/abs/2111.00169; Unicode Technical Standard 39).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedjob.common.errors import PlanError
+
+MAX_PLAN_BYTES = 256 * 1024
+
+MAX_LINE_CHARS = 1000
+MAX_GAP_CHARS = 100
+"""White space in one piece; a tab counts as eight."""
+MAX_BLANK_LINES = 50
+MAX_MARKS = 3
+"""Marks over one letter."""
+_COOKIE = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+
+_BLANK = re.compile(rf"(?:^[ \t]*\n){{{MAX_BLANK_LINES + 1}}}", re.MULTILINE)
+_GAP = re.compile(r"[ \t]{13,}")
+# letters and marks that draw nothing, beside the categories below
+_INVISIBLE = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159\U00016fe4"
+    + "".join(map(chr, [*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0000, 0xE01F0)]))
+)
+_REFUSED_CATEGORIES = {
+    "Cc": "a control character",
+    "Cf": "an invisible or direction-changing character",
+    "Cs": "half of a surrogate pair",
+    "Co": "a private-use character",
+    "Cn": "an unassigned character",
+    "Zl": "a line separator",
+    "Zs": "a space other than the plain one",
+    "Zp": "a paragraph separator",
+}
+# letters that most fonts draw as a Latin one
+_LOOKALIKES = frozenset(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d\u04cf"  # Cyrillic aeopcyxijshdqwl
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0405\u0406\u0408"  # Cyrillic ABEKMHOPCTYXSIJ
+    "\u03bf\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03f3"  # Greek oABEZHIKMNOPTYXj
+    "\u0585\u057d\u0578\u0570\u0566\u0581\u0555"  # Armenian ounhqgO
+    "\u13a0\u13a1\u13a2\u13aa\u13ab\u13ac\u13b3\u13b7\u13bb\u13be\u13c0\u13c2\u13c3\u13cf\u13d2\u13d4\u13da\u13de\u13df"  # Cherokee
+    "\u0131\u0251\u0261\u0269\u026a\u01c0\u0196\u1d0f\u1d04\u1d20\u1d22\ua731"  # Latin letters of other alphabets
+)
+_RIGHT_TO_LEFT = ("R", "AL", "AN")
+
+
+def decode_plan(data: bytes, *, path: str | Path | None = None) -> str:
+    """Decode the bytes of a Python file; `\\r\\n` becomes `\\n`.
+
+    Raises:
+        PlanError: not UTF-8, or with a byte order mark, a NUL or another encoding's cookie.
+    """
+    where = "the plan" if path is None else str(path)
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise PlanError(f"{where} begins with a byte order mark: save it as UTF-8 without one", path=path)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{where} is not UTF-8 text: {error}", path=path) from error
+    if "\0" in text:
+        raise PlanError(f"{where} contains a NUL character", path=path)
+    _refuse_cookie(text, where, path)
+    return text.replace("\r\n", "\n")
+
+
+def check_plan_text(text: str | bytes) -> str:
+    """Return plan text that reads as it runs.
+
+    Args:
+        text: as it will be hashed, approved and compiled.
+
+    Raises:
+        PlanError: names the first thing that does not belong into a plan, and its line.
+    """
+    if isinstance(text, bytes):
+        if b"\r" in text:
+            raise PlanError("the plan contains a carriage return: lines end with \\n alone")
+        text = decode_plan(text)
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_PLAN_BYTES:
+        raise PlanError(f"the plan has {size} bytes; at most {MAX_PLAN_BYTES} are read and approved")
+    if text.startswith("\ufeff"):
+        raise PlanError("the plan begins with a byte order mark: save it as UTF-8 without one")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if len(line) > MAX_LINE_CHARS:
+            raise PlanError(f"line {number} of the plan has {len(line)} characters; at most {MAX_LINE_CHARS}")
+        if not line.isascii() or not line.isprintable():
+            _refuse_characters(line, number)
+            _refuse_marks(line, number)
+        _refuse_gaps(line, number)
+    if _BLANK.search(text):
+        raise PlanError(f"the plan has more than {MAX_BLANK_LINES} empty lines in one piece")
+    _refuse_cookie(text, "the plan", None)
+    if not text.isascii():
+        _refuse_tokens(text)
+    return text
+
+
+def _refuse_cookie(text: str, where: str, path: str | Path | None) -> None:
+    for line in text.split("\n", 2)[:2]:
+        cookie = _COOKIE.match(line)
+        if cookie and cookie.group(1).lower().replace("_", "-") not in ("utf-8", "utf8"):
+            raise PlanError(
+                f"{where} names the encoding {cookie.group(1)!r}: save it as UTF-8 and remove that line",
+                path=path,
+            )
+
+
+def _refuse_characters(line: str, number: int) -> None:
+    for column, char in enumerate(line, start=1):
+        if char in "\t ":
+            continue
+        what = _REFUSED_CATEGORIES.get(unicodedata.category(char))
+        if what is None and char in _INVISIBLE:
+            what = "an invisible character"
+        if what is not None:
+            raise PlanError(
+                f"line {number} of the plan has {what}, U+{ord(char):04X}, in column {column}: "
+                "write it as an escape sequence"
+            )
+
+
+def _refuse_marks(line: str, number: int) -> None:
+    """Marks are drawn over the letter before them: on anything else, or in a pile, they hide it."""
+    num_marks, before = 0, " "
+    for column, char in enumerate(line, start=1):
+        if not unicodedata.category(char).startswith("M"):
+            num_marks, before = 0, char
+            continue
+        num_marks += 1
+        if num_marks > MAX_MARKS or not (before.isalnum() or ord(before) > 0x2000):
+            raise PlanError(
+                f"line {number} of the plan has a mark, U+{ord(char):04X}, in column {column} that covers what "
+                "stands before it: write it as an escape sequence"
+            )
+
+
+def _refuse_gaps(line: str, number: int) -> None:
+    for gap in _GAP.finditer(line):
+        if len(gap.group().replace("\t", " " * 8)) > MAX_GAP_CHARS:
+            raise PlanError(
+                f"line {number} of the plan has {len(gap.group())} blanks in one piece, which put what follows "
+                f"out of sight; at most {MAX_GAP_CHARS}"
+            )
+
+
+def _refuse_tokens(text: str) -> None:
+    """Look at names, and at text that is written from right to left."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError) as error:
+        raise PlanError(f"the plan is not valid Python: {error}") from error
+    turned = 0
+    for token in tokens:
+        if token.string.isascii():
+            continue
+        line = token.start[0]
+        is_code = token.type not in (tokenize.STRING, tokenize.COMMENT)
+        if token.type == tokenize.STRING and "f" in token.string.split(token.string[-1])[0].lower():
+            for name in _names(token.string):  # what stands in braces is code
+                _refuse_name(name, line)
+        if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in token.string):
+            if is_code or turned == line:
+                raise PlanError(
+                    f"line {line} of the plan has text from right to left in a name or in two places, which turns "
+                    "around what stands between them: write it as escape sequences"
+                )
+            turned = token.end[0]
+    for line, code in _code_by_line(tokens):
+        for name in _names(code):
+            _refuse_name(name, line)
+
+
+def _code_by_line(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[int, str]]:
+    """Yield what is neither string nor comment, with what stands together in one piece.
+
+    The tokenizer takes a name apart where it has a mark, which Python does not.
+    """
+    line, end, code = 0, (0, 0), ""
+    for token in tokens:
+        if token.type in (tokenize.STRING, tokenize.COMMENT):
+            continue
+        if token.start[0] != line:
+            yield line, code
+            line, code = token.start[0], ""
+        code += ("" if token.start == end else " ") + token.string
+        end = token.end
+    yield line, code
+
+
+def _names(text: str) -> list[str]:
+    """Return the longest pieces that could be in a name."""
+    return "".join(c if c.isalnum() or f"a{c}".isidentifier() else " " for c in text).split()
+
+
+def _refuse_name(name: str, line: int) -> None:
+    if name.isascii():
+        return
+    plain = unicodedata.normalize("NFKC", name)
+    if plain != name:
+        raise PlanError(
+            f"line {line} of the plan spells {plain!r} as {name!r}, which Python reads as the same name: write it "
+            "plainly"
+        )
+    scripts = {unicodedata.name(char, "").split(" ")[0] for char in name if char.isalpha()}
+    if "LATIN" in scripts and scripts & {"CYRILLIC", "ARMENIAN", "CHEROKEE"}:
+        raise PlanError(
+            f"line {line} of the plan mixes alphabets in the name {name!r}: letters of one look like letters of "
+            "the other"
+        )
+    if all(char.isascii() or char in _LOOKALIKES for char in name):
+        raise PlanError(
+            f"line {line} of the plan has the name {name!r} ({name!a}), whose letters look like Latin ones: "
+            "write it in Latin letters"
+        )

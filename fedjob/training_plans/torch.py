@@ -1,0 +1,431 @@
+"""Training plans for torch models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from fedjob.common.errors import PlanError
+from fedjob.common.seeds import seed_for
+from fedjob.metrics.base import MetricState
+from fedjob.metrics.states import mean_state, measure
+from fedjob.parameters.tensor_kinds import Kinds
+from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, named_type
+from fedjob.training_plans.batches import (
+    Examples,
+    Stream,
+    batches_of,
+    examples_of,
+    num_in_batch,
+    num_updates,
+    to_device,
+    training_batches,
+)
+from fedjob.training_plans.node_state import copy_tree, load_optimizer, optimizer_tree
+from fedjob.training_plans.plan_checks import overrides
+from fedjob.training_plans.randomness import seeded
+from fedjob.training_plans.training_args import Arguments, TrainingArgs
+
+
+class TorchPlan(TrainingPlan):
+    """A torch model and how to train it; write the methods that do nothing here.
+
+    `init_model`, `init_optimizer`, `training_data` and `training_step` are
+    needed; `testing_data` and `testing_step` are not.
+    """
+
+    required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "init_model": ("model_args",),
+        "init_optimizer": ("model", "training_args"),
+        "training_data": ("dataset", "training_args"),
+        "training_step": ("model", "batch"),
+    }
+    optional_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "testing_data": ("dataset", "training_args"),
+        "testing_step": ("model", "batch"),
+        "inference_step": ("model", "batch"),
+    }
+    measured_by: ClassVar[str] = "testing_step"
+
+    model: torch.nn.Module
+    model_args: Arguments
+
+    def init_model(self, model_args: Mapping[str, Any]) -> torch.nn.Module:
+        """Return the model."""
+        raise NotImplementedError
+
+    def init_optimizer(
+        self, model: torch.nn.Module, training_args: Mapping[str, Any]
+    ) -> torch.optim.Optimizer:
+        """Return the optimizer of the model's parameters; called anew for every round."""
+        raise NotImplementedError
+
+    def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return a torch Dataset, a DataLoader, or (inputs, targets) as tensors or arrays."""
+        raise NotImplementedError
+
+    def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """Return the loss of a batch, a scalar tensor."""
+        raise NotImplementedError
+
+    def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the data to validate on; without it `test_ratio` splits `training_data`."""
+        return None
+
+    def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
+        """Return (predictions, targets), or {"name": value}; without it the loss is measured."""
+        raise NotImplementedError
+
+    def inference_step(self, model: torch.nn.Module, batch: Any) -> Any:
+        """Return a prediction for each example of a batch, or `{"name": prediction}` for several outputs.
+
+        Without it, what the model makes of the batch's first part.
+        """
+        return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+    _data: Examples | Stream | None = None
+    _test: Examples | Stream | None = None
+    _optimizer: torch.optim.Optimizer | None = None
+    _memory: Mapping[str, Any]
+
+    def build(self, model_args: Mapping[str, Any] | None, training_args: RawArgs) -> None:
+        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        self.model_args = Arguments(model_args or {}, what="model_args")
+        self.timing = {}
+        with seeded(seed_for(self.ctx.job_seed, 0, "", "init")):
+            model = self.init_model(self.model_args)
+        if not isinstance(model, torch.nn.Module):
+            raise PlanError(f"init_model returned {named_type(model)}; expected a torch.nn.Module")
+        self.model = model
+        self._first_buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Choose the device and forget what stays at the node."""
+        wanted = self.training_args.use_gpu and self.ctx.allow_gpu
+        self.device = torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+        self.ctx.device = self.device.type
+        self.model.to(self.device)
+        if not self.training_args.share_persistent_buffers:
+            with torch.no_grad():
+                for name, buffer in self._buffers().items():
+                    buffer.copy_(self._first_buffers[name])
+        self._optimizer, self._memory = None, {}
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of this step, made when it is first needed.
+
+        A process's first optimizer costs more than a second and 70 MB, because
+        torch loads its compiler for it: a researcher, or a step that only
+        validates, does without.
+        """
+        if self._optimizer is None:
+            with seeded(seed_for(self.ctx.job_seed, 0, "", "optimizer")):
+                optimizer = self.init_optimizer(self.model, self.training_args.for_user())
+            if not isinstance(optimizer, torch.optim.Optimizer):
+                raise PlanError(
+                    f"init_optimizer returned {named_type(optimizer)}; expected a torch.optim.Optimizer"
+                )
+            try:
+                load_optimizer(optimizer, self._memory)
+            except (ValueError, KeyError, TypeError) as error:
+                raise self.fail(
+                    "state_mismatch", f"the optimizer's state does not fit the model: {error}"
+                ) from error
+            self._optimizer = optimizer
+        return self._optimizer
+
+    def _as_examples(self, given: Any, method: str) -> Examples | Stream:
+        return examples_of(given, f"{type(self).__name__}.{method}")
+
+    def _num_rows(self, examples: Examples | Stream) -> int:
+        return 0 if isinstance(examples, Stream) else len(examples)
+
+    def _split(self) -> None:
+        if isinstance(self._data, Stream):
+            raise PlanError(
+                "training_data returned a DataLoader with a sampler of its own or an iterable dataset, "
+                "which can't be split: return a Dataset, or write testing_data"
+            )
+        super()._split()
+
+    @property
+    def num_train(self) -> int:
+        if isinstance(self._data, Stream):
+            return self._data.count()
+        return super().num_train
+
+    def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
+        return {
+            name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in self._shared().items()
+        }
+
+    def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
+        own = self._shared()
+        _check_fit(own, params)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(params[name])
+
+    def kinds(self) -> Kinds:
+        buffers, shared = self._buffers(), self._shared()
+        layers = [
+            prefix
+            for prefix, module in self.model.named_modules()
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        ]
+        return Kinds(
+            buffers=tuple(name for name in shared if name in buffers),
+            batch_norm=tuple(name for name in shared if name.rpartition(".")[0] in layers),
+        )
+
+    def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with _repeatable():
+            return super()._run_updates(adjust)
+
+    def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
+        for batch in self._training_batches():
+            size = num_in_batch(batch)
+            yield size, self._update(to_device(batch, self.device), adjust)
+
+    def training_loss(self) -> float:
+        if self._data is None or isinstance(self._data, Stream):
+            raise PlanError("the loss is computed over a Dataset or (inputs, targets), after load_data")
+        if not len(self._train_rows):
+            raise self.fail("no_data", "training_data gave no examples to measure the loss of")
+        total = 0.0
+        with seeded(self.seed_of("loss")), self._evaluating():
+            for batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
+                total += self._loss(to_device(batch, self.device)).item() * num_in_batch(batch)
+        if not math.isfinite(total):
+            raise self.fail("not_finite", "the loss of the training data is not finite")
+        return total / len(self._train_rows)
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        if self._data is None or isinstance(self._data, Stream):
+            raise PlanError("gradients are computed over a Dataset or (inputs, targets), after load_data")
+        buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
+        self.model.train()
+        self.model.zero_grad(set_to_none=True)
+        with seeded(self.seed_of("gradients")), _repeatable():
+            for batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
+                loss = self._loss(to_device(batch, self.device))
+                (loss * (num_in_batch(batch) / self.num_train)).backward()  # type: ignore[no-untyped-call]
+        found = {
+            name: parameter.grad.detach()
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
+        self.model.zero_grad(set_to_none=True)
+        with torch.no_grad():  # such as the running means of batch normalisation
+            for name, buffer in self._buffers().items():
+                buffer.copy_(buffers[name])
+        return found
+
+    def _update(self, batch: Any, adjust: Adjust | None) -> float:
+        """Take one optimizer step; return the loss before it."""
+        losses: list[float] = []
+
+        def closure() -> torch.Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._loss(batch)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise self.fail("not_finite", f"the loss is {losses[-1]}: try a smaller learning rate")
+            if not loss.requires_grad:
+                raise self.fail("plan", "training_step returned a loss that depends on no parameter")
+            loss.backward()  # type: ignore[no-untyped-call]
+            if adjust is not None:
+                adjust(self.model)
+            return loss
+
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            self.optimizer.step(closure)  # type: ignore[no-untyped-call]
+        else:
+            closure()
+            self.optimizer.step()
+        return losses[0]
+
+    def _loss(self, batch: Any) -> torch.Tensor:
+        loss = self.training_step(self.model, batch)
+        if not isinstance(loss, torch.Tensor):
+            raise self.fail("plan", f"training_step returned {named_type(loss)}; expected a scalar tensor")
+        if loss.numel() != 1:
+            raise self.fail(
+                "plan", f"training_step returned a tensor of shape {list(loss.shape)}; expected one number"
+            )
+        return loss.reshape(())
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        self.model.eval()
+        with torch.no_grad(), _repeatable():
+            yield
+        self.model.train()
+
+    def _each_test(self) -> Iterator[tuple[int, dict[str, MetricState]]]:
+        for batch in batches_of(self._test, self._test_rows, self.training_args.batch_size):
+            size = num_in_batch(batch)
+            yield size, self._measure(to_device(batch, self.device), size)
+
+    def predict_all(self) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
+        if self._data is None:
+            raise PlanError("the data is not loaded: call load_data before predict_all")
+        found: list[dict[str, torch.Tensor]] = []
+        with seeded(self.seed_of("predict")), self._evaluating():
+            every = np.arange(self._num_rows(self._data))
+            for batch in batches_of(self._data, every, self.training_args.batch_size):
+                step = self.inference_step(self.model, to_device(batch, self.device))
+                outputs = step if isinstance(step, Mapping) else {"": step}
+                found.append({str(name): self._one_each(part, batch) for name, part in outputs.items()})
+        if not found:
+            raise self.fail("no_data", "training_data gave no examples to predict for")
+        whole = {name: _numpy(torch.cat([part[name] for part in found])) for name in found[0]}
+        return whole.get("", whole)
+
+    def _one_each(self, output: Any, batch: Any) -> torch.Tensor:
+        """Return an output of `inference_step` if it has a row for each example of the batch."""
+        part = torch.as_tensor(output).detach().cpu()
+        if part.ndim == 0 or len(part) != num_in_batch(batch):
+            expected = f"expected one row for each of the {num_in_batch(batch)} examples of a batch"
+            raise self.fail("plan", f"inference_step returned {list(part.shape)}; {expected}")
+        return part
+
+    def _measure(self, batch: Any, size: int) -> dict[str, MetricState]:
+        if not overrides(self, TorchPlan, "testing_step"):
+            loss = self._loss(batch).item()
+            if not math.isfinite(loss):
+                raise self.fail("not_finite", f"the loss of the test data is {loss}")
+            return {"loss": mean_state(loss, size)}
+        return self._states_of(self.testing_step(self.model, batch), size)
+
+    def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
+        predicted, truth = (torch.as_tensor(part).detach().cpu() for part in (predictions, targets))
+        if predicted.is_floating_point() and not torch.isfinite(predicted).all():
+            raise self.fail("not_finite", "a prediction is NaN or infinite")
+        args = self.training_args
+        default = ("mse",) if truth.is_floating_point() else ("accuracy",)
+        return measure(args.test_metric or default, _numpy(predicted), _numpy(truth), args.test_metric_args)
+
+    def get_state(self) -> dict[str, Any]:
+        if self._optimizer is None:
+            tree: dict[str, Any] = {"optimizer": copy_tree(self._memory, "optimizer")}
+        else:
+            tree = {"optimizer": optimizer_tree(self._optimizer)}
+        tree["user"] = copy_tree(self.ctx.state, "self.ctx.state")
+        if not self.training_args.share_persistent_buffers:
+            tree["buffers"] = copy_tree(self._buffers(), "buffers")
+        return {name: part for name, part in tree.items() if part}
+
+    def set_state(self, tree: Mapping[str, Any] | None) -> None:
+        tree = tree or {}
+        self.ctx.state = copy_tree(tree.get("user", {}), "self.ctx.state")
+        self._optimizer, self._memory = None, dict(tree.get("optimizer", {}))
+        if self.training_args.share_persistent_buffers:
+            return
+        own, kept = self._buffers(), tree.get("buffers", self._first_buffers)
+        with torch.no_grad():
+            for name, buffer in own.items():
+                if name not in kept or kept[name].shape != buffer.shape:
+                    raise self.fail("state_mismatch", f"the kept buffer {name} does not fit the model")
+                buffer.copy_(kept[name])
+
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        """Return the persistent buffers by name."""
+        parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        return {name: tensor for name, tensor in self._tensors().items() if name not in parameters}
+
+    def _shared(self) -> dict[str, torch.Tensor]:
+        if self.training_args.share_persistent_buffers:
+            return self._tensors()
+        buffers = self._buffers()
+        return {name: tensor for name, tensor in self._tensors().items() if name not in buffers}
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        found = self.model.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+
+    def _num_updates(self) -> int:
+        args, data = self.training_args, self._data
+        if isinstance(data, Stream):
+            return 1 if args.dry_run else args.num_updates or 0
+        assert data is not None
+        return num_updates(len(self._train_rows), args, data.batch_size, data.drop_last)
+
+    def _training_batches(self) -> Iterator[Any]:
+        data, args, seed = self._data, self.training_args, self.seed_of("order")
+        if isinstance(data, Stream):
+            yield from _stream_batches(data, args)
+            return
+        assert data is not None
+        order = training_batches(
+            self._train_rows,
+            args,
+            seed,
+            batch_size=data.batch_size,
+            shuffle=data.shuffle,
+            drop_last=data.drop_last,
+        )
+        yield from data.batches(order)
+
+    def _check_finite(self) -> None:
+        for name, tensor in self._tensors().items():
+            if tensor.is_floating_point() and tensor.numel():
+                low, high = torch.aminmax(tensor.detach())
+                if not (torch.isfinite(low) and torch.isfinite(high)):
+                    raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
+
+
+def _stream_batches(stream: Stream, args: TrainingArgs) -> Iterator[Any]:
+    limit = 1 if args.dry_run else args.num_updates
+    done = 0
+    for epoch in range(args.epochs or 2**62):
+        before = done
+        for number, batch in enumerate(stream):
+            if (args.batch_maxnum is not None and number >= args.batch_maxnum) or done == limit:
+                break
+            done += 1
+            yield batch
+        if done in (before, limit) or epoch + 1 == args.epochs:
+            return
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Have the GPU choose the same convolution algorithms every time."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
+        yield
+
+
+def _check_fit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> None:
+    missing = [name for name in own if name not in given]
+    unknown = [name for name in given if name not in own]
+    if missing or unknown:
+        parts = [f"lack {', '.join(missing[:5])}"] if missing else []
+        parts += [f"have the unknown {', '.join(unknown[:5])}"] if unknown else []
+        raise PlanError(
+            f"the parameters don't fit the model: they {' and '.join(parts)} "
+            f"({len(own)} expected, {len(given)} found)"
+        )
+    for name, tensor in own.items():
+        found = given[name]
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            raise PlanError(
+                f"parameter {name}: expected {tensor.dtype} {list(tensor.shape)}, "
+                f"found {found.dtype} {list(found.shape)}"
+            )
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
+    return tensor.numpy()

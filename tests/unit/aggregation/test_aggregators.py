@@ -1,0 +1,103 @@
+"""Folds: hand-computed numbers, and the same bytes however they are fed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedjob.aggregation import FOLDS
+from fedjob.aggregation.base import Fold
+from fedjob.aggregation.contribution import Contribution
+from fedjob.aggregation.mean import WeightedMean, mean_of
+from fedjob.metrics.states import measure, value
+from fedjob.parameters.files import FileParams, save_params
+from fedjob.testing.aggregation import FoldContract
+
+
+@pytest.mark.feature("FB-68")
+def test_hundred_and_three_hundred_examples_weigh_a_quarter_and_three_quarters() -> None:
+    a = Contribution({"w": torch.tensor([1.0, 0.0, 8.0])}, 100)
+    b = Contribution({"w": torch.tensor([5.0, 4.0, 0.0])}, 300)
+    total = WeightedMean().fold([a, b])
+    assert total.value["w"].tolist() == [4.0, 3.0, 2.0]
+    assert total.weight == 400
+
+
+def test_zero_weights_give_the_plain_mean() -> None:
+    total = WeightedMean().fold(
+        [Contribution({"w": torch.tensor([1.0])}), Contribution({"w": torch.tensor([3.0])})]
+    )
+    assert total.value["w"].tolist() == [2.0]
+
+
+def test_integer_tensors_keep_their_type_and_are_rounded() -> None:
+    counts = [Contribution({"n": torch.tensor(v)}, 1) for v in (10, 11, 11)]
+    total = WeightedMean().fold(counts).value["n"]
+    assert total.dtype == torch.int64
+    assert total.item() == 11
+
+
+@given(st.lists(st.tuples(st.floats(-1e3, 1e3, width=32), st.integers(1, 1000)), min_size=1, max_size=8))
+def test_the_mean_is_the_exact_rational_mean_to_the_last_bits_and_inside_the_hull(
+    pairs: list[tuple[float, int]],
+) -> None:
+    total = (
+        WeightedMean().fold([Contribution({"w": torch.tensor([v])}, w) for v, w in pairs]).value["w"].item()
+    )
+    exact = sum(Fraction(v) * w for v, w in pairs) / sum(w for _, w in pairs)
+    assert total == pytest.approx(float(exact), rel=1e-6, abs=1e-4)
+    low, high = min(v for v, _ in pairs), max(v for v, _ in pairs)
+    assert low - abs(low) * 1e-6 - 1e-9 <= total <= high + abs(high) * 1e-6 + 1e-9
+
+
+def test_mapped_files_and_tensors_in_memory_fold_to_the_same_bytes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sets = [{"w": torch.randn(1000, 700), "b": torch.randn(3)} for _ in range(3)]
+    files = []
+    for index, params in enumerate(sets):
+        save_params(params, tmp_path / str(index))
+        files.append(FileParams(tmp_path / str(index)))
+    shares = [0.2, 0.3, 0.5]
+    in_memory, mapped = mean_of(sets, shares), mean_of(files, shares)
+    assert all(torch.equal(in_memory[name], mapped[name]) for name in in_memory)
+
+
+def test_metrics_combine_exactly_and_not_as_a_mean_of_ratios() -> None:
+    small = measure(["accuracy"], [1, 1], [1, 0])
+    large = measure(["accuracy"], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1])
+    total = WeightedMean().fold(
+        [Contribution(None, 1, {"after": small}), Contribution(None, 1, {"after": large})]
+    )
+    assert value(total.metrics["after"]["accuracy"]) == pytest.approx(7 / 8)
+
+
+def test_contributions_add_in_any_grouping() -> None:
+    parts = [Contribution({"sum": k, "list": [k, 1]}, k) for k in range(1, 5)]
+    groupings = [((0, 1), (2, 3)), ((0, 2), (1, 3))]
+    totals = [(parts[i] + parts[j]) + (parts[k] + parts[m]) for (i, j), (k, m) in groupings]
+    assert totals[0] == totals[1]
+    assert totals[0].value == {"sum": 10, "list": [10, 4]}
+
+
+class TestFoldsOfTheRegistry(FoldContract):
+    """Every fold that makes one set of tensors of several."""
+
+    @pytest.fixture(params=[name for name in FOLDS.names() if name != "collect"])
+    def fold(self, request: pytest.FixtureRequest) -> Fold:
+        found = FOLDS.build(request.param, {})
+        assert FOLDS.build(*FOLDS.config_of(found)) == found
+        self.stays_in_box = request.param != "sum"
+        return found
+
+
+@pytest.mark.parametrize("name", FOLDS.names())
+def test_every_fold_takes_plain_numbers_in_maps_and_lists(name: str) -> None:
+    contributions = [Contribution({"rows": [float(k), k / 3]}, k + 1) for k in range(8)]
+    total = FOLDS.build(name, {}).fold(contributions)
+    found = total.value if name == "collect" else [total.value]
+    assert all(len(part["rows"]) == 2 and isinstance(part["rows"][0], float) for part in found)

@@ -1,0 +1,55 @@
+"""Files of a home: who holds a lock, and how long others wait for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fedjob.common.errors import NoSpace, RepositoryError
+from fedjob.common.files import is_locked, lock, no_space_is_an_error, open_locked, take_lock
+
+
+def test_a_lock_has_one_holder_until_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    assert not path.exists()
+    held = open_locked(path)
+    assert held is not None
+    assert is_locked(path)
+    assert open_locked(path, wait_s=0.05) is None
+    os.close(held)
+    assert not is_locked(path)
+    with lock(path):
+        assert is_locked(path)
+    assert not is_locked(path)
+
+
+def test_a_shared_lock_has_several_holders_and_nobody_beside_them(tmp_path: Path) -> None:
+    first, second, third = (os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR) for _ in range(3))
+    assert take_lock(first, shared=True)
+    assert take_lock(second, shared=True)
+    assert not take_lock(third)
+    os.close(first)
+    os.close(second)
+    assert take_lock(third)
+    os.close(third)
+
+
+def test_a_lock_is_let_go_where_its_block_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), lock(tmp_path / "lock"):
+        raise KeyError("inside")
+    assert not is_locked(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_named_so(tmp_path: Path, number: int) -> None:
+    with pytest.raises(NoSpace, match="free some"), no_space_is_an_error(tmp_path):
+        raise OSError(number, os.strerror(number))
+
+
+def test_other_trouble_with_a_file_is_named_as_the_system_names_it(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="Permission denied"), no_space_is_an_error(tmp_path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -1,0 +1,88 @@
+"""What a finished task is answered with, and what of it goes to the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedjob.common.codec import pack, to_plain, unpack
+from fedjob.common.errors import EncodeError
+from fedjob.common.lifecycle import State
+from fedjob.execution.orders import WorkResult
+from fedjob.messaging.messages import MAX_INLINE_BYTES, Task
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.execution.outputs import MAX_METRICS_BYTES, Destination, store
+from fedjob.node.queue.book import TaskRow
+from fedjob.node.storage.spool import Spool
+from fedjob.repository.memory import MemoryRepository
+
+
+def row(use: str = "private", **changes: Any) -> TaskRow:
+    order = pack(to_plain(Task(dataset="toy", protocol="fedavg", use=use)))
+    return TaskRow(
+        key="a" * 64, job="job", researcher="ann", dataset="toy", round=1, step="train", epoch=1, attempt=1,
+        reply_to="ann/s1", message="m1", order=order, seq=1, state=State.RUNNING, **changes,
+    )  # fmt: skip
+
+
+def destination(folder: Path, **settings: Any) -> Destination:
+    home, repository = NodeHome(folder / "home"), MemoryRepository()
+    home.create()
+    config = NodeConfig(**settings)
+    return Destination(
+        home=home, config=config, spool=Spool(home, repository), repository=repository, large={}
+    )
+
+
+def result(**fields: Any) -> WorkResult:
+    return WorkResult(**{"key": "a" * 64, "ok": True, "num_examples": 20, **fields})
+
+
+def test_small_values_travel_in_the_answer_and_large_ones_through_the_repository(tmp_path: Path) -> None:
+    to = destination(tmp_path)
+    small = store(row(), 1, result(value=7, metrics={"train": {}}), 0, to).result
+    assert (small.value, small.metrics, small.blob) == (7, {"train": {}}, None)
+    text = "x" * MAX_INLINE_BYTES
+    large = store(row(), 1, result(value=text, metrics={"train": {}}), 0, to).result
+    assert (large.value, large.metrics) == (None, {})
+    assert large.blob is not None
+    packed = to.repository.get_bytes(large.blob, limit_bytes=large.blob.size_bytes)
+    assert unpack(packed) == {"value": text, "metrics": {"train": {}}}
+
+
+def test_what_was_computed_on_too_few_rows_never_leaves(tmp_path: Path) -> None:
+    stored = store(row(), 1, result(value=7, num_examples=4), 5, destination(tmp_path, contact="dpo@x"))
+    assert (stored.result.ok, stored.result.reason, stored.result.value) == (False, "min_rows", None)
+    assert stored.result.detail == "computed on fewer rows than the owner's minimum of 5; ask dpo@x"
+
+
+@pytest.mark.parametrize(
+    ("use", "errors", "detail", "trace"),
+    [
+        ("private", "reason", "ValueError in line 3", ""),
+        ("private", "full", "ValueError in line 3: age is 41", ""),
+        ("mock", "reason", "ValueError in line 3: age is 41", "Traceback"),
+    ],
+)
+def test_the_words_of_an_error_leave_only_where_the_owner_or_a_mock_allows_it(
+    tmp_path: Path, use: str, errors: str, detail: str, trace: str
+) -> None:
+    failed = result(
+        ok=False, reason="exception", detail="ValueError in line 3", message="age is 41", trace="Traceback"
+    )
+    stored = store(row(use), 1, failed, 0, destination(tmp_path, errors=errors))
+    assert (stored.result.detail, stored.result.trace) == (detail, trace)
+    assert (stored.message, stored.trace) == ("age is 41", "Traceback")  # for the node's log
+
+
+def test_the_value_of_a_child_stays_at_the_node(tmp_path: Path) -> None:
+    stored = store(row(parent="b" * 64), 1, result(value=7), 0, destination(tmp_path))
+    assert (stored.result.ok, stored.result.value, stored.result.num_examples) == (True, None, 20)
+
+
+def test_metrics_have_a_limit(tmp_path: Path) -> None:
+    with pytest.raises(EncodeError, match="metrics take at most"):
+        store(row(), 1, result(metrics={"train": {"x": "y" * MAX_METRICS_BYTES}}), 0, destination(tmp_path))

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedjob.common.errors import SpecError
+from fedjob.node.grants.limits import Limits, describe_limits, parse_limits, parse_until, tighten
+
+bounds = st.one_of(
+    st.fixed_dictionaries({}, optional={"min": st.integers(0, 5), "max": st.integers(3, 9)}),
+    st.fixed_dictionaries({"choices": st.lists(st.integers(0, 9), max_size=3)}),
+)
+some_limits = st.builds(
+    Limits,
+    until=st.sampled_from([0.0, 10.0, 20.0]),
+    runs=st.integers(0, 3),
+    rows=st.integers(0, 3),
+    inferences=st.integers(0, 3),
+    min_rows=st.integers(0, 3),
+    logs=st.sampled_from(["", "none", "stdout", "all"]),
+    predictions=st.sampled_from(["", "leave", "stay"]),
+    args=st.dictionaries(st.sampled_from(["lr", "model_args.width"]), bounds, max_size=2),
+)
+
+
+@given(some_limits)
+def test_limits_survive_being_written_down(limits: Limits) -> None:
+    assert Limits.from_plain(limits.to_plain()).to_plain() == limits.to_plain()
+
+
+@given(
+    some_limits,
+    some_limits,
+    st.dictionaries(st.sampled_from(["lr", "width"]), st.integers(-1, 10)),
+)
+def test_what_two_limits_hold_together_is_what_each_of_them_holds(
+    one: Limits, other: Limits, args: dict[str, int]
+) -> None:
+    both = tighten(one, other)
+    breaks = [bool(limits.broken_by(args, args)) for limits in (one, other, both)]
+    assert breaks[2] == (breaks[0] or breaks[1])
+    for now in (5.0, 10.0, 15.0, 20.0):
+        assert both.over(now) == (one.over(now) or other.over(now))
+    assert tighten(other, one).to_plain().keys() == both.to_plain().keys()
+
+
+def test_limits_are_read_as_they_are_typed() -> None:
+    limits = parse_limits(
+        until="90min",
+        runs=3,
+        min_rows=20,
+        logs="stdout",
+        args=["lr=..0.5", "epochs=1..10", "optimizer=sgd,adam", "use_gpu=false", "scale=1e-3.."],
+        now=1000.0,
+    )
+    assert limits == Limits(
+        until=1000.0 + 5400.0,
+        runs=3,
+        min_rows=20,
+        logs="stdout",
+        args={
+            "lr": {"max": 0.5},
+            "epochs": {"min": 1, "max": 10},
+            "optimizer": {"choices": ["sgd", "adam"]},
+            "use_gpu": {"choices": [False]},
+            "scale": {"min": 0.001},
+        },
+    )
+    assert describe_limits(limits)[1:4] == ["3 runs", "at least 20 rows each", "logs stdout"]
+    assert limits.broken_by({}, {"optimizer": "sgd", "use_gpu": False, "epochs": 10}) == ""
+    assert "use_gpu" in limits.broken_by({}, {"use_gpu": 0})
+
+
+def test_a_date_means_its_end() -> None:
+    now = datetime(2030, 6, 30, 12).timestamp()
+    assert parse_until("2030-06-30", now) == datetime(2030, 6, 30, 23, 59, 59).timestamp()
+    assert parse_until("2030-07-01T08:30", now) == datetime(2030, 7, 1, 8, 30).timestamp()
+    for text in ("2030-06-29", "2030-06-30T11:00", "soon", "", "30", "-3d", "30 d"):
+        with pytest.raises(SpecError, match="--until"):
+            parse_until(text, now)
+
+
+@pytest.mark.parametrize(
+    "text", ["lr", "=1..2", "lr=", "lr=..", "lr=a..b", "lr=2..1", "lr=nan..", "lr=..inf"]
+)
+def test_bounds_that_say_nothing_are_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="--arg is NAME=MIN"):
+        parse_limits(args=[text])

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from fedjob.common.errors import ConfigError
+from fedjob.common.types import Address
+from fedjob.messaging.outbox import Outgoing
+from fedjob.node.storage.database import Database
+from fedjob.node.storage.outbox import DatabaseStore
+
+
+def test_it_is_opened_with_the_settings_that_survive_power_cuts(tmp_path: Path) -> None:
+    database = Database(tmp_path / "node.sqlite")
+    for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)):
+        row = database.row(f"PRAGMA {pragma}")
+        assert row is not None
+        assert row[0] == value
+    with database.transaction(durable=False):
+        row = database.row("PRAGMA synchronous")
+        assert row is not None
+        assert row[0] == 1
+    row = database.row("PRAGMA synchronous")
+    assert row is not None
+    assert row[0] == 2
+    database.close()
+
+
+def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "node.sqlite")
+
+    def fail() -> None:
+        with database.transaction():
+            database.execute("INSERT INTO seen VALUES ('a', 1.0)")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert database.rows("SELECT * FROM seen") == []
+    database.close()
+
+
+def test_another_connections_writing_is_noticed_once(tmp_path: Path) -> None:
+    daemon, command = Database(tmp_path / "node.sqlite"), Database(tmp_path / "node.sqlite")
+    daemon.changed()
+    assert not daemon.changed()
+    with daemon.transaction():
+        daemon.execute("INSERT INTO seen VALUES ('own', 1.0)")
+    assert not daemon.changed()
+    with command.transaction():
+        command.execute("INSERT INTO seen VALUES ('a', 1.0)")
+    assert daemon.changed()
+    assert not daemon.changed()
+    daemon.close()
+    command.close()
+
+
+def test_a_newer_schema_and_a_foreign_file_are_refused_by_name(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "new.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ConfigError, match="newer fedjob"):
+        Database(tmp_path / "new.sqlite")
+    (tmp_path / "foreign.sqlite").write_bytes(b"no database at all, but long enough to be read as one" * 99)
+    with pytest.raises(ConfigError, match=r"foreign\.sqlite"):
+        Database(tmp_path / "foreign.sqlite")
+
+
+def test_outbox_and_seen_ids_are_there_after_a_restart(tmp_path: Path) -> None:
+    database = Database(tmp_path / "node.sqlite")
+    store = DatabaseStore(database)
+    letters = [
+        Outgoing("b" * 32, Address("ann", "s1"), b"1", 10.0, job="job", task="t"),
+        Outgoing("a" * 32, None, b"2", 11.0),
+    ]
+    for letter in letters:
+        store.add(letter)
+        store.add(letter)
+    store.mark_seen({"ann/1": 5.0})
+    database.close()
+
+    store = DatabaseStore(Database(tmp_path / "node.sqlite"))
+    assert store.outgoing() == letters
+    assert store.seen("ann/1")
+    assert not store.seen("bob/1")
+    store.drop(["b" * 32, "nothing"])
+    assert store.outgoing() == letters[1:]
+
+
+def test_expired_seen_ids_go_in_time(tmp_path: Path) -> None:
+    database = Database(tmp_path / "node.sqlite")
+    store = DatabaseStore(database)
+    store.mark_seen({f"ann/{n}": 1.0 for n in range(400)})
+    store.mark_seen({"ann/new": 9e9})
+    assert database.row("SELECT count(*) FROM seen")["count(*)"] < 300  # type: ignore[index]
+    assert store.seen("ann/new")

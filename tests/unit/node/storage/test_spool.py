@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.errors import DecodeError, ObjectTooLarge
+from fedjob.execution.orders import WorkResult
+from fedjob.node.config.home import NodeHome
+from fedjob.node.storage.spool import Spool
+from fedjob.repository.memory import MemoryRepository
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> NodeHome:
+    made = NodeHome(tmp_path / "home")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def spool(home: NodeHome) -> Spool:
+    return Spool(home, MemoryRepository())
+
+
+def write(folder: Path, key: str, *, with_params: bool = True) -> None:
+    result = WorkResult(key=key, ok=True, params_path="params.safetensors", num_examples=3)
+    if with_params:
+        (folder / "params.safetensors").write_bytes(b"numbers")
+    (folder / "result.mpk").write_bytes(pack(to_plain(result)))
+
+
+def test_a_complete_output_that_a_kill_left_becomes_the_result(home: NodeHome, spool: Spool) -> None:
+    write(spool.begin("aa"), "aa")
+    spool.begin("aa")
+    write(spool.begin("bb"), "bb", with_params=False)
+    write(spool.begin("cc"), "cc")
+    (spool.begin("dd") / "result.mpk").write_bytes(b"torn")
+    spool.recover({"aa", "bb", "dd"}, set(), set())
+    assert [path.name for path in home.results.iterdir()] == ["aa"]
+    assert list(home.tasks.iterdir()) == []
+    assert spool.result("aa").num_examples == 3
+
+
+def test_results_without_a_task_go_and_finished_ones_stay(home: NodeHome, spool: Spool) -> None:
+    for key in ("aa", "bb"):
+        folder = spool.begin(key)
+        write(folder, key)
+        spool.finish(key, folder)
+    (home.results / "aa" / "result.mpk").unlink()
+    spool.recover({"aa"}, {"aa"}, set())
+    assert [path.name for path in home.results.iterdir()] == ["aa"]
+    spool.release("aa")
+    assert not spool.has_result("aa")
+
+
+def test_an_object_is_fetched_once_and_goes_when_nobody_wants_it(home: NodeHome) -> None:
+    repository = MemoryRepository()
+    spool = Spool(home, repository)
+    ref = repository.put(b"parameters", job="job", readers=[])
+    path = spool.fetch(ref)
+    repository.delete(ref)
+    assert spool.fetch(ref).read_bytes() == b"parameters"
+    spool.keep_objects({ref.sha256})
+    assert path.exists()
+    spool.keep_objects(set())
+    assert not path.exists()
+
+
+def test_parameters_are_a_regular_file_of_bounded_size(home: NodeHome, spool: Spool, tmp_path: Path) -> None:
+    folder = spool.begin("aa")
+    write(folder, "aa")
+    spool.finish("aa", folder)
+    assert spool.params_of("aa", limit_bytes=7).read_bytes() == b"numbers"
+    with pytest.raises(ObjectTooLarge):
+        spool.params_of("aa", limit_bytes=6)
+    params = home.results / "aa" / "params.safetensors"
+    params.unlink()
+    params.symlink_to(tmp_path / "secret")
+    with pytest.raises(DecodeError, match="no regular file"):
+        spool.params_of("aa", limit_bytes=7)
+
+
+def test_states_that_no_row_names_go_at_the_start(home: NodeHome, spool: Spool) -> None:
+    for key in ("aa", "bb"):
+        folder = spool.begin(key)
+        (folder / "state.safetensors").write_bytes(key.encode())
+        spool.finish(key, folder)
+        spool.keep_state(key, "job_1", key)
+        spool.keep_state(key, "job_1", key)
+    spool.recover(set(), set(), {("job_1", "bb")})
+    assert [path.name for path in home.states_of("job_1").iterdir()] == ["bb.safetensors"]
+    spool.drop_states("job_1", ["bb"])
+    assert not home.states_of("job_1").exists()

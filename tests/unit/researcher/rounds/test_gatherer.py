@@ -1,0 +1,296 @@
+"""What a round believes of its nodes: nothing that it has not looked over itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedjob.aggregation.base import Fold
+from fedjob.aggregation.collect import Collect
+from fedjob.aggregation.guard import Guard
+from fedjob.aggregation.robust.median import Median
+from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
+from fedjob.aggregation.sum import Sum
+from fedjob.common.codec import to_plain
+from fedjob.common.errors import QuorumNotReached, SpecError
+from fedjob.common.quorum import Quorum, Verdict
+from fedjob.common.types import Ref, new_job_id
+from fedjob.common.values import MARK, encode
+from fedjob.messaging.messages import Result, Task
+from fedjob.metrics.states import mean_state
+from fedjob.parameters.files import FileParams, save_params
+from fedjob.protocols.base import LOSS, Ask, Buffered
+from fedjob.repository.parts import ref_of
+from fedjob.researcher.federation.base import Accept, Collected, Federation, Place
+from fedjob.researcher.rounds.gatherer import Gatherer
+from fedjob.researcher.rounds.tasks import TaskBuilder
+from fedjob.researcher.selection.all_nodes import AllNodes
+from fedjob.researcher.selection.base import Selector
+from fedjob.researcher.selection.power_of_choice import PowerOfChoice
+from fedjob.researcher.storage.event_log import EventLog, read_events
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Position
+from fedjob.researcher.storage.replies import Arrival
+from fedjob.researcher.storage.spec import JobSpec, Part
+
+NODES = ("a", "b", "c")
+
+
+class Canned(Federation):
+    """Nodes whose answers are written down beforehand."""
+
+    def __init__(self, answers: Mapping[str, tuple[Result, dict[str, torch.Tensor] | None]]) -> None:
+        self.num_rows = dict.fromkeys(NODES, 100)
+        self.answers = answers
+        self.tasks: dict[str, Task] = {}
+
+    def prepare(self, plan: Ref | None) -> None: ...
+
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        return ref_of(source)
+
+    def forget(self, refs: Any) -> None: ...
+
+    def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None: ...
+
+    def collect(
+        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+    ) -> Collected:
+        self.tasks = dict(tasks)
+        arrivals, left_out = {}, {}
+        for node in tasks:
+            result, tensors = self.answers[node]
+            params = None
+            if tensors is not None:
+                path = place.spool / f"{node}.safetensors"
+                save_params(tensors, path)
+                params = FileParams(path)
+                result = replace(result, params=ref_of(path))
+            arrival = Arrival(node=node, result=result, params=params)
+            if problem := accept(arrival):
+                left_out[node] = problem
+            else:
+                arrivals[node] = arrival
+        if quorum.decide(list(tasks), arrivals, left_out) is not Verdict.MET:
+            raise QuorumNotReached("too few", left_out=left_out)
+        return Collected(arrivals=arrivals, left_out=left_out)
+
+
+def answer(value: float = 1.0, **changes: Any) -> tuple[Result, dict[str, torch.Tensor] | None]:
+    result = Result(of="m", key="k" * 64, ok=True, weight=10.0, num_examples=10, state="s" * 32)
+    return replace(result, **changes), {"w": torch.full((3,), value)}
+
+
+def gather(
+    folder: Path,
+    answers: Mapping[str, Any],
+    ask: Ask | None = None,
+    states: Mapping[str, str] | None = None,
+    *,
+    guard: Guard | None = None,
+    fold: Fold | None = None,
+    selector: Selector | None = None,
+    federation: type[Canned] | None = None,
+) -> tuple[Any, Position, Canned]:
+    nodes = (federation or Canned)(answers)
+    job = JobFolder(folder / new_job_id())
+    job.create()
+    save_params({"w": torch.zeros(3)}, job.initial_params)
+    spec = JobSpec(
+        id=job.path.name,
+        protocol=Part(name="fedavg"),
+        rounds=2,
+        seed=1,
+        datasets={node: {"name": "d"} for node in NODES},
+        guard={} if guard is None else to_plain(guard),
+    )
+    events = EventLog(job.events)
+    gatherer = Gatherer(
+        spec=spec,
+        federation=nodes,
+        folder=job,
+        events=events,
+        selector=lambda: selector or AllNodes(),
+        fold=fold,
+        tasks=TaskBuilder(
+            spec=spec,
+            federation=nodes,
+            folder=job,
+            events=events,
+            code={},
+            named_states=lambda: {"a": {"kept"}},
+        ),
+    )
+    params = FileParams(job.initial_params)
+    position = Position(state={"params": params, "round": 0}, node_states=dict(states or {}))
+    try:
+        gathered, after = gatherer(ask or Ask(shared={"params": params}), position)
+    finally:
+        events.close()
+    return gathered, after, nodes
+
+
+def test_a_round_folds_what_counts_and_records_it(tmp_path: Path) -> None:
+    answers = {"a": answer(1.0, weight=10.0), "b": answer(4.0, weight=20.0), "c": answer(1.0, weight=10.0)}
+    gathered, after, federation = gather(tmp_path, answers)
+    assert gathered.total.value["w"].tolist() == [2.5] * 3
+    assert after.node_states == dict.fromkeys(NODES, "s" * 32)
+    record = after.ledger[-1]
+    assert [entry[0] for entry in record.inputs] == ["a", "b", "c"]
+    assert record.output_hash == ref_of(gathered.total.value.path).sha256
+    assert federation.tasks["a"].keep_states == ["kept"]
+    assert federation.tasks["b"].keep_states == []
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ((answer()[0], {"w": torch.tensor([1.0, NAN, 1.0])}), "not_finite"),
+        ((answer()[0], {"w": torch.tensor([1.0, INF, 1.0])}), "not_finite"),
+        ((answer()[0], {"v": torch.ones(3)}), "bad_names"),
+        ((answer()[0], {"w": torch.ones(3), "x": torch.ones(1)}), "bad_names"),
+        ((answer()[0], {"w": torch.ones(4)}), "bad_shape"),
+        ((answer()[0], {"w": torch.ones(3, dtype=torch.float64)}), "bad_shape"),
+        ((answer()[0], None), "no_params"),
+        (answer(weight=NAN), "bad_weight"),
+        (answer(weight=-1.0), "bad_weight"),
+        (answer(weight=101.0), "bad_weight"),
+        (answer(num_examples=101), "bad_weight"),
+        (answer(metrics={"train": {"loss": "most of all"}}), "bad_metrics"),
+        (answer(metrics={"train": {"loss": {"kind": "mean", "total": "x", "weight": 1}}}), "bad_metrics"),
+        (answer(metrics={"train": {"loss": {"kind": "accuracy"}}}), "bad_metrics"),
+        (answer(metrics={"train": 0.5}), "bad_metrics"),
+    ],
+)
+def test_a_contribution_that_can_not_be_right_is_named_and_left_out(
+    tmp_path: Path, bad: Any, reason: str
+) -> None:
+    gathered, after, _ = gather(tmp_path, {"a": answer(1.0), "b": bad, "c": answer(3.0)})
+    assert gathered.total.value["w"].tolist() == [2.0] * 3
+    assert gathered.left_out["b"].startswith(reason)
+    assert "b" not in after.node_states
+
+
+def test_an_update_beyond_the_guards_bound_is_left_out_and_nan_is_found_before_its_length(
+    tmp_path: Path,
+) -> None:
+    result = answer()[0]
+    answers = {
+        "a": (result, {"w": torch.tensor([3.0, 4.0, 0.0])}),
+        "b": (result, {"w": torch.tensor([3.0, 4.0, 0.1])}),
+        "c": (result, {"w": torch.tensor([NAN, 0.0, 0.0])}),
+    }
+    gathered, _, _ = gather(tmp_path, answers, guard=Guard(max_norm=5.0))
+    assert gathered.left_out["b"] == "long_update: the update is 5.001 long, at most 5 counts"
+    assert gathered.left_out["c"].startswith("not_finite")
+    assert gathered.total.value["w"].tolist() == [3.0, 4.0, 0.0]
+    moved = Ask(shared={"params": {"w": torch.tensor([3.0, 4.0, 0.0])}})
+    gathered, _, _ = gather(tmp_path, answers, moved, guard=Guard(max_norm=1.0))
+    assert list(gathered.left_out) == ["c"]
+    changes = replace(moved, origin={})
+    gathered, _, _ = gather(tmp_path, answers, changes, guard=Guard(max_norm=5.0))
+    assert list(gathered.left_out) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [NAN, {"sum": [1.0, INF]}, [[-INF]], encode(np.array([1.0, NAN])), encode(torch.tensor([INF]))],
+    ids=["number", "map", "list", "array", "tensor"],
+)
+def test_a_number_that_is_not_finite_is_left_out_of_a_fold_that_computes(tmp_path: Path, bad: Any) -> None:
+    def told(value: Any) -> tuple[Result, None]:
+        return replace(answer()[0], value=value), None
+
+    answers = {"a": told(None), "b": told(bad), "c": told(None)}
+    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", fold=Sum()))
+    assert list(gathered.left_out) == ["b"]
+    assert gathered.left_out["b"].startswith("not_finite: ")
+    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", fold=Collect()))
+    assert gathered.left_out == {}
+    odd = {**answers, "b": told({MARK: "array", "data": b"no array"})}
+    gathered, _, _ = gather(tmp_path, odd, Ask(step="count", fold=Sum()))
+    assert gathered.left_out["b"].startswith("unreadable: ")
+
+
+def test_the_need_of_a_fold_raises_the_quorum(tmp_path: Path) -> None:
+    bad = (answer()[0], {"w": torch.ones(4)})
+    with pytest.raises(QuorumNotReached):
+        gather(tmp_path, {"a": answer(), "b": bad, "c": answer()}, fold=TrimmedMean(1))
+    with pytest.raises(SpecError, match="needs 5 nodes or more, but round 1 asks 3"):
+        gather(tmp_path, dict.fromkeys(NODES, answer()), fold=TrimmedMean(2))
+
+
+def test_a_fold_of_the_jobs_own_is_for_asks_that_complete_a_round(tmp_path: Path) -> None:
+    told = {node: (replace(answer()[0], value=float(k)), None) for k, node in enumerate(NODES)}
+    gathered, _, _ = gather(tmp_path, told, Ask(step="count", fold=Collect(), commit=False), fold=Median())
+    assert gathered.total.value == [0.0, 1.0, 2.0]
+    gathered, _, _ = gather(tmp_path, told, Ask(step="count", fold=Collect()), fold=Median())
+    assert gathered.total.value == 1.0
+
+
+def test_losses_that_a_selector_asks_for_are_no_part_of_the_round(tmp_path: Path) -> None:
+    losses = {"a": mean_state(0.5, 10), "b": mean_state(0.75, 10), "c": mean_state(0.25, 10)}
+    answers = {node: answer(metrics={LOSS: {"loss": loss}}) for node, loss in losses.items()}
+
+    class Told(Canned):
+        def collect(self, tasks: Any, place: Place, *rest: Any) -> Collected:
+            if place.step == LOSS:
+                self.answers = {node: (found[0], None) for node, found in answers.items()}
+            else:
+                self.answers = answers
+            return super().collect(tasks, place, *rest)
+
+    gathered, after, federation = gather(tmp_path, answers, selector=PowerOfChoice(1, 3), federation=Told)
+    assert list(federation.tasks) == ["b"]
+    assert [record.step for record in after.ledger] == [LOSS, "train"]
+    assert list(gathered.replies) == ["b"]
+    assert {row.node for row in after.rows} == {"b", "all"}
+
+
+@pytest.mark.feature("FB-69")
+def test_a_reply_without_the_state_that_its_node_had_is_a_failed_reply(tmp_path: Path) -> None:
+    had = {"a": "1" * 32, "b": "2" * 32}
+    gathered, after, _ = gather(tmp_path, {"a": answer(), "b": answer(state=None), "c": answer()}, states=had)
+    assert gathered.left_out["b"].startswith("no_state")
+    assert after.node_states["b"] == "2" * 32
+
+
+def test_parameters_that_come_back_from_a_validation_do_not_count(tmp_path: Path) -> None:
+    ask = Ask(step="validate", commit=False)
+    good = (answer()[0], None)
+    gathered, _, _ = gather(tmp_path, {"a": good, "b": answer(), "c": good}, ask)
+    assert list(gathered.left_out) == ["b"]
+
+
+@pytest.mark.feature("FB-52")
+def test_auxiliary_variables_do_not_travel_with_a_validation_and_a_note_says_so(tmp_path: Path) -> None:
+    control = {"w": torch.ones(3)}
+    ask = Ask(
+        step="validate",
+        shared={"params": {"w": torch.zeros(3)}, "control": control, "threshold": 0.5},
+        each={"b": {"own_control": control, "name": "b"}},
+        commit=False,
+    )
+    good = (answer()[0], None)
+    _, _, federation = gather(tmp_path, dict.fromkeys(NODES, good), ask)
+    for task in federation.tasks.values():
+        assert list(task.params) == ["params"]
+    assert federation.tasks["a"].values == {"threshold": 0.5}
+    assert federation.tasks["b"].values == {"threshold": 0.5, "name": "b"}
+    (job,) = tmp_path.iterdir()
+    notes = [e.body["text"] for e in read_events(JobFolder(job).events) if e.type == "note"]
+    assert notes == ["auxiliary variables are not sent with a validation: control, own_control"]
+
+
+def test_an_ask_to_unknown_nodes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="zz"):
+        gather(tmp_path, {}, Ask(to=("zz",)))

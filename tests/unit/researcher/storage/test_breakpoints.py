@@ -1,0 +1,162 @@
+"""Breakpoints: whole or refused by name, movable, and cheap."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, BreakpointMissing, EncodeError
+from fedjob.common.types import new_job_id
+from fedjob.parameters.files import FileParams, save_params
+from fedjob.researcher.storage.breakpoints import chain, load_breakpoint, newest_valid, save_breakpoint
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.measurements import Measurement
+from fedjob.researcher.storage.position import Fold, Position
+from fedjob.researcher.storage.spec import JobSpec, Part
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> JobFolder:
+    found = JobFolder(tmp_path / "jobs" / new_job_id())
+    found.create()
+    JobSpec(id=found.path.name, protocol=Part(name="fedavg"), rounds=9, seed=1).save(found.spec)
+    found.plan.write_text("class Net: ...\n")
+    return found
+
+
+def _position(folder: JobFolder, round_: int) -> Position:
+    path = folder.make_spool(round_) / "total.safetensors"
+    save_params({"w": torch.full((20,), float(round_))}, path)
+    row = Measurement(round=round_, phase="train", metric="loss", node="all", value=0.5, num_examples=10)
+    return Position(
+        round=round_,
+        state={"params": FileParams(path), "round": round_, "moment": {"m": torch.ones(2)}},
+        node_states={"a": "s" * 32},
+        rows=(row,) * round_,
+        ledger=chain((), Fold(round=round_, step="train", fold="weighted_mean", left_out={"b": "silent"})),
+        training_args={"lr": 0.1},
+    )
+
+
+def _equal(a: Position, b: Position) -> bool:
+    same = all(
+        torch.equal(a.state[key][name], b.state[key][name])
+        for key in ("params", "moment")
+        for name in a.state[key]
+    )
+    plain = [
+        (p.round, dict(p.node_states), p.rows, p.ledger, dict(p.training_args), p.state["round"])
+        for p in (a, b)
+    ]
+    return same and plain[0] == plain[1]
+
+
+def test_a_position_comes_back_as_it_was_saved(folder: JobFolder) -> None:
+    position = _position(folder, 3)
+    found = load_breakpoint(save_breakpoint(folder, position))
+    assert _equal(found.position, position)
+    assert found.plan_text == "class Net: ...\n"
+    assert found.spec["rounds"] == 9
+
+
+def test_it_can_be_moved_and_holds_no_path(folder: JobFolder, tmp_path: Path) -> None:
+    position = _position(folder, 3)
+    path = save_breakpoint(folder, position)
+    for file in path.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
+    moved = tmp_path / "elsewhere" / "mine"
+    moved.parent.mkdir()
+    shutil.move(path, moved)
+    shutil.rmtree(folder.path)
+    found = load_breakpoint(moved).position
+    assert found.state["params"]["w"].tolist() == [3.0] * 20
+    assert found.ledger == position.ledger
+
+
+def test_large_files_are_linked_not_copied(folder: JobFolder) -> None:
+    position = _position(folder, 1)
+    path = save_breakpoint(folder, position)
+    source = position.state["params"].path
+    assert os.stat(path / "params.safetensors").st_ino == os.stat(source).st_ino
+
+
+def test_any_flipped_byte_is_refused_and_the_newest_valid_one_offered(folder: JobFolder) -> None:
+    older = save_breakpoint(folder, _position(folder, 1))
+    path = save_breakpoint(folder, _position(folder, 2))
+    for file in sorted(path.iterdir()):
+        whole = file.read_bytes()
+        file.unlink()  # not through the hard link
+        step = 1 if file.name == "manifest.mpk" else max(1, len(whole) // 60)
+        for index in range(0, len(whole), step):
+            damaged = bytearray(whole)
+            damaged[index] ^= 1 << (index % 8)
+            file.write_bytes(damaged)
+            with pytest.raises(BreakpointCorrupt) as caught:
+                load_breakpoint(path)
+            assert "round_0002" in str(caught.value)
+            assert str(older) in str(caught.value)
+        file.write_bytes(whole)
+    load_breakpoint(path)
+
+
+def test_any_file_cut_short_or_gone_is_refused_by_name(folder: JobFolder) -> None:
+    path = save_breakpoint(folder, _position(folder, 2))
+    for file in sorted(path.iterdir()):
+        whole = file.read_bytes()
+        file.unlink()
+        with pytest.raises(BreakpointCorrupt, match=file.name.replace(".", r"\.")):
+            load_breakpoint(path)
+        for length in {0, 1, len(whole) // 2, len(whole) - 1}:
+            file.write_bytes(whole[:length])
+            with pytest.raises(BreakpointCorrupt, match=file.name.replace(".", r"\.")):
+                load_breakpoint(path)
+        file.write_bytes(whole)
+
+
+def test_the_newest_whole_one_is_found(folder: JobFolder) -> None:
+    for round_ in (1, 2, 3):
+        save_breakpoint(folder, _position(folder, round_))
+    (folder.breakpoint(3) / "record.mpk").write_bytes(b"")
+    shutil.rmtree(folder.breakpoint(2))
+    assert newest_valid(folder.breakpoints) == folder.breakpoint(1)
+
+
+def test_nothing_there_is_its_own_error(tmp_path: Path) -> None:
+    with pytest.raises(BreakpointMissing, match="round_0007"):
+        load_breakpoint(tmp_path / "round_0099")
+
+
+def test_another_version_is_refused(folder: JobFolder) -> None:
+    import hashlib
+
+    from fedjob.common.codec import pack, unpack
+
+    path = save_breakpoint(folder, _position(folder, 1))
+    manifest = unpack((path / "manifest.mpk").read_bytes()[:-32])
+    raw = pack({**manifest, "version": 99})
+    (path / "manifest.mpk").write_bytes(raw + hashlib.sha256(raw).digest())
+    with pytest.raises(BreakpointIncompatible, match="version 99"):
+        load_breakpoint(path)
+
+
+def test_a_failed_save_leaves_neither_a_part_nor_a_temporary_folder(folder: JobFolder) -> None:
+    position = _position(folder, 1)
+    bad = Position(round=1, state={**position.state, "odd": object()})
+    with pytest.raises(EncodeError):
+        save_breakpoint(folder, bad)
+    assert list(folder.breakpoints.iterdir()) == []
+
+
+def test_the_ledger_is_a_chain() -> None:
+    first = chain((), Fold(round=1, step="train", fold="weighted_mean"))
+    second = chain(first, Fold(round=2, step="train", fold="weighted_mean"))
+    assert second[0].previous_hash == ""
+    assert len(second[1].previous_hash) == 64
+    other = chain(
+        chain((), Fold(round=1, step="train", fold="sum")), Fold(round=2, step="train", fold="weighted_mean")
+    )
+    assert other[1].previous_hash != second[1].previous_hash

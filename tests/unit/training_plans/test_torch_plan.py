@@ -1,0 +1,625 @@
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+
+from fedjob import FedAvg, Job
+from fedjob.common.errors import NodeFailure, PlanError, SpecError
+from fedjob.metrics.states import value, values
+from fedjob.training_plans.base import TrainingPlan
+from fedjob.training_plans.context import Context
+from fedjob.training_plans.plan_checks import check_plan_class
+from fedjob.training_plans.torch import TorchPlan
+from fedjob.training_plans.training_args import Arguments
+
+RNG = np.random.default_rng(5)
+INPUTS = RNG.normal(size=(50, 3)).astype(np.float32)
+TARGETS = (INPUTS @ np.array([1.0, -2.0, 0.5], dtype=np.float32) + 0.3)[:, None]
+DATA = (INPUTS, TARGETS)
+ARGS: dict[str, Any] = {"lr": 0.05, "batch_size": 8, "epochs": 1}
+
+
+class Line(TorchPlan):
+    """A straight line, by SGD with momentum."""
+
+    def init_model(self, model_args: Any) -> torch.nn.Module:
+        return torch.nn.Linear(3, 1)
+
+    def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            model.parameters(), lr=training_args["lr"], momentum=training_args.get("momentum", 0)
+        )
+
+    def training_data(self, dataset: Any, training_args: Any) -> Any:
+        return dataset
+
+    def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        return torch.nn.functional.mse_loss(model(batch[0]), batch[1])
+
+
+class Net(Line):
+    """Everything that has a memory or draws random numbers: momentum, dropout, batch norm, augmentation, ctx.state."""
+
+    def init_model(self, model_args: Any) -> torch.nn.Module:
+        return torch.nn.Sequential(
+            torch.nn.Linear(3, 6), torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.5), torch.nn.Linear(6, 1)
+        )
+
+    def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(model.parameters(), lr=training_args["lr"])
+
+    def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        self.ctx.state["calls"] = self.ctx.state.get("calls", 0) + 1
+        noise = float(np.random.normal()) + random.random()
+        return torch.nn.functional.mse_loss(model(batch[0] + 0.01 * noise), batch[1])
+
+
+def built(
+    cls: type[TorchPlan] = Line, args: dict[str, Any] | None = None, data: Any = DATA, **ctx: Any
+) -> Any:
+    plan = check_plan_class(cls)()
+    plan.ctx = Context(**{"node": "a", "round": 1, "job_seed": 3, "seed": 11, **ctx})
+    plan.build(None, ARGS if args is None else args)
+    plan.load_data(data)
+    return plan
+
+
+def step(plan: Any, params: Any, state: Any, round_: int, args: dict[str, Any]) -> tuple[Any, Any]:
+    """Do what a node does in a round."""
+    plan.ctx.round, plan.ctx.seed = round_, 100 + round_
+    plan.start_step(args)
+    plan.set_state(state)
+    plan.set_params(params)
+    plan.train()
+    return plan.get_params(), plan.get_state()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_one_update_by_hand() -> None:
+    plan = built(args={"lr": 0.1, "batch_size": 50, "num_updates": 1})
+    weight, bias = (tensor.double().numpy() for tensor in plan.get_params().values())
+    errors = INPUTS @ weight.T + bias - TARGETS
+    outcome = plan.train()
+    after = plan.get_params()
+    assert outcome.num_examples == 50
+    assert outcome.num_updates == 1
+    assert outcome.loss == pytest.approx(float((errors**2).mean()), rel=1e-5)
+    np.testing.assert_allclose(after["weight"], weight - 0.1 * 2 * (errors * INPUTS).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(after["bias"], bias - 0.1 * 2 * errors.mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_fresh_plan_and_a_warm_one_train_to_the_same_bytes(share: bool) -> None:
+    args = {**ARGS, "test_ratio": 0.2, "share_persistent_buffers": share}
+    warm = built(Net, args)
+    x = y = warm.get_params()
+    state_x = state_y = None
+    for round_ in (1, 2, 3):
+        torch.manual_seed(round_)  # whatever the program around does
+        x, state_x = step(warm, x, state_x, round_, {**args, "lr": 0.05 / round_})
+        warm.validate()
+        y, state_y = step(built(Net, args, job_seed=3), y, state_y, round_, {**args, "lr": 0.05 / round_})
+        assert same(x, y)
+        assert state_x["user"] == state_y["user"] == {"calls": 5 * round_}
+
+
+def test_momentum_continues_across_rounds() -> None:
+    args = {"lr": 0.01, "momentum": 0.9, "batch_size": 50, "num_updates": 1}
+    plan = built(args=args)
+    params, state = step(plan, plan.get_params(), None, 1, args)
+    velocity = {name: state["optimizer"][str(i)]["momentum_buffer"] for i, name in enumerate(params)}
+    go_on, _ = step(built(args=args), params, state, 2, args)
+    forget, _ = step(built(args=args), params, None, 2, args)
+    for name, tensor in params.items():
+        # with v2 = 0.9 v1 + g and without v2 = g, the steps differ by lr * 0.9 * v1
+        torch.testing.assert_close(
+            go_on[name] - forget[name], -0.01 * 0.9 * velocity[name], rtol=1e-3, atol=1e-6
+        )
+        assert not torch.equal(go_on[name], tensor)
+
+
+def test_the_learning_rate_of_the_round_counts_and_momentum_stays() -> None:
+    args = {"lr": 0.01, "momentum": 0.9, "batch_size": 50, "num_updates": 1}
+    plan = built(args=args)
+    params, state = step(plan, plan.get_params(), None, 1, args)
+    small, _ = step(plan, params, state, 2, {**args, "lr": 0.001})
+    large, _ = step(plan, params, state, 2, args)
+    for name, tensor in params.items():
+        torch.testing.assert_close(10 * (small[name] - tensor), large[name] - tensor, rtol=1e-2, atol=1e-6)
+
+
+def test_a_state_shares_nothing_with_the_plan() -> None:
+    plan = built(Net)
+    plan.train()
+    state = plan.get_state()
+    before = state["optimizer"]["0"]["exp_avg"].clone()
+    plan.set_state(state)
+    plan.train()
+    assert torch.equal(state["optimizer"]["0"]["exp_avg"], before)
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    state = {"optimizer": {"0": {"momentum_buffer": torch.zeros(2, 2)}}}
+    for wrong in (state, {"optimizer": {"7": {"momentum_buffer": torch.zeros(1)}}}):
+        plan = built()
+        plan.set_state(wrong)
+        with pytest.raises(NodeFailure, match="state_mismatch"):
+            plan.train()
+
+
+@pytest.mark.parametrize("kept", [np.zeros(3), {1: 2}, object(), {"a": [lambda: 1]}])
+def test_what_can_not_be_kept_is_named(kept: Any) -> None:
+    plan = built()
+    plan.ctx.state["kept"] = kept
+    with pytest.raises(PlanError, match=r"self\.ctx\.state\['kept'\]"):
+        plan.get_state()
+
+
+def test_first_parameters_depend_on_the_jobs_seed_alone() -> None:
+    torch.manual_seed(1)
+    a = built(Net, node="a", seed=1).get_params()
+    torch.manual_seed(2)
+    assert same(a, built(Net, node="b", seed=2).get_params())
+    assert not same(a, built(Net, job_seed=4).get_params())
+
+
+def test_the_generators_of_the_program_are_given_back() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.random()), float(torch.rand(1))
+
+    def seed() -> None:
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+
+    seed()
+    expected = draw()
+    seed()
+    built(Net).train()
+    assert draw() == expected
+
+
+def test_the_split_stays_the_same_over_rounds_and_differs_between_nodes() -> None:
+    args = {**ARGS, "test_ratio": 0.2}
+    plan = built(args=args)
+    rows = [plan._test_rows.tolist()]
+    for round_ in (2, 3):
+        step(plan, plan.get_params(), None, round_, {**args, "lr": 0.01})
+        rows.append(plan._test_rows.tolist())
+    rows.append(built(args=args, round=7, seed=99)._test_rows.tolist())
+    assert rows[0] == rows[1] == rows[2] == rows[3]
+    assert len(rows[0]) == 10
+    assert sorted([*rows[0], *plan._train_rows.tolist()]) == list(range(50))
+    assert built(args=args, node="b")._test_rows.tolist() != rows[0]
+
+
+class Recording(Line):
+    """Notes which rows it trains on."""
+
+    def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        self.seen = [*getattr(self, "seen", []), [int(row) for row in batch[0][:, 0]]]
+        return model(batch[0]).sum() * 0
+
+
+NUMBERED = (np.stack([np.arange(10), np.zeros(10), np.zeros(10)], axis=1), np.zeros((10, 1)))
+
+
+@pytest.mark.parametrize(
+    ("args", "sizes"),
+    [
+        ({"epochs": 2}, [4, 4, 2, 4, 4, 2]),
+        ({"num_updates": 5}, [4, 4, 2, 4, 4]),
+        ({"num_updates": 1}, [4]),
+        ({"epochs": 2, "dry_run": True}, [4]),
+        ({"num_updates": 9, "dry_run": True}, [4]),
+        ({"epochs": 2, "batch_maxnum": 1}, [4, 4]),
+        ({"num_updates": 3, "batch_maxnum": 2}, [4, 4, 4]),
+        ({"epochs": 1, "drop_last": True}, [4, 4]),
+        ({"epochs": 1, "batch_size": 100, "drop_last": True}, [10]),
+        ({"epochs": 1, "test_ratio": 0.5}, [4, 1]),
+    ],
+)
+def test_batches_are_as_many_and_as_large_as_told(args: dict[str, Any], sizes: list[int]) -> None:
+    plan = built(Recording, {"lr": 0.1, "batch_size": 4, **args}, NUMBERED)
+    outcome = plan.train()
+    assert [len(rows) for rows in plan.seen] == sizes
+    assert outcome.num_updates == len(sizes)
+    assert outcome.num_examples == (5 if "test_ratio" in args else 10)
+
+
+def test_every_epoch_has_each_row_once_in_an_order_of_its_own() -> None:
+    plan = built(Recording, {"lr": 0.1, "batch_size": 5, "epochs": 2}, NUMBERED)
+    plan.train()
+    first, second = [*plan.seen[0], *plan.seen[1]], [*plan.seen[2], *plan.seen[3]]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    again = built(Recording, {"lr": 0.1, "batch_size": 5, "epochs": 2}, NUMBERED)
+    again.train()
+    assert again.seen == plan.seen
+    other = built(Recording, {"lr": 0.1, "batch_size": 5, "epochs": 2}, NUMBERED, round=2, seed=12)
+    other.train()
+    assert other.seen != plan.seen
+
+
+def test_random_seed_takes_the_place_of_the_jobs() -> None:
+    args = {"lr": 0.1, "batch_size": 5, "random_seed": 4}
+    plans = [built(Recording, args, NUMBERED, job_seed=seed, seed=seed) for seed in (1, 2)]
+    for plan in plans:
+        plan.train()
+    assert plans[0].seen == plans[1].seen
+
+
+def _tensors() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(NUMBERED[0]).float(), torch.zeros(10, 1)
+
+
+class Counting(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        inputs, targets = _tensors()
+        return iter([(inputs[:6], targets[:6]), (inputs[6:], targets[6:])])
+
+
+DATA_FORMS = {
+    "arrays": (lambda: NUMBERED, 4, True),
+    "tensors": (_tensors, 4, True),
+    "list": (lambda: list(_tensors()), 4, True),
+    "dataset": (lambda: TensorDataset(*_tensors()), 4, True),
+    "loader": (lambda: DataLoader(TensorDataset(*_tensors()), batch_size=3), 3, True),
+    "shuffling loader": (lambda: DataLoader(TensorDataset(*_tensors()), batch_size=3, shuffle=True), 3, True),
+    "weighted loader": (
+        lambda: DataLoader(
+            TensorDataset(*_tensors()), batch_size=5, sampler=WeightedRandomSampler([1.0] * 10, 10)
+        ),
+        5,
+        False,
+    ),
+    "iterable": (lambda: Counting(), 6, False),
+}
+
+
+@pytest.mark.parametrize(("make", "size", "splits"), DATA_FORMS.values(), ids=DATA_FORMS)
+def test_every_form_of_data_trains_and_splits(make: Any, size: int, splits: bool) -> None:
+    plan = built(Recording, {"lr": 0.1, "batch_size": 4, "epochs": 2}, make())
+    outcome = plan.train()
+    assert len(plan.seen[0]) == size
+    assert sum(map(len, plan.seen)) == 20
+    assert outcome.num_examples in (10, 20)
+    if splits:
+        half = built(Recording, {"lr": 0.1, "batch_size": 4, "test_ratio": 0.5}, make())
+        assert half.train().num_examples == 5
+        assert value(half.validate()["loss"]) == 0
+    else:
+        with pytest.raises(PlanError, match="can't be split"):
+            built(Recording, {"lr": 0.1, "test_ratio": 0.5}, make())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, r"training_data returned nothing \(None\)"),
+        (3, "returned a int"),
+        ((np.zeros((3, 2)), np.zeros(4)), "3, 4 rows"),
+        ((np.array(["a"]), np.zeros(1)), "numbers are needed"),
+        ((np.float64(3), np.zeros(1)), "rows are needed"),
+    ],
+)
+def test_data_of_another_form_is_refused(data: Any, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        built(data=data)
+
+
+def test_no_data_is_a_failure_of_the_node() -> None:
+    with pytest.raises(NodeFailure) as caught:
+        built(data=(np.zeros((0, 3)), np.zeros((0, 1)))).train()
+    assert (caught.value.node, caught.value.reason) == ("a", "no_data")
+
+
+@pytest.mark.feature("FB-92")
+def test_a_metrics_event_comes_with_every_interval() -> None:
+    events: list[tuple[str, dict[str, Any]]] = []
+    plan = built(
+        args={"lr": 0.01, "num_updates": 25, "batch_size": 10, "log_interval": 10},
+        send=lambda type_, body: events.append((type_, body)),
+    )
+    plan.train()
+    metrics = [body for type_, body in events if type_ == "metrics"]
+    assert [body["iteration"] for body in metrics] == [10, 20, 25]
+    assert [body["samples"] for body in metrics] == [100, 200, 250]
+    assert [body["epoch"] for body in metrics] == [2, 4, 5]
+    assert all(math.isfinite(body["loss"]) and body["num_updates"] == 25 for body in metrics)
+    assert [body["done"] for type_, body in events if type_ == "progress"] == [10, 20, 25]
+
+
+def test_validation_measures_and_says_so() -> None:
+    class Classes(Line):
+        def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
+            assert not model.training
+            assert not torch.is_grad_enabled()
+            return torch.sigmoid(model(batch[0])), (batch[1] > 0).long()
+
+    events: list[Any] = []
+    args = {**ARGS, "test_ratio": 0.4, "test_metric": ["accuracy", "roc_auc", "f1"]}
+    plan = built(Classes, args, send=lambda type_, body: events.append((type_, body)))
+    states = plan.validate()
+    logits = (
+        INPUTS[plan._test_rows] @ plan.get_params()["weight"].numpy().T + plan.get_params()["bias"].numpy()
+    )
+    truth = TARGETS[plan._test_rows] > 0
+    assert value(states["accuracy"]) == pytest.approx(((logits > 0) == truth).mean())
+    assert states["accuracy"]["n"] == 20
+    assert events[-1][1].items() >= values(states).items()
+    assert plan.model.training
+
+
+def test_without_a_testing_step_the_loss_is_measured() -> None:
+    plan = built(args={**ARGS, "test_ratio": 0.4, "batch_size": 7})
+    rows = plan._test_rows
+    weight, bias = (tensor.numpy() for tensor in plan.get_params().values())
+    errors = INPUTS[rows] @ weight.T + bias - TARGETS[rows]
+    assert value(plan.validate()["loss"]) == pytest.approx(float((errors**2).mean()), rel=1e-5)
+
+
+def test_a_metric_of_the_plans_own_is_weighted_by_examples() -> None:
+    class Own(Line):
+        def testing_data(self, dataset: Any, training_args: Any) -> Any:
+            return NUMBERED
+
+        def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
+            return {"first": batch[0][:, 0].mean()}
+
+    plan = built(Own, {**ARGS, "batch_size": 4})
+    assert value(plan.validate()["first"]) == pytest.approx(4.5)
+    assert plan.train().num_examples == 50
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ({"a": float("nan")}, "not_finite"),
+        ({"a": "high"}, "plan"),
+        (None, "plan"),
+        (torch.zeros(3), "plan"),
+        ((torch.tensor([float("nan")]), torch.tensor([1.0])), "not_finite"),
+    ],
+)
+def test_a_wrong_answer_of_testing_step_is_named(found: Any, reason: str) -> None:
+    class Wrong(Line):
+        def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
+            return found
+
+    with pytest.raises(NodeFailure) as caught:
+        built(Wrong, {**ARGS, "test_ratio": 0.5}).validate()
+    assert caught.value.reason == reason
+
+
+def test_nothing_to_validate_on_is_said() -> None:
+    with pytest.raises(NodeFailure, match="set test_ratio above 0, or write testing_data"):
+        built().validate()
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (lambda model, batch: model(batch[0]).sum() * float("nan"), "not_finite"),
+        (lambda model, batch: model(batch[0]).sum() * float("inf"), "not_finite"),
+        (lambda model, batch: 0.5, "plan"),
+        (lambda model, batch: model(batch[0]), "plan"),
+        (lambda model, batch: torch.tensor(0.5), "plan"),
+        (lambda model, batch: None, "plan"),
+    ],
+)
+def test_a_wrong_loss_is_a_failure_with_a_reason(loss: Any, reason: str) -> None:
+    class Wrong(Line):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> Any:
+            return loss(model, batch)
+
+    with pytest.raises(NodeFailure) as caught:
+        built(Wrong).train()
+    assert caught.value.reason == reason
+
+
+def test_parameters_that_run_away_are_a_failure() -> None:
+    class Wild(Line):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            return model(batch[0]).sum() * 1e38
+
+    with pytest.raises(NodeFailure, match="not_finite"):
+        built(Wild, {"lr": 1e30, "num_updates": 1}).train()
+
+
+def test_what_a_users_method_raises_comes_out_as_it_is() -> None:
+    class Failing(Line):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        built(Failing).train()
+
+
+def test_buffers_are_parameters_unless_they_stay() -> None:
+    shared = built(Net).get_params()
+    kept = built(Net, {**ARGS, "share_persistent_buffers": False})
+    assert shared["1.num_batches_tracked"].dtype == torch.int64
+    assert set(shared) - set(kept.get_params()) == {
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+    }
+    kept.train()
+    state = kept.get_state()
+    assert state["buffers"]["1.num_batches_tracked"] == 7
+    fresh = built(Net, {**ARGS, "share_persistent_buffers": False})
+    fresh.set_state(state)
+    assert torch.equal(fresh.model[1].running_mean, kept.model[1].running_mean)
+    fresh.set_state(None)
+    assert fresh.model[1].num_batches_tracked == 0
+
+
+def test_parameters_that_do_not_fit_are_refused_by_name() -> None:
+    plan = built()
+    params = plan.get_params()
+    for wrong, words in (
+        ({"weight": params["weight"]}, "lack bias"),
+        ({**params, "extra": params["bias"]}, "unknown extra"),
+        (
+            {**params, "bias": torch.zeros(2)},
+            r"bias: expected torch.float32 \[1\], found torch.float32 \[2\]",
+        ),
+        ({**params, "bias": params["bias"].double()}, "found torch.float64"),
+    ):
+        with pytest.raises(PlanError, match=words):
+            plan.set_params(wrong)
+
+
+def test_parameters_that_were_got_are_a_copy() -> None:
+    plan = built()
+    params = plan.get_params()
+    before = params["weight"].clone()
+    plan.train()
+    assert torch.equal(params["weight"], before)
+    assert plan.get_params(copy=False)["weight"].data_ptr() == plan.model.weight.data_ptr()
+
+
+def test_adjust_is_called_between_backward_and_step() -> None:
+    def stop(model: torch.nn.Module) -> None:
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        for parameter in model.parameters():
+            parameter.grad.zero_()  # type: ignore[union-attr]
+
+    plan = built()
+    before = plan.get_params()
+    plan.train(stop)
+    assert same(before, plan.get_params())
+
+
+@pytest.mark.parametrize(
+    "make", [torch.optim.Adam, torch.optim.LBFGS, torch.optim.RMSprop, torch.optim.Adagrad]
+)
+def test_other_optimizers_go_on_from_their_state(make: Any) -> None:
+    class Other(Line):
+        def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
+            return make(model.parameters(), lr=0.01)
+
+    warm = built(Other)
+    params, state = step(warm, warm.get_params(), None, 1, ARGS)
+    a, _ = step(warm, params, state, 2, ARGS)
+    b, _ = step(built(Other), params, state, 2, ARGS)
+    assert same(a, b)
+
+
+@pytest.mark.feature("FB-07")
+def test_model_args_left_out_are_empty() -> None:
+    class Noting(Line):
+        def init_model(self, model_args: Any) -> torch.nn.Module:
+            assert model_args == {}
+            assert isinstance(model_args, Arguments)
+            return torch.nn.Linear(3, 1)
+
+    built(Noting)
+
+
+def test_a_missing_model_arg_is_named_with_those_there_are() -> None:
+    with pytest.raises(KeyError, match="model_args has no 'width'; it has depth"):
+        Arguments({"depth": 1}, what="model_args")["width"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("init_model", "expected a torch.nn.Module"), ("init_optimizer", "expected a torch.optim.Optimizer")],
+)
+def test_a_builder_that_returns_nothing_is_named(name: str, words: str) -> None:
+    wrong = type("Wrong", (Line,), {name: lambda self, *args: None})
+    with pytest.raises(PlanError, match=rf"{name} returned nothing \(None\); {words}"):
+        built(wrong).train()
+
+
+def test_an_unknown_training_arg_stops_the_build() -> None:
+    with pytest.raises(SpecError, match="nearest known one is 'epochs'"):
+        built(args={"epoch": 1})
+
+
+def test_extra_args_of_the_plan_are_known() -> None:
+    class Extra(Line):
+        extra_args = ("temperature",)
+
+    assert built(Extra, {**ARGS, "temperature": 3}).training_args.for_user()["temperature"] == 3
+
+
+class Half(TorchPlan):
+    def init_model(self, model_args: Any) -> torch.nn.Module:
+        return torch.nn.Linear(1, 1)
+
+    def training_data(self, dataset: Any, training_args: Any) -> Any:
+        return dataset
+
+
+class Needy(Line):
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+
+class Misspelt(Line):
+    def training_step(self, batch: Any) -> Any:  # type: ignore[override]
+        return batch
+
+
+class Attribute(Line):
+    training_step = 3  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (
+            Half,
+            r"Half lacks init_optimizer\(self, model, training_args\), training_step\(self, model, batch\)",
+        ),
+        (TorchPlan, "TorchPlan lacks init_model"),
+        (TrainingPlan, "derives from TrainingPlan itself"),
+        (int, "int is not a training plan"),
+        (3, "a training plan is a class"),
+        (Needy, "__init__ needs arguments"),
+        (Misspelt, r"training_step\(self, batch.*can't be called as training_step\(self, model, batch\)"),
+        (Attribute, "training_step is a int, not a method"),
+    ],
+)
+def test_an_incomplete_plan_is_refused_with_all_that_it_lacks(cls: Any, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        check_plan_class(cls)
+
+
+def written(*args: Any) -> Any:
+    return None
+
+
+class NoKind(TrainingPlan):
+    """Writes everything but `get_params`."""
+
+    build = start_step = set_params = load_data = train = validate = get_state = set_state = written
+    num_train = property(written)
+
+
+@pytest.mark.feature("BF-25")
+def test_a_plan_without_a_method_is_a_type_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="NoKind derives from TrainingPlan itself and lacks get_params:"):
+        check_plan_class(NoKind)
+    with pytest.raises(TypeError, match="abstract method get_params"):
+        NoKind()  # type: ignore[abstract]
+    with pytest.raises(TypeError, match=r"Half lacks init_optimizer\(self, model, training_args\)"):
+        Job(FedAvg(), training_plan=Half, data="x.npz", nodes="local", home=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_child_task_is_launched_at_a_node_alone() -> None:
+    with pytest.raises(PlanError, match="while a node computes"):
+        Context().launch("x")
