@@ -8,10 +8,10 @@ from pathlib import Path
 from types import TracebackType
 
 from fedjob.common.http_client import Patience
-from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.service import ServiceThread
-from fedjob.hub.storage.database import Ledger
+from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
 from fedjob.identity.membership import Membership, enrol
@@ -28,13 +28,13 @@ class HubThread:
         self,
         folder: Path,
         *,
-        limits: Limits | None = None,
+        limits: HubLimits | None = None,
         invited_only: bool = False,
         storage: Path | None = None,
     ) -> None:
         self.folder = folder
-        self.limits = limits or Limits(reserve_bytes=0)
-        self.ledger = Ledger(folder / "hub.sqlite")
+        self.limits = limits or HubLimits(reserve_bytes=0)
+        self.ledger = HubDatabase(folder / "hub.sqlite")
         self.parties = Parties(self.ledger, self.limits)
         self.store = ObjectStore(storage or folder / "storage", self.ledger, self.limits)
         self._app = HubApp(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ByFunction(Fold):
+class FunctionAggregator(Fold):
     """The total that a function makes of the values; weights and metrics add.
 
     The function is stored in the job as source text, so the registry has no name for it.

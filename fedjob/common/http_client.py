@@ -61,7 +61,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """A complete response: its status and its content."""
 
     status: int
@@ -137,7 +137,7 @@ class Web:
         what: str = "",
         limit_bytes: int = MAX_REPLY_BYTES,
         accept: tuple[int, ...] = (),
-    ) -> Reply:
+    ) -> HttpReply:
         """Make a request and return its response, after retries if necessary.
 
         Args:
@@ -154,7 +154,7 @@ class Web:
                 with self.stream(
                     method, path, headers=headers, body=body, what=what, accept=accept
                 ) as stream:
-                    return Reply(stream.status, stream.headers, stream.read(limit_bytes))
+                    return HttpReply(stream.status, stream.headers, stream.read(limit_bytes))
             except Passing as passing:
                 tries.wait(passing)
 
@@ -168,7 +168,7 @@ class Web:
         body: bytes | Blocks | None = None,
         what: str = "",
         accept: tuple[int, ...] = (),
-    ) -> Generator[Stream, None, None]:
+    ) -> Generator[HttpStream, None, None]:
         """Make one try of a request and yield its response while it arrives.
 
         Raises:
@@ -194,7 +194,7 @@ class Web:
             raise self.trouble(error) from error
         whole = False
         try:
-            stream = Stream(self, response)
+            stream = HttpStream(self, response)
             if not 200 <= response.status_code < 300 and response.status_code not in accept:
                 raise refusal(response.status_code, response.headers, stream.explanation(), what or path)
             if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -235,7 +235,7 @@ class Web:
         self._adapter.close()
 
 
-class Stream:
+class HttpStream:
     """A response while it arrives."""
 
     def __init__(self, web: Web, response: requests.Response) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedjob.common.errors import NodeFailure, SpecError
 from fedjob.common.items import Items
-from fedjob.data.readers.base import UNREADABLE, Dataset, Identity
+from fedjob.data.readers.base import UNREADABLE, Dataset, ItemIdentity
 
 ITEMS_NAME = "items.json"
 
@@ -32,7 +32,7 @@ class Known:
     failed: Mapping[str, Mark] = field(default_factory=dict)
 
 
-def choose(identities: Sequence[Identity], items: Items, known: Known, node: str) -> list[int]:
+def choose(identities: Sequence[ItemIdentity], items: Items, known: Known, node: str) -> list[int]:
     """Return the places (indices) of the items to compute on, in their order.
 
     Raises:
@@ -53,7 +53,7 @@ def choose(identities: Sequence[Identity], items: Items, known: Known, node: str
     return chosen[: items.limit]
 
 
-def _is_known(identity: Identity, marks: Mapping[str, Mark]) -> bool:
+def _is_known(identity: ItemIdentity, marks: Mapping[str, Mark]) -> bool:
     """Return whether the ledger has the item in its present version; without a readable time it is new."""
     if identity.id not in marks or identity.hash == UNREADABLE:
         return False
@@ -61,7 +61,7 @@ def _is_known(identity: Identity, marks: Mapping[str, Mark]) -> bool:
     return (identity.mtime, identity.hash) == (mtime, hash_)
 
 
-def places_of(selected: Any, identities: Sequence[Identity] | None, num_items: int) -> list[int]:
+def places_of(selected: Any, identities: Sequence[ItemIdentity] | None, num_items: int) -> list[int]:
     """Return the places that a plan chose with `ctx.select`.
 
     Args:
@@ -122,7 +122,7 @@ def load_known(path: str) -> Known:
 
 
 def save_remembered(
-    path: Path, processed: Sequence[Identity], failed: Sequence[tuple[Identity, str]]
+    path: Path, processed: Sequence[ItemIdentity], failed: Sequence[tuple[ItemIdentity, str]]
 ) -> None:
     """Write the items that a worker processed, for the node to remember."""
     plain = {

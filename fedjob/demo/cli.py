@@ -210,10 +210,10 @@ def _federated(
     console: Any, session: Session, plan_path: Path, nodes: list[str], rounds: int, seed: int, shares: Shares
 ) -> tuple[Job, list[dict[str, float]]]:
     from fedjob.common.quorum import Quorum
-    from fedjob.demo.watching import Diary, Watching, examine
+    from fedjob.demo.watching import Diary, RoundDisplay, examine
     from fedjob.researcher.jobs.job import Job
 
-    watching, diary = Watching(console, nodes), Diary()
+    watching, diary = RoundDisplay(console, nodes), Diary()
     job = Job(
         "fedavg",
         training_plan=f"{plan_path}:Digits",

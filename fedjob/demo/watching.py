@@ -34,7 +34,7 @@ def of_shared_model(rows: Sequence[Measurement]) -> dict[int, Cells]:
     return found
 
 
-class Watching(Hook):
+class RoundDisplay(Hook):
     """A hook that draws the rounds in a terminal, and elsewhere prints a line for each."""
 
     def __init__(self, console: Any, nodes: Sequence[str]) -> None:

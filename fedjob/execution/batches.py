@@ -23,7 +23,7 @@ from fedjob.common.errors import LimitsExceeded, NodeFailure
 from fedjob.common.items import Items
 from fedjob.common.reasons import FATAL
 from fedjob.common.seeds import seed_for
-from fedjob.data.readers.base import Identity
+from fedjob.data.readers.base import ItemIdentity
 from fedjob.execution.spill import Spill
 from fedjob.protocols.base import FederatedProtocol, Instruction, Local
 from fedjob.training_plans.pipeline import Pipeline
@@ -34,7 +34,7 @@ MAX_RESULT_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedItem:
     """An item on which the computation failed.
 
     Args:
@@ -47,7 +47,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worked:
+class StepOutcome:
     """The outcome of a step at a node.
 
     Args:
@@ -59,8 +59,8 @@ class Worked:
     contribution: Contribution
     num_items: int = 0
     num_batches: int = 0
-    failed: tuple[Failed, ...] = ()
-    identities: Sequence[Identity] = ()
+    failed: tuple[FailedItem, ...] = ()
+    identities: Sequence[ItemIdentity] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -71,7 +71,7 @@ class Worked:
         return {"processed": self.num_items - lost, "failed": lost, "batches": self.num_batches}
 
     @property
-    def processed(self) -> list[Identity]:
+    def processed(self) -> list[ItemIdentity]:
         """The identities of the items that the node remembers as processed."""
         lost = {failed.place for failed in self.failed}
         return [identity for place, identity in enumerate(self.identities) if place not in lost]
@@ -97,7 +97,7 @@ def work(
     *,
     first: bool,
     seed_all: Callable[[int], None],
-) -> Worked:
+) -> StepOutcome:
     """Compute a node's contribution to a step.
 
     Args:
@@ -113,7 +113,7 @@ def work(
         seed_all(local.seed)  # so that a worker that skips the set-up draws the same numbers
     if instruction.step not in protocol.batched_steps:
         contribution = protocol.contribute(instruction, local)
-        return Worked(contribution=protocol.reduce(contribution, local))
+        return StepOutcome(contribution=protocol.reduce(contribution, local))
     batches = _Batches(protocol, instruction, local, items, seed_all)
     try:
         return batches.run()
@@ -156,7 +156,7 @@ class _Batches:
         self.parts.close()
         self.bind(None)
 
-    def run(self) -> Worked:
+    def run(self) -> StepOutcome:
         size = self.items.batch or max(1, self.num_items)
         starts = range(0, max(1, self.num_items), size)
         self.emit("batch", {"of": None if self.items.batch else 1})
@@ -172,7 +172,7 @@ class _Batches:
             raise self.too_many(f"none of {self.num_items} items could be processed")
         self.bind(None)
         total = self.protocol.join(self.parts, self.local)
-        worked = Worked(
+        worked = StepOutcome(
             contribution=total,
             num_items=self.num_items,
             num_batches=len(starts),
@@ -202,7 +202,7 @@ class _Batches:
         self.in_a_row = 0
         self.emit("result", {"n": number, "num_rows": len(places), **self.reported(part)})
 
-    def retry(self) -> Iterator[Failed]:
+    def retry(self) -> Iterator[FailedItem]:
         """Compute the items of failed batches one by one; yield those that fail again."""
         places = [place for batch, _ in self.failures for place in batch]
         self.emit("batch", {"state": "retrying", "items": len(places)})
@@ -212,7 +212,7 @@ class _Batches:
             except Exception as error:
                 if not tolerable(error):
                     raise
-                yield Failed(place, f"{type(error).__name__}: {error}")
+                yield FailedItem(place, f"{type(error).__name__}: {error}")
 
     def contribute(self, places: Sequence[int], purpose: str) -> Contribution:
         self.bind(places if self.items.batch is not None or len(places) < self.num_items else None)

@@ -16,7 +16,7 @@ from fedjob.common.errors import ConfigError, FedjobError, SpecError
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
     from fedjob.hub.config.home import HubHome, Running
-    from fedjob.hub.storage.database import Ledger
+    from fedjob.hub.storage.database import HubDatabase
 P = ParamSpec("P")
 
 R = TypeVar("R")
@@ -184,7 +184,7 @@ def status(home: Path | None, as_json: bool) -> None:
 def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
     """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
     from fedjob.hub.config.home import HubHome
-    from fedjob.hub.config.limits import Limits
+    from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.objects import ObjectStore
 
     where = _existing(home)
@@ -193,7 +193,7 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
         storage = Path(running.storage)
     where = HubHome(where.folder, storage)
     with _ledger(where) as ledger:
-        swept = ObjectStore(where.storage, ledger, Limits()).sweep()
+        swept = ObjectStore(where.storage, ledger, HubLimits()).sweep()
     if as_json:
         from dataclasses import asdict
 
@@ -220,14 +220,14 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     """Write a one-time invitation for PARTY to a file."""
     from fedjob.common.files import write_atomic
     from fedjob.common.http_client import check_http_url
-    from fedjob.hub.config.limits import Limits
+    from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
     from fedjob.identity.membership import Invitation
 
     where = _existing(home)
     running = where.running()
     url = check_http_url(url or (DEFAULT_URL if running is None else running.url))
-    limits = Limits()
+    limits = HubLimits()
     with _ledger(where) as ledger:
         code = Parties(ledger, limits).invite(party, role)
     path = out or Path(f"{party}.invitation")
@@ -253,11 +253,11 @@ def party() -> None:
 @one_line
 def party_list(home: Path | None, as_json: bool) -> None:
     """List all parties."""
-    from fedjob.hub.config.limits import Limits
+    from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
 
     with _ledger(_existing(home)) as ledger:
-        members = Parties(ledger, Limits()).all()
+        members = Parties(ledger, HubLimits()).all()
     if as_json:
         rows = [{"party": m.party, "role": m.role, "key": m.key, "revoked": m.revoked} for m in members]
         click.echo(json.dumps(rows, indent=2))
@@ -274,19 +274,19 @@ def party_list(home: Path | None, as_json: bool) -> None:
 @one_line
 def party_revoke(party: str, home: Path | None) -> None:
     """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
-    from fedjob.hub.config.limits import Limits
+    from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
 
     with _ledger(_existing(home)) as ledger:
-        Parties(ledger, Limits()).revoke(party)
+        Parties(ledger, HubLimits()).revoke(party)
     click.echo(f"revoked {party}")
 
 
 class _Closing:
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: HubDatabase) -> None:
         self._ledger = ledger
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> HubDatabase:
         return self._ledger
 
     def __exit__(self, *_: object) -> None:
@@ -294,9 +294,9 @@ class _Closing:
 
 
 def _ledger(home: HubHome) -> _Closing:
-    from fedjob.hub.storage.database import Ledger
+    from fedjob.hub.storage.database import HubDatabase
 
-    return _Closing(Ledger(home.ledger))
+    return _Closing(HubDatabase(home.ledger))
 
 
 def _home(home: Path | None) -> Path:
@@ -314,10 +314,10 @@ def _existing(home: Path | None) -> HubHome:
     return HubHome(folder)
 
 
-def _objects(ledger: Ledger) -> tuple[int, int]:
+def _objects(ledger: HubDatabase) -> tuple[int, int]:
     count, size = ledger.read("SELECT count(*), coalesce(sum(size_bytes), 0) FROM objects")[0]
     return int(count), int(size)
 
 
-def _count(ledger: Ledger, query: str) -> int:
+def _count(ledger: HubDatabase, query: str) -> int:
     return int(ledger.read(query)[0][0])

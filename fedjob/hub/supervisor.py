@@ -15,11 +15,11 @@ from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.http_client import check_http_url
 from fedjob.hub.broker.child import Accounts, BrokerChild
 from fedjob.hub.config.home import HubHome, Running
-from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.service import listen, make_server
-from fedjob.hub.storage.database import Ledger
+from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
 
@@ -52,7 +52,7 @@ class HubSettings:
     invited_only: bool = False
     read_urls: tuple[str, ...] = ()
     public_broker: str = ""
-    limits: Limits = field(default_factory=Limits)
+    limits: HubLimits = field(default_factory=HubLimits)
 
     def check(self) -> HubSettings:
         """Return itself if a hub may run like that.
@@ -114,7 +114,7 @@ class Hub:
         home.lock()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(home.unlock)
-            ledger = Ledger(home.ledger)
+            ledger = HubDatabase(home.ledger)
             stack.callback(ledger.close)
             parties = Parties(ledger, settings.limits)
             store = ObjectStore(home.storage, ledger, settings.limits)
@@ -192,7 +192,9 @@ class Hub:
         return lambda: where, child.admit, child.sync, child
 
 
-async def _keep_in_step(ledger: Ledger, store: ObjectStore, sync: Callable[[], Awaitable[object]]) -> None:
+async def _keep_in_step(
+    ledger: HubDatabase, store: ObjectStore, sync: Callable[[], Awaitable[object]]
+) -> None:
     """Apply changes that the command line made to the ledger, and collect garbage now and then."""
     seen, swept = -1, asyncio.get_running_loop().time()
     while True:

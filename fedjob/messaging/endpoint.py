@@ -32,7 +32,7 @@ from fedjob.messaging.frame_checks import (
     CLOCK_TOLERANCE_S,
     MAX_TTL_S,
     Dropped,
-    Gate,
+    FrameChecks,
     is_reliable,
     reply_address,
 )
@@ -63,7 +63,7 @@ class Endpoint:
 
     Args:
         federation: name of the federation, which every frame carries.
-        role: of this party, see `Gate`.
+        role: of this party, see `FrameChecks`.
         on_receipt: called in `receive` with the id of a message that its addressee has made durable.
             May come again after a restart.
         on_give_up: called in `receive` with the id of a message that expired undelivered.
@@ -90,7 +90,7 @@ class Endpoint:
         self._federation = federation
         self._transport = transport
         self._store = store
-        self._gate = Gate(federation, transport.address, role, roster)
+        self._gate = FrameChecks(federation, transport.address, role, roster)
         self._on_receipt = on_receipt
         self._on_give_up = on_give_up
         self._clock = clock

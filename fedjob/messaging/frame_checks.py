@@ -12,11 +12,11 @@ from typing import Any
 
 from fedjob.common.codec import unpack
 from fedjob.common.errors import DecodeError, FedjobError
-from fedjob.common.token_bucket import TokenBucket
 from fedjob.common.types import MAX_FRAME_BYTES, Address, check_party
 from fedjob.identity.roster import Role, Roster
 from fedjob.messaging.frame import decode_frame
 from fedjob.messaging.messages import Answer, Body, End, Event, Message, Offer, Result, Task, decode_payload
+from fedjob.messaging.token_bucket import TokenBucket
 
 CLOCK_TOLERANCE_S = 300.0
 
@@ -47,7 +47,7 @@ class Dropped(FedjobError):
         self.cause = cause
 
 
-class Gate:
+class FrameChecks:
     """The checks at one address of one federation.
 
     Args:

@@ -25,7 +25,7 @@ PREFIX = "aux--"
 _MODULE = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
-class Part(Mapping[str, "torch.Tensor"]):
+class TensorView(Mapping[str, "torch.Tensor"]):
     """A view of some tensors of a set, under other names; each tensor is loaded when it is read.
 
     Args:
@@ -98,4 +98,4 @@ def split(
             params[name] = name
     if not modules:
         return whole, {}
-    return Part(whole, params), {module: Part(whole, names) for module, names in modules.items()}
+    return TensorView(whole, params), {module: TensorView(whole, names) for module, names in modules.items()}

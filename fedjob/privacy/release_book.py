@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedjob.common.files import lock, replace_durably
-from fedjob.privacy.releases import ROWS, Admit, Releases, Telling
+from fedjob.privacy.releases import ROWS, Admit, Release, Releases
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,8 +112,8 @@ def row_ids(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
     return mixed
 
 
-def _moved(telling: Telling, places: npt.NDArray[np.int64]) -> Telling:
-    return Telling(
+def _moved(telling: Release, places: npt.NDArray[np.int64]) -> Release:
+    return Release(
         places[telling.rows],
         tuple(_key_of(column) for column in telling.columns),
         None if telling.used is None else places[telling.used],

@@ -37,7 +37,7 @@ ROWS = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Telling:
+class Release:
     """Numbers about one set of rows.
 
     Args:
@@ -54,7 +54,7 @@ class Telling:
     excused: Rows | None = None
 
 
-Admit = Callable[[Sequence[Telling]], list[bool]]
+Admit = Callable[[Sequence[Release]], list[bool]]
 
 
 """Decides which of several numbers may be told."""
@@ -80,14 +80,14 @@ class Releases:
         """Return the audit of a dataset of which only the number of its rows is known."""
         return cls(min_rows, {ROWS: np.ones(num_rows, dtype=np.int64)})
 
-    def admit(self, tellings: Sequence[Telling]) -> list[bool]:
+    def admit(self, tellings: Sequence[Release]) -> list[bool]:
         """Decide which of these may be told, the largest first, and keep that they were."""
         allowed = [False] * len(tellings)
         for place in sorted(range(len(tellings)), key=lambda place: -len(tellings[place].rows)):
             allowed[place] = self._admit_one(tellings[place])
         return allowed
 
-    def _admit_one(self, telling: Telling) -> bool:
+    def _admit_one(self, telling: Release) -> bool:
         used = telling.rows if telling.used is None else telling.used
         wanted = [(ROWS, telling.rows), *((column, used) for column in telling.columns)]
         if not all(

@@ -15,7 +15,7 @@ from fedjob.common.errors import ObjectCorrupt, ObjectTooLarge, RepositoryError,
 from fedjob.common.files import Blocks, read_blocks, write_at
 from fedjob.common.types import Ref, check_party
 from fedjob.repository.download import Landing
-from fedjob.repository.parts import MAX_MANIFEST_BYTES, PART_BYTES, Manifest, Part
+from fedjob.repository.parts import MAX_MANIFEST_BYTES, PART_BYTES, ObjectPart, PartManifest
 
 NUM_FETCHES = 3
 
@@ -150,7 +150,7 @@ class Repository(ABC):
             return sha256
 
         hashes = _in_parallel(put_part, range(0, size_bytes, self._part_bytes))
-        manifest = Manifest(size_bytes, self._part_bytes, tuple(hashes)).encode()
+        manifest = PartManifest(size_bytes, self._part_bytes, tuple(hashes)).encode()
         sha256 = hashlib.sha256(manifest).hexdigest()
         self.store_object(sha256, Blocks(manifest, 0, len(manifest)), job=job, readers=allowed)
         return Ref(sha256, size_bytes, parts=True)
@@ -179,7 +179,7 @@ class Repository(ABC):
                 missing = [part for part in parts if not _matches(landing.descriptor, part)]
                 stop = threading.Event()
 
-                def fetch(part: Part) -> None:
+                def fetch(part: ObjectPart) -> None:
                     try:
                         self._fetch(ref, part, landing.descriptor, have=0, stop=stop)
                     except BaseException:
@@ -225,12 +225,12 @@ class Repository(ABC):
 
     # -- inside ---------------------------------------------------------------
 
-    def _parts(self, ref: Ref) -> list[Part]:
+    def _parts(self, ref: Ref) -> list[ObjectPart]:
         """Return the objects that make up a ref's content."""
         if not ref.parts:
-            return [Part(ref.sha256, 0, ref.size_bytes)]
+            return [ObjectPart(ref.sha256, 0, ref.size_bytes)]
         encoded = self._fetch_bytes(ref, ref.sha256, limit_bytes=MAX_MANIFEST_BYTES)
-        return Manifest.decode(encoded, size_bytes=ref.size_bytes).parts()
+        return PartManifest.decode(encoded, size_bytes=ref.size_bytes).parts()
 
     def _fetch_bytes(
         self, ref: Ref, sha256: str, *, size_bytes: int | None = None, limit_bytes: int | None = None
@@ -248,7 +248,7 @@ class Repository(ABC):
         raise _corrupt(ref, sha256)
 
     def _fetch(
-        self, ref: Ref, part: Part, descriptor: int, *, have: int, stop: threading.Event | None = None
+        self, ref: Ref, part: ObjectPart, descriptor: int, *, have: int, stop: threading.Event | None = None
     ) -> None:
         """Fetch one object to its place in an open file, which already has its first `have` bytes."""
         for _ in range(NUM_FETCHES):
@@ -279,7 +279,7 @@ def _corrupt(ref: Ref, sha256: str) -> ObjectCorrupt:
     )
 
 
-def _matches(descriptor: int, part: Part) -> bool:
+def _matches(descriptor: int, part: ObjectPart) -> bool:
     hasher = hashlib.sha256()
     for block in read_blocks(descriptor, part.start, part.size_bytes):
         hasher.update(block)

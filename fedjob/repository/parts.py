@@ -22,7 +22,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ObjectPart:
     """One part of a file: its hash, and its range of the file's bytes."""
 
     sha256: str
@@ -31,17 +31,17 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class PartManifest:
     """The parts of a file, in order. All but the last are `part_bytes` long."""
 
     size_bytes: int
     part_bytes: int
     hashes: tuple[str, ...]
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ObjectPart]:
         """Return the parts with their positions in the file."""
         return [
-            Part(sha256, start, min(self.part_bytes, self.size_bytes - start))
+            ObjectPart(sha256, start, min(self.part_bytes, self.size_bytes - start))
             for sha256, start in zip(self.hashes, range(0, self.size_bytes, self.part_bytes), strict=True)
         ]
 
@@ -59,7 +59,7 @@ class Manifest:
         return pack(["fedjob/parts", _VERSION, self.size_bytes, self.part_bytes, joined])
 
     @classmethod
-    def decode(cls, data: bytes, *, size_bytes: int) -> Manifest:
+    def decode(cls, data: bytes, *, size_bytes: int) -> PartManifest:
         """Return the manifest that `data` holds.
 
         Args:
@@ -97,5 +97,5 @@ def ref_of(source: Path | bytes, part_bytes: int = PART_BYTES) -> Ref:
     ]
     if size_bytes <= part_bytes:
         return Ref(hashes[0], size_bytes)
-    manifest = Manifest(size_bytes, part_bytes, tuple(hashes)).encode()
+    manifest = PartManifest(size_bytes, part_bytes, tuple(hashes)).encode()
     return Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True)

@@ -13,15 +13,15 @@ from fedjob.testing.aggregation import FoldContract
 from fedjob.testing.protocol import ProtocolContract
 from fedjob.testing.readers import ReaderCase, ReaderContract
 from fedjob.testing.repository import PART_BYTES, RepositoryContract
-from fedjob.testing.sites import Played, Sites
+from fedjob.testing.sites import SiteRun, Sites
 
 __all__ = [
     "PART_BYTES",
     "FoldContract",
-    "Played",
     "ProtocolContract",
     "ReaderCase",
     "ReaderContract",
     "RepositoryContract",
+    "SiteRun",
     "Sites",
 ]

@@ -13,7 +13,7 @@ import pytest
 from fedjob.common.errors import DecodeError, ObjectCorrupt, ObjectMissing, ObjectTooLarge, SpecError
 from fedjob.common.types import Ref
 from fedjob.repository.base import Repository
-from fedjob.repository.parts import Manifest
+from fedjob.repository.parts import PartManifest
 
 PART_BYTES = 64 << 10
 
@@ -124,7 +124,7 @@ class RepositoryContract:
             repository.get(ref, tmp_path / "copy")
 
     def test_a_manifest_that_lies_is_refused(self, repository: Repository, tmp_path: Path) -> None:
-        for content in (Manifest(10, 5, ("ab" * 32, "cd" * 32)).encode(), b"no manifest", b"\xc1", b""):
+        for content in (PartManifest(10, 5, ("ab" * 32, "cd" * 32)).encode(), b"no manifest", b"\xc1", b""):
             ref = repository.put(content, job="job_1")
             with pytest.raises(DecodeError):
                 repository.get(Ref(ref.sha256, 11, parts=True), tmp_path / "copy")

@@ -31,7 +31,7 @@ from fedjob.training_plans.training_args import merged_args
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
+class SiteRun:
     """The outcome of a protocol that was run to its end.
 
     Args:
@@ -81,7 +81,7 @@ class Sites:
 
     def play(
         self, protocol: FederatedProtocol, rounds: int, *, anew: bool = False, validate_at_end: bool = False
-    ) -> Played:
+    ) -> SiteRun:
         """Run a protocol from its start to its end.
 
         Args:
@@ -102,7 +102,7 @@ class Sites:
             ask = protocol.instruct(state, view)
             if isinstance(ask, Done):
                 saved = {node: load_tree(path).get("protocol") or {} for node, path in kept.items()}
-                return Played(value=ask.value, state=state, node_states=saved, asks=asks)
+                return SiteRun(value=ask.value, state=state, node_states=saved, asks=asks)
             last = self._gather(protocol, ask, round_ + 1, benches, kept)
             asks.append((ask.step, tuple(last.replies)))
             state = protocol.finish(state, last)

@@ -84,7 +84,7 @@ class DatasetExamples(Examples):
             yield self.collate([self.dataset[int(number)] for number in numbers])
 
 
-class Stream:
+class ExampleStream:
     """A DataLoader that decides its own order: it can't be split, and is used as it is."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -103,7 +103,7 @@ class Stream:
         return sum(num_in_batch(batch) for batch in self.loader)
 
 
-def examples_of(data: Any, where: str) -> Examples | Stream:
+def examples_of(data: Any, where: str) -> Examples | ExampleStream:
     """Turn what a user's method returned into examples.
 
     Args:
@@ -118,7 +118,7 @@ def examples_of(data: Any, where: str) -> Examples | Stream:
     if isinstance(data, torch.utils.data.TensorDataset):
         return TensorExamples(data.tensors)
     if isinstance(data, IterableDataset):
-        return Stream(DataLoader(data, batch_size=None))
+        return ExampleStream(DataLoader(data, batch_size=None))
     if isinstance(data, Dataset):
         if not hasattr(data, "__len__"):
             raise PlanError(f"{where} returned a {type(data).__name__} without __len__; a Dataset needs one")
@@ -185,7 +185,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def _loader_examples(loader: DataLoader[Any]) -> Examples | Stream:
+def _loader_examples(loader: DataLoader[Any]) -> Examples | ExampleStream:
     plain = (
         not isinstance(loader.dataset, IterableDataset)
         and type(loader.batch_sampler) is BatchSampler
@@ -194,7 +194,7 @@ def _loader_examples(loader: DataLoader[Any]) -> Examples | Stream:
         and getattr(loader.sampler, "_num_samples", None) is None
     )
     if not plain:
-        return Stream(loader)
+        return ExampleStream(loader)
     examples = DatasetExamples(loader.dataset, loader.collate_fn, loader.num_workers)
     examples.batch_size = loader.batch_size
     examples.shuffle = isinstance(loader.sampler, RandomSampler)
@@ -206,13 +206,13 @@ def _name(data: Any) -> str:
     return "nothing (None)" if data is None else f"a {type(data).__name__}"
 
 
-def batches_of(data: Examples | Stream | None, rows: Rows, batch_size: int) -> Iterator[Any]:
+def batches_of(data: Examples | ExampleStream | None, rows: Rows, batch_size: int) -> Iterator[Any]:
     """Yield these examples once, in their order; of a stream all that it gives.
 
     Args:
         batch_size: where the user's own DataLoader asked for none.
     """
-    if isinstance(data, Stream):
+    if isinstance(data, ExampleStream):
         yield from data
     elif data is not None:
         yield from data.batches(epoch_batches(rows, data.batch_size or batch_size))

@@ -62,7 +62,7 @@ class ChildOutcome:
     detail: str = ""
 
 
-class Nursery(ABC):
+class ChildRunner(ABC):
     """Where the children of one parent run."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Nursery(ABC):
 class Child:
     """A child task, as its parent holds it; may be given to another child as an argument."""
 
-    def __init__(self, number: int, entry: str, nursery: Nursery, node: str) -> None:
+    def __init__(self, number: int, entry: str, nursery: ChildRunner, node: str) -> None:
         self.number = number
         self.entry = entry
         self._nursery = nursery
@@ -102,7 +102,7 @@ class Child:
 
 
 @dataclass
-class Launcher:
+class ChildLauncher:
     """What stands behind `ctx.launch` while one task is computed.
 
     Args:
@@ -111,7 +111,7 @@ class Launcher:
 
     node: str
     declared: tuple[str, ...]
-    nursery: Nursery
+    nursery: ChildRunner
     _count: int = 0
 
     def launch(self, function: Any, /, **args: Any) -> Child:

@@ -18,7 +18,7 @@ from fedjob.parameters.tensor_kinds import Kinds
 from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, named_type
 from fedjob.training_plans.batches import (
     Examples,
-    Stream,
+    ExampleStream,
     batches_of,
     examples_of,
     num_in_batch,
@@ -88,8 +88,8 @@ class TorchPlan(TrainingPlan):
         """
         return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
-    _data: Examples | Stream | None = None
-    _test: Examples | Stream | None = None
+    _data: Examples | ExampleStream | None = None
+    _test: Examples | ExampleStream | None = None
     _optimizer: torch.optim.Optimizer | None = None
     _memory: Mapping[str, Any]
 
@@ -141,14 +141,14 @@ class TorchPlan(TrainingPlan):
             self._optimizer = optimizer
         return self._optimizer
 
-    def _as_examples(self, given: Any, method: str) -> Examples | Stream:
+    def _as_examples(self, given: Any, method: str) -> Examples | ExampleStream:
         return examples_of(given, f"{type(self).__name__}.{method}")
 
-    def _num_rows(self, examples: Examples | Stream) -> int:
-        return 0 if isinstance(examples, Stream) else len(examples)
+    def _num_rows(self, examples: Examples | ExampleStream) -> int:
+        return 0 if isinstance(examples, ExampleStream) else len(examples)
 
     def _split(self) -> None:
-        if isinstance(self._data, Stream):
+        if isinstance(self._data, ExampleStream):
             raise PlanError(
                 "training_data returned a DataLoader with a sampler of its own or an iterable dataset, "
                 "which can't be split: return a Dataset, or write testing_data"
@@ -157,7 +157,7 @@ class TorchPlan(TrainingPlan):
 
     @property
     def num_train(self) -> int:
-        if isinstance(self._data, Stream):
+        if isinstance(self._data, ExampleStream):
             return self._data.count()
         return super().num_train
 
@@ -197,7 +197,7 @@ class TorchPlan(TrainingPlan):
             yield size, self._update(to_device(batch, self.device), adjust)
 
     def training_loss(self) -> float:
-        if self._data is None or isinstance(self._data, Stream):
+        if self._data is None or isinstance(self._data, ExampleStream):
             raise PlanError("the loss is computed over a Dataset or (inputs, targets), after load_data")
         if not len(self._train_rows):
             raise self.fail("no_data", "training_data gave no examples to measure the loss of")
@@ -210,7 +210,7 @@ class TorchPlan(TrainingPlan):
         return total / len(self._train_rows)
 
     def gradients(self) -> dict[str, torch.Tensor]:
-        if self._data is None or isinstance(self._data, Stream):
+        if self._data is None or isinstance(self._data, ExampleStream):
             raise PlanError("gradients are computed over a Dataset or (inputs, targets), after load_data")
         buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
         self.model.train()
@@ -355,14 +355,14 @@ class TorchPlan(TrainingPlan):
 
     def _num_updates(self) -> int:
         args, data = self.training_args, self._data
-        if isinstance(data, Stream):
+        if isinstance(data, ExampleStream):
             return 1 if args.dry_run else args.num_updates or 0
         assert data is not None
         return num_updates(len(self._train_rows), args, data.batch_size, data.drop_last)
 
     def _training_batches(self) -> Iterator[Any]:
         data, args, seed = self._data, self.training_args, self.seed_of("order")
-        if isinstance(data, Stream):
+        if isinstance(data, ExampleStream):
             yield from _stream_batches(data, args)
             return
         assert data is not None
@@ -384,7 +384,7 @@ class TorchPlan(TrainingPlan):
                     raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
 
 
-def _stream_batches(stream: Stream, args: TrainingArgs) -> Iterator[Any]:
+def _stream_batches(stream: ExampleStream, args: TrainingArgs) -> Iterator[Any]:
     limit = 1 if args.dry_run else args.num_updates
     done = 0
     for epoch in range(args.epochs or 2**62):

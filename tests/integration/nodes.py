@@ -27,7 +27,7 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.repository.base import Repository
@@ -132,7 +132,7 @@ class Node:
         finally:
             database.close()
 
-    def decide(self, *, approve: bool = True, note: str = "", limits: Limits | None = None) -> None:
+    def decide(self, *, approve: bool = True, note: str = "", limits: GrantLimits | None = None) -> None:
         """Decide over every pending grant."""
         with self.database() as database:
             grants = Grants(database)

@@ -18,7 +18,7 @@ from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols.base import Buffered, View
 from fedjob.repository.base import Repository
 from fedjob.repository.parts import ref_of
-from fedjob.researcher.federation.base import Accept, Collected, Federation, Gates, Place
+from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates
 from fedjob.researcher.rounds.gatherer import Gatherer
 from fedjob.researcher.rounds.tasks import TaskBuilder
 from fedjob.researcher.storage.deployment import Code
@@ -26,7 +26,7 @@ from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.replies import Arrival
-from fedjob.researcher.storage.spec import JobSpec, Part
+from fedjob.researcher.storage.spec import Component, JobSpec
 from tests.hubs import HubThread
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
@@ -54,7 +54,12 @@ class AtHub(Federation):
         return ref
 
     def collect(
-        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+        self,
+        tasks: Mapping[str, Task],
+        place: AskContext,
+        quorum: Quorum,
+        until: Buffered | None,
+        accept: Accept,
     ) -> Collected:
         self.tasks = dict(tasks)
         arrivals = {}
@@ -81,7 +86,7 @@ def test_the_shared_part_is_uploaded_once_and_a_nodes_own_part_is_for_that_node_
         federation = AtHub(hub.repository("lab", "researcher"), folder.path.name)
         spec = JobSpec(
             id=folder.path.name,
-            protocol=Part(name="scaffold"),
+            protocol=Component(name="scaffold"),
             rounds=2,
             seed=1,
             datasets={node: {"name": "d"} for node in NODES},

@@ -19,8 +19,8 @@ from fedjob.identity.keys import Identity
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Subject
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.grant import GrantSubject
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.researcher.jobs.session import Session
 from fedjob.researcher.results.partial import kept_replies
 from fedjob.researcher.storage.folder import JobFolder
@@ -78,7 +78,7 @@ def session(federation: Federation, tmp_path: Path) -> Iterator[Session]:
 
 def agree(node: Node, project: str, plan: str = "fedjob.infer.*", **limits: Any) -> str:
     """Allow inference, or whatever `plan` covers, in a project, within limits; return the agreement's id."""
-    rule = Subject(
+    rule = GrantSubject(
         researcher="*",
         key_hex="",
         plan=plan,
@@ -88,7 +88,7 @@ def agree(node: Node, project: str, plan: str = "fedjob.infer.*", **limits: Any)
         project=project,
     )
     with node.database() as database:
-        return Grants(database).allow(rule, limits=Limits(**limits), by="owner", anybody=True).id
+        return Grants(database).allow(rule, limits=GrantLimits(**limits), by="owner", anybody=True).id
 
 
 def predict(session: Session, project: str, **changes: Any) -> Job:

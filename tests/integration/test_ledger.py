@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import ConfigError, NotPermitted, RepositoryError
-from fedjob.hub.storage.database import SCHEMA_VERSION, Ledger
+from fedjob.hub.storage.database import SCHEMA_VERSION, HubDatabase
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "hub.sqlite")
+def ledger(tmp_path: Path) -> Iterator[HubDatabase]:
+    ledger = HubDatabase(tmp_path / "hub.sqlite")
     yield ledger
     ledger.close()
 
@@ -24,11 +24,11 @@ def add(name: str, value: str = "x") -> object:
     return lambda db: db.execute("INSERT INTO facts VALUES (?, ?)", (name, value)).rowcount
 
 
-def names(ledger: Ledger) -> set[str]:
+def names(ledger: HubDatabase) -> set[str]:
     return {row[0] for row in ledger.read("SELECT key FROM facts")}
 
 
-def test_what_fails_undoes_itself_and_nothing_else(ledger: Ledger) -> None:
+def test_what_fails_undoes_itself_and_nothing_else(ledger: HubDatabase) -> None:
     gate = threading.Event()
     ledger.submit(lambda db: gate.wait(10))  # so that the rest is committed together
 
@@ -49,8 +49,8 @@ def test_what_fails_undoes_itself_and_nothing_else(ledger: Ledger) -> None:
     assert names(ledger) == {"federation", "first", "last"}
 
 
-def test_two_processes_write_in_turn_and_see_each_other(ledger: Ledger, tmp_path: Path) -> None:
-    other = Ledger(tmp_path / "hub.sqlite")
+def test_two_processes_write_in_turn_and_see_each_other(ledger: HubDatabase, tmp_path: Path) -> None:
+    other = HubDatabase(tmp_path / "hub.sqlite")
     try:
         seen = ledger.version()
         futures = [(ledger, other)[i % 2].submit(add(f"n{i}")) for i in range(60)]  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def test_two_processes_write_in_turn_and_see_each_other(ledger: Ledger, tmp_path
 
 
 def test_closing_finishes_what_waits(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "hub.sqlite")
+    ledger = HubDatabase(tmp_path / "hub.sqlite")
     futures = [ledger.submit(add(f"n{i}")) for i in range(50)]  # type: ignore[arg-type]
     ledger.close()
     assert all(future.result(0) == 1 for future in futures)
@@ -72,9 +72,9 @@ def test_closing_finishes_what_waits(tmp_path: Path) -> None:
 def test_a_ledger_that_can_not_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "junk.sqlite").write_bytes(b"this is no database" * 100)
     with pytest.raises(ConfigError, match=r"junk\.sqlite"):
-        Ledger(tmp_path / "junk.sqlite")
+        HubDatabase(tmp_path / "junk.sqlite")
     newer = sqlite3.connect(tmp_path / "newer.sqlite")
     newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     newer.close()
     with pytest.raises(ConfigError, match="newer fedjob"):
-        Ledger(tmp_path / "newer.sqlite")
+        HubDatabase(tmp_path / "newer.sqlite")

@@ -19,7 +19,7 @@ from fedjob.identity.keys import Identity
 from fedjob.node.cli.data import data
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, describe_dataset
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.researcher.jobs.session import Session
 from tests import remote
 from tests.data import TRAINING
@@ -213,7 +213,7 @@ def test_a_grant_for_one_run_is_used_up_by_it(session: Session, node: Node) -> N
     wait_for(lambda: sums_job(session).check()[0].grant == "pending")
     first = sums_job(session)
     assert first.request()
-    node.decide(limits=Limits(runs=1))
+    node.decide(limits=GrantLimits(runs=1))
     assert first.run(progress=False).value["A"] == 6
     second = sums_job(session)
     assert second.check()[0].grant == "pending"

@@ -16,8 +16,8 @@ from fedjob.messaging.messages import Answer, Offer, Result
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Subject
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.grant import GrantSubject
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.storage.audit import Audit
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
 
@@ -57,10 +57,10 @@ def answered(ann: Researcher, offer: str, status: str) -> Answer:
     return found
 
 
-def allow(node: Node, limits: Limits | None = None, **about: str) -> str:
+def allow(node: Node, limits: GrantLimits | None = None, **about: str) -> str:
     subject = {"researcher": "ann", "key_hex": "", "plan": "*", "entry": "*", "dataset": "toy", **about}
     with node.database() as database:
-        return Grants(database).allow(Subject(**subject), limits=limits or Limits(), by="owner").id
+        return Grants(database).allow(GrantSubject(**subject), limits=limits or GrantLimits(), by="owner").id
 
 
 def only_grant(node: Node, status: str | None = None) -> str:
@@ -84,7 +84,7 @@ def revoke(node: Node, id_: str, note: str = "the study has ended") -> None:
 def end_at(node: Node, id_: str, until: float) -> None:
     """Change when a grant ends."""
     with node.database() as database:
-        Grants(database).approve(id_, by="owner", limits=Limits(until=until))
+        Grants(database).approve(id_, by="owner", limits=GrantLimits(until=until))
 
 
 def begun(ann: Researcher, node: Node) -> None:
@@ -123,7 +123,7 @@ def test_what_was_asked_and_what_was_said_reach_the_other_side(federation: Feder
         plain = grant.to_plain()
     assert (plain["project"], plain["request_note"], plain["org"]) == ("heart", "the cohort of March", "acme")
     assert plain["training_args"] == {"num_updates": 2}
-    limits = Limits(until=time.time() + 1000, runs=7, args={"num_updates": {"max": 9}})
+    limits = GrantLimits(until=time.time() + 1000, runs=7, args={"num_updates": {"max": 9}})
     before = time.time()
     node.decide(note="as agreed with the board", limits=limits)
     answer = answered(ann, offer, "granted")
@@ -164,7 +164,7 @@ def _tasks(node: Node) -> list[Any]:
 @pytest.mark.parametrize("way", ["revoked", "expired"])
 def test_what_runs_under_a_grant_ends_with_it(federation: Federation, node: Node, way: str) -> None:
     ann = federation.ann
-    allow(node, Limits(until=time.time() + 1000))
+    allow(node, GrantLimits(until=time.time() + 1000))
     task = ann.train("node1", ann.task(SLOW, "Odd"))
     begun(ann, node)
     if way == "revoked":
@@ -180,7 +180,7 @@ def test_what_runs_under_a_grant_ends_with_it(federation: Federation, node: Node
 def test_after_a_single_use_the_next_job_is_pending_again(federation: Federation, node: Node) -> None:
     ann = federation.ann
     first = asked(ann)
-    node.decide(limits=Limits(runs=1))
+    node.decide(limits=GrantLimits(runs=1))
     for round_ in (1, 2):
         assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=round_).ok
     ann.job = new_job_id()
@@ -227,7 +227,7 @@ def test_what_was_computed_on_too_few_rows_never_leaves(
             datasets = Datasets(database)
             datasets.remove("toy")
             datasets.add(describe_dataset("toy", node.folder / "toy.npz", min_rows=5))
-    allow(node, Limits(min_rows=5 if whose == "grant" else 0))
+    allow(node, GrantLimits(min_rows=5 if whose == "grant" else 0))
     task = replace(ann.task(FEW, "Odd"), training_args={"num_updates": 1, "batch_size": 3})
     result = ann.result("node1", task)
     assert (result.ok, result.reason) == (False, "min_rows")
@@ -322,10 +322,10 @@ def test_a_project_selects_its_limits_and_a_node_that_is_not_enrolled_says_so(fe
     config = NodeConfig(projects="public,private", contact=CONTACT)
     node = federation.node(config=config).start()
     ann = federation.ann
-    allow(node, Limits(rows=1000), project="p*")
+    allow(node, GrantLimits(rows=1000), project="p*")
     with node.database() as database:
-        Grants(database).projects.limit("public", Limits(logs="all"), "owner")
-        Grants(database).projects.limit("private", Limits(logs="none", rows=100), "owner")
+        Grants(database).projects.limit("public", GrantLimits(logs="all"), "owner")
+        Grants(database).projects.limit("private", GrantLimits(logs="none", rows=100), "owner")
     assert asked(ann, project="public").limits == {"rows": 1000, "logs": "all"}
     assert asked(ann, project="private").limits == {"rows": 100, "logs": "none"}
     other = asked(ann, project="heart")
@@ -337,7 +337,7 @@ def test_arguments_outside_the_grant_are_refused_at_the_offer_and_at_the_task(
     federation: Federation, node: Node
 ) -> None:
     ann = federation.ann
-    allow(node, Limits(args={"num_updates": {"min": 1, "max": 2}}))
+    allow(node, GrantLimits(args={"num_updates": {"min": 1, "max": 2}}))
     answer = asked(ann, training_args={"num_updates": 3})
     assert (answer.status, answer.reason) == ("rejected", "limits_exceeded")
     assert "the argument num_updates is 3; the owner allows 1..2" in answer.note
@@ -407,7 +407,7 @@ def test_each_state_of_a_grant_is_reached_and_told(federation: Federation, node:
     ann = federation.ann
     offer = ann.offer("node1", ADD_ONE, "AddOne")
     assert ann.answer_to(offer, Answer).grant_state == "pending"
-    node.decide(limits=Limits(until=time.time() + 1000))
+    node.decide(limits=GrantLimits(until=time.time() + 1000))
     assert answered(ann, offer, "granted").grant_state == "granted"
     end_at(node, only_grant(node, "granted"), time.time() + 0.5)
     ann.take(lambda received: _has(node, "expired"))

@@ -15,7 +15,7 @@ from fedjob.cli import cli
 from fedjob.identity.keys import Identity
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.researcher.jobs.session import Session
 from tests import stepping
 from tests.integration.nodes import Federation
@@ -74,7 +74,7 @@ def test_a_secret_is_used_where_the_grant_names_it_and_never_leaves(
         unnamed.run(progress=False)
     named = job("length")
     named.request()
-    node.decide(limits=Limits(secrets=("ehr",)))
+    node.decide(limits=GrantLimits(secrets=("ehr",)))
     assert named.run(progress=False).value == [len(CANARY)] * 2
     with node.database() as database:
         spent = {grant.subject.dataset: grant.rows_spent for grant in Grants(database).all("granted")}

@@ -30,15 +30,15 @@ from fedjob.messaging.outbox import MemoryStore
 from fedjob.messaging.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.repository.http import HttpRepository
 from fedjob.researcher.hooks.publishing import Publishing, stop_showing
-from fedjob.researcher.jobs.followed import HubSource, Window
+from fedjob.researcher.jobs.followed import HubSource, WatchedJob
 from fedjob.researcher.jobs.session import Session
-from fedjob.researcher.monitoring.stream import FolderSource, Retry, Source, stream
+from fedjob.researcher.monitoring.stream import EventSource, FolderSource, Retry, stream
 from fedjob.researcher.storage.event import JobEvent
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder, job_folder
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.record import JobRecord
-from fedjob.researcher.storage.spec import JobSpec, Part
+from fedjob.researcher.storage.spec import Component, JobSpec
 from tests.hubs import HASTY, HubThread
 from tests.processes import wait_until
 
@@ -102,7 +102,7 @@ class Played:
         self.spec = JobSpec(
             id=new_job_id(),
             name="heart",
-            protocol=Part(name="fedavg"),
+            protocol=Component(name="fedavg"),
             rounds=4,
             seed=1,
             watchers=list(watchers),
@@ -170,7 +170,7 @@ def test_a_party_that_is_no_watcher_is_told_so(lab: Lab) -> None:
         eve.follow(job.spec.id)
     with pytest.raises(NoSuchJob, match="ask whoever runs it"):
         eve.follow(new_job_id())
-    [segment] = Window(ann, job.spec.id).look().segments
+    [segment] = WatchedJob(ann, job.spec.id).look().segments
     with pytest.raises(NotPermitted):
         eve.repository.get_bytes(segment.ref, limit_bytes=1 << 20)
 
@@ -235,7 +235,7 @@ def test_a_long_log_is_followed_in_order_and_from_any_event(lab: Lab) -> None:
     followed = bob.follow(job.spec.id)
     assert list(followed.events()) == own_events(job)
     assert [e.seq for e in followed.events(since=300)] == list(range(301, 482))
-    assert len(Window(bob, job.spec.id).look().segments) < 8
+    assert len(WatchedJob(bob, job.spec.id).look().segments) < 8
 
 
 def test_what_is_taken_back_is_gone_for_watchers(lab: Lab) -> None:
@@ -258,7 +258,7 @@ def test_a_frame_of_another_job_or_an_older_one_is_not_taken(lab: Lab) -> None:
     one.enter("waiting")
     one.publishing.publish()
     old = ann.repository.get_watch(one.spec.id)
-    window = Window(bob, one.spec.id)
+    window = WatchedJob(bob, one.spec.id)
     one.close("completed")
     other.close("failed", reason="timeout")
     assert window.look().state == "completed"
@@ -272,7 +272,7 @@ def test_a_frame_of_another_job_or_an_older_one_is_not_taken(lab: Lab) -> None:
 # --- the same schedule of retries, whoever's job it is -------------------------------------
 
 
-def own_source(lab: Lab) -> tuple[Source, Callable[[bool], None]]:
+def own_source(lab: Lab) -> tuple[EventSource, Callable[[bool], None]]:
     """Return a source of one's own job, and what breaks or mends the way to it."""
     job = Played(lab.session("ann"), "bob")
     job.close("completed")
@@ -289,7 +289,7 @@ def own_source(lab: Lab) -> tuple[Source, Callable[[bool], None]]:
     return FolderSource(job.folder), block
 
 
-def followed_source(lab: Lab) -> tuple[Source, Callable[[bool], None]]:
+def followed_source(lab: Lab) -> tuple[EventSource, Callable[[bool], None]]:
     """Return a source of a job that is followed, and what breaks or mends the way to it."""
     job = Played(lab.session("ann"), "bob")
     job.close("completed")
@@ -299,13 +299,13 @@ def followed_source(lab: Lab) -> tuple[Source, Callable[[bool], None]]:
         assert isinstance(bob.repository, Gateway)
         bob.repository.blocked = broken
 
-    return HubSource(Window(bob, job.spec.id)), block
+    return HubSource(WatchedJob(bob, job.spec.id)), block
 
 
 @pytest.mark.feature("TB-68", "TB-69", "TB-73")
 @pytest.mark.parametrize("make", [own_source, followed_source])
 def test_four_breaks_are_survived_and_six_are_not(
-    make: Callable[[Lab], tuple[Source, Callable[[bool], None]]], lab: Lab
+    make: Callable[[Lab], tuple[EventSource, Callable[[bool], None]]], lab: Lab
 ) -> None:
     source, block = make(lab)
     waits: list[float] = []
@@ -330,7 +330,7 @@ def test_what_is_published_is_the_log_to_the_byte(lab: Lab) -> None:
     job = Played(ann, "bob")
     job.log.add("note", text="é\u2028\U0001f600")
     job.close("completed")
-    segments = Window(bob, job.spec.id).look().segments
+    segments = WatchedJob(bob, job.spec.id).look().segments
     fetched = b"".join(bob.repository.get_bytes(s.ref, limit_bytes=1 << 20) for s in segments)
     assert fetched == job.folder.events.read_bytes()
     assert json.loads(fetched.splitlines()[0])["body"]["text"] == "é\u2028\U0001f600"

@@ -87,7 +87,7 @@ class Node(Party):
         for event in taken:
             book, more = step(book, event)
             commands += more
-        replies = [self._reply(c) for c in commands if isinstance(c, events.Reply | events.Refuse)]
+        replies = [self._reply(c) for c in commands if isinstance(c, events.SendReply | events.Refuse)]
         withdrawn = [c.reply for c in commands if isinstance(c, events.Unreply)]
         self.world.boundary()
         self._commit(commands, replies, withdrawn, packets)
@@ -109,7 +109,7 @@ class Node(Party):
                     self.workers.add(key)
                     self.later(0.01, self._tell, events.Began(key, 1))
                     self.later(self.world.rng.uniform(0.05, 1.0), self._work, key)
-                case events.Release(key):
+                case events.ReleaseSpool(key):
                     self.spool.pop(key, None)
         self.world.boundary()
         for id_ in acknowledged:
@@ -130,20 +130,20 @@ class Node(Party):
                     self.tasks[row.key] = row
                 case events.DeleteTask(row):
                     self.tasks.pop(row.key, None)
-                case events.Release(key) if self.world.config.buffered:
+                case events.ReleaseSpool(key) if self.world.config.buffered:
                     # a runner that resumes from before the next work was asked for wants it again
                     self.completed.discard(key)
                 case events.PutJob(job):
                     self.jobs[job.job] = job
                 case events.DeleteJob(name):
                     self.jobs.pop(name, None)
-                case events.Reply() | events.Refuse():
+                case events.SendReply() | events.Refuse():
                     self.outbox[command.reply] = made[command.reply]
                 case events.Unreply(id_):
                     self.outbox.pop(id_, None)
         self.seen.update(f"{p.sender}/{p.id}" for p in packets)
 
-    def _reply(self, command: events.Reply | events.Refuse) -> Packet:
+    def _reply(self, command: events.SendReply | events.Refuse) -> Packet:
         if isinstance(command, events.Refuse):
             to, body = command.task.reply_to, (command.task.key, False, command.reason, b"")
         else:

@@ -138,7 +138,7 @@ class Researcher(Party):
         if packet.kind == "end":
             self.receipted(packet)  # that node is told by time
         elif self.ask is not None and packet.id in self._tasks:
-            self._feed(keeping.Failed(self.world.now, self._tasks[packet.id], "undelivered"))
+            self._feed(keeping.NodeFailed(self.world.now, self._tasks[packet.id], "undelivered"))
 
     def turn(self) -> None:
         packets, self._packets = self._packets, []
@@ -163,13 +163,13 @@ class Researcher(Party):
                     self.world.boundary()
                     self._values[packet.sender], self._new_states[packet.sender] = value, state
                     self._arrivals["counted"].add(packet.id)
-                    self._feed(keeping.Collected(self.world.now, packet.sender))
+                    self._feed(keeping.ContributionKept(self.world.now, packet.sender))
             if not ok and packet.id not in self._arrivals["listed"]:
                 if packet.sender not in self.ask.left_out:
                     raise Violation(f"a failed reply of {packet.sender} was dropped in silence")
                 self._arrivals["listed"].add(packet.id)
         if self.ask is not None:
-            self._feed(keeping.Tick(self.world.now))
+            self._feed(keeping.CollectionTick(self.world.now))
         self._settle(packets)
         self._conclude()
 
@@ -202,7 +202,7 @@ class Researcher(Party):
                     raise Violation(f"the quorum was lost without a reason to: {outcome.left_out}")
                 self._close()
                 self._commit(replace(self.breakpoint, failed=True))
-            case keeping.Finished(included, left_out):
+            case keeping.AskFinished(included, left_out):
                 if set(included) | set(left_out) != set(self.ask.keys) or set(included) & set(left_out):
                     raise Violation(f"some node is neither included nor left out: {outcome}")
                 if set(included) != set(self._values):

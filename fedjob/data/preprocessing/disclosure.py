@@ -52,7 +52,7 @@ def audited(
         source: the dataset as it lies in its file.
         frame: the rows that the steps so far kept; its index holds their positions in `source`.
     """
-    from fedjob.privacy.releases import Telling
+    from fedjob.privacy.releases import Release
 
     kept = frame.index.to_numpy()
     everything = np.arange(len(kept))
@@ -63,10 +63,10 @@ def audited(
             if not len(places):
                 return False
             if not column:
-                return admits([Telling(places)])[0]
+                return admits([Release(places)])[0]
             for name in [column] if column in source else list(source):
                 used = np.intersect1d(places, everything[source[name].notna().to_numpy()[kept]])
-                if not admits([Telling(everything, (str(name),), used)])[0]:
+                if not admits([Release(everything, (str(name),), used)])[0]:
                     return False
             return True
 

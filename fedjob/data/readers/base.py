@@ -28,7 +28,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ItemIdentity:
     """The identity of an item, by which a node recognises it later.
 
     Args:
@@ -95,14 +95,14 @@ class Dataset(ABC):
             f"dataset {self.name or self.path.name} has no columns or modalities for a loading plan to name"
         )
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[ItemIdentity]:
         """Return the identity of each item, in their order; here made of its position and the state of all files."""
         version = version_of(self.path)
-        return [Identity(str(place), None, version) for place in range(self.num_rows)]
+        return [ItemIdentity(str(place), None, version) for place in range(self.num_rows)]
 
     def take(self, places: Sequence[int]) -> Dataset:
         """Return a dataset of the items at these positions, in this order; other items are not read."""
-        return _Taken(self, places)
+        return _ItemSubset(self, places)
 
     def __len__(self) -> int:
         return self.num_rows
@@ -111,7 +111,7 @@ class Dataset(ABC):
         return f"{type(self).__name__}({self.name or self.path.name!r}, {self.num_rows} rows)"
 
 
-class _Taken(Dataset):
+class _ItemSubset(Dataset):
     """Some items of a dataset that is read as a whole."""
 
     def __init__(self, source: Dataset, places: Sequence[int]) -> None:
@@ -139,22 +139,22 @@ class _Taken(Dataset):
         items = self._source.items
         return [items[place] for place in self._places]
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[ItemIdentity]:
         identities = self._source.identities()
         return [identities[place] for place in self._places]
 
     def take(self, places: Sequence[int]) -> Dataset:
-        return _Taken(self._source, [self._places[place] for place in places])
+        return _ItemSubset(self._source, [self._places[place] for place in places])
 
 
-def identity_of(file: Path, folder: Path) -> Identity:
+def identity_of(file: Path, folder: Path) -> ItemIdentity:
     """Return the identity of a file: its path in the folder, its time of change and its size."""
     id_ = file.relative_to(folder).as_posix() if file != folder else file.name
     try:
         found = file.stat()
     except OSError:  # it is gone, or may not be read: whoever reads it raises the error
-        return Identity(id_, None, UNREADABLE)
-    return Identity(id_, found.st_mtime, f"size:{found.st_size}")
+        return ItemIdentity(id_, None, UNREADABLE)
+    return ItemIdentity(id_, found.st_mtime, f"size:{found.st_size}")
 
 
 EXTREMES = "extremes"

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from fedjob.data.readers.base import Dataset, Identity, Reader, files_of, identity_of
+from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, files_of, identity_of
 
 
 class FilesDataset(Dataset):
@@ -20,7 +20,7 @@ class FilesDataset(Dataset):
         """The files, sorted."""
         return list(files_of(self.path))
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[ItemIdentity]:
         return [identity_of(file, self.path) for file in self.items]
 
     def take(self, places: Sequence[int]) -> FilesDataset:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.data.readers.base import Dataset, Identity, Reader, check_folder, identity_of, words
+from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, identity_of, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,7 @@ class ImagesDataset(Dataset):
             )
         return found
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[ItemIdentity]:
         return [identity_of(item.path, self.path) for item in self.items]
 
     def take(self, places: Sequence[int]) -> ImagesDataset:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import MissingPackage, SpecError
-from fedjob.data.readers.base import Dataset, Identity, Reader, check_folder, words
+from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, words
 from fedjob.data.readers.loading_plan import LoadingPlan
 from fedjob.data.readers.table import type_name
 
@@ -30,7 +30,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
-class Subject:
+class MedicalSubject:
     """One subject.
 
     Args:
@@ -109,7 +109,7 @@ class MedicalFolderDataset(Dataset):
         return table.drop(columns=index).set_index(names)
 
     @cached_property
-    def items(self) -> list[Subject]:
+    def items(self) -> list[MedicalSubject]:
         """The subjects that have a row and every modality, sorted by name."""
         table, found = self._table, []
         rows = {} if table is None else {str(name): row for name, row in table.to_dict("index").items()}
@@ -118,7 +118,7 @@ class MedicalFolderDataset(Dataset):
             if all(images.values()) and (table is None or folder.name in rows):
                 there = {name: file for name, file in images.items() if file is not None}
                 row = {str(name): value for name, value in rows.get(folder.name, {}).items()}
-                found.append(Subject(folder.name, there, row))
+                found.append(MedicalSubject(folder.name, there, row))
         if not found:
             raise SpecError(
                 f"{self.path} has no subject with a row of demographics and all of {', '.join(self.modalities)}"
@@ -157,7 +157,7 @@ class MedicalFolderDataset(Dataset):
         rows = [{"subject": item.name, **item.demographics} for item in self.items]
         return pd.DataFrame(rows)
 
-    def image(self, item: Subject | int, modality: str | None = None) -> np.ndarray[Any, Any]:
+    def image(self, item: MedicalSubject | int, modality: str | None = None) -> np.ndarray[Any, Any]:
         """Return one image, float32, with the axes of its file.
 
         Args:
@@ -209,12 +209,12 @@ class MedicalFolderDataset(Dataset):
             )
         return np.stack([np.stack(row) for row in images])
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[ItemIdentity]:
         found = []
         for item in self.items:
             stats = [file.stat() for file in item.images.values()]
             newest, size = max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats)
-            found.append(Identity(item.name, newest, f"size:{size}"))
+            found.append(ItemIdentity(item.name, newest, f"size:{size}"))
         return found
 
     def take(self, places: Sequence[int]) -> MedicalFolderDataset:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
-from fedjob.data.readers.base import Dataset, Identity, files_of
+from fedjob.data.readers.base import Dataset, ItemIdentity, files_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,14 +117,14 @@ class TableDataset(Dataset):
 
         return self._frame, np.arange(len(self._frame))
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[ItemIdentity]:
         """Return the identity of each row: a hash of its values, and the number of equal rows before it."""
         from pandas.util import hash_pandas_object
 
         hashes = hash_pandas_object(self._frame.astype(str), index=False)
         counts = hashes.groupby(hashes).cumcount()
         return [
-            Identity(f"{value:016x}{f'-{count}' if count else ''}")
+            ItemIdentity(f"{value:016x}{f'-{count}' if count else ''}")
             for value, count in zip(hashes.tolist(), counts.tolist(), strict=True)
         ]
 
@@ -172,7 +172,7 @@ class _TakenTable(TableDataset):
         frame, kept = self._source.source()
         return frame, kept[self._places]
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[ItemIdentity]:
         identities = self._source.identities()  # equal rows differ by their order in the whole table
         return [identities[place] for place in self._places]
 

@@ -27,7 +27,7 @@ from fedjob.hub.storage.parties import password_fits
 MAX_CONNECTIONS = 1000
 
 
-class Accounts:
+class PasswordFile:
     """The users of a password file, which is read again whenever it was replaced."""
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class Passwords(BaseAuthPlugin):  # type: ignore[misc]
 
     def __init__(self, context: BaseContext) -> None:
         super().__init__(context)
-        self._accounts = Accounts(Path(self._get_config_option("password_file")))
+        self._accounts = PasswordFile(Path(self._get_config_option("password_file")))
 
     async def authenticate(self, *, session: Session) -> bool:
         """Check the name, the password, and the topic of the last will."""
@@ -78,7 +78,7 @@ class Topics(BaseTopicPlugin):  # type: ignore[misc]
 
     def __init__(self, context: BaseContext) -> None:
         super().__init__(context)
-        self._accounts = Accounts(Path(self._get_config_option("password_file")))
+        self._accounts = PasswordFile(Path(self._get_config_option("password_file")))
 
     async def topic_filtering(
         self, *, session: Session | None = None, topic: str | None = None, action: Action | None = None

@@ -8,7 +8,7 @@ from fedjob.repository.parts import PART_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HubLimits:
     """The limits of one hub.
 
     Args:

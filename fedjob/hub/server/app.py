@@ -33,7 +33,7 @@ from fedjob.common.errors import (
 from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
 from fedjob.hub.server.connection_limits import ABORT
 from fedjob.hub.server.objects import Handler, Objects
-from fedjob.hub.server.watches import Watching
+from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
 from fedjob.identity.membership import broker_password
@@ -108,7 +108,7 @@ class HubApp:
     def app(self) -> Starlette:
         """Return the ASGI application."""
         objects = Objects(self._store, self._authenticate, self._pool)
-        watching = Watching(self._store.ledger, self._store.limits, self._authenticate)
+        watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         return Starlette(
             routes=[
                 Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from fedjob.common.errors import FedjobError, ObjectTooLarge
-from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.limits import HubLimits
 
 CHUNK_BYTES = 1 << 20
 
@@ -29,7 +29,7 @@ class TooSlow(FedjobError):
     reason = "too_slow"
 
 
-async def chunks(receive: Receive, limits: Limits, *, limit_bytes: int) -> AsyncIterator[bytes]:
+async def chunks(receive: Receive, limits: HubLimits, *, limit_bytes: int) -> AsyncIterator[bytes]:
     """Yield a request's body as it arrives.
 
     Raises:
@@ -64,7 +64,7 @@ async def chunks(receive: Receive, limits: Limits, *, limit_bytes: int) -> Async
             yield body
 
 
-async def drain(receive: Receive, limits: Limits, *, limit_bytes: int) -> None:
+async def drain(receive: Receive, limits: HubLimits, *, limit_bytes: int) -> None:
     """Read and discard the rest of a body: many clients read the response only after sending all of it."""
     with suppress(ClientGone, FedjobError):
         async for _ in chunks(receive, limits, limit_bytes=limit_bytes):
@@ -88,7 +88,7 @@ class FileResponse:
         end: int,
         *,
         pool: Executor,
-        limits: Limits,
+        limits: HubLimits,
         abort: Callable[[], Any] | None,
     ) -> None:
         self._head = {"type": "http.response.start", "status": status, "headers": headers}

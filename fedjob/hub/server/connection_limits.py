@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.limits import HubLimits
 
 ABORT = "fedjob.abort"
 
@@ -20,7 +20,7 @@ READ_BYTES = 1 << 20
 class GuardedProtocol(HttpToolsProtocol):
     """HTTP as uvicorn speaks it; a request's head must be small and must arrive in time."""
 
-    limits = Limits()
+    limits = HubLimits()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

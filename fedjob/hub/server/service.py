@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from fedjob.common.errors import ConfigError
-from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.connection_limits import GuardedProtocol
 
@@ -54,7 +54,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp, limits: Limits, tls: TlsFiles | None = None) -> uvicorn.Server:
+def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) -> uvicorn.Server:
     """Return a server; `serve(sockets=[...])` runs it until `should_exit`."""
     protocol = type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})
     config = uvicorn.Config(
@@ -89,14 +89,14 @@ class ServiceThread:
         self,
         make_app: Callable[[], ASGIApp],
         *,
-        limits: Limits | None = None,
+        limits: HubLimits | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: TlsFiles | None = None,
     ) -> None:
         self._listener = listen(host, port)
         self._make_app = make_app
-        self._limits = limits or Limits()
+        self._limits = limits or HubLimits()
         self._tls = tls
         self._server: uvicorn.Server | None = None
         self._thread = threading.Thread(target=self._run, name="fedjob-http", daemon=True)

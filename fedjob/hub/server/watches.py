@@ -20,9 +20,9 @@ from starlette.types import ASGIApp
 
 from fedjob.common.errors import DecodeError, NotPermitted, ObjectMissing
 from fedjob.common.types import MAX_FRAME_BYTES, check_party
-from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.server.bodies import chunks
-from fedjob.hub.storage.database import Ledger
+from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.parties import Member
 from fedjob.messaging.frame import decode_frame
 from fedjob.repository.base import check_job, watch_job
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fedjob.hub.server.objects import Authenticate, Handler
 
 
-class Watching:
+class WatchFrames:
     """The store of one watch frame per job.
 
     Args:
@@ -41,8 +41,8 @@ class Watching:
 
     def __init__(
         self,
-        ledger: Ledger,
-        limits: Limits,
+        ledger: HubDatabase,
+        limits: HubLimits,
         authenticate: Authenticate,
         *,
         clock: Callable[[], float] = time.time,

@@ -70,7 +70,7 @@ class _Write:
     folder: Path | None
 
 
-class Ledger:
+class HubDatabase:
     """The hub's database: parties, invitations, objects, leases; a write is durable when `write` returns.
 
     The running hub and the command line may have it open at the same time: each

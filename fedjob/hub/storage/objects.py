@@ -16,8 +16,8 @@ from pathlib import Path
 
 from fedjob.common.errors import NoSpace, NotPermitted, ObjectCorrupt, ObjectMissing, ObjectTooLarge
 from fedjob.common.files import fsync_dir, no_space_is_an_error, write_at
-from fedjob.hub.config.limits import Limits
-from fedjob.hub.storage.database import Ledger
+from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.storage.database import HubDatabase
 from fedjob.repository.base import WATCH
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -106,7 +106,7 @@ class ObjectStore:
     """
 
     def __init__(
-        self, folder: Path, ledger: Ledger, limits: Limits, *, clock: Callable[[], float] = time.time
+        self, folder: Path, ledger: HubDatabase, limits: HubLimits, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.limits = limits
         self._folder = folder

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from fedjob.common.errors import NotPermitted, SpecError
 from fedjob.common.types import check_party
-from fedjob.hub.config.limits import Limits
-from fedjob.hub.storage.database import Ledger
+from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.storage.database import HubDatabase
 from fedjob.identity.membership import broker_password
 
 ROLES = ("researcher", "node")
@@ -42,7 +42,9 @@ class Parties:
         clock: returns seconds since 1970.
     """
 
-    def __init__(self, ledger: Ledger, limits: Limits, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, ledger: HubDatabase, limits: HubLimits, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._ledger = ledger
         self._limits = limits
         self._clock = clock

@@ -49,7 +49,7 @@ _NOT_ALLOWED = ("Not authorized", "Bad user name or password", "Bad authenticati
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
+class _ConnectAttempt:
     """The end of one try to connect.
 
     Args:
@@ -105,7 +105,7 @@ class MqttTransport(Transport):
         self._presence: dict[str, bool] = {}
         self._subscription: int | None = None
         self._ended = threading.Event()
-        self._attempt = _Attempt("silent")
+        self._attempt = _ConnectAttempt("silent")
 
     # --- the interface of a transport ---------------------------------------------------
 
@@ -113,7 +113,7 @@ class MqttTransport(Transport):
         self._on_frame, self._on_connection = on_frame, on_connection
         deadline = time.monotonic() + timeout_s
         version = self._version
-        failed: _Attempt | None = None
+        failed: _ConnectAttempt | None = None
         while True:
             left_s = max(0.1, deadline - time.monotonic())
             if version is None:
@@ -166,14 +166,14 @@ class MqttTransport(Transport):
 
     # --- connecting ---------------------------------------------------------------------
 
-    def _try(self, version: Literal[4, 5], timeout_s: float, *, probe: bool = False) -> _Attempt:
+    def _try(self, version: Literal[4, 5], timeout_s: float, *, probe: bool = False) -> _ConnectAttempt:
         """Connect once and subscribe; a probe only finds out whether the broker knows this version of MQTT.
 
         A probe has no user name, no last will and no properties: the broker amqtt misreads a packet of
         version 5 that has them, and waits for the rest of it until its own deadline.
         """
         self._ended.clear()
-        self._attempt = _Attempt("silent")
+        self._attempt = _ConnectAttempt("silent")
         self._opening = True
         try:
             client = self._client = self._make_client(version, min(10.0, timeout_s), probe)
@@ -186,10 +186,10 @@ class MqttTransport(Transport):
             )
         except ssl.SSLError as error:
             self._client = None
-            return _Attempt("unreachable", f"TLS: {error.reason or error}")
+            return _ConnectAttempt("unreachable", f"TLS: {error.reason or error}")
         except (OSError, ValueError) as error:
             self._client = None
-            return _Attempt("unreachable", str(error))
+            return _ConnectAttempt("unreachable", str(error))
         client.loop_start()
         self._ended.wait(timeout_s)
         attempt = self._attempt
@@ -228,7 +228,7 @@ class MqttTransport(Transport):
         client.on_message = self._message
         return client
 
-    def _explain(self, attempt: _Attempt, timeout_s: float) -> str:
+    def _explain(self, attempt: _ConnectAttempt, timeout_s: float) -> str:
         if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
             who = self._user or "a client without a user name"
             return (
@@ -253,10 +253,10 @@ class MqttTransport(Transport):
         if code.is_failure:
             if not self._probing:
                 self.trouble = f"the broker refuses: {code.getName()}"
-            self._end(client, _Attempt("refused", code.getName()))
+            self._end(client, _ConnectAttempt("refused", code.getName()))
             return
         if self._probing:
-            self._end(client, _Attempt("ok"))
+            self._end(client, _ConnectAttempt("ok"))
             return
         topics = [(f"{ROOT}/to/{self.address}/from/+", 1)]
         if self.address.session == DAEMON:
@@ -273,11 +273,11 @@ class MqttTransport(Transport):
             return
         if codes and codes[0].is_failure:
             self.trouble = f"the broker refuses the subscription: {codes[0].getName()}"
-            self._end(client, _Attempt("refused", codes[0].getName()))
+            self._end(client, _ConnectAttempt("refused", codes[0].getName()))
             return
         self._connected = True
         self.trouble = ""
-        self._attempt = _Attempt("ok")
+        self._attempt = _ConnectAttempt("ok")
         self._ended.set()
         if self._on_connection is not None:
             self._on_connection(True)
@@ -290,12 +290,12 @@ class MqttTransport(Transport):
             self.trouble = f"the connection to {self.url} broke: {code.getName()}"
             if self._on_connection is not None:
                 self._on_connection(False)
-        self._end(client, _Attempt("closed", code.getName()))
+        self._end(client, _ConnectAttempt("closed", code.getName()))
 
     def _connect_failed(self, client: Client, userdata: Any) -> None:
         self.trouble = f"no MQTT broker answers at {self.url}"
 
-    def _end(self, client: Client, attempt: _Attempt) -> None:
+    def _end(self, client: Client, attempt: _ConnectAttempt) -> None:
         """End the try to connect that `open` waits for; paho repeats later connections by itself."""
         if self._opening and not self._ended.is_set():
             self._attempt = attempt

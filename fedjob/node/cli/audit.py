@@ -16,7 +16,7 @@ from fedjob.common.console import json_option, print_json, table, when
 from fedjob.common.files import write_atomic
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
-from fedjob.node.storage.audit import Audit, Record
+from fedjob.node.storage.audit import Audit, AuditRecord
 
 _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", "use", "plan", "job", "by")
 
@@ -73,7 +73,7 @@ def _summary(body: dict[str, Any]) -> str:
     return " ".join(filter(None, [first, *words, f"by {by}" if by else ""]))
 
 
-def _exported(records: Iterable[Record], as_csv: bool) -> bytes:
+def _exported(records: Iterable[AuditRecord], as_csv: bool) -> bytes:
     if not as_csv:
         return "".join(json.dumps(record.to_plain()) + "\n" for record in records).encode()
     text = io.StringIO()

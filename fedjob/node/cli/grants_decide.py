@@ -17,7 +17,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants, pinned
-from fedjob.node.grants.grant import KEY_PREFIX_CHARS, SHA256_CHARS, Grant, Subject
+from fedjob.node.grants.grant import KEY_PREFIX_CHARS, SHA256_CHARS, Grant, GrantSubject
 from fedjob.node.grants.limits import LOGS, PREDICTIONS, describe_limits, parse_limits
 
 _LIMIT_OPTIONS = (
@@ -163,7 +163,7 @@ def allow(
     with open_database(home) as database:
         store = Grants(database)
         sha256, entry = _plan(store, plan or "*")
-        rule = Subject(
+        rule = GrantSubject(
             researcher=_checked_who(who),
             key_hex="",
             plan=sha256,

@@ -15,7 +15,7 @@ from fedjob.common.requirements import read_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class CapacityPart:
     """What can be held: the whole node, or one pool.
 
     Args:
@@ -33,11 +33,11 @@ class Part:
 class Capacity:
     """What the owner lends; `whole` includes the pools."""
 
-    whole: Part = field(default_factory=Part)
+    whole: CapacityPart = field(default_factory=CapacityPart)
     labels: frozenset[str] = frozenset()
-    pools: Mapping[str, Part] = field(default_factory=dict)
+    pools: Mapping[str, CapacityPart] = field(default_factory=dict)
 
-    def part(self, pool: str) -> Part | None:
+    def part(self, pool: str) -> CapacityPart | None:
         """Return what a pool has, or what belongs to none; None where the pool is unknown."""
         if pool in self.pools:
             return self.pools[pool]
@@ -45,7 +45,7 @@ class Capacity:
             return None
         lent = list(self.pools.values())
         gone = {gpu for part in lent for gpu in part.gpus}
-        return Part(
+        return CapacityPart(
             cpus=self.whole.cpus - sum(part.cpus for part in lent),
             memory_bytes=self.whole.memory_bytes - sum(part.memory_bytes for part in lent),
             gpus=tuple(gpu for gpu in self.whole.gpus if gpu not in gone),
@@ -61,19 +61,19 @@ def read_labels(text: str) -> frozenset[str]:
     return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
-def read_pools(text: str) -> dict[str, Part]:
+def read_pools(text: str) -> dict[str, CapacityPart]:
     """Read an owner's pools: `gpu: workers=1 gpus=0,1 memory=32Gi; batch: workers=2 cpus=8`.
 
     Raises:
         ConfigError: it does not read as pools.
     """
-    pools: dict[str, Part] = {}
+    pools: dict[str, CapacityPart] = {}
     for piece in filter(str.strip, text.split(";")):
         name, colon, rest = piece.partition(":")
         name = name.strip()
         try:
             words = dict(word.split("=", 1) for word in rest.split())
-            part = Part(
+            part = CapacityPart(
                 workers=int(words.pop("workers", "1")),
                 cpus=float(words.pop("cpus", "0")),
                 memory_bytes=read_bytes(words.pop("memory", "0")),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.requirements import read_bytes
-from fedjob.node.config.capacity import Capacity, Part, read_labels, read_pools
+from fedjob.node.config.capacity import Capacity, CapacityPart, read_labels, read_pools
 from fedjob.node.config.hours import read_hours
 from fedjob.node.config.options import read_options
 
@@ -130,7 +130,7 @@ class NodeConfig:
             ConfigError: `memory` or `pools` does not read.
         """
         num_gpus = num_gpus_here() if self.gpus < 0 else self.gpus
-        whole = Part(
+        whole = CapacityPart(
             workers=self.workers,
             cpus=self.cpus or float(len(os.sched_getaffinity(0))),
             memory_bytes=_memory_bytes(self.memory),

@@ -20,7 +20,7 @@ _WINDOW = re.compile(r"(?:([A-Za-z]{3})(?:-([A-Za-z]{3}))?\s+)?(\d{1,2}):(\d{2})
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class HoursWindow:
     """Minutes of the day, on the weekdays (0 is Monday) on which it begins."""
 
     days: frozenset[int]
@@ -39,7 +39,7 @@ class Window:
 class Hours:
     """When tasks may begin; no windows: always."""
 
-    windows: tuple[Window, ...] = ()
+    windows: tuple[HoursWindow, ...] = ()
 
     def are_open(self, weekday: int, minute: int) -> bool:
         """Tell whether tasks may begin.
@@ -68,7 +68,7 @@ def is_open_now(text: str) -> bool:
     return read_hours(text).are_open(now.tm_wday, 60 * now.tm_hour + now.tm_min)
 
 
-def _window(text: str) -> Window:
+def _window(text: str) -> HoursWindow:
     found = _WINDOW.fullmatch(text)
     if found is None:
         raise ConfigError(f"hours: expected windows like 'Mon-Fri 20:00-06:00', found {text[:80]!r}")
@@ -77,7 +77,7 @@ def _window(text: str) -> Window:
     start, end = 60 * start_hour + start_minute, 60 * end_hour + end_minute
     if max(start_minute, end_minute) > 59 or start >= DAY_MINUTES or end > DAY_MINUTES or start == end:
         raise ConfigError(f"hours: expected times from 00:00 to 24:00, found {text[:80]!r}")
-    return Window(_days(first, last, text), start, end)
+    return HoursWindow(_days(first, last, text), start, end)
 
 
 def _days(first: str | None, last: str | None, text: str) -> frozenset[int]:

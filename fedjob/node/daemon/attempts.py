@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.lifecycle import State
-from fedjob.common.token_bucket import TokenBucket
 from fedjob.execution.orders import WorkOrder
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event
-from fedjob.node.daemon.child_tasks import Nursing
+from fedjob.messaging.token_bucket import TokenBucket
+from fedjob.node.daemon.child_tasks import ChildTasks
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.inputs import Wanted
-from fedjob.node.execution.outputs import Stored
-from fedjob.node.execution.pool import Asked, Awaited, Began, Emitted, Returned, WorkerDied, WorkerGone
+from fedjob.node.execution.inputs import TaskInputs
+from fedjob.node.execution.outputs import StoredResult
+from fedjob.node.execution.pool import (
+    ChildAwaited,
+    ChildRequested,
+    WorkerBegan,
+    WorkerDied,
+    WorkerEmitted,
+    WorkerGone,
+    WorkerReturned,
+)
 from fedjob.node.execution.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
 from fedjob.node.grants.grant import matches_any
 from fedjob.node.hooks.dispatcher import HookCalls
@@ -43,21 +51,21 @@ OWN_EVENTS = ("lease", "log", "state", "grant")
 Stage = (
     Prepared
     | Unprepared
-    | Stored
+    | StoredResult
     | Unstored
-    | Began
-    | Emitted
-    | Returned
+    | WorkerBegan
+    | WorkerEmitted
+    | WorkerReturned
     | WorkerDied
     | WorkerGone
-    | Asked
-    | Awaited
+    | ChildRequested
+    | ChildAwaited
 )
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Attempt:
+class TaskAttempt:
     """One attempt to compute a task.
 
     Args:
@@ -98,15 +106,15 @@ class Attempts:
         self._context = context
         self._report = report
         self._hooks = hooks
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, TaskAttempt] = {}
         self._number = 0
-        self._again: list[tuple[float, str, Attempt]] = []
-        self._ending: dict[str, tuple[float, Attempt | None]] = {}  # by key, workers that were killed
+        self._again: list[tuple[float, str, TaskAttempt]] = []
+        self._ending: dict[str, tuple[float, TaskAttempt | None]] = {}  # by key, workers that were killed
         self._logs_read = 0.0
         self.wants: dict[str, set[str]] = {}
         """By key of a task: the objects that have to stay in the spool."""
         self.arrived: dict[str, float] = {}
-        self._nursing = Nursing(context)
+        self._nursing = ChildTasks(context)
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -141,7 +149,7 @@ class Attempts:
                     parent = self._attempts.get(key)
                     if parent is not None:
                         self._nursing.tell(book, parent.children, command)
-                case events.Release(key=key):
+                case events.ReleaseSpool(key=key):
                     released.append(key)
                     self.wants.pop(key, None)
                     self.arrived.pop(key, None)
@@ -157,7 +165,7 @@ class Attempts:
         """Begin to compute a task, or bring home what was computed before a kill."""
         context, permissions, key = self._context, self._context.permissions, row.key
         self._number += 1
-        attempt = self._attempts[key] = Attempt(self._number, gpus=gpus)
+        attempt = self._attempts[key] = TaskAttempt(self._number, gpus=gpus)
         attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
         if context.spool.has_result(key):
             self._store(row, attempt)
@@ -185,7 +193,7 @@ class Attempts:
             limits[LEFT] = left
         known = context.ledger.known(task) if task.items.uses_ledger else None
         context.transfers.prepare(
-            Wanted(
+            TaskInputs(
                 row=row,
                 run=attempt.number,
                 task=task,
@@ -210,7 +218,7 @@ class Attempts:
             return
         key = event.key
         match event:
-            case Emitted():
+            case WorkerEmitted():
                 if event.type not in OWN_EVENTS:
                     turn.after.append(lambda: self._hooks.event(row, event.type, event.data))
                     if attempt.events.take(time.monotonic()):
@@ -222,16 +230,16 @@ class Attempts:
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(events.Finished(key, False, b"", reason, detail))
-            case Began(pid=pid):
+            case WorkerBegan(pid=pid):
                 attempt.ends_at = time.monotonic() + attempt.limit_s
                 turn.step(events.Began(key, pid))
-            case Returned():
+            case WorkerReturned():
                 self._context.point("returned")
                 attempt.ends_at = None
                 turn.after.append(lambda: self._store(row, attempt))
-            case Asked(order=wanted):
+            case ChildRequested(order=wanted):
                 self._nursing.launch(turn, row, attempt.children, wanted)
-            case Awaited(number=number):
+            case ChildAwaited(number=number):
                 turn.step(events.Waits(key, attempt.children.get(number, "")))
             case Unstored(detail=detail):
                 pause = RETRY_AFTER_S[min(attempt.stores, len(RETRY_AFTER_S) - 1)]
@@ -242,11 +250,11 @@ class Attempts:
                 self._tell_log(turn, row, attempt, final=True)
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(events.Died(key, detail))
-            case Stored():
+            case StoredResult():
                 turn.after.append(lambda: self._forget(key, attempt))
                 self._finish(turn, row, event, attempt)
 
-    def _pass_on(self, turn: Turn, row: TaskRow, emitted: Emitted) -> None:
+    def _pass_on(self, turn: Turn, row: TaskRow, emitted: WorkerEmitted) -> None:
         event = Event(type=emitted.type, data=emitted.data)
         turn.outgoing.append(
             self._context.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
@@ -262,7 +270,7 @@ class Attempts:
                 if row is not None:
                     self._tell_log(turn, row, attempt)
 
-    def _tell_log(self, turn: Turn, row: TaskRow, attempt: Attempt, *, final: bool = False) -> None:
+    def _tell_log(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False) -> None:
         if attempt.log is None:
             return
         said = list(attempt.log.events(final=final))
@@ -275,7 +283,7 @@ class Attempts:
             event = Event(type="log", data=data)
             turn.outgoing.append(self._context.endpoint.prepare(to, event, **header_of(row)))
 
-    def _work(self, attempt: Attempt, order: WorkOrder, row: TaskRow) -> None:
+    def _work(self, attempt: TaskAttempt, order: WorkOrder, row: TaskRow) -> None:
         if self._attempts.get(order.key) is attempt:
             order = replace(order, secrets=self._context.permissions.secrets_of(row))
             attempt.timing["fetch"] = time.monotonic() - attempt.started
@@ -285,12 +293,12 @@ class Attempts:
                 log.exception("a worker could not be started")
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
 
-    def _store(self, row: TaskRow, attempt: Attempt) -> None:
+    def _store(self, row: TaskRow, attempt: TaskAttempt) -> None:
         folder = None if self._context.spool.has_result(row.key) else attempt.folder
         min_rows = self._context.permissions.limits_of(row).min_rows
         self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
 
-    def _finish(self, turn: Turn, row: TaskRow, stored: Stored, attempt: Attempt) -> None:
+    def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
         charge = self._context.permissions.charge(row, stored.result, turn.predicted)
         turn.charge(charge)
         result = replace(charge.result, timing={**charge.result.timing, **attempt.timing})
@@ -348,7 +356,7 @@ class Attempts:
             self._tell_log(turn, row, attempt, final=True)
         turn.step(events.Gone(key))
 
-    def _end(self, key: str, attempt: Attempt | None = None) -> bool:
+    def _end(self, key: str, attempt: TaskAttempt | None = None) -> bool:
         """Stop computing a task, wherever it is; tell whether a worker has to end first."""
         found = attempt or self._attempts.get(key)
         if found is None:
@@ -362,7 +370,7 @@ class Attempts:
             self._context.transfers.later(lambda: self._context.spool.discard(folder))
         return is_killed
 
-    def _forget(self, key: str, attempt: Attempt) -> None:
+    def _forget(self, key: str, attempt: TaskAttempt) -> None:
         if self._attempts.get(key) is attempt:
             del self._attempts[key]
 

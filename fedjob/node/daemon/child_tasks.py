@@ -20,7 +20,7 @@ from fedjob.node.queue.task import INPUTS, task_of
 from fedjob.training_plans.child_tasks import MAX_CHILDREN, ChildOrder, ChildOutcome
 
 
-class Nursing:
+class ChildTasks:
     """Queues the children that workers launch, and tells workers what became of them."""
 
     def __init__(self, context: NodeContext) -> None:

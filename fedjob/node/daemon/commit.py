@@ -41,7 +41,7 @@ def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command]) -> li
     last: dict[str, Outgoing] = {}
     for command in commands:
         match command:
-            case events.Reply(row=row):
+            case events.SendReply(row=row):
                 last[command.reply] = _reply(endpoint, row, command.reply)
             case events.Refuse(task=task, reason=reason, detail=detail, reply=reply):
                 last[reply] = endpoint.prepare(

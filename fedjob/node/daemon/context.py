@@ -13,7 +13,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.data.datasets import Datasets
-from fedjob.node.data.item_ledger import Ledger
+from fedjob.node.data.item_ledger import ItemLedger
 from fedjob.node.data.versions import Versions
 from fedjob.node.execution.pool import WorkerEvent, Workers
 from fedjob.node.execution.transfers import TransferEvent, Transfers
@@ -48,7 +48,7 @@ class NodeContext:
     tasks: TaskStore
     datasets: Datasets
     grants: Grants
-    ledger: Ledger
+    ledger: ItemLedger
     versions: Versions
     permissions: Permissions
     point: Callable[[str], None]
@@ -111,7 +111,7 @@ def open_context(
         tasks=TaskStore(database),
         datasets=datasets,
         grants=grants,
-        ledger=Ledger(database),
+        ledger=ItemLedger(database),
         versions=versions,
         permissions=Permissions(
             config=config,

@@ -31,16 +31,16 @@ from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.commit import encode_replies, encode_states, must_last, put_rows
 from fedjob.node.daemon.context import open_context
 from fedjob.node.daemon.housekeeping import LOOK_EVERY_S, Housekeeping, sized
-from fedjob.node.daemon.offers import Offers
-from fedjob.node.daemon.searches import Published, Searches
-from fedjob.node.daemon.sender_verification import Checked, Verifying, without_proof
-from fedjob.node.daemon.session_liveness import Vigil
-from fedjob.node.daemon.state_reports import Sayings
+from fedjob.node.daemon.offers import OfferHandler
+from fedjob.node.daemon.searches import Published, SearchHandler
+from fedjob.node.daemon.sender_verification import Checked, SenderVerification, without_proof
+from fedjob.node.daemon.session_liveness import SessionLiveness
+from fedjob.node.daemon.state_reports import StateReports
 from fedjob.node.daemon.status import pong
-from fedjob.node.daemon.tasks import Intake
+from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.pool import WorkerEvent
-from fedjob.node.execution.transfers import Ensured, Fetched, TransferEvent
+from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
@@ -94,18 +94,18 @@ class Daemon:
         )
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
         self._attempts = Attempts(self._context, self._report, self._hooks)
-        self._offers = Offers(self._context)
-        self._searches = Searches(self._context, self._report)
-        self._intake = Intake(self._context, self._attempts)
-        self._verifying = Verifying(config, roster, self._context.transfers.later, self._report)
+        self._offers = OfferHandler(self._context)
+        self._searches = SearchHandler(self._context, self._report)
+        self._intake = TaskHandler(self._context, self._attempts)
+        self._verifying = SenderVerification(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = Book()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
         self._lazy: list[events.Command] = []
-        self._vigil = Vigil()
-        self._sayings = Sayings()
+        self._vigil = SessionLiveness()
+        self._sayings = StateReports()
         self._housekeeping = self._open_housekeeping(reload)
         self._stopping = threading.Event()
         self.ready = threading.Event()
@@ -302,7 +302,7 @@ class Daemon:
                 is_there = isinstance(report, events.ReplyReceipted)
                 self._vigil.close_question(id_, time.monotonic(), is_there=is_there)
                 turn.step(report)
-            case Fetched():
+            case FetchedBytes():
                 self._offers.take_plan(turn, report)
             case Published():
                 self._searches.take(turn, report)

@@ -18,11 +18,11 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.hours import is_open_now
 from fedjob.node.daemon.commit import encode_states
 from fedjob.node.daemon.context import NodeContext
-from fedjob.node.daemon.offers import Offers
-from fedjob.node.daemon.sender_verification import Verifying
-from fedjob.node.daemon.session_liveness import Vigil
-from fedjob.node.daemon.state_reports import Sayings
-from fedjob.node.daemon.tasks import Intake
+from fedjob.node.daemon.offers import OfferHandler
+from fedjob.node.daemon.sender_verification import SenderVerification
+from fedjob.node.daemon.session_liveness import SessionLiveness
+from fedjob.node.daemon.state_reports import StateReports
+from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
@@ -55,13 +55,13 @@ class Housekeeping:
         self,
         context: NodeContext,
         *,
-        offers: Offers,
-        intake: Intake,
-        verifying: Verifying,
+        offers: OfferHandler,
+        intake: TaskHandler,
+        verifying: SenderVerification,
         hooks: HookCalls,
         notices: Notices,
-        sayings: Sayings,
-        vigil: Vigil,
+        sayings: StateReports,
+        vigil: SessionLiveness,
         reload: Callable[[], NodeConfig] | None,
         book: Callable[[], Book],
         commit: Callable[[Turn], None],

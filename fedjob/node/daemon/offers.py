@@ -16,16 +16,16 @@ from fedjob.messaging.messages import Answer, Message, Offer
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.transfers import Fetched
+from fedjob.node.execution.transfers import FetchedBytes
 from fedjob.node.grants.plan_texts import examine_plan
-from fedjob.node.grants.policy import Verdict, ask, contact_of
+from fedjob.node.grants.policy import Permission, ask, contact_of
 from fedjob.node.grants.question import MAX_PLAN_BYTES
 from fedjob.node.grants.waiting_offers import Waiting
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.allocation import Judgement, judge
 
 
-class Offers:
+class OfferHandler:
     """Handles offers, files grants, announces decisions."""
 
     def __init__(self, context: NodeContext) -> None:
@@ -48,7 +48,7 @@ class Offers:
             try:
                 _, missing = examine_plan(text)
             except PlanError as error:
-                return self._answer(turn, message, Verdict("unknown", reason="plan", detail=str(error)))
+                return self._answer(turn, message, Permission("unknown", reason="plan", detail=str(error)))
         if missing:
             verdict = replace(
                 verdict,
@@ -64,9 +64,11 @@ class Offers:
 
     def refuse(self, turn: Turn, message: Message, reason: str, detail: str) -> None:
         """Answer an offer that is not looked at."""
-        self._answer(turn, message, Verdict("rejected", reason=reason, detail=detail))
+        self._answer(turn, message, Permission("rejected", reason=reason, detail=detail))
 
-    def _file(self, turn: Turn, message: Message, offer: Offer, verdict: Verdict, text: bytes) -> Verdict:
+    def _file(
+        self, turn: Turn, message: Message, offer: Offer, verdict: Permission, text: bytes
+    ) -> Permission:
         """Ask the owner, once; remember whom to tell."""
         grants = self._context.grants
         grant = verdict.grant
@@ -80,14 +82,16 @@ class Offers:
         detail = f"its owner has not decided yet{ask(self._context.config, verdict.dataset)}"
         return replace(verdict, grant=grant, reason="", detail=detail, origin="request", state="pending")
 
-    def _answer(self, turn: Turn, message: Message, verdict: Verdict, missing: tuple[str, ...] = ()) -> None:
+    def _answer(
+        self, turn: Turn, message: Message, verdict: Permission, missing: tuple[str, ...] = ()
+    ) -> None:
         answer = self._said(message.id, verdict, missing)
         if isinstance(message.body, Offer):
             answer = self._scheduled(turn, message.sender, message.job, message.body, verdict, answer)
         self._context.answer(turn, message, answer)
 
     def _scheduled(
-        self, turn: Turn, sender: str, job: str, offer: Offer, verdict: Verdict, answer: Answer
+        self, turn: Turn, sender: str, job: str, offer: Offer, verdict: Permission, answer: Answer
     ) -> Answer:
         """Add whether the job could start here; hold what it needs if it may."""
         judgement = consider(
@@ -106,7 +110,7 @@ class Offers:
             ahead=judgement.ahead,
         )
 
-    def _said(self, offer: str, verdict: Verdict, missing: tuple[str, ...] = ()) -> Answer:
+    def _said(self, offer: str, verdict: Permission, missing: tuple[str, ...] = ()) -> Answer:
         """Put a verdict into the words of an answer."""
         grant = verdict.grant
         note = grant.note if grant is not None and grant.note else verdict.detail
@@ -139,7 +143,7 @@ class Offers:
         if not waiting:
             turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
 
-    def take_plan(self, turn: Turn, event: Fetched) -> None:
+    def take_plan(self, turn: Turn, event: FetchedBytes) -> None:
         """Handle the offers that waited for a plan's text."""
         turn.keep(self._asking)
         waiting = self._asking.pop(event.ref.sha256, ())
@@ -150,7 +154,7 @@ class Offers:
                 self.handle(turn, message, message.body)
             else:
                 detail = event.detail or event.reason
-                self._answer(turn, message, Verdict("unknown", reason="repository", detail=detail))
+                self._answer(turn, message, Permission("unknown", reason="repository", detail=detail))
 
     # --- decisions ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from fedjob.data.archive import pack_data
 from fedjob.messaging.messages import Found, Message, Search
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.data.datasets import Dataset, told_within
+from fedjob.node.data.datasets import RegisteredDataset, told_within
 from fedjob.node.grants.grant import matches_any
 
 
@@ -29,7 +29,7 @@ class Published:
     detail: str = ""
 
 
-class Searches:
+class SearchHandler:
     """Answers searches; a mock that is asked for is packed on a thread first.
 
     Args:
@@ -71,7 +71,7 @@ class Searches:
         for message in self._asked.pop((event.researcher, event.dataset), []):
             self._context.answer(turn, message, Found(of=message.id, datasets=[told]))
 
-    def _now(self, dataset: Dataset) -> dict[str, Any]:
+    def _now(self, dataset: RegisteredDataset) -> dict[str, Any]:
         """Return what is true of a dataset now."""
         context = self._context
         return {
@@ -81,13 +81,13 @@ class Searches:
             "contact": dataset.contact or context.config.contact,
         }
 
-    def _begin(self, dataset: Dataset, researcher: str) -> None:
+    def _begin(self, dataset: RegisteredDataset, researcher: str) -> None:
         """Pack a mock, unless that is being done: a question that is asked again waits for the same answer."""
         if (researcher, dataset.name) not in self._packing:
             self._packing.add((researcher, dataset.name))
             self._context.transfers.later(lambda: self._publish(dataset, researcher))
 
-    def _publish(self, dataset: Dataset, researcher: str) -> None:
+    def _publish(self, dataset: RegisteredDataset, researcher: str) -> None:
         context = self._context
         archive = context.home.brought / f"mock-{secrets.token_hex(8)}.zip"
         try:

@@ -42,7 +42,7 @@ class Checked:
     refusal: str = ""
 
 
-class Verifying:
+class SenderVerification:
     """What a node's verifier said, and the messages that wait for it.
 
     Args:

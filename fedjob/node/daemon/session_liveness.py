@@ -15,7 +15,7 @@ ASK_AFTER_FRACTION = 1 / 3
 
 
 @dataclass
-class Vigil:
+class SessionLiveness:
     """When each session was last heard of; only those that are looked at are remembered."""
 
     _heard: dict[str, float] = field(default_factory=dict)

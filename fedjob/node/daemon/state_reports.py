@@ -16,7 +16,7 @@ HOLD_S = 0.25
 """A task that is completed within this is told of by its answer alone."""
 
 
-class Sayings:
+class StateReports:
     """States that wait to be told."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "pandas")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vitals:
+class NodeStatus:
     """How a node is right now.
 
     Args:
@@ -38,13 +38,13 @@ class Vitals:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def vitals(config: NodeConfig, tasks: TaskStore, *, busy: int) -> Vitals:
+def vitals(config: NodeConfig, tasks: TaskStore, *, busy: int) -> NodeStatus:
     """Return how a node is.
 
     Args:
         busy: tasks that run.
     """
-    return Vitals(
+    return NodeStatus(
         ready=config.workers > 0 and is_open_now(config.hours),
         busy=busy,
         free=max(0, config.workers - busy),

@@ -14,7 +14,7 @@ from fedjob.messaging.messages import End, Message, Task, work_key
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.grants.policy import Verdict
+from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.draft import reply_id
 from fedjob.node.queue.task import objects_of, task_of
@@ -24,7 +24,7 @@ MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""
 
 
-class Intake:
+class TaskHandler:
     """Accepts tasks that may run, refuses the others, ends jobs."""
 
     def __init__(self, context: NodeContext, attempts: Attempts) -> None:
@@ -138,7 +138,7 @@ class Intake:
         )
 
     def _refusal(
-        self, turn: Turn, message: Message, task: Task, verdict: Verdict, *, is_new: bool
+        self, turn: Turn, message: Message, task: Task, verdict: Permission, *, is_new: bool
     ) -> tuple[str, str] | None:
         """Return reason and detail if a task may not run."""
         if not verdict.allowed:

@@ -27,7 +27,7 @@ _TAG = re.compile(r"[^\s,/]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
+class RegisteredDataset:
     """One dataset as it is registered.
 
     Args:
@@ -89,7 +89,7 @@ class Datasets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, dataset: Dataset) -> None:
+    def add(self, dataset: RegisteredDataset) -> None:
         """Register a dataset.
 
         Raises:
@@ -123,16 +123,16 @@ class Datasets:
                 ),
             )
 
-    def all(self) -> list[Dataset]:
+    def all(self) -> list[RegisteredDataset]:
         """Return every dataset, by name."""
         return [_dataset(row) for row in self._database.rows("SELECT * FROM datasets ORDER BY name")]
 
-    def find(self, name: str) -> Dataset | None:
+    def find(self, name: str) -> RegisteredDataset | None:
         """Return the dataset of that name."""
         row = self._database.row("SELECT * FROM datasets WHERE name = ?", (name,))
         return None if row is None else _dataset(row)
 
-    def get(self, name: str) -> Dataset:
+    def get(self, name: str) -> RegisteredDataset:
         """Return the dataset of that name.
 
         Raises:
@@ -157,16 +157,16 @@ class Datasets:
             for table, column in (("datasets", "name"), ("processed", "dataset"), ("failed", "dataset")):
                 self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))
 
-    def search(self, tags: Iterable[str], name: str = "") -> list[Dataset]:
+    def search(self, tags: Iterable[str], name: str = "") -> list[RegisteredDataset]:
         """Return the datasets that have all of these tags, and that name if one is given."""
         wanted = set(tags)
         return [d for d in self.all() if wanted <= set(d.tags) and name in ("", d.name)]
 
 
 def told_within(
-    datasets: Iterable[Dataset],
+    datasets: Iterable[RegisteredDataset],
     limit_bytes: int = MAX_TOLD_BYTES,
-    more: Callable[[Dataset], dict[str, Any]] = lambda dataset: {},
+    more: Callable[[RegisteredDataset], dict[str, Any]] = lambda dataset: {},
 ) -> list[dict[str, Any]]:
     """Return what a search is answered with, so that it fits into a message: columns go first.
 
@@ -194,7 +194,7 @@ def describe_dataset(
     description: str = "",
     contact: str = "",
     warn: Callable[[str], None] = lambda text: None,
-) -> Dataset:
+) -> RegisteredDataset:
     """Open the data once and return what is registered of them.
 
     Args:
@@ -225,7 +225,7 @@ def describe_dataset(
         differences = _differences(columns, describe(mock, chosen, given, loading).get("columns", ()))
         if differences:
             warn(f"the mock {mock} is not of the form of {path}: {differences}")
-    return Dataset(
+    return RegisteredDataset(
         name=name,
         path=str(path),
         reader=chosen,
@@ -278,8 +278,8 @@ def _differences(columns: Iterable[Mapping[str, Any]], others: Iterable[Mapping[
     return "; ".join(said[:5]) + ("; ..." if len(said) > 5 else "")
 
 
-def _dataset(row: Any) -> Dataset:
-    return Dataset(
+def _dataset(row: Any) -> RegisteredDataset:
+    return RegisteredDataset(
         name=row["name"],
         path=row["path"],
         reader=row["reader"],

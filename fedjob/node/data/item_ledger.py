@@ -29,7 +29,7 @@ def subject_of(task: Task) -> str:
     return hashlib.sha256(pack([task.protocol, plan, task.entry, models, task.use])).hexdigest()
 
 
-class Ledger:
+class ItemLedger:
     """The items, in the node's database."""
 
     def __init__(self, database: Database) -> None:
@@ -74,7 +74,7 @@ class Ledger:
 
 
 def read_items(folder: Path) -> dict[str, list[list[Any]]]:
-    """Read the items that a worker left in its output folder, for `Ledger.note`.
+    """Read the items that a worker left in its output folder, for `ItemLedger.note`.
 
     Raises:
         DecodeError: they are not what a worker writes, or too many.

@@ -1,7 +1,7 @@
 """A process that has imported torch once and forks a worker in milliseconds whenever it is told to.
 
 Run as `python -m fedjob.node.execution.fork_server FD`, where FD is one end of a
-SOCK_SEQPACKET pair. A request is one packet, a msgpack map (see `Request`), with
+SOCK_SEQPACKET pair. A request is one packet, a msgpack map (see `ForkRequest`), with
 the worker's socket attached. Answers are `["forked", worker, pid]`,
 `["exited", pid, status]` and, once, `["ready"]`.
 
@@ -61,7 +61,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ForkRequest:
     """A worker to fork.
 
     Args:
@@ -131,7 +131,7 @@ def _take_request(
         return False
     if not packet:
         return False
-    request = from_plain(Request, unpack(packet))
+    request = from_plain(ForkRequest, unpack(packet))
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -148,7 +148,7 @@ def _take_request(
 
 
 def _become_worker(
-    request: Request,
+    request: ForkRequest,
     descriptor: int,
     parent: int,
     control: socket.socket,

@@ -16,7 +16,7 @@ from fedjob.messaging.messages import Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.brought_data import Brought
-from fedjob.node.data.datasets import Dataset
+from fedjob.node.data.datasets import RegisteredDataset
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import inputs_of
 from fedjob.node.storage.spool import Spool
@@ -28,7 +28,7 @@ MAX_BLOB_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class TaskInputs:
     """A task that is to start, and what the daemon knows of it.
 
     Args:
@@ -42,7 +42,7 @@ class Wanted:
     row: TaskRow
     run: int
     task: Task
-    dataset: Dataset | None
+    dataset: RegisteredDataset | None
     plan: bytes | None
     folder: Path
     limits: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Sources:
     brought: Brought
 
 
-def order_of(wanted: Wanted, sources: Sources) -> WorkOrder:
+def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
     """Fetch what a task needs, and return the order for a worker.
 
     Raises:
@@ -135,7 +135,7 @@ def _blob(name: str, ref: Ref, sources: Sources) -> Any:
     return unpack(sources.spool.fetch(ref).read_bytes())
 
 
-def _data(row: TaskRow, task: Task, dataset: Dataset | None, sources: Sources) -> dict[str, Any]:
+def _data(row: TaskRow, task: Task, dataset: RegisteredDataset | None, sources: Sources) -> dict[str, Any]:
     """Return what the worker opens the data by; nothing for a task without data."""
     if dataset is not None:
         return {**dataset.opened_as(task.use), "preprocess": task.preprocess}
@@ -145,7 +145,7 @@ def _data(row: TaskRow, task: Task, dataset: Dataset | None, sources: Sources) -
     return {**opened, "preprocess": task.preprocess}
 
 
-def _releases_path(task: Task, dataset: Dataset | None, sources: Sources) -> str:
+def _releases_path(task: Task, dataset: RegisteredDataset | None, sources: Sources) -> str:
     """Return where the record of what was released of the dataset is; a mock needs none."""
     return "" if dataset is None or task.use == "mock" else str(sources.home.releases_of(dataset.name))
 

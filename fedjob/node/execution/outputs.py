@@ -28,7 +28,7 @@ MAX_TRACE_CHARS = 8000
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredResult:
     """A finished result is in the repository (or was a failure): what to answer.
 
     Args:
@@ -63,7 +63,7 @@ class Destination:
     large: dict[str, Ref]
 
 
-def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destination) -> Stored:
+def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destination) -> StoredResult:
     """Put a finished result where the researcher can fetch it, and return what to answer.
 
     Args:
@@ -80,12 +80,12 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
     if found.num_examples < min_rows:
         ask = f"; ask {to.config.contact}" if to.config.contact else ""
         detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
-        return Stored(row.key, run, failure(row.key, "min_rows", detail))
+        return StoredResult(row.key, run, failure(row.key, "min_rows", detail))
     kept = to.home.outputs_of(row.job, row.dataset, row.round)
     to.spool.keep_files(row.key, kept, limit_bytes=to.config.result_mb << 20)
     if row.parent:  # its value stays here, for the parent
         done = Result(of="", key=row.key, ok=True, num_examples=found.num_examples, timing=found.timing)
-        return Stored(row.key, run, done)
+        return StoredResult(row.key, run, done)
     if len(pack(found.metrics)) > MAX_METRICS_BYTES:
         raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
     params = _put_params(row, to) if found.params_path else None
@@ -96,10 +96,10 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
         to.spool.keep_state(row.key, row.job, state)
     result = _result(row, found, params, blob, state)
     items = read_items(to.home.result_of(row.key)) if found.items_path else None
-    return Stored(row.key, run, result, state, report=found.report, items=items)
+    return StoredResult(row.key, run, result, state, report=found.report, items=items)
 
 
-def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> Stored:
+def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> StoredResult:
     """Return what to answer where the plan failed: as much of the error as the owner allows."""
     detail = found.detail
     is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
@@ -107,7 +107,7 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
         detail = f"{detail}: {found.message}"
     failed = failure(row.key, found.reason or "exception", detail)
     failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
-    return Stored(row.key, run, failed, message=found.message, trace=found.trace)
+    return StoredResult(row.key, run, failed, message=found.message, trace=found.trace)
 
 
 def _put_params(row: TaskRow, to: Destination) -> Ref:

@@ -27,7 +27,7 @@ from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
-from fedjob.node.execution.fork_server import MAX_PACKET_BYTES, Request
+from fedjob.node.execution.fork_server import MAX_PACKET_BYTES, ForkRequest
 from fedjob.node.execution.launcher import LAUNCHERS, Launch, hints_for
 from fedjob.node.execution.link import Link
 from fedjob.node.storage.logs import STREAMS, cut
@@ -37,7 +37,7 @@ DEATH_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class WorkerBegan:
     """A worker process is up and has the task; from here on its time counts."""
 
     key: str
@@ -46,7 +46,7 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
-class Emitted:
+class WorkerEmitted:
     """The plan, or the protocol, said something."""
 
     key: str
@@ -56,7 +56,7 @@ class Emitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class WorkerReturned:
     """The worker is through; its output folder is complete and durable."""
 
     key: str
@@ -82,7 +82,7 @@ class WorkerGone:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChildRequested:
     """The plan launches a child."""
 
     key: str
@@ -91,7 +91,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Awaited:
+class ChildAwaited:
     """The plan waits for the child of that number."""
 
     key: str
@@ -99,7 +99,9 @@ class Awaited:
     number: int
 
 
-WorkerEvent = Began | Emitted | Returned | WorkerDied | WorkerGone | Asked | Awaited
+WorkerEvent = (
+    WorkerBegan | WorkerEmitted | WorkerReturned | WorkerDied | WorkerGone | ChildRequested | ChildAwaited
+)
 
 
 class _Worker:
@@ -159,7 +161,7 @@ class Workers:
         gpus: tuple[int, ...] = (),
         resources: Mapping[str, Any] | None = None,
     ) -> None:
-        """Give an order to an idle worker of its job, which is forked if there is none; `Began` follows.
+        """Give an order to an idle worker of its job, which is forked if there is none; `WorkerBegan` follows.
 
         Args:
             number: tells this attempt from earlier ones at the same task; events carry it.
@@ -184,7 +186,7 @@ class Workers:
             self._lost(worker, f"the worker took no order: {error}")
         else:
             if pid is not None:
-                self._notify(Began(order.key, number, pid))
+                self._notify(WorkerBegan(order.key, number, pid))
 
     def kill(self, key: str) -> bool:
         """End the worker that works on this task; nothing more is heard of the task but `WorkerGone`.
@@ -282,7 +284,7 @@ class Workers:
             gpus=gpus,
             hints=hints_for(config.launcher, resources, config.launcher_options),
         )
-        request = Request(
+        request = ForkRequest(
             worker=name,
             log_bytes=config.log_kb << 10,
             memory_bytes=launch.memory_bytes,
@@ -321,21 +323,21 @@ class Workers:
                 deadline = time.monotonic() + DEATH_GRACE_S
                 while worker.pid is None and not worker.doomed and time.monotonic() < deadline:
                     time.sleep(0.002)  # it may be up before the fork server has told its number
-                event: WorkerEvent = Began(worker.key, worker.run, worker.pid or 0)
+                event: WorkerEvent = WorkerBegan(worker.key, worker.run, worker.pid or 0)
             case ["event", str(type_), dict(data)]:
-                event = Emitted(worker.key, worker.run, type_, data)
+                event = WorkerEmitted(worker.key, worker.run, type_, data)
             case ["launch", dict(wanted)]:
-                event = Asked(worker.key, worker.run, from_plain(ChildOrder, wanted))
+                event = ChildRequested(worker.key, worker.run, from_plain(ChildOrder, wanted))
             case ["wait", int(number)]:
-                event = Awaited(worker.key, worker.run, number)
+                event = ChildAwaited(worker.key, worker.run, number)
             case ["result", dict(plain)]:
-                event = Returned(worker.key, worker.run, from_plain(WorkResult, plain))
+                event = WorkerReturned(worker.key, worker.run, from_plain(WorkResult, plain))
             case _:
                 raise DecodeError("neither an event nor a result")
         with self._lock:
             if worker.doomed or not worker.key:
                 return
-            if isinstance(event, Returned):
+            if isinstance(event, WorkerReturned):
                 if event.result.key != worker.key:
                     raise DecodeError("a result of another task")
                 worker.key, worker.used = "", time.monotonic()
@@ -420,7 +422,7 @@ class _ForkServer:
             )
         threading.Thread(target=self._listen, name="fork server", daemon=True).start()
 
-    def request(self, request: Request, end: socket.socket) -> None:
+    def request(self, request: ForkRequest, end: socket.socket) -> None:
         with suppress(OSError):  # it is gone: its listener says so
             socket.send_fds(self._control, [pack(to_plain(request))], [end.fileno()])
 

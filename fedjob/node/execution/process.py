@@ -25,12 +25,12 @@ from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
-from fedjob.common.token_bucket import TokenBucket
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.execution.workbench import Workbench
+from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.execution.link import Link
 from fedjob.node.storage.secrets import hide, holds_secret
-from fedjob.training_plans.child_tasks import ChildOrder, ChildOutcome, Nursery
+from fedjob.training_plans.child_tasks import ChildOrder, ChildOutcome, ChildRunner
 
 RESULT_NAME = "result.mpk"
 
@@ -76,7 +76,7 @@ def run(end: socket.socket, log_bytes: int, memory_bytes: int, threads: int) -> 
 def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
     hidden = list(order.secrets.values())
     try:
-        result = bench.perform(order, EventValve(link, hidden), LinkNursery(link))
+        result = bench.perform(order, EventValve(link, hidden), WorkerChildRunner(link))
     except BaseException as error:  # SystemExit and the like: the plan is over, not the node
         result = WorkResult(
             key=order.key,
@@ -159,7 +159,7 @@ def _must_pass(type_: str, data: dict[str, Any]) -> bool:
     return type_ == "batch" and ("n" not in data or bool(data.get("last")))
 
 
-class LinkNursery(Nursery):
+class WorkerChildRunner(ChildRunner):
     """Children as tasks of the daemon's queue."""
 
     def __init__(self, link: Link) -> None:

@@ -19,8 +19,8 @@ from fedjob.messaging.messages import Result
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.brought_data import Brought
-from fedjob.node.execution.inputs import Sources, Wanted, order_of
-from fedjob.node.execution.outputs import Destination, Stored, store
+from fedjob.node.execution.inputs import Sources, TaskInputs, order_of
+from fedjob.node.execution.outputs import Destination, StoredResult, store
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, without_places
 from fedjob.node.storage.spool import Spool
@@ -61,7 +61,7 @@ class Unstored:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedBytes:
     """Small bytes that the loop asked for; `data` is None where that failed."""
 
     ref: Ref
@@ -77,7 +77,7 @@ class Ensured:
     message: str
 
 
-TransferEvent = Prepared | Unprepared | Stored | Unstored | Fetched | Ensured
+TransferEvent = Prepared | Unprepared | StoredResult | Unstored | FetchedBytes | Ensured
 
 
 class Transfers:
@@ -111,12 +111,12 @@ class Transfers:
         self._large: dict[str, Ref] = {}
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
 
-    def prepare(self, wanted: Wanted) -> None:
+    def prepare(self, wanted: TaskInputs) -> None:
         """Fetch what a task needs; ends in `Prepared` or `Unprepared`."""
         self._pool.submit(self._prepare, wanted)
 
     def store(self, row: TaskRow, run: int, folder: Path | None, *, min_rows: int) -> None:
-        """Make a finished result the task's and put it into the repository; `Stored` or `Unstored`.
+        """Make a finished result the task's and put it into the repository; `StoredResult` or `Unstored`.
 
         Args:
             folder: the worker's; None if the result is in its place already.
@@ -125,7 +125,7 @@ class Transfers:
         self._pool.submit(self._store, row, run, folder, min_rows)
 
     def fetch(self, ref: Ref, limit_bytes: int) -> None:
-        """Fetch small bytes; ends in `Fetched`."""
+        """Fetch small bytes; ends in `FetchedBytes`."""
         self._pool.submit(self._fetch, ref, limit_bytes)
 
     def ensure(self, row: TaskRow, message: str) -> None:
@@ -150,7 +150,7 @@ class Transfers:
 
     # --- on a thread ------------------------------------------------------------------------
 
-    def _prepare(self, wanted: Wanted) -> None:
+    def _prepare(self, wanted: TaskInputs) -> None:
         key, run = wanted.row.key, wanted.run
         try:
             order = order_of(wanted, self._sources())
@@ -174,15 +174,17 @@ class Transfers:
         except RepositoryUnreachable as error:
             self._notify(Unstored(row.key, run, str(error)))
         except (FedjobError, EncodeError) as error:
-            self._notify(Stored(row.key, run, failure(row.key, error.reason, without_places(error))))
+            self._notify(StoredResult(row.key, run, failure(row.key, error.reason, without_places(error))))
         except Exception as error:  # a thread's exception would go unheard
             self._notify(
-                Stored(row.key, run, failure(row.key, "internal", type(error).__name__), message=str(error))
+                StoredResult(
+                    row.key, run, failure(row.key, "internal", type(error).__name__), message=str(error)
+                )
             )
         else:
             self._notify(stored)
 
-    def _put(self, row: TaskRow, run: int, min_rows: int) -> Stored:
+    def _put(self, row: TaskRow, run: int, min_rows: int) -> StoredResult:
         to = Destination(
             home=self._home,
             config=self.config,
@@ -211,11 +213,11 @@ class Transfers:
 
     def _fetch(self, ref: Ref, limit_bytes: int) -> None:
         try:
-            self._notify(Fetched(ref, self.repository.get_bytes(ref, limit_bytes=limit_bytes)))
+            self._notify(FetchedBytes(ref, self.repository.get_bytes(ref, limit_bytes=limit_bytes)))
         except FedjobError as error:
-            self._notify(Fetched(ref, None, error.reason, without_places(error)))
+            self._notify(FetchedBytes(ref, None, error.reason, without_places(error)))
         except Exception as error:  # a thread's exception would go unheard
-            self._notify(Fetched(ref, None, "internal", type(error).__name__))
+            self._notify(FetchedBytes(ref, None, "internal", type(error).__name__))
 
     def _ensure(self, row: TaskRow, message: str) -> None:
         try:

@@ -13,17 +13,17 @@ from dataclasses import replace
 
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.node.grants.grant import (
-    Asked,
     Grant,
+    GrantSubject,
     OnFile,
     Question,
-    Subject,
+    Request,
     counted_org,
     is_about,
     names_somebody,
 )
 from fedjob.node.grants.grant_rows import MAX_NOTE_CHARS, GrantRows
-from fedjob.node.grants.limits import Limits, tighten
+from fedjob.node.grants.limits import GrantLimits, tighten
 from fedjob.node.grants.plan_texts import PlanTexts
 from fedjob.node.grants.projects import Projects
 from fedjob.node.grants.researchers import KnownResearchers
@@ -59,7 +59,7 @@ class Grants:
             project_limits=self.projects.limits_of(subject.project),
         )
 
-    def of(self, subject: Subject, protocol: str) -> list[Grant]:
+    def of(self, subject: GrantSubject, protocol: str) -> list[Grant]:
         """Return the requests about exactly this, of any version of the data, newest first.
 
         Args:
@@ -81,18 +81,18 @@ class Grants:
 
     def file(
         self,
-        subject: Subject,
+        subject: GrantSubject,
         text: bytes,
         *,
         protocol: str,
-        asked: Asked | None = None,
+        asked: Request | None = None,
     ) -> Grant:
         """Ask the owner; where the same waits for a decision already, that is returned.
 
         Raises:
             PlanError: the text does not have the hash it is asked for by.
         """
-        asked = asked or Asked()
+        asked = asked or Request()
         plan = subject.plan or asked.reading
         if plan and hashlib.sha256(text).hexdigest() != plan:
             raise PlanError("the plan's text does not have the hash that names it")
@@ -103,7 +103,7 @@ class Grants:
             if plan:
                 self.texts.keep(plan, text)
             asked = replace(asked, job_name=asked.job_name[:200], note=asked.note[:MAX_NOTE_CHARS])
-            return self._rows.insert("request", subject, protocol, asked, Limits())
+            return self._rows.insert("request", subject, protocol, asked, GrantLimits())
 
     def num_pending(self, researcher: str) -> int:
         """Return how many of a researcher's requests are undecided."""
@@ -157,7 +157,7 @@ class Grants:
         *,
         by: str,
         note: str = "",
-        limits: Limits | None = None,
+        limits: GrantLimits | None = None,
         approvers: int = 1,
         version: str | None = None,
         anybody: bool = False,
@@ -238,9 +238,9 @@ class Grants:
 
     def allow(
         self,
-        rule: Subject,
+        rule: GrantSubject,
         *,
-        limits: Limits,
+        limits: GrantLimits,
         by: str,
         note: str = "",
         approvers: int = 1,
@@ -252,7 +252,7 @@ class Grants:
             rule: patterns; see `grant.agreement_covers`.
         """
         with self._database.transaction():
-            asked = Asked(project=rule.project, needs=())
+            asked = Request(project=rule.project, needs=())
             grant = self._rows.insert("rule", rule, "", asked, limits)
             return self.approve(
                 grant.id, by=by, note=note, limits=limits, approvers=approvers, anybody=anybody
@@ -272,7 +272,7 @@ class Grants:
                     self._close(grant, "expired", note="its time has passed", by="")
         return closed
 
-    def ended_use(self, job: str, subject: Subject) -> Grant | None:
+    def ended_use(self, job: str, subject: GrantSubject) -> Grant | None:
         """Return the revoked or expired agreement that a job ran under on this dataset."""
         found = self._rows.select(
             "WHERE origin = 'rule' AND status IN ('revoked', 'expired') AND use = ? AND id IN "
@@ -339,7 +339,7 @@ class Grants:
                 )
 
 
-def pinned(rule: Subject, grants: Grants) -> Subject:
+def pinned(rule: GrantSubject, grants: Grants) -> GrantSubject:
     """Return an agreement that names a researcher, bound to the one key that is known of them."""
     if not names_somebody(rule.researcher) or rule.researcher.startswith("key:"):
         return rule

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from fedjob.messaging.messages import WorkSettings
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.limits import GrantLimits
 
 STATES = ("pending", "granted", "rejected", "expired", "revoked")
 
@@ -20,7 +20,7 @@ KEY_PREFIX_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class GrantSubject:
     """What a decision is about. In a standing agreement all but `use` are patterns.
 
     Args:
@@ -41,7 +41,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked(WorkSettings):
+class Request(WorkSettings):
     """What came with the question: shown to the owner, held against limits and standing agreements.
 
     Args:
@@ -65,7 +65,7 @@ class Asked(WorkSettings):
     needs: tuple[str, ...] = ("plan",)
     reading: str = ""
 
-    def breaks(self, limits: Limits) -> str:
+    def breaks(self, limits: GrantLimits) -> str:
         """Say which of these limits it would break; empty for none."""
         return limits.broken_by(self.model_args, self.training_args, self.rounds)
 
@@ -87,10 +87,10 @@ class Grant:
     id: str
     origin: str
     status: str
-    subject: Subject
+    subject: GrantSubject
     protocol: str
-    asked: Asked
-    limits: Limits
+    asked: Request
+    limits: GrantLimits
     approvals: tuple[Mapping[str, Any], ...]
     note: str
     requested: float
@@ -168,8 +168,8 @@ class Question:
 
     protocol: str
     plan: str
-    subject: Subject
-    asked: Asked
+    subject: GrantSubject
+    asked: Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,10 +191,10 @@ class OnFile:
     ended_use: Grant | None = None
     used: frozenset[str] = frozenset()
     known_org: str | None = None
-    project_limits: Limits = field(default_factory=Limits)
+    project_limits: GrantLimits = field(default_factory=GrantLimits)
 
 
-def counted_org(known_org: str | None, asked: Asked, *, anybody: bool) -> str | None:
+def counted_org(known_org: str | None, asked: Request, *, anybody: bool) -> str | None:
     """Return the organisation that a researcher counts as being of.
 
     Args:
@@ -216,7 +216,7 @@ def is_about(rule: Grant, question: Question, *, known_org: str | None) -> bool:
 
 
 def agreement_covers(
-    rule: Subject, subject: Subject, asked: Asked, *, plan: str, known_org: str | None
+    rule: GrantSubject, subject: GrantSubject, asked: Request, *, plan: str, known_org: str | None
 ) -> bool:
     """Tell whether a standing agreement is about this.
 
@@ -245,7 +245,7 @@ def matches_any(patterns: str, text: str) -> bool:
     return any(fnmatchcase(text, pattern.strip()) for pattern in patterns.split(",") if pattern.strip())
 
 
-def _who_covers(rule: Subject, subject: Subject, known_org: str | None) -> bool:
+def _who_covers(rule: GrantSubject, subject: GrantSubject, known_org: str | None) -> bool:
     who = rule.researcher
     if rule.key_hex and rule.key_hex != subject.key_hex:
         return False
@@ -258,7 +258,7 @@ def _who_covers(rule: Subject, subject: Subject, known_org: str | None) -> bool:
     return known_org is not None and fnmatchcase(subject.researcher, who)
 
 
-def _plan_covers(rule: Subject, subject: Subject, asked: Asked, plan: str) -> bool:
+def _plan_covers(rule: GrantSubject, subject: GrantSubject, asked: Request, plan: str) -> bool:
     if asked.operation.startswith(PREDICTIONS) and rule.plan != "*":
         # what leaves is about single rows: that a text may train does not cover it
         return fnmatchcase(asked.operation, rule.plan)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.node.grants.grant import Asked, Grant, Subject
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.grant import Grant, GrantSubject, Request
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 
@@ -38,7 +38,9 @@ class GrantRows:
         """Return the grant of exactly this id."""
         return self.select("WHERE id = ?", (id_,))[0]
 
-    def insert(self, origin: str, subject: Subject, protocol: str, asked: Asked, limits: Limits) -> Grant:
+    def insert(
+        self, origin: str, subject: GrantSubject, protocol: str, asked: Request, limits: GrantLimits
+    ) -> Grant:
         """Put in a pending grant under a fresh id."""
         id_ = secrets.token_hex(6)
         self._database.execute(
@@ -66,7 +68,7 @@ class GrantRows:
         *,
         note: str,
         by: str,
-        limits: Limits,
+        limits: GrantLimits,
         approvals: tuple[Mapping[str, Any], ...],
         rule: str = "",
     ) -> None:
@@ -98,10 +100,10 @@ def _grant(row: Any) -> Grant:
         id=row["id"],
         origin=row["origin"],
         status=row["status"],
-        subject=Subject(**{name: row[name] for name in _SUBJECT}),
+        subject=GrantSubject(**{name: row[name] for name in _SUBJECT}),
         protocol=row["protocol"],
-        asked=from_plain(Asked, unpack(row["asked"])),
-        limits=Limits.from_plain(unpack(row["limits"])),
+        asked=from_plain(Request, unpack(row["asked"])),
+        limits=GrantLimits.from_plain(unpack(row["limits"])),
         approvals=tuple(unpack(row["approvals"])),
         note=row["note"],
         requested=row["requested"],

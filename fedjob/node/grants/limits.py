@@ -28,7 +28,7 @@ _FITS = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class GrantLimits:
     """The limits of a grant; 0 and empty mean that there is none.
 
     Args:
@@ -63,7 +63,7 @@ class Limits:
         return {name: value for name, value in plain.items() if value}
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Limits:
+    def from_plain(cls, plain: Mapping[str, Any]) -> GrantLimits:
         """Build them from what `to_plain` returned."""
         known = dict(plain)
         known["secrets"] = tuple(known.get("secrets", ()))
@@ -102,7 +102,7 @@ class Limits:
         return ""
 
 
-def tighten(one: Limits, other: Limits) -> Limits:
+def tighten(one: GrantLimits, other: GrantLimits) -> GrantLimits:
     """Return limits that hold what both hold; they allow the secrets that the first allows."""
 
     def least(a: float, b: float) -> Any:
@@ -113,7 +113,7 @@ def tighten(one: Limits, other: Limits) -> Limits:
         args[name] = _both_bounds(args.get(name, {}), bounds)
     logs = [level for level in (one.logs, other.logs) if level]
     predictions = [word for word in (one.predictions, other.predictions) if word]
-    return Limits(
+    return GrantLimits(
         until=least(one.until, other.until),
         runs=least(one.runs, other.runs),
         inferences=least(one.inferences, other.inferences),
@@ -138,7 +138,7 @@ def parse_limits(
     secrets: Iterable[str] = (),
     args: Iterable[str] = (),
     now: float | None = None,
-) -> Limits:
+) -> GrantLimits:
     """Read limits as an owner types them.
 
     Args:
@@ -156,7 +156,7 @@ def parse_limits(
         raise SpecError(f"--logs is one of {', '.join(LOGS)}, not {logs!r}")
     if predictions is not None and predictions not in PREDICTIONS:
         raise SpecError(f"--predictions is one of {', '.join(PREDICTIONS)}, not {predictions!r}")
-    return Limits(
+    return GrantLimits(
         until=0.0 if until is None else parse_until(until, time.time() if now is None else now),
         logs=logs or "",
         predictions=predictions or "",
@@ -189,7 +189,7 @@ def parse_until(text: str, now: float) -> float:
     return at.timestamp()
 
 
-def describe_limits(limits: Limits) -> list[str]:
+def describe_limits(limits: GrantLimits) -> list[str]:
     """Return a line for each limit, as an owner reads it."""
     lines = []
     if limits.until:

@@ -10,11 +10,11 @@ from pathlib import Path
 from fedjob.identity.roster import Roster
 from fedjob.messaging.messages import Message, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.data.datasets import Dataset, Datasets
+from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.data.versions import Versions
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.limits import Limits, tighten
-from fedjob.node.grants.policy import Verdict, judge
+from fedjob.node.grants.limits import GrantLimits, tighten
+from fedjob.node.grants.policy import Permission, judge
 from fedjob.node.grants.question import question_of
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import task_of
@@ -68,11 +68,11 @@ class Permissions:
         self._versions = versions
         self._secrets = secrets
 
-    def judge(self, message: Message, wanted: Offer | Task) -> Verdict:
+    def judge(self, message: Message, wanted: Offer | Task) -> Permission:
         """Ask policy about a message."""
         return self.judge_for(message.sender, message.job, wanted)
 
-    def judge_for(self, researcher: str, job: str, wanted: Offer | Task) -> Verdict:
+    def judge_for(self, researcher: str, job: str, wanted: Offer | Task) -> Permission:
         """Ask policy about what a researcher wants for a job."""
         dataset = self._datasets.find(wanted.dataset) if wanted.dataset else None
         question = question_of(
@@ -84,11 +84,11 @@ class Permissions:
             version=self._version_of(dataset, wanted.use),
             config=self.config,
         )
-        if isinstance(question, Verdict):
+        if isinstance(question, Permission):
             return question
         return judge(question, self._grants.on_file(question), dataset, self.config, time.time())
 
-    def _version_of(self, dataset: Dataset | None, use: str) -> str:
+    def _version_of(self, dataset: RegisteredDataset | None, use: str) -> str:
         """Return the version of a dataset, or of its mock."""
         if dataset is None:
             return ""
@@ -158,7 +158,7 @@ class Permissions:
         """Return what a task's predictions are counted for: its grant, else its project."""
         return self._grants.usage.bound(row.key) or f"project {task_of(row).project or 'default'}"
 
-    def limits_of(self, row: TaskRow) -> Limits:
+    def limits_of(self, row: TaskRow) -> GrantLimits:
         """Return what limits a task: its grant, its project and its dataset together."""
         task = task_of(row)
         bound = self._grants.usage.bound(row.key)
@@ -167,7 +167,7 @@ class Permissions:
             limits = tighten(self._grants.get(bound).limits, limits)
         dataset = self._datasets.find(row.dataset)
         if dataset is not None and task.use == "private":
-            limits = tighten(limits, Limits(min_rows=dataset.min_rows))
+            limits = tighten(limits, GrantLimits(min_rows=dataset.min_rows))
         return limits
 
     def secrets_of(self, row: TaskRow) -> dict[str, str]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.data.datasets import Dataset
-from fedjob.node.grants.grant import Asked, Grant, OnFile, Question, Subject, counted_org, is_about
-from fedjob.node.grants.limits import Limits, tighten
+from fedjob.node.data.datasets import RegisteredDataset
+from fedjob.node.grants.grant import Grant, GrantSubject, OnFile, Question, Request, counted_org, is_about
+from fedjob.node.grants.limits import GrantLimits, tighten
 
 _REFUSALS = ("revoked", "limits_exceeded", "unknown_researcher")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Permission:
     """What policy says.
 
     Args:
@@ -31,16 +31,16 @@ class Verdict:
     """
 
     status: str
-    subject: Subject | None = None
-    dataset: Dataset | None = None
+    subject: GrantSubject | None = None
+    dataset: RegisteredDataset | None = None
     grant: Grant | None = None
     reason: str = ""
     detail: str = ""
-    asked: Asked = field(default_factory=Asked)
+    asked: Request = field(default_factory=Request)
     needs: tuple[str, ...] = ()
     origin: str = ""
     state: str = ""
-    limits: Limits = field(default_factory=Limits)
+    limits: GrantLimits = field(default_factory=GrantLimits)
 
     @property
     def allowed(self) -> bool:
@@ -58,8 +58,8 @@ class Verdict:
 
 
 def judge(
-    question: Question, on_file: OnFile, dataset: Dataset | None, config: NodeConfig, now: float
-) -> Verdict:
+    question: Question, on_file: OnFile, dataset: RegisteredDataset | None, config: NodeConfig, now: float
+) -> Permission:
     """Decide whether what is asked for may run.
 
     Args:
@@ -67,7 +67,7 @@ def judge(
         now: seconds since 1970.
     """
     subject, asked, ours = question.subject, question.asked, on_file.project_limits
-    verdict = Verdict("not-needed", subject, dataset, asked=asked, needs=asked.needs, limits=ours)
+    verdict = Permission("not-needed", subject, dataset, asked=asked, needs=asked.needs, limits=ours)
     is_stranger = config.unknown == "deny" and on_file.known_org is None
     if is_stranger and not _rules_about(question, on_file):
         detail = f"this node's owner does not know the key of {subject.researcher}{ask(config, dataset)}"
@@ -82,31 +82,31 @@ def judge(
     return _decided(verdict, question, on_file, config, now)
 
 
-def ask(config: NodeConfig, dataset: Dataset | None = None) -> str:
+def ask(config: NodeConfig, dataset: RegisteredDataset | None = None) -> str:
     """Return whom to ask, as the end of a sentence."""
     whom = contact_of(config, dataset)
     return f"; ask {whom}" if whom else ""
 
 
-def contact_of(config: NodeConfig, dataset: Dataset | None) -> str:
+def contact_of(config: NodeConfig, dataset: RegisteredDataset | None) -> str:
     """Return whom to ask: about this dataset, or else about the node."""
     return (dataset.contact if dataset is not None else "") or config.contact
 
 
-def not_possible(reason: str, detail: str, dataset: Dataset | None = None) -> Verdict:
+def not_possible(reason: str, detail: str, dataset: RegisteredDataset | None = None) -> Permission:
     """Return the verdict on what no decision of the owner would let run."""
-    return Verdict("unknown", dataset=dataset, reason=reason, detail=detail)
+    return Permission("unknown", dataset=dataset, reason=reason, detail=detail)
 
 
-def too_few_rows(dataset: Dataset, project: str, config: NodeConfig) -> str:
+def too_few_rows(dataset: RegisteredDataset, project: str, config: NodeConfig) -> str:
     """Return the words for a dataset with fewer rows than are required."""
     whose = f"project {project} requires" if project else "its owner's minimum"
     return f"dataset {dataset.name} has fewer rows than {whose}{ask(config, dataset)}"
 
 
 def _decided(
-    verdict: Verdict, question: Question, on_file: OnFile, config: NodeConfig, now: float
-) -> Verdict:
+    verdict: Permission, question: Question, on_file: OnFile, config: NodeConfig, now: float
+) -> Permission:
     """Look for the owner's decision: on exactly this first, then in the standing agreements."""
     exact = [grant for grant in on_file.exact if grant.subject.version == question.subject.version]
     newest = exact[0] if exact else None
@@ -146,7 +146,7 @@ def _ended(grant: Grant, on_file: OnFile, now: float) -> str:
     return grant.used_up(uses_it=grant.id in on_file.used)
 
 
-def _not_requested(verdict: Verdict, over: str, on_file: OnFile) -> Verdict:
+def _not_requested(verdict: Permission, over: str, on_file: OnFile) -> Permission:
     """Return the verdict where the owner has to be asked, perhaps anew.
 
     Args:
@@ -161,7 +161,7 @@ def _not_requested(verdict: Verdict, over: str, on_file: OnFile) -> Verdict:
     return replace(verdict, status="pending", reason="not_requested", detail=detail, state=state)
 
 
-def _closed(verdict: Verdict, grant: Grant, config: NodeConfig) -> Verdict:
+def _closed(verdict: Permission, grant: Grant, config: NodeConfig) -> Permission:
     """Return the verdict where the owner's last word is no."""
     words = grant.note or f"its owner has {grant.status} it"
     detail = words + ask(config, verdict.dataset)
@@ -169,15 +169,15 @@ def _closed(verdict: Verdict, grant: Grant, config: NodeConfig) -> Verdict:
 
 
 def _on(
-    verdict: Verdict,
+    verdict: Permission,
     grant: Grant,
     *,
     status: str,
     state: str,
     reason: str = "",
     detail: str = "",
-    limits: Limits | None = None,
-) -> Verdict:
+    limits: GrantLimits | None = None,
+) -> Permission:
     """Return a verdict that rests on a grant."""
     return replace(
         verdict,

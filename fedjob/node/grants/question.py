@@ -6,9 +6,9 @@ from fedjob.common.errors import FedjobError
 from fedjob.data.preprocessing import canonical, hash_of
 from fedjob.messaging.messages import Offer, Task
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.data.datasets import Dataset
-from fedjob.node.grants.grant import Asked, Question, Subject, matches_any
-from fedjob.node.grants.policy import Verdict, ask, not_possible, too_few_rows
+from fedjob.node.data.datasets import RegisteredDataset
+from fedjob.node.grants.grant import GrantSubject, Question, Request, matches_any
+from fedjob.node.grants.policy import Permission, ask, not_possible, too_few_rows
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
 
@@ -21,10 +21,10 @@ def question_of(
     researcher: str,
     key_hex: str,
     job: str,
-    dataset: Dataset | None,
+    dataset: RegisteredDataset | None,
     version: str,
     config: NodeConfig,
-) -> Question | Verdict:
+) -> Question | Permission:
     """Read what is asked of the owner; a verdict where no decision of the owner could help.
 
     Args:
@@ -52,7 +52,9 @@ def operation_of(protocol: type[FederatedProtocol]) -> str:
     return ".".join(word for word in words if word)
 
 
-def _refused_outright(wanted: Offer | Task, dataset: Dataset | None, config: NodeConfig) -> Verdict | None:
+def _refused_outright(
+    wanted: Offer | Task, dataset: RegisteredDataset | None, config: NodeConfig
+) -> Permission | None:
     """Return a verdict on what can't be computed here at all."""
     brings = wanted.brings if isinstance(wanted, Offer) else wanted.files is not None
     return (
@@ -63,8 +65,8 @@ def _refused_outright(wanted: Offer | Task, dataset: Dataset | None, config: Nod
 
 
 def _refused_for_its_data(
-    wanted: Offer | Task, dataset: Dataset | None, config: NodeConfig, *, brings: bool
-) -> Verdict | None:
+    wanted: Offer | Task, dataset: RegisteredDataset | None, config: NodeConfig, *, brings: bool
+) -> Permission | None:
     if wanted.project and not matches_any(config.projects, wanted.project):
         detail = f"this node takes no part in project {wanted.project[:60]!r}{ask(config)}"
         return not_possible("project", detail)
@@ -79,7 +81,9 @@ def _refused_for_its_data(
     return None
 
 
-def _refused_for_its_use(wanted: Offer | Task, dataset: Dataset | None, config: NodeConfig) -> Verdict | None:
+def _refused_for_its_use(
+    wanted: Offer | Task, dataset: RegisteredDataset | None, config: NodeConfig
+) -> Permission | None:
     if wanted.use not in ("private", "mock"):
         return not_possible("spec", f"data are used as 'private' or 'mock', not {wanted.use[:40]!r}")
     if dataset is None:
@@ -91,7 +95,7 @@ def _refused_for_its_use(wanted: Offer | Task, dataset: Dataset | None, config: 
     return None
 
 
-def _refused_for_its_plan(wanted: Offer | Task) -> Verdict | None:
+def _refused_for_its_plan(wanted: Offer | Task) -> Permission | None:
     try:
         needs_plan = PROTOCOLS.find(wanted.protocol).needs_plan
     except FedjobError as error:
@@ -118,12 +122,12 @@ def _needs(wanted: Offer | Task, operation: str, config: NodeConfig) -> tuple[st
 
 def _subject(
     wanted: Offer | Task, researcher: str, key_hex: str, needs: tuple[str, ...], version: str
-) -> Subject:
+) -> GrantSubject:
     plan = "" if wanted.plan is None else wanted.plan.sha256
     entry = wanted.protocol if wanted.plan is None else wanted.entry
     if needs == ("data",):
         plan, entry = "", "*"  # one decision for whatever would run
-    return Subject(
+    return GrantSubject(
         researcher=researcher,
         key_hex=key_hex,
         plan=plan,
@@ -135,11 +139,11 @@ def _subject(
     )
 
 
-def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...]) -> Asked:
+def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...]) -> Request:
     more = {}
     if isinstance(wanted, Offer):
         more = {"job_name": wanted.job_name, "note": wanted.note, "rounds": wanted.rounds}
-    return Asked(
+    return Request(
         job=job,
         project=wanted.project,
         owner=wanted.owner,

@@ -1,6 +1,6 @@
 """The allocation of a node's capacity to jobs: who holds what, and what is short. Pure.
 
-A `Ledger` is never changed in place. A job's offer may *reserve* for a short
+A `Allocation` is never changed in place. A job's offer may *reserve* for a short
 lease; its first task *takes* what was reserved, or what is free; the job's end, or
 the end of the lease, *frees* it. A ledger lives in memory only: after a crash
 nothing is held, and tasks that are still in the queue take again as they start.
@@ -31,7 +31,7 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class Allocation:
     """Who holds what of a capacity."""
 
     capacity: Capacity = field(default_factory=Capacity)
@@ -45,24 +45,24 @@ class Ledger:
         """Return what is lacking even when nobody holds anything."""
         return self._lacking(need, [])
 
-    def reserve(self, job: str, researcher: str, need: Need, until: float) -> Ledger | None:
+    def reserve(self, job: str, researcher: str, need: Need, until: float) -> Allocation | None:
         """Hold for the length of a lease; None where something is short."""
         held = self.holdings.get(job)
         if held is not None and not held.until:
             until = 0.0  # its tasks have taken it already
         return self._hold(job, researcher, need, until)
 
-    def take(self, job: str, researcher: str, need: Need) -> Ledger | None:
+    def take(self, job: str, researcher: str, need: Need) -> Allocation | None:
         """Hold until the job's end; None where something is short."""
         return self._hold(job, researcher, need, 0.0)
 
-    def free(self, job: str) -> Ledger:
+    def free(self, job: str) -> Allocation:
         """Give back what a job holds."""
         if job not in self.holdings:
             return self
         return replace(self, holdings={name: h for name, h in self.holdings.items() if name != job})
 
-    def expire(self, now: float) -> Ledger:
+    def expire(self, now: float) -> Allocation:
         """Give back what was reserved and not taken in time."""
         left = {name: h for name, h in self.holdings.items() if not h.until or h.until > now}
         return self if len(left) == len(self.holdings) else replace(self, holdings=left)
@@ -89,7 +89,7 @@ class Ledger:
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _hold(self, job: str, researcher: str, need: Need, until: float) -> Ledger | None:
+    def _hold(self, job: str, researcher: str, need: Need, until: float) -> Allocation | None:
         held = self.holdings.get(job)
         if held is not None and held.researcher != researcher:
             return None
@@ -142,7 +142,7 @@ class Judgement:
 
 
 def judge(
-    ledger: Ledger, job: str, need: Need, *, workers: int, active: int, ahead: int, is_open: bool
+    ledger: Allocation, job: str, need: Need, *, workers: int, active: int, ahead: int, is_open: bool
 ) -> Judgement:
     """Say whether a job could start here now.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedjob.common.codec import from_plain
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.node.queue.allocation import Ledger
+from fedjob.node.queue.allocation import Allocation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ class Book:
     per_job: int = 1
     max_deaths: int = 3
     is_open: bool = True
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Allocation = field(default_factory=Allocation)
     turns: Mapping[str, int] = field(default_factory=dict)
 
     def unfinished(self) -> list[TaskRow]:

@@ -115,7 +115,7 @@ class BookDraft:
     def answer(self, row: TaskRow) -> None:
         row = replace(row, reply=reply_id(row.key, row.message), acknowledged=False)
         self.put(row)
-        self.commands.append(events.Reply(row))
+        self.commands.append(events.SendReply(row))
 
     def stop(self, row: TaskRow, after: str, ends: State, reason: str, detail: str = "") -> None:
         """End a task's worker; what follows comes when nothing is left of it."""
@@ -157,4 +157,4 @@ class BookDraft:
         if row.reply and not row.acknowledged:
             self.commands.append(events.Unreply(row.reply))
         del self.tasks[row.key]
-        self.commands += [events.DeleteTask(row), events.Release(row.key)]
+        self.commands += [events.DeleteTask(row), events.ReleaseSpool(row.key)]

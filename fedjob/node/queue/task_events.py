@@ -255,7 +255,7 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SendReply:
     """Send the row's result (or failure) to `row.reply_to` as message `row.reply`, about `row.message`."""
 
     row: TaskRow
@@ -306,7 +306,7 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class ReleaseSpool:
     """Remove this task's spool."""
 
     key: str
@@ -325,12 +325,12 @@ Command = (
     | PutJob
     | DeleteJob
     | Say
-    | Reply
+    | SendReply
     | Refuse
     | Unreply
     | Start
     | Kill
     | Tell
-    | Release
+    | ReleaseSpool
     | EndJob
 )

@@ -25,7 +25,7 @@ FIRST = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class AuditRecord:
     """One fact.
 
     Args:
@@ -79,10 +79,10 @@ class Audit:
         row = self._database.row("SELECT seq, hash FROM audit_head")
         return (0, FIRST) if row is None else (int(row["seq"]), str(row["hash"]))
 
-    def records(self, since: int = 0) -> Iterator[Record]:
+    def records(self, since: int = 0) -> Iterator[AuditRecord]:
         """Yield the records after `since`, oldest first."""
         for row in self._database.execute("SELECT * FROM audit WHERE seq > ? ORDER BY seq", (since,)):
-            yield Record(row["seq"], row["at"], row["kind"], row["subject"], row["body"], row["hash"])
+            yield AuditRecord(row["seq"], row["at"], row["kind"], row["subject"], row["body"], row["hash"])
 
     def verify(self, head: str = "") -> int:
         """Recompute the chain; return the number of its records.

@@ -25,7 +25,7 @@ from fedjob.protocols.analytics.design import (
     scaled,
     sums_of,
 )
-from fedjob.protocols.analytics.table import Table, check_names, opened_table
+from fedjob.protocols.analytics.table import AuditedTable, check_names, opened_table
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
 
 LEVELS, SUMS = "levels", "sums"
@@ -87,7 +87,7 @@ class ModelProtocol(FederatedProtocol):
 
     @abstractmethod
     def answer(
-        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: AuditedTable
     ) -> dict[str, Any]:
         """Compute a node's sums.
 
@@ -161,7 +161,7 @@ class ModelProtocol(FederatedProtocol):
                 sums = self.answer(instruction, design, terms, others, table)
             return Contribution(sums, float(len(used)))
 
-    def check_outcomes(self, table: Table, others: Floats) -> None:
+    def check_outcomes(self, table: AuditedTable, others: Floats) -> None:
         """Check that the model can be fitted to these outcomes.
 
         Raises:

@@ -10,10 +10,17 @@ import numpy as np
 
 from fedjob.common.errors import NodeFailure
 from fedjob.privacy.isolation import isolates
-from fedjob.privacy.releases import Floats, Rows, Telling
+from fedjob.privacy.releases import Floats, Release, Rows
 from fedjob.protocols.analytics.measures import Measures
 from fedjob.protocols.analytics.quantiles import edges_within
-from fedjob.protocols.analytics.table import SEPARATOR, Table, by_value, categories, need_columns, numbers
+from fedjob.protocols.analytics.table import (
+    SEPARATOR,
+    AuditedTable,
+    by_value,
+    categories,
+    need_columns,
+    numbers,
+)
 
 MAX_CELLS = 10_000
 
@@ -34,12 +41,12 @@ class Cell:
     """
 
     path: tuple[str, ...]
-    telling: Telling
+    telling: Release
     compute: Callable[[], Any]
     barred: bool = False
 
 
-def groups_of(table: Table, by: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
+def groups_of(table: AuditedTable, by: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
     """Return the rows of each group by its name, and the rows of none because a value is missing.
 
     Without columns to group by there is one group, of all rows, with an empty name.
@@ -47,14 +54,14 @@ def groups_of(table: Table, by: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
     return _crossed(table, table.all_rows, by)
 
 
-def told_rows(measures: Measures, table: Table) -> int:
+def told_rows(measures: Measures, table: AuditedTable) -> int:
     """Return how many rows are in groups that may be told of."""
     groups, ungrouped = groups_of(table, measures.by)
-    allowed = table.admit([Telling(rows, excused=ungrouped) for rows in groups.values()])
+    allowed = table.admit([Release(rows, excused=ungrouped) for rows in groups.values()])
     return sum(len(rows) for rows, may in zip(groups.values(), allowed, strict=True) if may)
 
 
-def first_sums(measures: Measures, table: Table) -> Sums:
+def first_sums(measures: Measures, table: AuditedTable) -> Sums:
     """Return counts, sums, histograms and tables of every group, and the first counts for quantiles."""
     groups, ungrouped = groups_of(table, measures.by)
     cells = list(_first_cells(measures, table, groups, ungrouped))
@@ -64,7 +71,7 @@ def first_sums(measures: Measures, table: Table) -> Sums:
 
 
 def centred_sums(
-    measures: Measures, table: Table, spread: Mapping[str, float], joint: Mapping[str, float]
+    measures: Measures, table: AuditedTable, spread: Mapping[str, float], joint: Mapping[str, float]
 ) -> Sums:
     """Return sums of differences from the centres, of their squares and of their products.
 
@@ -80,13 +87,13 @@ def centred_sums(
             used = rows[~np.isnan(values[rows])]
             cells.append(
                 Cell(
-                    ("centred", group, name), Telling(rows, (name,), used, ungrouped), _squares(values, used)
+                    ("centred", group, name), Release(rows, (name,), used, ungrouped), _squares(values, used)
                 )
             )
         if measures.joint_columns:
             matrix = np.column_stack([columns[name] - joint[name] for name in measures.joint_columns])
             used = rows[~np.isnan(matrix[rows]).any(axis=1)]
-            telling = Telling(rows, measures.joint_columns, used, ungrouped)
+            telling = Release(rows, measures.joint_columns, used, ungrouped)
             barred = isolates(matrix[used], table.min_rows)
             cells.append(Cell(("products", group), telling, _products(matrix, used), barred))
     told = _told(table, cells)
@@ -95,7 +102,7 @@ def centred_sums(
 
 
 def quantile_counts(
-    measures: Measures, table: Table, brackets: Mapping[str, Mapping[str, list[list[float]]]] | None
+    measures: Measures, table: AuditedTable, brackets: Mapping[str, Mapping[str, list[list[float]]]] | None
 ) -> Sums:
     """Return bounds on the counts below the edges that divide each bracket.
 
@@ -112,7 +119,7 @@ def quantile_counts(
             wanted = [[-np.inf, np.inf]] if brackets is None else brackets[group][name]
             present = rows[~np.isnan(values[rows])]
             excused = np.concatenate([ungrouped, np.setdiff1d(rows, present)])
-            if not table.admit([Telling(rows, (name,), present, ungrouped)])[0]:
+            if not table.admit([Release(rows, (name,), present, ungrouped)])[0]:
                 continue
             counts = [
                 _bounds(table, values, present, excused, edges_within(low, high)) for low, high in wanted
@@ -121,7 +128,7 @@ def quantile_counts(
     return {"quantiles": told}
 
 
-def extremes(measures: Measures, table: Table) -> dict[str, Any]:
+def extremes(measures: Measures, table: AuditedTable) -> dict[str, Any]:
     """Return the smallest and the largest value of each column in each group that may be told of."""
     groups, ungrouped = groups_of(table, measures.by)
     told: dict[str, Any] = {}
@@ -129,13 +136,13 @@ def extremes(measures: Measures, table: Table) -> dict[str, Any]:
         values = numbers(table.node, table.frame, name)
         for group, rows in groups.items():
             used = rows[~np.isnan(values[rows])]
-            if len(used) and table.admit([Telling(rows, (name,), used, ungrouped)])[0]:
+            if len(used) and table.admit([Release(rows, (name,), used, ungrouped)])[0]:
                 told.setdefault(group, {})[name] = [float(values[used].min()), float(values[used].max())]
     return told
 
 
 def _first_cells(
-    measures: Measures, table: Table, groups: Mapping[str, Rows], ungrouped: Rows
+    measures: Measures, table: AuditedTable, groups: Mapping[str, Rows], ungrouped: Rows
 ) -> Iterator[Cell]:
     node, frame = table.node, table.frame
     need_columns(node, frame, measures.all_columns)
@@ -144,40 +151,40 @@ def _first_cells(
     joint = {name: numbers(node, frame, name) for name in measures.joint_columns}
     sorts = {name: categories(node, frame, name) for name in measures.categories}
     for group, rows in groups.items():
-        yield Cell(("rows", group), Telling(rows, excused=ungrouped), _number(len(rows)))
+        yield Cell(("rows", group), Release(rows, excused=ungrouped), _number(len(rows)))
         for name in measures.counted_columns:
             used = rows[frame[name].notna().to_numpy()[rows]]
             values = summed.get(name)
             yield Cell(
                 ("columns", group, name),
-                Telling(rows, () if values is None else (name,), used, ungrouped),
+                Release(rows, () if values is None else (name,), used, ungrouped),
                 _column(values, rows, used),
             )
         for name, edges in measures.histogram.items():
             missing = rows[np.isnan(binned[name][rows])]
             for place, inside in _binned(binned[name], np.setdiff1d(rows, missing), edges).items():
-                telling = Telling(inside, excused=np.concatenate([ungrouped, missing]))
+                telling = Release(inside, excused=np.concatenate([ungrouped, missing]))
                 yield Cell(("histogram", group, name, place), telling, _number(len(inside)))
         for name, texts in sorts.items():
             found = by_value(texts, rows)
             missing = np.setdiff1d(rows, _joined(found))
             for text, inside in found.items():
-                telling = Telling(inside, excused=np.concatenate([ungrouped, missing]))
+                telling = Release(inside, excused=np.concatenate([ungrouped, missing]))
                 yield Cell(("categories", group, name, text), telling, _number(len(inside)))
         if measures.joint_columns:
             matrix = np.column_stack([joint[name] for name in measures.joint_columns])
             used = rows[~np.isnan(matrix[rows]).any(axis=1)]
-            telling = Telling(rows, measures.joint_columns, used, ungrouped)
+            telling = Release(rows, measures.joint_columns, used, ungrouped)
             barred = isolates(matrix[used], table.min_rows)
             yield Cell(("joint", group), telling, _linear(matrix, used), barred)
         if measures.table:
             crossed, missing = _crossed(table, rows, measures.table)
             for text, inside in crossed.items():
-                telling = Telling(inside, excused=np.concatenate([ungrouped, missing]))
+                telling = Release(inside, excused=np.concatenate([ungrouped, missing]))
                 yield Cell(("table", group, text), telling, _number(len(inside)))
 
 
-def _told(table: Table, cells: Sequence[Cell]) -> Sums:
+def _told(table: AuditedTable, cells: Sequence[Cell]) -> Sums:
     """Compute the cells that may be told."""
     if len(cells) > MAX_CELLS:
         raise NodeFailure(
@@ -194,7 +201,7 @@ def _told(table: Table, cells: Sequence[Cell]) -> Sums:
     return told | {"num_told": sum(allowed)}
 
 
-def _crossed(table: Table, rows: Rows, names: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
+def _crossed(table: AuditedTable, rows: Rows, names: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
     """Divide rows by the values of several columns together; also return those where one is missing."""
     found = {"": rows}
     for number, name in enumerate(names):
@@ -220,14 +227,14 @@ def _binned(values: Floats, rows: Rows, edges: Sequence[float]) -> dict[str, Row
 
 
 def _bounds(
-    table: Table, values: Floats, present: Rows, excused: Rows, edges: Sequence[float]
+    table: AuditedTable, values: Floats, present: Rows, excused: Rows, edges: Sequence[float]
 ) -> list[list[int]]:
     """Return at least and at most how many values lie below each edge, exactly where that may be told."""
     ordered = present[np.argsort(values[present], kind="stable")]
     counts = np.searchsorted(values[ordered], edges, side="left").tolist()
     # what lies above stands for itself: a rest of rows where the value is missing is no rest of these
     distinct = sorted(set(counts))
-    may = table.admit([Telling(ordered[:count], excused=excused) for count in distinct])
+    may = table.admit([Release(ordered[:count], excused=excused) for count in distinct])
     told = {count for count, allowed in zip(distinct, may, strict=True) if allowed}
     least = [max((known for known in told if known <= count), default=0) for count in counts]
     most = [min((known for known in told if known >= count), default=len(present)) for count in counts]

@@ -32,7 +32,7 @@ from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import Regression
 from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.newton import advance, begin, inverse
-from fedjob.protocols.analytics.table import Table
+from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table
 from fedjob.protocols.base import Instruction, State
 
@@ -99,7 +99,7 @@ class CoxRegression(Regression):
         return {**model, **advance(model, found), "hessian": found["hessian"], "events": events}
 
     def answer(
-        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: AuditedTable
     ) -> dict[str, Any]:
         duration, event = others[:, 0], others[:, 1]
         if self.baseline == "shared" and table.min_rows:
@@ -123,7 +123,7 @@ class CoxRegression(Regression):
         sums = sums_at(terms, duration, event, at, event_times(duration, event))
         return {"events": sum(sums["events"]), **partial_likelihood(sums, at)}
 
-    def check_outcomes(self, table: Table, others: Floats) -> None:
+    def check_outcomes(self, table: AuditedTable, others: Floats) -> None:
         if (others[:, 0] < 0).any():
             raise NodeFailure(
                 table.node, "columns", f"column {self.duration!r} holds negative times at this node"

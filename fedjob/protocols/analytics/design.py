@@ -11,8 +11,15 @@ import numpy as np
 
 from fedjob.common.errors import Unsolvable
 from fedjob.privacy.isolation import isolates
-from fedjob.privacy.releases import Floats, Rows, Telling
-from fedjob.protocols.analytics.table import Table, by_value, categories, in_order, need_columns, numbers
+from fedjob.privacy.releases import Floats, Release, Rows
+from fedjob.protocols.analytics.table import (
+    AuditedTable,
+    by_value,
+    categories,
+    in_order,
+    need_columns,
+    numbers,
+)
 
 INTERCEPT = "intercept"
 
@@ -48,7 +55,7 @@ class Design:
             )
         ]
 
-    def values(self, table: Table) -> Floats:
+    def values(self, table: AuditedTable) -> Floats:
         """Return the terms, of shape (rows, terms).
 
         A row is all NaN where a value is missing, or is a category that is not among the levels.
@@ -94,14 +101,14 @@ class Design:
         return back @ found, back @ covariance @ back.T
 
 
-def released_levels(table: Table, names: Sequence[str]) -> dict[str, dict[str, int]]:
+def released_levels(table: AuditedTable, names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return column -> category -> number of rows, for the categories that may be released."""
     released: dict[str, dict[str, int]] = {}
     for name in names:
         found = by_value(categories(table.node, table.frame, name), table.all_rows)
         present = np.concatenate([*found.values(), np.empty(0, dtype=np.int64)]).astype(np.int64)
         missing = np.setdiff1d(table.all_rows, present)
-        allowed = table.admit([Telling(rows, excused=missing) for rows in found.values()])
+        allowed = table.admit([Release(rows, excused=missing) for rows in found.values()])
         released[name] = {
             text: len(rows) for (text, rows), may in zip(found.items(), allowed, strict=True) if may
         }
@@ -121,7 +128,7 @@ def all_levels(released: Mapping[str, Mapping[str, int]], names: Sequence[str]) 
 
 
 def complete_rows(
-    table: Table, design: Design, outcomes: Sequence[str], *, products: bool
+    table: AuditedTable, design: Design, outcomes: Sequence[str], *, products: bool
 ) -> tuple[Rows, Floats, Floats]:
     """Return the positions of the rows in which no value is missing, their terms and their outcomes.
 
@@ -139,7 +146,7 @@ def complete_rows(
         [np.empty((len(values), 0)), *(numbers(table.node, table.frame, name) for name in outcomes)]
     )
     used = np.flatnonzero(~np.isnan(np.hstack([values, others])).any(axis=1))
-    table.need(Telling(table.all_rows, names, used), "the sums of this model")
+    table.need(Release(table.all_rows, names, used), "the sums of this model")
     everything = np.hstack([values[used], others[used], design.off_base(values[used])])
     if products and isolates(everything, table.min_rows):
         raise table.withheld("products of these columns")

@@ -30,7 +30,7 @@ from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import TargetRegression, names_of
 from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.newton import advance, begin, inverse
-from fedjob.protocols.analytics.table import Table
+from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table
 from fedjob.protocols.base import Instruction, State
 
@@ -58,7 +58,7 @@ class NewtonRegression(TargetRegression):
         return {**advance(model, total), "hessian": total["hessian"], "count": total["count"]}
 
     def answer(
-        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: AuditedTable
     ) -> dict[str, Any]:
         terms, target = design.matrix(values), others[:, 0]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -98,7 +98,7 @@ class LogisticRegression(NewtonRegression):
         likelihood = float((target * linear - np.logaddexp(0, linear)).sum())
         return likelihood, mean, mean * (1 - mean)
 
-    def check_outcomes(self, table: Table, others: Floats) -> None:
+    def check_outcomes(self, table: AuditedTable, others: Floats) -> None:
         if not np.isin(others[:, 0], (0.0, 1.0)).all():
             raise NodeFailure(
                 table.node, "columns", f"column {self.target!r} holds other numbers than 0 and 1 at this node"
@@ -116,7 +116,7 @@ class PoissonRegression(NewtonRegression):
         known = math.fsum(math.lgamma(count + 1) for count in target.tolist())
         return float((target * linear - mean).sum()) - known, mean, mean
 
-    def check_outcomes(self, table: Table, others: Floats) -> None:
+    def check_outcomes(self, table: AuditedTable, others: Floats) -> None:
         if (others[:, 0] < 0).any() or (others[:, 0] != np.floor(others[:, 0])).any():
             raise NodeFailure(
                 table.node, "columns", f"column {self.target!r} holds other numbers than counts at this node"

@@ -26,7 +26,7 @@ from fedjob.common.errors import SpecError
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import ModelProtocol
 from fedjob.protocols.analytics.design import Design
-from fedjob.protocols.analytics.table import Table, check_names
+from fedjob.protocols.analytics.table import AuditedTable, check_names
 from fedjob.protocols.analytics.tables import centre_table
 from fedjob.protocols.base import Instruction, State
 
@@ -111,7 +111,7 @@ class KMeans(ModelProtocol):
         return {**model, **found, "centres": after.tolist(), "steps": steps, "last": last}
 
     def answer(
-        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: AuditedTable
     ) -> dict[str, Any]:
         terms = design.matrix(values)
         weights = np.ones(terms.shape[1]) if self.scale else np.square(np.asarray(design.scales))

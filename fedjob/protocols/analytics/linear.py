@@ -26,7 +26,7 @@ from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import TargetRegression, names_of
 from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.newton import inverse, solve
-from fedjob.protocols.analytics.table import Table
+from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table, estimate_table
 from fedjob.protocols.base import Instruction, State
 
@@ -59,7 +59,7 @@ class LinearRegression(TargetRegression):
         return dict(total)
 
     def answer(
-        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: AuditedTable
     ) -> dict[str, Any]:
         terms, target = design.matrix(values), others[:, 0]
         return {

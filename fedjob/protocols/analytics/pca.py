@@ -23,7 +23,7 @@ from fedjob.common.errors import SpecError
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import ModelProtocol
 from fedjob.protocols.analytics.design import Design
-from fedjob.protocols.analytics.table import Table, check_names
+from fedjob.protocols.analytics.table import AuditedTable, check_names
 from fedjob.protocols.analytics.tables import component_table
 from fedjob.protocols.base import Instruction, State
 
@@ -72,7 +72,7 @@ class PCA(ModelProtocol):
         return dict(total)
 
     def answer(
-        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: Table
+        self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: AuditedTable
     ) -> dict[str, Any]:
         terms = design.matrix(values)
         return {

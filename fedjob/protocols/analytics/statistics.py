@@ -34,7 +34,7 @@ from fedjob.protocols.analytics import tables
 from fedjob.protocols.analytics.cells import centred_sums, extremes, first_sums, quantile_counts, told_rows
 from fedjob.protocols.analytics.measures import Measures, together
 from fedjob.protocols.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
-from fedjob.protocols.analytics.table import Table, opened_table
+from fedjob.protocols.analytics.table import AuditedTable, opened_table
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
 
 FIRST, CENTRED, REFINE = "count", "centre", "refine"
@@ -195,7 +195,7 @@ class Statistics(Measures, FederatedProtocol):
                 raise table.withheld("every one of these numbers")
             return Contribution(self._told(instruction, table), float(weight))
 
-    def _told(self, instruction: Instruction, table: Table) -> dict[str, Any]:
+    def _told(self, instruction: Instruction, table: AuditedTable) -> dict[str, Any]:
         told: dict[str, Any] = {}
         if instruction.step == FIRST:
             told = first_sums(self, table)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fedjob.common.errors import NodeFailure, SpecError
 from fedjob.data.readers.base import EXTREMES, flag
-from fedjob.privacy.releases import Admit, Floats, Rows, Telling
+from fedjob.privacy.releases import Admit, Floats, Release, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +146,7 @@ def in_order(text: str) -> tuple[bool, Any, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class AuditedTable:
     """The rows of a dataset, and the rule on what may be released about them.
 
     Args:
@@ -166,7 +166,7 @@ class Table:
         """The positions of all rows."""
         return np.arange(len(self.frame))
 
-    def need(self, telling: Telling, what: str) -> None:
+    def need(self, telling: Release, what: str) -> None:
         """Check that a number may be released; otherwise the node refuses the whole answer.
 
         Args:
@@ -189,7 +189,7 @@ class Table:
 
 
 @contextmanager
-def opened_table(local: Local) -> Iterator[Table]:
+def opened_table(local: Local) -> Iterator[AuditedTable]:
     """Yield the table of a node's dataset, with the record of its releases open.
 
     Raises:
@@ -203,7 +203,7 @@ def opened_table(local: Local) -> Iterator[Table]:
     except SpecError as error:
         raise NodeFailure(local.node, "columns", f"these data are no table: {error}") from error
     if local.releases is None:
-        yield Table(local.node, frame, 0, lambda tellings: [True] * len(tellings))
+        yield AuditedTable(local.node, frame, 0, lambda tellings: [True] * len(tellings))
         return
     try:
         source, kept = local.data.source()
@@ -211,4 +211,4 @@ def opened_table(local: Local) -> Iterator[Table]:
         raise NodeFailure(local.node, "min_rows", str(error)) from error
     tells_extremes = flag(local.data.options, EXTREMES, default=False)
     with local.releases.opened(source, kept) as admit:
-        yield Table(local.node, frame, local.releases.min_rows, admit, tells_extremes)
+        yield AuditedTable(local.node, frame, local.releases.min_rows, admit, tells_extremes)

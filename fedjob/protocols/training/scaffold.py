@@ -114,7 +114,7 @@ class Scaffold(TrainingProtocol):
         after = correction.mean() if at_start is None else _of_names(at_start, control)
         change = after if before is None else {name: after[name].sub_(before[name]) for name in after}
         if self.kept_by == "node":  # the same sum as at the researcher, bit by bit
-            local.state["control"] = change if before is None else dict(_Sum(before, change))
+            local.state["control"] = change if before is None else dict(_SummedTensors(before, change))
         return replace(trained, aux={MODULE: change})
 
     def finish(self, state: State, gathered: Gathered) -> State:
@@ -133,7 +133,9 @@ class Scaffold(TrainingProtocol):
         if self.kept_by == "researcher":
             for node, reply in gathered.replies.items():
                 own = state.get(_OWN + node)
-                after[_OWN + node] = reply.aux[MODULE] if own is None else _Sum(own, reply.aux[MODULE])
+                after[_OWN + node] = (
+                    reply.aux[MODULE] if own is None else _SummedTensors(own, reply.aux[MODULE])
+                )
         return after
 
     def without_node_states(self, state: State) -> State:
@@ -183,7 +185,7 @@ class _Correction:
         )
 
 
-class _Sum(Mapping[str, "torch.Tensor"]):
+class _SummedTensors(Mapping[str, "torch.Tensor"]):
     """The sum of two sets of tensors of the same names; each sum is computed when it is read, to save memory."""
 
     def __init__(self, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:

@@ -127,7 +127,7 @@ class DatasetHandle:
 T = TypeVar("T")
 
 
-class Table(list[T]):
+class Listing(list[T]):
     """A list that shows itself as a table, in a terminal and in a notebook."""
 
     def __init__(self, items: Iterable[T], columns: Sequence[str]) -> None:
@@ -182,7 +182,7 @@ class DatasetUsed:
         return f"{self.node}/{self.name}"
 
 
-def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Table[DatasetUsed]:
+def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Listing[DatasetUsed]:
     """Return what a job's spec says of its datasets, as a table."""
     used = [
         DatasetUsed(
@@ -193,7 +193,7 @@ def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Table[DatasetUse
         )
         for node, info in sorted(datasets.items())
     ]
-    return Table(used, ("node", "name", "version", "brought"))
+    return Listing(used, ("node", "name", "version", "brought"))
 
 
 def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | None = None) -> DatasetHandle:
@@ -218,7 +218,7 @@ def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | Non
     )
 
 
-def list_nodes(connection: Connection, timeout_s: float = 3.0) -> Table[NodeInfo]:
+def list_nodes(connection: Connection, timeout_s: float = 3.0) -> Listing[NodeInfo]:
     """Return every enrolled node and whether it answers."""
     connection.roster.refresh()
     answers = connection.ask(None, Ping(), timeout_s=timeout_s)
@@ -246,7 +246,7 @@ def list_nodes(connection: Connection, timeout_s: float = 3.0) -> Table[NodeInfo
                     projects=tuple(pong.projects),
                 )
             )
-    return Table(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))
+    return Listing(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))
 
 
 def list_datasets(
@@ -256,7 +256,7 @@ def list_datasets(
     timeout_s: float = 3.0,
     *,
     project: str = "",
-) -> Table[DatasetHandle]:
+) -> Listing[DatasetHandle]:
     """Return the datasets that nodes offer.
 
     Args:
@@ -275,7 +275,7 @@ def list_datasets(
         if isinstance(message.body, Found)
         for info in message.body.datasets
     ]
-    return Table(handles, ("node", "name", "tags", "num_rows", "reader"))
+    return Listing(handles, ("node", "name", "tags", "num_rows", "reader"))
 
 
 def _fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:

@@ -33,7 +33,7 @@ KEPT_S = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Goodbye:
+class EndMessage:
     """What one node is to be told of one job."""
 
     job: str
@@ -41,7 +41,7 @@ class Goodbye:
     epoch: int
 
 
-def release(session: Connection, goodbyes: Mapping[str, Goodbye], *, wait_s: float = GOODBYE_S) -> None:
+def release(session: Connection, goodbyes: Mapping[str, EndMessage], *, wait_s: float = GOODBYE_S) -> None:
     """Send each node its goodbye; write down those that are not receipted in time."""
     with session.lock:
         endpoint = session.endpoint
@@ -73,7 +73,7 @@ def release_again(session: Connection) -> None:
             path.unlink(missing_ok=True)
         elif present.get(node):
             try:
-                goodbye = from_plain(Goodbye, unpack(path.read_bytes()))
+                goodbye = from_plain(EndMessage, unpack(path.read_bytes()))
             except (OSError, DecodeError):
                 path.unlink(missing_ok=True)
                 continue

@@ -33,7 +33,7 @@ from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.base import Selector
-from fedjob.researcher.storage.spec import JobSpec, Part, checked_rounds, checked_seconds, plain_args
+from fedjob.researcher.storage.spec import Component, JobSpec, checked_rounds, checked_seconds, plain_args
 from fedjob.training_plans.source.plan_source import PlanSource, plan_hash
 from fedjob.training_plans.step_plan import check_split
 
@@ -207,7 +207,7 @@ def checked_hooks(name: str, hooks: Sequence[Any]) -> tuple[Hook, ...]:
     return tuple(check_hook(hook) for hook in hooks)
 
 
-def _checked_fold(name: str, fold: Any) -> Part | None:
+def _checked_fold(name: str, fold: Any) -> Component | None:
     return None if fold is None else to_part(FOLDS, fold)
 
 
@@ -219,7 +219,7 @@ def _code(entry: str, text: str) -> PlanSource:
     return PlanSource(text, entry, plan_hash(text))
 
 
-def _component(registry: Registry[Any], part: Part | None) -> Any:
+def _component(registry: Registry[Any], part: Component | None) -> Any:
     if part is None:
         return None
     return _code(part.entry, part.text) if part.text else registry.build(part.name, part.config)

@@ -28,7 +28,7 @@ LIMIT_BYTES = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class BroughtData:
     """What is brought: a path, an open file, or the archive of another job."""
 
     name: str
@@ -37,7 +37,7 @@ class Source:
     archive: Path | None = None
 
 
-def take_brought(data: Any, *, local: bool) -> tuple[Any, Source | None]:
+def take_brought(data: Any, *, local: bool) -> tuple[Any, BroughtData | None]:
     """Tell data that travel from data that stay at nodes.
 
     Args:
@@ -50,7 +50,7 @@ def take_brought(data: Any, *, local: bool) -> tuple[Any, Source | None]:
     Raises:
         SpecError: there are two such sources, or one is not there.
     """
-    sources: list[Source] = []
+    sources: list[BroughtData] = []
     plain = _take(data, sources, local=local)
     if len(sources) > 1:
         names = " and ".join(source.name for source in sources)
@@ -58,7 +58,7 @@ def take_brought(data: Any, *, local: bool) -> tuple[Any, Source | None]:
     return plain, sources[0] if sources else None
 
 
-def bring(source: Source | None, folder: JobFolder) -> str:
+def bring(source: BroughtData | None, folder: JobFolder) -> str:
     """Pack what is brought into the job's folder and return its sha256; empty for nothing.
 
     Raises:
@@ -81,7 +81,7 @@ def unpacked(folder: JobFolder) -> Path:
     return unpack_data(folder.brought, folder.unpacked, limit_bytes=LIMIT_BYTES)
 
 
-def _take(data: Any, sources: list[Source], *, local: bool) -> Any:
+def _take(data: Any, sources: list[BroughtData], *, local: bool) -> Any:
     if isinstance(data, JobResult):
         data = data.artifact
     if isinstance(data, Artifact):
@@ -92,11 +92,11 @@ def _take(data: Any, sources: list[Source], *, local: bool) -> Any:
         raise SpecError(f"open {getattr(data, 'name', 'the file')} for bytes: open(path, 'rb')")
     if hasattr(data, "read"):
         name = getattr(data, "name", "")
-        sources.append(Source(Path(name).name if isinstance(name, str) and name else "data", file=data))
+        sources.append(BroughtData(Path(name).name if isinstance(name, str) and name else "data", file=data))
         return {BROUGHT: sources[-1].name}
     if isinstance(data, Mapping):
         if data.keys() == {BROUGHT, "archive"}:  # of a clone
-            sources.append(Source(str(data[BROUGHT]), archive=Path(data["archive"])))
+            sources.append(BroughtData(str(data[BROUGHT]), archive=Path(data["archive"])))
             return {BROUGHT: data[BROUGHT]}
         return data if not local else {key: _take(item, sources, local=local) for key, item in data.items()}
     if local or not (isinstance(data, Path) or (isinstance(data, str) and _is_path(data))):
@@ -106,7 +106,7 @@ def _take(data: Any, sources: list[Source], *, local: bool) -> Any:
         raise SpecError(
             f"data={str(data)!r}: there is no such file or folder here; a dataset at a node is named 'node/name'"
         )
-    sources.append(Source(path.absolute().name, path=path))
+    sources.append(BroughtData(path.absolute().name, path=path))
     return {BROUGHT: sources[-1].name}
 
 

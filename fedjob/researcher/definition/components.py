@@ -6,17 +6,17 @@ from typing import Any, TypeVar
 
 from fedjob.aggregation import FOLDS
 from fedjob.aggregation.base import Fold
-from fedjob.aggregation.by_function import ByFunction as FoldByFunction
+from fedjob.aggregation.by_function import FunctionAggregator as FoldByFunction
 from fedjob.common.registry import Registry
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.base import Selector
-from fedjob.researcher.selection.by_function import ByFunction
-from fedjob.researcher.storage.spec import Part
+from fedjob.researcher.selection.by_function import FunctionSelector
+from fedjob.researcher.storage.spec import Component
 
 T = TypeVar("T")
 
 
-def to_part(registry: Registry[T], component: Any) -> Part:
+def to_part(registry: Registry[T], component: Any) -> Component:
     """Describe a component so that another process can build it.
 
     Args:
@@ -26,18 +26,18 @@ def to_part(registry: Registry[T], component: Any) -> Part:
         SpecError: it is none of these.
     """
     if isinstance(component, str):
-        return Part(name=component, config=registry.config_of(registry.build(component, {}))[1])
+        return Component(name=component, config=registry.config_of(registry.build(component, {}))[1])
     from fedjob.training_plans.source.extraction import extract
     from fedjob.training_plans.source.plan_source import PlanSource
 
     if isinstance(component, PlanSource) or (callable(component) and not hasattr(component, "name")):
         source = extract(component)
-        return Part(text=source.text, entry=source.entry)
+        return Component(text=source.text, entry=source.entry)
     name, config = registry.config_of(component)
-    return Part(name=name, config=config)
+    return Component(name=name, config=config)
 
 
-def from_part(registry: Registry[T], part: Part) -> Any:
+def from_part(registry: Registry[T], part: Component) -> Any:
     """Build what `to_part` described; a function comes back as the function."""
     if part.text:
         from fedjob.training_plans.source.compilation import compile_text
@@ -46,13 +46,13 @@ def from_part(registry: Registry[T], part: Part) -> Any:
     return registry.build(part.name, part.config)
 
 
-def selector_of(part: Part) -> Selector:
+def selector_of(part: Component) -> Selector:
     """Return a selector, or a researcher's function as one."""
     chosen = from_part(SELECTORS, part)
-    return chosen if isinstance(chosen, Selector) else ByFunction(chosen, part.entry)
+    return chosen if isinstance(chosen, Selector) else FunctionSelector(chosen, part.entry)
 
 
-def fold_of(part: Part | None) -> Fold | None:
+def fold_of(part: Component | None) -> Fold | None:
     """Return a job's own fold, or a researcher's function as one; None for a job that leaves it to its protocol."""
     if part is None:
         return None

@@ -28,7 +28,7 @@ from fedjob.researcher.definition.arguments import (
     check_enough,
     check_selector,
 )
-from fedjob.researcher.definition.brought_data import Source, take_brought
+from fedjob.researcher.definition.brought_data import BroughtData, take_brought
 from fedjob.researcher.definition.components import to_part
 from fedjob.researcher.definition.data import check_names
 from fedjob.researcher.definition.deploy_map import DeployMap, check_quorum_of_map, read_deploy_map
@@ -36,7 +36,7 @@ from fedjob.researcher.definition.operation import Operation, Trained, read_args
 from fedjob.researcher.definition.preprocessing import num_entries, with_known
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
-from fedjob.researcher.storage.spec import FOUND_LATER, JobSpec, Part
+from fedjob.researcher.storage.spec import FOUND_LATER, Component, JobSpec
 from fedjob.training_plans.source.plan_source import PlanSource
 from fedjob.training_plans.training_args import merged_args
 
@@ -62,7 +62,7 @@ class Defined:
     nodes: Sequence[str] | str | None
     hooks: tuple[Hook, ...]
     data: Any
-    brought: Source | None
+    brought: BroughtData | None
     init: Any
 
     @property
@@ -140,7 +140,7 @@ def _spec_of(
     }
     return JobSpec(
         id=new_job_id(),
-        protocol=Part(name=name, config=config),
+        protocol=Component(name=name, config=config),
         plan_entry=wanted.source.entry,
         plan_hash=wanted.source.sha256,
         launches=wanted.launches,

@@ -23,7 +23,7 @@ from fedjob.researcher.definition.deploy_map import RESEARCHER
 from fedjob.researcher.definition.initial_params import first_params
 from fedjob.researcher.storage.deployment import text_of
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.spec import JobSpec, Part
+from fedjob.researcher.storage.spec import Component, JobSpec
 from fedjob.training_plans.source.compilation import built_plan
 from fedjob.training_plans.source.plan_source import PlanSource, plan_hash
 
@@ -119,7 +119,7 @@ def _operation(spec: JobSpec, text: TextOf) -> Any:
     return _part(spec.protocol)
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _part(part: Component) -> dict[str, Any]:
     return (
         {"entry": part.entry, "text": part.text} if part.text else {"name": part.name, "config": part.config}
     )

@@ -43,7 +43,7 @@ class Admission:
         self._offered: dict[str, str] = {}
         self._warned: set[str] = set()
         settings = load_config(ResearcherConfig, self._connection.home)
-        self._pace = events.Pace(
+        self._pace = events.RetryPolicy(
             max_tries=self._spec.max_tries,
             retry_min_s=settings.retry_min_s,
             retry_max_s=settings.retry_max_s,
@@ -67,7 +67,7 @@ class Admission:
                     self._turn()
             finally:
                 self._connection.endpoint.withdraw(self._offers.values())
-        if self._state.gate is not events.Gate.READY:
+        if self._state.gate is not events.SchedulingStage.READY:
             self._end()
         return self._state
 
@@ -82,7 +82,7 @@ class Admission:
         there = {
             node: presence[party] for node in self._spec.datasets if (party := party_of(node)) in presence
         }
-        self._feed(events.Tick(time.monotonic(), there))
+        self._feed(events.SchedulingTick(time.monotonic(), there))
 
     def _hear(self, message: Message, answer: Answer) -> None:
         node = self._offered.get(answer.of, message.sender)
@@ -101,7 +101,7 @@ class Admission:
     def _act(self, commands: Iterable[events.Command]) -> None:
         for command in commands:
             match command:
-                case events.Offers(nodes, reserve):
+                case events.SendOffers(nodes, reserve):
                     self._offer(nodes, reserve=reserve)
                 case events.Wait():
                     self._wait(command)
@@ -195,7 +195,7 @@ class Admission:
             JobFailed: in every other case.
         """
         state, quorum = self._state, self._spec.the_quorum
-        refused = state.gate is events.Gate.REJECTED
+        refused = state.gate is events.SchedulingStage.REJECTED
         outcome = State.REJECTED if refused else State.UNSCHEDULABLE
         if not refused and self._gates.record.state == State.WAITING:
             self._gates.enter(State.QUEUED)

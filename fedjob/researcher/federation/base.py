@@ -22,7 +22,7 @@ from fedjob.researcher.storage.replies import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class AskContext:
     """Where in a job an ask stands.
 
     Args:
@@ -129,7 +129,12 @@ class Federation(ABC):
 
     @abstractmethod
     def collect(
-        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+        self,
+        tasks: Mapping[str, Task],
+        place: AskContext,
+        quorum: Quorum,
+        until: Buffered | None,
+        accept: Accept,
     ) -> Collected:
         """Have each node do its task; return when the quorum says that nothing more is waited for.
 

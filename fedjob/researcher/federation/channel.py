@@ -12,7 +12,7 @@ from fedjob.messaging.messages import Event, Message, Pong, Result
 from fedjob.messaging.traffic import OBJECT, Direction
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.federation.base import is_completion
-from fedjob.researcher.federation.orphans import Zombies
+from fedjob.researcher.federation.orphans import OrphanedTasks
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -45,7 +45,7 @@ class Channel:
         self.awaited: frozenset[str] = frozenset()
         self.check: Callable[[], None] = lambda: None
         self._epoch = epoch
-        self._zombies = Zombies(connection, spec.id)
+        self._zombies = OrphanedTasks(connection, spec.id)
 
     def receive(self, timeout_s: float) -> list[Message]:
         """Return what is there; everything but contributions is receipted at once.

@@ -5,16 +5,16 @@ sockets, files, clocks or threads, and total: any event may come at any time. Al
 times are seconds of one monotonic clock, passed in with the events.
 
 A node's answer counts in two steps. `ReplyArrived` with the expected work key
-commands `Collect`: fetch the contribution and make it durable. `Collected` says
+commands `KeepContribution`: fetch the contribution and make it durable. `ContributionKept` says
 that this is done, and only then the node counts and the reply may be receipted;
-`Failed` says that it can't be had. Every reply that is not counted is listed
+`NodeFailed` says that it can't be had. Every reply that is not counted is listed
 with its reason, never dropped in silence.
 
 An ask waits for all its nodes, until the deadline, and goes on if the quorum is
 met then. What arrived before the deadline is still collected after it. A node
 that shows no sign of life for a lease is left out; signs are its receipts, its
 lease events and its replies. With `enough=k` (`Buffered(k)`) the ask ends as
-soon as k nodes are in. An ask that is still open at `ends_at` is `Overdue`.
+soon as k nodes are in. An ask that is still open at `ends_at` is `AskOverdue`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class ReplyArrived:
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
+class ContributionKept:
     """The node's contribution is durable here."""
 
     now: float
@@ -126,7 +126,7 @@ class Collected:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class NodeFailed:
     """The node can't contribute: its object can't be had, the guard refused it, its task expired unsent."""
 
     now: float
@@ -143,7 +143,7 @@ class SignOfLife:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class CollectionTick:
     """Time has passed; due at `next_wake`, harmless at any other time.
 
     Only this closes an ask or ends a lease. Say it after everything that is
@@ -153,12 +153,12 @@ class Tick:
     now: float
 
 
-Event = ReplyArrived | Collected | Failed | SignOfLife | Tick
+Event = ReplyArrived | ContributionKept | NodeFailed | SignOfLife | CollectionTick
 
 
 @dataclass(frozen=True, slots=True)
-class Collect:
-    """Make this reply's contribution durable, then say `Collected` or `Failed`."""
+class KeepContribution:
+    """Make this reply's contribution durable, then say `ContributionKept` or `NodeFailed`."""
 
     node: str
     message: str
@@ -171,7 +171,7 @@ class Note:
     listed: Listed
 
 
-Command = Collect | Note
+Command = KeepContribution | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class AskFinished:
     """The ask counts: `included` in the order of names, the others with reasons."""
 
     included: tuple[str, ...]
@@ -196,14 +196,14 @@ class Impossible:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
+class AskOverdue:
     """The round took longer than the job gives it; what has come in does not count."""
 
     included: tuple[str, ...]
     left_out: Mapping[str, str]
 
 
-Outcome = Open | Finished | Impossible | Overdue
+Outcome = Open | AskFinished | Impossible | AskOverdue
 
 
 def step(state: RoundState, event: Event) -> tuple[RoundState, list[Command]]:
@@ -213,19 +213,19 @@ def step(state: RoundState, event: Event) -> tuple[RoundState, list[Command]]:
         state = _reply(state, event, commands)
     elif not state.ended and event_node(event) in (None, *state.keys):
         match event:
-            case Collected(now, node):
+            case ContributionKept(now, node):
                 if node in state.collecting:
                     state = replace(
                         _heard(state, node, now),
                         collecting=_without(state.collecting, node),
                         included=(*state.included, node),
                     )
-            case Failed(_, node, reason):
+            case NodeFailed(_, node, reason):
                 if node not in state.included and node not in state.left_out:
                     state = _leave_out(state, node, reason or "failed")
             case SignOfLife(now, node):
                 state = _heard(state, node, now)
-            case Tick(now):
+            case CollectionTick(now):
                 state = _pass_time(state, now)
     if not state.ended and not isinstance(outcome(state), Open):
         state = replace(state, ended=True)
@@ -234,7 +234,7 @@ def step(state: RoundState, event: Event) -> tuple[RoundState, list[Command]]:
 
 def event_node(event: Event) -> str | None:
     """Return the node that an event is about; None for the clock."""
-    return None if isinstance(event, Tick) else event.node
+    return None if isinstance(event, CollectionTick) else event.node
 
 
 def outcome(state: RoundState) -> Outcome:
@@ -243,7 +243,7 @@ def outcome(state: RoundState) -> Outcome:
     if state.enough is not None and len(included) >= state.enough:
         missing = set(state.quorum.required) - set(included)
         if not missing and len(included) >= state.quorum.min_nodes:
-            return Finished(included, _reasons(state, "not_needed"))
+            return AskFinished(included, _reasons(state, "not_needed"))
     # Nodes whose reply was here in time still count as answering while it is made durable.
     waiting = state.collecting if state.closed else state.pending
     failed = set(state.keys) - set(included) - set(waiting)
@@ -251,12 +251,12 @@ def outcome(state: RoundState) -> Outcome:
     if verdict is Verdict.IMPOSSIBLE:
         return Impossible(included, _reasons(state, "quorum_lost"))
     if verdict is Verdict.MET:
-        return Finished(included, _reasons(state, "deadline"))
-    return Overdue(included, _reasons(state, "timeout")) if state.overdue else Open()
+        return AskFinished(included, _reasons(state, "deadline"))
+    return AskOverdue(included, _reasons(state, "timeout")) if state.overdue else Open()
 
 
 def next_wake(state: RoundState) -> float | None:
-    """Return when a `Tick` is due, or None: time alone changes nothing."""
+    """Return when a `CollectionTick` is due, or None: time alone changes nothing."""
     if state.ended:
         return None
     times: list[float] = []
@@ -283,7 +283,7 @@ def _reply(state: RoundState, event: ReplyArrived, commands: list[Command]) -> R
         state = _heard(state, node, event.now)
         if not event.ok:
             return _leave_out(state, node, event.reason or "failed")
-        commands.append(Collect(node, event.message))
+        commands.append(KeepContribution(node, event.message))
         return replace(state, collecting={**state.collecting, node: event.message})
     listed = Listed(node, event.message, reason)
     commands.append(Note(listed))

@@ -18,7 +18,7 @@ from fedjob.parameters.files import FileParams
 from fedjob.protocols.base import Buffered
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.federation import collection_machine
-from fedjob.researcher.federation.base import Accept, Collected, Place, completion, is_completion
+from fedjob.researcher.federation.base import Accept, AskContext, Collected, completion, is_completion
 from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.storage.replies import Arrival, Journal, read_journal
 
@@ -26,7 +26,7 @@ MAX_BLOB_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class _Fetched:
+class _Download:
     """What a download came to: an arrival, or why it does not count."""
 
     message: Message
@@ -41,7 +41,7 @@ class Collector:
         self,
         channel: Channel,
         tasks: Mapping[str, Task],
-        place: Place,
+        place: AskContext,
         quorum: Quorum,
         until: Buffered | None,
         accept: Accept,
@@ -60,7 +60,7 @@ class Collector:
         self._parts: dict[str, Arrival] = {}  # of nodes that were allowed a part only
         self._told: dict[str, Message] = {}  # by task, that its node called it completed
         self._replies: dict[str, Message] = {}
-        self._fetched: queue.SimpleQueue[_Fetched] = queue.SimpleQueue()
+        self._fetched: queue.SimpleQueue[_Download] = queue.SimpleQueue()
         self._sent: list[str] = []
         self._keys = {
             node: work_key(
@@ -100,7 +100,7 @@ class Collector:
             for node, reason in outcome.left_out.items()
             if node not in busy
         }
-        if isinstance(outcome, collection_machine.Overdue):
+        if isinstance(outcome, collection_machine.AskOverdue):
             raise RoundTimeout(
                 f"round {self._place.round} took longer than its round_timeout_s; "
                 f"{', '.join(sorted(left_out)) or 'nobody'} had not answered",
@@ -145,13 +145,13 @@ class Collector:
         for item in fetched:
             node = self._node_of(item.message, self._key_of(item.message))
             if item.arrival is None or item.problem:
-                self._step(collection_machine.Failed(time.monotonic(), node, item.problem))
+                self._step(collection_machine.NodeFailed(time.monotonic(), node, item.problem))
             else:
                 self._arrivals[node] = item.arrival
-                self._step(collection_machine.Collected(time.monotonic(), node))
+                self._step(collection_machine.ContributionKept(time.monotonic(), node))
                 self._tell_completed(node, item.arrival.result)
         self._endpoint.settle([item.message for item in fetched])
-        self._step(collection_machine.Tick(time.monotonic()))
+        self._step(collection_machine.CollectionTick(time.monotonic()))
 
     def _tell_completed(self, node: str, result: Result) -> None:
         """Say that a task is completed once its answer is here; of one that is done at once its node tells nothing."""
@@ -171,7 +171,7 @@ class Collector:
             collection_machine.ReplyArrived(time.monotonic(), node, result.key, message.id, result.ok, reason)
         )
         for command in commands:
-            if isinstance(command, collection_machine.Collect):
+            if isinstance(command, collection_machine.KeepContribution):
                 self._pool.submit(self._fetch, message, result)
                 return
             listed = command.listed
@@ -208,7 +208,7 @@ class Collector:
             problem = f"{error.reason}: {error}"
         except Exception as error:  # a thread must not swallow a node's answer
             problem = f"unreadable: {type(error).__name__}: {error}"
-        self._fetched.put(_Fetched(message, arrival, problem))
+        self._fetched.put(_Download(message, arrival, problem))
         self._endpoint.wake()
 
     def _download(self, node: str, result: Result) -> Arrival:
@@ -241,7 +241,7 @@ class Collector:
             recovered.add(node)
             now = time.monotonic()
             self._step(collection_machine.ReplyArrived(now, node, arrival.result.key, arrival.result.of))
-            self._step(collection_machine.Collected(now, node))
+            self._step(collection_machine.ContributionKept(now, node))
         return recovered
 
     def _send(self, node: str, task: Task) -> str:
@@ -264,7 +264,7 @@ def _to_record(arrival: Arrival) -> dict[str, object]:
     return {"node": arrival.node, "result": to_plain(arrival.result), "file": name}
 
 
-def _from_record(record: Mapping[str, object], place: Place) -> Arrival:
+def _from_record(record: Mapping[str, object], place: AskContext) -> Arrival:
     result = from_plain(Result, record["result"])
     params = None
     if record["file"]:

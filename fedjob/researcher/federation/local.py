@@ -24,7 +24,7 @@ from fedjob.messaging.messages import Task, work_key
 from fedjob.parameters.files import FileParams
 from fedjob.protocols.base import Buffered
 from fedjob.repository.parts import ref_of
-from fedjob.researcher.federation.base import Accept, Collected, Federation, Gates, Place, completion
+from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates, completion
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
@@ -82,7 +82,12 @@ class LocalFederation(Federation):
             self._published.pop(ref, None)
 
     def collect(
-        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+        self,
+        tasks: Mapping[str, Task],
+        place: AskContext,
+        quorum: Quorum,
+        until: Buffered | None,
+        accept: Accept,
     ) -> Collected:
         arrivals: dict[str, Arrival] = {}
         left_out: dict[str, str] = {}
@@ -131,13 +136,13 @@ class LocalFederation(Federation):
             f"{_STATE}{state}": Path(self._state_path(node, state)) for node, state in node_states.items()
         }
 
-    def _teller(self, node: str, task: Task, place: Place) -> Callable[[Mapping[str, Any]], object]:
+    def _teller(self, node: str, task: Task, place: AskContext) -> Callable[[Mapping[str, Any]], object]:
         """Return what says the states of a node's task."""
         round_ = place.round_of(node)
         key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
         return lambda body: self._events.record("state", body, round_=round_, node=node, task=key)
 
-    def _work(self, node: str, task: Task, place: Place) -> Arrival:
+    def _work(self, node: str, task: Task, place: AskContext) -> Arrival:
         round_ = place.round_of(node)
         key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
         output = place.spool / f"local_{node}_{key[:16]}"

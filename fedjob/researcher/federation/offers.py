@@ -10,7 +10,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.types import Ref, new_job_id
 from fedjob.messaging.messages import Answer, Offer, Ping, Pong
-from fedjob.researcher.connection.catalogue import Table
+from fedjob.researcher.connection.catalogue import Listing
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.storage.deployment import Code, publish_code
 from fedjob.researcher.storage.folder import JobFolder
@@ -76,7 +76,7 @@ class NodeAnswer:
         return ": ".join([self.grant, *filter(None, why)])
 
 
-class Checks(Table[NodeAnswer]):
+class Checks(Listing[NodeAnswer]):
     """One answer per node, in the order of their names; prints as a table."""
 
     def __init__(self, answers: list[NodeAnswer]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 60.0
 
 
-class Zombies:
+class OrphanedTasks:
     """Looks for them at the start and every minute.
 
     Args:

@@ -13,9 +13,9 @@ from fedjob.common.types import Ref, party_of
 from fedjob.messaging.messages import End, Result, Task
 from fedjob.protocols.base import Buffered
 from fedjob.researcher.connection.connection import Connection
-from fedjob.researcher.connection.end_messages import Goodbye, release
+from fedjob.researcher.connection.end_messages import EndMessage, release
 from fedjob.researcher.federation.admission import Admission
-from fedjob.researcher.federation.base import Accept, Collected, Federation, Gates, Place
+from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates
 from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.federation.collector import Collector
 from fedjob.researcher.storage.breakpoints import states_at
@@ -76,7 +76,12 @@ class RemoteFederation(Federation):
     # -- a round ----------------------------------------------------------------
 
     def collect(
-        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+        self,
+        tasks: Mapping[str, Task],
+        place: AskContext,
+        quorum: Quorum,
+        until: Buffered | None,
+        accept: Accept,
     ) -> Collected:
         if self._round[0] != place.round:
             self._round = place.round, time.monotonic()
@@ -97,7 +102,7 @@ class RemoteFederation(Federation):
         release(
             self._connection,
             {
-                party: Goodbye(
+                party: EndMessage(
                     self._spec.id,
                     End(outcome=outcome, keep_states=states_at(keep_states, party)),
                     self._epoch,

@@ -14,7 +14,7 @@ PASSING = frozenset({"busy", "repository"})
 """Why a node can't take part just now; every other reason of an `unknown` stays."""
 
 
-class Gate(StrEnum):
+class SchedulingStage(StrEnum):
     """Where a job stands before its first round."""
 
     GRANTS = "grants"
@@ -25,11 +25,11 @@ class Gate(StrEnum):
     UNSCHEDULABLE = "unschedulable"
 
 
-ENDS = frozenset({Gate.READY, Gate.REJECTED, Gate.UNSCHEDULABLE})
+ENDS = frozenset({SchedulingStage.READY, SchedulingStage.REJECTED, SchedulingStage.UNSCHEDULABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class RetryPolicy:
     """How patient scheduling is.
 
     Args:
@@ -74,9 +74,9 @@ class Scheduling:
 
     nodes: tuple[str, ...]
     quorum: Quorum
-    pace: Pace
+    pace: RetryPolicy
     began: float
-    gate: Gate = Gate.GRANTS
+    gate: SchedulingStage = SchedulingStage.GRANTS
     answers: Mapping[str, Answer] = field(default_factory=dict)
     asked: Mapping[str, float] = field(default_factory=dict)
     offered: float = 0.0
@@ -125,7 +125,7 @@ class SlotTaken:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class SchedulingTick:
     """Time has passed; to be said after everything that is already there.
 
     Args:
@@ -136,11 +136,11 @@ class Tick:
     present: Mapping[str, bool] = field(default_factory=dict)
 
 
-Event = Answered | SlotTaken | Tick
+Event = Answered | SlotTaken | SchedulingTick
 
 
 @dataclass(frozen=True, slots=True)
-class Offers:
+class SendOffers:
     """Make these nodes an offer."""
 
     nodes: tuple[str, ...]
@@ -183,7 +183,7 @@ class Tried:
     wait_s: float
 
 
-Command = Offers | Wait | TakeSlot | LeaveSlot | Tried
+Command = SendOffers | Wait | TakeSlot | LeaveSlot | Tried
 
 
 def allowed(answer: Answer | None) -> bool:

@@ -33,11 +33,11 @@ SHORTAGES = ("resources", "no_workers", "outside_hours")
 
 
 def begin(
-    now: float, nodes: tuple[str, ...], quorum: Quorum, pace: events.Pace | None = None
+    now: float, nodes: tuple[str, ...], quorum: Quorum, pace: events.RetryPolicy | None = None
 ) -> tuple[events.Scheduling, list[events.Command]]:
     """Open the first gate."""
     state = events.Scheduling(
-        nodes=tuple(sorted(nodes)), quorum=quorum, pace=pace or events.Pace(), began=now
+        nodes=tuple(sorted(nodes)), quorum=quorum, pace=pace or events.RetryPolicy(), began=now
     )
     commands: list[events.Command] = []
     state = replace(state, asked=dict.fromkeys(state.nodes, now))
@@ -54,9 +54,9 @@ def step(state: events.Scheduling, event: events.Event) -> tuple[events.Scheduli
             if event.node in state.nodes:
                 state = _answered(state, event, commands)
         case events.SlotTaken(now):
-            if state.gate is events.Gate.SLOT:
-                state = _try(replace(state, gate=events.Gate.SCHEDULING), now, commands)
-        case events.Tick(now, present):
+            if state.gate is events.SchedulingStage.SLOT:
+                state = _try(replace(state, gate=events.SchedulingStage.SCHEDULING), now, commands)
+        case events.SchedulingTick(now, present):
             state = _pass_time(state, now, present, commands)
     return state, commands
 
@@ -66,7 +66,7 @@ def next_wake(state: events.Scheduling) -> float | None:
     if state.gate in events.ENDS:
         return None
     times = [since + _patience(state, node) for node, since in state.asked.items()]
-    if state.gate is events.Gate.GRANTS:
+    if state.gate is events.SchedulingStage.GRANTS:
         times.append(state.offered + state.pace.again_s)
         if state.quorum.grants_deadline_s is not None and state.undecided:
             times.append(state.began + state.quorum.grants_deadline_s)
@@ -81,19 +81,19 @@ def _answered(
     now, node, answer = event.now, event.node, event.answer
     before = state.answers.get(node)
     news = node in state.away or before is None or not events.allowed(before)
-    done = event.current or state.gate is events.Gate.GRANTS
+    done = event.current or state.gate is events.SchedulingStage.GRANTS
     state = replace(
         state,
         answers={**state.answers, node: answer},
         asked={name: at for name, at in state.asked.items() if name != node or not done},
         away=state.away - {node},
     )
-    if state.gate is events.Gate.GRANTS:
+    if state.gate is events.SchedulingStage.GRANTS:
         return _judge_grants(state, now, commands)
     if answer.status in ("pending", "rejected") and events.allowed(before):
         why = answer.grant_state or answer.reason or answer.status
         return _back_to_grants(state, now, why, f"{node}: {answer.note or why}", commands)
-    if state.gate is events.Gate.SCHEDULING:
+    if state.gate is events.SchedulingStage.SCHEDULING:
         if state.trying:
             return state if state.asked else _judge_try(state, now, commands)
         if news and events.allowed(answer):  # an owner allowed it, somebody is back: no need to wait
@@ -116,14 +116,14 @@ def _pass_time(
         away=state.away | silent,
         asked={node: since for node, since in state.asked.items() if node not in silent},
     )
-    if state.gate is events.Gate.GRANTS:
+    if state.gate is events.SchedulingStage.GRANTS:
         open_ = tuple(n for n in state.nodes if n in state.undecided or n in state.away or n in state.asked)
         if now >= state.offered + state.pace.again_s:
             state = _offer(state, now, open_, commands)
         elif appeared:
             state = _offer(state, now, appeared, commands)
         return _judge_grants(state, now, commands)
-    if state.gate is events.Gate.SCHEDULING:
+    if state.gate is events.SchedulingStage.SCHEDULING:
         if state.trying:
             return state if state.asked else _judge_try(state, now, commands)
         if state.next_try is not None and now >= state.next_try:
@@ -151,7 +151,13 @@ def _judge_grants(state: events.Scheduling, now: float, commands: list[events.Co
             return replace(state, told=undecided)
     commands.append(events.TakeSlot())
     return replace(
-        state, gate=events.Gate.SLOT, asked={}, excluded=frozenset(undecided), told=(), reason="", detail=""
+        state,
+        gate=events.SchedulingStage.SLOT,
+        asked={},
+        excluded=frozenset(undecided),
+        told=(),
+        reason="",
+        detail="",
     )
 
 
@@ -159,12 +165,18 @@ def _back_to_grants(
     state: events.Scheduling, now: float, reason: str, detail: str, commands: list[events.Command]
 ) -> events.Scheduling:
     """A grant expired or was revoked while the job was queued, or a node that was away asks its owner."""
-    if state.gate is events.Gate.SCHEDULING:
+    if state.gate is events.SchedulingStage.SCHEDULING:
         commands.append(events.LeaveSlot())
     undecided = state.undecided
     commands.append(events.Wait(undecided, reason, detail))
     state = replace(
-        state, gate=events.Gate.GRANTS, asked={}, trying=False, next_try=None, told=undecided, offered=now
+        state,
+        gate=events.SchedulingStage.GRANTS,
+        asked={},
+        trying=False,
+        next_try=None,
+        told=undecided,
+        offered=now,
     )
     return _judge_grants(state, now, commands)
 
@@ -176,7 +188,7 @@ def _retry(
     commands.append(events.TakeSlot())
     # an extra try leaves the series of waits as it is
     due = None if counted else state.next_try
-    return replace(state, gate=events.Gate.SLOT, next_try=due)
+    return replace(state, gate=events.SchedulingStage.SLOT, next_try=due)
 
 
 def _try(state: events.Scheduling, now: float, commands: list[events.Command]) -> events.Scheduling:
@@ -185,7 +197,7 @@ def _try(state: events.Scheduling, now: float, commands: list[events.Command]) -
     state = replace(state, trying=True, asked=dict.fromkeys(nodes, now), offered=now)
     if not nodes:
         return _judge_try(state, now, commands)
-    commands.append(events.Offers(nodes, reserve=True))
+    commands.append(events.SendOffers(nodes, reserve=True))
     return state
 
 
@@ -201,7 +213,7 @@ def _judge_try(state: events.Scheduling, now: float, commands: list[events.Comma
     if not reason:
         ready = tuple(node for node, word in said.items() if word == "ok")
         commands.append(events.Tried(state.num_tries, "scheduled", said, 0.0))
-        return replace(state, gate=events.Gate.READY, included=ready, reason="", detail="")
+        return replace(state, gate=events.SchedulingStage.READY, included=ready, reason="", detail="")
     detail = "; ".join(f"{node}: {said[node]}" for node in blocking)
     if late := [node for node in state.undecided if node not in state.excluded]:
         return _back_to_grants(state, now, "pending", f"{', '.join(late)} asked for it meanwhile", commands)
@@ -212,7 +224,7 @@ def _judge_try(state: events.Scheduling, now: float, commands: list[events.Comma
         due = now + state.pace.wait_s(state.tries)
     if state.tries >= state.pace.max_tries:
         commands.append(events.Tried(state.num_tries, reason, said, 0.0))
-        return replace(state, gate=events.Gate.UNSCHEDULABLE, next_try=None)
+        return replace(state, gate=events.SchedulingStage.UNSCHEDULABLE, next_try=None)
     commands += [events.Tried(state.num_tries, reason, said, due - now), events.LeaveSlot()]
     return replace(state, next_try=due)
 
@@ -260,14 +272,18 @@ def _offer(
     state: events.Scheduling, now: float, nodes: tuple[str, ...], commands: list[events.Command]
 ) -> events.Scheduling:
     if nodes:
-        commands.append(events.Offers(nodes, reserve=False))
+        commands.append(events.SendOffers(nodes, reserve=False))
     return replace(state, offered=now)
 
 
 def _give_up(state: events.Scheduling, commands: list[events.Command]) -> events.Scheduling:
     """Too many nodes refuse: end as `rejected` where an owner said no, else as unschedulable."""
     reason, detail = _why_lost(state)
-    gate = events.Gate.REJECTED if reason in ("rejected", "revoked") else events.Gate.UNSCHEDULABLE
+    gate = (
+        events.SchedulingStage.REJECTED
+        if reason in ("rejected", "revoked")
+        else events.SchedulingStage.UNSCHEDULABLE
+    )
     return replace(state, gate=gate, reason=reason, detail=detail, asked={}, next_try=None)
 
 

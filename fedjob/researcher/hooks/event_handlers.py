@@ -10,7 +10,7 @@ from fedjob.researcher.monitoring.event_handlers import HANDLERS
 from fedjob.researcher.storage.event import JobEvent
 
 
-class Telling(Hook):
+class EventHandlersHook(Hook):
     """Calls handlers as events happen; what they raise becomes a note.
 
     Args:

@@ -14,8 +14,14 @@ from fedjob.common.types import Ref
 from fedjob.repository.base import watch_job
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.traffic import read_traffic
-from fedjob.researcher.monitoring.summary import Facts
-from fedjob.researcher.monitoring.watcher_frame import MAX_SEGMENT_BYTES, Segment, Shown, cut, without_answers
+from fedjob.researcher.monitoring.summary import JobSummary
+from fedjob.researcher.monitoring.watcher_frame import (
+    MAX_SEGMENT_BYTES,
+    Segment,
+    WatcherFrame,
+    cut,
+    without_answers,
+)
 from fedjob.researcher.storage.event import JobEvent
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import Position
@@ -113,8 +119,8 @@ class Publishing(Hook):
         record = load_record(folder.record)  # before the events: the frame says no more than they do
         self._segments = self._put_segments(folder)
         self._count = max(self._count + 1, int(time.time() * 1000))  # a later runner's count is larger
-        shown = Shown.of(
-            Facts.of(self._spec, record),
+        shown = WatcherFrame.of(
+            JobSummary.of(self._spec, record),
             owner=self._session.party,
             count=self._count,
             time=time.time(),

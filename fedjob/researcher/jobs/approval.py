@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import JobError, RepositoryError, TransportError
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.researcher.connection.catalogue import Table, list_datasets
+from fedjob.researcher.connection.catalogue import Listing, list_datasets
 from fedjob.researcher.federation.offers import (
     NO_REPLY,
     Checks,
@@ -20,7 +20,7 @@ from fedjob.researcher.federation.offers import (
     grant_entry,
 )
 from fedjob.researcher.federation.released_logs import fetch_released
-from fedjob.researcher.jobs.view import Looking
+from fedjob.researcher.jobs.view import JobView
 from fedjob.researcher.monitoring.diagnosis import TaskInfo, Try, Why, explain, tasks_of, tries_of
 from fedjob.researcher.monitoring.logs import JobLogs, read_logs
 from fedjob.researcher.storage.deployment import deployment, plan_at
@@ -35,7 +35,7 @@ LOGS_EVERY_S = 1.0
 """Nodes are asked for released logs at most so often."""
 
 
-class Asking(Looking):
+class Asking(JobView):
     """What a job asks and is told before its first round.
 
     job.check()            # what do the nodes say? leaves nothing there
@@ -215,16 +215,16 @@ class Asking(Looking):
         ]
 
     @property
-    def schedule(self) -> Table[Try]:
+    def schedule(self) -> Listing[Try]:
         """Every try at scheduling of this attempt, oldest first; `len(job.schedule)` is how often."""
         tries = tries_of(read_events(self._folder.events))
-        return Table(tries, ("number", "when", "reason", "told", "wait_s"))
+        return Listing(tries, ("number", "when", "reason", "told", "wait_s"))
 
     @property
-    def tasks(self) -> Table[TaskInfo]:
+    def tasks(self) -> Listing[TaskInfo]:
         """The job's tasks at its nodes, as these last said."""
         tasks = tasks_of(read_events(self._folder.events))
-        return Table(tasks, ("node", "round", "state", "worker", "reason", "updated"))
+        return Listing(tasks, ("node", "round", "state", "worker", "reason", "updated"))
 
     @property
     def deployment(self) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ NODES = "nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class HeldOutPart:
     """One part that was held out.
 
     Args:
@@ -38,7 +38,7 @@ class Held:
 class CrossValidation:
     """What came of it, part by part."""
 
-    parts: tuple[Held, ...]
+    parts: tuple[HeldOutPart, ...]
 
     @property
     def table(self) -> Any:
@@ -86,7 +86,7 @@ def cross_validate(job: Job, over: str | int = NODES) -> CrossValidation:
     return CrossValidation(tuple(_over_folds(job, over)))
 
 
-def _over_nodes(job: Job) -> Iterator[Held]:
+def _over_nodes(job: Job) -> Iterator[HeldOutPart]:
     session = job.reach()
     nodes = job.nodes
     if len(nodes) < 2:
@@ -101,16 +101,16 @@ def _over_nodes(job: Job) -> Iterator[Held]:
             session=session,
             home=job.folder.parent.parent,
         )
-        yield Held(part=held, result=result, rows=measuring.run(progress=False).rows)
+        yield HeldOutPart(part=held, result=result, rows=measuring.run(progress=False).rows)
 
 
-def _over_folds(job: Job, count: int) -> Iterator[Held]:
+def _over_folds(job: Job, count: int) -> Iterator[HeldOutPart]:
     args = {key: value for key, value in job.training_args.items() if key != "test_ratio"}
     for number in range(1, count + 1):
         clone = job.clone(training_args={**args, "test_fold": [number, count]}, validate_at_end=True)
         result = clone.run(progress=False)
         rows = tuple(row for row in result.rows if row.phase == "validate")
-        yield Held(part=f"fold {number} of {count}", result=result, rows=rows)
+        yield HeldOutPart(part=f"fold {number} of {count}", result=result, rows=rows)
 
 
 def _only(job: Job, nodes: list[str]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from fedjob.common.errors import NoSuchJob, NotAllowed, NotPermitted, ObjectMiss
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.types import check_job_id
 from fedjob.messaging.traffic import Tally
-from fedjob.researcher.monitoring.base import Listening
-from fedjob.researcher.monitoring.stream import Source, Standing
-from fedjob.researcher.monitoring.summary import Facts
-from fedjob.researcher.monitoring.watcher_frame import MAX_SEGMENT_BYTES, Shown, open_frame
+from fedjob.researcher.monitoring.base import ObservedJob
+from fedjob.researcher.monitoring.stream import EventSource, JobStanding
+from fedjob.researcher.monitoring.summary import JobSummary
+from fedjob.researcher.monitoring.watcher_frame import MAX_SEGMENT_BYTES, WatcherFrame, open_frame
 from fedjob.researcher.storage.event import JobEvent, decode_lines, utc
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SILENT_S = 90.0
 """After which an active job's silence is worth a word: its runner may be gone."""
 
 
-class Window:
+class WatchedJob:
     """What the hub has of a job, verified; looked at again when it is needed.
 
     Raises:
@@ -39,10 +39,10 @@ class Window:
         self.session = session
         self.job = check_job_id(job)
         self._lock = threading.Lock()
-        self._shown: Shown | None = None
+        self._shown: WatcherFrame | None = None
         self._seen = 0.0
 
-    def look(self) -> Shown:
+    def look(self) -> WatcherFrame:
         """Return what the hub has now."""
         try:
             data = self.session.repository.get_watch(self.job)
@@ -65,7 +65,7 @@ class Window:
             assert self._shown is not None
             return self._shown
 
-    def recent(self) -> Shown:
+    def recent(self) -> WatcherFrame:
         """Return what was seen a moment ago, or look."""
         shown = self._shown
         return shown if shown is not None and time.monotonic() - self._seen < FRESH_S else self.look()
@@ -75,20 +75,20 @@ class Window:
         return roster.key_of(party) if roster.role_of(party) == "researcher" else None
 
 
-class HubSource(Source):
+class HubSource(EventSource):
     """The events of a job as its owner publishes them."""
 
     idle_s = 1.0
 
-    def __init__(self, window: Window, since: int = 0) -> None:
+    def __init__(self, window: WatchedJob, since: int = 0) -> None:
         self._window = window
         self._since = since
         self._offset = 0
-        self._looked: Shown | None = None
+        self._looked: WatcherFrame | None = None
 
-    def standing(self) -> Standing:
+    def standing(self) -> JobStanding:
         self._looked = shown = self._window.look()
-        return Standing(shown.state, shown.reason, shown.detail)
+        return JobStanding(shown.state, shown.reason, shown.detail)
 
     def read(self) -> list[JobEvent]:
         shown, self._looked = self._looked or self._window.look(), None
@@ -105,11 +105,11 @@ class HubSource(Source):
         return []
 
 
-class FollowedJob(Listening):
+class FollowedJob(ObservedJob):
     """Another party's job: everything that can be looked at, nothing that changes it."""
 
     def __init__(self, session: Connection, job: str) -> None:
-        self._window = Window(session, job)
+        self._window = WatchedJob(session, job)
         self._window.look()
 
     @property
@@ -190,13 +190,13 @@ class FollowedJob(Listening):
             f"only {self.owner}, who runs job {self.id}, may {verb} it: what is followed can be looked at"
         )
 
-    def _listen(self, since: int) -> Source:
+    def _listen(self, since: int) -> EventSource:
         return HubSource(self._window, since)
 
     def _tallies(self) -> tuple[Tally, ...]:
         return tuple(self._window.recent().traffic)
 
-    def _facts(self) -> Facts:
+    def _facts(self) -> JobSummary:
         shown, live = self._window.recent(), self._live()
         silence = time.time() - shown.time
         silent = shown.state in ACTIVE and silence > SILENT_S

@@ -32,13 +32,13 @@ from fedjob.researcher.definition.job_file_text import job_json
 from fedjob.researcher.federation.offers import warn_of_no_workers
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
-from fedjob.researcher.hooks.event_handlers import Telling
+from fedjob.researcher.hooks.event_handlers import EventHandlersHook
 from fedjob.researcher.hooks.plan_coordination import coordinators
 from fedjob.researcher.hooks.publishing import Publishing
 from fedjob.researcher.hooks.traffic import Counting
 from fedjob.researcher.jobs.approval import Asking
 from fedjob.researcher.jobs.lifecycle import Living
-from fedjob.researcher.jobs.manual_rounds import ByHand
+from fedjob.researcher.jobs.manual_rounds import ManualRounds
 from fedjob.researcher.jobs.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.jobs.resume import begin_at, resume_at
 from fedjob.researcher.jobs.view import RoundInfo
@@ -46,7 +46,7 @@ from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.rounds.coordination import coordinate_of
 from fedjob.researcher.runner.runner import Runner
 from fedjob.researcher.selection.base import Selector
-from fedjob.researcher.selection.by_function import ByFunction
+from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.storage.folder import JobFolder, job_folder
 from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import JobSpec, load_spec
@@ -55,7 +55,7 @@ from fedjob.training_plans.source.plan_source import PlanSource
 
 if TYPE_CHECKING:
     from fedjob.optimizers.base import ServerOptimizer
-    from fedjob.researcher.jobs.view import Looking
+    from fedjob.researcher.jobs.view import JobView
     from fedjob.researcher.results.artifact import Artifact
     from fedjob.training_plans.base import TrainingPlan
     from fedjob.training_plans.function import RemoteFunction
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 __all__ = ["LOCAL", "Job", "RoundInfo"]
 
 
-class Job(Asking, Living, ByHand):
+class Job(Asking, Living, ManualRounds):
     """One run of one protocol over nodes.
 
     The constructor checks everything that can be checked here, builds the plan
@@ -256,7 +256,7 @@ class Job(Asking, Living, ByHand):
             lock=lock,
         )
         if self._nodes_override is not None:
-            runner.selector = ByFunction(self._select_override, "job.nodes")
+            runner.selector = FunctionSelector(self._select_override, "job.nodes")
         return runner
 
     @property
@@ -456,14 +456,14 @@ class Job(Asking, Living, ByHand):
         return job
 
 
-def attendants(job: Looking, session: Connection | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
+def attendants(job: JobView, session: Connection | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
     """Return the hooks that tell handlers, count messages, and publish to watchers.
 
     Args:
         session: None for a local job.
         note: adds a note to the job's events.
     """
-    telling = Telling(job, note)
+    telling = EventHandlersHook(job, note)
     if session is None:
         return (telling,)
     counting = Counting(session.endpoint.traffic)

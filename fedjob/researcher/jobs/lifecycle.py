@@ -22,7 +22,7 @@ from fedjob.common.errors import (
 from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.researcher.definition.job_definition import travels
 from fedjob.researcher.jobs.deletion import delete_job
-from fedjob.researcher.jobs.view import Looking
+from fedjob.researcher.jobs.view import JobView
 from fedjob.researcher.monitoring.display import attended
 from fedjob.researcher.runner.control import cancel, kill, stop
 from fedjob.researcher.runner.launch import start_runner
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fedjob.researcher.storage.spec import JobSpec
 
 
-class Living(Looking):
+class Living(JobView):
     """A job's verbs. All of them work from any process on the job's home."""
 
     @abstractmethod

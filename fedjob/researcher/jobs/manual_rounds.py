@@ -13,9 +13,9 @@ from fedjob.common.errors import SpecError
 from fedjob.common.types import Ref
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols.base import Ask, Done, Gathered, View
-from fedjob.researcher.jobs.view import Looking
+from fedjob.researcher.jobs.view import JobView
 from fedjob.researcher.results.training_replies import Replies, make_replies
-from fedjob.researcher.selection.by_function import ByFunction
+from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.storage.breakpoints import load_breakpoint
 from fedjob.researcher.storage.spec import plain_args
 from fedjob.training_plans.schedules import at_round
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fedjob.training_plans.base import TrainingPlan
 
 
-class ByHand(Looking):
+class ManualRounds(JobView):
     """The part of a job that lets a researcher drive its rounds one by one.
 
     job.start_nodes_training_round(1)         # train
@@ -103,7 +103,7 @@ class ByHand(Looking):
             )
         self._nodes_override = chosen
         if self._runner is not None:
-            self._runner.selector = ByFunction(self._select_override, "job.nodes")
+            self._runner.selector = FunctionSelector(self._select_override, "job.nodes")
 
     def _select_override(self, round_: int, nodes: Sequence[str]) -> Sequence[str]:
         return self._nodes_override or nodes

@@ -10,7 +10,7 @@ from typing import Any
 from fedjob.common.errors import JobError, JobFailed, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import ENDLESS
-from fedjob.researcher.jobs.view import Looking
+from fedjob.researcher.jobs.view import JobView
 
 MAX_NOTE = 2000
 
@@ -27,7 +27,7 @@ class Rehearsal:
         requests: node -> id of the grant that its owner was asked for; empty after a rehearsal that failed.
     """
 
-    job: Looking
+    job: JobView
     outcome: str
     requests: Mapping[str, str] = field(default_factory=dict)
 
@@ -41,7 +41,7 @@ class Rehearsal:
         return f"<Rehearsal: {self.outcome}{f' Requests: {asked}' if asked else ''}>"
 
 
-def changes_for_mocks(job: Looking) -> dict[str, Any]:
+def changes_for_mocks(job: JobView) -> dict[str, Any]:
     """Return what differs from a draft in the clone of it that runs on the mocks.
 
     Raises:
@@ -58,7 +58,7 @@ def changes_for_mocks(job: Looking) -> dict[str, Any]:
 
 
 def rehearse(
-    twin: Looking, run: Callable[[], object], request: Callable[[str], Mapping[str, str]]
+    twin: JobView, run: Callable[[], object], request: Callable[[str], Mapping[str, str]]
 ) -> Rehearsal:
     """Run the clone of a draft on the mocks; where that works, ask the nodes' owners for the draft itself.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedjob.researcher.connection.catalogue import DatasetHandle, NodeInfo, Table, list_datasets, list_nodes
+from fedjob.researcher.connection.catalogue import DatasetHandle, Listing, NodeInfo, list_datasets, list_nodes
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.login import Login, Prompt
 from fedjob.researcher.connection.login import login as log_in
@@ -57,7 +57,7 @@ class HomeJobs:
         limit: int | None = None,
         reverse: bool = False,
         plan: str | None = None,
-    ) -> Table[Job]:
+    ) -> Listing[Job]:
         """Return the jobs of this home that match, in order of submission; drafts only where `state` says so.
 
         Args:
@@ -75,7 +75,7 @@ class HomeJobs:
             limit=limit,
             reverse=reverse,
         )
-        return Table([self._open(entry) for entry in found if entry.state != "unreadable"], _COLUMNS)
+        return Listing([self._open(entry) for entry in found if entry.state != "unreadable"], _COLUMNS)
 
     @property
     def active(self) -> Job | None:
@@ -97,7 +97,7 @@ class Session(Connection, HomeJobs):
         home: the researcher's home folder.
     """
 
-    def nodes(self, timeout_s: float = 3.0) -> Table[NodeInfo]:
+    def nodes(self, timeout_s: float = 3.0) -> Listing[NodeInfo]:
         """Return every enrolled node and whether it answers."""
         return list_nodes(self, timeout_s)
 
@@ -108,7 +108,7 @@ class Session(Connection, HomeJobs):
         timeout_s: float = 3.0,
         *,
         project: str = "",
-    ) -> Table[DatasetHandle]:
+    ) -> Listing[DatasetHandle]:
         """Return the datasets that nodes offer.
 
         Args:

@@ -14,9 +14,9 @@ from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.connection.catalogue import datasets_used
 from fedjob.researcher.hooks.traffic import read_traffic
-from fedjob.researcher.monitoring.base import Listening
-from fedjob.researcher.monitoring.stream import FolderSource, Source
-from fedjob.researcher.monitoring.summary import Facts
+from fedjob.researcher.monitoring.base import ObservedJob
+from fedjob.researcher.monitoring.stream import EventSource, FolderSource
+from fedjob.researcher.monitoring.summary import JobSummary
 from fedjob.researcher.results.partial import Partial, load_partial
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.storage.breakpoints import list_breakpoints, load_breakpoint, newest_valid
@@ -54,7 +54,7 @@ class RoundInfo:
     aux: dict[str, dict[str, Mapping[str, torch.Tensor]]] = field(default_factory=dict, repr=False)
 
 
-class Looking(Listening):
+class JobView(ObservedJob):
     """What a job tells of itself."""
 
     # what a job holds is declared here, once, for its verbs too
@@ -275,7 +275,7 @@ class Looking(Listening):
 
     # -- heard ----------------------------------------------------------------------
 
-    def _listen(self, since: int) -> Source:
+    def _listen(self, since: int) -> EventSource:
         return FolderSource(self._folder, since, lambda: notice(self._folder))
 
     def _tallies(self) -> tuple[Tally, ...]:
@@ -284,9 +284,9 @@ class Looking(Listening):
     def _result_now(self) -> JobResult:
         return self.result
 
-    def _facts(self) -> Facts:
+    def _facts(self) -> JobSummary:
         record, live = self.record, self._live()
-        facts = Facts.of(self._spec, record)
+        facts = JobSummary.of(self._spec, record)
         return replace(
             facts,
             round=self._round if record.state == State.DRAFT else live.round,

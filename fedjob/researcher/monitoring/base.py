@@ -19,23 +19,23 @@ from fedjob.researcher.monitoring import summary
 from fedjob.researcher.monitoring.event_handlers import teller
 from fedjob.researcher.monitoring.live import Live, Progress
 from fedjob.researcher.monitoring.logs import JobLogs, read_logs
-from fedjob.researcher.monitoring.stream import Retry, Source, Stream, stream
+from fedjob.researcher.monitoring.stream import EventSource, Retry, Stream, stream
 from fedjob.researcher.monitoring.summary import Snapshot
 from fedjob.researcher.storage.event import JobEvent
 
 
-class Listening(ABC):
+class ObservedJob(ABC):
     """What a job's events tell."""
 
-    _heard: tuple[Source, Live] | None = None
+    _heard: tuple[EventSource, Live] | None = None
     _hearing: threading.Lock | None = None
 
     @abstractmethod
-    def _listen(self, since: int) -> Source:
+    def _listen(self, since: int) -> EventSource:
         """Return where the job's events after number `since` come from."""
 
     @abstractmethod
-    def _facts(self) -> summary.Facts:
+    def _facts(self) -> summary.JobSummary:
         """Return what is shown of the job."""
 
     @abstractmethod

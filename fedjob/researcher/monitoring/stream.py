@@ -73,7 +73,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobStanding:
     """How a job stands, as its record says."""
 
     state: str
@@ -86,7 +86,7 @@ class Standing:
         return self.state in HISTORY
 
 
-class Source(ABC):
+class EventSource(ABC):
     """Where a job's events come from: its folder, or the hub.
 
     Attributes:
@@ -100,7 +100,7 @@ class Source(ABC):
         """Return the events after those that were read; an empty list where there are none by now."""
 
     @abstractmethod
-    def standing(self) -> Standing:
+    def standing(self) -> JobStanding:
         """Return how the job stands."""
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Source(ABC):
         return
 
 
-class FolderSource(Source):
+class FolderSource(EventSource):
     """The events in a job's own folder.
 
     Args:
@@ -125,15 +125,15 @@ class FolderSource(Source):
             raise NoSuchJob(f"job {self._folder.path.name} is not there any more: was it deleted?")
         return self._file.read()
 
-    def standing(self) -> Standing:
+    def standing(self) -> JobStanding:
         if self._look is not None:
             self._look()
         record = load_record(self._folder.record)
-        return Standing(str(record.state), record.reason, record.detail)
+        return JobStanding(str(record.state), record.reason, record.detail)
 
 
 def stream(
-    source: Source,
+    source: EventSource,
     *,
     follow: bool,
     type: str | Sequence[str] | None = None,
@@ -196,17 +196,21 @@ def stream(
         source.close()
 
 
-def outcome(standing: Standing | None, last: JobEvent | None) -> Exception | None:
+def outcome(standing: JobStanding | None, last: JobEvent | None) -> Exception | None:
     """Return the exception that says how a job ended; None if it completed, or has not ended."""
     if standing is None and last is not None and is_end(last):
         body = last.body
-        standing = Standing(str(body.get("state")), str(body.get("reason", "")), str(body.get("detail", "")))
+        standing = JobStanding(
+            str(body.get("state")), str(body.get("reason", "")), str(body.get("detail", ""))
+        )
     if standing is None or not standing.over or standing.state == State.COMPLETED:
         return None
     return ended_error(standing)
 
 
-def ended_error(standing: Standing, job: str = "the job", refused: dict[str, str] | None = None) -> JobFailed:
+def ended_error(
+    standing: JobStanding, job: str = "the job", refused: dict[str, str] | None = None
+) -> JobFailed:
     """Return the error that says how a job ended without success.
 
     Args:

@@ -17,7 +17,7 @@ from fedjob.researcher.storage.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class JobSummary:
     """What is shown of a job, whoever looks at it.
 
     Args:
@@ -46,7 +46,7 @@ class Facts:
     progress: Progress | None = None
 
     @classmethod
-    def of(cls, spec: JobSpec, record: JobRecord) -> Facts:
+    def of(cls, spec: JobSpec, record: JobRecord) -> JobSummary:
         """Return what the two halves of a job on disk say of it; its events say the rest."""
         return cls(
             id=spec.id,
@@ -65,7 +65,7 @@ class Facts:
         )
 
 
-def one_line(facts: Facts) -> str:
+def one_line(facts: JobSummary) -> str:
     """Return name, state, round, nodes, and what the job waits for."""
     named = f"{facts.name} ({facts.id[:12]})" if facts.name else facts.id[:12]
     parts = [f"{named}: {_state(facts)}"]
@@ -81,7 +81,7 @@ def one_line(facts: Facts) -> str:
     return clean(line)
 
 
-def waits_for(facts: Facts) -> str:
+def waits_for(facts: JobSummary) -> str:
     """Say what a job waits for; nothing where it waits for nothing."""
     live = facts.live
     if facts.state == State.WAITING:
@@ -95,7 +95,7 @@ def waits_for(facts: Facts) -> str:
     return ""
 
 
-def table(facts: Facts) -> dict[str, str]:
+def table(facts: JobSummary) -> dict[str, str]:
     """Return what is essential about a job, by heading."""
     live = facts.live
     shown = {
@@ -118,12 +118,12 @@ def table(facts: Facts) -> dict[str, str]:
     return {key: clean(value) for key, value in shown.items()}
 
 
-def many_lines(facts: Facts) -> str:
+def many_lines(facts: JobSummary) -> str:
     """Return the essentials, one per line."""
     return "\n".join(f"{key:12} {value}" for key, value in table(facts).items())
 
 
-def as_html(facts: Facts) -> str:
+def as_html(facts: JobSummary) -> str:
     """Return the essentials as an HTML table."""
     rows = "".join(
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
@@ -132,7 +132,7 @@ def as_html(facts: Facts) -> str:
     return f"<table>{rows}</table>"
 
 
-def _state(facts: Facts) -> str:
+def _state(facts: JobSummary) -> str:
     reason = "" if facts.reason == facts.state else facts.reason  # killed (killed) says nothing more
     said = ": ".join(short(part) for part in (reason, facts.detail) if part)
     return f"{facts.state} ({said})" if said and facts.state in HISTORY | {State.STOPPING} else facts.state
@@ -145,7 +145,7 @@ def _count(nodes: tuple[str, ...]) -> str:
     return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}: {shown}"
 
 
-def _with_contact(node: str, facts: Facts) -> str:
+def _with_contact(node: str, facts: JobSummary) -> str:
     contact = facts.contacts.get(node) or facts.live.contacts.get(node)
     return f"{node} (ask {contact})" if contact else node
 
@@ -200,7 +200,7 @@ class Snapshot:
     result: Any = None
 
     @classmethod
-    def of(cls, facts: Facts, tallies: Sequence[Tally], *, time: float, result: Any) -> Snapshot:
+    def of(cls, facts: JobSummary, tallies: Sequence[Tally], *, time: float, result: Any) -> Snapshot:
         """Return how a job stands, with what was exchanged for it by then."""
         ended = facts.state in HISTORY and facts.state != State.COMPLETED
         messages = [tally for tally in tallies if tally.kind != "object"]

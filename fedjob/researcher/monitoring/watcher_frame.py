@@ -17,7 +17,7 @@ from fedjob.common.types import MAX_FRAME_BYTES, Ref
 from fedjob.identity.keys import Identity
 from fedjob.messaging.frame import decode_frame, encode_frame
 from fedjob.messaging.traffic import Tally
-from fedjob.researcher.monitoring.summary import Facts
+from fedjob.researcher.monitoring.summary import JobSummary
 
 VERSION = 1
 
@@ -39,7 +39,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class WatcherFrame:
     """A job as its owner shows it.
 
     Args:
@@ -70,14 +70,14 @@ class Shown:
     @classmethod
     def of(
         cls,
-        facts: Facts,
+        facts: JobSummary,
         *,
         owner: str,
         count: int,
         time: float,
         traffic: Sequence[Tally],
         segments: Sequence[Segment],
-    ) -> Shown:
+    ) -> WatcherFrame:
         """Return how a job stands, as short as watchers are shown it.
 
         Args:
@@ -103,9 +103,9 @@ class Shown:
         )
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> JobSummary:
         """How the job stands, to be looked at; its events say the rest."""
-        return Facts(
+        return JobSummary(
             id=self.job,
             name=self.name,
             protocol=self.protocol,
@@ -125,7 +125,7 @@ class Shown:
         return encode_frame(identity, federation, pack(to_plain(self)))
 
 
-def open_frame(data: bytes, federation: str, job: str, key_of: Callable[[str], str | None]) -> Shown:
+def open_frame(data: bytes, federation: str, job: str, key_of: Callable[[str], str | None]) -> WatcherFrame:
     """Return what a frame shows, if the job's owner signed it.
 
     Args:
@@ -145,7 +145,7 @@ def open_frame(data: bytes, federation: str, job: str, key_of: Callable[[str], s
         raise DecodeError(
             f"job {job} is shown by a newer fedjob (version {str(version)[:20]}): update this one"
         )
-    shown = from_plain(Shown, plain)
+    shown = from_plain(WatcherFrame, plain)
     if shown.job != job or shown.owner != frame.sender:
         raise NotPermitted(f"what is shown as job {job} is about another one")
     return shown

@@ -50,7 +50,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class ResultManifest:
     """What the folder holds.
 
     Args:
@@ -113,7 +113,7 @@ def save_result(
     paths = {name: target / name for name in (PARAMS, VALUE, TABLE)}
     paths |= {path.name: path for path in sorted((target / FILES).glob("*"))}
     files = {name: [path.stat().st_size, hash_file(path)] for name, path in paths.items() if path.exists()}
-    manifest = Manifest(
+    manifest = ResultManifest(
         kind=kind,
         rounds=rounds,
         rows=list(rows),
@@ -125,7 +125,7 @@ def save_result(
     return files
 
 
-def load_manifest(folder: JobFolder) -> Manifest:
+def load_manifest(folder: JobFolder) -> ResultManifest:
     """Read what the result's folder holds.
 
     Raises:
@@ -133,7 +133,7 @@ def load_manifest(folder: JobFolder) -> Manifest:
         DecodeError: it is damaged.
     """
     try:
-        return from_plain(Manifest, unpack((folder.result / MANIFEST).read_bytes()))
+        return from_plain(ResultManifest, unpack((folder.result / MANIFEST).read_bytes()))
     except FileNotFoundError as error:
         raise NotReady(f"{folder.result} holds no result", id=folder.path.name) from error
     except OSError as error:
@@ -229,7 +229,7 @@ def _bytes_of(content: Any) -> bytes:
 class ResultFolder:
     """A completed job's result as it lies on disk, whatever kind it is of."""
 
-    def __init__(self, folder: JobFolder, spec: JobSpec, manifest: Manifest) -> None:
+    def __init__(self, folder: JobFolder, spec: JobSpec, manifest: ResultManifest) -> None:
         self._folder = folder
         self._spec = spec
         self._manifest = manifest

@@ -23,7 +23,7 @@ from fedjob.researcher.storage.replies import Arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class ArrivalChecks:
     """Judges the arrivals of one ask.
 
     Args:

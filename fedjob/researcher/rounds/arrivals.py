@@ -12,7 +12,7 @@ from fedjob.common.codec import pack
 from fedjob.parameters.auxiliary import split
 from fedjob.protocols.base import Reply
 from fedjob.protocols.usage import Usage
-from fedjob.researcher.federation.base import Place
+from fedjob.researcher.federation.base import AskContext
 from fedjob.researcher.storage.replies import Arrival
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoundSoFar:
+class RoundArrivals:
     """The asks of a round up to now, as one.
 
     Args:
@@ -38,12 +38,12 @@ class RoundSoFar:
 
     def then(
         self, round_: int, arrivals: Mapping[str, Arrival], gathered: Gathered, *, completes: bool
-    ) -> RoundSoFar:
+    ) -> RoundArrivals:
         """Return the round with one more ask."""
-        before = self if self.round == round_ and not self.complete else RoundSoFar(round=round_)
+        before = self if self.round == round_ and not self.complete else RoundArrivals(round=round_)
         left_out = {node: why for node, why in before.left_out.items() if node not in arrivals}
         answered = {node: one for node, one in before.arrivals.items() if node not in gathered.left_out}
-        return RoundSoFar(
+        return RoundArrivals(
             round=round_,
             arrivals={**answered, **arrivals},
             left_out={**left_out, **gathered.left_out},
@@ -52,7 +52,7 @@ class RoundSoFar:
         )
 
 
-def contribution_of(arrival: Arrival, place: Place) -> Contribution:
+def contribution_of(arrival: Arrival, place: AskContext) -> Contribution:
     """Return what is folded; its tensors stay in their file until they are asked for."""
     return Contribution(
         arrival.result.value if arrival.params is None else arrival.params,
@@ -62,7 +62,7 @@ def contribution_of(arrival: Arrival, place: Place) -> Contribution:
     )
 
 
-def reply_of(arrival: Arrival, place: Place) -> Reply:
+def reply_of(arrival: Arrival, place: AskContext) -> Reply:
     """Return what a protocol may know of it."""
     result = arrival.result
     return Reply(

@@ -10,7 +10,7 @@ from typing import Any
 from fedjob.aggregation import FOLDS
 from fedjob.aggregation.base import Fold as FoldRule
 from fedjob.aggregation.base import Origin, check_nodes
-from fedjob.aggregation.by_function import ByFunction
+from fedjob.aggregation.by_function import FunctionAggregator
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.guard import Guard
 from fedjob.common.codec import from_plain, pack, to_plain
@@ -23,9 +23,9 @@ from fedjob.parameters.auxiliary import split
 from fedjob.parameters.files import FileParams, hash_params, is_params, save_params
 from fedjob.protocols.base import LOSS, MEASURING, VALIDATE, Ask, Buffered, Gathered
 from fedjob.repository.parts import ref_of
-from fedjob.researcher.federation.base import Collected, Federation, Place
-from fedjob.researcher.rounds.arrival_checks import Gate, origin_of
-from fedjob.researcher.rounds.arrivals import RoundSoFar, contribution_of, reply_of
+from fedjob.researcher.federation.base import AskContext, Collected, Federation
+from fedjob.researcher.rounds.arrival_checks import ArrivalChecks, origin_of
+from fedjob.researcher.rounds.arrivals import RoundArrivals, contribution_of, reply_of
 from fedjob.researcher.rounds.learned_values import learned
 from fedjob.researcher.rounds.participants import addressed
 from fedjob.researcher.rounds.tasks import TaskBuilder
@@ -34,7 +34,7 @@ from fedjob.researcher.storage.breakpoints import chain
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, measurements
-from fedjob.researcher.storage.position import Fold, Position, UnderWay
+from fedjob.researcher.storage.position import AggregationRecord, Position, UnfinishedTask
 from fedjob.researcher.storage.replies import Arrival, keep_replies
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -55,9 +55,9 @@ class _Chosen:
     """
 
     ask: Ask
-    place: Place
+    place: AskContext
     nodes: tuple[str, ...]
-    waiting: Mapping[str, UnderWay]
+    waiting: Mapping[str, UnfinishedTask]
     quorum: Quorum
     until: Buffered | None
     rule: FoldRule
@@ -83,7 +83,7 @@ class Gatherer:
     fold: FoldRule | None
     tasks: TaskBuilder
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
-    so_far: RoundSoFar = RoundSoFar()  # noqa: RUF009  (frozen)
+    so_far: RoundArrivals = RoundArrivals()  # noqa: RUF009  (frozen)
 
     def __call__(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
         """Carry out one ask: choose, build tasks, collect, aggregate, advance.
@@ -106,7 +106,7 @@ class Gatherer:
             ask = replace(ask, shared={**ask.shared, LEARNED: list(position.learned)})
         round_ = position.round + 1
         waiting = self.tasks.unfinished.waited_for(ask, position)
-        place = Place(
+        place = AskContext(
             job=self.spec.id,
             round=round_,
             step=ask.step,
@@ -196,8 +196,8 @@ class Gatherer:
         self.replies[place.round] = dict(collected.arrivals if between_rounds else self.so_far.arrivals)
         return replace(after, rows=self._measured(position, gathered, between_rounds=between_rounds))
 
-    def _gate(self, chosen: _Chosen, position: Position) -> Gate:
-        return Gate(
+    def _gate(self, chosen: _Chosen, position: Position) -> ArrivalChecks:
+        return ArrivalChecks(
             ask=chosen.ask,
             fold=chosen.rule,
             guard=from_plain(Guard, self.spec.guard),
@@ -213,7 +213,7 @@ class Gatherer:
         total = rule.fold([replace(c, value=decode(c.value)) for c in contributions], origin)
         return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
 
-    def _spool_total(self, total: Contribution, place: Place, ask: Ask) -> tuple[Contribution, str]:
+    def _spool_total(self, total: Contribution, place: AskContext, ask: Ask) -> tuple[Contribution, str]:
         """Return a total and its hash; tensors that go on as they are lie in a file that is linked and sent.
 
         A total that the protocol makes something else of stays in memory, as auxiliary variables do.
@@ -242,12 +242,12 @@ class Gatherer:
 
     def _fold_record(
         self, chosen: _Chosen, gathered: Gathered, output_hash: str, arrived: list[list[Any]]
-    ) -> Fold:
+    ) -> AggregationRecord:
         """Return the line of the ledger that `verify` holds an ask to."""
         rule = chosen.rule
-        by_function = isinstance(rule, ByFunction)  # its text stands in the spec
+        by_function = isinstance(rule, FunctionAggregator)  # its text stands in the spec
         fold_name, fold_config = (rule.name, {}) if by_function else FOLDS.config_of(rule)
-        return Fold(
+        return AggregationRecord(
             round=chosen.place.round,
             step=chosen.place.step,
             fold=fold_name,

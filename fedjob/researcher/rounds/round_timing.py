@@ -26,7 +26,7 @@ Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
 
 
 @dataclass
-class Pace:
+class RoundTimer:
     """Begins rounds at their time.
 
     Args:

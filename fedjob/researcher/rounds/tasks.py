@@ -13,12 +13,12 @@ from fedjob.messaging.messages import MAX_INLINE_BYTES, Task
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.base import Ask
 from fedjob.researcher.federation.base import Federation
-from fedjob.researcher.rounds.unfinished_tasks import Overtime
+from fedjob.researcher.rounds.unfinished_tasks import UnfinishedTasks
 from fedjob.researcher.storage.breakpoints import states_at
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.position import Position, UnderWay
+from fedjob.researcher.storage.position import Position, UnfinishedTask
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec, resources_of
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.training_args import merged_args
@@ -46,18 +46,18 @@ class TaskBuilder:
     named_states: Callable[[], Mapping[str, Collection[str]]]
     files: Ref | None = None
     artifacts: Mapping[str, Ref] = field(default_factory=dict)
-    unfinished: Overtime = field(init=False)
+    unfinished: UnfinishedTasks = field(init=False)
     _published: list[Ref] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.unfinished = Overtime(self.folder, self.federation, self.publish)
+        self.unfinished = UnfinishedTasks(self.folder, self.federation, self.publish)
 
     def build(
         self,
         ask: Ask,
         position: Position,
         nodes: Iterable[str],
-        waiting: Mapping[str, UnderWay],
+        waiting: Mapping[str, UnfinishedTask],
         spool: Path,
     ) -> dict[str, Task]:
         """Return the tasks of an ask, the unfinished ones that it waits for among them.

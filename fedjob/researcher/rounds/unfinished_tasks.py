@@ -10,14 +10,14 @@ from fedjob.common.files import link_or_copy, write_atomic
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Task
 from fedjob.protocols.base import Ask
-from fedjob.researcher.federation.base import Collected, Federation, Place
+from fedjob.researcher.federation.base import AskContext, Collected, Federation
 from fedjob.researcher.storage.breakpoints import states_at
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.position import Position, UnderWay
+from fedjob.researcher.storage.position import Position, UnfinishedTask
 
 
 @dataclass
-class Overtime:
+class UnfinishedTasks:
     """The work of a job that goes on over rounds.
 
     Args:
@@ -31,7 +31,7 @@ class Overtime:
     sources: dict[Ref, Path | bytes] = field(default_factory=dict)
     _at_hub: set[Ref] = field(default_factory=set)
 
-    def waited_for(self, ask: Ask, position: Position) -> dict[str, UnderWay]:
+    def waited_for(self, ask: Ask, position: Position) -> dict[str, UnfinishedTask]:
         """Return node -> the work of earlier rounds that an ask waits for; its files are all here."""
         self.sources = {}
         if ask.late == "drop":
@@ -44,7 +44,7 @@ class Overtime:
         }
 
     def asked_again(
-        self, waiting: Mapping[str, UnderWay], named: Mapping[str, Collection[str]]
+        self, waiting: Mapping[str, UnfinishedTask], named: Mapping[str, Collection[str]]
     ) -> dict[str, Task]:
         """Return the tasks of nodes that are still at work; to be told again changes nothing there.
 
@@ -60,12 +60,12 @@ class Overtime:
         }
 
     def goes_on(
-        self, place: Place, tasks: Mapping[str, Task], collected: Collected, position: Position
-    ) -> dict[str, UnderWay]:
+        self, place: AskContext, tasks: Mapping[str, Task], collected: Collected, position: Position
+    ) -> dict[str, UnfinishedTask]:
         """Return who is at work on what after an ask; its files are kept, those of others go."""
         if place.keep:
             under_way = {
-                node: UnderWay(round=place.round_of(node), task=tasks[node]) for node in collected.busy
+                node: UnfinishedTask(round=place.round_of(node), task=tasks[node]) for node in collected.busy
             }
         else:  # whoever was asked something new has given up what was before
             under_way = {node: work for node, work in position.under_way.items() if node not in tasks}
@@ -79,7 +79,7 @@ class Overtime:
 _HELD = "held_"
 
 
-def refs_of(under_way: Iterable[UnderWay]) -> set[Ref]:
+def refs_of(under_way: Iterable[UnfinishedTask]) -> set[Ref]:
     """Return the objects that tasks are computed from, but for the plan and what was brought."""
     return {ref for work in under_way for ref in inputs_of(work.task)}
 
@@ -89,7 +89,7 @@ def inputs_of(task: Task) -> tuple[Ref, ...]:
     return (*task.params.values(), *task.blobs.values())
 
 
-def hold(folder: JobFolder, under_way: Iterable[UnderWay], sources: Mapping[Ref, Path | bytes]) -> None:
+def hold(folder: JobFolder, under_way: Iterable[UnfinishedTask], sources: Mapping[Ref, Path | bytes]) -> None:
     """Keep the files that tasks under way are computed from, and drop those of others.
 
     Args:
@@ -112,7 +112,7 @@ def hold(folder: JobFolder, under_way: Iterable[UnderWay], sources: Mapping[Ref,
             link_or_copy(source, path)
 
 
-def held_files(folder: JobFolder, under_way: Iterable[UnderWay]) -> dict[str, Path]:
+def held_files(folder: JobFolder, under_way: Iterable[UnfinishedTask]) -> dict[str, Path]:
     """Return name -> file of what a breakpoint takes along."""
     found = {ref.sha256: folder.held / ref.sha256 for ref in refs_of(under_way)}
     return {f"{_HELD}{sha256}": path for sha256, path in found.items() if path.exists()}

@@ -21,7 +21,7 @@ from fedjob.parameters.files import FileParams, hash_params, raw_bytes
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.storage.breakpoints import load_breakpoint, newest_valid
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.position import Fold
+from fedjob.researcher.storage.position import AggregationRecord
 
 if TYPE_CHECKING:
     import torch
@@ -78,15 +78,15 @@ def verify_job(folder: JobFolder) -> list[Check]:
     return checks
 
 
-def _check(fold: Fold, verdict: str, detail: str = "") -> Check:
+def _check(fold: AggregationRecord, verdict: str, detail: str = "") -> Check:
     return Check(round=fold.round, step=fold.step, verdict=verdict, detail=detail)
 
 
-def _has_total(fold: Fold) -> bool:
+def _has_total(fold: AggregationRecord) -> bool:
     return bool(fold.output_hash) or any(sha256 for _, sha256, _ in fold.inputs)
 
 
-def _odd_arrival(fold: Fold, counted: dict[str, int]) -> str:
+def _odd_arrival(fold: AggregationRecord, counted: dict[str, int]) -> str:
     """Return what can't be about the order in which contributions came in, or nothing.
 
     Args:
@@ -102,7 +102,7 @@ def _odd_arrival(fold: Fold, counted: dict[str, int]) -> str:
     return ""
 
 
-def _fold_again(fold: Fold, folder: JobFolder) -> Check:
+def _fold_again(fold: AggregationRecord, folder: JobFolder) -> Check:
     if fold.fold not in RECOMPUTED:
         return _check(fold, "not kept", f"{fold.fold} is not recomputed here")
     if not fold.output_hash:
@@ -137,7 +137,7 @@ def _fold_again(fold: Fold, folder: JobFolder) -> Check:
     return _check(fold, "equal")
 
 
-def _again(fold: Fold, paths: Sequence[Path]) -> Mapping[str, torch.Tensor]:
+def _again(fold: AggregationRecord, paths: Sequence[Path]) -> Mapping[str, torch.Tensor]:
     """Return what the fold of files is; an older contribution is one of a node that was asked earlier."""
     asked = {str(node): int(round_) for node, round_ in fold.arrived}
     given = [

@@ -14,7 +14,7 @@ from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.federation.base import Gates
 from fedjob.researcher.hooks.base import Hook
-from fedjob.researcher.runner.interrupter import Watchman
+from fedjob.researcher.runner.interrupter import Interrupter
 from fedjob.researcher.runner.slots import Ticket
 from fedjob.researcher.storage import inbox
 from fedjob.researcher.storage.breakpoints import list_breakpoints
@@ -69,7 +69,7 @@ class AttemptRecord(Gates):
         self._ticket: Ticket | None = None
         self.hooks = tuple(make_hooks(self.note))
         self.events = EventLog(folder.events, spec.id, (self._inform_hooks,))
-        self._watchman = Watchman(folder)
+        self._watchman = Interrupter(folder)
 
     def begin(self) -> None:
         """Take over the record: a new attempt, or one that waited when its runner was gone."""

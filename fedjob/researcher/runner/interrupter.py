@@ -16,7 +16,7 @@ PATIENCE_S = 1.0
 _LOOK_S = 0.25
 
 
-class Watchman:
+class Interrupter:
     """A thread beside the one that makes it.
 
     Args:

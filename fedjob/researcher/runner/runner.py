@@ -26,7 +26,7 @@ from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.rounds.coordination import Coordinate, run_coordinated
 from fedjob.researcher.rounds.gatherer import Gatherer
 from fedjob.researcher.rounds.loop import run_rounds
-from fedjob.researcher.rounds.round_timing import OWNER_STOPPED, Pace
+from fedjob.researcher.rounds.round_timing import OWNER_STOPPED, RoundTimer
 from fedjob.researcher.rounds.state_files import spool_state
 from fedjob.researcher.rounds.tasks import TaskBuilder
 from fedjob.researcher.rounds.unfinished_tasks import restore_held
@@ -65,7 +65,7 @@ class Runner:
         self._drive = (
             run_rounds if coordinate is None else partial(run_coordinated, coordinate, id=self.spec.id)
         )
-        self._pace = Pace(
+        self._pace = RoundTimer(
             self.spec.every_s,
             rest=federation.rest,
             is_stopped=lambda: inbox.stop_asked(attempt.folder),

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 
 from fedjob.common.errors import JobError, JobFailed, NoSuchJob, NotReady, SpecError, WaitTimeout
 from fedjob.common.lifecycle import HISTORY, PENDING, State
-from fedjob.researcher.monitoring.stream import Standing, ended_error
+from fedjob.researcher.monitoring.stream import JobStanding, ended_error
 from fedjob.researcher.runner.control import kill
 from fedjob.researcher.runner.launch import start_runner
 from fedjob.researcher.storage.event import JobEvent, is_job_state
@@ -87,7 +87,7 @@ def wait_for(
 
 def _error_of(id_: str, record: JobRecord) -> JobFailed:
     """Return the error that says how a job ended; a rejected one names the nodes whose owners refused it."""
-    standing = Standing(str(record.state), record.reason, record.detail)
+    standing = JobStanding(str(record.state), record.reason, record.detail)
     refused = None
     if record.state == State.REJECTED:
         refused = {

@@ -11,7 +11,7 @@ from fedjob.researcher.selection.base import Candidates, Selector
 
 
 @dataclass(frozen=True, slots=True)
-class ByFunction(Selector):
+class FunctionSelector(Selector):
     """The nodes that a user's function returns; stored as source text, not under a name of the registry.
 
     Args:

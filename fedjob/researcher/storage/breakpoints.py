@@ -31,7 +31,7 @@ from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
-from fedjob.researcher.storage.position import Fold, Position, UnderWay, first_position
+from fedjob.researcher.storage.position import AggregationRecord, Position, UnfinishedTask, first_position
 from fedjob.researcher.storage.spec import load_spec
 
 VERSION = 1
@@ -52,15 +52,15 @@ class Breakpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
+class _BreakpointRecord:
     round: int
     node_states: dict[str, str]
     state: dict[str, Any]
     rows: list[Measurement]
-    ledger: list[Fold]
+    ledger: list[AggregationRecord]
     extras: list[str]
     training_args: dict[str, Any]
-    under_way: dict[str, UnderWay] = field(default_factory=dict)
+    under_way: dict[str, UnfinishedTask] = field(default_factory=dict)
     learned: list[dict[str, Any]] = field(default_factory=list)
     stop: str = ""
 
@@ -90,7 +90,7 @@ def save_breakpoint(
         _link(folder.spec, temporary / "spec.mpk", files)
         if folder.plan.exists():
             _link(folder.plan, temporary / "plan.py", files)
-        record = _Record(
+        record = _BreakpointRecord(
             round=position.round,
             node_states=dict(position.node_states),
             state=skeleton,
@@ -199,7 +199,7 @@ def list_breakpoints(breakpoints: Path) -> list[Path]:
 def states_of(path: Path) -> dict[str, str]:
     """Return node -> id of the node state that a breakpoint names; nothing for an unreadable one."""
     try:
-        return from_plain(_Record, unpack((path / "record.mpk").read_bytes())).node_states
+        return from_plain(_BreakpointRecord, unpack((path / "record.mpk").read_bytes())).node_states
     except (OSError, DecodeError):
         return {}
 
@@ -253,7 +253,7 @@ def _load(path: Path) -> Breakpoint:
         if hash_file(file) != sha256:
             raise BreakpointCorrupt(f"breakpoint {path.name}: the bytes of its file {name} have been changed")
     try:
-        record = from_plain(_Record, unpack((path / "record.mpk").read_bytes()))
+        record = from_plain(_BreakpointRecord, unpack((path / "record.mpk").read_bytes()))
         spec = unpack((path / "spec.mpk").read_bytes())
         plan = path / "plan.py"
         return Breakpoint(
@@ -334,7 +334,7 @@ def _load_state(skeleton: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def chain(ledger: tuple[Fold, ...], fold: Fold) -> tuple[Fold, ...]:
+def chain(ledger: tuple[AggregationRecord, ...], fold: AggregationRecord) -> tuple[AggregationRecord, ...]:
     """Append a fold to the ledger, bound to the record before it."""
     previous = hashlib.sha256(pack(to_plain(ledger[-1]))).hexdigest() if ledger else ""
     return (*ledger, replace(fold, previous_hash=previous))

@@ -13,7 +13,7 @@ from fedjob.researcher.storage.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fold:
+class AggregationRecord:
     """One committed fold, so that anybody can compute it again.
 
     Args:
@@ -40,7 +40,7 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnderWay:
+class UnfinishedTask:
     """A task that a node is still at work on, for a round to come.
 
     Args:
@@ -71,9 +71,9 @@ class Position:
     round: int = 0
     state: State
     node_states: Mapping[str, str] = field(default_factory=dict)
-    under_way: Mapping[str, UnderWay] = field(default_factory=dict)
+    under_way: Mapping[str, UnfinishedTask] = field(default_factory=dict)
     rows: tuple[Measurement, ...] = ()
-    ledger: tuple[Fold, ...] = ()
+    ledger: tuple[AggregationRecord, ...] = ()
     training_args: Mapping[str, Any] = field(default_factory=dict)
     learned: tuple[Mapping[str, Any], ...] = ()
     stop: str = ""

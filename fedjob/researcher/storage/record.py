@@ -20,7 +20,7 @@ SCHEMA = "1.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class PastAttempt:
     """One earlier run of a job, as it ended."""
 
     attempt: int
@@ -70,7 +70,7 @@ class JobRecord:
     submitted: str = ""
     started: str = ""
     finished: str = ""
-    past: list[Attempt] = field(default_factory=list)
+    past: list[PastAttempt] = field(default_factory=list)
     grants: dict[str, dict[str, Any]] = field(default_factory=dict)
     tries: int = 0
     participants: dict[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from fedjob.common.files import fsync_dir
 from fedjob.messaging.messages import Result
 from fedjob.parameters.files import FileParams
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.position import Fold
+from fedjob.researcher.storage.position import AggregationRecord
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def read_reply(path: Path) -> dict[str, Any]:
     return bodies if isinstance(bodies, dict) else {}
 
 
-def read_aux(folder: JobFolder, fold: Fold) -> dict[str, dict[str, Mapping[str, torch.Tensor]]]:
+def read_aux(folder: JobFolder, fold: AggregationRecord) -> dict[str, dict[str, Mapping[str, torch.Tensor]]]:
     """Return module -> node -> name -> tensor, of the files that are still there; a tensor is read when asked for."""
     from fedjob.parameters.auxiliary import split
     from fedjob.parameters.files import FileParams

@@ -23,7 +23,7 @@ _LATER: Mapping[str, Any] = {"found_later": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Component:
     """A component as data: one of the registry by name, or a function of the researcher's by its text.
 
     Args:
@@ -75,7 +75,7 @@ class JobSpec:
     name: str = ""
     note: str = ""
     version: int = VERSION
-    protocol: Part
+    protocol: Component
     plan_entry: str = ""
     plan_hash: str = ""
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -87,11 +87,11 @@ class JobSpec:
     researcher: str = field(default="", metadata=_LATER)
     owner_key: str = field(default="", metadata=_LATER)
     federation: str = field(default="", metadata=_LATER)
-    selector: Part = field(default_factory=lambda: Part(name="all"))
+    selector: Component = field(default_factory=lambda: Component(name="all"))
     quorum: dict[str, Any] = field(default_factory=dict)
-    fold: Part | None = None
+    fold: Component | None = None
     guard: dict[str, Any] = field(default_factory=dict)
-    hooks: list[Part] = field(default_factory=list)
+    hooks: list[Component] = field(default_factory=list)
     validate_at_end: bool = False
     breakpoint_every: int = 1
     keep_breakpoints: int = 3

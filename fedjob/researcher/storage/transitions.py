@@ -10,7 +10,7 @@ from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State, advance
 from fedjob.protocols.steps import SETUP
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.record import Attempt, JobRecord, load_record, utc_now
+from fedjob.researcher.storage.record import JobRecord, PastAttempt, load_record, utc_now
 
 _TOO_LATE = frozenset({"late", "quorum_lost", "silent"})
 
@@ -142,8 +142,8 @@ def moved(record: JobRecord, to: State | str, *, now: str, reason: str = "", det
     return replace(record, finished=now) if there in HISTORY else record
 
 
-def _ended(record: JobRecord) -> Attempt:
-    return Attempt(
+def _ended(record: JobRecord) -> PastAttempt:
+    return PastAttempt(
         attempt=record.attempt,
         state=record.state,
         reason=record.reason,

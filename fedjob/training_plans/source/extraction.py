@@ -9,7 +9,7 @@ from fedjob.common.errors import PlanError
 from fedjob.training_plans.function import RemoteFunction
 from fedjob.training_plans.source.compilation import checked_code
 from fedjob.training_plans.source.dependencies import Extraction
-from fedjob.training_plans.source.locations import Place, place_in_file, place_of
+from fedjob.training_plans.source.locations import SourceLocation, place_in_file, place_of
 from fedjob.training_plans.source.plan_source import SOURCE_ATTRIBUTE, PlanSource, plan_hash
 from fedjob.training_plans.source.text_checks import check_plan_text
 
@@ -41,7 +41,7 @@ def extract(plan: object) -> PlanSource:
     return _extract_at(place)
 
 
-def _extract_at(place: Place) -> PlanSource:
+def _extract_at(place: SourceLocation) -> PlanSource:
     extraction = Extraction(place.module, live=place.live, locate=place.locate, path=place.path)
     text = check_plan_text(extraction.text(place.entry, place.name))
     checked_code(text, place.path or None, place.name)

@@ -28,7 +28,7 @@ _TRANSPARENT_MAGICS = frozenset({"time", "timeit", "capture", "prun"})
 
 
 @dataclass
-class Place:
+class SourceLocation:
     """A definition and the module around it.
 
     Args:
@@ -44,7 +44,7 @@ class Place:
     locate: Locate = lambda found: None
 
 
-def place_in_file(plan: str) -> Place:
+def place_in_file(plan: str) -> SourceLocation:
     """Find "file.py:Class" without importing or running the file.
 
     Raises:
@@ -64,10 +64,10 @@ def place_in_file(plan: str) -> Place:
             path=path,
             name=name,
         )
-    return Place(name, found[-1], module, path)
+    return SourceLocation(name, found[-1], module, path)
 
 
-def place_of(definition: Definition) -> Place:
+def place_of(definition: Definition) -> SourceLocation:
     """Find where a class or function was written.
 
     Raises:
@@ -103,7 +103,7 @@ def _place_in_source(
     codes: list[types.CodeType],
     live: Mapping[str, Any],
     text: str | None = None,
-) -> Place:
+) -> SourceLocation:
     unit = Unit(_read(Path(path)) if text is None else text, path)
     module = _module_of([unit], path)
     parts = [part for part in definition.__qualname__.split(".") if part != "<locals>"]
@@ -132,7 +132,7 @@ def _place_in_source(
         _add_enclosing(module, unit, tree, chain)
         live = {}  # a function's own variables are not the module's
     entry = [b for b in module.of(name) if b.place[1] <= _first(chain[-1][1]) <= b.last_line]
-    return Place(name, entry[-1], module, path, live)
+    return SourceLocation(name, entry[-1], module, path, live)
 
 
 def _add_enclosing(
@@ -185,7 +185,7 @@ def _chains(
                     yield from _chains(nested, parts, chain if above else above)
 
 
-def _place_in_notebook(definition: Definition, shell: Any, filename: str) -> Place:
+def _place_in_notebook(definition: Definition, shell: Any, filename: str) -> SourceLocation:
     units = list(_cells(shell))
     live = dict(shell.user_ns)
     name = definition.__name__
@@ -216,7 +216,7 @@ def _place_in_notebook(definition: Definition, shell: Any, filename: str) -> Pla
         candidates = [b for b in candidates if b.unit is place[0]] or candidates
     if not candidates:
         raise PlanError(f"no cell of this notebook defines {name}: run the cell that does", name=name)
-    return Place(name, candidates[-1], module, "the notebook", live, locate)
+    return SourceLocation(name, candidates[-1], module, "the notebook", live, locate)
 
 
 def _cells(shell: Any) -> Iterator[Unit]:

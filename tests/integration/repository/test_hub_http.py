@@ -21,7 +21,7 @@ import pytest
 from fedjob.common.errors import ConfigError, NotPermitted, ObjectMissing, ObjectTooLarge, SpecError
 from fedjob.common.http_client import Patience
 from fedjob.common.types import Ref
-from fedjob.hub.config.limits import Limits
+from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.identity.membership import (
     Invitation,
@@ -36,7 +36,7 @@ from tests.hubs import HASTY, HubThread
 from tests.parts import program
 from tests.processes import wait_until
 
-TIGHT = Limits(min_body_bytes=1000, object_bytes=1 << 20, reserve_bytes=0, header_bytes=8 << 10)
+TIGHT = HubLimits(min_body_bytes=1000, object_bytes=1 << 20, reserve_bytes=0, header_bytes=8 << 10)
 HURRIED = replace(TIGHT, idle_s=0.5)
 
 

@@ -16,8 +16,8 @@ from fedjob.common.errors import (
     RepositoryUnreachable,
 )
 from fedjob.common.types import MAX_FRAME_BYTES
-from fedjob.hub.config.limits import Limits
-from fedjob.hub.storage.database import SCHEMA_VERSION, Ledger
+from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.storage.database import SCHEMA_VERSION, HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import enrol
@@ -117,7 +117,7 @@ def test_what_nobody_ended_goes_with_time(tmp_path: Path) -> None:
             later = ObjectStore(
                 tmp_path / "hub" / "storage",
                 hub.ledger,
-                Limits(ttl_s=10.0),
+                HubLimits(ttl_s=10.0),
                 clock=lambda: 4e9,
             )
             assert later.sweep().num_jobs == 1
@@ -143,7 +143,7 @@ def test_a_folder_has_no_place_for_watchers(tmp_path: Path) -> None:
 
 def test_a_ledger_of_the_version_before_gets_a_place_for_watchers(tmp_path: Path) -> None:
     path = tmp_path / "hub.sqlite"
-    ledger = Ledger(path)
+    ledger = HubDatabase(path)
     federation = ledger.federation
     ledger.close()
     old = sqlite3.connect(path)
@@ -151,7 +151,7 @@ def test_a_ledger_of_the_version_before_gets_a_place_for_watchers(tmp_path: Path
     old.execute("PRAGMA user_version = 1")
     old.commit()
     old.close()
-    again = Ledger(path)
+    again = HubDatabase(path)
     assert again.federation == federation
     assert again.read("SELECT count(*) FROM watches") == [(0,)]
     assert again.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]

@@ -204,11 +204,11 @@ def test_only_new_items_are_worked_on(tmp_path: Path) -> None:
 
 
 def test_a_file_whose_time_cannot_be_read_is_new(tmp_path: Path) -> None:
-    from fedjob.data.readers.base import Identity, identity_of
+    from fedjob.data.readers.base import ItemIdentity, identity_of
 
     gone = identity_of(tmp_path / "gone", tmp_path)
     assert choose([gone], Items(only="new"), Known(processed={"gone": (None, "unreadable")}), "a") == [0]
-    row = Identity("0f")
+    row = ItemIdentity("0f")
     with pytest.raises(NodeFailure, match="no_new_data"):
         choose([row, row], Items(only="new"), Known(processed={"0f": (None, "")}), "a")
 

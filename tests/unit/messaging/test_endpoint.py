@@ -18,7 +18,7 @@ from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Role, Roster
 from fedjob.messaging.endpoint import Endpoint, seen_entries
 from fedjob.messaging.frame import encode_frame
-from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S, MAX_TTL_S, Dropped, Gate
+from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S, MAX_TTL_S, Dropped, FrameChecks
 from fedjob.messaging.messages import (
     Body,
     End,
@@ -339,7 +339,7 @@ def test_a_party_that_enrolled_anew_is_heard_under_its_new_key(world: World, sit
     again = Identity.generate("alice")
     old = {"alice": Entry("researcher", ALICE.public_key_hex)}
     new = {"alice": Entry("researcher", again.public_key_hex)}
-    gate = Gate("fed", AT_SITE, "node", Roster(old, lambda: new, clock=world.clock))
+    gate = FrameChecks("fed", AT_SITE, "node", Roster(old, lambda: new, clock=world.clock))
     wall = 1.7e9 + world.clock.now
     message = gate.open("alice", frame(world, again, TASK), now=0.0, wall=wall)
     assert message.sender == "alice"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjob.privacy.release_book import ReleaseBook, row_ids
-from fedjob.privacy.releases import NEVER, ROWS, Releases, Telling
+from fedjob.privacy.releases import NEVER, ROWS, Release, Releases
 
 sets_of_rows = st.lists(st.sets(st.integers(0, 11)), min_size=1, max_size=8)
 
@@ -23,7 +23,7 @@ def rows(*places: int) -> np.ndarray:
 
 def test_a_set_that_is_too_small_is_withheld() -> None:
     releases = Releases.fresh(3, 10)
-    assert releases.admit([Telling(rows(0, 1), ("age",)), Telling(rows(*range(5)), ("age",))]) == [
+    assert releases.admit([Release(rows(0, 1), ("age",)), Release(rows(*range(5)), ("age",))]) == [
         False,
         True,
     ]
@@ -32,8 +32,8 @@ def test_a_set_that_is_too_small_is_withheld() -> None:
 @pytest.mark.parametrize("first", ["all", "all but one"])
 def test_all_rows_and_all_but_one_are_not_both_told(first: str) -> None:
     questions = {
-        "all": Telling(rows(*range(10)), ("age",)),
-        "all but one": Telling(rows(*range(9)), ("age",)),
+        "all": Release(rows(*range(10)), ("age",)),
+        "all but one": Release(rows(*range(9)), ("age",)),
     }
     releases = Releases.fresh(3, 10)
     told = {
@@ -45,7 +45,7 @@ def test_all_rows_and_all_but_one_are_not_both_told(first: str) -> None:
 
 def test_what_was_told_is_told_again_and_what_was_withheld_is_withheld_again() -> None:
     releases = Releases.fresh(3, 10)
-    questions = [Telling(rows(*range(5)), ("age",)), Telling(rows(*range(4)), ("age",))]
+    questions = [Release(rows(*range(5)), ("age",)), Release(rows(*range(4)), ("age",))]
     assert releases.admit(questions) == [True, False]
     releases.changed = False
     assert releases.admit(questions) == [True, False]
@@ -55,17 +55,17 @@ def test_what_was_told_is_told_again_and_what_was_withheld_is_withheld_again() -
 def test_values_of_rows_that_lack_another_column_are_not_told_by_a_difference() -> None:
     everybody, complete = rows(*range(10)), rows(*range(8))
     releases = Releases.fresh(3, 10)
-    assert releases.admit([Telling(everybody, ("age",))]) == [True]
-    assert releases.admit([Telling(everybody, ("age", "chol"), complete)]) == [False]
-    assert releases.admit([Telling(everybody, ("chol",), complete)]) == [True]
+    assert releases.admit([Release(everybody, ("age",))]) == [True]
+    assert releases.admit([Release(everybody, ("age", "chol"), complete)]) == [False]
+    assert releases.admit([Release(everybody, ("chol",), complete)]) == [True]
 
 
 def test_a_few_missing_values_do_not_keep_the_bins_of_a_column_from_being_counted() -> None:
     releases = Releases.fresh(3, 11)
     missing = rows(10)
-    bins = [Telling(rows(*range(5)), excused=missing), Telling(rows(*range(5, 10)), excused=missing)]
+    bins = [Release(rows(*range(5)), excused=missing), Release(rows(*range(5, 10)), excused=missing)]
     assert releases.admit(bins) == [True, True]
-    hidden = [Telling(rows(*range(9)), excused=missing), Telling(rows(9), excused=missing)]
+    hidden = [Release(rows(*range(9)), excused=missing), Release(rows(9), excused=missing)]
     assert Releases.fresh(3, 11).admit(hidden) == [False, False]
 
 
@@ -73,7 +73,7 @@ def test_a_few_missing_values_do_not_keep_the_bins_of_a_column_from_being_counte
 @settings(max_examples=60, deadline=None)
 def test_every_piece_that_was_cut_out_is_large_enough(asked: list[set[int]], min_rows: int) -> None:
     releases = Releases.fresh(min_rows, 12)
-    releases.admit([Telling(rows(*places), ("age",)) for places in asked])
+    releases.admit([Release(rows(*places), ("age",)) for places in asked])
     for name, labels in releases.labels.items():
         sizes = np.bincount(labels)
         sizes = sizes[1:] if name != ROWS else np.delete(sizes, NEVER)
@@ -84,7 +84,7 @@ def test_every_piece_that_was_cut_out_is_large_enough(asked: list[set[int]], min
 @settings(max_examples=60, deadline=None)
 def test_no_sum_of_multiples_of_what_was_told_is_about_one_row(asked: list[set[int]]) -> None:
     releases = Releases.fresh(2, 12)
-    allowed = releases.admit([Telling(rows(*places), ("age",)) for places in asked])
+    allowed = releases.admit([Release(rows(*places), ("age",)) for places in asked])
     told = [np.isin(np.arange(12), sorted(places)) for places, may in zip(asked, allowed, strict=True) if may]
     if told:
         matrix = np.array(told, dtype=float)
@@ -100,7 +100,7 @@ def test_no_sum_of_multiples_of_what_was_told_is_about_one_row(asked: list[set[i
 
 def ask(book: ReleaseBook, frame: pd.DataFrame, kept: list[int]) -> bool:
     with book.opened(frame, np.array(kept, dtype=np.int64)) as admit:
-        (allowed,) = admit([Telling(np.arange(len(kept)), ("age",))])
+        (allowed,) = admit([Release(np.arange(len(kept)), ("age",))])
     return allowed
 
 

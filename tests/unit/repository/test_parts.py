@@ -8,28 +8,28 @@ from hypothesis import strategies as st
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
-from fedjob.repository.parts import MAX_MANIFEST_BYTES, MAX_PARTS, PART_BYTES, Manifest, Part
+from fedjob.repository.parts import MAX_MANIFEST_BYTES, MAX_PARTS, PART_BYTES, ObjectPart, PartManifest
 
 A, B = "aa" * 32, "bb" * 32
 
 
 def test_parts_have_their_places_in_the_file() -> None:
-    assert Manifest(7, 5, (A, B)).parts() == [Part(A, 0, 5), Part(B, 5, 2)]
-    assert Manifest(10, 5, (A, B)).parts() == [Part(A, 0, 5), Part(B, 5, 5)]
+    assert PartManifest(7, 5, (A, B)).parts() == [ObjectPart(A, 0, 5), ObjectPart(B, 5, 2)]
+    assert PartManifest(10, 5, (A, B)).parts() == [ObjectPart(A, 0, 5), ObjectPart(B, 5, 5)]
 
 
 def test_a_manifest_comes_back_as_it_was() -> None:
-    manifest = Manifest(7, 5, (A, B))
-    assert Manifest.decode(manifest.encode(), size_bytes=7) == manifest
-    assert manifest.encode() == Manifest(7, 5, (A, B)).encode()
+    manifest = PartManifest(7, 5, (A, B))
+    assert PartManifest.decode(manifest.encode(), size_bytes=7) == manifest
+    assert manifest.encode() == PartManifest(7, 5, (A, B)).encode()
 
 
 def test_the_largest_file_has_a_manifest_within_its_limit() -> None:
-    largest = Manifest(MAX_PARTS * PART_BYTES, PART_BYTES, (A,) * MAX_PARTS)
+    largest = PartManifest(MAX_PARTS * PART_BYTES, PART_BYTES, (A,) * MAX_PARTS)
     assert len(largest.encode()) <= MAX_MANIFEST_BYTES
-    assert Manifest.decode(largest.encode(), size_bytes=largest.size_bytes) == largest
+    assert PartManifest.decode(largest.encode(), size_bytes=largest.size_bytes) == largest
     with pytest.raises(ObjectTooLarge, match=str(MAX_PARTS)):
-        Manifest((MAX_PARTS + 1) * PART_BYTES, PART_BYTES, (A,) * (MAX_PARTS + 1)).encode()
+        PartManifest((MAX_PARTS + 1) * PART_BYTES, PART_BYTES, (A,) * (MAX_PARTS + 1)).encode()
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,18 @@ def test_the_largest_file_has_a_manifest_within_its_limit() -> None:
 )
 def test_a_manifest_whose_numbers_do_not_fit_is_refused(plain: object) -> None:
     with pytest.raises(DecodeError):
-        Manifest.decode(pack(plain), size_bytes=7)
+        PartManifest.decode(pack(plain), size_bytes=7)
 
 
 def test_a_manifest_that_is_too_long_is_refused_unread() -> None:
     with pytest.raises(DecodeError, match="at most"):
-        Manifest.decode(bytes(MAX_MANIFEST_BYTES + 1), size_bytes=7)
+        PartManifest.decode(bytes(MAX_MANIFEST_BYTES + 1), size_bytes=7)
 
 
 @given(st.binary(max_size=200), st.integers(0, 1 << 40))
 def test_any_bytes_are_a_manifest_or_an_error_of_ours(data: bytes, size: int) -> None:
     try:
-        manifest = Manifest.decode(data, size_bytes=size)
+        manifest = PartManifest.decode(data, size_bytes=size)
     except FedjobError:
         return
     assert sum(part.size_bytes for part in manifest.parts()) == size

@@ -8,7 +8,7 @@ import pytest
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.training_plans.schedules import (
     SCHEDULES,
     CosineDecay,
@@ -61,7 +61,7 @@ def test_a_map_that_names_no_schedule_is_what_it_is() -> None:
 
 
 def test_an_owners_limit_holds_for_every_round_of_a_schedule() -> None:
-    limits = Limits(args={"lr": {"max": 0.15}})
+    limits = GrantLimits(args={"lr": {"max": 0.15}})
     given = declared({"lr": Piecewise({1: 0.1, 4: 0.2})})
     assert limits.broken_by({}, given, rounds=3) == ""
     assert "lr is 0.2" in limits.broken_by({}, given, rounds=4)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fedjob.identity.roster import Roster
 from fedjob.messaging.messages import Message, Offer
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.daemon.sender_verification import MAX_WAITING, Checked, Verifying
+from fedjob.node.daemon.sender_verification import MAX_WAITING, Checked, SenderVerification
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.queue.book import Book
 
@@ -27,7 +27,7 @@ class World:
         self.jobs: list[Callable[[], None]] = []
         self.said: list[Checked] = []
         self.turn = Turn(Book())
-        self.verifying = Verifying(config, Roster({}), self.jobs.append, self.said.append)
+        self.verifying = SenderVerification(config, Roster({}), self.jobs.append, self.said.append)
 
     def check(self, message: Message) -> Checked | None:
         assert isinstance(message.body, Offer)

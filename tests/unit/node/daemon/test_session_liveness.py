@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from fedjob.node.daemon.session_liveness import Vigil
+from fedjob.node.daemon.session_liveness import SessionLiveness
 
 
 def test_who_is_silent_is_asked_once_and_then_gone() -> None:
-    vigil = Vigil()
+    vigil = SessionLiveness()
     look = lambda now, connected=True: vigil.look(["s"], now, after_s=30.0, connected=connected)  # noqa: E731
     assert look(0.0) == ([], [])
     assert look(11.0) == ([], ["s"])
@@ -13,7 +13,7 @@ def test_who_is_silent_is_asked_once_and_then_gone() -> None:
 
 
 def test_an_answer_begins_the_wait_anew_and_a_break_of_ones_own_does_not_count() -> None:
-    vigil = Vigil()
+    vigil = SessionLiveness()
     look = lambda now, connected=True: vigil.look(["s"], now, after_s=30.0, connected=connected)  # noqa: E731
     look(0.0)
     look(29.0)
@@ -25,7 +25,7 @@ def test_an_answer_begins_the_wait_anew_and_a_break_of_ones_own_does_not_count()
 
 
 def test_only_those_who_wait_are_remembered() -> None:
-    vigil = Vigil()
+    vigil = SessionLiveness()
     vigil.heard("stranger", 1.0)
     vigil.look(["s"], 1.0, after_s=30.0, connected=True)
     assert vigil.look([], 99.0, after_s=30.0, connected=True) == ([], [])
@@ -34,7 +34,7 @@ def test_only_those_who_wait_are_remembered() -> None:
 
 def test_a_session_that_receipts_the_question_is_there_and_one_that_does_not_is_gone() -> None:
     for is_there, gone in ((True, []), (False, ["ann/s1"])):
-        vigil = Vigil()
+        vigil = SessionLiveness()
         vigil.look(["ann/s1"], 0.0, after_s=30.0, connected=True)
         assert vigil.look(["ann/s1"], 20.0, after_s=30.0, connected=True) == ([], ["ann/s1"])
         vigil.note_question("message", "ann/s1")

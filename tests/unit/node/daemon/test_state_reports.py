@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedjob.common.lifecycle import State
-from fedjob.node.daemon.state_reports import HOLD_S, Sayings
+from fedjob.node.daemon.state_reports import HOLD_S, StateReports
 from fedjob.node.queue.book import TaskRow
 
 ROW = TaskRow(
@@ -30,7 +30,7 @@ def at(state: State, **changes: str) -> TaskRow:
 
 
 def test_a_task_that_is_completed_at_once_is_told_of_by_its_answer_alone() -> None:
-    sayings = Sayings()
+    sayings = StateReports()
     assert sayings.take([at(State.STARTING), at(State.RUNNING)], 0.0) == []
     assert sayings.take([at(State.COMPLETED)], HOLD_S / 2) == []
     assert sayings.next_due() is None
@@ -38,7 +38,7 @@ def test_a_task_that_is_completed_at_once_is_told_of_by_its_answer_alone() -> No
 
 
 def test_a_task_that_takes_its_time_is_told_of_in_order() -> None:
-    sayings = Sayings()
+    sayings = StateReports()
     sayings.take([at(State.STARTING), at(State.RUNNING)], 0.0)
     assert sayings.next_due() == HOLD_S
     assert [row.state for row in sayings.due(HOLD_S)] == [State.STARTING, State.RUNNING]
@@ -46,21 +46,21 @@ def test_a_task_that_takes_its_time_is_told_of_in_order() -> None:
 
 
 def test_a_task_that_ends_badly_is_told_of_with_all_that_went_before() -> None:
-    sayings = Sayings()
+    sayings = StateReports()
     sayings.take([at(State.STARTING)], 0.0)
     said = sayings.take([at(State.RUNNING), at(State.FAILED)], 0.1)
     assert [row.state for row in said] == [State.STARTING, State.RUNNING, State.FAILED]
 
 
 def test_a_child_is_told_of_however_short_it_is() -> None:
-    sayings = Sayings()
+    sayings = StateReports()
     sayings.take([at(State.STARTING, parent="p")], 0.0)
     said = sayings.take([at(State.COMPLETED, parent="p")], 0.1)
     assert [row.state for row in said] == [State.STARTING, State.COMPLETED]
 
 
 def test_a_task_that_is_stopped_at_once_is_told_of_before_its_node_goes() -> None:
-    sayings = Sayings()
+    sayings = StateReports()
     sayings.take([at(State.STARTING), at(State.RUNNING)], 0.0)
     said = sayings.take([at(State.STOPPING)], 0.1)
     assert [row.state for row in said] == [State.STARTING, State.RUNNING, State.STOPPING]

@@ -13,7 +13,7 @@ from fedjob.common.types import Ref
 from fedjob.data.item_choice import ITEMS_NAME, Known
 from fedjob.messaging.messages import Task
 from fedjob.node.data.datasets import Datasets, describe_dataset
-from fedjob.node.data.item_ledger import Ledger, read_items
+from fedjob.node.data.item_ledger import ItemLedger, read_items
 from fedjob.node.storage.database import Database
 
 A, B = Ref("a" * 64, 1), Ref("b" * 64, 1)
@@ -28,7 +28,7 @@ def task(**changes: Any) -> Task:
 @pytest.mark.feature("BF-62", "BF-63", "BF-47")
 def test_items_are_remembered_per_plan_dataset_and_project(tmp_path: Path) -> None:
     database = Database(tmp_path / "node.sqlite")
-    ledger = Ledger(database)
+    ledger = ItemLedger(database)
     with database.transaction():
         ledger.note(task(), {"processed": [["x", 1.0, "h"]], "failed": [["y", None, "h", "ValueError"]]})
     assert ledger.known(task()) == Known({"x": (1.0, "h")}, {"y": (None, "h")})

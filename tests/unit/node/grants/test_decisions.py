@@ -12,18 +12,18 @@ from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Offer
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.data.datasets import Dataset, Datasets, told_within
+from fedjob.node.data.datasets import Datasets, RegisteredDataset, told_within
 from fedjob.node.grants.decisions import Grants, pinned
-from fedjob.node.grants.grant import Asked, Subject
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.grant import GrantSubject, Request
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.plan_texts import MAX_RECENT, PlanTexts, examine_plan
-from fedjob.node.grants.policy import Verdict, judge
+from fedjob.node.grants.policy import Permission, judge
 from fedjob.node.grants.question import question_of
 from fedjob.node.grants.waiting_offers import MAX_WAITING, Waiting
 from fedjob.node.storage.database import Database
 
 TEXT = b"class Net:\n    pass\n"
-SUBJECT = Subject(
+SUBJECT = GrantSubject(
     researcher="ann", key_hex="ab" * 32, plan=hashlib.sha256(TEXT).hexdigest(), entry="Net", dataset="toy"
 )
 
@@ -40,7 +40,7 @@ def grants(database: Database) -> Grants:
     return Grants(database)
 
 
-def verdict(database: Database, **changes: object) -> Verdict:
+def verdict(database: Database, **changes: object) -> Permission:
     """Judge ann's offer of the plan `Net`, changed."""
     now = float(changes.pop("now", None) or time.time())  # type: ignore[arg-type]
     about = {"researcher": "ann", "key_hex": "ab" * 32, "job": "", "version": ""}
@@ -51,7 +51,7 @@ def verdict(database: Database, **changes: object) -> Verdict:
     offer = replace(offer, **changes)  # type: ignore[arg-type]
     dataset = Datasets(database).find(offer.dataset)
     question = question_of(offer, dataset=dataset, config=config, **about)
-    if isinstance(question, Verdict):
+    if isinstance(question, Permission):
         return question
     return judge(question, Grants(database).on_file(question), dataset, config, now)
 
@@ -62,8 +62,10 @@ def status(database: Database, **changes: object) -> str:
 
 
 @pytest.fixture
-def toy(database: Database) -> Dataset:
-    dataset = Dataset(name="toy", path="/data/toy.npz", reader="npz", options={}, num_rows=20, min_rows=5)
+def toy(database: Database) -> RegisteredDataset:
+    dataset = RegisteredDataset(
+        name="toy", path="/data/toy.npz", reader="npz", options={}, num_rows=20, min_rows=5
+    )
     Datasets(database).add(dataset)
     return dataset
 
@@ -92,7 +94,7 @@ def test_a_grant_is_about_one_key_one_text_one_class_one_dataset_and_one_use(
 
 
 def test_a_dataset_that_shrank_below_its_minimum_is_not_used(database: Database) -> None:
-    small = Dataset(name="toy", path="/d", reader="npz", options={}, num_rows=3, min_rows=5)
+    small = RegisteredDataset(name="toy", path="/d", reader="npz", options={}, num_rows=3, min_rows=5)
     Datasets(database).add(small)
     assert status(database) == "min_rows"
 
@@ -136,9 +138,9 @@ def test_only_so_many_offers_wait_for_one_decision(grants: Grants) -> None:
     assert [g.status for g in grants.unannounced()] == ["revoked"]
 
 
-def approved(grants: Grants, limits: Limits | None = None, subject: Subject = SUBJECT) -> str:
+def approved(grants: Grants, limits: GrantLimits | None = None, subject: GrantSubject = SUBJECT) -> str:
     return grants.approve(
-        grants.file(subject, TEXT, protocol="fedavg").id, by="me", limits=limits or Limits()
+        grants.file(subject, TEXT, protocol="fedavg").id, by="me", limits=limits or GrantLimits()
     ).id
 
 
@@ -147,7 +149,7 @@ def approved(grants: Grants, limits: Limits | None = None, subject: Subject = SU
 def test_a_single_use_serves_one_job_however_many_tasks_and_the_next_job_asks_anew(
     database: Database, grants: Grants
 ) -> None:
-    id_ = approved(grants, Limits(runs=1))
+    id_ = approved(grants, GrantLimits(runs=1))
     assert status(database, job="job-a") == "granted"
     grants.usage.begin(id_, "job-a")
     grants.usage.begin(id_, "job-a")
@@ -164,7 +166,7 @@ def test_a_single_use_serves_one_job_however_many_tasks_and_the_next_job_asks_an
 
 @pytest.mark.usefixtures("toy")
 def test_a_grant_ends_with_its_time_and_with_its_rows(database: Database, grants: Grants) -> None:
-    id_ = approved(grants, Limits(until=1000.0, rows=50))
+    id_ = approved(grants, GrantLimits(until=1000.0, rows=50))
     assert status(database, now=999.0) == "granted"
     late = verdict(database, now=1000.0)
     assert (late.status, late.state, late.refusal[0]) == ("pending", "expired", "expired")
@@ -181,7 +183,7 @@ def test_a_grant_ends_with_its_time_and_with_its_rows(database: Database, grants
 
 @pytest.mark.usefixtures("toy")
 def test_arguments_are_held_against_the_grant(database: Database, grants: Grants) -> None:
-    limits = Limits(args={"lr": {"max": 0.5}, "model_args.width": {"choices": [8]}})
+    limits = GrantLimits(args={"lr": {"max": 0.5}, "model_args.width": {"choices": [8]}})
     approved(grants, limits)
     good = {"training_args": {"lr": 0.1}, "model_args": {"width": 8}}
     assert status(database, **good) == "granted"
@@ -198,11 +200,11 @@ def test_arguments_are_held_against_the_grant(database: Database, grants: Grants
     assert status(database, **{**good, "training_args": {"width": 9, "lr": 0.1}}) == "granted"
 
 
-def rule(grants: Grants, limits: Limits | None = None, **about: str) -> str:
-    subject = Subject(
+def rule(grants: Grants, limits: GrantLimits | None = None, **about: str) -> str:
+    subject = GrantSubject(
         **{"researcher": "ann", "key_hex": "", "plan": "*", "entry": "*", "dataset": "*", **about}
     )
-    return grants.allow(subject, limits=limits or Limits(), by="me").id
+    return grants.allow(subject, limits=limits or GrantLimits(), by="me").id
 
 
 @pytest.mark.usefixtures("toy")
@@ -247,7 +249,7 @@ def test_what_researchers_say_of_themselves_opens_nothing(database: Database, gr
     claim = {"owner": {"org": "acme"}}
     assert status(database, **claim) == "pending"
     assert status(database, config=NodeConfig(unknown="allow"), **claim) == "granted"
-    request = grants.file(SUBJECT, TEXT, protocol="fedavg", asked=Asked(owner={"org": "acme"}))
+    request = grants.file(SUBJECT, TEXT, protocol="fedavg", asked=Request(owner={"org": "acme"}))
     grants.approve(request.id, by="me")
     assert grants.known.org_of("ann", "ab" * 32) == "acme"
     assert status(database, entry="Other") == "granted"
@@ -293,7 +295,7 @@ def test_a_new_agreement_answers_what_waited_and_revoking_it_takes_that_back(
 @pytest.mark.usefixtures("toy")
 @pytest.mark.feature("TB-82")
 def test_three_runs_are_allowed_and_the_fourth_is_pending(database: Database, grants: Grants) -> None:
-    id_ = rule(grants, Limits(runs=3, until=1000.0), plan=SUBJECT.plan, entry="Net", dataset="toy")
+    id_ = rule(grants, GrantLimits(runs=3, until=1000.0), plan=SUBJECT.plan, entry="Net", dataset="toy")
     for number in range(3):
         assert status(database, job=f"job-{number}", now=1.0) == "granted"
         grants.usage.begin(id_, f"job-{number}")
@@ -328,11 +330,11 @@ def test_a_node_says_whether_plan_or_data_or_both_need_its_owners_word(
 @pytest.mark.usefixtures("toy")
 def test_two_people_have_to_agree_where_the_node_asks_for_two(database: Database, grants: Grants) -> None:
     filed = grants.file(SUBJECT, TEXT, protocol="fedavg")
-    first = grants.approve(filed.id, by="eve", approvers=2, limits=Limits(runs=3))
+    first = grants.approve(filed.id, by="eve", approvers=2, limits=GrantLimits(runs=3))
     assert (first.status, status(database)) == ("pending", "pending")
     with pytest.raises(SpecError, match=r"eve has approved grant .* already: it waits for another person"):
         grants.approve(filed.id, by="eve", approvers=2)
-    second = grants.approve(filed.id, by="max", approvers=2, limits=Limits(runs=9, min_rows=4))
+    second = grants.approve(filed.id, by="max", approvers=2, limits=GrantLimits(runs=9, min_rows=4))
     assert (second.status, status(database)) == ("granted", "granted")
     assert [approval["by"] for approval in second.approvals] == ["eve", "max"]
     assert (second.limits.runs, second.limits.min_rows) == (3, 4)  # nobody widens what another agreed to
@@ -345,7 +347,7 @@ def test_what_can_not_be_decided_so_is_said(grants: Grants) -> None:
     grants.approve(filed.id, by="me")
     with pytest.raises(SpecError, match="is granted already, by me"):
         grants.approve(filed.id, by="me")
-    assert grants.approve(filed.id, by="me", limits=Limits(runs=2)).limits.runs == 2
+    assert grants.approve(filed.id, by="me", limits=GrantLimits(runs=2)).limits.runs == 2
     with pytest.raises(SpecError, match="is in force: revoke it"):
         grants.reject(filed.id, by="me", note="no")
     grants.revoke(filed.id, by="me")
@@ -355,10 +357,10 @@ def test_what_can_not_be_decided_so_is_said(grants: Grants) -> None:
 @pytest.mark.usefixtures("toy")
 @pytest.mark.feature("NV-35")
 def test_the_same_job_gets_other_limits_in_another_project(database: Database, grants: Grants) -> None:
-    approved(grants, Limits(runs=5))
-    grants.projects.limit("public", Limits(min_rows=10, logs="all"), "me")
-    grants.projects.limit("private", Limits(min_rows=15, args={"lr": {"max": 0.1}}), "me")
-    grants.projects.limit("default", Limits(runs=2), "me")
+    approved(grants, GrantLimits(runs=5))
+    grants.projects.limit("public", GrantLimits(min_rows=10, logs="all"), "me")
+    grants.projects.limit("private", GrantLimits(min_rows=15, args={"lr": {"max": 0.1}}), "me")
+    grants.projects.limit("default", GrantLimits(runs=2), "me")
     offer = {"training_args": {"lr": 0.5}}
     public = verdict(database, project="public", **offer)
     assert (public.status, public.limits.min_rows, public.limits.logs) == ("granted", 10, "all")
@@ -372,7 +374,7 @@ def test_the_same_job_gets_other_limits_in_another_project(database: Database, g
 
 
 def test_an_agreement_that_names_somebody_is_bound_to_the_one_key_that_is_known(grants: Grants) -> None:
-    named = Subject(researcher="ann", key_hex="", plan="*", entry="*", dataset="*")
+    named = GrantSubject(researcher="ann", key_hex="", plan="*", entry="*", dataset="*")
     assert pinned(named, grants) == named
     grants.file(SUBJECT, TEXT, protocol="fedavg")
     assert pinned(named, grants).key_hex == "ab" * 32
@@ -395,7 +397,7 @@ def test_plan_text_is_examined_without_running_it() -> None:
 
 
 def test_what_is_told_of_datasets_fits_into_a_message() -> None:
-    wide = Dataset(
+    wide = RegisteredDataset(
         name="wide",
         path="/secret/place",
         reader="csv",

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.common.errors import SpecError
-from fedjob.node.grants.limits import Limits, describe_limits, parse_limits, parse_until, tighten
+from fedjob.node.grants.limits import GrantLimits, describe_limits, parse_limits, parse_until, tighten
 
 bounds = st.one_of(
     st.fixed_dictionaries({}, optional={"min": st.integers(0, 5), "max": st.integers(3, 9)}),
     st.fixed_dictionaries({"choices": st.lists(st.integers(0, 9), max_size=3)}),
 )
 some_limits = st.builds(
-    Limits,
+    GrantLimits,
     until=st.sampled_from([0.0, 10.0, 20.0]),
     runs=st.integers(0, 3),
     rows=st.integers(0, 3),
@@ -27,8 +27,8 @@ some_limits = st.builds(
 
 
 @given(some_limits)
-def test_limits_survive_being_written_down(limits: Limits) -> None:
-    assert Limits.from_plain(limits.to_plain()).to_plain() == limits.to_plain()
+def test_limits_survive_being_written_down(limits: GrantLimits) -> None:
+    assert GrantLimits.from_plain(limits.to_plain()).to_plain() == limits.to_plain()
 
 
 @given(
@@ -37,7 +37,7 @@ def test_limits_survive_being_written_down(limits: Limits) -> None:
     st.dictionaries(st.sampled_from(["lr", "width"]), st.integers(-1, 10)),
 )
 def test_what_two_limits_hold_together_is_what_each_of_them_holds(
-    one: Limits, other: Limits, args: dict[str, int]
+    one: GrantLimits, other: GrantLimits, args: dict[str, int]
 ) -> None:
     both = tighten(one, other)
     breaks = [bool(limits.broken_by(args, args)) for limits in (one, other, both)]
@@ -56,7 +56,7 @@ def test_limits_are_read_as_they_are_typed() -> None:
         args=["lr=..0.5", "epochs=1..10", "optimizer=sgd,adam", "use_gpu=false", "scale=1e-3.."],
         now=1000.0,
     )
-    assert limits == Limits(
+    assert limits == GrantLimits(
         until=1000.0 + 5400.0,
         runs=3,
         min_rows=20,

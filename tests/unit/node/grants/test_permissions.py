@@ -17,7 +17,7 @@ from fedjob.node.daemon.turn import Turn
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.data.versions import Versions
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.limits import Limits
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.permissions import Permissions
 from fedjob.node.queue.book import Book, TaskRow
 from fedjob.node.storage.database import Database
@@ -39,7 +39,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def permissions(database: Database, tmp_path: Path) -> Permissions:
-    Grants(database).projects.limit("heart", Limits(inferences=10), "owner")
+    Grants(database).projects.limit("heart", GrantLimits(inferences=10), "owner")
     return Permissions(
         config=NodeConfig(),
         roster=Roster({}),

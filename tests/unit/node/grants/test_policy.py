@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.grants.grant import Asked, Grant, OnFile, Question, Subject
-from fedjob.node.grants.limits import Limits
-from fedjob.node.grants.policy import Verdict, judge
+from fedjob.node.grants.grant import Grant, GrantSubject, OnFile, Question, Request
+from fedjob.node.grants.limits import GrantLimits
+from fedjob.node.grants.policy import Permission, judge
 
-SUBJECT = Subject(researcher="ann", key_hex="ab" * 32, plan="0" * 64, entry="Net", dataset="toy")
-QUESTION = Question(protocol="fedavg", plan=SUBJECT.plan, subject=SUBJECT, asked=Asked(job="job-a"))
+SUBJECT = GrantSubject(researcher="ann", key_hex="ab" * 32, plan="0" * 64, entry="Net", dataset="toy")
+QUESTION = Question(protocol="fedavg", plan=SUBJECT.plan, subject=SUBJECT, asked=Request(job="job-a"))
 
 
 def grant(id_: str, status: str, *, origin: str = "request", **changes: Any) -> Grant:
     fields: Mapping[str, Any] = {
         "subject": SUBJECT,
         "protocol": "fedavg",
-        "asked": Asked(),
-        "limits": Limits(),
+        "asked": Request(),
+        "limits": GrantLimits(),
         "approvals": (),
         "note": "",
         "requested": 1.0,
@@ -36,7 +36,7 @@ def grant(id_: str, status: str, *, origin: str = "request", **changes: Any) -> 
     return Grant(id=id_, origin=origin, status=status, **fields)
 
 
-def ask(on_file: OnFile, config: NodeConfig | None = None) -> Verdict:
+def ask(on_file: OnFile, config: NodeConfig | None = None) -> Permission:
     return judge(QUESTION, on_file, None, config or NodeConfig(), 100.0)
 
 
@@ -68,7 +68,7 @@ def test_a_job_whose_agreement_was_revoked_is_not_asked_about_anew() -> None:
 
 def test_a_stranger_is_refused_where_the_node_denies_them_unless_an_agreement_names_them() -> None:
     deny = NodeConfig(unknown="deny")
-    named = Subject(researcher="ann", key_hex="", plan="*", entry="*", dataset="*")
+    named = GrantSubject(researcher="ann", key_hex="", plan="*", entry="*", dataset="*")
     assert ask(OnFile(), deny).reason == "unknown_researcher"
     assert ask(OnFile(known_org=""), deny).status == "pending"
     rule = grant("rule", "granted", origin="rule", subject=named)
@@ -76,9 +76,9 @@ def test_a_stranger_is_refused_where_the_node_denies_them_unless_an_agreement_na
 
 
 def test_what_limits_a_project_limits_whatever_was_granted_in_it() -> None:
-    asked = Asked(job="job-a", training_args={"lr": 0.5})
+    asked = Request(job="job-a", training_args={"lr": 0.5})
     question = Question(protocol="fedavg", plan=SUBJECT.plan, subject=SUBJECT, asked=asked)
-    limits = Limits(args={"lr": {"max": 0.1}})
+    limits = GrantLimits(args={"lr": {"max": 0.1}})
     on_file = OnFile(exact=(grant("g", "granted"),), project_limits=limits)
     found = judge(question, on_file, None, NodeConfig(), 100.0)
     assert (found.status, found.reason) == ("rejected", "limits_exceeded")

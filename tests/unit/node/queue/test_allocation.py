@@ -7,19 +7,19 @@ import pytest
 
 from fedjob.common.errors import ConfigError
 from fedjob.common.requirements import read_need
-from fedjob.node.config.capacity import Capacity, Part, read_pools
-from fedjob.node.queue.allocation import Ledger, judge
+from fedjob.node.config.capacity import Capacity, CapacityPart, read_pools
+from fedjob.node.queue.allocation import Allocation, judge
 
-LEDGER = Ledger(
+LEDGER = Allocation(
     Capacity(
-        whole=Part(cpus=8, memory_bytes=32 << 30, gpus=(0, 1, 2)),
+        whole=CapacityPart(cpus=8, memory_bytes=32 << 30, gpus=(0, 1, 2)),
         labels=frozenset({"edge"}),
         pools=read_pools("gpu: workers=1 gpus=0,1 memory=16Gi; batch: workers=2 cpus=4"),
     )
 )
 
 
-def short(ledger: Ledger = LEDGER, job: str = "j", **need: Any) -> tuple[str, ...]:
+def short(ledger: Allocation = LEDGER, job: str = "j", **need: Any) -> tuple[str, ...]:
     return ledger.short(job, read_need(need))
 
 
@@ -84,6 +84,6 @@ def test_what_is_no_pool_is_named(text: str) -> None:
 def test_a_smaller_capacity_gives_nothing_more_and_takes_nothing_away() -> None:
     held = LEDGER.take("a", "ann", read_need({"cpus": 4}))
     assert held is not None
-    less = replace(held, capacity=Capacity(whole=Part(cpus=2)))
+    less = replace(held, capacity=Capacity(whole=CapacityPart(cpus=2)))
     assert less.short("b", read_need({"cpus": 1})) == ("cpus",)
     assert "a" in less.holdings

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fedjob.common.errors import MessageError
 from fedjob.common.lifecycle import ACTIVE
-from fedjob.node.config.capacity import Capacity, Part
-from fedjob.node.queue.allocation import Ledger
+from fedjob.node.config.capacity import Capacity, CapacityPart
+from fedjob.node.queue.allocation import Allocation
 from fedjob.node.queue.book import Book, JobRow, TaskRow
 from fedjob.node.queue.draft import MAX_JOBS, reply_id
 from fedjob.node.queue.task_events import (
@@ -34,13 +34,13 @@ from fedjob.node.queue.task_events import (
     PutTask,
     Refuse,
     Refused,
-    Release,
-    Reply,
+    ReleaseSpool,
     ReplyGivenUp,
     ReplyReceipted,
     Reserve,
     Restarted,
     Say,
+    SendReply,
     Start,
     TaskArrived,
     TimePassed,
@@ -103,12 +103,12 @@ def test_a_task_is_accepted_run_answered_acknowledged_and_released_by_the_next_r
     assert (node.state(), node.book.tasks["k1"].worker) == ("running", 4711)
     (reply,) = node.finish()
     assert node.said == [("k1", "starting"), ("k1", "running"), ("k1", "completed")]
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, SendReply)
     assert (reply.row.reply_to, reply.row.message, reply.row.result) == ("alice/s1", "ask-k1", b"result")
     assert reply.reply == reply_id("k1", "ask-k1")
     assert node.on(ReplyReceipted(reply.reply)) == []
     assert node.book.tasks["k1"].acknowledged
-    assert node.on(task("k2", round=2)) == [Release("k1"), Start("k2")]
+    assert node.on(task("k2", round=2)) == [ReleaseSpool("k1"), Start("k2")]
     assert list(node.book.tasks) == ["k2"]
 
 
@@ -117,13 +117,13 @@ def test_the_same_work_is_answered_from_the_spool_and_never_done_again() -> None
     node.on(task())
     assert node.on(task(message="ask-again")) == []
     (first,) = node.finish()
-    assert isinstance(first, Reply)
+    assert isinstance(first, SendReply)
     assert first.row.message == "ask-again"
     commands = node.on(task(message="third", epoch=2, reply_to="alice/s2"))
-    assert kinds(commands)[-1] is Reply
+    assert kinds(commands)[-1] is SendReply
     assert Unreply(first.reply) in commands
     last = commands[-1]
-    assert isinstance(last, Reply)
+    assert isinstance(last, SendReply)
     assert (last.row.reply_to, last.row.result, last.row.epoch) == ("alice/s2", b"result", 2)
 
 
@@ -137,7 +137,7 @@ def test_a_node_that_was_killed_starts_again_what_ran_and_only_that() -> None:
     jobs = {name: JobRow.from_plain(row.to_plain()) for name, row in node.jobs.items()}
     again = Node(Book(rows, jobs, slots=2, per_job=2))
     again.tasks, again.jobs = dict(rows), dict(jobs)
-    assert again.on(Finished("k1", True, b"from the spool"))[0] == Reply(again.book.tasks["k1"])
+    assert again.on(Finished("k1", True, b"from the spool"))[0] == SendReply(again.book.tasks["k1"])
     assert again.on(Restarted()) == [Start("k3")]
     assert again.state("k2") == again.state("k1") == "completed"
 
@@ -157,21 +157,21 @@ def test_an_older_epoch_is_refused_and_a_newer_one_takes_over() -> None:
     node.on(task("k1"))
     node.on(task("k2", dataset="e"))
     commands = node.on(task("k3", epoch=2, dataset="f", reply_to="alice/s2"))
-    assert Release("k2") in commands, "it was not begun and nobody asks for it any more"
+    assert ReleaseSpool("k2") in commands, "it was not begun and nobody asks for it any more"
     assert node.state("k1") == "starting"
     (refused,) = node.on(task("k4", epoch=1))
     assert isinstance(refused, Refuse)
     assert (refused.reason, refused.task.reply_to) == ("stale_epoch", "alice/s1")
     assert node.finish("k1") == [Start("k3")], "who asked for k1 is gone: it is kept, not sent"
     commands = node.on(task("k1", epoch=2, message="m", reply_to="alice/s2"))
-    assert kinds(commands) == [Reply]
+    assert kinds(commands) == [SendReply]
 
 
 def test_a_new_runner_stops_what_only_the_old_one_wanted() -> None:
     node = Node()
     node.on(task("k1", round=8))
     assert node.on(task("k0", round=5, epoch=2)) == [Kill("k1")]
-    assert node.on(Gone("k1")) == [Release("k1"), Start("k0")]
+    assert node.on(Gone("k1")) == [ReleaseSpool("k1"), Start("k0")]
 
 
 def test_another_researcher_cannot_enter_or_end_a_job() -> None:
@@ -190,9 +190,9 @@ def test_end_kills_releases_and_fences_off_what_comes_late() -> None:
     node.on(task("k2", dataset="e"))
     node.on(Began("k1"))
     node.said.clear()
-    assert node.on(EndArrived("j", "alice", 1, "killed")) == [Kill("k1"), Release("k2"), EndJob("j")]
+    assert node.on(EndArrived("j", "alice", 1, "killed")) == [Kill("k1"), ReleaseSpool("k2"), EndJob("j")]
     assert node.book.unfinished() == [], "nobody waits for it"
-    assert node.on(Gone("k1")) == [Release("k1")]
+    assert node.on(Gone("k1")) == [ReleaseSpool("k1")]
     assert node.said == [("k1", "stopping"), ("k2", "cancelled"), ("k1", "killed")]
     (refused,) = node.on(task("k1"))
     assert isinstance(refused, Refuse)
@@ -228,7 +228,7 @@ def test_after_a_crash_what_was_stopping_is_ended() -> None:
     node.on(Cancel("k1", "killed_by_owner"))
     node.on(EndArrived("i", "alice", 1))
     commands = node.on(Restarted())
-    assert kinds(commands) == [Reply, Release]
+    assert kinds(commands) == [SendReply, ReleaseSpool]
     assert node.state("k1") == "killed"
     assert list(node.book.tasks) == ["k1"]
 
@@ -253,25 +253,25 @@ def test_work_that_is_late_is_stopped_by_the_next_round_on_its_dataset() -> None
     node.on(task("k1"))
     assert node.on(task("k2", round=2)) == [Kill("k1")], "one worker of a job at a time"
     assert node.finish("k1") == []
-    assert node.on(Gone("k1")) == [Release("k1"), Start("k2")]
+    assert node.on(Gone("k1")) == [ReleaseSpool("k1"), Start("k2")]
 
 
 def test_a_finished_reply_is_delivered_even_when_it_is_late() -> None:
     node = Node()
     node.on(task("k1"))
     (reply,) = node.finish("k1")
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, SendReply)
     assert node.on(task("k2", round=2)) == [Start("k2")]
-    assert node.on(ReplyReceipted(reply.reply)) == [Release("k1")]
+    assert node.on(ReplyReceipted(reply.reply)) == [ReleaseSpool("k1")]
 
 
 def test_a_reply_that_expired_leaves_the_result_for_who_asks_again() -> None:
     node = Node()
     node.on(task())
     (reply,) = node.finish()
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, SendReply)
     assert node.on(ReplyGivenUp(reply.reply)) == []
-    assert kinds(node.on(task(message="again"))) == [Reply]
+    assert kinds(node.on(task(message="again"))) == [SendReply]
 
 
 def test_a_worker_that_dies_is_tried_again_and_then_given_up() -> None:
@@ -280,7 +280,7 @@ def test_a_worker_that_dies_is_tried_again_and_then_given_up() -> None:
     assert node.on(Died("k1")) == [Start("k1")]
     assert node.on(Died("k1")) == [Start("k1")]
     (reply,) = node.on(Died("k1", "signal 9"))
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, SendReply)
     assert (reply.row.state, reply.row.reason, reply.row.detail) == ("failed", "worker_died", "signal 9")
 
 
@@ -288,7 +288,7 @@ def test_failed_work_is_tried_again_by_a_new_attempt_and_answered_to_the_same_on
     node = Node()
     node.on(task())
     node.on(Finished("k1", False, b"", "exception", "ValueError"))
-    assert kinds(node.on(task(message="again"))) == [Unreply, Reply]
+    assert kinds(node.on(task(message="again"))) == [Unreply, SendReply]
     assert Start("k1") in node.on(task(message="new", attempt=2))
     assert (node.state(), node.book.tasks["k1"].reason) == ("starting", "")
 
@@ -301,7 +301,7 @@ def test_a_task_waits_for_its_grant() -> None:
     assert node.on(Granted("k1")) == [Start("k1")]
     node.on(task("k2", job="i", granted=False))
     (reply,) = node.on(Refused("k2", "rejected", "not on this data"))
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, SendReply)
     assert (reply.row.state, reply.row.reason) == ("rejected", "rejected")
 
 
@@ -313,18 +313,18 @@ def test_the_owner_can_end_a_task_and_the_researcher_hears_of_it() -> None:
     assert node.finish() == []
     assert node.on(Cancel("k1", "killed_by_owner")) == []
     (reply,) = node.on(Gone("k1"))
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, SendReply)
     assert (reply.row.state, reply.row.reason) == ("killed", "killed_by_owner")
     node.on(task("k2", job="i"))
     node.on(task("k3", job="h"))
-    assert kinds(node.on(Cancel("k3", "killed_by_owner"))) == [Reply]
+    assert kinds(node.on(Cancel("k3", "killed_by_owner"))) == [SendReply]
     assert node.state("k3") == "cancelled", "it had not begun"
 
 
 def test_work_over_its_limit_has_failed() -> None:
     node = Node()
     node.on(task())
-    assert kinds(node.on(Overdue("k1"))) == [Kill, Reply]
+    assert kinds(node.on(Overdue("k1"))) == [Kill, SendReply]
     assert (node.state(), node.book.tasks["k1"].reason) == ("failed", "timeout")
     assert node.on(Gone("k1")) == []
 
@@ -336,13 +336,13 @@ def test_an_orphaned_job_makes_room_and_may_come_back() -> None:
     node.on(task("k2", dataset="e"))
     node.on(task("k3", dataset="f"))
     node.said.clear()
-    assert node.on(OrphanTimeout("j")) == [Kill("k2"), Release("k3")]
-    assert node.on(Gone("k2")) == [Release("k2")]
+    assert node.on(OrphanTimeout("j")) == [Kill("k2"), ReleaseSpool("k3")]
+    assert node.on(Gone("k2")) == [ReleaseSpool("k2")]
     assert node.said == [("k2", "stopping"), ("k3", "cancelled"), ("k2", "lost")]
     assert list(node.book.tasks) == ["k1"], "what is finished stays for whoever comes back"
     assert node.on(task("k2", dataset="e")) == [Start("k2")]
     node.on(Forgotten("j"))
-    assert node.on(Gone("k2")) == [Release("k2")]
+    assert node.on(Gone("k2")) == [ReleaseSpool("k2")]
     assert not node.book.tasks
 
 
@@ -360,8 +360,8 @@ def test_researchers_take_turns_and_each_is_served_in_order() -> None:
 
 
 def test_resources_are_reserved_for_a_while_taken_by_a_task_and_freed_by_the_end() -> None:
-    capacity = Capacity(whole=Part(cpus=4, gpus=(0, 1)))
-    node = Node(Book(slots=4, ledger=Ledger(capacity)))
+    capacity = Capacity(whole=CapacityPart(cpus=4, gpus=(0, 1)))
+    node = Node(Book(slots=4, ledger=Allocation(capacity)))
     two = {"gpus": 2}
     node.on(Reserve("j", "alice", two, until=30.0))
     assert node.on(task("b1", job="b", researcher="bob", resources={"gpus": 1})) == []
@@ -371,7 +371,7 @@ def test_resources_are_reserved_for_a_while_taken_by_a_task_and_freed_by_the_end
     assert node.on(task("k1", resources=two)) == []
     assert node.on(EndArrived("b", "bob", 1)) == [Kill("b1"), EndJob("b")]
     assert node.state("k1") == "queued", "the device is in use until its worker is gone"
-    assert node.on(Gone("b1")) == [Release("b1"), Start("k1")]
+    assert node.on(Gone("b1")) == [ReleaseSpool("b1"), Start("k1")]
     assert node.book.ledger.gpus_of("j") == (0, 1)
     node.on(Reserve("j", "alice", two, until=1.0))
     node.on(TimePassed(99.0))
@@ -379,8 +379,8 @@ def test_resources_are_reserved_for_a_while_taken_by_a_task_and_freed_by_the_end
 
 
 def test_a_pool_has_its_own_workers_and_the_rest_is_for_the_others() -> None:
-    capacity = Capacity(pools={"gpu": Part(workers=1)})
-    node = Node(Book(slots=2, ledger=Ledger(capacity)))
+    capacity = Capacity(pools={"gpu": CapacityPart(workers=1)})
+    node = Node(Book(slots=2, ledger=Allocation(capacity)))
     pool = {"pool": "gpu"}
     assert node.on(task("k1", job="a", resources=pool)) == [Start("k1")]
     assert node.on(task("k2", job="b", resources=pool)) == []
@@ -474,7 +474,7 @@ def test_whatever_happens_slots_hold_finished_work_stays_and_rows_equal_the_book
         for command in commands:
             if isinstance(command, Start):
                 assert command.key not in done, "finished work was started again"
-            if isinstance(command, Reply):
+            if isinstance(command, SendReply):
                 assert command.row.reply == reply_id(command.row.key, command.row.message)
         done = {key for key, row in node.book.tasks.items() if row.state == "completed"}
         active = [row for row in node.book.tasks.values() if row.state in ACTIVE]

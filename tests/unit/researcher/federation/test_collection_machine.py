@@ -5,20 +5,20 @@ from hypothesis import strategies as st
 
 from fedjob.common.quorum import Quorum
 from fedjob.researcher.federation.collection_machine import (
-    Collect,
-    Collected,
+    AskFinished,
+    AskOverdue,
+    CollectionTick,
+    ContributionKept,
     Event,
-    Failed,
-    Finished,
     Impossible,
+    KeepContribution,
     Listed,
+    NodeFailed,
     Note,
     Open,
-    Overdue,
     ReplyArrived,
     RoundState,
     SignOfLife,
-    Tick,
     begin,
     next_wake,
     outcome,
@@ -39,31 +39,31 @@ def reply(node: str, now: float = 1.0, **changes: object) -> ReplyArrived:
 
 
 def included(*nodes: str, now: float = 1.0) -> list[Event]:
-    return [event for node in nodes for event in (reply(node, now), Collected(now, node))]
+    return [event for node in nodes for event in (reply(node, now), ContributionKept(now, node))]
 
 
 def test_an_ask_is_finished_when_all_are_in_whatever_their_order() -> None:
     state = begin(0.0, KEYS, Quorum())
     state, commands = step(state, reply("c"))
-    assert commands == [Collect("c", "m-c")]
+    assert commands == [KeepContribution("c", "m-c")]
     assert state.pending == ["a", "b", "c"]
-    state = after(state, Collected(1.0, "c"), *included("b"))
+    state = after(state, ContributionKept(1.0, "c"), *included("b"))
     assert outcome(state) == Open()
     state = after(state, *included("a"))
-    assert outcome(state) == Finished(("a", "b", "c"), {})
+    assert outcome(state) == AskFinished(("a", "b", "c"), {})
     assert next_wake(state) is None
 
 
 def test_a_round_that_takes_too_long_is_overdue_whoever_has_answered() -> None:
     state = begin(0.0, KEYS, Quorum(), ends_at=30.0)
-    state = after(state, *included("a"), Tick(29.0))
+    state = after(state, *included("a"), CollectionTick(29.0))
     assert outcome(state) == Open()
     assert next_wake(state) == 30.0
-    late = after(state, Tick(30.0), reply("b", 31.0))
-    assert outcome(late) == Overdue(("a",), {"b": "timeout", "c": "timeout"})
+    late = after(state, CollectionTick(30.0), reply("b", 31.0))
+    assert outcome(late) == AskOverdue(("a",), {"b": "timeout", "c": "timeout"})
     assert next_wake(late) is None
-    in_time = after(state, *included("b", "c"), Tick(30.0))
-    assert outcome(in_time) == Finished(("a", "b", "c"), {})
+    in_time = after(state, *included("b", "c"), CollectionTick(30.0))
+    assert outcome(in_time) == AskFinished(("a", "b", "c"), {})
 
 
 def test_a_reply_that_does_not_count_is_listed_with_its_reason() -> None:
@@ -79,8 +79,8 @@ def test_a_reply_that_does_not_count_is_listed_with_its_reason() -> None:
         Listed("b", "m-b", "duplicate"),
     ]
     assert state.listed == tuple(listed)
-    state = after(state, Collected(2.0, "b"), *included("c"))
-    _, commands = step(after(begin(0.0, KEYS, Quorum()), Failed(0.0, "a", "x")), reply("a"))
+    state = after(state, ContributionKept(2.0, "b"), *included("c"))
+    _, commands = step(after(begin(0.0, KEYS, Quorum()), NodeFailed(0.0, "a", "x")), reply("a"))
     assert commands == [Note(Listed("a", "m-a", "late"))]
 
 
@@ -88,14 +88,17 @@ def test_failures_are_left_out_by_name_and_reason() -> None:
     state = after(
         begin(0.0, KEYS, Quorum(min_nodes=2)), reply("a", ok=False, reason="exception"), *included("b", "c")
     )
-    assert outcome(state) == Finished(("b", "c"), {"a": "exception"})
+    assert outcome(state) == AskFinished(("b", "c"), {"a": "exception"})
     state = after(begin(0.0, KEYS, Quorum(required=("a",))), reply("a", ok=False))
     assert outcome(state) == Impossible((), {"a": "failed", "b": "quorum_lost", "c": "quorum_lost"})
 
 
 def test_a_contribution_that_cannot_be_had_does_not_count() -> None:
     state = after(
-        begin(0.0, KEYS, Quorum()), reply("a"), Failed(2.0, "a", "object_corrupt"), Collected(3.0, "a")
+        begin(0.0, KEYS, Quorum()),
+        reply("a"),
+        NodeFailed(2.0, "a", "object_corrupt"),
+        ContributionKept(3.0, "a"),
     )
     assert state.left_out == {"a": "object_corrupt"}
     assert state.included == ()
@@ -104,59 +107,69 @@ def test_a_contribution_that_cannot_be_had_does_not_count() -> None:
 def test_silence_for_a_lease_leaves_a_node_out_and_signs_of_life_renew_it() -> None:
     state = begin(0.0, KEYS, Quorum(), lease_s=60.0)
     assert next_wake(state) == 60.0
-    state = after(state, SignOfLife(50.0, "a"), SignOfLife(40.0, "b"), SignOfLife(99.0, "nobody"), Tick(60.0))
+    state = after(
+        state, SignOfLife(50.0, "a"), SignOfLife(40.0, "b"), SignOfLife(99.0, "nobody"), CollectionTick(60.0)
+    )
     assert state.left_out == {"c": "silent"}
     assert next_wake(state) == 100.0
     state = after(state, *included("a", "b", now=90.0))
-    assert outcome(state) == Finished(("a", "b"), {"c": "silent"})
+    assert outcome(state) == AskFinished(("a", "b"), {"c": "silent"})
 
 
 def test_a_busy_caller_does_not_take_its_own_delay_for_silence() -> None:
     state = begin(0.0, KEYS, Quorum(), lease_s=60.0)
-    state = after(state, *[SignOfLife(500.0, node) for node in KEYS], Tick(500.0))
+    state = after(state, *[SignOfLife(500.0, node) for node in KEYS], CollectionTick(500.0))
     assert state.left_out == {}
 
 
 def test_a_node_whose_reply_is_being_collected_is_not_silent() -> None:
     state = after(
-        begin(0.0, {"a": "ka"}, Quorum(), lease_s=60.0), reply("a"), Tick(1000.0), Collected(1000.0, "a")
+        begin(0.0, {"a": "ka"}, Quorum(), lease_s=60.0),
+        reply("a"),
+        CollectionTick(1000.0),
+        ContributionKept(1000.0, "a"),
     )
-    assert outcome(state) == Finished(("a",), {})
+    assert outcome(state) == AskFinished(("a",), {})
 
 
 def test_without_leases_and_deadline_time_alone_changes_nothing() -> None:
     state = begin(0.0, KEYS, Quorum(), lease_s=None)
     assert next_wake(state) is None
-    assert outcome(after(state, Tick(1e9))) == Open()
+    assert outcome(after(state, CollectionTick(1e9))) == Open()
 
 
 def test_the_deadline_ends_the_ask_with_those_who_are_enough() -> None:
     state = after(begin(0.0, KEYS, Quorum(min_nodes=2, deadline_s=30.0)), *included("a", "b"))
     assert next_wake(state) == 30.0
-    assert outcome(after(state, Tick(29.0))) == Open()
-    assert outcome(after(state, Tick(30.0))) == Finished(("a", "b"), {"c": "deadline"})
+    assert outcome(after(state, CollectionTick(29.0))) == Open()
+    assert outcome(after(state, CollectionTick(30.0))) == AskFinished(("a", "b"), {"c": "deadline"})
 
 
 def test_the_deadline_with_too_few_is_the_end() -> None:
-    state = after(begin(0.0, KEYS, Quorum(min_nodes=2, deadline_s=30.0)), *included("a"), Tick(30.0))
+    state = after(
+        begin(0.0, KEYS, Quorum(min_nodes=2, deadline_s=30.0)), *included("a"), CollectionTick(30.0)
+    )
     assert outcome(state) == Impossible(("a",), {"b": "quorum_lost", "c": "quorum_lost"})
 
 
 def test_what_arrived_before_the_deadline_is_still_collected_after_it() -> None:
     state = after(
-        begin(0.0, KEYS, Quorum(min_nodes=2, deadline_s=30.0)), *included("a"), reply("b"), Tick(30.0)
+        begin(0.0, KEYS, Quorum(min_nodes=2, deadline_s=30.0)),
+        *included("a"),
+        reply("b"),
+        CollectionTick(30.0),
     )
     assert outcome(state) == Open()
     state, commands = step(state, reply("c", 31.0))
     assert commands == [Note(Listed("c", "m-c", "late"))]
-    assert outcome(after(state, Collected(32.0, "b"))) == Finished(("a", "b"), {"c": "deadline"})
+    assert outcome(after(state, ContributionKept(32.0, "b"))) == AskFinished(("a", "b"), {"c": "deadline"})
 
 
 def test_a_buffered_ask_ends_with_k_nodes() -> None:
     state = after(begin(0.0, KEYS, Quorum(), enough=2), *included("c"))
     assert outcome(state) == Open()
     state = after(state, *included("a"))
-    assert outcome(state) == Finished(("a", "c"), {"b": "not_needed"})
+    assert outcome(state) == AskFinished(("a", "c"), {"b": "not_needed"})
     _, commands = step(state, reply("b"))
     assert commands == [Note(Listed("b", "m-b", "late"))]
 
@@ -164,7 +177,7 @@ def test_a_buffered_ask_ends_with_k_nodes() -> None:
 def test_a_buffered_ask_waits_for_required_nodes() -> None:
     state = after(begin(0.0, KEYS, Quorum(required=("b",)), enough=2), *included("a", "c"))
     assert outcome(state) == Open()
-    assert outcome(after(state, *included("b"))) == Finished(("a", "b", "c"), {})
+    assert outcome(after(state, *included("b"))) == AskFinished(("a", "b", "c"), {})
 
 
 NODES = st.sampled_from(["a", "b", "c", "z"])
@@ -174,10 +187,10 @@ EVENTS = st.one_of(
         lambda t, n, good, ok, m: ReplyArrived(t, n, f"k{n}" if good else "x", m, ok),
         TIMES, NODES, st.booleans(), st.booleans(), st.uuids().map(str),
     ),
-    st.builds(Collected, TIMES, NODES),
-    st.builds(Failed, TIMES, NODES, st.sampled_from(["", "guard"])),
+    st.builds(ContributionKept, TIMES, NODES),
+    st.builds(NodeFailed, TIMES, NODES, st.sampled_from(["", "guard"])),
     st.builds(SignOfLife, TIMES, NODES),
-    st.builds(Tick, TIMES),
+    st.builds(CollectionTick, TIMES),
 )  # fmt: skip
 
 

@@ -16,21 +16,21 @@ from fedjob.researcher.federation.scheduling_events import (
     Answered,
     Command,
     Event,
-    Gate,
     LeaveSlot,
-    Offers,
-    Pace,
+    RetryPolicy,
     Scheduling,
+    SchedulingStage,
+    SchedulingTick,
+    SendOffers,
     SlotTaken,
     TakeSlot,
-    Tick,
     Tried,
     Wait,
 )
 from fedjob.researcher.federation.scheduling_machine import begin, next_wake, step
 
 NODES = ("a", "b", "c")
-SILENCE_S = Pace().silence_s
+SILENCE_S = RetryPolicy().silence_s
 
 
 def answer(status: str = "granted", **fields: Any) -> Answer:
@@ -41,7 +41,7 @@ class Home:
     """Plays the edge: takes slots at once, keeps every command and its time."""
 
     def __init__(
-        self, quorum: Quorum | None = None, nodes: tuple[str, ...] = NODES, pace: Pace | None = None
+        self, quorum: Quorum | None = None, nodes: tuple[str, ...] = NODES, pace: RetryPolicy | None = None
     ):
         self.now = 0.0
         self.said: list[Command] = []
@@ -57,10 +57,10 @@ class Home:
                 self.feed(SlotTaken(self.now))
 
     @property
-    def gate(self) -> Gate:
+    def gate(self) -> SchedulingStage:
         return self.state.gate
 
-    def at(self, gate: Gate) -> bool:
+    def at(self, gate: SchedulingStage) -> bool:
         return self.state.gate is gate
 
     def feed(self, event: Event) -> None:
@@ -74,7 +74,7 @@ class Home:
     def pass_to(self, now: float, **present: bool) -> None:
         self.present |= present
         self.now = now
-        self.feed(Tick(now, dict(self.present)))
+        self.feed(SchedulingTick(now, dict(self.present)))
 
     def run_until(self, end: float) -> None:
         """Wake up when something is due, until then."""
@@ -94,13 +94,13 @@ def home() -> Home:
 
 
 def test_nodes_that_allow_it_and_have_room_are_scheduled_at_the_first_try(home: Home) -> None:
-    assert home.said == [Offers(NODES, reserve=False)]
+    assert home.said == [SendOffers(NODES, reserve=False)]
     home.answers("a", "b")
-    assert home.at(Gate.GRANTS)
+    assert home.at(SchedulingStage.GRANTS)
     home.answers("c", status="not-needed")
-    assert home.said[1:] == [TakeSlot(), Offers(NODES, reserve=True)]
+    assert home.said[1:] == [TakeSlot(), SendOffers(NODES, reserve=True)]
     home.answers(*NODES)
-    assert home.gate is Gate.READY
+    assert home.gate is SchedulingStage.READY
     assert home.state.included == NODES
     assert home.tries() == [Tried(1, "scheduled", dict.fromkeys(NODES, "ok"), 0.0)]
     assert next_wake(home.state) is None
@@ -110,12 +110,12 @@ def test_the_grants_gate_is_open_until_every_owner_has_decided(home: Home) -> No
     home.answers("a")
     home.answers("b", "c", status="pending")
     home.run_until(50_000)
-    assert home.at(Gate.GRANTS)
+    assert home.at(SchedulingStage.GRANTS)
     assert home.waits() == [Wait(("b", "c"))]
     home.answers("b", status="rejected", note="no")
     assert home.waits()[-1] == Wait(("c",))
     home.answers("c")
-    assert home.said[-1] == Offers(("a", "c"), reserve=True)
+    assert home.said[-1] == SendOffers(("a", "c"), reserve=True)
 
 
 def test_a_grants_deadline_closes_the_gate_once_the_quorum_is_met() -> None:
@@ -123,9 +123,9 @@ def test_a_grants_deadline_closes_the_gate_once_the_quorum_is_met() -> None:
     home.answers("a")
     home.answers("b", "c", status="pending")
     home.pass_to(150)
-    assert home.gate is Gate.GRANTS  # one of two is not enough, deadline or not
+    assert home.gate is SchedulingStage.GRANTS  # one of two is not enough, deadline or not
     home.answers("b")
-    assert home.said[-1] == Offers(("a", "b"), reserve=True)
+    assert home.said[-1] == SendOffers(("a", "b"), reserve=True)
     home.answers("a", "b")
     assert home.state.included == ("a", "b")
     assert home.tries()[-1].nodes["c"] == "undecided"
@@ -135,7 +135,7 @@ def test_an_owner_whose_no_breaks_the_quorum_ends_the_job_at_once() -> None:
     home = Home(Quorum(min_nodes=3))
     home.answers("a", status="pending")
     home.answers("b", status="rejected", reason="rejected", note="not before the board met")
-    assert home.gate is Gate.REJECTED
+    assert home.gate is SchedulingStage.REJECTED
     assert (home.state.reason, home.state.detail) == ("rejected", "b: rejected: not before the board met")
 
 
@@ -143,7 +143,7 @@ def test_nodes_that_cannot_run_the_plan_make_it_unschedulable_without_more_tries
     home = Home(Quorum(required=("b",)))
     home.answers("a", "c")
     home.answers("b", status="unknown", reason="missing_packages", missing=["xgboost"])
-    assert home.gate is Gate.UNSCHEDULABLE
+    assert home.gate is SchedulingStage.UNSCHEDULABLE
     assert home.state.reason == "missing_packages"
     assert "xgboost" in home.state.detail
 
@@ -155,15 +155,15 @@ def test_one_of_three_nodes_offline_runs_and_two_are_unschedulable() -> None:
     home.run_until(SILENCE_S)
     home.answers("a", "b")
     home.run_until(2 * SILENCE_S)
-    assert home.gate is Gate.READY
+    assert home.gate is SchedulingStage.READY
     assert home.state.included == ("a", "b")
     assert home.tries()[-1].nodes["c"] == "offline"
     alone = Home(Quorum(min_nodes=2))
     alone.answers("a")
-    while alone.gate not in (Gate.READY, Gate.UNSCHEDULABLE):
+    while alone.gate not in (SchedulingStage.READY, SchedulingStage.UNSCHEDULABLE):
         alone.answers("a")
         alone.run_until(next_wake(alone.state) or 0)
-    assert alone.gate is Gate.UNSCHEDULABLE
+    assert alone.gate is SchedulingStage.UNSCHEDULABLE
     assert alone.state.reason == "too_few_nodes"
 
 
@@ -174,7 +174,7 @@ def test_a_required_node_that_is_offline_is_waited_for_though_the_minimum_is_met
     home.run_until(SILENCE_S)
     home.answers("a", "b")
     home.run_until(2 * SILENCE_S)
-    assert home.gate is Gate.SCHEDULING
+    assert home.gate is SchedulingStage.SCHEDULING
     assert home.tries()[-1].reason == "required_missing"
     assert home.state.detail == "c: offline"
 
@@ -214,12 +214,12 @@ def test_required_nodes_come_first_then_the_minimum_then_resources() -> None:
 def test_waits_double_from_ten_seconds_to_six_hundred_and_the_tenth_try_is_the_last() -> None:
     home = Home(nodes=("a",))
     home.answers("a")
-    while home.gate is Gate.SCHEDULING:
+    while home.gate is SchedulingStage.SCHEDULING:
         home.answers("a", schedule="resources", short=["gpus"])
         home.run_until(next_wake(home.state) or 0)
     assert [tried.wait_s for tried in home.tries()] == [10, 20, 40, 80, 160, 320, 600, 600, 600, 0]
     assert [tried.number for tried in home.tries()] == list(range(1, 11))
-    assert home.gate is Gate.UNSCHEDULABLE
+    assert home.gate is SchedulingStage.UNSCHEDULABLE
     assert (home.state.reason, home.state.detail) == ("resources", "a: resources: gpus")
 
 
@@ -229,11 +229,11 @@ def test_a_job_that_waits_leaves_its_slot_to_the_next(home: Home) -> None:
     home.answers(*NODES, schedule="no_workers")
     assert isinstance(home.said[-1], LeaveSlot)
     home.run_until(10)
-    assert home.said[-2:] == [TakeSlot(), Offers(NODES, reserve=True)]
+    assert home.said[-2:] == [TakeSlot(), SendOffers(NODES, reserve=True)]
 
 
 def test_a_node_that_appears_is_tried_at_once_and_the_series_goes_on() -> None:
-    home = Home(Quorum(min_nodes=2), nodes=("a", "b"), pace=Pace(retry_min_s=300))
+    home = Home(Quorum(min_nodes=2), nodes=("a", "b"), pace=RetryPolicy(retry_min_s=300))
     home.pass_to(0, a=True, b=False)
     home.answers("a")
     home.run_until(2.5)  # b shows no presence: two seconds of silence are enough
@@ -242,14 +242,14 @@ def test_a_node_that_appears_is_tried_at_once_and_the_series_goes_on() -> None:
     assert home.tries()[-1].reason == "too_few_nodes"
     due = home.state.next_try
     home.pass_to(50, b=True)
-    assert home.said[-1] == Offers(("a", "b"), reserve=True)
+    assert home.said[-1] == SendOffers(("a", "b"), reserve=True)
     home.answers("a")
     home.answers("b", schedule="resources")
     assert (home.state.tries, home.state.num_tries) == (1, 2)
     assert home.state.next_try == due
     home.pass_to(due or 0)
     home.answers("a", "b")
-    assert home.gate is Gate.READY
+    assert home.gate is SchedulingStage.READY
 
 
 def test_a_grant_that_expires_while_queued_leads_back_to_its_owner() -> None:
@@ -258,13 +258,16 @@ def test_a_grant_that_expires_while_queued_leads_back_to_its_owner() -> None:
     home.answers("a", "b")
     home.answers("c", status="pending", grant_state="expired", note="it ended yesterday")
     assert home.said[-2:] == [LeaveSlot(), Wait(("c",), "expired", "c: it ended yesterday")]
-    assert home.at(Gate.GRANTS)
+    assert home.at(SchedulingStage.GRANTS)
     home.answers("c")
-    assert home.said[-1] == Offers(NODES, reserve=True)
+    assert home.said[-1] == SendOffers(NODES, reserve=True)
 
 
 def test_a_grant_that_is_revoked_while_queued_ends_what_needs_it_and_not_what_does_not() -> None:
-    for quorum, gate in ((Quorum(required=("c",)), Gate.REJECTED), (Quorum(), Gate.SCHEDULING)):
+    for quorum, gate in (
+        (Quorum(required=("c",)), SchedulingStage.REJECTED),
+        (Quorum(), SchedulingStage.SCHEDULING),
+    ):
         home = Home(quorum)
         home.answers(*NODES)
         home.answers("a", "b", schedule="outside_hours")
@@ -280,7 +283,7 @@ def test_a_node_that_was_away_and_has_to_ask_its_owner_is_waited_for_where_it_is
     home.run_until(SILENCE_S)
     home.answers("a")
     home.answers("b", status="pending")
-    assert home.at(Gate.GRANTS)
+    assert home.at(SchedulingStage.GRANTS)
     assert home.waits()[-1].nodes == ("b",)
 
 
@@ -309,7 +312,7 @@ answers = st.builds(
 events = st.one_of(
     st.builds(Answered, st.just(0.0), st.sampled_from([*NODES, "z"]), answers, st.booleans()),
     st.builds(SlotTaken, st.just(0.0)),
-    st.builds(Tick, st.just(0.0), st.dictionaries(st.sampled_from(NODES), st.booleans())),
+    st.builds(SchedulingTick, st.just(0.0), st.dictionaries(st.sampled_from(NODES), st.booleans())),
 )
 
 
@@ -337,16 +340,16 @@ def test_whatever_comes_it_never_starts_without_grants_and_quorum_and_never_slee
             if isinstance(command, LeaveSlot):
                 assert slot
                 slot = False
-        if state.gate is Gate.SCHEDULING:
+        if state.gate is SchedulingStage.SCHEDULING:
             slot = True
 
 
 def check(state: Scheduling, quorum: Quorum, now: float) -> None:
-    if state.gate is Gate.READY:
+    if state.gate is SchedulingStage.READY:
         assert len(state.included) >= quorum.min_nodes
         assert set(quorum.required) <= set(state.included)
         assert all(state.answers[node].status in ("granted", "not-needed") for node in state.included)
-    elif state.gate in (Gate.REJECTED, Gate.UNSCHEDULABLE):
+    elif state.gate in (SchedulingStage.REJECTED, SchedulingStage.UNSCHEDULABLE):
         assert state.reason
-    elif state.gate is not Gate.SLOT:
+    elif state.gate is not SchedulingStage.SLOT:
         assert next_wake(state) is not None

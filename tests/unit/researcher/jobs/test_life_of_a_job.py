@@ -107,7 +107,7 @@ class Life(RuleBasedStateMachine):
     def revoke(self, node: str) -> None:
         self.granted.discard(node)
         if self.round is not None:
-            self.tell_round(collection_machine.Failed(float(self.clock), node, "revoked"))
+            self.tell_round(collection_machine.NodeFailed(float(self.clock), node, "revoked"))
 
     @rule(node=st.sampled_from(NODES))
     def reject(self, node: str) -> None:
@@ -171,14 +171,14 @@ class Life(RuleBasedStateMachine):
         assert self.round is not None
         self.round, commands = collection_machine.step(self.round, event)
         for command in commands:
-            if isinstance(command, collection_machine.Collect):
+            if isinstance(command, collection_machine.KeepContribution):
                 self.round, _ = collection_machine.step(
-                    self.round, collection_machine.Collected(float(self.clock), command.node)
+                    self.round, collection_machine.ContributionKept(float(self.clock), command.node)
                 )
         match collection_machine.outcome(self.round):
             case collection_machine.Impossible():
                 self.end("failed", "quorum_lost")
-            case collection_machine.Finished():
+            case collection_machine.AskFinished():
                 self.committed += 1
                 if self.committed < ROUNDS:
                     self.ask()

@@ -10,11 +10,11 @@ from fedjob.common.types import new_job_id
 from fedjob.researcher.monitoring.diagnosis import Why, explain, tasks_of, tries_of
 from fedjob.researcher.storage.event import JobEvent
 from fedjob.researcher.storage.record import JobRecord
-from fedjob.researcher.storage.spec import JobSpec, Part
+from fedjob.researcher.storage.spec import Component, JobSpec
 
 SPEC = JobSpec(
     id=new_job_id(),
-    protocol=Part(name="fedavg"),
+    protocol=Component(name="fedavg"),
     rounds=5,
     seed=1,
     datasets={"node-a": {"name": "heart"}, "node-b": {"name": "heart"}},

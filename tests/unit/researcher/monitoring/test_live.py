@@ -9,7 +9,7 @@ import pytest
 
 from fedjob.common.lifecycle import State
 from fedjob.researcher.monitoring.live import Live
-from fedjob.researcher.monitoring.summary import CODES, Facts, Snapshot, as_html, many_lines, one_line
+from fedjob.researcher.monitoring.summary import CODES, JobSummary, Snapshot, as_html, many_lines, one_line
 from fedjob.researcher.storage.event import JobEvent
 
 ID = "job_0b6e1f0a-0000-4000-8000-000000000001"
@@ -112,7 +112,7 @@ BUSY: Live = live(
 )
 
 
-def facts(state: str, **more: Any) -> Facts:
+def facts(state: str, **more: Any) -> JobSummary:
     values: dict[str, Any] = {
         "id": ID,
         "name": "heart",
@@ -127,11 +127,11 @@ def facts(state: str, **more: Any) -> Facts:
         "created": "2024-10-01T21:00:00Z",
         "updated": "2024-10-01T21:57:01Z",
     }
-    return Facts(**{**values, **more})
+    return JobSummary(**{**values, **more})
 
 
 TWO = "2 nodes: node-a, node-b"
-LINES: dict[str, tuple[Facts, str]] = {
+LINES: dict[str, tuple[JobSummary, str]] = {
     "draft": (facts("draft"), f"heart (job_0b6e1f0a): draft, {TWO}"),
     "waiting": (
         facts("waiting", live=WAITING, round=0),

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from fedjob.common.errors import ConnectionLost, JobFailed, NoSuchJob, SpecError
-from fedjob.researcher.monitoring.stream import FolderSource, Retry, Source, Standing, Stream, stream
+from fedjob.researcher.monitoring.stream import EventSource, FolderSource, JobStanding, Retry, Stream, stream
 from fedjob.researcher.storage.event import JobEvent
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord
 
 
-class Told(Source):
+class Told(EventSource):
     """Gives what is prepared: events, or an exception to raise."""
 
     def __init__(
@@ -35,8 +35,8 @@ class Told(Source):
             raise found
         return list(found)
 
-    def standing(self) -> Standing:
-        return Standing(self.state, self.reason, "") if not self.reads else Standing("running")
+    def standing(self) -> JobStanding:
+        return JobStanding(self.state, self.reason, "") if not self.reads else JobStanding("running")
 
     def close(self) -> None:
         self.closed += 1

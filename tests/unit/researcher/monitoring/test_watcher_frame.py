@@ -12,14 +12,14 @@ from fedjob.common.errors import DecodeError, NotPermitted
 from fedjob.common.types import MAX_FRAME_BYTES, Ref
 from fedjob.identity.keys import Identity
 from fedjob.messaging.frame import encode_frame
-from fedjob.researcher.monitoring.summary import Facts
+from fedjob.researcher.monitoring.summary import JobSummary
 from fedjob.researcher.monitoring.watcher_frame import (
     MAX_NODES,
     MAX_SEGMENT_BYTES,
     MAX_SEGMENTS,
     MAX_TEXT_CHARS,
     Segment,
-    Shown,
+    WatcherFrame,
     cut,
     open_frame,
 )
@@ -27,7 +27,7 @@ from fedjob.researcher.monitoring.watcher_frame import (
 JOB = "job_0b6e1f0a-0000-4000-8000-000000000001"
 ANN = Identity.generate("ann")
 KEYS = {"ann": ANN.public_key_hex}
-SHOWN = Shown(job=JOB, owner="ann", count=1, time=1.0, name="heart", nodes=["node-a"])
+SHOWN = WatcherFrame(job=JOB, owner="ann", count=1, time=1.0, name="heart", nodes=["node-a"])
 
 
 def test_a_log_that_grows_line_by_line_is_in_few_segments_without_gaps() -> None:
@@ -47,7 +47,7 @@ def test_a_log_that_grows_line_by_line_is_in_few_segments_without_gaps() -> None
 
 def test_what_is_shown_is_how_the_job_stands_and_as_much_of_it_as_a_frame_has_room_for() -> None:
     nodes = tuple(f"node-{number:03}" for number in range(MAX_NODES + 1))
-    facts = Facts(
+    facts = JobSummary(
         id=JOB,
         name="heart",
         protocol="fedavg",
@@ -61,7 +61,7 @@ def test_what_is_shown_is_how_the_job_stands_and_as_much_of_it_as_a_frame_has_ro
         owner="Ann ann",
         created="2026-01-01",
     )
-    shown = Shown.of(facts, owner="ann", count=1, time=1.0, traffic=[], segments=[])
+    shown = WatcherFrame.of(facts, owner="ann", count=1, time=1.0, traffic=[], segments=[])
     assert shown.facts == replace(facts, owner="ann", detail="x" * MAX_TEXT_CHARS, nodes=nodes[:MAX_NODES])
     assert list(to_plain(shown)) == list(to_plain(SHOWN))
 

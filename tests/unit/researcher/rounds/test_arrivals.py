@@ -8,7 +8,7 @@ from typing import Any
 from fedjob.aggregation.contribution import Contribution
 from fedjob.metrics.states import mean_state, value
 from fedjob.protocols.base import Gathered
-from fedjob.researcher.rounds.arrivals import RoundSoFar
+from fedjob.researcher.rounds.arrivals import RoundArrivals
 
 
 def gathered(loss: float, num_examples: int, left_out: Mapping[str, str] | None = None) -> Gathered:
@@ -22,7 +22,7 @@ def arrivals(*nodes: str) -> dict[str, Any]:
 
 
 def test_asks_of_one_round_add_up() -> None:
-    first = RoundSoFar().then(1, arrivals("a"), gathered(1.0, 10), completes=False)
+    first = RoundArrivals().then(1, arrivals("a"), gathered(1.0, 10), completes=False)
     both = first.then(1, arrivals("b"), gathered(4.0, 30, {"c": "silent"}), completes=True)
     assert (list(both.arrivals), both.left_out) == (["a", "b"], {"c": "silent"})
     assert value(both.metrics["train"]["loss"]) == (1.0 * 10 + 4.0 * 30) / 40
@@ -30,13 +30,13 @@ def test_asks_of_one_round_add_up() -> None:
 
 
 def test_what_a_node_did_last_counts() -> None:
-    first = RoundSoFar().then(1, arrivals("a"), gathered(1.0, 10, {"b": "slow"}), completes=False)
+    first = RoundArrivals().then(1, arrivals("a"), gathered(1.0, 10, {"b": "slow"}), completes=False)
     then = first.then(1, arrivals("b"), gathered(1.0, 10, {"a": "gone"}), completes=False)
     assert (list(then.arrivals), then.left_out) == (["b"], {"a": "gone"})
 
 
 def test_a_round_that_is_complete_or_another_one_begins_anew() -> None:
-    done = RoundSoFar().then(1, arrivals("a"), gathered(1.0, 10), completes=True)
+    done = RoundArrivals().then(1, arrivals("a"), gathered(1.0, 10), completes=True)
     for round_ in (1, 2):
         again = done.then(round_, arrivals("b"), gathered(2.0, 10), completes=True)
         assert (again.round, list(again.arrivals)) == (round_, ["b"])

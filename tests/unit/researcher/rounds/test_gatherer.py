@@ -27,7 +27,7 @@ from fedjob.metrics.states import mean_state
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols.base import LOSS, Ask, Buffered
 from fedjob.repository.parts import ref_of
-from fedjob.researcher.federation.base import Accept, Collected, Federation, Place
+from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation
 from fedjob.researcher.rounds.gatherer import Gatherer
 from fedjob.researcher.rounds.tasks import TaskBuilder
 from fedjob.researcher.selection.all_nodes import AllNodes
@@ -37,7 +37,7 @@ from fedjob.researcher.storage.event_log import EventLog, read_events
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.replies import Arrival
-from fedjob.researcher.storage.spec import JobSpec, Part
+from fedjob.researcher.storage.spec import Component, JobSpec
 
 NODES = ("a", "b", "c")
 
@@ -60,7 +60,12 @@ class Canned(Federation):
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None: ...
 
     def collect(
-        self, tasks: Mapping[str, Task], place: Place, quorum: Quorum, until: Buffered | None, accept: Accept
+        self,
+        tasks: Mapping[str, Task],
+        place: AskContext,
+        quorum: Quorum,
+        until: Buffered | None,
+        accept: Accept,
     ) -> Collected:
         self.tasks = dict(tasks)
         arrivals, left_out = {}, {}
@@ -104,7 +109,7 @@ def gather(
     save_params({"w": torch.zeros(3)}, job.initial_params)
     spec = JobSpec(
         id=job.path.name,
-        protocol=Part(name="fedavg"),
+        protocol=Component(name="fedavg"),
         rounds=2,
         seed=1,
         datasets={node: {"name": "d"} for node in NODES},
@@ -242,7 +247,7 @@ def test_losses_that_a_selector_asks_for_are_no_part_of_the_round(tmp_path: Path
     answers = {node: answer(metrics={LOSS: {"loss": loss}}) for node, loss in losses.items()}
 
     class Told(Canned):
-        def collect(self, tasks: Any, place: Place, *rest: Any) -> Collected:
+        def collect(self, tasks: Any, place: AskContext, *rest: Any) -> Collected:
             if place.step == LOSS:
                 self.answers = {node: (found[0], None) for node, found in answers.items()}
             else:

@@ -11,7 +11,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.common.errors import JobStopped, QuorumNotReached, SpecError
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.protocols.base import Ask, Gathered
-from fedjob.researcher.rounds.round_timing import AGAIN, Pace
+from fedjob.researcher.rounds.round_timing import AGAIN, RoundTimer
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.spec import checked_rounds, checked_seconds
 
@@ -26,8 +26,8 @@ class Turns:
         self.told: list[str] = []
         self.stopped = False
 
-    def pace(self, every_s: float | None) -> Pace:
-        return Pace(every_s, self.rest, lambda: self.stopped, self.told.append)
+    def pace(self, every_s: float | None) -> RoundTimer:
+        return RoundTimer(every_s, self.rest, lambda: self.stopped, self.told.append)
 
     def rest(self, seconds: float) -> None:
         self.rested.append(seconds)

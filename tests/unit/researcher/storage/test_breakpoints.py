@@ -15,15 +15,15 @@ from fedjob.parameters.files import FileParams, save_params
 from fedjob.researcher.storage.breakpoints import chain, load_breakpoint, newest_valid, save_breakpoint
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
-from fedjob.researcher.storage.position import Fold, Position
-from fedjob.researcher.storage.spec import JobSpec, Part
+from fedjob.researcher.storage.position import AggregationRecord, Position
+from fedjob.researcher.storage.spec import Component, JobSpec
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
     found = JobFolder(tmp_path / "jobs" / new_job_id())
     found.create()
-    JobSpec(id=found.path.name, protocol=Part(name="fedavg"), rounds=9, seed=1).save(found.spec)
+    JobSpec(id=found.path.name, protocol=Component(name="fedavg"), rounds=9, seed=1).save(found.spec)
     found.plan.write_text("class Net: ...\n")
     return found
 
@@ -37,7 +37,9 @@ def _position(folder: JobFolder, round_: int) -> Position:
         state={"params": FileParams(path), "round": round_, "moment": {"m": torch.ones(2)}},
         node_states={"a": "s" * 32},
         rows=(row,) * round_,
-        ledger=chain((), Fold(round=round_, step="train", fold="weighted_mean", left_out={"b": "silent"})),
+        ledger=chain(
+            (), AggregationRecord(round=round_, step="train", fold="weighted_mean", left_out={"b": "silent"})
+        ),
         training_args={"lr": 0.1},
     )
 
@@ -152,11 +154,12 @@ def test_a_failed_save_leaves_neither_a_part_nor_a_temporary_folder(folder: JobF
 
 
 def test_the_ledger_is_a_chain() -> None:
-    first = chain((), Fold(round=1, step="train", fold="weighted_mean"))
-    second = chain(first, Fold(round=2, step="train", fold="weighted_mean"))
+    first = chain((), AggregationRecord(round=1, step="train", fold="weighted_mean"))
+    second = chain(first, AggregationRecord(round=2, step="train", fold="weighted_mean"))
     assert second[0].previous_hash == ""
     assert len(second[1].previous_hash) == 64
     other = chain(
-        chain((), Fold(round=1, step="train", fold="sum")), Fold(round=2, step="train", fold="weighted_mean")
+        chain((), AggregationRecord(round=1, step="train", fold="sum")),
+        AggregationRecord(round=2, step="train", fold="weighted_mean"),
     )
     assert other[1].previous_hash != second[1].previous_hash

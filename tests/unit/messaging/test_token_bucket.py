@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedjob.common.token_bucket import TokenBucket
+from fedjob.messaging.token_bucket import TokenBucket
 
 
 def test_a_full_bucket_gives_so_many_at_once_and_then_so_many_a_second() -> None:
