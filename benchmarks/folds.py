@@ -16,7 +16,7 @@ import torch
 from _federation import spread
 from rounds import Peak, anonymous_bytes
 
-from fedjob.aggregation import FOLDS
+from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.contribution import Contribution
 from fedjob.parameters.files import FileParams, save_params
 
@@ -35,13 +35,13 @@ def write(folder: Path, num_nodes: int, megabytes: float) -> list[Path]:
     return paths
 
 
-def fold_once(name: str, paths: list[Path]) -> tuple[float, int]:
+def aggregate_once(name: str, paths: list[Path]) -> tuple[float, int]:
     """Fold from files that nothing maps yet; return seconds, and how much private memory it took at most."""
     given = [Contribution(FileParams(path), 100.0 + k) for k, path in enumerate(paths)]
     base = anonymous_bytes()
     with Peak() as peak:
         started = time.perf_counter()
-        total = FOLDS.build(name, {}).fold(given)
+        total = AGGREGATORS.build(name, {}).aggregate(given)
         seconds = time.perf_counter() - started
     del total
     return seconds, max(0, peak.bytes - base)
@@ -51,7 +51,7 @@ def memory_of(name: str, paths: list[Path], threads: int) -> int:
     """Return what a fold takes in a process of its own: memory that was freed before would hide it."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, torch.set_num_threads, (threads,)) as pool:
-        return pool.apply(fold_once, (name, paths))[1]
+        return pool.apply(aggregate_once, (name, paths))[1]
 
 
 def main() -> None:
@@ -60,18 +60,18 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--mb", type=float, default=100)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folds", default=",".join(ROBUST))
+    parser.add_argument("--aggregators", default=",".join(ROBUST))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    names = [WEIGHTED_MEAN, *(name for name in given.folds.split(",") if name != WEIGHTED_MEAN)]
+    names = [WEIGHTED_MEAN, *(name for name in given.aggregators.split(",") if name != WEIGHTED_MEAN)]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="fedjob-bench-") as folder:
         paths = write(Path(folder), given.nodes, given.mb)
         memory = {name: memory_of(name, paths, given.threads) / (given.mb * 1e6) for name in names}
         for _ in range(given.rounds):
             for name in names:
-                seconds[name].append(fold_once(name, paths)[0])
+                seconds[name].append(aggregate_once(name, paths)[0])
     print(f"{given.nodes} contributions of {given.mb:g} MB, {given.threads} threads")
     middle = {name: sorted(times)[len(times) // 2] for name, times in seconds.items()}
     for name in names:

@@ -124,7 +124,7 @@ def hospitals(folder: Path, files: dict[str, Path]) -> Iterator[Session]:
 
 def pooled_moments(session: Session) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of the 13 features over all training rows; only sums leave a hospital."""
-    total = Job(SUMS, data=HEART, fold="sum", session=session).run(progress=False).value
+    total = Job(SUMS, data=HEART, aggregator="sum", session=session).run(progress=False).value
     mean = total["sums"] / total["n"]
     variance = (total["squares"] - total["n"] * mean**2) / (total["n"] - 1)
     return mean.tolist(), np.sqrt(variance).tolist()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fedjob.aggregation.base import Fold
+from fedjob.aggregation.base import Aggregator
 from fedjob.common.registry import Registry
 
-FOLDS: Registry[Fold] = Registry(
-    "fold",
+AGGREGATORS: Registry[Aggregator] = Registry(
+    "aggregator",
     {
         "buffered_mean": "fedjob.aggregation.mean:BufferedMean",
         "bulyan": "fedjob.aggregation.robust.krum:Bulyan",

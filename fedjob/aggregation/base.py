@@ -18,7 +18,7 @@ Origin = Mapping[str, "torch.Tensor"]
 """Named tensors that contributions are measured from: the shared parameters that nodes began the round with."""
 
 
-class Fold(ABC):
+class Aggregator(ABC):
     """An aggregator: a rule that makes one total of the nodes' contributions.
 
     A contribution is what others call an update. An aggregator is a frozen
@@ -38,7 +38,7 @@ class Fold(ABC):
         return 1
 
     @abstractmethod
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         """Return the total of `min_nodes` or more contributions.
 
         Args:
@@ -55,7 +55,7 @@ def totalled(value: Any, contributions: Sequence[Contribution]) -> Contribution:
     return Contribution(value, sum(c.weight for c in contributions), metrics)
 
 
-def check_nodes(fold: Fold, num_nodes: int, of: str) -> None:
+def check_nodes(aggregator: Aggregator, num_nodes: int, of: str) -> None:
     """Check that an aggregator's settings make sense with so many contributions.
 
     Args:
@@ -64,8 +64,8 @@ def check_nodes(fold: Fold, num_nodes: int, of: str) -> None:
     Raises:
         SpecError: the settings need more contributions.
     """
-    if num_nodes < fold.min_nodes:
+    if num_nodes < aggregator.min_nodes:
         raise SpecError(
-            f"{fold!r} needs {fold.min_nodes} nodes or more, but {of}: have more nodes take part, or "
+            f"{aggregator!r} needs {aggregator.min_nodes} nodes or more, but {of}: have more nodes take part, or "
             "expect fewer of them to be wrong"
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
+from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.common.errors import SpecError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionAggregator(Fold):
+class FunctionAggregator(Aggregator):
     """The total that a function makes of the values; weights and metrics add.
 
     The function is stored in the job as source text, so the registry has no name for it.
@@ -29,7 +29,7 @@ class FunctionAggregator(Fold):
     called: str
     name: ClassVar[str] = "function"
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         values = [c.value for c in contributions]
         if values[0] is None:
             return totalled(None, contributions)

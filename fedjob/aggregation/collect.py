@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
+from fedjob.aggregation.base import Aggregator, Origin, totalled
 
 if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
 
 
 @dataclass(frozen=True, slots=True)
-class Collect(Fold):
+class Collect(Aggregator):
     """The list of the values, unchanged; weights and metrics add."""
 
     name: ClassVar[str] = "collect"
     arithmetic: ClassVar[bool] = False
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         return totalled([c.value for c in contributions], contributions)

@@ -23,7 +23,7 @@ Rule = Callable[["torch.Tensor"], "torch.Tensor"]
 """A function from a tensor of shape (contributions, places), any dtype, to one of (places,), same dtype or float64."""
 
 
-def fold_leaves(values: Sequence[Any], rule: Callable[[Sequence[Any]], Any]) -> Any:
+def aggregate_leaves(values: Sequence[Any], rule: Callable[[Sequence[Any]], Any]) -> Any:
     """Apply `rule` to the numbers, arrays or tensors that stand at the same place in every value.
 
     Args:
@@ -36,9 +36,9 @@ def fold_leaves(values: Sequence[Any], rule: Callable[[Sequence[Any]], Any]) -> 
     if first is None:
         return None
     if isinstance(first, Mapping):
-        return {name: fold_leaves(column, rule) for name, column in _columns(values)}
+        return {name: aggregate_leaves(column, rule) for name, column in _columns(values)}
     if isinstance(first, (list, tuple)):
-        return [fold_leaves(column, rule) for _, column in _columns(values)]
+        return [aggregate_leaves(column, rule) for _, column in _columns(values)]
     return rule(values)
 
 
@@ -58,9 +58,9 @@ def each_leaf(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield values
 
 
-def fold_places(values: Sequence[Any], rule: Rule) -> Any:
+def aggregate_places(values: Sequence[Any], rule: Rule) -> Any:
     """Apply `rule` to every number on its own; tensors keep their dtype, whole numbers are rounded."""
-    return fold_leaves(values, lambda leaves: _fold_tensors(leaves, rule))
+    return aggregate_leaves(values, lambda leaves: _aggregate_tensors(leaves, rule))
 
 
 def tensors_of(leaves: Sequence[Any]) -> list[torch.Tensor]:
@@ -116,7 +116,7 @@ def _from_array(leaf: Any) -> torch.Tensor:
     return torch.from_numpy(numpy.array(array))
 
 
-def _fold_tensors(leaves: Sequence[Any], rule: Rule) -> Any:
+def _aggregate_tensors(leaves: Sequence[Any], rule: Rule) -> Any:
     import torch
 
     tensors = tensors_of(leaves)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
-from fedjob.aggregation.elementwise import fold_leaves, like_leaf, tensors_of
+from fedjob.aggregation.base import Aggregator, Origin, totalled
+from fedjob.aggregation.elementwise import aggregate_leaves, like_leaf, tensors_of
 from fedjob.common.checks import check_not_negative
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _CHUNK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class WeightedMean(Fold):
+class WeightedMean(Aggregator):
     """`sum(weight_k * value_k) / sum(weight_k)`, with the weights that the contributions carry.
 
     With all weights zero it is the plain mean. Tensors keep their dtype;
@@ -33,7 +33,7 @@ class WeightedMean(Fold):
 
     name: ClassVar[str] = "weighted_mean"
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         return totalled(mean_of([c.value for c in contributions], shares_of(contributions)), contributions)
 
 
@@ -51,7 +51,7 @@ def mean_of(values: Sequence[Any], shares: Sequence[float]) -> Any:
         values: of equal structure; None means there is no value.
         shares: sum to 1.
     """
-    return fold_leaves(values, lambda leaves: _mean(leaves, shares))
+    return aggregate_leaves(values, lambda leaves: _mean(leaves, shares))
 
 
 def _mean(leaves: Sequence[Any], shares: Sequence[float]) -> Any:
@@ -79,7 +79,7 @@ def _mean_tensor(tensors: Sequence[torch.Tensor], shares: Sequence[float]) -> to
 
 
 @dataclass(frozen=True, slots=True)
-class BufferedMean(Fold):
+class BufferedMean(Aggregator):
     """`sum(s_k * value_k) / number of contributions`, with `s_k = 1 / (1 + staleness_k)^exponent`.
 
     Args:
@@ -95,7 +95,7 @@ class BufferedMean(Fold):
     def __post_init__(self) -> None:
         check_not_negative("BufferedMean(exponent=...)", self.exponent)
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         shares = self.shares([c.weight for c in contributions], [c.staleness for c in contributions])
         return totalled(mean_of([c.value for c in contributions], shares), contributions)
 
@@ -110,11 +110,11 @@ class BufferedMean(Fold):
 
 
 @dataclass(frozen=True, slots=True)
-class PlainMean(Fold):
+class PlainMean(Aggregator):
     """`sum(value_k) / number of nodes`; the weights still add."""
 
     name: ClassVar[str] = "plain_mean"
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         shares = [1 / len(contributions)] * len(contributions)
         return totalled(mean_of([c.value for c in contributions], shares), contributions)

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin
+from fedjob.aggregation.base import Aggregator, Origin
 
 if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
 
 
 @dataclass(frozen=True, slots=True)
-class Sum(Fold):
+class Sum(Aggregator):
     """`sum(value_k)`, in the order of node ids."""
 
     name: ClassVar[str] = "sum"
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         return reduce(lambda a, b: a + b, contributions)

@@ -27,7 +27,7 @@ class Registry(Mapping[str, type[T]]):
     `fedjob.plans.psi` is `fedjob.plans["psi"]`.
 
     Args:
-        kind: singular, as in messages: `protocol`, `fold`.
+        kind: singular, as in messages: `protocol`, `aggregator`.
         table: name -> `module:class`; each class is a frozen dataclass with a
             class attribute `name` that equals its key.
         group: group of third parties' entry points; None for `fedjob.<kind>`.

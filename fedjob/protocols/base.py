@@ -15,7 +15,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fedjob.aggregation.base import Fold, Origin
+from fedjob.aggregation.base import Aggregator, Origin
 from fedjob.aggregation.mean import WeightedMean
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Ask:
         shared: values and named tensors for every node.
         each: node -> values and named tensors for it alone, which override those of `shared`.
         to: the nodes; None for the selector's choice.
-        fold: the aggregator, which makes one total of the contributions.
+        aggregator: the aggregator, which makes one total of the contributions.
         origin: named tensors from which updates are measured by aggregators and guards that bound their size;
             None for `shared["params"]`, where there are any, `{}` for zero.
         until: None to wait for the quorum; `Buffered(k)` to close the ask earlier.
@@ -77,7 +77,7 @@ class Ask:
     shared: Mapping[str, Any] = field(default_factory=dict)
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     to: tuple[str, ...] | None = None
-    fold: Fold = field(default_factory=WeightedMean)
+    aggregator: Aggregator = field(default_factory=WeightedMean)
     origin: Origin | None = None
     until: Buffered | None = None
     commit: bool = True

@@ -25,7 +25,7 @@ class NodeValues:
 
     nodes: Mapping[str, Any]
     total: Any = None
-    folded: bool = False
+    aggregated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Function(FederatedProtocol):
     """One call at every node.
 
     Args:
-        folded: whether the job has an aggregator of its own, whose total is the result.
+        aggregated: whether the job has an aggregator of its own, whose total is the result.
     """
 
-    folded: bool = False
+    aggregated: bool = False
 
     name: ClassVar[str] = "function"
 
@@ -45,8 +45,8 @@ class Function(FederatedProtocol):
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["done"]:
-            return Ask(step=STEP, fold=Collect())
-        return Done(NodeValues(state["nodes"], state["total"], self.folded))
+            return Ask(step=STEP, aggregator=Collect())
+        return Done(NodeValues(state["nodes"], state["total"], self.aggregated))
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         plan: Any = local.plan
@@ -55,4 +55,4 @@ class Function(FederatedProtocol):
 
     def finish(self, state: State, gathered: Gathered) -> State:
         nodes = {node: reply.value for node, reply in gathered.replies.items()}
-        return {"done": True, "nodes": nodes, "total": gathered.total.value if self.folded else None}
+        return {"done": True, "nodes": nodes, "total": gathered.total.value if self.aggregated else None}

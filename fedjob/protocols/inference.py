@@ -92,7 +92,7 @@ class Inference(FederatedProtocol):
         left = tuple(node for node in view.nodes if node not in state["used_up"])
         if state["round"] < view.rounds and left:
             to = left if state["used_up"] else None
-            return Ask(step=STEP, shared={"params": state["params"]}, to=to, fold=Collect())
+            return Ask(step=STEP, shared={"params": state["params"]}, to=to, aggregator=Collect())
         return Done(NodeValues({node: merged(passes) for node, passes in state["passes"].items()}))
 
     def finish(self, state: State, gathered: Gathered) -> State:

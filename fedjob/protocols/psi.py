@@ -91,11 +91,11 @@ class PrivateSetIntersection(FederatedProtocol):
             raise SpecError(f"PrivateSetIntersection(on={{...}}) names no column for {', '.join(unnamed)}")
         if state["places"] is not None:
             each = {self.own: {"places": state["places"]}}
-            return Ask(step=REVEAL, each=each, to=(self.own,), fold=Collect())
+            return Ask(step=REVEAL, each=each, to=(self.own,), aggregator=Collect())
         if not state["sets"]:
-            return Ask(step=BLIND, to=nodes, fold=Collect(), commit=False)
+            return Ask(step=BLIND, to=nodes, aggregator=Collect(), commit=False)
         each = {node: {"points": state["sets"][_from(nodes, node, state["passes"] + 1)]} for node in nodes}
-        return Ask(step=PASS, each=each, to=nodes, fold=Collect(), commit=False)
+        return Ask(step=PASS, each=each, to=nodes, aggregator=Collect(), commit=False)
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         if instruction.step == BLIND:

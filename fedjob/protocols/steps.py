@@ -39,7 +39,7 @@ class Steps(FederatedProtocol):
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["ready"]:
-            return Ask(step=SETUP, fold=Collect(), commit=False)
+            return Ask(step=SETUP, aggregator=Collect(), commit=False)
         if len(state["answers"]) < view.rounds:
             return ask_for({}, tuple(state["ready"]))
         return Done(NodeValues(state["answers"][-1]))
@@ -72,7 +72,7 @@ def ask_for(values: Mapping[str, Any], nodes: tuple[str, ...]) -> Ask:
         values: encoded values that the plan gets at the nodes.
     """
     shared = {"values": dict(values)} if values else {}
-    return Ask(step=STEP, shared=shared, to=nodes, fold=Collect())
+    return Ask(step=STEP, shared=shared, to=nodes, aggregator=Collect())
 
 
 def _pipeline(local: Local) -> Pipeline:

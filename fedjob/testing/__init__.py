@@ -9,7 +9,7 @@ To test your own implementation, subclass a suite as `Test...` in a test module 
 
 from __future__ import annotations
 
-from fedjob.testing.aggregation import FoldContract
+from fedjob.testing.aggregation import AggregatorContract
 from fedjob.testing.protocol import ProtocolContract
 from fedjob.testing.readers import ReaderCase, ReaderContract
 from fedjob.testing.repository import PART_BYTES, RepositoryContract
@@ -17,7 +17,7 @@ from fedjob.testing.sites import SiteRun, Sites
 
 __all__ = [
     "PART_BYTES",
-    "FoldContract",
+    "AggregatorContract",
     "ProtocolContract",
     "ReaderCase",
     "ReaderContract",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedjob.aggregation.base import Fold
+from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.elementwise import CHUNK
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
@@ -20,7 +20,7 @@ from fedjob.parameters.files import FileParams, hash_params, save_params, schema
 NUM_NODES = 11
 
 
-class FoldContract:
+class AggregatorContract:
     """The tests that every aggregator of named tensors passes, whatever its rule."""
 
     stays_in_box = True
@@ -30,63 +30,65 @@ class FoldContract:
     """Whether the order of the contributions makes no difference, up to rounding."""
 
     @pytest.fixture
-    def fold(self) -> Fold:
+    def aggregator(self) -> Aggregator:
         """Return the aggregator, with settings for `NUM_NODES` nodes or fewer."""
         raise NotImplementedError
 
     @pytest.fixture
-    def given(self, fold: Fold) -> list[Contribution]:
+    def given(self, aggregator: Aggregator) -> list[Contribution]:
         """Return contributions that hold more than one chunk, several dtypes, and metrics."""
-        assert fold.min_nodes <= NUM_NODES
+        assert aggregator.min_nodes <= NUM_NODES
         return [_contribution(k) for k in range(NUM_NODES)]
 
-    def test_plain_data_describes_it(self, fold: Fold) -> None:
-        assert from_plain(type(fold), unpack(pack(to_plain(fold)))) == fold
+    def test_plain_data_describes_it(self, aggregator: Aggregator) -> None:
+        assert from_plain(type(aggregator), unpack(pack(to_plain(aggregator)))) == aggregator
 
     def test_names_types_and_shapes_are_kept_and_weights_and_metrics_add(
-        self, fold: Fold, given: list[Contribution]
+        self, aggregator: Aggregator, given: list[Contribution]
     ) -> None:
-        total = fold.fold(given, _origin())
+        total = aggregator.aggregate(given, _origin())
         assert schema_of(total.value) == schema_of(given[0].value)
         assert total.weight == sum(c.weight for c in given)
         assert num_examples(total.metrics["train"]["loss"]) == sum(10 + k for k in range(NUM_NODES))
-        without = fold.fold([Contribution(None, c.weight, c.metrics) for c in given])
+        without = aggregator.aggregate([Contribution(None, c.weight, c.metrics) for c in given])
         assert without.value is None
         assert value(without.metrics["train"]["loss"]) == value(total.metrics["train"]["loss"])
 
     def test_the_same_contributions_give_the_same_bytes_and_stay_as_they_are(
-        self, fold: Fold, given: list[Contribution]
+        self, aggregator: Aggregator, given: list[Contribution]
     ) -> None:
         before = [hash_params(c.value) for c in given]
-        totals = [hash_params(fold.fold(given, _origin()).value) for _ in range(2)]
+        totals = [hash_params(aggregator.aggregate(given, _origin()).value) for _ in range(2)]
         assert totals[0] == totals[1]
         assert [hash_params(c.value) for c in given] == before
 
     def test_mapped_files_give_the_bytes_of_tensors_in_memory(
-        self, fold: Fold, given: list[Contribution], tmp_path: Path
+        self, aggregator: Aggregator, given: list[Contribution], tmp_path: Path
     ) -> None:
         mapped = []
         for k, contribution in enumerate(given):
             save_params(contribution.value, tmp_path / str(k))
             mapped.append(Contribution(FileParams(tmp_path / str(k)), contribution.weight))
-        total = fold.fold(given, _origin())
-        assert hash_params(fold.fold(mapped, _origin()).value) == hash_params(total.value)
+        total = aggregator.aggregate(given, _origin())
+        assert hash_params(aggregator.aggregate(mapped, _origin()).value) == hash_params(total.value)
 
-    def test_the_order_of_contributions_does_not_matter(self, fold: Fold, given: list[Contribution]) -> None:
+    def test_the_order_of_contributions_does_not_matter(
+        self, aggregator: Aggregator, given: list[Contribution]
+    ) -> None:
         if not self.any_order:
             return
-        total = fold.fold(given, _origin()).value
+        total = aggregator.aggregate(given, _origin()).value
         random.Random(7).shuffle(given)
-        again = fold.fold(given, _origin()).value
+        again = aggregator.aggregate(given, _origin()).value
         for name in total:
             torch.testing.assert_close(again[name], total[name])
 
     def test_every_number_stays_between_those_of_the_nodes(
-        self, fold: Fold, given: list[Contribution]
+        self, aggregator: Aggregator, given: list[Contribution]
     ) -> None:
         if not self.stays_in_box:
             return
-        total, origin = fold.fold(given, _origin()).value, _origin()
+        total, origin = aggregator.aggregate(given, _origin()).value, _origin()
         for name in total:
             column = torch.stack([origin[name], *(c.value[name] for c in given)]).double()
             slack = 1e-6 * column.abs().amax(0)

@@ -132,11 +132,11 @@ class Sites:
             params = FileParams(Path(done.params_path)) if done.params_path else None
             contributions.append(_contribution(done, params, ask))
             replies[node] = _reply(node, done, params)
-        folded = ask.fold.fold(contributions)
-        if is_params(folded.value):
-            total, aux = split(folded.value)
-            folded = Contribution(total or None, folded.weight, folded.metrics, aux)
-        return Gathered(total=folded, replies=replies, left_out={}, num_nodes=len(self.data))
+        aggregated = ask.aggregator.aggregate(contributions)
+        if is_params(aggregated.value):
+            total, aux = split(aggregated.value)
+            aggregated = Contribution(total or None, aggregated.weight, aggregated.metrics, aux)
+        return Gathered(total=aggregated, replies=replies, left_out={}, num_nodes=len(self.data))
 
     def _order(
         self, protocol: FederatedProtocol, ask: Ask, round_: int, node: str, kept: Path | None

@@ -98,7 +98,7 @@ def test_the_shared_part_is_uploaded_once_and_a_nodes_own_part_is_for_that_node_
             folder=folder,
             events=events,
             selector=lambda: Explicit(asked),
-            fold=None,
+            aggregator=None,
             tasks=TaskBuilder(
                 spec=spec, federation=federation, folder=folder, events=events, code={}, named_states=dict
             ),

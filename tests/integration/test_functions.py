@@ -98,7 +98,9 @@ def test_a_large_result_travels_as_an_object_and_is_a_table(session: Session, tm
 
 
 @pytest.mark.parametrize("nodes", [None, "local"])
-def test_a_fold_of_the_jobs_own_makes_one_value(session: Session, tmp_path: Path, nodes: str | None) -> None:
+def test_an_aggregator_of_the_jobs_own_makes_one_value(
+    session: Session, tmp_path: Path, nodes: str | None
+) -> None:
     data: Any = "heart"
     if nodes:
         rows = {"node1": [10, 20, 30], "node2": [20, 20, 30]}
@@ -109,9 +111,9 @@ def test_a_fold_of_the_jobs_own_makes_one_value(session: Session, tmp_path: Path
         "session": session if nodes is None else None,
         "home": tmp_path,
     }
-    total = Job(remote.sums, fold="sum", **arguments)
+    total = Job(remote.sums, aggregator="sum", **arguments)
     assert total.run(progress=False).value == {"A": 12, "B": 130}
-    mean = Job(remote.tensors.bind(value=2), fold="weighted_mean", **arguments)
+    mean = Job(remote.tensors.bind(value=2), aggregator="weighted_mean", **arguments)
     assert mean.run(progress=False).params["weight"].tolist() == [[2.0, 2.0], [2.0, 2.0]]
 
 

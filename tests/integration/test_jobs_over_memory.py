@@ -296,7 +296,7 @@ def test_other_training_arguments_are_in_the_tasks_from_the_next_round_on(
 def test_nodes_that_are_chosen_by_their_losses_and_a_median_give_the_bytes_of_a_local_job(
     session: Session, federation: Federation
 ) -> None:
-    arguments: dict[str, Any] = {"selector": PowerOfChoice(2, 3), "fold": Median(), "rounds": 3}
+    arguments: dict[str, Any] = {"selector": PowerOfChoice(2, 3), "aggregator": Median(), "rounds": 3}
     remote = make_job(session, **arguments)
     remote.run(progress=False)
     own = {node.name: str(node.folder / "toy.npz") for node in federation.nodes}

@@ -24,7 +24,7 @@ from fedjob import (
     TensorBoard,
     WeightedMean,
 )
-from fedjob.aggregation.base import Fold
+from fedjob.aggregation.base import Aggregator
 from fedjob.common.errors import BreakpointCorrupt, BreakpointMissing, NotReady, PlanError, SpecError
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import chain, hash_file, load_breakpoint, save_breakpoint
@@ -159,7 +159,7 @@ def test_a_damaged_breakpoint_is_refused_by_name_with_an_offer(
         Job.resume(newest)
 
 
-def test_verify_folds_every_round_again_and_notices_a_changed_reply(
+def test_verify_aggregates_every_round_again_and_notices_a_changed_reply(
     clinics: dict[str, str], tmp_path: Path
 ) -> None:
     job = make_job(clinics, tmp_path, keep=True)
@@ -192,16 +192,16 @@ class Half(Linear):
         return torch.nn.functional.mse_loss(model(inputs.bfloat16())[:, 0].float(), targets)
 
 
-@pytest.mark.parametrize("fold", [WeightedMean(), Median()], ids=lambda fold: fold.name)
-def test_verify_folds_parameters_of_two_bytes_again(
-    fold: Fold, clinics: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("aggregator", [WeightedMean(), Median()], ids=lambda aggregator: aggregator.name)
+def test_verify_aggregates_parameters_of_two_bytes_again(
+    aggregator: Aggregator, clinics: dict[str, str], tmp_path: Path
 ) -> None:
-    job = make_job(clinics, tmp_path, keep=True, training_plan=Half, rounds=2, fold=fold)
+    job = make_job(clinics, tmp_path, keep=True, training_plan=Half, rounds=2, aggregator=aggregator)
     job.run(progress=False)
     assert [check.verdict for check in verify_job(JobFolder(job.folder))] == ["equal"] * 2
 
 
-def test_verify_folds_a_total_again_that_was_only_a_direction(
+def test_verify_aggregates_a_total_again_that_was_only_a_direction(
     clinics: dict[str, str], tmp_path: Path
 ) -> None:
     job = make_job(clinics, tmp_path, keep=True, server_optimizer=FedAdam(), rounds=2)

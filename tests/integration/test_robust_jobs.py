@@ -74,11 +74,11 @@ def taken(job: Job) -> list[list[str]]:
     return [event.body["nodes"] for event in job.events() if event.type == "round"]
 
 
-@pytest.mark.parametrize("fold", [Median(), TrimmedMean(1), Krum(1), "geometric_median"], ids=repr)
-def test_a_fold_that_bears_liars_ends_near_the_honest_model_and_can_be_verified(
-    clinics: dict[str, str], honest: torch.Tensor, tmp_path: Path, fold: object
+@pytest.mark.parametrize("aggregator", [Median(), TrimmedMean(1), Krum(1), "geometric_median"], ids=repr)
+def test_an_aggregator_that_bears_liars_ends_near_the_honest_model_and_can_be_verified(
+    clinics: dict[str, str], honest: torch.Tensor, tmp_path: Path, aggregator: object
 ) -> None:
-    job = make_job(clinics, tmp_path, fold=fold, keep=True)
+    job = make_job(clinics, tmp_path, aggregator=aggregator, keep=True)
     job.run(progress=False)
     assert torch.dist(weights(job), honest) < 0.3
     assert [check.verdict for check in verify_job(JobFolder(job.folder))] == ["equal", "equal"]
@@ -94,13 +94,13 @@ def first_number(values, weights):  # type: ignore[no-untyped-def]
 
 
 def test_a_function_of_the_researchers_folds(clinics: dict[str, str], tmp_path: Path) -> None:
-    job = make_job({node: clinics[node] for node in "abc"}, tmp_path, fold=ends, rounds=1)
+    job = make_job({node: clinics[node] for node in "abc"}, tmp_path, aggregator=ends, rounds=1)
     job.run(progress=False)
-    two = make_job({node: clinics[node] for node in "ac"}, tmp_path, fold="plain_mean", rounds=1)
+    two = make_job({node: clinics[node] for node in "ac"}, tmp_path, aggregator="plain_mean", rounds=1)
     two.run(progress=False)
     assert torch.allclose(weights(job), weights(two))
     with pytest.raises(JobFailed, match="aggregator first_number has to return a map"):
-        make_job(clinics, tmp_path, fold=first_number).run(progress=False)
+        make_job(clinics, tmp_path, aggregator=first_number).run(progress=False)
 
 
 def test_a_bound_on_updates_leaves_out_or_scales_down_what_is_longer(
@@ -111,21 +111,21 @@ def test_a_bound_on_updates_leaves_out_or_scales_down_what_is_longer(
     assert taken(guarded) == [list(HONEST)] * 2
     assert all(why["liar"].startswith("long_update: the update is ") for why in left_out(guarded))
     assert torch.equal(weights(guarded), honest)
-    scaled = make_job(clinics, tmp_path, fold=NormBounded(1.0), rounds=1)
+    scaled = make_job(clinics, tmp_path, aggregator=NormBounded(1.0), rounds=1)
     scaled.run(progress=False)
     assert taken(scaled) == [[*HONEST, "liar"]]
     assert torch.linalg.vector_norm(weights(scaled)) <= 1.0  # it began at zero
 
 
-def test_a_fold_that_needs_more_nodes_is_refused_before_anything_is_asked(
+def test_an_aggregator_that_needs_more_nodes_is_refused_before_anything_is_asked(
     clinics: dict[str, str], tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=r"Krum\(.*\) needs 5 nodes or more, but nodes names 2"):
-        make_job(clinics, tmp_path, fold=Krum(1), nodes=["a", "b"], data=None)
-    few = make_job({node: clinics[node] for node in HONEST}, tmp_path, fold=Krum(1))
+        make_job(clinics, tmp_path, aggregator=Krum(1), nodes=["a", "b"], data=None)
+    few = make_job({node: clinics[node] for node in HONEST}, tmp_path, aggregator=Krum(1))
     with pytest.raises(SpecError, match="needs 5 nodes or more, but 4 have the job's data"):
         few.run(progress=False)
-    chosen = make_job(clinics, tmp_path, fold=Krum(1), selector="fraction")
+    chosen = make_job(clinics, tmp_path, aggregator=Krum(1), selector="fraction")
     chosen = chosen.clone(selector=PowerOfChoice(2, 3))
     with pytest.raises(JobFailed, match="needs 5 nodes or more, but round 1 asks 2"):
         chosen.run(progress=False)
@@ -134,9 +134,9 @@ def test_a_fold_that_needs_more_nodes_is_refused_before_anything_is_asked(
         make_job(clinics, tmp_path, selector=OverSelection(6)).run(progress=False)
 
 
-def test_a_fold_of_too_few_answers_does_not_count(clinics: dict[str, str], tmp_path: Path) -> None:
+def test_an_aggregator_of_too_few_answers_does_not_count(clinics: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(JobFailed, match="4"):
-        make_job(clinics, tmp_path, fold=Krum(1), guard=Guard(max_norm=10.0)).run(progress=False)
+        make_job(clinics, tmp_path, aggregator=Krum(1), guard=Guard(max_norm=10.0)).run(progress=False)
 
 
 class StopsAfter(Hook):

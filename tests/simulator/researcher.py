@@ -10,7 +10,7 @@ from fedjob.common.quorum import Quorum
 from fedjob.common.types import Address
 from fedjob.messaging import courier
 from fedjob.researcher.federation import collection_machine as keeping
-from tests.simulator.toy import fold, select
+from tests.simulator.toy import aggregator, select
 from tests.simulator.world import Packet, Party, Violation, World
 
 
@@ -211,7 +211,7 @@ class Researcher(Party):
                 values = {node: self._values[node] for node in order}
                 work = self._work
                 asked = {n: (self._asked[n].round, self._asked[n].step) for n in values}
-                counted = Counted(self._round, self._step, values, asked, left_out, fold(values))
+                counted = Counted(self._round, self._step, values, asked, left_out, aggregator(values))
                 states = {**work.states, **{node: self._new_states[node] for node in included}}
                 busy = {n: self._asked[n] for n in self.ask.pending if self.world.config.buffered}
                 self._work = Breakpoint(self._round, counted.params, states, (*work.record, counted), busy)

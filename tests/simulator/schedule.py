@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.simulator.node import Node
 from tests.simulator.researcher import Researcher
-from tests.simulator.toy import PRIME, contribute, fold, undisturbed
+from tests.simulator.toy import PRIME, aggregator, contribute, undisturbed
 from tests.simulator.world import Config, Violation, World
 
 LIMIT_S = 5000.0
@@ -90,7 +90,7 @@ def _replay(world: World, researcher: Researcher) -> None:
             answered[node] = now
         if values != counted.values:
             raise Violation(f"round {counted.round}.{counted.step} counted {counted.values}, not {values}")
-        params = fold(values)
+        params = aggregator(values)
         if params != counted.params:
             raise Violation(f"round {counted.round}.{counted.step} does not fold to what it recorded")
     if params != researcher.breakpoint.params:

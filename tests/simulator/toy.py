@@ -22,7 +22,7 @@ def contribute(params: int, momentum: int, node: str) -> tuple[int, int]:
     return (params * 7 + momentum * 5) % PRIME, momentum
 
 
-def fold(values: Mapping[str, int]) -> int:
+def aggregator(values: Mapping[str, int]) -> int:
     """Fold in the order given, which matters here as it does for floats."""
     total = 17
     for node, value in values.items():
@@ -39,5 +39,5 @@ def undisturbed(seed: int, config: Config, nodes: Sequence[str]) -> int:
             values: dict[str, int] = {}
             for node in chosen:
                 values[node], momenta[node] = contribute(params, momenta[node], node)
-            params = fold(values)
+            params = aggregator(values)
     return params

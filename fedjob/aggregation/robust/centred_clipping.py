@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
+from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.aggregation.geometry import Matrix, combined, products_about, squared_from
 from fedjob.aggregation.robust.norm_bounded import shrink
 from fedjob.common.checks import check_count, check_positive
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class CentredClipping(Fold):
+class CentredClipping(Aggregator):
     """Steps from the parameters that nodes began with, each the mean of clipped differences.
 
     Weights and metrics add.
@@ -49,7 +49,7 @@ class CentredClipping(Fold):
         check_positive("CentredClipping(max_norm=...)", self.max_norm)
         check_count("CentredClipping(num_steps=...)", self.num_steps, 1)
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         values = [c.value for c in contributions]
         shares = self._shares(products_about(values, origin))
         return totalled(combined(values, shares, origin), contributions)

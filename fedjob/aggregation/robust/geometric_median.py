@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
+from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.aggregation.geometry import Matrix, products_about_median, squared_from
 from fedjob.aggregation.mean import mean_of
 from fedjob.common.checks import check_count, check_positive
@@ -33,7 +33,7 @@ _ENOUGH = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class GeometricMedian(Fold):
+class GeometricMedian(Aggregator):
     """The value with the least sum of distances to all; weights and metrics add.
 
     Args:
@@ -49,7 +49,7 @@ class GeometricMedian(Fold):
         check_count("GeometricMedian(max_steps=...)", self.max_steps, 1)
         check_positive("GeometricMedian(smoothing=...)", self.smoothing)
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         values = [c.value for c in contributions]
         shares = self._shares(products_about_median(values))
         return totalled(mean_of(values, shares), contributions)

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
-from fedjob.aggregation.elementwise import fold_places
+from fedjob.aggregation.base import Aggregator, Origin, totalled
+from fedjob.aggregation.elementwise import aggregate_places
 from fedjob.aggregation.geometry import Matrix, squared_distances
 from fedjob.aggregation.mean import mean_of
 from fedjob.aggregation.sorting import sorted_rows
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Bulyan(Fold):
+class Bulyan(Aggregator):
     """The mean, around the median, of the contributions that Krum chooses; weights and metrics add.
 
     Args:
@@ -50,7 +50,7 @@ class Bulyan(Fold):
     def min_nodes(self) -> int:
         return 4 * self.num_byzantine + 3
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         values = [c.value for c in contributions]
         distances = squared_distances(values)
         left = list(range(len(values)))
@@ -59,7 +59,7 @@ class Bulyan(Fold):
             best = by_score(distances, left, self.num_byzantine)[0]
             left.remove(best)
             chosen.append(best)
-        value = fold_places([values[k] for k in sorted(chosen)], self._around_median)
+        value = aggregate_places([values[k] for k in sorted(chosen)], self._around_median)
         return totalled(value, contributions)
 
     def _around_median(self, rows: torch.Tensor) -> torch.Tensor:
@@ -81,7 +81,7 @@ class Bulyan(Fold):
 
 
 @dataclass(frozen=True, slots=True)
-class Krum(Fold):
+class Krum(Aggregator):
     """The mean of the contributions that have the closest neighbours; weights and metrics add.
 
     Args:
@@ -101,7 +101,7 @@ class Krum(Fold):
     def min_nodes(self) -> int:
         return max(2 * self.num_byzantine + 3, self.num_byzantine + 2 + self.num_selected)
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         values = [c.value for c in contributions]
         ranked = by_score(squared_distances(values), list(range(len(values))), self.num_byzantine)
         chosen = [values[k] for k in sorted(ranked[: self.num_selected])]

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
-from fedjob.aggregation.elementwise import fold_places
+from fedjob.aggregation.base import Aggregator, Origin, totalled
+from fedjob.aggregation.elementwise import aggregate_places
 from fedjob.aggregation.sorting import median_of_rows
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Median(Fold):
+class Median(Aggregator):
     """The median of every number; weights and metrics add."""
 
     name: ClassVar[str] = "median"
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
-        return totalled(fold_places([c.value for c in contributions], median_of_rows), contributions)
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        return totalled(aggregate_places([c.value for c in contributions], median_of_rows), contributions)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
+from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.aggregation.geometry import combined, squared_norms
 from fedjob.aggregation.mean import shares_of
 from fedjob.common.checks import check_positive
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class NormBounded(Fold):
+class NormBounded(Aggregator):
     """The weighted mean with every update at most `max_norm` long; weights and metrics add.
 
     Args:
@@ -40,7 +40,7 @@ class NormBounded(Fold):
     def __post_init__(self) -> None:
         check_positive("NormBounded(max_norm=...)", self.max_norm)
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         values = [c.value for c in contributions]
         squared, shares = squared_norms(values, origin), shares_of(contributions)
         if all(square <= self.max_norm**2 for square in squared):

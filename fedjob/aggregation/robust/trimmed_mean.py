@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.aggregation.base import Fold, Origin, totalled
-from fedjob.aggregation.elementwise import fold_places
+from fedjob.aggregation.base import Aggregator, Origin, totalled
+from fedjob.aggregation.elementwise import aggregate_places
 from fedjob.aggregation.sorting import sorted_rows
 from fedjob.common.checks import check_count
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TrimmedMean(Fold):
+class TrimmedMean(Aggregator):
     """The mean of every number without its extremes; weights and metrics add.
 
     Args:
@@ -45,8 +45,8 @@ class TrimmedMean(Fold):
     def min_nodes(self) -> int:
         return 2 * self.num_trimmed + 1
 
-    def fold(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
-        return totalled(fold_places([c.value for c in contributions], self._trim), contributions)
+    def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
+        return totalled(aggregate_places([c.value for c in contributions], self._trim), contributions)
 
     def _trim(self, rows: torch.Tensor) -> torch.Tensor:
         import torch

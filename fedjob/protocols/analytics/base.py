@@ -104,17 +104,17 @@ class ModelProtocol(FederatedProtocol):
     def instruct(self, state: State, view: View) -> Ask | Done:
         to = tuple(state["nodes"]) or None
         if state["levels"] is None:
-            return Ask(step=LEVELS, to=to, fold=Sum(), commit=False)
+            return Ask(step=LEVELS, to=to, aggregator=Sum(), commit=False)
         shared = {"levels": state["levels"]}
         if state["sums"] is None:
-            return Ask(step=SUMS, shared=shared, to=to, fold=Sum(), commit=False)
+            return Ask(step=SUMS, shared=shared, to=to, aggregator=Sum(), commit=False)
         design = self._design(state)
         wanted = self.ask(state["model"])
         if wanted is None:
             return Done({**self.result(state["model"], design), "nodes": dict(state["nodes"])})
         step, values, last = wanted
         shared |= {"means": list(design.means), "scales": list(design.scales), **values}
-        return Ask(step=step, shared=shared, to=to, fold=Sum(), commit=last)
+        return Ask(step=step, shared=shared, to=to, aggregator=Sum(), commit=last)
 
     def finish(self, state: State, gathered: Gathered) -> State:
         if lost := sorted(set(state["nodes"]) - set(gathered.replies)):

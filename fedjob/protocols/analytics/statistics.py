@@ -95,7 +95,7 @@ class Statistics(Measures, FederatedProtocol):
             step=step,
             shared=shared,
             to=tuple(state["nodes"]) or None,
-            fold=Sum(),
+            aggregator=Sum(),
             commit=state["asked"] + 1 == len(steps),
         )
 

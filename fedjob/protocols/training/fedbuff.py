@@ -62,7 +62,7 @@ class FedBuff(TrainingProtocol):
         check_not_negative("FedBuff(staleness_exponent=...)", self.staleness_exponent)
 
     @property
-    def _fold(self) -> BufferedMean:
+    def _aggregator(self) -> BufferedMean:
         return BufferedMean(self.staleness_exponent, self.weighted)
 
     def start(self, params: Mapping[str, Any]) -> State:
@@ -79,7 +79,7 @@ class FedBuff(TrainingProtocol):
             )
         return replace(
             ask,
-            fold=self._fold,
+            aggregator=self._aggregator,
             origin={},  # contributions are changes already
             until=Buffered(self.k),
             late="keep",
@@ -98,7 +98,7 @@ class FedBuff(TrainingProtocol):
         if change is None:
             return after
         replies = gathered.replies.values()
-        share = sum(self._fold.shares([r.weight for r in replies], [r.staleness for r in replies]))
+        share = sum(self._aggregator.shares([r.weight for r in replies], [r.staleness for r in replies]))
         after["params"] = {
             name: _towards(params[name], change[name], share)
             if name in state["buffers"]

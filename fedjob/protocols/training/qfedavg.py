@@ -65,7 +65,7 @@ class QFedAvg(TrainingProtocol):
             for name, (dtype, shape) in schema_of(state["params"]).items()
         }
         aux = {MODULE: {"h": ("F64", ())}}
-        return replace(ask, fold=PlainMean(), schema=schema, aux=aux, origin={}, sends_total=False)
+        return replace(ask, aggregator=PlainMean(), schema=schema, aux=aux, origin={}, sends_total=False)
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         import torch

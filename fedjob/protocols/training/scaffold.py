@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.aggregation.base import Fold
+from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.mean import PlainMean, WeightedMean
 from fedjob.common.checks import check_choice, check_positive
@@ -92,12 +92,12 @@ class Scaffold(TrainingProtocol):
         ask = TrainingProtocol.instruct(self, state, view)
         if isinstance(ask, Done) or ask.step != "train":
             return ask
-        fold: Fold = WeightedMean() if self.weighted else PlainMean()
+        aggregator: Aggregator = WeightedMean() if self.weighted else PlainMean()
         return replace(
             ask,
             shared={**ask.shared, "control": state["control"]},
             each={node: {"own_control": state[_OWN + node]} for node in view.nodes if _OWN + node in state},
-            fold=fold,
+            aggregator=aggregator,
             aux={MODULE: schema_of(state["control"])},
             sends_total=self.server_lr == 1,
         )

@@ -28,6 +28,6 @@ def verify(job_id: str, home: Path | None, as_json: bool) -> None:
         as_json,
     )
     equal = sum(check.verdict == "equal" for check in checks)
-    click.echo(f"{equal} of {len(checks)} folds recomputed to the same bytes", err=as_json)
+    click.echo(f"{equal} of {len(checks)} aggregations recomputed to the same bytes", err=as_json)
     if equal < len(checks):
         sys.exit(1)

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.aggregation import FOLDS
-from fedjob.aggregation.base import Fold, check_nodes
+from fedjob.aggregation import AGGREGATORS
+from fedjob.aggregation.base import Aggregator, check_nodes
 from fedjob.aggregation.guard import Guard
 from fedjob.common.checks import check_count
 from fedjob.common.codec import to_plain
@@ -27,7 +27,7 @@ from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.function import Function
 from fedjob.protocols.training.base import TrainingProtocol
-from fedjob.researcher.definition.components import fold_of, selector_of, to_part
+from fedjob.researcher.definition.components import aggregator_of, selector_of, to_part
 from fedjob.researcher.definition.deploy_map import RESEARCHER
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
@@ -207,8 +207,8 @@ def checked_hooks(name: str, hooks: Sequence[Any]) -> tuple[Hook, ...]:
     return tuple(check_hook(hook) for hook in hooks)
 
 
-def _checked_fold(name: str, fold: Any) -> Component | None:
-    return None if fold is None else to_part(FOLDS, fold)
+def _checked_fold(name: str, aggregator: Any) -> Component | None:
+    return None if aggregator is None else to_part(AGGREGATORS, aggregator)
 
 
 def _checked_max_tries(name: str, max_tries: Any) -> int | None:
@@ -301,8 +301,8 @@ class JobArguments:
             lambda _, selector: to_part(SELECTORS, selector), back=partial(_component, SELECTORS)
         ),
     )
-    fold: Fold | Callable[[list[Any], list[float]], Any] | str | None = field(
-        default=None, metadata=_facts(_checked_fold, back=partial(_component, FOLDS))
+    aggregator: Aggregator | Callable[[list[Any], list[float]], Any] | str | None = field(
+        default=None, metadata=_facts(_checked_fold, back=partial(_component, AGGREGATORS))
     )
     guard: Guard | None = field(
         default=None, metadata=_facts(checked_guard, back=lambda plain: Guard(**plain) if plain else None)
@@ -392,7 +392,7 @@ CONTENT = _names("content")
 
 
 def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
-    """Refuse settings of a fold or a selector that need more nodes than a job can have.
+    """Refuse settings of an aggregator or a selector that need more nodes than a job can have.
 
     Args:
         found: says which nodes were counted.
@@ -400,8 +400,8 @@ def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
     Raises:
         SpecError: they do.
     """
-    if (fold := fold_of(spec.fold)) is not None:
-        check_nodes(fold, num_nodes, found)
+    if (aggregator := aggregator_of(spec.aggregator)) is not None:
+        check_nodes(aggregator, num_nodes, found)
     selector = selector_of(spec.selector)
     if num_nodes < selector.min_nodes:
         raise SpecError(f"{selector!r} needs {selector.min_nodes} nodes or more, but {found}")

@@ -1,12 +1,12 @@
-"""Selectors, folds and hooks as data and back: by their name, or by the text of a function."""
+"""Selectors, aggregators and hooks as data and back: by their name, or by the text of a function."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from fedjob.aggregation import FOLDS
-from fedjob.aggregation.base import Fold
-from fedjob.aggregation.by_function import FunctionAggregator as FoldByFunction
+from fedjob.aggregation import AGGREGATORS
+from fedjob.aggregation.base import Aggregator
+from fedjob.aggregation.by_function import FunctionAggregator as FunctionAggregator
 from fedjob.common.registry import Registry
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.base import Selector
@@ -52,9 +52,9 @@ def selector_of(part: Component) -> Selector:
     return chosen if isinstance(chosen, Selector) else FunctionSelector(chosen, part.entry)
 
 
-def fold_of(part: Component | None) -> Fold | None:
-    """Return a job's own fold, or a researcher's function as one; None for a job that leaves it to its protocol."""
+def aggregator_of(part: Component | None) -> Aggregator | None:
+    """Return a job's own aggregator, or a researcher's function as one; None for a job that leaves it to its protocol."""
     if part is None:
         return None
-    chosen = from_part(FOLDS, part)
-    return chosen if isinstance(chosen, Fold) else FoldByFunction(chosen, part.entry)
+    chosen = from_part(AGGREGATORS, part)
+    return chosen if isinstance(chosen, Aggregator) else FunctionAggregator(chosen, part.entry)

@@ -111,7 +111,7 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
 
 def _read(arguments: JobArguments, plan: Any) -> Operation:
     return read_operation(
-        arguments.operation, plan, arguments.training_args, folded=arguments.fold is not None
+        arguments.operation, plan, arguments.training_args, aggregated=arguments.aggregator is not None
     )
 
 

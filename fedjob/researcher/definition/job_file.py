@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from fedjob.aggregation import FOLDS
+from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.guard import Guard
 from fedjob.common.errors import SpecError
 from fedjob.common.items import Items
@@ -107,7 +107,7 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
     readers: Mapping[str, Callable[[Any], Any]] = {
         "training_plan": lambda value: _plans(value, folder),
         "selector": lambda value: read_part(SELECTORS, value),
-        "fold": lambda value: read_part(FOLDS, value),
+        "aggregator": lambda value: read_part(AGGREGATORS, value),
         "hooks": lambda value: [read_part(HOOKS, hook) for hook in value],
         "items": lambda value: _built(Items, "items", value),
         "guard": lambda value: _built(Guard, "guard", value),

@@ -71,23 +71,25 @@ class Operation:
 
 
 def read_operation(
-    operation: Any, training_plan: Any, training_args: Mapping[str, Any] | None, *, folded: bool
+    operation: Any, training_plan: Any, training_args: Mapping[str, Any] | None, *, aggregated: bool
 ) -> Operation:
     """Check and complete what a job is to do.
 
     Args:
         operation: a protocol, its class or name, a `Plan`, a `@fedjob.function`, "file.py:function", or the
             result of a job that trained: then it means inference.
-        folded: the job has a fold of its own.
+        aggregated: the job has an aggregator of its own.
 
     Raises:
         SpecError: it is none of these, a plan is missing or too much, or arguments don't fit.
         PlanError: the plan or function can't be extracted or built.
     """
     if isinstance(operation, PlanSource) or (isinstance(operation, str) and ".py:" in operation):
-        return _function(extract(operation), {}, training_plan, training_args, folded=folded)
+        return _function(extract(operation), {}, training_plan, training_args, aggregated=aggregated)
     if isinstance(operation, RemoteFunction):
-        return _function(extract(operation), operation.args, training_plan, training_args, folded=folded)
+        return _function(
+            extract(operation), operation.args, training_plan, training_args, aggregated=aggregated
+        )
     if isinstance(operation, Plan) or (isinstance(operation, type) and issubclass(operation, Plan)):
         operation, training_plan = Steps(), _only(operation, training_plan)
     if isinstance(operation, (JobResult, Artifact)):
@@ -234,7 +236,12 @@ def _protocol(operation: Any) -> FederatedProtocol:
 
 
 def _function(
-    source: PlanSource, bound: Mapping[str, Any], plan: Any, args: Mapping[str, Any] | None, *, folded: bool
+    source: PlanSource,
+    bound: Mapping[str, Any],
+    plan: Any,
+    args: Mapping[str, Any] | None,
+    *,
+    aggregated: bool,
 ) -> Operation:
     if plan is not None:
         raise SpecError(f"{source.entry} is a function and needs no training_plan: leave it out")
@@ -248,7 +255,7 @@ def _function(
         )
     built.remote.check(raw)
     return Operation(
-        protocol=Function(folded=folded),
+        protocol=Function(aggregated=aggregated),
         source=source,
         training_args=raw,
         launches=_launches(built.remote.launches),

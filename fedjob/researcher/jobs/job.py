@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.aggregation.base import Fold
+from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.guard import Guard
 from fedjob.common.config import load_config
 from fedjob.common.errors import JobError, NoSuchJob
@@ -93,7 +93,7 @@ class Job(Asking, Living, ManualRounds):
         as_node: the node that a local job plays.
         quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
-        fold: in place of the protocol's own: a fold, or a function `(values, weights) -> total`.
+        aggregator: in place of the protocol's own: an aggregator or its name, or a function `(values, weights) -> total`.
         guard: what contributions must be like beside what all must: `Guard(max_norm=...)`.
         server_optimizer: such as `FedAdam(lr=0.01)`: with `FedAvg()` or `FedProx()` it makes `FedOpt`.
         hooks: what runs at the end of each round.
@@ -116,7 +116,7 @@ class Job(Asking, Living, ManualRounds):
         validate_at_end: validate the last shared parameters once more at every node.
         breakpoint_every: rounds between breakpoints.
         keep_breakpoints: how many of the newest to keep.
-        keep: keep every contribution in the job's folder, so that `fedjob verify` can fold them again.
+        keep: keep every contribution in the job's folder, so that `fedjob verify` can aggregate them again.
         keep_files_dir: folder that plan, parameters and replies of every round are put into.
         session: None for the default session.
         home: for local jobs; others live in the session's home.
@@ -151,7 +151,7 @@ class Job(Asking, Living, ManualRounds):
         as_node: str = LOCAL,
         quorum: Quorum | None = None,
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
-        fold: Fold | Callable[[list[Any], list[float]], Any] | str | None = None,
+        aggregator: Aggregator | Callable[[list[Any], list[float]], Any] | str | None = None,
         guard: Guard | None = None,
         server_optimizer: ServerOptimizer | str | None = None,
         hooks: Sequence[Hook] = (),

@@ -33,7 +33,7 @@ class ManualRounds(JobView):
     """The part of a job that lets a researcher drive its rounds one by one.
 
     job.start_nodes_training_round(1)         # train
-    job.update_parameters()                   # the fold of the replies, or your own parameters
+    job.update_parameters()                   # the aggregate of the replies, or your own parameters
     job.start_nodes_training_round(2)
     ...
     job.close()
@@ -183,7 +183,7 @@ class ManualRounds(JobView):
 
         Args:
             params: named tensors of your own; or
-            filename: a safetensors file. With neither, the fold of the last round's replies,
+            filename: a safetensors file. With neither, the aggregate of the last round's replies,
                 or the current parameters if there was none.
 
         Returns:

@@ -237,15 +237,15 @@ class JobView(ObservedJob):
     def rounds(self) -> dict[int, RoundInfo]:
         """Who took part in each committed round."""
         found = {}
-        for fold in self.position.ledger:
-            if fold.round > self.position.round:  # a last validation, or a round that was not completed
+        for aggregator in self.position.ledger:
+            if aggregator.round > self.position.round:  # a last validation, or a round that was not completed
                 continue
-            replied = tuple(str(entry[0]) for entry in fold.inputs)
-            found[fold.round] = RoundInfo(
-                selected=tuple(sorted({*replied, *fold.left_out})),
+            replied = tuple(str(entry[0]) for entry in aggregator.inputs)
+            found[aggregator.round] = RoundInfo(
+                selected=tuple(sorted({*replied, *aggregator.left_out})),
                 replied=replied,
-                dropped=dict(fold.left_out),
-                aux=read_aux(self._folder, fold) if fold.aux_hashes else {},
+                dropped=dict(aggregator.left_out),
+                aux=read_aux(self._folder, aggregator) if aggregator.aux_hashes else {},
             )
         return found
 

@@ -1,4 +1,4 @@
-"""How a job stands right now, as its events tell: a pure fold over them."""
+"""The state of a job right now, computed from its events alone."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class JobResult(ResultFolder):
     @property
     def object(self) -> Any:
         """The value as an object to work with: a trained job's model; else the value."""
-        return self.model() if self._manifest.kind == "params" and not self._folded else self.value
+        return self.model() if self._manifest.kind == "params" and not self._aggregated else self.value
 
     @property
     def best(self) -> dict[str, torch.Tensor]:
@@ -39,7 +39,7 @@ class JobResult(ResultFolder):
 
     def plan(self) -> TrainingPlan:
         """Return the training plan, built, with the trained parameters in it."""
-        if self._manifest.kind != "params" or self._folded:
+        if self._manifest.kind != "params" or self._aggregated:
             raise WrongResult("result is not a model: this job trained nothing; look at .value")
         from fedjob.training_plans.source.compilation import built_plan
 
@@ -55,7 +55,7 @@ class JobResult(ResultFolder):
         return plan.model
 
     @property
-    def _folded(self) -> bool:
+    def _aggregated(self) -> bool:
         return self._spec.protocol.name == "function"
 
     @property

@@ -93,8 +93,8 @@ def save_result(
     shutil.rmtree(target / FILES, ignore_errors=True)
     kind = "value"
     if isinstance(value, NodeValues):
-        kind = "value" if value.folded else "nodes"
-        value = value.total if value.folded else value.nodes
+        kind = "value" if value.aggregated else "nodes"
+        value = value.total if value.aggregated else value.nodes
         plain = None if isinstance(value, FileParams) else value
     else:
         plain = None if is_params(value) else encode(value, "the result")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedjob.aggregation.base import Fold
+from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.guard import (
     Guard,
     check_metrics,
@@ -27,13 +27,13 @@ class ArrivalChecks:
     """Judges the arrivals of one ask.
 
     Args:
-        fold: that they are for.
+        aggregator: that they are for.
         num_rows: node -> size of its dataset; None where it is not known, or not what the node computes on.
         had_state: nodes that keep a node state.
     """
 
     ask: Ask
-    fold: Fold
+    aggregator: Aggregator
     guard: Guard
     num_rows: Mapping[str, int | None]
     had_state: Mapping[str, str]
@@ -42,7 +42,7 @@ class ArrivalChecks:
         """Return why an arrival does not count (`reason: detail`), or nothing."""
         result = arrival.result
         # weights that nothing is made of may exceed the registered rows: data grow while a job looks for new ones
-        num_rows = self.num_rows.get(arrival.node) if self.fold.arithmetic else None
+        num_rows = self.num_rows.get(arrival.node) if self.aggregator.arithmetic else None
         problem = check_weight(result.weight, result.num_examples, num_rows) or check_metrics(result.metrics)
         if problem:
             return problem
@@ -52,7 +52,7 @@ class ArrivalChecks:
             return "no_state: the reply names no node state, but the one before did"
         expected = _expected(self.ask)
         try:
-            if self.fold.arithmetic and (problem := check_value(result.value)):
+            if self.aggregator.arithmetic and (problem := check_value(result.value)):
                 return problem
             if arrival.params is None:
                 return (

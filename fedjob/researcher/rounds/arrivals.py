@@ -53,7 +53,7 @@ class RoundArrivals:
 
 
 def contribution_of(arrival: Arrival, place: AskContext) -> Contribution:
-    """Return what is folded; its tensors stay in their file until they are asked for."""
+    """Return the contribution to aggregate; its tensors stay in their file until they are asked for."""
     return Contribution(
         arrival.result.value if arrival.params is None else arrival.params,
         arrival.result.weight,

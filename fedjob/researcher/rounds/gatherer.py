@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedjob.aggregation import FOLDS
-from fedjob.aggregation.base import Fold as FoldRule
+from fedjob.aggregation import AGGREGATORS
+from fedjob.aggregation.base import Aggregator as AggregationRule
 from fedjob.aggregation.base import Origin, check_nodes
 from fedjob.aggregation.by_function import FunctionAggregator
 from fedjob.aggregation.contribution import Contribution
@@ -51,7 +51,7 @@ class _Chosen:
         nodes: that it goes to.
         waiting: node -> work of an earlier round that the ask waits for.
         until: when it may stop early.
-        rule: what its contributions are folded by.
+        rule: what its contributions are aggregated by.
     """
 
     ask: Ask
@@ -60,7 +60,7 @@ class _Chosen:
     waiting: Mapping[str, UnfinishedTask]
     quorum: Quorum
     until: Buffered | None
-    rule: FoldRule
+    rule: AggregationRule
 
 
 @dataclass(kw_only=True)
@@ -69,7 +69,7 @@ class Gatherer:
 
     Args:
         selector: returns who chooses the nodes of asks that leave it open.
-        fold: in place of the protocol's own in asks that complete a round, where it is given.
+        aggregator: in place of the protocol's own in asks that complete a round, where it is given.
         tasks: makes the nodes' tasks.
         replies: round -> node -> its answer, of the last two rounds.
         so_far: the asks of the round up to now, as one.
@@ -80,7 +80,7 @@ class Gatherer:
     folder: JobFolder
     events: EventLog
     selector: Callable[[], Selector]
-    fold: FoldRule | None
+    aggregator: AggregationRule | None
     tasks: TaskBuilder
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
     so_far: RoundArrivals = RoundArrivals()  # noqa: RUF009  (frozen)
@@ -90,7 +90,7 @@ class Gatherer:
 
         Raises:
             QuorumNotReached: too few nodes answered in a way that counts.
-            SpecError: the selection or the ask names nodes that the job does not have, or too few for the fold.
+            SpecError: the selection or the ask names nodes that the job does not have, or too few for the aggregator.
         """
         chosen, position = self._choose(ask, position)
         tasks = self._build_tasks(chosen, position)
@@ -122,7 +122,7 @@ class Gatherer:
         )
         quorum = self.spec.the_quorum
         nodes, until, position = addressed(ask, position, self.selector(), candidates, quorum, self)
-        rule = self.fold if self.fold is not None and ask.commit else ask.fold
+        rule = self.aggregator if self.aggregator is not None and ask.commit else ask.aggregator
         num_asked = len({*nodes, *waiting})
         check_nodes(rule, num_asked, f"round {round_} asks {num_asked}")
         quorum = quorum if ask.to is None else quorum.among(nodes)
@@ -155,7 +155,7 @@ class Gatherer:
         """Return the one total of an ask with what its protocol may know of the replies, and the total's hash."""
         place, arrivals = chosen.place, collected.arrivals
         contributions = [contribution_of(arrival, place) for arrival in arrivals.values()]
-        total = self._fold(chosen.rule, contributions, origin_of(chosen.ask))
+        total = self._apply_rule(chosen.rule, contributions, origin_of(chosen.ask))
         total, output_hash = self._spool_total(total, place, chosen.ask)
         gathered = Gathered(
             total=total,
@@ -199,18 +199,20 @@ class Gatherer:
     def _gate(self, chosen: _Chosen, position: Position) -> ArrivalChecks:
         return ArrivalChecks(
             ask=chosen.ask,
-            fold=chosen.rule,
+            aggregator=chosen.rule,
             guard=from_plain(Guard, self.spec.guard),
             # the number of rows that a node tells is its private data's, whatever its mock has
             num_rows=self.federation.num_rows if self.spec.use == "private" else {},
             had_state=position.node_states,
         )
 
-    def _fold(self, rule: FoldRule, contributions: list[Contribution], origin: Origin | None) -> Contribution:
-        """Fold; a fold of the job's own sees the values that nodes returned, not how they travelled."""
-        if rule is not self.fold:
-            return rule.fold(contributions, origin)
-        total = rule.fold([replace(c, value=decode(c.value)) for c in contributions], origin)
+    def _apply_rule(
+        self, rule: AggregationRule, contributions: list[Contribution], origin: Origin | None
+    ) -> Contribution:
+        """Aggregate; an aggregator of the job's own sees the values that nodes returned, not how they travelled."""
+        if rule is not self.aggregator:
+            return rule.aggregate(contributions, origin)
+        total = rule.aggregate([replace(c, value=decode(c.value)) for c in contributions], origin)
         return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
 
     def _spool_total(self, total: Contribution, place: AskContext, ask: Ask) -> tuple[Contribution, str]:
@@ -237,7 +239,7 @@ class Gatherer:
         return replace(total, value=value), (value.ref or ref_of(path)).sha256
 
     def _hash_again(self, tensors: Mapping[str, Any]) -> str:
-        """Return the hash to which `verify` holds a fold; replies that are not kept can't be folded again."""
+        """Return the hash to which `verify` holds an aggregation; replies that are not kept can't be aggregated again."""
         return hash_params(tensors) if self.spec.keep else ""
 
     def _fold_record(
@@ -246,12 +248,12 @@ class Gatherer:
         """Return the line of the ledger that `verify` holds an ask to."""
         rule = chosen.rule
         by_function = isinstance(rule, FunctionAggregator)  # its text stands in the spec
-        fold_name, fold_config = (rule.name, {}) if by_function else FOLDS.config_of(rule)
+        aggregator_name, aggregator_config = (rule.name, {}) if by_function else AGGREGATORS.config_of(rule)
         return AggregationRecord(
             round=chosen.place.round,
             step=chosen.place.step,
-            fold=fold_name,
-            fold_config=fold_config,
+            aggregator=aggregator_name,
+            aggregator_config=aggregator_config,
             inputs=[[node, reply.params_hash, reply.weight] for node, reply in gathered.replies.items()],
             arrived=arrived,
             output_hash=output_hash,

@@ -22,7 +22,7 @@ def learned(
         SpecError: no node has anything to find a value in.
     """
     for step in to_learn_together(spec.preprocess)[len(position.learned) :]:
-        ask = Ask(step=LEARN, to=tuple(sorted(spec.datasets)), fold=Collect(), commit=False)
+        ask = Ask(step=LEARN, to=tuple(sorted(spec.datasets)), aggregator=Collect(), commit=False)
         gathered, position = gather(ask, position)
         told = {node: reply.value for node, reply in gathered.replies.items()}
         position = replace(position, learned=(*position.learned, *learn(step, told)))

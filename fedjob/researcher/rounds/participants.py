@@ -36,7 +36,7 @@ def addressed(
     first = tuple(node for node in selector.ask_first(candidates) if node not in busy)
     if first:
         asked = Ask(
-            step=LOSS, shared={"params": ask.shared["params"]}, to=first, fold=Collect(), commit=False
+            step=LOSS, shared={"params": ask.shared["params"]}, to=first, aggregator=Collect(), commit=False
         )
         gathered, position = gather(asked, position)
         candidates = replace(candidates, losses=_losses(gathered))

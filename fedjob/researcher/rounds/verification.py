@@ -1,7 +1,7 @@
-"""The verification of a job: every committed fold is made again from its recorded replies.
+"""The verification of a job: every committed aggregation is computed again from its recorded replies.
 
 The replies are taken from their files, each held to the hash that the ledger names,
-and folded by the rule that the ledger names; the total must have the recorded bytes.
+and aggregated by the rule that the ledger names; the total must have the recorded bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedjob.aggregation import FOLDS
+from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import BreakpointMissing
@@ -35,12 +35,12 @@ RECOMPUTED = (
     "krum",
     "bulyan",
 )
-"""Folds of the contributions alone; others need what the nodes began with, too."""
+"""Aggregators of the contributions alone; others need what the nodes began with, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What became of one committed fold.
+    """The outcome of checking one committed aggregation.
 
     Args:
         verdict: `equal`, `different`, or `not kept`: its replies are no longer there.
@@ -53,10 +53,10 @@ class Check:
 
 
 def verify_job(folder: JobFolder) -> list[Check]:
-    """Fold every committed round of a job again and compare the bytes.
+    """Aggregate every committed round of a job again and compare the bytes.
 
     Raises:
-        BreakpointMissing: no valid breakpoint tells what was folded.
+        BreakpointMissing: no valid breakpoint tells what was aggregated.
     """
     newest = newest_valid(folder.breakpoints)
     if newest is None:
@@ -66,83 +66,89 @@ def verify_job(folder: JobFolder) -> list[Check]:
     ledger = load_breakpoint(newest).position.ledger
     checks, previous = [], ""
     counted: dict[str, int] = {}
-    for fold in ledger:
-        if fold.previous_hash != previous:
-            checks.append(_check(fold, "different", "its record does not follow from the one before"))
-        elif problem := _odd_arrival(fold, counted):
-            checks.append(_check(fold, "different", problem))
-        elif fold.fold != "collect" and _has_total(fold):  # collect only lists what came
-            checks.append(_fold_again(fold, folder))
-        counted |= {str(node): fold.round for node, _ in fold.arrived}
-        previous = hashlib.sha256(pack(to_plain(fold))).hexdigest()
+    for record in ledger:
+        if record.previous_hash != previous:
+            checks.append(_check(record, "different", "its record does not follow from the one before"))
+        elif problem := _odd_arrival(record, counted):
+            checks.append(_check(record, "different", problem))
+        elif record.aggregator != "collect" and _has_total(record):  # collect only lists what came
+            checks.append(_aggregate_again(record, folder))
+        counted |= {str(node): record.round for node, _ in record.arrived}
+        previous = hashlib.sha256(pack(to_plain(record))).hexdigest()
     return checks
 
 
-def _check(fold: AggregationRecord, verdict: str, detail: str = "") -> Check:
-    return Check(round=fold.round, step=fold.step, verdict=verdict, detail=detail)
+def _check(record: AggregationRecord, verdict: str, detail: str = "") -> Check:
+    return Check(round=record.round, step=record.step, verdict=verdict, detail=detail)
 
 
-def _has_total(fold: AggregationRecord) -> bool:
-    return bool(fold.output_hash) or any(sha256 for _, sha256, _ in fold.inputs)
+def _has_total(record: AggregationRecord) -> bool:
+    return bool(record.output_hash) or any(sha256 for _, sha256, _ in record.inputs)
 
 
-def _odd_arrival(fold: AggregationRecord, counted: dict[str, int]) -> str:
+def _odd_arrival(record: AggregationRecord, counted: dict[str, int]) -> str:
     """Return what can't be about the order in which contributions came in, or nothing.
 
     Args:
         counted: node -> round in which it counted last: it was asked again after that.
     """
-    if fold.arrived and sorted(str(node) for node, _ in fold.arrived) != [
-        str(node) for node, _, _ in fold.inputs
+    if record.arrived and sorted(str(node) for node, _ in record.arrived) != [
+        str(node) for node, _, _ in record.inputs
     ]:
-        return "those who came in are not those who were folded"
-    for node, asked in fold.arrived:
-        if not counted.get(str(node), 0) < asked <= fold.round:
-            return f"{node} can't answer in round {fold.round} what it was asked in round {asked}"
+        return "the contributions that arrived are not those that were aggregated"
+    for node, asked in record.arrived:
+        if not counted.get(str(node), 0) < asked <= record.round:
+            return f"{node} can't answer in round {record.round} what it was asked in round {asked}"
     return ""
 
 
-def _fold_again(fold: AggregationRecord, folder: JobFolder) -> Check:
-    if fold.fold not in RECOMPUTED:
-        return _check(fold, "not kept", f"{fold.fold} is not recomputed here")
-    if not fold.output_hash:
-        return _check(fold, "not kept", "its total was not recorded; run jobs with keep=True to verify them")
+def _aggregate_again(record: AggregationRecord, folder: JobFolder) -> Check:
+    if record.aggregator not in RECOMPUTED:
+        return _check(record, "not kept", f"{record.aggregator} is not recomputed here")
+    if not record.output_hash:
+        return _check(
+            record, "not kept", "its total was not recorded; run jobs with keep=True to verify them"
+        )
     paths = []
-    for node, params_hash, _ in fold.inputs:
-        kept = folder.contributions(fold.round, fold.step, str(node))
+    for node, params_hash, _ in record.inputs:
+        kept = folder.contributions(record.round, record.step, str(node))
         if not kept:
             return _check(
-                fold, "not kept", f"the reply of {node} is gone; run jobs with keep=True to verify them"
+                record, "not kept", f"the reply of {node} is gone; run jobs with keep=True to verify them"
             )
         path = next((p for p in kept if ref_of(p).sha256 == params_hash), None)
         if path is None:
-            return _check(fold, "different", f"the file of {node} is not the one that was folded")
+            return _check(record, "different", f"the file of {node} is not the one that was aggregated")
         paths.append(path)
-    total, aux = split(_again(fold, paths))
-    output = folder.spool(fold.round) / f"total_{fold.step}.safetensors"
+    total, aux = split(_again(record, paths))
+    output = folder.spool(record.round) / f"total_{record.step}.safetensors"
     if output.exists():
-        if ref_of(output).sha256 != fold.output_hash:
-            return _check(fold, "different", "the file of the total is not the recorded one")
+        if ref_of(output).sha256 != record.output_hash:
+            return _check(record, "different", "the file of the total is not the recorded one")
         recorded = FileParams(output)
         for name in recorded:
             if name not in total or raw_bytes(total[name]) != raw_bytes(recorded[name]):
-                return _check(fold, "different", f"{name} does not follow from the replies")
-    elif hash_params(total) != fold.output_hash:
-        return _check(fold, "different", "the total does not follow from the replies")
-    for module, expected_hash in fold.aux_hashes.items():
+                return _check(record, "different", f"{name} does not follow from the replies")
+    elif hash_params(total) != record.output_hash:
+        return _check(record, "different", "the total does not follow from the replies")
+    for module, expected_hash in record.aux_hashes.items():
         if expected_hash and hash_params(aux.get(module, {})) != expected_hash:
             return _check(
-                fold, "different", f"the auxiliary variables {module} do not follow from the replies"
+                record, "different", f"the auxiliary variables {module} do not follow from the replies"
             )
-    return _check(fold, "equal")
+    return _check(record, "equal")
 
 
-def _again(fold: AggregationRecord, paths: Sequence[Path]) -> Mapping[str, torch.Tensor]:
-    """Return what the fold of files is; an older contribution is one of a node that was asked earlier."""
-    asked = {str(node): int(round_) for node, round_ in fold.arrived}
+def _again(record: AggregationRecord, paths: Sequence[Path]) -> Mapping[str, torch.Tensor]:
+    """Return the aggregate of files; an older contribution is one of a node that was asked earlier."""
+    asked = {str(node): int(round_) for node, round_ in record.arrived}
     given = [
-        Contribution(FileParams(path), float(weight), staleness=fold.round - asked.get(str(node), fold.round))
-        for path, (node, _, weight) in zip(paths, fold.inputs, strict=True)
+        Contribution(
+            FileParams(path), float(weight), staleness=record.round - asked.get(str(node), record.round)
+        )
+        for path, (node, _, weight) in zip(paths, record.inputs, strict=True)
     ]
-    total: Mapping[str, torch.Tensor] = FOLDS.build(fold.fold, fold.fold_config).fold(given).value
+    total: Mapping[str, torch.Tensor] = (
+        AGGREGATORS.build(record.aggregator, record.aggregator_config).aggregate(given).value
+    )
     return total

@@ -20,7 +20,7 @@ from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, View
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.end_messages import forget_goodbyes
 from fedjob.researcher.definition.artifacts import publish_artifacts
-from fedjob.researcher.definition.components import fold_of, selector_of
+from fedjob.researcher.definition.components import aggregator_of, selector_of
 from fedjob.researcher.federation.base import Federation
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.rounds.coordination import Coordinate, run_coordinated
@@ -313,7 +313,7 @@ def _prepare(
         folder=folder,
         events=events,
         selector=lambda: selector,
-        fold=fold_of(spec.fold),
+        aggregator=aggregator_of(spec.aggregator),
         tasks=tasks,
     )
     federation.prepare(code, attempt)

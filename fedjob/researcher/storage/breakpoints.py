@@ -334,7 +334,9 @@ def _load_state(skeleton: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def chain(ledger: tuple[AggregationRecord, ...], fold: AggregationRecord) -> tuple[AggregationRecord, ...]:
-    """Append a fold to the ledger, bound to the record before it."""
+def chain(
+    ledger: tuple[AggregationRecord, ...], aggregator: AggregationRecord
+) -> tuple[AggregationRecord, ...]:
+    """Append an aggregation to the ledger, bound to the record before it."""
     previous = hashlib.sha256(pack(to_plain(ledger[-1]))).hexdigest() if ledger else ""
-    return (*ledger, replace(fold, previous_hash=previous))
+    return (*ledger, replace(aggregator, previous_hash=previous))

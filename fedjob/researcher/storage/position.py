@@ -14,10 +14,10 @@ from fedjob.researcher.storage.spec import JobSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregationRecord:
-    """One committed fold, so that anybody can compute it again.
+    """One committed aggregation, so that anybody can compute it again.
 
     Args:
-        inputs: `[node, sha256 of its file, weight]` in the order folded.
+        inputs: `[node, sha256 of its file, weight]` in the order aggregated.
         arrived: `[node, round that it was asked in]` in the order in which contributions came in, where
             that decided which ones count.
         output_hash: sha256 of the file of the total; of one that was not sent as it was `hash_params`, where
@@ -29,8 +29,8 @@ class AggregationRecord:
 
     round: int
     step: str
-    fold: str
-    fold_config: dict[str, Any] = field(default_factory=dict)
+    aggregator: str
+    aggregator_config: dict[str, Any] = field(default_factory=dict)
     inputs: list[list[Any]] = field(default_factory=list)
     arrived: list[list[Any]] = field(default_factory=list)
     output_hash: str = ""
@@ -62,7 +62,7 @@ class Position:
         node_states: node -> id of the node state to load next.
         under_way: node -> what it is still at work on.
         rows: everything measured so far.
-        ledger: every committed fold so far.
+        ledger: every committed aggregation so far.
         training_args: in force for the next round.
         learned: steps of the preprocessing that found values in the data of all nodes, complete.
         stop: why a hook asked to end before the last round; empty if none did.

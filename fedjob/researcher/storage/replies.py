@@ -79,14 +79,16 @@ def read_reply(path: Path) -> dict[str, Any]:
     return bodies if isinstance(bodies, dict) else {}
 
 
-def read_aux(folder: JobFolder, fold: AggregationRecord) -> dict[str, dict[str, Mapping[str, torch.Tensor]]]:
+def read_aux(
+    folder: JobFolder, aggregator: AggregationRecord
+) -> dict[str, dict[str, Mapping[str, torch.Tensor]]]:
     """Return module -> node -> name -> tensor, of the files that are still there; a tensor is read when asked for."""
     from fedjob.parameters.auxiliary import split
     from fedjob.parameters.files import FileParams
 
-    found: dict[str, dict[str, Mapping[str, torch.Tensor]]] = {module: {} for module in fold.aux_hashes}
-    for node, _, _ in fold.inputs:
-        for path in folder.contributions(fold.round, fold.step, str(node)):
+    found: dict[str, dict[str, Mapping[str, torch.Tensor]]] = {module: {} for module in aggregator.aux_hashes}
+    for node, _, _ in aggregator.inputs:
+        for path in folder.contributions(aggregator.round, aggregator.step, str(node)):
             for module, tensors in split(FileParams(path))[1].items():
                 found.setdefault(module, {})[str(node)] = tensors
     return found

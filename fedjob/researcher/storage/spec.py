@@ -46,7 +46,7 @@ class JobSpec:
         researcher, owner_key: the party that owns the job, and its public key in hex.
         plan_hash: sha256 of the plan's exact text.
         quorum: `{required, min_nodes, deadline_s, grants_deadline_s}`.
-        fold: replaces the protocol's own where it is given.
+        aggregator: replaces the protocol's own where it is given.
         guard: what contributions must be like beside what all must, see `Guard`.
         plans: for a plan per node: node -> `{entry, hash}`; `plan_entry` and `plan_hash` are then those of
             the plan that is built on this side. The texts lie in the job's folder as `plans/<hash>.py`.
@@ -89,7 +89,7 @@ class JobSpec:
     federation: str = field(default="", metadata=_LATER)
     selector: Component = field(default_factory=lambda: Component(name="all"))
     quorum: dict[str, Any] = field(default_factory=dict)
-    fold: Component | None = None
+    aggregator: Component | None = None
     guard: dict[str, Any] = field(default_factory=dict)
     hooks: list[Component] = field(default_factory=list)
     validate_at_end: bool = False

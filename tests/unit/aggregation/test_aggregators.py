@@ -10,26 +10,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjob.aggregation import FOLDS
-from fedjob.aggregation.base import Fold
+from fedjob.aggregation import AGGREGATORS
+from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.mean import WeightedMean, mean_of
 from fedjob.metrics.states import measure, value
 from fedjob.parameters.files import FileParams, save_params
-from fedjob.testing.aggregation import FoldContract
+from fedjob.testing.aggregation import AggregatorContract
 
 
 @pytest.mark.feature("FB-68")
 def test_hundred_and_three_hundred_examples_weigh_a_quarter_and_three_quarters() -> None:
     a = Contribution({"w": torch.tensor([1.0, 0.0, 8.0])}, 100)
     b = Contribution({"w": torch.tensor([5.0, 4.0, 0.0])}, 300)
-    total = WeightedMean().fold([a, b])
+    total = WeightedMean().aggregate([a, b])
     assert total.value["w"].tolist() == [4.0, 3.0, 2.0]
     assert total.weight == 400
 
 
 def test_zero_weights_give_the_plain_mean() -> None:
-    total = WeightedMean().fold(
+    total = WeightedMean().aggregate(
         [Contribution({"w": torch.tensor([1.0])}), Contribution({"w": torch.tensor([3.0])})]
     )
     assert total.value["w"].tolist() == [2.0]
@@ -37,7 +37,7 @@ def test_zero_weights_give_the_plain_mean() -> None:
 
 def test_integer_tensors_keep_their_type_and_are_rounded() -> None:
     counts = [Contribution({"n": torch.tensor(v)}, 1) for v in (10, 11, 11)]
-    total = WeightedMean().fold(counts).value["n"]
+    total = WeightedMean().aggregate(counts).value["n"]
     assert total.dtype == torch.int64
     assert total.item() == 11
 
@@ -47,7 +47,10 @@ def test_the_mean_is_the_exact_rational_mean_to_the_last_bits_and_inside_the_hul
     pairs: list[tuple[float, int]],
 ) -> None:
     total = (
-        WeightedMean().fold([Contribution({"w": torch.tensor([v])}, w) for v, w in pairs]).value["w"].item()
+        WeightedMean()
+        .aggregate([Contribution({"w": torch.tensor([v])}, w) for v, w in pairs])
+        .value["w"]
+        .item()
     )
     exact = sum(Fraction(v) * w for v, w in pairs) / sum(w for _, w in pairs)
     assert total == pytest.approx(float(exact), rel=1e-6, abs=1e-4)
@@ -55,7 +58,7 @@ def test_the_mean_is_the_exact_rational_mean_to_the_last_bits_and_inside_the_hul
     assert low - abs(low) * 1e-6 - 1e-9 <= total <= high + abs(high) * 1e-6 + 1e-9
 
 
-def test_mapped_files_and_tensors_in_memory_fold_to_the_same_bytes(tmp_path: Path) -> None:
+def test_mapped_files_and_tensors_in_memory_aggregate_to_the_same_bytes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sets = [{"w": torch.randn(1000, 700), "b": torch.randn(3)} for _ in range(3)]
     files = []
@@ -70,7 +73,7 @@ def test_mapped_files_and_tensors_in_memory_fold_to_the_same_bytes(tmp_path: Pat
 def test_metrics_combine_exactly_and_not_as_a_mean_of_ratios() -> None:
     small = measure(["accuracy"], [1, 1], [1, 0])
     large = measure(["accuracy"], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1])
-    total = WeightedMean().fold(
+    total = WeightedMean().aggregate(
         [Contribution(None, 1, {"after": small}), Contribution(None, 1, {"after": large})]
     )
     assert value(total.metrics["after"]["accuracy"]) == pytest.approx(7 / 8)
@@ -84,20 +87,20 @@ def test_contributions_add_in_any_grouping() -> None:
     assert totals[0].value == {"sum": 10, "list": [10, 4]}
 
 
-class TestFoldsOfTheRegistry(FoldContract):
+class TestAggregatorsOfTheRegistry(AggregatorContract):
     """Every fold that makes one set of tensors of several."""
 
-    @pytest.fixture(params=[name for name in FOLDS.names() if name != "collect"])
-    def fold(self, request: pytest.FixtureRequest) -> Fold:
-        found = FOLDS.build(request.param, {})
-        assert FOLDS.build(*FOLDS.config_of(found)) == found
+    @pytest.fixture(params=[name for name in AGGREGATORS.names() if name != "collect"])
+    def aggregator(self, request: pytest.FixtureRequest) -> Aggregator:
+        found = AGGREGATORS.build(request.param, {})
+        assert AGGREGATORS.build(*AGGREGATORS.config_of(found)) == found
         self.stays_in_box = request.param != "sum"
         return found
 
 
-@pytest.mark.parametrize("name", FOLDS.names())
-def test_every_fold_takes_plain_numbers_in_maps_and_lists(name: str) -> None:
+@pytest.mark.parametrize("name", AGGREGATORS.names())
+def test_every_aggregator_takes_plain_numbers_in_maps_and_lists(name: str) -> None:
     contributions = [Contribution({"rows": [float(k), k / 3]}, k + 1) for k in range(8)]
-    total = FOLDS.build(name, {}).fold(contributions)
+    total = AGGREGATORS.build(name, {}).aggregate(contributions)
     found = total.value if name == "collect" else [total.value]
     assert all(len(part["rows"]) == 2 and isinstance(part["rows"][0], float) for part in found)

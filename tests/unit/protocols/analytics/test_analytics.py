@@ -106,7 +106,7 @@ class Clinics:
             )
             done = self._benches[node].compute(order, lambda type_, data: None)
             replies[node] = Reply(node=node, num_examples=done.num_examples, value=unpack(pack(done.value)))
-        total = ask.fold.fold([Contribution(reply.value, 1.0) for reply in replies.values()])
+        total = ask.aggregator.aggregate([Contribution(reply.value, 1.0) for reply in replies.values()])
         return Gathered(total=total, replies=replies, left_out={})
 
 

@@ -87,7 +87,7 @@ def test_three_rounds_are_those_of_the_paper_late_changes_with_their_discount(
     # 3: c, a get 4.828427; in: b -4 of round 2, a (8 - 4.828427) / 2 = 1.585786
     #                                        w = 4.828427 + (-4 / sqrt(2) + 1.585786) / 2 = 4.207107
     assert weights(job) == pytest.approx([0.0, 4.828427, 4.207107], abs=1e-5)
-    assert [fold.arrived for fold in job.position.ledger] == [
+    assert [aggregator.arrived for aggregator in job.position.ledger] == [
         [["a", 1], ["b", 1]],
         [["c", 1], ["a", 2]],
         [["b", 2], ["a", 3]],
@@ -123,7 +123,7 @@ def test_a_resumed_job_counts_what_was_under_way_and_ends_in_the_same_bytes(tmp_
     ends = [hash_file(job.folder / "result" / "params.safetensors") for job in (whole, resumed)]
     assert ends[0] == ends[1]
     assert whole.position.ledger == resumed.position.ledger
-    assert [fold.arrived[0][1] for fold in whole.position.ledger] == [1, 1, 1, 2, 3]
+    assert [aggregator.arrived[0][1] for aggregator in whole.position.ledger] == [1, 1, 1, 2, 3]
 
 
 def test_the_order_of_arrival_is_verified(centres: dict[str, str], tmp_path: Path) -> None:
@@ -138,11 +138,13 @@ def test_only_what_nodes_are_still_at_work_on_is_held(centres: dict[str, str], t
     assert len(held) == 1
 
 
-def test_the_fold_discounts_and_weights() -> None:
+def test_the_aggregator_discounts_and_weights() -> None:
     old, new = Contribution(8.0, 30.0, staleness=3), Contribution(4.0, 10.0)
-    assert BufferedMean().fold([old, new]).value == pytest.approx((8 / 2 + 4) / 2)
-    assert BufferedMean(0).fold([old, new]).value == pytest.approx(6.0)
-    assert BufferedMean(weighted=True).fold([old, new]).value == pytest.approx((30 * 8 / 2 + 10 * 4) / 40)
+    assert BufferedMean().aggregate([old, new]).value == pytest.approx((8 / 2 + 4) / 2)
+    assert BufferedMean(0).aggregate([old, new]).value == pytest.approx(6.0)
+    assert BufferedMean(weighted=True).aggregate([old, new]).value == pytest.approx(
+        (30 * 8 / 2 + 10 * 4) / 40
+    )
     assert (old + new).staleness == 3
 
 
@@ -171,7 +173,7 @@ def test_an_order_of_arrival_that_can_not_be_is_found_out(centres: dict[str, str
     first, second = found.position.ledger
     for arrived, says in (
         ([["a", 1], ["c", 1]], "a can't answer in round 2 what it was asked in round 1"),
-        ([["b", 2], ["c", 1]], "those who came in are not those who were folded"),
+        ([["b", 2], ["c", 1]], "the contributions that arrived are not those that were aggregated"),
         ([["a", 2], ["c", 2]], "the total does not follow from the replies"),
     ):
         changed = replace(second, arrived=arrived)
@@ -193,4 +195,8 @@ def test_a_selector_that_looks_at_losses_leaves_nodes_at_their_work(
         ("train", ["a", "b", "c"]),  # c is in
         ("train", ["a", "b"]),  # both candidates are at work: nobody is asked for a loss, or anything new
     ]
-    assert [fold.arrived[0] for fold in job.position.ledger if fold.arrived] == [["a", 1], ["c", 1], ["a", 2]]
+    assert [aggregator.arrived[0] for aggregator in job.position.ledger if aggregator.arrived] == [
+        ["a", 1],
+        ["c", 1],
+        ["a", 2],
+    ]

@@ -228,8 +228,8 @@ def test_option_one_leaves_running_means_as_they_were(tmp_path: Path) -> None:
 def test_changed_auxiliary_variables_are_found_out(valleys: dict[str, str], tmp_path: Path) -> None:
     job = run(Scaffold(), valleys, tmp_path, rounds=1)
     found = load_breakpoint(job.folder / "breakpoints" / "round_0001")
-    fold = replace(found.position.ledger[0], aux_hashes={"scaffold": "0" * 64})
-    save_breakpoint(JobFolder(job.folder), replace(found.position, ledger=(fold,)))
+    aggregator = replace(found.position.ledger[0], aux_hashes={"scaffold": "0" * 64})
+    save_breakpoint(JobFolder(job.folder), replace(found.position, ledger=(aggregator,)))
     (check,) = verify_job(JobFolder(job.folder))
     assert (check.verdict, check.detail) == (
         "different",

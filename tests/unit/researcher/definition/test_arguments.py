@@ -27,7 +27,7 @@ ARGUMENTS: dict[str, Any] = {
     "rounds": None,
     "quorum": Quorum(required="all", deadline_s=5.0),
     "selector": Fraction(0.5),
-    "fold": TrimmedMean(0),
+    "aggregator": TrimmedMean(0),
     "guard": Guard(max_norm=5.0),
     "items": Items(limit=10),
     "preprocess": [Select(["age", "sex"])],

@@ -331,7 +331,7 @@ FULL: dict[str, Any] = {
     "seed": 11,
     "quorum": Quorum(required="all", deadline_s=5.0),
     "selector": Fraction(0.5),
-    "fold": TrimmedMean(0),
+    "aggregator": TrimmedMean(0),
     "guard": Guard(max_norm=5.0),
     "hooks": [EarlyStopping("loss", patience=2)],
     "items": Items(limit=10),
@@ -353,7 +353,7 @@ FULL: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("operation", "arguments"),
     [
-        (FedAvg(), {"training_plan": Tiny, "data": {"tags": ["toy"]}, "selector": pick, "fold": "sum"}),
+        (FedAvg(), {"training_plan": Tiny, "data": {"tags": ["toy"]}, "selector": pick, "aggregator": "sum"}),
         (FedAvg(), FULL),
         (remote.column_mean.bind(column="B"), {"data": "node1/heart", "nodes": ["node1"]}),
         (FedAvg(), {"training_plan": Linear, "data": "here.npz", "nodes": "local", "as_node": "me"}),
@@ -381,7 +381,7 @@ def test_what_is_no_text_is_not_in_a_jobs_file(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="sends along"):
         job.to_json()
     assert job.clone(note="again").spec.artifacts == job.spec.artifacts
-    assert job.clone(artifacts={}, split="fold").spec.split == {"column": "fold"}
+    assert job.clone(artifacts={}, split="aggregator").spec.split == {"column": "aggregator"}
     first = {name: value + 1 for name, value in make()._plan.get_params().items()}
     with pytest.raises(SpecError, match="first parameters"):
         make(init=first).to_json()

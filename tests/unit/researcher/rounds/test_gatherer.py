@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedjob.aggregation.base import Fold
+from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.collect import Collect
 from fedjob.aggregation.guard import Guard
 from fedjob.aggregation.robust.median import Median
@@ -99,7 +99,7 @@ def gather(
     states: Mapping[str, str] | None = None,
     *,
     guard: Guard | None = None,
-    fold: Fold | None = None,
+    aggregator: Aggregator | None = None,
     selector: Selector | None = None,
     federation: type[Canned] | None = None,
 ) -> tuple[Any, Position, Canned]:
@@ -122,7 +122,7 @@ def gather(
         folder=job,
         events=events,
         selector=lambda: selector or AllNodes(),
-        fold=fold,
+        aggregator=aggregator,
         tasks=TaskBuilder(
             spec=spec,
             federation=nodes,
@@ -141,7 +141,7 @@ def gather(
     return gathered, after, nodes
 
 
-def test_a_round_folds_what_counts_and_records_it(tmp_path: Path) -> None:
+def test_a_round_aggregates_what_counts_and_records_it(tmp_path: Path) -> None:
     answers = {"a": answer(1.0, weight=10.0), "b": answer(4.0, weight=20.0), "c": answer(1.0, weight=10.0)}
     gathered, after, federation = gather(tmp_path, answers)
     assert gathered.total.value["w"].tolist() == [2.5] * 3
@@ -211,34 +211,38 @@ def test_an_update_beyond_the_guards_bound_is_left_out_and_nan_is_found_before_i
     [NAN, {"sum": [1.0, INF]}, [[-INF]], encode(np.array([1.0, NAN])), encode(torch.tensor([INF]))],
     ids=["number", "map", "list", "array", "tensor"],
 )
-def test_a_number_that_is_not_finite_is_left_out_of_a_fold_that_computes(tmp_path: Path, bad: Any) -> None:
+def test_a_number_that_is_not_finite_is_left_out_of_an_aggregator_that_computes(
+    tmp_path: Path, bad: Any
+) -> None:
     def told(value: Any) -> tuple[Result, None]:
         return replace(answer()[0], value=value), None
 
     answers = {"a": told(None), "b": told(bad), "c": told(None)}
-    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", fold=Sum()))
+    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", aggregator=Sum()))
     assert list(gathered.left_out) == ["b"]
     assert gathered.left_out["b"].startswith("not_finite: ")
-    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", fold=Collect()))
+    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", aggregator=Collect()))
     assert gathered.left_out == {}
     odd = {**answers, "b": told({MARK: "array", "data": b"no array"})}
-    gathered, _, _ = gather(tmp_path, odd, Ask(step="count", fold=Sum()))
+    gathered, _, _ = gather(tmp_path, odd, Ask(step="count", aggregator=Sum()))
     assert gathered.left_out["b"].startswith("unreadable: ")
 
 
-def test_the_need_of_a_fold_raises_the_quorum(tmp_path: Path) -> None:
+def test_the_need_of_an_aggregator_raises_the_quorum(tmp_path: Path) -> None:
     bad = (answer()[0], {"w": torch.ones(4)})
     with pytest.raises(QuorumNotReached):
-        gather(tmp_path, {"a": answer(), "b": bad, "c": answer()}, fold=TrimmedMean(1))
+        gather(tmp_path, {"a": answer(), "b": bad, "c": answer()}, aggregator=TrimmedMean(1))
     with pytest.raises(SpecError, match="needs 5 nodes or more, but round 1 asks 3"):
-        gather(tmp_path, dict.fromkeys(NODES, answer()), fold=TrimmedMean(2))
+        gather(tmp_path, dict.fromkeys(NODES, answer()), aggregator=TrimmedMean(2))
 
 
-def test_a_fold_of_the_jobs_own_is_for_asks_that_complete_a_round(tmp_path: Path) -> None:
+def test_an_aggregator_of_the_jobs_own_is_for_asks_that_complete_a_round(tmp_path: Path) -> None:
     told = {node: (replace(answer()[0], value=float(k)), None) for k, node in enumerate(NODES)}
-    gathered, _, _ = gather(tmp_path, told, Ask(step="count", fold=Collect(), commit=False), fold=Median())
+    gathered, _, _ = gather(
+        tmp_path, told, Ask(step="count", aggregator=Collect(), commit=False), aggregator=Median()
+    )
     assert gathered.total.value == [0.0, 1.0, 2.0]
-    gathered, _, _ = gather(tmp_path, told, Ask(step="count", fold=Collect()), fold=Median())
+    gathered, _, _ = gather(tmp_path, told, Ask(step="count", aggregator=Collect()), aggregator=Median())
     assert gathered.total.value == 1.0
 
 

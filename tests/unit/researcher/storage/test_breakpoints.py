@@ -38,7 +38,10 @@ def _position(folder: JobFolder, round_: int) -> Position:
         node_states={"a": "s" * 32},
         rows=(row,) * round_,
         ledger=chain(
-            (), AggregationRecord(round=round_, step="train", fold="weighted_mean", left_out={"b": "silent"})
+            (),
+            AggregationRecord(
+                round=round_, step="train", aggregator="weighted_mean", left_out={"b": "silent"}
+            ),
         ),
         training_args={"lr": 0.1},
     )
@@ -154,12 +157,12 @@ def test_a_failed_save_leaves_neither_a_part_nor_a_temporary_folder(folder: JobF
 
 
 def test_the_ledger_is_a_chain() -> None:
-    first = chain((), AggregationRecord(round=1, step="train", fold="weighted_mean"))
-    second = chain(first, AggregationRecord(round=2, step="train", fold="weighted_mean"))
+    first = chain((), AggregationRecord(round=1, step="train", aggregator="weighted_mean"))
+    second = chain(first, AggregationRecord(round=2, step="train", aggregator="weighted_mean"))
     assert second[0].previous_hash == ""
     assert len(second[1].previous_hash) == 64
     other = chain(
-        chain((), AggregationRecord(round=1, step="train", fold="sum")),
-        AggregationRecord(round=2, step="train", fold="weighted_mean"),
+        chain((), AggregationRecord(round=1, step="train", aggregator="sum")),
+        AggregationRecord(round=2, step="train", aggregator="weighted_mean"),
     )
     assert other[1].previous_hash != second[1].previous_hash
