@@ -11,85 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob._version import __version__
 
-if TYPE_CHECKING:
-    from fedjob.aggregation.guard import Guard
-    from fedjob.aggregation.mean import PlainMean, WeightedMean
-    from fedjob.aggregation.robust.centred_clipping import CentredClipping
-    from fedjob.aggregation.robust.geometric_median import GeometricMedian
-    from fedjob.aggregation.robust.krum import Bulyan, Krum
-    from fedjob.aggregation.robust.median import Median
-    from fedjob.aggregation.robust.norm_bounded import NormBounded
-    from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
-    from fedjob.common.errors import (
-        AmbiguousJob,
-        FedjobError,
-        JobFailed,
-        NodeRefused,
-        NoSuchJob,
-        NotReady,
-        SpecError,
-        SubmitError,
-        WaitTimeout,
-    )
-    from fedjob.common.items import Items
-    from fedjob.common.lifecycle import State
-    from fedjob.common.quorum import Quorum
-    from fedjob.data.preprocessing.categories import Bin, Encode
-    from fedjob.data.preprocessing.columns import Cast, Select, Target
-    from fedjob.data.preprocessing.images import Resize
-    from fedjob.data.preprocessing.missing import Impute
-    from fedjob.data.preprocessing.rows import Filter
-    from fedjob.data.preprocessing.scale import Scale
-    from fedjob.optimizers.adaptive import FedAdagrad, FedAdam, FedYogi
-    from fedjob.optimizers.momentum import FedAvgM
-    from fedjob.protocols import plans
-    from fedjob.protocols.analytics.cox import CoxRegression
-    from fedjob.protocols.analytics.glm import LogisticRegression, PoissonRegression
-    from fedjob.protocols.analytics.kmeans import KMeans
-    from fedjob.protocols.analytics.linear import LinearRegression, Ridge
-    from fedjob.protocols.analytics.pca import PCA
-    from fedjob.protocols.analytics.statistics import Statistics
-    from fedjob.protocols.evaluation import Evaluation
-    from fedjob.protocols.inference import Inference
-    from fedjob.protocols.psi import PrivateSetIntersection
-    from fedjob.protocols.training.cyclic import Cyclic
-    from fedjob.protocols.training.ditto import Ditto
-    from fedjob.protocols.training.fedavg import FedAvg
-    from fedjob.protocols.training.fedbn import FedBN
-    from fedjob.protocols.training.fedbuff import FedBuff
-    from fedjob.protocols.training.fednova import FedNova
-    from fedjob.protocols.training.fedopt import FedOpt
-    from fedjob.protocols.training.fedper import FedPer
-    from fedjob.protocols.training.fedprox import FedProx
-    from fedjob.protocols.training.finetuned import FineTuned
-    from fedjob.protocols.training.qfedavg import QFedAvg
-    from fedjob.protocols.training.scaffold import Scaffold
-    from fedjob.researcher.hooks.base import Hook
-    from fedjob.researcher.hooks.best_round import KeepBest
-    from fedjob.researcher.hooks.early_stopping import EarlyStopping
-    from fedjob.researcher.hooks.tensorboard import TensorBoard
-    from fedjob.researcher.jobs.cross_validation import cross_validate
-    from fedjob.researcher.jobs.job import Job
-    from fedjob.researcher.jobs.session import Session, connect
-    from fedjob.researcher.monitoring.event_handlers import off, on
-    from fedjob.researcher.selection.all_nodes import AllNodes
-    from fedjob.researcher.selection.by_weight import ByWeight
-    from fedjob.researcher.selection.explicit import Explicit
-    from fedjob.researcher.selection.fraction import Fraction
-    from fedjob.researcher.selection.over_selection import OverSelection
-    from fedjob.researcher.selection.power_of_choice import PowerOfChoice
-    from fedjob.researcher.storage.event import format_event
-    from fedjob.training_plans.function import function
-    from fedjob.training_plans.schedules import (
-        CosineDecay,
-        ExponentialDecay,
-        LinearDecay,
-        Piecewise,
-        StepDecay,
-    )
-    from fedjob.training_plans.sklearn import SklearnPlan
-    from fedjob.training_plans.step_plan import Plan
-    from fedjob.training_plans.torch import TorchPlan
 _NAMES = {
     "AllNodes": "fedjob.researcher.selection.all_nodes",
     "AmbiguousJob": "fedjob.common.errors",
@@ -177,94 +98,95 @@ _NAMES = {
     "on": "fedjob.researcher.monitoring.event_handlers",
     "plans": "fedjob.protocols",
 }
-__all__ = [
-    "PCA",
-    "AllNodes",
-    "AmbiguousJob",
-    "Bin",
-    "Bulyan",
-    "ByWeight",
-    "Cast",
-    "CentredClipping",
-    "CosineDecay",
-    "CoxRegression",
-    "Cyclic",
-    "Ditto",
-    "EarlyStopping",
-    "Encode",
-    "Evaluation",
-    "Explicit",
-    "ExponentialDecay",
-    "FedAdagrad",
-    "FedAdam",
-    "FedAvg",
-    "FedAvgM",
-    "FedBN",
-    "FedBuff",
-    "FedNova",
-    "FedOpt",
-    "FedPer",
-    "FedProx",
-    "FedYogi",
-    "FedjobError",
-    "Filter",
-    "FineTuned",
-    "Fraction",
-    "GeometricMedian",
-    "Guard",
-    "Hook",
-    "Impute",
-    "Inference",
-    "Items",
-    "Job",
-    "JobFailed",
-    "KMeans",
-    "KeepBest",
-    "Krum",
-    "LinearDecay",
-    "LinearRegression",
-    "LogisticRegression",
-    "Median",
-    "NoSuchJob",
-    "NodeRefused",
-    "NormBounded",
-    "NotReady",
-    "OverSelection",
-    "Piecewise",
-    "PlainMean",
-    "Plan",
-    "PoissonRegression",
-    "PowerOfChoice",
-    "PrivateSetIntersection",
-    "QFedAvg",
-    "Quorum",
-    "Resize",
-    "Ridge",
-    "Scaffold",
-    "Scale",
-    "Select",
-    "Session",
-    "SklearnPlan",
-    "SpecError",
-    "State",
-    "Statistics",
-    "StepDecay",
-    "SubmitError",
-    "Target",
-    "TensorBoard",
-    "TorchPlan",
-    "TrimmedMean",
-    "WaitTimeout",
-    "WeightedMean",
-    "__version__",
-    "connect",
-    "cross_validate",
-    "format_event",
-    "function",
-    "off",
-    "on",
-    "plans",
-]
+__all__ = ["__version__", *_NAMES]
+
+if TYPE_CHECKING:
+    # The same names, for type checkers and editors; a test compares the two lists.
+    from fedjob.aggregation.guard import Guard as Guard
+    from fedjob.aggregation.mean import PlainMean as PlainMean
+    from fedjob.aggregation.mean import WeightedMean as WeightedMean
+    from fedjob.aggregation.robust.centred_clipping import CentredClipping as CentredClipping
+    from fedjob.aggregation.robust.geometric_median import GeometricMedian as GeometricMedian
+    from fedjob.aggregation.robust.krum import Bulyan as Bulyan
+    from fedjob.aggregation.robust.krum import Krum as Krum
+    from fedjob.aggregation.robust.median import Median as Median
+    from fedjob.aggregation.robust.norm_bounded import NormBounded as NormBounded
+    from fedjob.aggregation.robust.trimmed_mean import TrimmedMean as TrimmedMean
+    from fedjob.common.errors import AmbiguousJob as AmbiguousJob
+    from fedjob.common.errors import FedjobError as FedjobError
+    from fedjob.common.errors import JobFailed as JobFailed
+    from fedjob.common.errors import NodeRefused as NodeRefused
+    from fedjob.common.errors import NoSuchJob as NoSuchJob
+    from fedjob.common.errors import NotReady as NotReady
+    from fedjob.common.errors import SpecError as SpecError
+    from fedjob.common.errors import SubmitError as SubmitError
+    from fedjob.common.errors import WaitTimeout as WaitTimeout
+    from fedjob.common.items import Items as Items
+    from fedjob.common.lifecycle import State as State
+    from fedjob.common.quorum import Quorum as Quorum
+    from fedjob.data.preprocessing.categories import Bin as Bin
+    from fedjob.data.preprocessing.categories import Encode as Encode
+    from fedjob.data.preprocessing.columns import Cast as Cast
+    from fedjob.data.preprocessing.columns import Select as Select
+    from fedjob.data.preprocessing.columns import Target as Target
+    from fedjob.data.preprocessing.images import Resize as Resize
+    from fedjob.data.preprocessing.missing import Impute as Impute
+    from fedjob.data.preprocessing.rows import Filter as Filter
+    from fedjob.data.preprocessing.scale import Scale as Scale
+    from fedjob.optimizers.adaptive import FedAdagrad as FedAdagrad
+    from fedjob.optimizers.adaptive import FedAdam as FedAdam
+    from fedjob.optimizers.adaptive import FedYogi as FedYogi
+    from fedjob.optimizers.momentum import FedAvgM as FedAvgM
+    from fedjob.protocols import plans as plans
+    from fedjob.protocols.analytics.cox import CoxRegression as CoxRegression
+    from fedjob.protocols.analytics.glm import LogisticRegression as LogisticRegression
+    from fedjob.protocols.analytics.glm import PoissonRegression as PoissonRegression
+    from fedjob.protocols.analytics.kmeans import KMeans as KMeans
+    from fedjob.protocols.analytics.linear import LinearRegression as LinearRegression
+    from fedjob.protocols.analytics.linear import Ridge as Ridge
+    from fedjob.protocols.analytics.pca import PCA as PCA
+    from fedjob.protocols.analytics.statistics import Statistics as Statistics
+    from fedjob.protocols.evaluation import Evaluation as Evaluation
+    from fedjob.protocols.inference import Inference as Inference
+    from fedjob.protocols.psi import PrivateSetIntersection as PrivateSetIntersection
+    from fedjob.protocols.training.cyclic import Cyclic as Cyclic
+    from fedjob.protocols.training.ditto import Ditto as Ditto
+    from fedjob.protocols.training.fedavg import FedAvg as FedAvg
+    from fedjob.protocols.training.fedbn import FedBN as FedBN
+    from fedjob.protocols.training.fedbuff import FedBuff as FedBuff
+    from fedjob.protocols.training.fednova import FedNova as FedNova
+    from fedjob.protocols.training.fedopt import FedOpt as FedOpt
+    from fedjob.protocols.training.fedper import FedPer as FedPer
+    from fedjob.protocols.training.fedprox import FedProx as FedProx
+    from fedjob.protocols.training.finetuned import FineTuned as FineTuned
+    from fedjob.protocols.training.qfedavg import QFedAvg as QFedAvg
+    from fedjob.protocols.training.scaffold import Scaffold as Scaffold
+    from fedjob.researcher.hooks.base import Hook as Hook
+    from fedjob.researcher.hooks.best_round import KeepBest as KeepBest
+    from fedjob.researcher.hooks.early_stopping import EarlyStopping as EarlyStopping
+    from fedjob.researcher.hooks.tensorboard import TensorBoard as TensorBoard
+    from fedjob.researcher.jobs.cross_validation import cross_validate as cross_validate
+    from fedjob.researcher.jobs.job import Job as Job
+    from fedjob.researcher.jobs.session import Session as Session
+    from fedjob.researcher.jobs.session import connect as connect
+    from fedjob.researcher.monitoring.event_handlers import off as off
+    from fedjob.researcher.monitoring.event_handlers import on as on
+    from fedjob.researcher.selection.all_nodes import AllNodes as AllNodes
+    from fedjob.researcher.selection.by_weight import ByWeight as ByWeight
+    from fedjob.researcher.selection.explicit import Explicit as Explicit
+    from fedjob.researcher.selection.fraction import Fraction as Fraction
+    from fedjob.researcher.selection.over_selection import OverSelection as OverSelection
+    from fedjob.researcher.selection.power_of_choice import PowerOfChoice as PowerOfChoice
+    from fedjob.researcher.storage.event import format_event as format_event
+    from fedjob.training_plans.function import function as function
+    from fedjob.training_plans.schedules import CosineDecay as CosineDecay
+    from fedjob.training_plans.schedules import ExponentialDecay as ExponentialDecay
+    from fedjob.training_plans.schedules import LinearDecay as LinearDecay
+    from fedjob.training_plans.schedules import Piecewise as Piecewise
+    from fedjob.training_plans.schedules import StepDecay as StepDecay
+    from fedjob.training_plans.sklearn import SklearnPlan as SklearnPlan
+    from fedjob.training_plans.step_plan import Plan as Plan
+    from fedjob.training_plans.torch import TorchPlan as TorchPlan
 
 
 def __getattr__(name: str) -> Any:

@@ -58,7 +58,7 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ConnectionChange:
     """The connection was made (again), or broke."""
 
     now: float
@@ -109,7 +109,7 @@ class Tick:
     now: float
 
 
-Event = Post | Withdraw | Connection | Arrived | Settled | Receipted | Tick
+Event = Post | Withdraw | ConnectionChange | Arrived | Settled | Receipted | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def step(state: CourierState, event: Event) -> tuple[CourierState, list[Command]
                     commands.append(Delivered(id_))
         case Tick():
             _tick(state, event.now, commands)
-        case Connection():
+        case ConnectionChange():
             _connection(state, event, commands)
         case Withdraw():
             for id_ in event.ids:
@@ -283,7 +283,7 @@ def _tick(state: CourierState, now: float, commands: list[Command]) -> None:
             heapq.heappush(state._due, (entry.due, id_))
 
 
-def _connection(state: CourierState, event: Connection, commands: list[Command]) -> None:
+def _connection(state: CourierState, event: ConnectionChange, commands: list[Command]) -> None:
     state.up = event.up
     if event.up:
         for id_ in list(state.travelling):

@@ -290,7 +290,7 @@ class Endpoint:
     def _follow_connection(self) -> None:
         """Pass the state of the connection to the courier, and every break since the last call."""
         while self._connections:
-            self._step(courier.Connection(self._clock(), self._connections.popleft()), None)
+            self._step(courier.ConnectionChange(self._clock(), self._connections.popleft()), None)
 
     def _drain(self) -> tuple[list[tuple[str, bytes]], bool]:
         with self._arrival:

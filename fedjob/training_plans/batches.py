@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils.data import (
 )
 
 from fedjob.common.errors import PlanError
+from fedjob.training_plans.example_order import epoch_batches
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -216,105 +217,3 @@ def batches_of(data: Examples | ExampleStream | None, rows: Rows, batch_size: in
         yield from data
     elif data is not None:
         yield from data.batches(epoch_batches(rows, data.batch_size or batch_size))
-
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from fedjob.training_plans.training_args import TrainingArgs
-
-    Numbers = np.ndarray[Any, np.dtype[np.int64]]
-
-
-def split_indices(num_rows: int, args: TrainingArgs, seed: int) -> tuple[Numbers, Numbers]:
-    """Divide rows into train and test, the same way for the same seed.
-
-    A ratio above 0 keeps at least one row for testing and, below 1, one for
-    training, where there are two rows. Of k folds, sizes differ by one row at most.
-
-    Returns:
-        Two arrays, each ascending; together every row once.
-    """
-    import numpy as np
-
-    order = np.random.default_rng(seed).permutation(num_rows)
-    if args.test_fold is not None:
-        part, parts = args.test_fold
-        start, end = num_rows * (part - 1) // parts, num_rows * part // parts
-    else:
-        start, end = 0, int(num_rows * args.test_ratio)
-        if 0 < args.test_ratio < 1 and num_rows > 1:
-            end = min(max(end, 1), num_rows - 1)
-    return np.sort(np.concatenate([order[:start], order[end:]])), np.sort(order[start:end])
-
-
-def epoch_batches(
-    rows: Numbers, batch_size: int, *, drop_last: bool = False, maximum: int | None = None
-) -> Iterator[Numbers]:
-    """Cut an order of rows into batches; the last may be short."""
-    end = len(rows) - len(rows) % batch_size if drop_last and len(rows) >= batch_size else len(rows)
-    for number, start in enumerate(range(0, end, batch_size)):
-        if maximum is not None and number >= maximum:
-            return
-        yield rows[start : min(start + batch_size, end)]
-
-
-def training_batches(
-    rows: Numbers,
-    args: TrainingArgs,
-    seed: int,
-    *,
-    batch_size: int | None = None,
-    shuffle: bool = True,
-    drop_last: bool = False,
-) -> Iterator[Numbers]:
-    """Yield the batches of a round: epochs, or updates that cycle over the rows.
-
-    Each pass has an order of its own, drawn from one generator.
-
-    Args:
-        rows: of the training split.
-        batch_size: of the user's own DataLoader, instead of the arguments'.
-    """
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    done, total = 0, num_updates(len(rows), args, batch_size, drop_last)
-    while done < total:
-        order = generator.permutation(rows) if shuffle else rows
-        size = batch_size or args.batch_size
-        for batch in epoch_batches(
-            order, size, drop_last=drop_last or args.drop_last, maximum=args.batch_maxnum
-        ):
-            if done == total:
-                return
-            done += 1
-            yield batch
-
-
-def num_updates(
-    num_rows: int, args: TrainingArgs, batch_size: int | None = None, drop_last: bool = False
-) -> int:
-    """Return how many batches `training_batches` yields."""
-    if args.dry_run:
-        return min(1, num_rows)
-    if args.num_updates is not None:
-        return args.num_updates if num_rows else 0
-    size = batch_size or args.batch_size
-    whole, rest = divmod(num_rows, size)
-    per_epoch = whole if whole and (drop_last or args.drop_last) else whole + bool(rest)
-    if args.batch_maxnum is not None:
-        per_epoch = min(per_epoch, args.batch_maxnum)
-    return per_epoch * (args.epochs or 1)
-
-
-def is_told(done: int, total: int, args: TrainingArgs) -> bool:
-    """Tell whether a `metrics` event follows an update: every `log_interval`, and at the end of each epoch.
-
-    Args:
-        done: updates so far.
-        total: of the round, 0 where only its end will tell.
-    """
-    per_epoch = total // args.epochs if args.epochs else 0
-    at_end = done == total or (per_epoch > 0 and done % per_epoch == 0)
-    return at_end or done % args.log_interval == 0

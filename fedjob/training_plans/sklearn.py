@@ -13,7 +13,7 @@ from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import measure
 from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome
-from fedjob.training_plans.batches import epoch_batches, num_updates, training_batches
+from fedjob.training_plans.example_order import epoch_batches, num_updates, training_batches
 from fedjob.training_plans.plan_checks import overrides
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import Arguments, TrainingArgs

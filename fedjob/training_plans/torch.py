@@ -24,8 +24,8 @@ from fedjob.training_plans.batches import (
     num_in_batch,
     num_updates,
     to_device,
-    training_batches,
 )
+from fedjob.training_plans.example_order import training_batches
 from fedjob.training_plans.node_state import copy_tree, load_optimizer, optimizer_tree
 from fedjob.training_plans.plan_checks import overrides
 from fedjob.training_plans.randomness import seeded

@@ -9,7 +9,7 @@ import pytest
 
 from fedjob import FedAvg, Job, SpecError, cross_validate
 from fedjob.common.errors import JobError, NoTestingStep
-from fedjob.training_plans.batches import split_indices
+from fedjob.training_plans.example_order import split_indices
 from fedjob.training_plans.training_args import TrainingArgs
 from tests.data import make_points
 from tests.plans import Linear, Tiny

@@ -215,7 +215,7 @@ class Party:
 
     def connection(self, up: bool) -> None:
         if self.up:
-            self.guarded(self.life, lambda: self.obey(courier.Connection(self.world.now, up)))
+            self.guarded(self.life, lambda: self.obey(courier.ConnectionChange(self.world.now, up)))
 
     def make(self, to: Address, kind: str, body: Any, *, id_: str = "", ttl_s: float = 3600.0) -> Packet:
         id_ = id_ or f"{self.world.rng.getrandbits(64):016x}"

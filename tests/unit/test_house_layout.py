@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import fedjob
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("fedjob/**/*.py"))
 
@@ -147,3 +149,17 @@ def test_no_function_is_longer_than_a_screen() -> None:
                 if (lines := lines_of(node) - docstring) > MAX_LINES_OF_A_FUNCTION:
                     long[f"{path.relative_to(ROOT)}: {node.name}"] = lines
     assert long == {}
+
+
+def test_the_public_names_are_the_same_for_users_and_for_type_checkers() -> None:
+    typed = {
+        alias.asname: node.module
+        for branch in tree(ROOT / "fedjob" / "__init__.py").body
+        if isinstance(branch, ast.If)
+        for node in branch.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == fedjob._NAMES
+    assert set(fedjob.__all__) == {"__version__", *fedjob._NAMES}
+    assert all(hasattr(fedjob, name) for name in fedjob.__all__)

@@ -10,7 +10,7 @@ from fedjob.messaging.courier import (
     RESEND_CAP_S,
     Arrived,
     Command,
-    Connection,
+    ConnectionChange,
     CourierState,
     Deliver,
     Delivered,
@@ -81,9 +81,9 @@ def test_nothing_is_sent_without_a_connection_and_all_at_once_when_it_is_back() 
         run(state, Post(0.0, Letter("a", SITE, 1000.0)), Post(0.0, Letter("b", SITE, 5.0)), Tick(1.0)) == []
     )
     assert run(state, Tick(6.0)) == [GiveUp("b")]
-    assert run(state, Connection(7.0, True)) == [Transmit("a")]
-    assert run(state, Connection(8.0, False), Tick(20.0)) == []
-    assert run(state, Connection(21.0, True)) == [Transmit("a")]
+    assert run(state, ConnectionChange(7.0, True)) == [Transmit("a")]
+    assert run(state, ConnectionChange(8.0, False), Tick(20.0)) == []
+    assert run(state, ConnectionChange(21.0, True)) == [Transmit("a")]
 
 
 def test_what_needs_no_receipt_is_sent_once_and_forgotten() -> None:
@@ -188,7 +188,7 @@ def test_whatever_happens_each_message_is_delivered_once_and_each_letter_ends_on
             case "withdraw":
                 event = Withdraw((str(argument),))
             case _:
-                event = Connection(now, bool(argument))
+                event = ConnectionChange(now, bool(argument))
         state, commands = step(state, event)
         for command in commands:
             match command:

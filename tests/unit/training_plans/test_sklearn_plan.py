@@ -11,8 +11,8 @@ from sklearn.neural_network import MLPClassifier
 
 from fedjob.common.errors import NodeFailure, PlanError
 from fedjob.metrics.states import add_all, values
-from fedjob.training_plans.batches import training_batches
 from fedjob.training_plans.context import Context
+from fedjob.training_plans.example_order import training_batches
 from fedjob.training_plans.plan_checks import check_plan_class
 from fedjob.training_plans.sklearn import SklearnPlan
 
