@@ -22,10 +22,9 @@ from fedjob.training_plans.batches import (
     batches_of,
     examples_of,
     num_in_batch,
-    num_updates,
     to_device,
 )
-from fedjob.training_plans.example_order import training_batches
+from fedjob.training_plans.example_order import num_updates, training_batches
 from fedjob.training_plans.node_state import copy_tree, load_optimizer, optimizer_tree
 from fedjob.training_plans.plan_checks import overrides
 from fedjob.training_plans.randomness import seeded

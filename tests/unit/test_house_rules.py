@@ -56,7 +56,11 @@ def at(path: Path, node: ast.AST) -> str:
 def is_command_line(path: Path) -> bool:
     """Whether this module talks to a person: only these print and set an exit status."""
     parts = path.relative_to(ROOT / "fedjob").parts
-    return parts[-1] in ("cli.py", "__main__.py", "console.py") or "cli" in parts or "demo" in parts
+    return (
+        parts[-1] in ("cli.py", "__main__.py", "console.py", "runner_process.py")
+        or "cli" in parts
+        or "demo" in parts
+    )
 
 
 def is_pure(path: Path) -> bool:
