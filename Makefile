@@ -7,6 +7,9 @@ PYTEST =
 TABLE =
 SCHEDULES = 100000
 
+# Hundreds of processes import fedjob in a run of the tests: without bytecode each would compile it anew.
+export PYTHONDONTWRITEBYTECODE =
+
 BIN = .venv/bin
 STAMP_DEMO = .venv/.installed-demo
 STAMP_DEV = .venv/.installed-dev
