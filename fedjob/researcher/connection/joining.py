@@ -1,4 +1,4 @@
-"""How a home comes to belong to a federation, and finds it again."""
+"""The joining of a federation: a home becomes a member by an invitation, and finds its federation again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nodes whose keys this home has met: a hub that lies about a key is found out at the next job.
+"""The keys of the nodes that this home has met, so that a hub that lies about a key is found out.
 
 `known_nodes` in the home holds a line for each, its name and its public key. A node is
 met when a job first uses it; from then on only that key is its key, for every session

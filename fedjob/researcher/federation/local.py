@@ -1,4 +1,4 @@
-"""Local jobs: the same plan, the same protocol, in this process, no hub.
+"""The federation of a local job: the same plan and protocol, on sites in this process, without a hub.
 
 For a debugger, and to compare with: a local job with one node ends in the same
 bytes as a federated one with that node.
