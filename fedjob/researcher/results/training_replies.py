@@ -1,4 +1,4 @@
-"""A round's replies in the words of the Fed-BioMed job: a list with the fields of the original."""
+"""The replies of a round under the names of the Fed-BioMed job: a list with the fields of the original."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReply:
-    """What one node answered to a train request.
+    """The reply of one node to a train request.
 
     Args:
         success: False for a node that was left out; `msg` then says why.

@@ -1,4 +1,4 @@
-"""Looks into the inbox while the job's own thread is deep in other code, and interrupts it in the end."""
+"""The interrupter of a job: a thread that interrupts the job's own one if that does not find a kill in its inbox."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedjob.researcher.storage.folder import JobFolder
 
 PATIENCE_S = 1.0
 
-"""How long a kill may wait for the job's own thread to find it."""
+"""Time in which the job's own thread may find a kill by itself."""
 _LOOK_S = 0.25
 
 
 class Interrupter:
-    """A thread beside the one that makes it.
+    """A thread that watches the inbox for the thread that makes it.
 
     Args:
         folder: of the job that this thread runs.
@@ -47,7 +47,7 @@ class Interrupter:
                 with self._lock:
                     if not self._over.is_set():
                         self._interrupt()
-                since = time.monotonic() + 4.0  # once may be swallowed by the code that it hits
+                since = time.monotonic() + 4.0  # the code that runs may swallow the first one
 
     def _interrupt(self) -> None:
         ident = self._thread.ident or 0
