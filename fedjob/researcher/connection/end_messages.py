@@ -21,7 +21,7 @@ from fedjob.messaging.messages import End
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
-GOODBYE_S = 2.0
+RECEIPTS_S = 2.0
 
 """Time that the end of a job waits for the nodes' receipts."""
 MAX_AGAIN = 100
@@ -41,7 +41,7 @@ class EndMessage:
     epoch: int
 
 
-def release(session: Connection, endings: Mapping[str, EndMessage], *, wait_s: float = GOODBYE_S) -> None:
+def release(session: Connection, endings: Mapping[str, EndMessage], *, wait_s: float = RECEIPTS_S) -> None:
     """Send each node its message; keep those that are not receipted in time for `release_again`."""
     with session.lock:
         endpoint = session.endpoint
@@ -80,7 +80,7 @@ def release_again(session: Connection) -> None:
             release(session, {node: ending}, wait_s=0.5)
 
 
-def forget_goodbyes(home: Path, job: str) -> None:
+def forget_end_messages(home: Path, job: str) -> None:
     """Delete the kept messages of a job that runs again: it is not over."""
     for path in (home / "unreleased").glob(f"{job}.*"):
         path.unlink(missing_ok=True)

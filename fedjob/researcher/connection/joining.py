@@ -1,4 +1,4 @@
-"""The joining of a federation: a home becomes a member by an invitation, and finds its federation again."""
+"""The membership of a home: it joins a federation once, with an invitation, and finds it again later."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def login(
     Args:
         issuer: URL of the provider.
         client_id: that it knows fedjob by.
-        tell: is given what the person has to do.
+        tell: called with the page and the code for the person.
         tls_ca: file of the authority that vouches for its certificate; empty for the public ones.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The edge around `scheduling_machine`: it sends offers, receives answers, and keeps both in record and events."""
+"""The edge around `scheduling_machine`: offers out, answers in, and both in record and events."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class Federation(ABC):
         until: Buffered | None,
         accept: Accept,
     ) -> Collected:
-        """Have each node do its task; return when the quorum says that nothing more is waited for.
+        """Have each node do its task; return once the quorum is decided.
 
         Raises:
             QuorumNotReached: too few nodes are left.
@@ -160,7 +160,7 @@ class Federation(ABC):
 
     @abstractmethod
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
-        """Tell the nodes that the job is over.
+        """End the job at the nodes.
 
         Args:
             keep_states: node -> ids of the node states that breakpoints name; all others go.

@@ -5,9 +5,9 @@ sockets, files, clocks or threads, and total: any event may come at any time. Al
 times are seconds of one monotonic clock, passed in with the events.
 
 A node's answer counts in two steps. `ReplyArrived` with the expected work key
-commands `KeepContribution`: fetch the contribution and make it durable. `ContributionKept` says
+commands `KeepContribution`: fetch the contribution and make it durable. `ContributionKept` reports
 that this is done, and only then the node counts and the reply may be receipted;
-`NodeFailed` says that it can't be had. Every reply that is not counted is listed
+`NodeFailed` reports that it can't be had. Every reply that is not counted is listed
 with its reason, never dropped in silence.
 
 An ask waits for all its nodes, until the deadline, and goes on if the quorum is
@@ -106,7 +106,7 @@ class ReplyArrived:
     Args:
         key: of the work that the node reports as done.
         message: id of the reply's message.
-        ok: False for a failure; `reason` then says which.
+        ok: False for a failure; `reason` then names it.
     """
 
     now: float

@@ -1,4 +1,4 @@
-"""Orphaned tasks: tasks that nodes still hold for jobs that are over at this home, and the messages that end them."""
+"""The search for orphaned tasks: those that nodes still hold for jobs that are over at this home."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class SendOffers:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The job waits for these owners; `reason` says why it does so once more, after it was queued."""
+    """The job waits for these owners; `reason` is why it does so once more, after it was queued."""
 
     nodes: tuple[str, ...]
     reason: str = ""

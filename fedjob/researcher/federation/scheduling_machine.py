@@ -10,7 +10,7 @@ closes when all of these have, or when the quorum is met and its
 at the **scheduling** gate the nodes are offered the job with `reserve=True`:
 required nodes must answer first, then the minimum, then there must be workers,
 resources and hours enough for a quorum. What the nodes answer is also the
-**set-up** gate: a node that can't fetch or compile the plan says so there.
+**set-up** gate: a node that can't fetch or compile the plan reports it there.
 
 A try that fails is repeated after a wait that doubles, and at once when a node
 appears that was away or an owner decides; only tries that waited count towards

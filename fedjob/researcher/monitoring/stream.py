@@ -150,7 +150,7 @@ def stream(
         sleep: waits for so many seconds.
 
     Returns:
-        None when the job completed, or goes on; else the exception that says how it ended.
+        None when the job completed, or goes on; else the exception that names how it ended.
 
     Raises:
         ConnectionLost: more failures in a row than `retry` forgives.

@@ -1,4 +1,4 @@
-"""The signed frame that a job's owner publishes to watchers: the job's state, and the objects of its events. Pure.
+"""The signed frame for a job's watchers: its state, and the objects that hold its events. Pure.
 
 It travels as a signed frame of at most 64 KiB, see docs/repository.md. The
 events are cut into segments of whole lines. Each publication adds one, and takes

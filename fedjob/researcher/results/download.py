@@ -1,4 +1,4 @@
-"""The download of a finished job: record, parameters, metrics, logs and result as files to read without fedjob."""
+"""The download of a finished job: record, parameters, metrics, logs and result, readable without fedjob."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The coordination of a job by its plan: `coordinate(job)` decides at the researcher which nodes are asked when.
+"""The coordination of a job by its plan: `coordinate(job)` decides which nodes are asked when.
 
     class Twice(Plan):
         def step(self, ctx):

@@ -239,7 +239,7 @@ class Gatherer:
         return replace(total, value=value), (value.ref or ref_of(path)).sha256
 
     def _hash_again(self, tensors: Mapping[str, Any]) -> str:
-        """Return the hash with which `verify` compares an aggregation, or nothing; replies that are not kept can't be aggregated again."""
+        """Return the hash with which `verify` compares an aggregation; none if the job keeps no replies."""
         return hash_params(tensors) if self.spec.keep else ""
 
     def _aggregation_record(

@@ -33,7 +33,7 @@ class RoundTimer:
         every_s: from the beginning of a round to that of the next, at least; None begins it at once.
         rest: waits for so many seconds while messages of nodes are received.
         is_stopped: returns whether the owner wants the job to end.
-        tell: takes words for the job's events.
+        tell: adds a note to the job's events.
     """
 
     every_s: float | None

@@ -35,7 +35,7 @@ RECOMPUTED = (
     "krum",
     "bulyan",
 )
-"""Aggregators of the contributions alone; others need what the nodes began with, too."""
+"""Aggregators that need the contributions only; others also need the parameters that the nodes began with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

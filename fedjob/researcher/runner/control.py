@@ -1,4 +1,4 @@
-"""The control of a job from any process: cancel, stop and kill; where nobody runs it, its end is recorded here."""
+"""The control of a job from any process: cancel, stop and kill; where nobody runs it, they record its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interrupter of a job: a thread that interrupts the job's own one if that does not find a kill in its inbox."""
+"""The interrupter: a thread that interrupts a job's own thread if that overlooks a kill in its inbox."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Interrupter:
         self._thread = threading.current_thread()
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._watch = threading.Thread(target=self._run, name="fedjob-watchman", daemon=True)
+        self._watch = threading.Thread(target=self._run, name="fedjob-interrupter", daemon=True)
         self._watch.start()
 
     def close(self) -> None:

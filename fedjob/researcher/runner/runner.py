@@ -1,4 +1,4 @@
-"""The runner of one attempt at a job: it holds the folder's lock and drives the round loop over the federation."""
+"""The runner of one attempt at a job: it holds the folder's lock and drives the round loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedjob.parameters.files import FileParams
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, View
 from fedjob.researcher.connection.connection import Connection
-from fedjob.researcher.connection.end_messages import forget_goodbyes
+from fedjob.researcher.connection.end_messages import forget_end_messages
 from fedjob.researcher.definition.artifacts import publish_artifacts
 from fedjob.researcher.definition.components import aggregator_of, selector_of
 from fedjob.researcher.federation.base import Federation
@@ -286,7 +286,7 @@ def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[st
 
     if session is None:
         raise SpecError("a job with remote nodes needs a session: fedjob.connect(hub=...)")
-    forget_goodbyes(session.home, spec.id)
+    forget_end_messages(session.home, spec.id)
     return RemoteFederation(session, spec, attempt.events, epoch=record.epoch, attempt=record.attempt)
 
 
