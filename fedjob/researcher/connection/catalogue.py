@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
 MAX_MOCK_BYTES = 4 << 30
 
-"""Of a mock that is unpacked here."""
+"""Size limit of a mock that is unpacked here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +28,11 @@ class NodeInfo:
     """A node, as it is seen from here.
 
     Args:
-        online: it answers.
+        online: it answers messages.
         ready: a task would begin there now.
         busy, free: its workers that compute, and that do not.
         last_task: when a task ended there last, seconds since 1970; 0 for never.
-        versions: package -> version, of what plans are run with.
+        versions: package -> version, of the packages that plans run with.
     """
 
     id: str
@@ -50,7 +50,7 @@ class NodeInfo:
     projects: tuple[str, ...] = ()
 
     def takes_part(self, project: str) -> bool:
-        """Whether the node is enrolled in a project; every node takes part in jobs without one."""
+        """Return whether the node is enrolled in a project; every node takes part in jobs without one."""
         return not project or any(fnmatchcase(project, pattern) for pattern in self.projects)
 
 
@@ -59,9 +59,9 @@ class DatasetHandle:
     """A dataset at a node: a name to compute on, never the data.
 
     Args:
-        version, mock_version: hashes that change when the data, or the mock, do.
+        version, mock_version: hashes that change when the data, or the mock, change.
         has_mock: jobs may `use="mock"`; where the owner publishes it, `mock()` brings it here too.
-        session: that it was found by.
+        session: the session that found it.
     """
 
     node: str
@@ -85,7 +85,7 @@ class DatasetHandle:
         return {str(column.get("name")): str(column.get("type")) for column in self.columns}
 
     def describe(self) -> dict[str, Any]:
-        """Return everything that the node tells of it."""
+        """Return everything that the node publishes of the dataset."""
         facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "session")}
         return facts | self.extra
 
@@ -183,7 +183,7 @@ class DatasetUsed:
 
 
 def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Listing[DatasetUsed]:
-    """Return what a job's spec says of its datasets, as a table."""
+    """Return the datasets of a job's spec, as a table."""
     used = [
         DatasetUsed(
             node=node,
@@ -197,7 +197,7 @@ def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Listing[DatasetU
 
 
 def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | None = None) -> DatasetHandle:
-    """Build a handle from what a node says, believing nothing about its types."""
+    """Build a handle from a node's answer, whose types are not trusted."""
     known = {f.name for f in fields(DatasetHandle)} - {"extra", "session"}
     columns = info.get("columns")
     return DatasetHandle(

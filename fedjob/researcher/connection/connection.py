@@ -26,10 +26,10 @@ from fedjob.researcher.connection.login import Proving
 _log = logging.getLogger("fedjob")
 ASK_AGAIN_S = 0.7
 
-"""After which a question without an answer is asked again."""
+"""Time after which a question without an answer is sent again."""
 PRESENCE_GRACE_S = 0.5
 
-"""How long a node that shows no presence is given to answer anyway."""
+"""Time in which a node that shows no presence may answer all the same."""
 
 
 class Connection:
@@ -59,7 +59,7 @@ class Connection:
         self.strict = load_config(ResearcherConfig, home).strict
         """Whether nodes that `known_nodes` does not name are refused."""
         self.prove: Callable[[], str] = Proving(home)
-        """Returns what nodes' verifiers are shown beside the signature; see docs/identity.md."""
+        """Returns the proof that nodes' verifiers are given beside the signature; see docs/identity.md."""
         self._outbox = outbox
 
     @property
@@ -98,14 +98,14 @@ class Connection:
             left = timeout_s
             while (
                 left > 0
-            ):  # once more when it is up: what came while this process stood still did come in time
+            ):  # once more when the time is up: what came while this process stood still did come in time
                 now = time.monotonic()
                 left = started + timeout_s - now
                 waited_for = set(self._expected(started) if nodes is None else nodes)
                 if ids and waited_for <= answers.keys():
                     break
                 if now >= again and left > 0:
-                    # questions are not receipted: one may get lost, or come to a node that has yet to hear of us
+                    # questions are not receipted: one may get lost, or reach a node whose roster does not have us yet
                     again = now + ASK_AGAIN_S
                     to = [None] if nodes is None else [Address(n) for n in nodes if n not in answers]
                     ids |= {endpoint.send(address, body, **header) for address in to}
@@ -147,7 +147,7 @@ class Connection:
             return answers
 
     def meet(self, nodes: Iterable[str]) -> None:
-        """Hold the keys of nodes that a job uses against those that this home knows; see `knownnodes`.
+        """Compare the keys of the nodes that a job uses with those that this home knows; see `known_nodes`.
 
         Raises:
             NotPermitted: a node has another key than before, or is new and this home is strict.

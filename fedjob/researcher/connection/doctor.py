@@ -1,4 +1,4 @@
-"""Look a federation over from a researcher's home, and say what to do."""
+"""The check-up of a federation from a researcher's home, with advice for every fault."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from fedjob.researcher.connection.opening import open_connection
 
 PROBE_S = 0.7
 
-"""How long a message that should not travel is waited for, after one that may and was sent later."""
+"""Time to wait for the forbidden message, after the permitted one that was sent later has arrived."""
 ARRIVE_S = 10.0
 
-"""How long that one is waited for."""
+"""Time to wait for the permitted message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The outcome of one check, and the advice where it failed."""
 
     check: str
     ok: bool
@@ -120,9 +120,9 @@ def _broker(home: Path) -> list[Finding]:
 
 
 def _rights(home: Path) -> Finding:
-    """See whether the broker carries a message that this party sends under another's name."""
+    """Check that the broker carries no message that this party sends under another party's name."""
     membership = load_membership(home)
-    heard, arrived = threading.Event(), threading.Event()
+    forged, arrived = threading.Event(), threading.Event()
 
     def transport(party: str) -> MqttTransport:
         address = Address(party, f"doctor{secrets.token_hex(4)}")
@@ -137,20 +137,20 @@ def _rights(home: Path) -> Finding:
     mine, other = transport(membership.party), transport("nobody")
     try:
         mine.open(
-            lambda sender, frame: (arrived if sender == membership.party else heard).set(), timeout_s=10
+            lambda sender, frame: (arrived if sender == membership.party else forged).set(), timeout_s=10
         )
         try:
             other.open(lambda sender, frame: None, timeout_s=3)
             other.send(mine.address, b"probe")
             mine.send(mine.address, b"probe")
             arrived.wait(ARRIVE_S)
-            heard.wait(PROBE_S)
+            forged.wait(PROBE_S)
         except BrokerUnreachable:
             pass  # it refuses already that this party listens under another's name
     finally:
         other.close()
         mine.close()
-    if heard.is_set():
+    if forged.is_set():
         advice = "install the rules of envs/mosquitto: any party can speak for any other"
         return Finding("broker rights", False, "it carries messages under another party's name", advice)
     return Finding("broker rights", True, "it carries no message under another party's name")

@@ -1,8 +1,8 @@
-"""Tell nodes that a job is over, also those that are away just now.
+"""The messages that end a job at its nodes, and their repetition for nodes that are away.
 
-A node that never hears so would keep the job's files until its own limit. What
-was not receipted is written down in the home, one file per job and node, and
-said again by whichever session of this home comes next.
+A node that never receives its message would keep the job's files until its own
+limit. A message that was not receipted is kept in the home, one file per job and
+node, and the next session of this home sends it again.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from fedjob.messaging.messages import End
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
-GOODBYE_S = 2.0
+RECEIPTS_S = 2.0
 
-"""How long the end of a job waits for the nodes' receipts."""
+"""Time that the end of a job waits for the nodes' receipts."""
 MAX_AGAIN = 100
 
-"""Goodbyes that a session says again at most."""
+"""Messages that a session sends again at most."""
 KEPT_S = 30 * 86400.0
 
-"""After which a node has let go by itself."""
+"""Time after which a node has let go of a job by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndMessage:
-    """What one node is to be told of one job."""
+    """The message that ends one job at one node."""
 
     job: str
     end: End
     epoch: int
 
 
-def release(session: Connection, goodbyes: Mapping[str, EndMessage], *, wait_s: float = GOODBYE_S) -> None:
-    """Send each node its goodbye; write down those that are not receipted in time."""
+def release(session: Connection, endings: Mapping[str, EndMessage], *, wait_s: float = RECEIPTS_S) -> None:
+    """Send each node its message; keep those that are not receipted in time for `release_again`."""
     with session.lock:
         endpoint = session.endpoint
         sent = {
-            endpoint.send(Address(node), goodbye.end, job=goodbye.job, epoch=goodbye.epoch): node
-            for node, goodbye in goodbyes.items()
+            endpoint.send(Address(node), ending.end, job=ending.job, epoch=ending.epoch): node
+            for node, ending in endings.items()
         }
         deadline = time.monotonic() + wait_s
         while (waiting := session.unreceipted() & sent.keys()) and time.monotonic() < deadline:
@@ -55,16 +55,16 @@ def release(session: Connection, goodbyes: Mapping[str, EndMessage], *, wait_s: 
         endpoint.withdraw(waiting)
     folder = session.home / "unreleased"
     for id_, node in sent.items():
-        path = folder / f"{goodbyes[node].job}.{node}"
+        path = folder / f"{endings[node].job}.{node}"
         if id_ not in waiting:
             path.unlink(missing_ok=True)
         elif not path.exists():
             folder.mkdir(exist_ok=True)
-            write_atomic(path, pack(to_plain(goodbyes[node])))
+            write_atomic(path, pack(to_plain(endings[node])))
 
 
 def release_again(session: Connection) -> None:
-    """Say the goodbyes that nodes have not receipted yet, without waiting for those that are still away."""
+    """Send again what nodes have not receipted, without waiting for nodes that are still away."""
     present = session.endpoint.presence()
     found = sorted((session.home / "unreleased").glob("job_*.*"))[:MAX_AGAIN]
     for path in found:
@@ -73,14 +73,14 @@ def release_again(session: Connection) -> None:
             path.unlink(missing_ok=True)
         elif present.get(node):
             try:
-                goodbye = from_plain(EndMessage, unpack(path.read_bytes()))
+                ending = from_plain(EndMessage, unpack(path.read_bytes()))
             except (OSError, DecodeError):
                 path.unlink(missing_ok=True)
                 continue
-            release(session, {node: goodbye}, wait_s=0.5)
+            release(session, {node: ending}, wait_s=0.5)
 
 
-def forget_goodbyes(home: Path, job: str) -> None:
-    """A job that runs again is not over: what was to be said of its end is void."""
+def forget_end_messages(home: Path, job: str) -> None:
+    """Delete the kept messages of a job that runs again: it is not over."""
     for path in (home / "unreleased").glob(f"{job}.*"):
         path.unlink(missing_ok=True)

@@ -12,9 +12,9 @@ class ResearcherConfig:
     """Settings of a researcher's home.
 
     Args:
-        max_jobs: how many jobs of the home run at once; the others queue.
-        max_tries: how often scheduling of a job is tried, unless the job says otherwise.
-        retry_min_s, retry_max_s: between two tries; it doubles from the one to the other.
+        max_jobs: number of jobs of the home that run at once; the others queue.
+        max_tries: number of tries to schedule a job, unless the job sets a number of its own.
+        retry_min_s, retry_max_s: wait between two tries; it doubles from the one to the other.
         strict: nodes that `known_nodes` in the home does not name are refused.
         owner_name, owner_org, owner_role: how the researcher describes themselves to node owners.
     """

@@ -1,4 +1,4 @@
-"""How a home comes to belong to a federation, and finds it again."""
+"""The membership of a home: it joins a federation once, with an invitation, and finds it again later."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The nodes whose keys this home has met: a hub that lies about a key is found out at the next job.
+"""The keys of the nodes that this home has met, so that a hub that lies about a key is found out.
 
 `known_nodes` in the home holds a line for each, its name and its public key. A node is
 met when a job first uses it; from then on only that key is its key, for every session
-of this home. Who will not trust the hub even then compares the keys with the nodes'
-owners, writes the lines by hand, and is strict.
+of this home. A researcher who does not trust the hub even then compares the keys with the
+nodes' owners, writes the lines by hand, and sets `strict`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class KnownNodes:
         """Return node -> public key in hex.
 
         Raises:
-            ConfigError: a line is none.
+            ConfigError: a line is not a name and a key.
         """
         try:
             text = self.path.read_bytes()[:MAX_BYTES].decode()
@@ -52,7 +52,7 @@ class KnownNodes:
         return known
 
     def meet(self, keys: Mapping[str, str], *, strict: bool = False) -> list[str]:
-        """Hold the keys of nodes that a job uses against the known ones; note those of new nodes.
+        """Compare the keys of nodes that a job uses with the known ones, and keep those of new nodes.
 
         Args:
             keys: node -> public key in hex, as the hub has it now.
@@ -62,7 +62,7 @@ class KnownNodes:
             The new nodes.
 
         Raises:
-            NotPermitted: a node has another key than before, or is not known; says what to do.
+            NotPermitted: a node has another key than before, or is not known; the message says what to do.
         """
         with lock(self.path.with_name(f".{FILE_NAME}.lock")):
             known = self.load()

@@ -1,4 +1,4 @@
-"""Log in at an OpenID provider by device code, for nodes that want more than a signature.
+"""Logins at an OpenID provider by device code, for nodes that want more than a signature.
 
 RFC 8628, OAuth 2.0 Device Authorization Grant, https://www.rfc-editor.org/rfc/rfc8628
 
@@ -34,7 +34,7 @@ log = logging.getLogger("fedjob")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a person has to do to be logged in.
+    """The page and the code with which a person confirms a login.
 
     Args:
         url: the page to open.
@@ -83,11 +83,11 @@ def login(
     Args:
         issuer: URL of the provider.
         client_id: that it knows fedjob by.
-        tell: is given what the person has to do.
+        tell: called with the page and the code for the person.
         tls_ca: file of the authority that vouches for its certificate; empty for the public ones.
 
     Raises:
-        NotPermitted: the person, or the provider, said no.
+        NotPermitted: the person, or the provider, refused.
         WaitTimeout: nobody confirmed it in time.
         RepositoryUnreachable, DecodeError: no OpenID provider with device codes answers there.
     """
@@ -96,10 +96,10 @@ def login(
     if not provider.device_url:
         raise DecodeError(f"{issuer} offers no logins by device code")
     wanted = {"client_id": client_id, "scope": SCOPE, "nonce": nonce_of(identity.public_key_hex)}
-    status, said = post_form(provider.device_url, urlencode(wanted).encode(), tls_ca)
+    status, answer = post_form(provider.device_url, urlencode(wanted).encode(), tls_ca)
     if status != 200:
-        raise NotPermitted(f"{issuer} gives {client_id!r} no device code: {_why(said)}")
-    device, prompt, every_s = _device(said, issuer)
+        raise NotPermitted(f"{issuer} gives {client_id!r} no device code: {_why(answer)}")
+    device, prompt, every_s = _device(answer, issuer)
     tell(prompt)
     form = {"grant_type": DEVICE_GRANT, "device_code": device, "client_id": client_id}
     tokens = _await(provider, form, tls_ca, prompt.within_s, every_s, sleep)
@@ -109,7 +109,7 @@ def login(
 
 
 def log_out(home: Path) -> bool:
-    """Forget a home's login; tell whether there was one."""
+    """Delete a home's login; return whether there was one."""
     path = _path(home)
     there = path.exists()
     path.unlink(missing_ok=True)
@@ -132,7 +132,7 @@ def load_login(home: Path) -> Login | None:
 
 
 class Proving:
-    """Gives what a home can show to nodes beside its signature: the ID token of its login.
+    """The proof that a home sends to nodes beside its signature: the ID token of its login.
 
     Args:
         clock: seconds since 1970.
@@ -162,7 +162,9 @@ class Proving:
                 return found.id_token
             try:
                 made = renew(found)
-            except FedjobError as error:  # nodes say what is missing, each for itself
+            except (
+                FedjobError
+            ) as error:  # each node's verifier refuses an expired token with words of its own
                 self._again = now + RETRY_S
                 log.warning("the login at %s can't be renewed: %s", found.issuer, error)
                 return found.id_token
@@ -183,10 +185,10 @@ def renew(found: Login) -> Login:
         "scope": SCOPE,
     }
     provider = discover(found.issuer, found.tls_ca)
-    status, said = post_form(provider.token_url, urlencode(form).encode(), found.tls_ca)
+    status, answer = post_form(provider.token_url, urlencode(form).encode(), found.tls_ca)
     if status != 200:
-        raise NotPermitted(f"{_why(said)}: run `fedjob login` again")
-    return replace(found, **{"refresh_token": found.refresh_token, **_tokens(said)})
+        raise NotPermitted(f"{_why(answer)}: run `fedjob login` again")
+    return replace(found, **{"refresh_token": found.refresh_token, **_tokens(answer)})
 
 
 def _await(
@@ -200,10 +202,10 @@ def _await(
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         sleep(every_s)
-        status, said = post_form(provider.token_url, urlencode(form).encode(), tls_ca)
+        status, answer = post_form(provider.token_url, urlencode(form).encode(), tls_ca)
         if status == 200:
-            return _tokens(said)
-        match said.get("error") if isinstance(said, dict) else None:
+            return _tokens(answer)
+        match answer.get("error") if isinstance(answer, dict) else None:
             case "authorization_pending":
                 continue
             case "slow_down":
@@ -211,41 +213,41 @@ def _await(
             case "expired_token":
                 break
             case _:
-                raise NotPermitted(f"{provider.issuer} refuses the login: {_why(said)}")
+                raise NotPermitted(f"{provider.issuer} refuses the login: {_why(answer)}")
     raise WaitTimeout(f"nobody confirmed the code at {provider.issuer} in time: log in again")
 
 
-def _device(said: Any, issuer: str) -> tuple[str, Prompt, float]:
-    match said:
+def _device(answer: Any, issuer: str) -> tuple[str, Prompt, float]:
+    match answer:
         case {"device_code": str(device), "user_code": str(code), "verification_uri": str(url)}:
-            whole = str(said.get("verification_uri_complete", ""))
-            prompt = Prompt(url, code, whole, float(said.get("expires_in", 600)))
-            return device, prompt, float(said.get("interval", 5))
+            whole = str(answer.get("verification_uri_complete", ""))
+            prompt = Prompt(url, code, whole, float(answer.get("expires_in", 600)))
+            return device, prompt, float(answer.get("interval", 5))
     raise DecodeError(f"{issuer} does not answer as RFC 8628 says")
 
 
-def _tokens(said: Any) -> dict[str, str]:
-    match said:
+def _tokens(answer: Any) -> dict[str, str]:
+    match answer:
         case {"id_token": str(token)}:
             _claims(token)
-            refresh = said.get("refresh_token")
+            refresh = answer.get("refresh_token")
             return {"id_token": token, **({"refresh_token": refresh} if isinstance(refresh, str) else {})}
     raise DecodeError("the identity provider gave no ID token: fedjob's client there needs the scope openid")
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """Return what a token says; it is the nodes who have to believe it."""
+    """Return the claims of a token, unverified: verifying them is for the nodes."""
     jwt = jwt_package()
     try:
-        told: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+        claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError as error:
         raise DecodeError(f"expected an ID token: {type(error).__name__}") from error
-    return told
+    return claims
 
 
-def _why(said: Any) -> str:
-    if isinstance(said, dict):
-        return str(said.get("error_description") or said.get("error") or "it says no more")[:300]
+def _why(answer: Any) -> str:
+    if isinstance(answer, dict):
+        return str(answer.get("error_description") or answer.get("error") or "it says no more")[:300]
     return "it says no more"
 
 

@@ -37,7 +37,7 @@ def open_connection(
 ) -> C:
     """Connect to a federation and make this the default connection.
 
-    Nodes that have yet to hear of a job's end are told so once more.
+    Nodes that have not received the end of a job are sent it once more.
 
     Args:
         kind: the class of what is returned; for the other arguments and for what is raised see `session.connect`.

@@ -1,4 +1,4 @@
-"""The edge around `scheduling`: offers out, answers in, and what they say into the job's record and events."""
+"""The edge around `scheduling_machine`: offers out, answers in, and both in record and events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fedjob.researcher.storage.deployment import Code
 
 LOOK_S = 0.5
 
-"""How often somebody's wish to end the job, and the nodes' presence, are looked at."""
+"""Interval at which requests to end the job, and the nodes' presence, are looked at."""
 _UNDECIDED = ("pending", "expired")
 
 
@@ -29,7 +29,7 @@ class Admission:
     """A job on its way to its first round.
 
     Args:
-        code: node -> what it is to run.
+        code: node -> the code that it is to run.
     """
 
     def __init__(self, channel: Channel, code: Mapping[str, Code], gates: Gates) -> None:
@@ -54,7 +54,7 @@ class Admission:
 
         Raises:
             NodeRefused: nodes or their owners refuse it.
-            JobFailed: it can't.
+            JobFailed: it can't start for another reason.
         """
         with self._connection.lock:
             nodes = tuple(sorted(self._spec.datasets))
@@ -77,18 +77,18 @@ class Admission:
         timeout_s = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
         for message in self._channel.receive(timeout_s):
             if isinstance(message.body, Answer) and message.job == self._spec.id:
-                self._hear(message, message.body)
+                self._take(message, message.body)
         presence = self._connection.endpoint.presence()
         there = {
             node: presence[party] for node in self._spec.datasets if (party := party_of(node)) in presence
         }
         self._feed(events.SchedulingTick(time.monotonic(), there))
 
-    def _hear(self, message: Message, answer: Answer) -> None:
+    def _take(self, message: Message, answer: Answer) -> None:
         node = self._offered.get(answer.of, message.sender)
         if node not in self._spec.datasets or party_of(node) != message.sender:
             return
-        self._write_down(node, answer)
+        self._record_answer(node, answer)
         current = answer.of == self._offers.get(node)
         self._feed(events.Answered(time.monotonic(), node, answer, current))
 
@@ -110,7 +110,7 @@ class Admission:
                 case events.LeaveSlot():
                     self._gates.leave_slot()
                 case events.Tried():
-                    self._tell(command)
+                    self._record_try(command)
 
     def _offer(self, nodes: tuple[str, ...], *, reserve: bool) -> None:
         endpoint = self._connection.endpoint
@@ -141,7 +141,7 @@ class Admission:
             self._connection.lock.acquire()
         self._feed(events.SlotTaken(time.monotonic()))
 
-    def _tell(self, tried: events.Tried) -> None:
+    def _record_try(self, tried: events.Tried) -> None:
         self._gates.update(tries=tried.number)
         self._events.record(
             "schedule",
@@ -151,44 +151,44 @@ class Admission:
                 "nodes": dict(tried.nodes),
                 "wait_s": round(tried.wait_s, 1),
                 "ahead": {node: a.ahead for node, a in self._state.answers.items() if a.ahead},
-                "contacts": self._contacts(node for node, said in tried.nodes.items() if said != "ok"),
+                "contacts": self._contacts(node for node, answer in tried.nodes.items() if answer != "ok"),
             },
         )
         if tried.reason != "scheduled":
             return
-        for node, said in tried.nodes.items():
-            outcome = {"ok": "ok", "offline": "no reply"}.get(said, f"error: {said}")
+        for node, answer in tried.nodes.items():
+            outcome = {"ok": "ok", "offline": "no reply"}.get(answer, f"error: {answer}")
             self._events.add("setup", node=node, outcome=outcome)
 
     def _contacts(self, nodes: Iterable[str]) -> dict[str, str]:
         grants = self._gates.record.grants
         return {node: contact for node in nodes if (contact := grants.get(node, {}).get("contact"))}
 
-    # -- what the nodes say ---------------------------------------------------------
+    # -- the nodes' answers ---------------------------------------------------------
 
-    def _write_down(self, node: str, answer: Answer) -> None:
+    def _record_answer(self, node: str, answer: Answer) -> None:
         grants: dict[str, dict[str, Any]] = self._gates.record.grants
         before = grants.get(node, {})
         entry = grant_entry(read_answer(self._spec, node, answer), before, time.time())
         if entry != before:
             self._gates.update(grants={**grants, node: entry})
             if before.get("state") in _UNDECIDED and entry["state"] not in _UNDECIDED:
-                self._tell_decision(node, entry)
+                self._record_decision(node, entry)
         if answer.schedule == "no_workers" and node not in self._warned:
             self._warned.add(node)
             self._events.add("note", node=node, text=no_workers_text(node, answer.contact))
 
-    def _tell_decision(self, node: str, entry: Mapping[str, Any]) -> None:
+    def _record_decision(self, node: str, entry: Mapping[str, Any]) -> None:
         waiting = [
             name
             for name, grant in sorted(self._gates.record.grants.items())
             if grant["state"] in _UNDECIDED and name != node
         ]
-        told = {key: entry[key] for key in ("state", "by", "note", "until", "limits") if entry[key]}
-        self._events.add("grant", node=node, waiting=waiting, **told)
+        decision = {key: entry[key] for key in ("state", "by", "note", "until", "limits") if entry[key]}
+        self._events.add("grant", node=node, waiting=waiting, **decision)
 
     def _end(self) -> None:
-        """Say why it does not start.
+        """Record why the job does not start, and raise it.
 
         Raises:
             NodeRefused: nodes or their owners refuse it.

@@ -1,4 +1,4 @@
-"""The third seam: ask the nodes. Remote nodes and this very process answer alike."""
+"""The interface to the nodes of a job: remote nodes and sites in this very process answer alike."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fedjob.researcher.storage.replies import Arrival
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskContext:
-    """Where in a job an ask stands.
+    """The place of an ask in its job: the round, the step, and the folder for what arrives.
 
     Args:
         spool: an existing folder for what arrives.
-        asked: node -> round of its task, where that is an earlier one.
-        keep: nodes that are not done when the ask is closed go on.
+        asked: node -> round of the node's task, where that is an earlier one.
+        keep: nodes that are not done when the ask is closed go on with their tasks.
     """
 
     job: str
@@ -45,12 +45,12 @@ class AskContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """The answers that count, and why the other nodes' do not.
+    """The answers that count, and the reasons why the other nodes' do not.
 
     Args:
-        parts: node -> what came of nodes that are left out because they were allowed a part only.
-        order: the nodes that count, as they came in.
-        busy: nodes that go on.
+        parts: node -> the answer of a node that is left out because its owner allowed only a part of the task.
+        order: the nodes that count, in the order in which their answers came in.
+        busy: nodes that go on with their tasks.
     """
 
     arrivals: Mapping[str, Arrival] = field(default_factory=dict)
@@ -67,19 +67,19 @@ Accept = Callable[[Arrival], str]
 
 
 def is_completion(message: Message) -> bool:
-    """Tell whether a node says that a task is completed; its answer may be on its way still."""
+    """Return whether a message reports a task as completed; the answer itself may still be on its way."""
     body = message.body
     return isinstance(body, Event) and body.type == "state" and body.data.get("state") == State.COMPLETED
 
 
 class Gates(Protocol):
-    """What a federation tells its runner, and asks it, on the way to the first round."""
+    """The part of the runner that a federation uses on the way to the first round: record, states, and the slot."""
 
     record: JobRecord
     """The job's record as it stands; changed by `enter` and `update` only."""
 
     def enter(self, state: State, reason: str = "", detail: str = "") -> None:
-        """Put the job into a state: its record is written, an event says so."""
+        """Put the job into a state: write its record and add an event."""
 
     def update(self, **changes: Any) -> None:
         """Change other fields of the job's record."""
@@ -109,10 +109,10 @@ class Federation(ABC):
 
         Args:
             code: node -> the plan that it is to run, published; empty for a protocol without one.
-            gates: told of `queued` (and `waiting` again), asked for a slot.
+            gates: enters `queued` (and `waiting` again) and gives the slot.
 
         Raises:
-            JobFailed: they do not; the job's final state is entered then.
+            JobFailed: too few do; the job's final state has been entered then.
         """
 
     @abstractmethod
@@ -120,7 +120,7 @@ class Federation(ABC):
         """Make bytes available to all nodes of the job, or to one alone."""
 
     def moved(self, ref: Ref, path: Path) -> None:
-        """Hear that the file of published bytes lies elsewhere from now on."""
+        """Take note that the file of published bytes lies at another path from now on."""
         return
 
     @abstractmethod
@@ -136,14 +136,14 @@ class Federation(ABC):
         until: Buffered | None,
         accept: Accept,
     ) -> Collected:
-        """Have each node do its task; return when the quorum says that nothing more is waited for.
+        """Have each node do its task; return once the quorum is decided.
 
         Raises:
             QuorumNotReached: too few nodes are left.
         """
 
     def rest(self, seconds: float) -> None:
-        """Ask nothing for a while; what nodes say meanwhile is heard.
+        """Send no task for a while; messages of the nodes are still received.
 
         Raises:
             JobStopped: somebody asked for the job's end.
@@ -151,7 +151,7 @@ class Federation(ABC):
         time.sleep(seconds)
 
     def keep_states(self, named: Mapping[str, Collection[str]]) -> None:
-        """Drop node states that live on this side and are named no more; nodes are told with their tasks."""
+        """Drop states of nodes that live on this side and are named no more; a node learns it with its task."""
         return
 
     def state_files(self, node_states: Mapping[str, str]) -> dict[str, Path]:
@@ -160,7 +160,7 @@ class Federation(ABC):
 
     @abstractmethod
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
-        """Tell the nodes that the job is over.
+        """End the job at the nodes.
 
         Args:
             keep_states: node -> ids of the node states that breakpoints name; all others go.
@@ -171,23 +171,23 @@ _ODD = (FedjobError, ArithmeticError, LookupError, TypeError, ValueError)
 
 
 def completion(result: Result, worker: int = 0) -> dict[str, Any]:
-    """Return the body of a `state` event; values stay out of it, because watchers hear of events too.
+    """Return the body of a `state` event; values stay out of it, because watchers see events too.
 
     Args:
-        worker: number of the process that computed it; 0 where the node told none.
+        worker: number of the process that computed it; 0 where the node reported none.
     """
     measured = _measured(result.metrics)
-    told = {
+    body = {
         "state": str(State.COMPLETED),
         "worker": worker,
         "reason": "",
         "num_examples": result.num_examples,
     }
-    return {**told, "metrics": measured} if measured else told
+    return {**body, "metrics": measured} if measured else body
 
 
 def _measured(phases: Any) -> dict[str, dict[str, float]]:
-    """Return phase -> name -> number; what a node made up is left out."""
+    """Return phase -> name -> number; a value that is no state of a metric is left out."""
     found: dict[str, dict[str, float]] = {}
     for phase, states in phases.items() if isinstance(phases, dict) else ():
         for name, state in states.items() if isinstance(states, dict) else ():

@@ -1,4 +1,4 @@
-"""The channel of one job to its nodes: messages that are sent, received and kept, objects that are counted."""
+"""The channel of one job to its nodes: it receives messages, records events and counts objects."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fedjob.researcher.storage.spec import JobSpec
 
 _NOT_KEPT = ("lease",)
 
-"""Events of nodes that only say that they are there."""
+"""Types of events that show only that a node is alive."""
 
 
 class Channel:
-    """What one attempt at a job sends to its nodes and receives from them.
+    """The messages and objects that one attempt at a job exchanges with its nodes.
 
     Args:
         epoch: of this runner; nodes refuse tasks of an older one.
 
     Attributes:
-        header: of every message of the job.
+        header: the fields of every message of the job.
         nodes_of: key of a task -> the job's node that it is for.
         awaited: keys of tasks whose completion is recorded when their answers are here, and not before.
         check: called with each `receive`; raises what ends the job.
@@ -45,7 +45,7 @@ class Channel:
         self.awaited: frozenset[str] = frozenset()
         self.check: Callable[[], None] = lambda: None
         self._epoch = epoch
-        self._zombies = OrphanedTasks(connection, spec.id)
+        self._orphans = OrphanedTasks(connection, spec.id)
 
     def receive(self, timeout_s: float) -> list[Message]:
         """Return what is there; everything but contributions is receipted at once.
@@ -54,7 +54,7 @@ class Channel:
             JobStopped: somebody asked for the job's end.
         """
         self.check()
-        self._zombies.look(self._epoch)
+        self._orphans.look(self._epoch)
         messages = self.connection.endpoint.receive(timeout_s)
         self.connection.endpoint.settle(m for m in messages if not isinstance(m.body, Result))
         for message in messages:
@@ -63,7 +63,7 @@ class Channel:
                 if not (message.task in self.awaited and is_completion(message)):
                     self.record(message)
             elif isinstance(body, Pong):
-                self._zombies.hear(message.sender, body)
+                self._orphans.end_unknown(message.sender, body)
         return messages
 
     def record(self, message: Message) -> None:
@@ -73,7 +73,7 @@ class Channel:
         node = self.nodes_of.get(message.task, message.sender)
         try:
             self.events.record(event.type, event.data, round_=message.round, node=node, task=message.task)
-        except SpecError:  # a node may say anything; a type that is none is not worth a job
+        except SpecError:  # a node may send any type: an unknown one must not end the job
             self.connection.endpoint.counters["odd_event"] += 1
 
     def count(self, direction: Direction, ref: Ref) -> None:

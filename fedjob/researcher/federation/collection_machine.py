@@ -1,13 +1,13 @@
-"""One ask, from the first task sent to its outcome: who answered, who is left out and why.
+"""The collection of the answers to one ask, as a pure state machine: who answered, who is left out and why.
 
 A pure core: `state, commands = step(state, event)`, then `outcome(state)`; no
 sockets, files, clocks or threads, and total: any event may come at any time. All
 times are seconds of one monotonic clock, passed in with the events.
 
 A node's answer counts in two steps. `ReplyArrived` with the expected work key
-commands `KeepContribution`: fetch the contribution and make it durable. `ContributionKept` says
+commands `KeepContribution`: fetch the contribution and make it durable. `ContributionKept` reports
 that this is done, and only then the node counts and the reply may be receipted;
-`NodeFailed` says that it can't be had. Every reply that is not counted is listed
+`NodeFailed` reports that it can't be had. Every reply that is not counted is listed
 with its reason, never dropped in silence.
 
 An ask waits for all its nodes, until the deadline, and goes on if the quorum is
@@ -49,7 +49,7 @@ class RoundState:
         keys: the work expected of each node that was asked.
         lease_s: None never calls a node silent.
         ends_at: when the ask is overdue, whoever has answered; None for never.
-        heard: when each node last gave a sign of life.
+        last_sign: node -> when it last gave a sign of life.
         collecting: nodes whose reply is here and being made durable: its message id.
         included: nodes that count, in the order in which they came in.
         left_out: nodes that don't, with reasons.
@@ -64,7 +64,7 @@ class RoundState:
     enough: int | None
     lease_s: float | None
     ends_at: float | None
-    heard: Mapping[str, float]
+    last_sign: Mapping[str, float]
     collecting: Mapping[str, str] = field(default_factory=dict)
     included: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -104,9 +104,9 @@ class ReplyArrived:
     """A node answered a task.
 
     Args:
-        key: of the work it says it did.
-        message: id of the reply.
-        ok: False for a failure; `reason` then says which.
+        key: of the work that the node reports as done.
+        message: id of the reply's message.
+        ok: False for a failure; `reason` then names it.
     """
 
     now: float
@@ -146,7 +146,7 @@ class SignOfLife:
 class CollectionTick:
     """Time has passed; due at `next_wake`, harmless at any other time.
 
-    Only this closes an ask or ends a lease. Say it after everything that is
+    Only this closes an ask or ends a lease. Pass it in after everything that is
     already there: a caller who was busy must not take its own delay for silence.
     """
 
@@ -158,7 +158,7 @@ Event = ReplyArrived | ContributionKept | NodeFailed | SignOfLife | CollectionTi
 
 @dataclass(frozen=True, slots=True)
 class KeepContribution:
-    """Make this reply's contribution durable, then say `ContributionKept` or `NodeFailed`."""
+    """Make this reply's contribution durable, then pass in `ContributionKept` or `NodeFailed`."""
 
     node: str
     message: str
@@ -216,7 +216,7 @@ def step(state: RoundState, event: Event) -> tuple[RoundState, list[Command]]:
             case ContributionKept(now, node):
                 if node in state.collecting:
                     state = replace(
-                        _heard(state, node, now),
+                        _alive(state, node, now),
                         collecting=_without(state.collecting, node),
                         included=(*state.included, node),
                     )
@@ -224,7 +224,7 @@ def step(state: RoundState, event: Event) -> tuple[RoundState, list[Command]]:
                 if node not in state.included and node not in state.left_out:
                     state = _leave_out(state, node, reason or "failed")
             case SignOfLife(now, node):
-                state = _heard(state, node, now)
+                state = _alive(state, node, now)
             case CollectionTick(now):
                 state = _pass_time(state, now)
     if not state.ended and not isinstance(outcome(state), Open):
@@ -265,7 +265,7 @@ def next_wake(state: RoundState) -> float | None:
     if state.ends_at is not None:
         times.append(state.ends_at)
     if state.lease_s is not None:
-        times += [state.heard[n] + state.lease_s for n in state.pending if n not in state.collecting]
+        times += [state.last_sign[n] + state.lease_s for n in state.pending if n not in state.collecting]
     return min(times, default=None)
 
 
@@ -280,7 +280,7 @@ def _reply(state: RoundState, event: ReplyArrived, commands: list[Command]) -> R
     elif state.ended or state.closed or node in state.left_out:
         reason = "late"
     else:
-        state = _heard(state, node, event.now)
+        state = _alive(state, node, event.now)
         if not event.ok:
             return _leave_out(state, node, event.reason or "failed")
         commands.append(KeepContribution(node, event.message))
@@ -298,15 +298,15 @@ def _pass_time(state: RoundState, now: float) -> RoundState:
         state = replace(state, overdue=True)
     if state.lease_s is not None:
         for node in state.pending:
-            if node not in state.collecting and now >= state.heard[node] + state.lease_s:
+            if node not in state.collecting and now >= state.last_sign[node] + state.lease_s:
                 state = _leave_out(state, node, "silent")
     return state
 
 
-def _heard(state: RoundState, node: str, now: float) -> RoundState:
-    if now <= state.heard[node]:
+def _alive(state: RoundState, node: str, now: float) -> RoundState:
+    if now <= state.last_sign[node]:
         return state
-    return replace(state, heard={**state.heard, node: now})
+    return replace(state, last_sign={**state.last_sign, node: now})
 
 
 def _leave_out(state: RoundState, node: str, reason: str) -> RoundState:

@@ -1,4 +1,4 @@
-"""One ask under way at remote nodes: the edge around `roundkeeping`."""
+"""The edge around `collection_machine`: one ask under way at remote nodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_BLOB_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class _Download:
-    """What a download came to: an arrival, or why it does not count."""
+    """The outcome of a download: an arrival, or the reason why it does not count."""
 
     message: Message
     arrival: Arrival | None
@@ -35,7 +35,7 @@ class _Download:
 
 
 class Collector:
-    """One ask under way: the edge around `roundkeeping`."""
+    """One ask under way: sends its tasks, downloads the contributions, and makes them durable."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Collector:
         self._pool = pool
         self._arrivals: dict[str, Arrival] = {}
         self._parts: dict[str, Arrival] = {}  # of nodes that were allowed a part only
-        self._told: dict[str, Message] = {}  # by task, that its node called it completed
+        self._completions: dict[str, Message] = {}  # key of a task -> the event that reported it as completed
         self._replies: dict[str, Message] = {}
         self._fetched: queue.SimpleQueue[_Download] = queue.SimpleQueue()
         self._sent: list[str] = []
@@ -92,7 +92,7 @@ class Collector:
             self._endpoint.withdraw(self._sent)
             self._journal.close()
             self._channel.awaited = frozenset()
-            for message in self._told.values():  # completed, but it does not count
+            for message in self._completions.values():  # completed, but it does not count
                 self._channel.record(message)
         busy = self._state.pending if self._place.keep else []
         left_out = {
@@ -110,7 +110,7 @@ class Collector:
         if isinstance(outcome, collection_machine.Impossible):
             came = {**self._arrivals, **self._parts}
             raise too_few(self._state.quorum, self._place.round, outcome.included, left_out, came)
-        # whoever is not waited for any more is told so; one that goes on is asked again, and answers again
+        # receipting a late reply ends its resending; a node that goes on is asked again, and answers again
         self._endpoint.settle([self._replies[message] for message in self._state.collecting.values()])
         return Collected(
             arrivals={node: self._arrivals[node] for node in outcome.included},
@@ -121,7 +121,7 @@ class Collector:
         )
 
     def _turn(self) -> None:
-        """Take what has arrived, make it durable, then say so."""
+        """Take what has arrived, make it durable, then receipt it."""
         due = collection_machine.next_wake(self._state)
         timeout_s = 1.0 if due is None else min(1.0, max(0.0, due - time.monotonic()))
         for message in self._channel.receive(timeout_s):
@@ -132,7 +132,7 @@ class Collector:
                 self._take(message, message.body)
             elif isinstance(message.body, Event):
                 if is_completion(message):
-                    self._told[message.task] = message
+                    self._completions[message.task] = message
                 self._step(
                     collection_machine.SignOfLife(time.monotonic(), self._node_of(message, message.task))
                 )
@@ -149,15 +149,16 @@ class Collector:
             else:
                 self._arrivals[node] = item.arrival
                 self._step(collection_machine.ContributionKept(time.monotonic(), node))
-                self._tell_completed(node, item.arrival.result)
+                self._record_completion(node, item.arrival.result)
         self._endpoint.settle([item.message for item in fetched])
         self._step(collection_machine.CollectionTick(time.monotonic()))
 
-    def _tell_completed(self, node: str, result: Result) -> None:
-        """Say that a task is completed once its answer is here; of one that is done at once its node tells nothing."""
+    def _record_completion(self, node: str, result: Result) -> None:
+        """Record a task as completed once its answer is here; its node reports none that is done at once."""
         key = self._keys[node]
-        told = self._told.pop(key, None)
-        worker = told.body.data.get("worker") if told is not None and isinstance(told.body, Event) else 0
+        reported = self._completions.pop(key, None)
+        sent = reported.body if reported is not None else None
+        worker = sent.data.get("worker") if isinstance(sent, Event) else 0
         body = completion(result, worker if isinstance(worker, int) else 0)
         self._events.record("state", body, round_=self._place.round_of(node), node=node, task=key)
 
@@ -182,12 +183,15 @@ class Collector:
         self._endpoint.settle([message])
 
     def _take_part(self, node: str, result: Result) -> None:
-        """Keep what a node was allowed of what it was asked for, though it does not count."""
+        """Keep the part of a task that the node's owner allowed, though it does not count."""
         try:
             self._parts[node] = self._download(node, result)
         except FedjobError as error:
             self._events.add(
-                "note", round_=self._place.round, node=node, text=f"what was allowed is lost: {error}"
+                "note",
+                round_=self._place.round,
+                node=node,
+                text=f"the part that its owner allowed could not be fetched: {error}",
             )
 
     def _node_of(self, message: Message, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Local jobs: the same plan, the same protocol, in this process, no hub.
+"""The federation of a local job: the same plan and protocol, on sites in this process, without a hub.
 
 For a debugger, and to compare with: a local job with one node ends in the same
 bytes as a federated one with that node.
@@ -35,11 +35,11 @@ _OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preproces
 
 
 class LocalFederation(Federation):
-    """Nodes that are this process, one after another.
+    """Sites in this process, whose tasks run one after another.
 
     Args:
         datasets: node -> `{name, path, reader, tags, options, num_rows}`.
-        home: folder for what nodes would keep: their states.
+        home: folder for the node states, which remote nodes would keep.
         brought: files that a breakpoint brought along; node states are among them.
     """
 
@@ -92,7 +92,9 @@ class LocalFederation(Federation):
         arrivals: dict[str, Arrival] = {}
         left_out: dict[str, str] = {}
         busy: list[str] = []
-        for node in sorted(tasks, key=lambda node: (place.round_of(node), node)):  # who was asked first
+        for node in sorted(
+            tasks, key=lambda node: (place.round_of(node), node)
+        ):  # tasks of earlier rounds first
             if until is not None and len(arrivals) >= until.k:
                 if place.keep:
                     busy.append(node)
@@ -137,7 +139,7 @@ class LocalFederation(Federation):
         }
 
     def _teller(self, node: str, task: Task, place: AskContext) -> Callable[[Mapping[str, Any]], object]:
-        """Return what says the states of a node's task."""
+        """Return the function that records the states of a node's task."""
         round_ = place.round_of(node)
         key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
         return lambda body: self._events.record("state", body, round_=round_, node=node, task=key)
@@ -187,7 +189,7 @@ class LocalFederation(Federation):
         )
 
     def _keep_files(self, source: Path, node: str, round_: int) -> None:
-        """Put what a node keeps for its owner beside what else it would keep."""
+        """Move the files that a node keeps for its owner into this job's folder of outputs."""
         target = self._home / "outputs" / node / f"round_{round_:04d}"
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)

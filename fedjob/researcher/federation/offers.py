@@ -1,4 +1,4 @@
-"""Ask every node of a job what its owner says, before anything runs: look only, or file a request."""
+"""Offers of a job to its nodes, before anything runs: each node answers whether its owner allows the job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeAnswer:
-    """What one node says of a job.
+    """The answer of one node to the offer of a job.
 
     Args:
         grant: `granted`, `pending` (nobody decided, or was asked), `rejected`, `not-needed`, `unknown` (the
@@ -64,12 +64,12 @@ class NodeAnswer:
 
     @property
     def may_run(self) -> bool:
-        """Whether the job may run there now."""
+        """True if the job may run at this node now."""
         return self.grant in ("granted", "not-needed")
 
     @property
     def verdict(self) -> str:
-        """The grant in a word, and why where that is bad news."""
+        """The grant in a word, with the reason where the job may not run."""
         if self.grant in ("granted", "not-needed", "pending", NO_REPLY):
             return self.grant
         why = (self.reason if self.reason != self.grant else "", self.note)
@@ -84,7 +84,7 @@ class Checks(Listing[NodeAnswer]):
 
     @property
     def ok(self) -> bool:
-        """Whether the job may run at every node."""
+        """True if the job may run at every node."""
         return all(answer.may_run for answer in self)
 
     def of(self, node: str) -> NodeAnswer:
@@ -105,10 +105,10 @@ class Checks(Listing[NodeAnswer]):
 def ask_nodes(
     session: Connection, spec: JobSpec, folder: JobFolder, *, dry: bool, timeout_s: float, epoch: int = 0
 ) -> Checks:
-    """Make every node of a job an offer and return what they say.
+    """Make every node of a job an offer and return the answers.
 
     Args:
-        dry: look only; otherwise a node that needs its owner's consent files a request.
+        dry: only look; otherwise a node that needs its owner's consent files a request with the owner.
         timeout_s: after which silence is an answer too.
         epoch: of the job's runner.
     """
@@ -138,7 +138,7 @@ def ask_nodes(
 
 
 def read_answer(spec: JobSpec, node: str, answer: Answer | None) -> NodeAnswer:
-    """Return what a node's answer, or its silence, says to a person."""
+    """Return a node's answer, or its silence, in the form that is shown to a person."""
     dataset = str(spec.datasets[node]["name"])
     if answer is None:
         return NodeAnswer(node=node, dataset=dataset, grant=NO_REPLY, limits={})
@@ -167,10 +167,10 @@ def read_answer(spec: JobSpec, node: str, answer: Answer | None) -> NodeAnswer:
 
 
 def grant_entry(answer: NodeAnswer, before: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Return what a job's record says of one node's grant.
+    """Return the entry of a job's record about one node's grant.
 
     Args:
-        before: what it said before; `since` lasts while it waits for the same decision.
+        before: the entry until now; its `since` stays while the job waits for the same decision.
         now: seconds since 1970.
     """
     same = before.get("state") == answer.state and before.get("grant") == answer.id
@@ -193,11 +193,11 @@ def grant_entry(answer: NodeAnswer, before: Mapping[str, Any], now: float) -> di
 def check_schemas(
     checks: Checks, schema: Mapping[str, str], columns: Mapping[str, Mapping[str, str]]
 ) -> Checks:
-    """Hold the columns that a job needs against what the nodes' datasets have.
+    """Compare the columns that a job needs with the columns of the nodes' datasets.
 
     Args:
         schema: column name -> type, or empty for any.
-        columns: node -> column name -> type; nodes that tell no columns are believed.
+        columns: node -> column name -> type; a node that publishes no columns passes.
     """
     found = []
     for answer in checks:
@@ -241,7 +241,7 @@ class NoWorkersWarning(UserWarning):
 
 
 def warn_of_no_workers(session: Connection, nodes: Iterable[str]) -> None:
-    """Warn of every node that says that it has no workers; nodes that are silent are not waited for long."""
+    """Warn of every node that reports no workers; a node that does not answer within `TIMEOUT_S` is skipped."""
     for node, message in sorted(session.ask(list(nodes), Ping(), timeout_s=TIMEOUT_S).items()):
         if isinstance(message.body, Pong) and message.body.workers == 0:
             warnings.warn(no_workers_text(node, message.body.contact), NoWorkersWarning, stacklevel=4)
@@ -268,9 +268,9 @@ def offer_for(
     """Return the offer of a job to one of its nodes.
 
     Args:
-        code: what the node is to run; None where nothing travels.
+        code: the code that the node is to run; None for a protocol without any.
         reserve: hold resources for a short lease.
-        dry: look only; nothing is filed.
+        dry: only look; no request is filed with the owner.
         proof: for the nodes' verifiers.
     """
     dataset = spec.datasets[node]

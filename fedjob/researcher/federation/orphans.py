@@ -1,4 +1,4 @@
-"""Tasks that nobody waits for: a runner asks the nodes what they hold and ends what its home knows to be over."""
+"""The search for orphaned tasks: those that nodes still hold for jobs that are over at this home."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LOOK_EVERY_S = 60.0
 
 
 class OrphanedTasks:
-    """Looks for them at the start and every minute.
+    """The search for orphaned tasks, at the start of a job and every minute.
 
     Args:
-        job: that asks; its own tasks are none.
+        job: the job that searches; its own tasks are no orphans.
     """
 
     def __init__(self, session: Connection, job: str) -> None:
@@ -33,14 +33,14 @@ class OrphanedTasks:
         self._looked: float | None = None
 
     def look(self, epoch: int) -> None:
-        """Ask every node for what it holds, if it is time."""
+        """Ask every node for the jobs whose tasks it holds, if `LOOK_EVERY_S` have passed."""
         now = time.monotonic()
         if self._looked is None or now - self._looked >= LOOK_EVERY_S:
             self._looked = now
             self._session.endpoint.send(None, Ping(), job=self._job, epoch=epoch)
 
-    def hear(self, node: str, pong: Pong) -> None:
-        """End what a node holds of jobs that are over, or were never heard of here."""
+    def end_unknown(self, node: str, pong: Pong) -> None:
+        """End the tasks that a node holds of jobs that are over, or that this home does not know."""
         for job in pong.jobs:
             if job == self._job:
                 continue
@@ -51,7 +51,7 @@ class OrphanedTasks:
 
 
 def end_of(home: Path, job: str, node: str) -> tuple[End, int] | None:
-    """Return what to tell a node that holds tasks of a job, and in which epoch; None while it goes on."""
+    """Return the `End` for a node that holds tasks of a job, and its epoch; None while the job goes on."""
     try:
         folder = JobFolder(home / "jobs" / check_job_id(job))
         if not folder.spec.exists():
@@ -63,6 +63,6 @@ def end_of(home: Path, job: str, node: str) -> tuple[End, int] | None:
         keep = sorted(
             {state for states in named for each, state in states.items() if state and party_of(each) == node}
         )
-    except (FedjobError, OSError):  # not to be told from one that goes on
+    except (FedjobError, OSError):  # unreadable: it may be a job that goes on
         return None
     return End(outcome=record.state, keep_states=keep), record.epoch

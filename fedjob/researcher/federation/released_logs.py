@@ -1,4 +1,4 @@
-"""Logs that nodes' owners released after a job had ended: asked for when somebody looks."""
+"""Logs that nodes' owners release after a job has ended, fetched when somebody looks at the job."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def fetch_released(session: Connection, folder: JobFolder, job: str, nodes: Coll
     """Ask nodes for released logs of an ended job, and add them to its events; return how many came.
 
     Raises:
-        JobError: somebody runs the job, and hears from the nodes without this.
+        JobError: somebody runs the job, and receives the logs without this.
     """
-    heard: list[Message] = []
+    received: list[Message] = []
     with session.lock:
         endpoint = session.endpoint
         asked = {
@@ -36,13 +36,13 @@ def fetch_released(session: Connection, folder: JobFolder, job: str, nodes: Coll
                 if isinstance(body, Pong) and body.of in asked:
                     answered.add(body.of)
                 elif isinstance(body, Event) and body.type == "log" and message.job == job:
-                    heard.append(message)
+                    received.append(message)
         endpoint.withdraw(asked)
-    if heard:
+    if received:
         with folder.locked(), EventLog(folder.events, job) as log:
-            for message in heard:
+            for message in received:
                 assert isinstance(message.body, Event)
                 log.record(
                     "log", message.body.data, round_=message.round, node=message.sender, task=message.task
                 )
-    return len(heard)
+    return len(received)

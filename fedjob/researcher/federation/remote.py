@@ -1,4 +1,4 @@
-"""The real federation: tasks over MQTT, bytes over the repository."""
+"""The federation of remote nodes: tasks over MQTT, bytes over the repository."""
 
 from __future__ import annotations
 

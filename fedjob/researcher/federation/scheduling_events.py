@@ -1,4 +1,4 @@
-"""What there is to know, to hear and to do at the gates before a job's first round; see `scheduling`."""
+"""State, events and commands of `scheduling_machine`, which takes a job to its first round."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fedjob.messaging.messages import Answer
 
 PASSING = frozenset({"busy", "repository"})
 
-"""Why a node can't take part just now; every other reason of an `unknown` stays."""
+"""Reasons of an `unknown` that pass by themselves; every other one is final."""
 
 
 class SchedulingStage(StrEnum):
-    """Where a job stands before its first round."""
+    """The stages of a job before its first round; the last three are ends."""
 
     GRANTS = "grants"
     SLOT = "slot"
@@ -30,7 +30,7 @@ ENDS = frozenset({SchedulingStage.READY, SchedulingStage.REJECTED, SchedulingSta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How patient scheduling is.
+    """The waiting times of scheduling, and how often it tries.
 
     Args:
         max_tries: tries that waited their time; after the last the job is unschedulable.
@@ -58,18 +58,18 @@ class Scheduling:
 
     Args:
         began: when its owners were first asked.
-        answers: what each node last said.
-        asked: nodes whose answer to the last offer is out -> when it was made.
+        answers: node -> its last answer.
+        asked: node whose answer to the last offer has not come -> when the offer was made.
         offered: when the last offers were made.
         present: nodes' presence, as last seen.
         away: nodes that did not answer.
         excluded: nodes whose owners had not decided when the deadline closed the gate.
-        told: the undecided nodes that were last announced.
+        announced: the undecided nodes of the last `Wait`.
         trying: a try is under way.
-        tries: that waited their time; `num_tries` counts all.
-        next_try: when the next is due.
+        tries: number of tries that waited their time; `num_tries` counts all.
+        next_try: when the next try is due.
         included: nodes that take part, once it is ready.
-        reason, detail: why it did not come that far, or the last try did not.
+        reason, detail: why the job can't start, or why the last try failed.
     """
 
     nodes: tuple[str, ...]
@@ -83,7 +83,7 @@ class Scheduling:
     present: Mapping[str, bool] = field(default_factory=dict)
     away: frozenset[str] = frozenset()
     excluded: frozenset[str] = frozenset()
-    told: tuple[str, ...] = ()
+    announced: tuple[str, ...] = ()
     trying: bool = False
     tries: int = 0
     num_tries: int = 0
@@ -126,10 +126,10 @@ class SlotTaken:
 
 @dataclass(frozen=True, slots=True)
 class SchedulingTick:
-    """Time has passed; to be said after everything that is already there.
+    """Time has passed; to be passed in after everything that is already there.
 
     Args:
-        present: which nodes show that they are there; a hint.
+        present: node -> whether it shows its presence at the broker; a hint only.
     """
 
     now: float
@@ -149,7 +149,7 @@ class SendOffers:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The job waits for these owners; `reason` says why it does so once more, after it was queued."""
+    """The job waits for these owners; `reason` is why it does so once more, after it was queued."""
 
     nodes: tuple[str, ...]
     reason: str = ""
@@ -158,7 +158,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class TakeSlot:
-    """The job is `queued`: take one of the home's slots, then say `SlotTaken`."""
+    """The job is `queued`: take one of the home's slots, then pass in `SlotTaken`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class Tried:
         number: counts all tries from 1.
         reason: `scheduled`, or why not.
         nodes: node -> what it answered: `ok`, `offline`, or why not.
-        wait_s: until the next; 0 after the last.
+        wait_s: until the next try; 0 after the last.
     """
 
     number: int
@@ -187,17 +187,17 @@ Command = SendOffers | Wait | TakeSlot | LeaveSlot | Tried
 
 
 def allowed(answer: Answer | None) -> bool:
-    """Whether the job may run there."""
+    """Return whether a node's answer allows the job to run there."""
     return answer is not None and answer.status in ("granted", "not-needed")
 
 
 def passing(answer: Answer) -> bool:
-    """Whether it is trouble that goes by itself."""
+    """Return whether an answer names trouble that passes by itself."""
     return answer.status == "unknown" and answer.reason in PASSING
 
 
 def refusal(answer: Answer | None) -> str:
-    """Return why a node can't take part any more: the reason, and what its owner or it says."""
+    """Return why a node can't take part any more: the reason, and the note of its owner or itself."""
     if answer is None or allowed(answer) or answer.status == "pending" or passing(answer):
         return ""
     what = ", ".join(answer.missing) or answer.note

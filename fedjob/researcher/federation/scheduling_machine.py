@@ -1,4 +1,4 @@
-"""From the first offer to the first round: whose owners allow the job, who can start it, when to try again.
+"""The scheduling of a job, from the first offer to the first round, as a pure state machine.
 
 A pure core: `state, commands = step(state, event)`; no sockets, files, clocks or
 threads, and total: any event may come at any time. All times are seconds of one
@@ -10,7 +10,7 @@ closes when all of these have, or when the quorum is met and its
 at the **scheduling** gate the nodes are offered the job with `reserve=True`:
 required nodes must answer first, then the minimum, then there must be workers,
 resources and hours enough for a quorum. What the nodes answer is also the
-**set-up** gate: a node that can't fetch or compile the plan says so there.
+**set-up** gate: a node that can't fetch or compile the plan reports it there.
 
 A try that fails is repeated after a wait that doubles, and at once when a node
 appears that was away or an owner decides; only tries that waited count towards
@@ -28,7 +28,7 @@ from fedjob.researcher.federation import scheduling_events as events
 
 SOFT = frozenset({"", "no_free_worker"})
 
-"""What a node may say of its schedule and still take part: tasks queue there, in the node's own order."""
+"""Schedules in an answer with which a node still takes part: tasks queue there, in the node's own order."""
 SHORTAGES = ("resources", "no_workers", "outside_hours")
 
 
@@ -62,7 +62,7 @@ def step(state: events.Scheduling, event: events.Event) -> tuple[events.Scheduli
 
 
 def next_wake(state: events.Scheduling) -> float | None:
-    """Return when a `Tick` is due for its time alone, or None."""
+    """Return when a `SchedulingTick` is due for its time alone, or None."""
     if state.gate in events.ENDS:
         return None
     times = [since + _patience(state, node) for node, since in state.asked.items()]
@@ -146,16 +146,16 @@ def _judge_grants(state: events.Scheduling, now: float, commands: list[events.Co
         deadline_s = state.quorum.grants_deadline_s
         enough = state.quorum.decide(state.nodes, granted, set(state.nodes) - set(granted)) is Verdict.MET
         if not (enough and deadline_s is not None and now >= state.began + deadline_s):
-            if undecided != state.told:
+            if undecided != state.announced:
                 commands.append(events.Wait(undecided))
-            return replace(state, told=undecided)
+            return replace(state, announced=undecided)
     commands.append(events.TakeSlot())
     return replace(
         state,
         gate=events.SchedulingStage.SLOT,
         asked={},
         excluded=frozenset(undecided),
-        told=(),
+        announced=(),
         reason="",
         detail="",
     )
@@ -175,7 +175,7 @@ def _back_to_grants(
         asked={},
         trying=False,
         next_try=None,
-        told=undecided,
+        announced=undecided,
         offered=now,
     )
     return _judge_grants(state, now, commands)
@@ -184,7 +184,7 @@ def _back_to_grants(
 def _retry(
     state: events.Scheduling, now: float, commands: list[events.Command], *, counted: bool
 ) -> events.Scheduling:
-    """Queue for the slot again; the try begins when it is had."""
+    """Queue for the slot again; the try begins when the slot is taken."""
     commands.append(events.TakeSlot())
     # an extra try leaves the series of waits as it is
     due = None if counted else state.next_try
@@ -202,19 +202,19 @@ def _try(state: events.Scheduling, now: float, commands: list[events.Command]) -
 
 
 def _judge_try(state: events.Scheduling, now: float, commands: list[events.Command]) -> events.Scheduling:
-    said = {node: _says(state, node) for node in state.nodes}
+    answers = {node: _answer_of(state, node) for node in state.nodes}
     lost = state.lost
     possible = [node for node in state.nodes if node not in lost and node not in state.excluded]
     state = replace(state, trying=False, num_tries=state.num_tries + 1)
     if state.quorum.decide(state.nodes, possible, set(state.nodes) - set(possible)) is Verdict.IMPOSSIBLE:
-        commands.append(events.Tried(state.num_tries, _why_lost(state)[0], said, 0.0))
+        commands.append(events.Tried(state.num_tries, _why_lost(state)[0], answers, 0.0))
         return _give_up(state, commands)
-    reason, blocking = _missing(state, said)
+    reason, blocking = _missing(state, answers)
     if not reason:
-        ready = tuple(node for node, word in said.items() if word == "ok")
-        commands.append(events.Tried(state.num_tries, "scheduled", said, 0.0))
+        ready = tuple(node for node, word in answers.items() if word == "ok")
+        commands.append(events.Tried(state.num_tries, "scheduled", answers, 0.0))
         return replace(state, gate=events.SchedulingStage.READY, included=ready, reason="", detail="")
-    detail = "; ".join(f"{node}: {said[node]}" for node in blocking)
+    detail = "; ".join(f"{node}: {answers[node]}" for node in blocking)
     if late := [node for node in state.undecided if node not in state.excluded]:
         return _back_to_grants(state, now, "pending", f"{', '.join(late)} asked for it meanwhile", commands)
     state = replace(state, reason=reason, detail=detail)
@@ -223,31 +223,31 @@ def _judge_try(state: events.Scheduling, now: float, commands: list[events.Comma
         state = replace(state, tries=state.tries + 1)
         due = now + state.pace.wait_s(state.tries)
     if state.tries >= state.pace.max_tries:
-        commands.append(events.Tried(state.num_tries, reason, said, 0.0))
+        commands.append(events.Tried(state.num_tries, reason, answers, 0.0))
         return replace(state, gate=events.SchedulingStage.UNSCHEDULABLE, next_try=None)
-    commands += [events.Tried(state.num_tries, reason, said, due - now), events.LeaveSlot()]
+    commands += [events.Tried(state.num_tries, reason, answers, due - now), events.LeaveSlot()]
     return replace(state, next_try=due)
 
 
-def _missing(state: events.Scheduling, said: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Return what is missing for a start, and at which nodes: required ones, then the minimum, then means."""
+def _missing(state: events.Scheduling, answers: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Return what is missing for a start, and at which nodes: required nodes, then the minimum, then resources."""
     quorum = state.quorum
-    connected = [node for node in state.nodes if said[node] == "ok" or _shortage(said[node])]
+    connected = [node for node in state.nodes if answers[node] == "ok" or _shortage(answers[node])]
     absent = [node for node in quorum.required if node not in connected]
     if absent:
         return "required_missing", absent
     if len(connected) < quorum.min_nodes:
         return "too_few_nodes", [node for node in state.nodes if node not in connected]
-    ready = {node for node in connected if said[node] == "ok"}
+    ready = {node for node in connected if answers[node] == "ok"}
     short = [node for node in quorum.required if node not in ready]
     if not short and len(ready) >= quorum.min_nodes:
         return "", []
     short = short or [node for node in connected if node not in ready]
-    return next(kind for kind in SHORTAGES if any(_shortage(said[n]) == kind for n in short)), short
+    return next(kind for kind in SHORTAGES if any(_shortage(answers[n]) == kind for n in short)), short
 
 
-def _says(state: events.Scheduling, node: str) -> str:
-    """Say in a word what a node answered in a try."""
+def _answer_of(state: events.Scheduling, node: str) -> str:
+    """Return a node's answer to a try in a word: `ok`, `offline`, or the reason why it can't start."""
     if node in state.excluded:
         return "undecided"
     answer = state.answers.get(node)
@@ -277,7 +277,7 @@ def _offer(
 
 
 def _give_up(state: events.Scheduling, commands: list[events.Command]) -> events.Scheduling:
-    """Too many nodes refuse: end as `rejected` where an owner said no, else as unschedulable."""
+    """Too many nodes refuse: end as `rejected` where an owner refused, else as unschedulable."""
     reason, detail = _why_lost(state)
     gate = (
         events.SchedulingStage.REJECTED

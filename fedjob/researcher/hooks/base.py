@@ -1,4 +1,4 @@
-"""What runs on the researcher's side at the end of a round, without the loop knowing it."""
+"""The interface of hooks, which run on the researcher's side at the end of every round."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundReport:
-    """What a hook is told of a committed round.
+    """The report of a committed round that hooks receive.
 
     Args:
         round: its number.
-        rounds: how many the job is for.
+        rounds: number of rounds that the job is for.
         position: where the job stands now; its `rows` are the whole history.
         rows: this round's measurements.
         left_out: node -> reason.
-        seconds: that the round took.
+        seconds: duration of the round.
     """
 
     round: int
@@ -52,7 +52,7 @@ class Hook:
         return None
 
     def event(self, event: JobEvent) -> None:
-        """See an event as it happens."""
+        """Use an event as it happens."""
 
     def files(self) -> Mapping[str, Path]:
         """Return name -> file that every breakpoint should hold."""

@@ -1,4 +1,4 @@
-"""Keep the parameters of the round that measured best."""
+"""A hook that keeps the parameters of the round with the best value of a metric."""
 
 from __future__ import annotations
 

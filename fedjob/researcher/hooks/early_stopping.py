@@ -1,4 +1,4 @@
-"""End when a metric has stopped getting better."""
+"""Early stopping: a hook that ends the job when a metric has stopped getting better."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class EarlyStopping(Hook):
     Args:
         metric: a name in the history, combined over all nodes.
         mode: `min` or `max`; None decides by the metric.
-        phase: as in the history; None for what says most about the shared parameters.
+        phase: as in the history; None for the phase that measures the shared parameters best.
     """
 
     metric: str = "loss"

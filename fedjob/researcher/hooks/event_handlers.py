@@ -1,4 +1,4 @@
-"""Tells the functions that `@fedjob.on` decorated of a job that runs in this process."""
+"""The hook that calls the functions decorated with `@fedjob.on`, for a job that runs in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class EventHandlersHook(Hook):
     """Calls handlers as events happen; what they raise becomes a note.
 
     Args:
-        job: that handlers are given.
+        job: the job that handlers are given.
         note: adds a note to the job's events.
     """
 

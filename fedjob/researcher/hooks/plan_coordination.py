@@ -1,4 +1,4 @@
-"""The word of a training plan at the end of every round, as a hook."""
+"""The hook that calls a training plan's own `round_done` at the end of every round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live progress bar for `job.run()`: a hook that draws with rich."""
+"""The progress bar of `job.run()`: a hook that draws with rich."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedjob.researcher.storage.position import Position
 
 
 class ProgressBar(Hook):
-    """One line that lives: rounds done, the time left, and the last overall metrics."""
+    """One line that is redrawn: rounds done, the time left, and the last overall metrics."""
 
     name = "progress"
 

@@ -1,4 +1,4 @@
-"""Shows a job to its watchers while it runs: its events as objects, how it stands as a signed frame."""
+"""The hook that publishes a running job to its watchers: its events as objects, its state as a signed frame."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
     from fedjob.researcher.storage.spec import JobSpec
 EVERY_S = 1.0
 
-"""Between two publications."""
+"""Time between two publications."""
 SIGN_OF_LIFE_S = 30.0
 
-"""After which a job that has nothing to tell says that it is still there."""
+"""Time after which a job without news is published again, as a sign of life."""
 MAX_PAUSE_S = 30.0
 
-"""Between two tries at a hub that does not answer."""
+"""Longest time between two tries at a hub that does not answer."""
 LAST_S = 8.0
 
-"""How long the job's end may wait for the last publication."""
+"""Time that the job's end may wait for the last publication."""
 REPLACED_S = 60.0
 
-"""How long a segment that another one replaced stays, for those who are about to fetch it."""
+"""Time that a replaced segment stays, for watchers who are about to fetch it."""
 _log = logging.getLogger("fedjob")
 
 
 class Publishing(Hook):
-    """Publishes from a thread of its own, so that no round waits for it; what fails is tried again."""
+    """A publisher with a thread of its own, so that no round waits for it; what fails is tried again."""
 
     name: ClassVar[str] = "publishing"
 
@@ -112,11 +112,11 @@ class Publishing(Hook):
                 self._over.wait(pause_s)
 
     def publish(self) -> None:
-        """Show how the job stands now."""
+        """Publish the job's state now."""
         folder = self._folder
         if folder is None:
             return
-        record = load_record(folder.record)  # before the events: the frame says no more than they do
+        record = load_record(folder.record)  # before the events: the frame must not be ahead of them
         self._segments = self._put_segments(folder)
         self._count = max(self._count + 1, int(time.time() * 1000))  # a later runner's count is larger
         shown = WatcherFrame.of(
@@ -132,7 +132,7 @@ class Publishing(Hook):
         self._forget()
 
     def _put_segments(self, folder: JobFolder) -> list[Segment]:
-        """Put what is new of the log into objects; return all that watchers need."""
+        """Store the new part of the log as objects; return all segments that watchers need."""
         segments = list(self._segments)
         while True:
             spans = [(segment.start, segment.end) for segment in segments]
@@ -165,7 +165,7 @@ class Publishing(Hook):
 
 
 def stop_showing(session: Connection, job: str) -> None:
-    """Take back what was shown of a job to its watchers.
+    """Delete what was published of a job to its watchers.
 
     Raises:
         RepositoryError: the hub can't be reached.

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, per node and round, and live ones as nodes train."""
+"""A hook that writes scalars for TensorBoard, per node and round, and live ones as nodes train."""
 
 from __future__ import annotations
 

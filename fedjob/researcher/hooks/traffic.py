@@ -1,4 +1,4 @@
-"""Keeps the counts of a job's messages and objects in its folder."""
+"""The hook that keeps the counts of a job's messages and objects in its folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fedjob.researcher.storage.position import Position
 
 EVERY_S = 1.0
 
-"""Between two writes while the job runs."""
+"""Time between two writes while the job runs."""
 
 
 class Counting(Hook):
-    """Writes `traffic.csv`; a further attempt adds to it.
+    """The writer of `traffic.csv`; a further attempt adds to the file.
 
     Args:
-        traffic: of the session's endpoint.
+        traffic: the counters of the session's endpoint.
     """
 
     name: ClassVar[str] = "counting"
@@ -57,7 +57,7 @@ class Counting(Hook):
 
 
 def read_traffic(folder: JobFolder) -> tuple[Tally, ...]:
-    """Return what was counted for a job; nothing where nothing was, as for a local one."""
+    """Return the counts of a job; none for a job without any, such as a local one."""
     try:
         return from_csv(folder.traffic.read_text(encoding="utf-8"))
     except (FileNotFoundError, DecodeError):

@@ -218,7 +218,7 @@ class Asking(JobView):
     def schedule(self) -> Listing[Try]:
         """Every try at scheduling of this attempt, oldest first; `len(job.schedule)` is how often."""
         tries = tries_of(read_events(self._folder.events))
-        return Listing(tries, ("number", "when", "reason", "told", "wait_s"))
+        return Listing(tries, ("number", "when", "reason", "answers", "wait_s"))
 
     @property
     def tasks(self) -> Listing[TaskInfo]:

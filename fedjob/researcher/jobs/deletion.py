@@ -10,7 +10,7 @@ from fedjob.common.errors import NotFinished
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.types import party_of
 from fedjob.messaging.messages import End
-from fedjob.researcher.connection.end_messages import EndMessage, forget_goodbyes, release
+from fedjob.researcher.connection.end_messages import EndMessage, forget_end_messages, release
 from fedjob.researcher.hooks.publishing import stop_showing
 from fedjob.researcher.storage.folder import LET_GO_S, JobFolder
 from fedjob.researcher.storage.index import owner_of
@@ -50,7 +50,7 @@ def delete_job(folder: JobFolder, reach: Callable[[], Connection]) -> None:
             parties = {party_of(node) for node in spec.datasets}
             release(session, {party: EndMessage(spec.id, end, record.epoch) for party in parties})
         else:
-            forget_goodbyes(home, spec.id)
+            forget_end_messages(home, spec.id)
         if record.attempt:
             deleted(
                 home,

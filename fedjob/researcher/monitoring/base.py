@@ -1,7 +1,7 @@
-"""The part of a job that is heard: its events, and everything that they tell about it now.
+"""The interface of a job that is observed: its events, and everything that follows from them.
 
-One's own job and another party's that is followed hear the same way; they differ
-in where the events come from.
+A researcher's own job and a watched job of another party share it; they differ in
+where the events come from.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from fedjob.researcher.storage.event import JobEvent
 
 
 class ObservedJob(ABC):
-    """What a job's events tell."""
+    """A job as it is seen through its events."""
 
-    _heard: tuple[EventSource, Live] | None = None
-    _hearing: threading.Lock | None = None
+    _read_so_far: tuple[EventSource, Live] | None = None
+    _reading: threading.Lock | None = None
 
     @abstractmethod
     def _listen(self, since: int) -> EventSource:
-        """Return where the job's events after number `since` come from."""
+        """Return the source of the job's events after number `since`."""
 
     @abstractmethod
     def _facts(self) -> summary.JobSummary:
-        """Return what is shown of the job."""
+        """Return the summary of the job that is shown."""
 
     @abstractmethod
     def _tallies(self) -> tuple[Tally, ...]:
-        """Return what was exchanged for the job."""
+        """Return the counts of messages and objects that were exchanged for the job."""
 
     def events(
         self,
@@ -56,8 +56,8 @@ class ObservedJob(ABC):
         """Yield the job's events, oldest first.
 
         Args:
-            follow: go on until the job has ended; else stop at what is there.
-            since: number of the last event that is not wanted.
+            follow: go on until the job has ended; else stop after the events that are there.
+            since: number of the event after which to begin; 0 for all.
             type: only events of this type, or of one of these.
             retries: failures to read in a row that are forgiven.
             wait_s: seconds before the first retry.
@@ -65,7 +65,7 @@ class ObservedJob(ABC):
             sleep: waits for so many seconds.
 
         Returns:
-            (of the generator) None when the job completed, or goes on; else the `JobFailed` that says
+            (of the generator) None when the job completed, or goes on; else the `JobFailed` that names
             how it ended.
 
         Raises:
@@ -75,8 +75,9 @@ class ObservedJob(ABC):
         retry = Retry(retries, wait_s, backoff)
         if follow and self._facts().state == State.DRAFT:
             raise NotReady("a draft can't be followed: submit() or run() the job first")
-        told = teller(self) if follow else None
-        return stream(self._listen(since), follow=follow, type=type, retry=retry, told=told, sleep=sleep)
+        handlers = teller(self) if follow else None
+        source = self._listen(since)
+        return stream(source, follow=follow, type=type, retry=retry, on_batch=handlers, sleep=sleep)
 
     @property
     def last_msg(self) -> JobEvent | None:
@@ -87,9 +88,9 @@ class ObservedJob(ABC):
         return last
 
     def logs(self, node: str | None = None, stdout: bool = True, stderr: bool = True) -> JobLogs:
-        """Return what tasks wrote, as far as their nodes let it out; print it to read it.
+        """Return the output of the job's tasks, as far as their nodes release it; print it to read it.
 
-        A node that keeps a log to itself says so, and whom to ask.
+        Where a node withholds a log, a line names the node and whom to ask.
 
         Args:
             node: None for all.
@@ -99,7 +100,7 @@ class ObservedJob(ABC):
 
     @property
     def progress(self) -> Progress:
-        """How far the job is: `(done, total, eta_s)` over its nodes, and which is slowest."""
+        """The progress of the job: `(done, total, eta_s)` over its nodes, and the slowest node."""
         facts = self._facts()
         return facts.live.progress(facts.rounds, time.time())
 
@@ -117,7 +118,7 @@ class ObservedJob(ABC):
 
     @property
     def waiting_on(self) -> list[dict[str, Any]]:
-        """Whose permission is missing, `{node, contact}`; empty once the job is queued."""
+        """The nodes whose owners have to decide, `{node, contact}`; empty once the job is queued."""
         facts = self._facts()
         if facts.state != State.WAITING:
             return []
@@ -130,7 +131,7 @@ class ObservedJob(ABC):
         return self._tallies()
 
     def snapshot(self) -> Snapshot:
-        """Return how the job stands now; it does not change when the job goes on."""
+        """Return the state of the job now, as a record that does not change when the job goes on."""
         facts = self._facts()
         result = self._result_now() if facts.state == State.COMPLETED else None
         return Snapshot.of(facts, self._tallies(), time=time.time(), result=result)
@@ -139,14 +140,14 @@ class ObservedJob(ABC):
         return None
 
     def _live(self) -> Live:
-        """Return how the job stands as its events tell; only what is new of them is read."""
-        if self._hearing is None:
-            self._hearing = threading.Lock()
-        with self._hearing:
-            source, live = self._heard or (self._listen(0), Live())
+        """Return the state that follows from the job's events; only new events are read."""
+        if self._reading is None:
+            self._reading = threading.Lock()
+        with self._reading:
+            source, live = self._read_so_far or (self._listen(0), Live())
             while events := source.read():
                 live = live.after(events)
-            self._heard = source, live
+            self._read_so_far = source, live
             return live
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Why a job is not further than it is, in words that say what to do; from its record and events alone.
+"""The diagnosis of a job: what holds it up and what to do, from its record and events alone.
 
 Pure: no files, no clock, no network.
 """
@@ -44,14 +44,14 @@ class Try:
         return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02} UTC"
 
     @property
-    def told(self) -> str:
-        """What each node said, in a line."""
-        return ", ".join(f"{node}: {said}" for node, said in self.nodes.items())
+    def answers(self) -> str:
+        """The answer of each node, in one line."""
+        return ", ".join(f"{node}: {answer}" for node, answer in self.nodes.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInfo:
-    """A task at a node, as the node last said.
+    """A task at a node, as the node last reported it.
 
     Args:
         state: see `common/lifecycle.py`.
@@ -70,11 +70,11 @@ class TaskInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """Why a job stands where it stands.
+    """The reason why a job stands where it stands.
 
     Args:
         gate: `draft`, `grants`, `slot`, `scheduling`, `nodes` or `ended`.
-        nodes: that hold it up.
+        nodes: the nodes that hold it up.
         lines: the answer, a sentence a line.
     """
 
@@ -92,7 +92,7 @@ class Why:
 
 
 def explain(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent]) -> Why:
-    """Say which gate a job stands at, which node holds it up, and whom to ask."""
+    """Return the gate that a job stands at, the nodes that hold it up, and whom to ask."""
     state = State(record.state)
     if state in HISTORY:
         return _ended(record)
@@ -134,17 +134,17 @@ def _queued(record: JobRecord, events: Sequence[JobEvent]) -> Why:
         line = "It waits for a slot: as many jobs of this home run as its max_jobs allows."
         return Why(state=record.state, gate="slot", reason="slot", lines=(line,))
     last = tries[-1]
-    held = [node for node, said in last.nodes.items() if said != "ok"]
+    held = [node for node, answer in last.nodes.items() if answer != "ok"]
     again = f"; the next comes {last.wait_s:.0f} s after it, or when a node appears" if last.wait_s else ""
     lines = [
         f"It waits at the scheduling gate: {REASONS.get(last.reason, last.reason)} ({last.reason}).",
         f"Try {last.number} was at {last.when}{again}.",
     ]
     for node in held:
-        said = _said(last.nodes[node])
+        trouble = _explained(last.nodes[node])
         ahead = last.ahead.get(node, 0)
         behind = f" {ahead} tasks wait there before this job's." if ahead else ""
-        lines.append(f"{node}: {said}.{behind}{_ask(last.contacts.get(node))}")
+        lines.append(f"{node}: {trouble}.{behind}{_ask(last.contacts.get(node))}")
     return Why(
         state=record.state, gate="scheduling", reason=last.reason, nodes=tuple(held), lines=tuple(lines)
     )
@@ -175,7 +175,7 @@ def _ended(record: JobRecord) -> Why:
     return Why(state=record.state, gate="ended", reason=record.reason, lines=tuple(lines))
 
 
-def _said(word: str) -> str:
+def _explained(word: str) -> str:
     kind, _, what = word.partition(": ")
     words = {
         "offline": "it did not answer: it is offline, or its daemon is not running",
@@ -184,8 +184,8 @@ def _said(word: str) -> str:
         "undecided": "its owner has not decided",
         "resources": "it lacks resources",
     }
-    said = words.get(kind, kind)
-    return f"{said}: {what}" if what else said
+    text = words.get(kind, kind)
+    return f"{text}: {what}" if what else text
 
 
 def _ask(contact: Any) -> str:
@@ -222,7 +222,7 @@ def tries_of(events: Iterable[JobEvent]) -> list[Try]:
 
 
 def tasks_of(events: Iterable[JobEvent]) -> list[TaskInfo]:
-    """Return a job's tasks by node and round, as their nodes last said."""
+    """Return a job's tasks by node and round, as their nodes last reported them."""
     tasks: dict[str, TaskInfo] = {}
     for event in events:
         if event.type != "state" or not event.node or not event.task:

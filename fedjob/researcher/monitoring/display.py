@@ -1,4 +1,4 @@
-"""What somebody who waits for a job, or watches it, is shown: lines as they come, and one that lives."""
+"""The terminal display of a job's events: a line for each, and a last line that is redrawn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedjob.researcher.storage.event import JobEvent, format_event
 
 PASSING_TYPES = frozenset({"ask", "batch", "breakpoint", "metrics", "progress"})
 
-"""Come too often to be a line each: a terminal shows the last of them."""
+"""Types of events that come too often for a line each: a terminal shows the last of them."""
 
 
 def lines(events: Iterable[JobEvent], as_json: bool = False) -> Iterator[str]:
@@ -29,7 +29,7 @@ def lines(events: Iterable[JobEvent], as_json: bool = False) -> Iterator[str]:
 
 
 class Display:
-    """Shows events on a terminal, with a last line that lives; elsewhere as plain lines.
+    """A view of events: on a terminal with a last line that is redrawn, elsewhere plain lines.
 
     Args:
         out: standard error unless given: what a program prints stays its own.
@@ -47,9 +47,9 @@ class Display:
 
     def tell(self, event: JobEvent) -> None:
         """Show one event."""
-        said, now = format_event(event)
+        shown, now = format_event(event)
         if event.type not in PASSING_TYPES:
-            for line in said:
+            for line in shown:
                 self._line(line)
         if self._status is not None and now:
             from rich.markup import escape
@@ -57,7 +57,7 @@ class Display:
             self._status.update(escape(now))
 
     def close(self) -> None:
-        """End the living line."""
+        """End the line that is redrawn."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -72,10 +72,10 @@ class Display:
 
 @contextmanager
 def attended(job: Any, silent: bool) -> Iterator[Callable[[JobEvent], None]]:
-    """Hand out what is to be told of each event while somebody waits for a job.
+    """Yield the function to call with each event while somebody waits for a job.
 
     Args:
-        job: that handlers are given.
+        job: the job that handlers are given.
         silent: call handlers only; show nothing.
     """
     display = None if silent else Display()

@@ -1,7 +1,7 @@
-"""`@fedjob.on`: functions that are told of events, where they were defined.
+"""Event handlers, `@fedjob.on`: functions that are called with a job's events where they were defined.
 
 They run in a process that follows a job: in `run()`, `wait()` and `events(follow=True)`.
-Each event is told once per process, however many follow.
+Each event is delivered once per process, however many follow the job.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Handler = Callable[[JobEvent, Any], object]
 H = TypeVar("H", bound=Handler)
 MAX_JOBS = 1000
 
-"""Whose last told event is remembered."""
+"""Number of jobs whose last delivered event is remembered."""
 MAX_TASKS = 10_000
-"""Of which is remembered that they were told to have begun."""
+"""Number of tasks whose begin is remembered as delivered."""
 _log = logging.getLogger("fedjob")
 _MOMENTS: dict[str, Callable[[JobEvent], bool]] = {
     "job.started": lambda event: is_job_state(event) and event.body.get("state") == "running",
@@ -34,10 +34,10 @@ _MOMENTS: dict[str, Callable[[JobEvent], bool]] = {
     lifecycle.FINISHED: lambda event: _task_moment(event) == lifecycle.FINISHED,
     lifecycle.BATCH: lambda event: _task_moment(event) == lifecycle.BATCH,
 }
-"""Names that a moment has besides the type of its event."""
+"""Names of moments -> test of an event; every type of an event is a name, too."""
 STARTED = lifecycle.STARTED
 
-"""The one moment that no event has by itself: of a short task only what it says, or its end, is told."""
+"""The one moment that no event has by itself: of a short task only its own events, or its end, are reported."""
 _NO_WORK = ("state", "log", "note", "error")
 
 """Types of events that come before a task's work, or after it."""
@@ -49,15 +49,15 @@ def _task_moment(event: JobEvent) -> str:
 
 @dataclass
 class Handlers:
-    """Functions by what they want to hear, and what each job's were told.
+    """Functions by the name of the event that they handle, and how far each job's events are delivered.
 
     Args:
-        told: job -> number of the last event that was told.
-        begun: tasks, by job and key, that were told to have begun; False for those that have ended too.
+        delivered: job -> number of the last event that was delivered.
+        begun: tasks, by job and key, whose begin was delivered; False for those that have ended too.
     """
 
     by_name: dict[str, list[Handler]] = field(default_factory=dict)
-    told: dict[str, int] = field(default_factory=dict)
+    delivered: dict[str, int] = field(default_factory=dict)
     begun: dict[tuple[str, str], bool] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -94,13 +94,13 @@ class Handlers:
         return keep
 
     def off(self, handler: Handler) -> None:
-        """Tell a function no more."""
+        """Remove a function from all events."""
         with self._lock:
             for name, kept in list(self.by_name.items()):
                 self.by_name[name] = [h for h in kept if h is not handler]
 
     def tell(self, events: Sequence[JobEvent], job: Any) -> list[str]:
-        """Call what wants to hear of these events; return what went wrong, in words.
+        """Call the handlers of these events; return the problems, in words.
 
         An end that was followed by a restart in the same batch was not the job's.
         """
@@ -108,12 +108,12 @@ class Handlers:
         problems: list[str] = []
         for event in events:
             with self._lock:
-                if event.seq <= self.told.get(event.job, 0):
+                if event.seq <= self.delivered.get(event.job, 0):
                     continue
-                self.told.pop(event.job, None)  # put last, so that the oldest goes first
-                self.told[event.job] = event.seq
-                if len(self.told) > MAX_JOBS:
-                    del self.told[next(iter(self.told))]
+                self.delivered.pop(event.job, None)  # put last, so that the oldest goes first
+                self.delivered[event.job] = event.seq
+                if len(self.delivered) > MAX_JOBS:
+                    del self.delivered[next(iter(self.delivered))]
                 starts = self._begins(event)
                 wanting = [(name, h) for name, kept in self.by_name.items() for h in kept]
             wanting.sort(key=lambda entry: entry[0] != STARTED)  # a short task begins before it ends
@@ -135,7 +135,7 @@ class Handlers:
         return problems
 
     def _begins(self, event: JobEvent) -> bool:
-        """Tell whether this is the first that is heard of a task's work, and remember that."""
+        """Return whether this event is the first of a task's work, and remember that."""
         task, moment = (event.job, event.task), _task_moment(event)
         known = self.begun.get(task)  # False: it has ended
         if not event.task or not (moment or event.type not in _NO_WORK):
@@ -158,7 +158,7 @@ def _known_as(handler: Handler) -> tuple[str, str]:
 HANDLERS = Handlers()
 
 
-"""Those of this process."""
+"""The handlers of this process."""
 
 
 def on(name: str) -> Callable[[H], H]:
@@ -178,12 +178,12 @@ def on(name: str) -> Callable[[H], H]:
 
 
 def off(handler: Handler) -> None:
-    """Tell a function that `@fedjob.on` decorated no more."""
+    """Call a function that `@fedjob.on` decorated no more."""
     HANDLERS.off(handler)
 
 
 def teller(job: Any) -> Callable[[Sequence[JobEvent]], None]:
-    """Return what tells this process's handlers of a followed job's events; problems are logged."""
+    """Return a function that delivers a followed job's events to this process's handlers and logs problems."""
 
     def tell(events: Sequence[JobEvent]) -> None:
         for problem in HANDLERS.tell(events, job):

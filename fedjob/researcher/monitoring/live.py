@@ -12,14 +12,14 @@ from fedjob.researcher.storage.event import JobEvent, is_job_state, state_of
 
 _ODD = ("nan", "inf", "-inf")
 
-"""How a log writes the numbers that JSON does not have."""
+"""The words that stand in a log for the numbers that JSON does not have."""
 
 
 class Progress(NamedTuple):
-    """How far a job is, over all its nodes.
+    """The progress of a job, over all its nodes.
 
     Args:
-        done, total: in what the nodes count, or in rounds where they count nothing.
+        done, total: in the unit that the nodes count, or in rounds where they count nothing.
         eta_s: seconds that are left if it goes on like this; None before anything is known.
         slowest: the node that is furthest behind in this round; empty for none.
     """
@@ -49,13 +49,13 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLive:
-    """What a node is at.
+    """The present work of a node.
 
     Args:
-        state: of its task, empty where it said none.
+        state: of its task, empty where it reported none.
         worker: number of the process that computes; 0 for none.
-        done, total: of the task, in what it counts; 0 where it counts nothing.
-        children: keys of child tasks that it told of.
+        done, total: of the task, in the unit that it counts; 0 where it counts nothing.
+        children: keys of child tasks that it reported.
     """
 
     state: str = ""
@@ -68,7 +68,7 @@ class NodeLive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """A job as its events tell it so far.
+    """The state of a job that follows from its events so far.
 
     Args:
         seq: number of the last event.
@@ -76,9 +76,9 @@ class Live:
         waiting: nodes whose owners have to decide.
         contacts: node -> whom to ask there.
         holding: why it has not been scheduled, node -> reason.
-        round: the last committed one.
+        round: the last committed round.
         asked: the nodes that work on the present ask.
-        unit: what a round comes to over all nodes, in what they count; 0 where they count nothing.
+        unit: the size of a round over all nodes, in the unit that they count; 0 where they count nothing.
         since: time at which this attempt began to run, and how much was done by then.
         metrics: node -> its last metrics.
     """
@@ -102,11 +102,11 @@ class Live:
 
     @property
     def num_children(self) -> int:
-        """How many child tasks the nodes told of."""
+        """Number of child tasks that the nodes reported."""
         return sum(len(node.children) for node in self.nodes.values())
 
     def after(self, events: Iterable[JobEvent]) -> Live:
-        """Return what holds after more events."""
+        """Return the state after more events."""
         live = self
         for event in events:
             step = _STEPS.get(event.type)
@@ -119,7 +119,7 @@ class Live:
         """Return how far the job is.
 
         Args:
-            rounds: that the job is for; of one without an end, how far it is in the round under way.
+            rounds: of the job; for one without an end the progress is that of the round under way.
             now: seconds since 1970.
         """
         unit = self.unit or 1.0
@@ -167,28 +167,28 @@ def _state(live: Live, event: JobEvent) -> Live:
     if state == State.QUEUED:
         return replace(live, waiting=())
     if state == State.RUNNING:
-        # an attempt that goes on from a breakpoint says which round that is of
+        # an attempt that goes on from a breakpoint names that breakpoint's round
         live = replace(live, round=event.round, holding={}, held_by="")
         return replace(live, since=(event.time, event.round))
     return live
 
 
 def _grant(live: Live, event: JobEvent) -> Live:
-    told = event.body
-    contacts = {**live.contacts, **_texts(told.get("contacts"))}
-    waiting = told.get("waiting")
+    body = event.body
+    contacts = {**live.contacts, **_texts(body.get("contacts"))}
+    waiting = body.get("waiting")
     if not isinstance(waiting, list):
         return replace(live, contacts=contacts)
     return replace(live, contacts=contacts, waiting=tuple(map(str, waiting)))
 
 
 def _schedule(live: Live, event: JobEvent) -> Live:
-    told = event.body
-    nodes = told.get("nodes")
+    body = event.body
+    nodes = body.get("nodes")
     each = _texts(nodes) if isinstance(nodes, Mapping) else dict.fromkeys(map(str, nodes or ()), "")
-    contacts = {**live.contacts, **_texts(told.get("contacts"))}
+    contacts = {**live.contacts, **_texts(body.get("contacts"))}
     held = {node: why for node, why in each.items() if why not in ("ok", "scheduled")}
-    return replace(live, holding=held, held_by=str(told.get("reason") or ""), contacts=contacts)
+    return replace(live, holding=held, held_by=str(body.get("reason") or ""), contacts=contacts)
 
 
 def _ask(live: Live, event: JobEvent) -> Live:
@@ -210,7 +210,7 @@ def _progress(live: Live, event: JobEvent) -> Live:
     nodes = {**live.nodes, event.node: node}
     asked = live.asked or (event.node,)
     totals = [nodes[n].total for n in asked if n in nodes and nodes[n].total > 0]
-    # nodes that have said nothing yet count like those that have
+    # nodes that have reported no total yet count like the average of those that have
     unit = sum(totals) * max(1.0, len(asked) / len(totals)) if totals else live.unit
     return replace(live, nodes=nodes, asked=asked, unit=unit)
 

@@ -1,4 +1,4 @@
-"""What tasks wrote, as far as their nodes let it out."""
+"""The output of a job's tasks, as far as their nodes release it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class LogLine:
     """One line of a task.
 
     Args:
-        stream: `stdout`, `stderr`, or empty where the node keeps it to itself.
-        withheld: the node keeps the log to itself; `text` says so.
+        stream: `stdout`, `stderr`, or empty where the node withholds the log.
+        withheld: the node withholds the log; `text` is a message that says so.
     """
 
     time: float

@@ -1,4 +1,4 @@
-"""Following a job's events, wherever they are kept, through breaks and to its end."""
+"""The stream of a job's events from its folder or the hub, through broken connections and to the job's end."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ PASSING = (OSError, TransportError, RepositoryUnreachable, ObjectMissing, Object
 """Trouble that may pass by itself: it is tried again."""
 IDLE_S = 0.05
 
-"""The first pause when there is nothing new; it grows to what the source thinks fit."""
+"""The first pause when there is nothing new; it grows to the source's `idle_s`."""
 SETTLE_S = 1.0
 
-"""How long the last event may come after the record that says the same."""
+"""Time by which the last event may come after the record that names the same end."""
 Stream = Generator[JobEvent, None, Exception | None]
 
-Told = Callable[[Sequence[JobEvent]], None]
+BatchHandler = Callable[[Sequence[JobEvent]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When to come back after a failure: pure, so that every follower waits alike.
+    """The waiting times after failures to read, as pure data: every follower waits alike.
 
     Args:
         retries: failures in a row that are forgiven.
@@ -61,20 +61,20 @@ class Retry:
                 raise SpecError(f"{name} is a number of {least} or more, not {value!r}")
 
     def failed(self) -> tuple[Retry, float | None]:
-        """Return what holds after one more failure, and the seconds to wait; None to give up."""
+        """Return the policy after one more failure, and the seconds to wait; None to give up."""
         after = replace(self, num_failed=self.num_failed + 1)
         if self.num_failed >= self.retries:
             return after, None
         return after, self.wait_s * self.backoff**self.num_failed
 
     def worked(self) -> Retry:
-        """Return what holds after a good read: the count begins anew."""
+        """Return the policy after a successful read: the count begins anew."""
         return self if not self.num_failed else replace(self, num_failed=0)
 
 
 @dataclass(frozen=True, slots=True)
 class JobStanding:
-    """How a job stands, as its record says."""
+    """State, reason and detail of a job, from its record."""
 
     state: str
     reason: str = ""
@@ -82,12 +82,12 @@ class JobStanding:
 
     @property
     def over(self) -> bool:
-        """Whether the attempt has ended."""
+        """True if the attempt has ended."""
         return self.state in HISTORY
 
 
 class EventSource(ABC):
-    """Where a job's events come from: its folder, or the hub.
+    """A source of a job's events: its folder, or the hub.
 
     Attributes:
         idle_s: how long to wait between two looks where nothing happens.
@@ -101,10 +101,10 @@ class EventSource(ABC):
 
     @abstractmethod
     def standing(self) -> JobStanding:
-        """Return how the job stands."""
+        """Return the state of the job."""
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Release files and connections."""
         return
 
 
@@ -112,7 +112,7 @@ class FolderSource(EventSource):
     """The events in a job's own folder.
 
     Args:
-        look: called now and then while nothing happens; may find the job's runner dead and say so.
+        look: called now and then while nothing happens; may find the job's runner dead and record that.
     """
 
     def __init__(self, folder: JobFolder, since: int = 0, look: Callable[[], object] | None = None) -> None:
@@ -138,7 +138,7 @@ def stream(
     follow: bool,
     type: str | Sequence[str] | None = None,
     retry: Retry | None = None,
-    told: Told | None = None,
+    on_batch: BatchHandler | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Stream:
     """Yield a job's events in order.
@@ -146,11 +146,11 @@ def stream(
     Args:
         follow: go on until the job's last attempt has ended; else until there is no more by now.
         type: only events of this type, or of one of these.
-        told: is given every batch that was read, whatever its types.
+        on_batch: called with every batch that was read, whatever the types of its events.
         sleep: waits for so many seconds.
 
     Returns:
-        None when the job completed, or goes on; else the exception that says how it ended.
+        None when the job completed, or goes on; else the exception that names how it ended.
 
     Raises:
         ConnectionLost: more failures in a row than `retry` forgives.
@@ -175,8 +175,8 @@ def stream(
                 continue
             retry = retry.worked()
             last = next((event for event in reversed(batch) if is_job_state(event)), last)
-            if batch and told is not None:
-                told(batch)
+            if batch and on_batch is not None:
+                on_batch(batch)
             for event in batch:
                 if wanted is None or event.type in wanted:
                     yield event

@@ -1,4 +1,4 @@
-"""How a job looks to a person: one line, a few lines, or a table in a notebook. Pure."""
+"""The summary of a job for a person: one line, a few lines, or a table in a notebook. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedjob.researcher.storage.spec import JobSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary:
-    """What is shown of a job, whoever looks at it.
+    """The facts that are shown of a job, to its owner and to watchers alike.
 
     Args:
         plan: its class and the beginning of its hash.
@@ -47,7 +47,7 @@ class JobSummary:
 
     @classmethod
     def of(cls, spec: JobSpec, record: JobRecord) -> JobSummary:
-        """Return what the two halves of a job on disk say of it; its events say the rest."""
+        """Return the facts that a job's spec and record hold; the others come from its events."""
         return cls(
             id=spec.id,
             name=spec.name,
@@ -82,7 +82,7 @@ def one_line(facts: JobSummary) -> str:
 
 
 def waits_for(facts: JobSummary) -> str:
-    """Say what a job waits for; nothing where it waits for nothing."""
+    """Return what a job waits for, in words; empty where it waits for nothing."""
     live = facts.live
     if facts.state == State.WAITING:
         who = [_with_contact(node, facts) for node in live.waiting]
@@ -133,9 +133,9 @@ def as_html(facts: JobSummary) -> str:
 
 
 def _state(facts: JobSummary) -> str:
-    reason = "" if facts.reason == facts.state else facts.reason  # killed (killed) says nothing more
-    said = ": ".join(short(part) for part in (reason, facts.detail) if part)
-    return f"{facts.state} ({said})" if said and facts.state in HISTORY | {State.STOPPING} else facts.state
+    reason = "" if facts.reason == facts.state else facts.reason  # `killed (killed)` would repeat itself
+    why = ": ".join(short(part) for part in (reason, facts.detail) if part)
+    return f"{facts.state} ({why})" if why and facts.state in HISTORY | {State.STOPPING} else facts.state
 
 
 def _count(nodes: tuple[str, ...]) -> str:
@@ -170,14 +170,14 @@ CODES: dict[State, int] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """How a job stood at one moment.
+    """The state of a job at one moment.
 
     Args:
         time: seconds since 1970.
         code: 1 waiting, 2 queued, 3 active, 4 completed, 10 otherwise.
-        reason: why it ended like that, one word; None while it goes well.
-        error: the same in words.
-        round: the last committed one.
+        reason: why it ended without success, one word; None otherwise.
+        error: the same in a sentence.
+        round: the last committed round.
         num_messages_in, num_messages_out: that it exchanged with its nodes by then.
         bytes_in, bytes_out: of messages and objects together.
         result: None unless the job was completed.
@@ -201,7 +201,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, facts: JobSummary, tallies: Sequence[Tally], *, time: float, result: Any) -> Snapshot:
-        """Return how a job stands, with what was exchanged for it by then."""
+        """Return the state of a job, with the counts of what was exchanged for it by then."""
         ended = facts.state in HISTORY and facts.state != State.COMPLETED
         messages = [tally for tally in tallies if tally.kind != "object"]
         return cls(

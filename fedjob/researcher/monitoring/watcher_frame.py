@@ -1,4 +1,4 @@
-"""What a job's owner shows to watchers: how it stands, and which objects hold its events. Pure.
+"""The signed frame for a job's watchers: its state, and the objects that hold its events. Pure.
 
 It travels as a signed frame of at most 64 KiB, see docs/repository.md. The
 events are cut into segments of whole lines. Each publication adds one, and takes
@@ -23,7 +23,7 @@ VERSION = 1
 
 MAX_SEGMENT_BYTES = 32 << 20
 MAX_SEGMENTS = 256
-"""That a frame names; of a longer log watchers see the last."""
+"""Segments that a frame names at most; of a longer log watchers see the last ones."""
 MAX_NODES = 256
 
 MAX_TEXT_CHARS = 500
@@ -78,7 +78,7 @@ class WatcherFrame:
         traffic: Sequence[Tally],
         segments: Sequence[Segment],
     ) -> WatcherFrame:
-        """Return how a job stands, as short as watchers are shown it.
+        """Return the frame of a job, its texts and lists cut to their limits.
 
         Args:
             owner: the party that signs it.
@@ -104,7 +104,7 @@ class WatcherFrame:
 
     @property
     def facts(self) -> JobSummary:
-        """How the job stands, to be looked at; its events say the rest."""
+        """The facts of the job that are shown; the others come from its events."""
         return JobSummary(
             id=self.job,
             name=self.name,
@@ -132,22 +132,24 @@ def open_frame(data: bytes, federation: str, job: str, key_of: Callable[[str], s
         key_of: returns a researcher's public key in hex, None for somebody unknown.
 
     Raises:
-        NotPermitted: it is signed by nobody who may.
+        NotPermitted: it is not signed by the job's owner, or is about another job.
         DecodeError: it shows something else, or a newer fedjob wrote it.
     """
     frame = decode_frame(data)
     key = key_of(frame.sender)
     if frame.federation != federation or key is None or not frame.signed_by(key):
-        raise NotPermitted(f"what is shown of job {job} is not signed by a researcher of this federation")
+        raise NotPermitted(
+            f"the published state of job {job} is not signed by a researcher of this federation"
+        )
     plain = unpack(frame.payload, limit_bytes=MAX_FRAME_BYTES)
     version = plain.get("version") if isinstance(plain, dict) else None
     if not isinstance(version, int) or version > VERSION:
         raise DecodeError(
-            f"job {job} is shown by a newer fedjob (version {str(version)[:20]}): update this one"
+            f"the published state of job {job} is of a newer fedjob (version {str(version)[:20]}): update this one"
         )
     shown = from_plain(WatcherFrame, plain)
     if shown.job != job or shown.owner != frame.sender:
-        raise NotPermitted(f"what is shown as job {job} is about another one")
+        raise NotPermitted(f"the published state of job {job} is about another job or owner")
     return shown
 
 

@@ -1,4 +1,4 @@
-"""A file that a job ended in: named by its hash, checked whenever it is taken."""
+"""A file of a job's result, with its hash, which is checked whenever the file is taken."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Artifact:
 
     Args:
         path: where it is kept.
-        sha256: of its bytes when the job ended.
-        job: that made it.
+        sha256: hash of its bytes when the job ended, in hex.
+        job: id of the job that made it.
     """
 
     name: str

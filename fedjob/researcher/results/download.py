@@ -1,4 +1,4 @@
-"""Everything that a finished job has to show, as files that need no fedjob to be read."""
+"""The download of a finished job: record, parameters, metrics, logs and result, readable without fedjob."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result as a file of the researcher's own, for fedjob or for programs without it."""
+"""The export of a result to a file of the researcher's own, for fedjob or for programs without it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def export(
 
 
 def _is_whole(model: Any, params: dict[str, Any]) -> bool:
-    """Whether the shared parameters are all that the model has."""
+    """Return whether the shared parameters are all that the model has."""
     return hasattr(model, "state_dict") and set(model.state_dict()) == set(params)
 
 

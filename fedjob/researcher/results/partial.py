@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial:
-    """What there is of a result before, or without, the end.
+    """The part of a result that exists before, or without, the end of its job.
 
     Args:
-        round: the last committed one, 0 before the first.
+        round: the last committed round, 0 before the first.
         values: node -> what it returned last, where that is a value; of an inference all its passes together.
         params: of the last committed round; None for a job that has none.
-        rows: what was measured.
+        rows: the measurements of all rounds so far.
     """
 
     round: int = 0
@@ -39,7 +39,7 @@ class Partial:
 
 
 def kept_replies(folder: JobFolder, spec: JobSpec) -> dict[int, Replies]:
-    """Return round -> replies, of what was kept."""
+    """Return round -> the replies that were kept."""
     from fedjob.researcher.results.training_replies import make_replies
 
     found = {}
@@ -53,7 +53,7 @@ def kept_replies(folder: JobFolder, spec: JobSpec) -> dict[int, Replies]:
 
 
 def load_partial(folder: JobFolder) -> Partial:
-    """Return what there is of a job's result now; nothing for a job that has not begun."""
+    """Return the part of a job's result that exists now; an empty one for a job that has not begun."""
     from fedjob.researcher.storage.breakpoints import load_breakpoint, newest_valid
 
     values = {node: decode(value) for node, value in _last_values(folder).items()}

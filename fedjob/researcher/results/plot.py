@@ -1,4 +1,4 @@
-"""The history of a job as a picture."""
+"""The plot of a job's history: each metric over the rounds."""
 
 from __future__ import annotations
 

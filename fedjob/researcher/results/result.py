@@ -1,4 +1,4 @@
-"""What a job is for: a value, a table, parameters, a model; what was measured; and ways out."""
+"""The result of a completed job: its value, table, parameters or model, the history, and exports."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class JobResult(ResultFolder):
 
     @property
     def test(self) -> bool:
-        """Whether it is of a trial on few items, `Items(limit=...)`."""
+        """True for the result of a trial on few items, `Items(limit=...)`."""
         return self._spec.items.limit is not None
 
     # -- how it came about ----------------------------------------------------------
@@ -86,7 +86,7 @@ class JobResult(ResultFolder):
 
     @property
     def partial(self) -> Partial:
-        """What each node returned last, and the parameters of the last committed round."""
+        """The last values of the nodes, and the parameters of the last committed round."""
         from fedjob.researcher.results.partial import load_partial
 
         return load_partial(self._folder)
@@ -119,7 +119,7 @@ class JobResult(ResultFolder):
 
         return plot_history(self.rows, metrics, path)
 
-    # -- ways out -------------------------------------------------------------------
+    # -- exports -------------------------------------------------------------------
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the result to a file and return its path.
@@ -130,7 +130,7 @@ class JobResult(ResultFolder):
             force: replace what is there.
 
         Raises:
-            SpecError: there is something already, or the value is not of that form.
+            SpecError: the file exists already, or the value is not of that form.
             ObjectCorrupt: the kept file is not the one that the job ended in.
         """
         return save_as(self, Path(path).expanduser(), force=force)
@@ -148,7 +148,7 @@ class JobResult(ResultFolder):
 
         Raises:
             SpecError: the format is unknown, the model can't be exported so, or something is there already.
-            MissingPackage: a package is missing; says which. It is an ImportError.
+            MissingPackage: a package is missing, the message names it. It is an ImportError.
         """
         target = Path(path).expanduser()
         return export(self, self.model, target, format, example=example, force=force)

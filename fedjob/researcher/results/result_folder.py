@@ -51,11 +51,11 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultManifest:
-    """What the folder holds.
+    """The manifest of a result's folder.
 
     Args:
-        kind: `params`; `nodes`, a value of each node; or `value`.
-        rounds: that were committed.
+        kind: `params`; `nodes`, a value for each node; or `value`.
+        rounds: number of committed rounds.
         files: name -> `[size, sha256]`.
         primary: the file that matters most; empty for the usual order.
         learned: steps of the preprocessing that found values in the data of all nodes, complete.
@@ -83,7 +83,7 @@ def save_result(
     """Write a protocol's result, durably; return its files, name -> `[size, sha256]`.
 
     Args:
-        num_nodes: of the job; one alone has its value for the result, several a map.
+        num_nodes: of the job; the result of a single node is its value, that of several a map.
         primary: the file that matters most of those that the value is a map of; empty for none.
     """
     target = folder.result
@@ -126,7 +126,7 @@ def save_result(
 
 
 def load_manifest(folder: JobFolder) -> ResultManifest:
-    """Read what the result's folder holds.
+    """Return the manifest of a result's folder.
 
     Raises:
         NotReady: there is none.
@@ -154,7 +154,7 @@ def opened(plain: Any, kind: str, num_nodes: int) -> Any:
 
 
 def _write_table(path: Path, kind: str, plain: Any, num_nodes: int) -> None:
-    """Write a table as csv too; without pandas here the value alone has to do."""
+    """Write a table as csv too; without pandas only the encoded value is written."""
     with contextlib.suppress(ImportError):
         frame = frame_of(opened(plain, kind, num_nodes)) if _holds_frame(plain) else None
         if frame is not None:
@@ -162,7 +162,7 @@ def _write_table(path: Path, kind: str, plain: Any, num_nodes: int) -> None:
 
 
 def _holds_frame(plain: Any) -> bool:
-    """Whether it is a table, or a map of them, without decoding it."""
+    """Return whether a stored value is a table, or a map of tables, without decoding it."""
     if not isinstance(plain, dict) or not plain:
         return False
     return plain.get("\0type") == "frame" or all(
@@ -181,11 +181,10 @@ def primary_of(spec: JobSpec, plan_text: str) -> str:
 def write_files(folder: Path, value: Any, *, of_nodes: bool) -> list[str]:
     """Write the files that a value is a map of; return their names.
 
-    What is under a name that is none of a file is left out: it stands in the value.
+    An entry whose name can't be that of a file is left out: it stands in the value.
 
     Args:
-        value: name -> content.
-        of_nodes: node -> that.
+        value: name -> content; with `of_nodes`, node -> such a map.
     """
     contents = _contents(value, of_nodes)
     folder.mkdir(exist_ok=True)
@@ -227,7 +226,7 @@ def _bytes_of(content: Any) -> bytes:
 
 
 class ResultFolder:
-    """A completed job's result as it lies on disk, whatever kind it is of."""
+    """A completed job's result as it lies on disk, of any kind."""
 
     def __init__(self, folder: JobFolder, spec: JobSpec, manifest: ResultManifest) -> None:
         self._folder = folder
@@ -266,7 +265,7 @@ class ResultFolder:
 
     @property
     def value(self) -> Any:
-        """What the protocol returned: parameters, a function's value, or a map from node to value."""
+        """The value that the protocol returned: parameters, a function's value, or a map from node to value."""
         return self.params if self._manifest.kind == "params" else self._value
 
     @property
@@ -318,7 +317,7 @@ class ResultFolder:
 
     @property
     def artifact(self) -> Artifact:
-        """The file that says most: the plan's `primary`, else parameters, the table as csv, the value as msgpack."""
+        """The file that matters most: the plan's `primary`, else parameters, the table as csv, the value as msgpack."""
         files, primary = self.artifacts, self._manifest.primary
         if named := [name for name in files if primary and (name == primary or name.endswith(f".{primary}"))]:
             return files[named[0]]

@@ -1,4 +1,4 @@
-"""A table that a job ended in: named columns, rows, and ways out of it."""
+"""The table of a job's result: named columns, rows, and exports."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ResultTable:
 def frame_of(value: Any) -> Any:
     """Return a value as one DataFrame, if it is one or a map of several; else None.
 
-    An index that says something becomes a column.
+    An index other than 0, 1, 2, ... becomes a column.
     """
     if type(value).__name__ == "DataFrame" and hasattr(value, "itertuples"):
         plain = type(value.index).__name__ == "RangeIndex" and value.index.start == 0

@@ -1,4 +1,4 @@
-"""A round's replies in the words of the Fed-BioMed job: a list with the fields of the original."""
+"""The replies of a round under the names of the Fed-BioMed job: a list with the fields of the original."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReply:
-    """What one node answered to a train request.
+    """The reply of one node to a train request.
 
     Args:
-        success: False for a node that was left out; `msg` then says why.
+        success: False for a node that was left out; `msg` then has the reason.
         params_path: safetensors file of the node's parameters; empty after a validation.
         optim_aux_var: `{module: {name: tensor}}`, empty where the optimizer shares none; a tensor is read when
             it is asked for.
-        encryption_factor: always None; secure aggregation travels another way.
+        encryption_factor: always None; kept because the original has it.
         metrics: `{phase: {name: value}}`.
-        used: what the node charged for it, `{resource, amount}` each.
+        used: resources that the node charged, `{resource, amount}` each.
     """
 
     success: bool

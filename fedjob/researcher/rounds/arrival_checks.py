@@ -1,4 +1,4 @@
-"""What an arrival must be like before it counts in an ask: nobody is trusted to have checked it."""
+"""The checks that an arrival must pass before it counts in an ask; no node is trusted to have checked it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fedjob.researcher.storage.replies import Arrival
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalChecks:
-    """Judges the arrivals of one ask.
+    """The checks of the arrivals of one ask.
 
     Args:
-        aggregator: that they are for.
-        num_rows: node -> size of its dataset; None where it is not known, or not what the node computes on.
-        had_state: nodes that keep a node state.
+        aggregator: the aggregator that the arrivals are for.
+        num_rows: node -> size of its dataset; None where it is not known, or the node computes on other data.
+        had_state: node -> id of the node state that it keeps.
     """
 
     ask: Ask
@@ -41,7 +41,7 @@ class ArrivalChecks:
     def refusal(self, arrival: Arrival) -> str:
         """Return why an arrival does not count (`reason: detail`), or nothing."""
         result = arrival.result
-        # weights that nothing is made of may exceed the registered rows: data grow while a job looks for new ones
+        # weights that no arithmetic uses may exceed the registered rows: data grow while a job looks for new ones
         num_rows = self.num_rows.get(arrival.node) if self.aggregator.arithmetic else None
         problem = check_weight(result.weight, result.num_examples, num_rows) or check_metrics(result.metrics)
         if problem:
@@ -68,7 +68,7 @@ class ArrivalChecks:
 
 
 def origin_of(ask: Ask) -> Mapping[str, Any] | None:
-    """Return what the tensors of a contribution are measured from; None for zero."""
+    """Return the tensors from which a contribution's norm is measured; None for zero."""
     if ask.origin is not None:
         return ask.origin or None
     params = ask.shared.get("params")
@@ -76,7 +76,7 @@ def origin_of(ask: Ask) -> Mapping[str, Any] | None:
 
 
 def _expected(ask: Ask) -> Schema | None:
-    """Return what the tensors of a contribution must be like; None for anything."""
+    """Return the schema that the tensors of a contribution must have; None for any."""
     params = ask.shared.get("params")
     schema = ask.schema
     if schema is None and params is not None and is_params(params):

@@ -1,4 +1,4 @@
-"""What a round of several asks came to so far: cyclic transfer visits one node with each."""
+"""The arrivals of a round so far, over all its asks: cyclic transfer visits one node with each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RoundArrivals:
     """The asks of a round up to now, as one.
 
     Args:
-        arrivals: node -> what it answered last.
+        arrivals: node -> its last answer.
         left_out: node -> why its last answer does not count.
         metrics: combined over all asks, `{phase: {name: state}}`.
         complete: its last ask has completed it; another one of that round begins anew.
@@ -63,7 +63,7 @@ def contribution_of(arrival: Arrival, place: AskContext) -> Contribution:
 
 
 def reply_of(arrival: Arrival, place: AskContext) -> Reply:
-    """Return what a protocol may know of it."""
+    """Return the part of an arrival that a protocol may see."""
     result = arrival.result
     return Reply(
         node=arrival.node,

@@ -1,4 +1,4 @@
-"""A plan's own word on which nodes are asked when: its `coordinate(job)`, at the researcher.
+"""The coordination of a job by its plan: `coordinate(job)` decides which nodes are asked when.
 
     class Twice(Plan):
         def step(self, ctx):
@@ -37,11 +37,11 @@ Coordinate = Callable[["Coordination"], Any]
 
 
 class Coordination:
-    """What `coordinate(job)` is given.
+    """The argument of `coordinate(job)`: it asks nodes and returns their answers.
 
     Args:
         id: of the job.
-        rounds: that it is for; each pass over the items is one.
+        rounds: number of rounds of the job; each pass over the items is one.
         seed: of the job.
     """
 
@@ -81,11 +81,11 @@ class Coordination:
         return self.nodes
 
     def step(self, nodes: Sequence[str] | None = None, /, **values: Any) -> dict[str, Any]:
-        """Have nodes work through their items once, and return node -> what it answered.
+        """Have nodes work through their items once, and return node -> its answer.
 
         Args:
             nodes: None for all that are ready.
-            values: that the plan finds in `ctx.values`: plain data, arrays, tables.
+            values: the plan finds them in `ctx.values`: plain data, arrays, tables.
 
         Raises:
             SpecError: a node that is not ready.
@@ -125,7 +125,7 @@ def run_coordinated(
     *,
     id: str,
 ) -> tuple[Any, Position]:
-    """Run a job as its plan coordinates it, in place of `rounds.run_rounds`.
+    """Run a job as its plan coordinates it, in place of `loop.run_rounds`.
 
     Returns:
         What `coordinate` returned, and the last position; the last answers where the job was asked to end.

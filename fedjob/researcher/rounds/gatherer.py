@@ -40,18 +40,18 @@ from fedjob.researcher.storage.spec import JobSpec
 
 ASIDE = (LEARN, LOSS)
 
-"""Steps that only prepare a round: they are no part of what it measures and who took part in it."""
+"""Steps that only prepare a round: its measurements and participants do not include them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """An ask for which it is settled who is asked, and when it counts.
+    """An ask with its nodes, its quorum and its aggregator.
 
     Args:
-        nodes: that it goes to.
+        nodes: the nodes that it goes to.
         waiting: node -> work of an earlier round that the ask waits for.
-        until: when it may stop early.
-        rule: what its contributions are aggregated by.
+        until: the number of answers at which it may stop early.
+        rule: the aggregator of its contributions.
     """
 
     ask: Ask
@@ -65,10 +65,10 @@ class _Chosen:
 
 @dataclass(kw_only=True)
 class Gatherer:
-    """Asks the nodes on behalf of a protocol.
+    """The part of a runner that asks the nodes on behalf of a protocol.
 
     Args:
-        selector: returns who chooses the nodes of asks that leave it open.
+        selector: returns the selector of the nodes, for asks that name none.
         aggregator: in place of the protocol's own in asks that complete a round, where it is given.
         tasks: makes the nodes' tasks.
         replies: round -> node -> its answer, of the last two rounds.
@@ -99,7 +99,7 @@ class Gatherer:
         return gathered, self._advance(chosen, tasks, collected, gathered, output_hash, position)
 
     def _choose(self, ask: Ask, position: Position) -> tuple[_Chosen, Position]:
-        """Return who is asked for what and by which rule, and the position after what had to be asked before."""
+        """Return the ask with its nodes and aggregator, and the position after what had to be asked before."""
         if ask.step != LEARN:
             position = learned(self.spec, position, self)
         if position.learned:
@@ -139,7 +139,7 @@ class Gatherer:
         """Have the nodes do their tasks; keep the bodies of all replies, in the order of their nodes' names."""
         place = chosen.place
         self.events.add("ask", round_=place.round, step=place.step, nodes=sorted(tasks))
-        refusal = self._gate(chosen, position).refusal
+        refusal = self._arrival_checks(chosen, position).refusal
         try:
             collected = self.federation.collect(tasks, place, chosen.quorum, chosen.until, refusal)
         except QuorumNotReached as error:
@@ -152,7 +152,7 @@ class Gatherer:
         return replace(collected, arrivals=arrivals)
 
     def _aggregate(self, chosen: _Chosen, collected: Collected) -> tuple[Gathered, str]:
-        """Return the one total of an ask with what its protocol may know of the replies, and the total's hash."""
+        """Return the total of an ask with the replies as its protocol may see them, and the total's hash."""
         place, arrivals = chosen.place, collected.arrivals
         contributions = [contribution_of(arrival, place) for arrival in arrivals.values()]
         total = self._apply_rule(chosen.rule, contributions, origin_of(chosen.ask))
@@ -179,7 +179,7 @@ class Gatherer:
         ask, place = chosen.ask, chosen.place
         states = {node: reply.state for node, reply in gathered.replies.items() if reply.state}
         arrived = [[n, place.round_of(n)] for n in collected.order] if chosen.until is not None else []
-        record = self._fold_record(chosen, gathered, output_hash, arrived)
+        record = self._aggregation_record(chosen, gathered, output_hash, arrived)
         after = replace(
             position,
             node_states={**position.node_states, **states},
@@ -196,12 +196,12 @@ class Gatherer:
         self.replies[place.round] = dict(collected.arrivals if between_rounds else self.so_far.arrivals)
         return replace(after, rows=self._measured(position, gathered, between_rounds=between_rounds))
 
-    def _gate(self, chosen: _Chosen, position: Position) -> ArrivalChecks:
+    def _arrival_checks(self, chosen: _Chosen, position: Position) -> ArrivalChecks:
         return ArrivalChecks(
             ask=chosen.ask,
             aggregator=chosen.rule,
             guard=from_plain(Guard, self.spec.guard),
-            # the number of rows that a node tells is its private data's, whatever its mock has
+            # the number of rows that a node publishes is that of its private data, not of its mock
             num_rows=self.federation.num_rows if self.spec.use == "private" else {},
             had_state=position.node_states,
         )
@@ -239,13 +239,13 @@ class Gatherer:
         return replace(total, value=value), (value.ref or ref_of(path)).sha256
 
     def _hash_again(self, tensors: Mapping[str, Any]) -> str:
-        """Return the hash to which `verify` holds an aggregation; replies that are not kept can't be aggregated again."""
+        """Return the hash with which `verify` compares an aggregation; none if the job keeps no replies."""
         return hash_params(tensors) if self.spec.keep else ""
 
-    def _fold_record(
+    def _aggregation_record(
         self, chosen: _Chosen, gathered: Gathered, output_hash: str, arrived: list[list[Any]]
     ) -> AggregationRecord:
-        """Return the line of the ledger that `verify` holds an ask to."""
+        """Return the line of the ledger with which `verify` compares an ask."""
         rule = chosen.rule
         by_function = isinstance(rule, FunctionAggregator)  # its text stands in the spec
         aggregator_name, aggregator_config = (rule.name, {}) if by_function else AGGREGATORS.config_of(rule)
@@ -266,13 +266,13 @@ class Gatherer:
     ) -> tuple[Measurement, ...]:
         """Return the rows of all rounds, those of this ask among them.
 
-        A validation between two rounds, and what follows the last one, measures what the round before came to.
+        A validation between two rounds, and what follows the last one, measures the model of the round before.
         """
         if between_rounds:
             return position.rows + tuple(
                 measurements(position.round, gathered.replies, gathered.total.metrics)
             )
         round_ = position.round + 1
-        # an ask before this one in the same round: its nodes' rows stay, what all measured together is new
+        # after an earlier ask of the same round: its nodes' rows stay, the overall rows are computed anew
         before = tuple(row for row in position.rows if (row.round, row.node) != (round_, OVERALL))
         return before + tuple(measurements(round_, gathered.replies, self.so_far.metrics))

@@ -1,4 +1,4 @@
-"""Before the first round: values that steps of the preprocessing find in the data of all nodes."""
+"""Values that preprocessing steps learn from the data of all nodes, before the first round."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedjob.researcher.storage.spec import JobSpec
 def learned(
     spec: JobSpec, position: Position, gather: Callable[[Ask, Position], tuple[Gathered, Position]]
 ) -> Position:
-    """Return the position with everything found; every node of the job is asked, whoever takes part later.
+    """Return the position with all learned values; every node of the job is asked, whoever takes part later.
 
     Raises:
         QuorumNotReached: too few nodes answered.
@@ -24,6 +24,6 @@ def learned(
     for step in to_learn_together(spec.preprocess)[len(position.learned) :]:
         ask = Ask(step=LEARN, to=tuple(sorted(spec.datasets)), aggregator=Collect(), commit=False)
         gathered, position = gather(ask, position)
-        told = {node: reply.value for node, reply in gathered.replies.items()}
-        position = replace(position, learned=(*position.learned, *learn(step, told)))
+        answers = {node: reply.value for node, reply in gathered.replies.items()}
+        position = replace(position, learned=(*position.learned, *learn(step, answers)))
     return position

@@ -1,4 +1,4 @@
-"""The round loop: ask the protocol what next until it says Done."""
+"""The round loop: carry out the protocol's asks until it returns `Done`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fedjob.researcher.storage.position import Position
 
 Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
 
-"""Ask the nodes; return what they gave, and the position with its measurements and ledger grown."""
+"""Ask the nodes; return the aggregate of their answers, and the position with its measurements and ledger."""
 Commit = Callable[[Position, Gathered], Position]
 
-"""Make a completed round durable and tell the hooks, which may ask to stop."""
+"""Make a completed round durable and call the hooks, which may ask to stop."""
 Look = Callable[[Position, Gathered | None], View]
 
-"""Return what the protocol may see."""
+"""Return the part of the job that the protocol may see."""
 
 
 def run_rounds(
@@ -41,7 +41,7 @@ def run_rounds(
 def carry_out(
     protocol: FederatedProtocol, ask: Ask, position: Position, gather: Gather, commit: Commit
 ) -> tuple[Gathered, Position]:
-    """Carry out one ask; return what the nodes gave, and where the job stands after it."""
+    """Carry out one ask; return the aggregate of the answers, and the position after it."""
     gathered, position = gather(ask, position)
     position = replace(position, state=protocol.finish(position.state, gathered))
     if ask.commit:

@@ -1,4 +1,4 @@
-"""Which nodes an ask goes to, and with how many answers it goes on."""
+"""The participants of an ask: the nodes that it goes to, and the number of answers with which it goes on."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def addressed(
 
     Raises:
         SpecError: the selection or the ask names nodes that the job does not have, or none.
-        QuorumNotReached: too few nodes told their losses.
+        QuorumNotReached: too few nodes reported their losses.
     """
     if ask.to is not None:
         return _known(ask.to, candidates), ask.until, position
-    # what busy nodes are at must not be given up for a look
+    # busy nodes must not give up their tasks for the sake of a loss
     busy = position.under_way if ask.late == "keep" else {}
     first = tuple(node for node in selector.ask_first(candidates) if node not in busy)
     if first:
@@ -43,15 +43,15 @@ def addressed(
     selected = selector.select(candidates)
     enough = selector.enough(selected)
     until = ask.until or (None if enough is None else Buffered(enough))
-    # with required="all" it is those that were selected that must answer
+    # with required="all" the selected nodes must answer, not all of the job
     required = () if quorum.required == ALL else quorum.required
     return _known((*selected, *required), candidates, may_be_none=bool(busy)), until, position
 
 
 def _losses(gathered: Gathered) -> dict[str, float]:
-    """Return node -> loss, of the nodes that told one in earnest."""
-    told = {node: reply.metrics.get(LOSS, {}).get("loss") for node, reply in gathered.replies.items()}
-    losses = {node: value(state) for node, state in told.items() if is_state(state)}
+    """Return node -> loss, of the nodes that reported a finite one."""
+    reported = {node: reply.metrics.get(LOSS, {}).get("loss") for node, reply in gathered.replies.items()}
+    losses = {node: value(state) for node, state in reported.items() if is_state(state)}
     return {node: loss for node, loss in losses.items() if math.isfinite(loss)}
 
 

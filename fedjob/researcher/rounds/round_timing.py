@@ -1,4 +1,4 @@
-"""When a job's next round begins: at once, or every so many seconds, until its owner stops it.
+"""The timing of rounds: the next one begins at once, or every so many seconds, until the owner stops the job.
 
 A job with `every_s` goes on where it is only waiting for something new: a round in which no node
 has enough new items is no failure, it is asked for again at the next turn.
@@ -18,22 +18,22 @@ from fedjob.researcher.storage.position import Position
 OWNER_STOPPED = "its owner stopped it"
 
 AGAIN = "turn"
-"""Of an instruction's values: how often the round was asked for, so that nodes look at their data again."""
+"""Key in an instruction's values: how often the round was asked for, so that nodes look at their data again."""
 LOOK_S = 0.5
 
-"""Between two looks whether the owner wants the job to stop."""
+"""Time between two looks whether the owner wants the job to stop."""
 Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
 
 
 @dataclass
 class RoundTimer:
-    """Begins rounds at their time.
+    """The timer that begins rounds at their time.
 
     Args:
         every_s: from the beginning of a round to that of the next, at least; None begins it at once.
-        rest: waits for so many seconds while nodes are heard.
-        is_stopped: whether the owner wants the job to end.
-        tell: takes words for the job's events.
+        rest: waits for so many seconds while messages of nodes are received.
+        is_stopped: returns whether the owner wants the job to end.
+        tell: adds a note to the job's events.
     """
 
     every_s: float | None
@@ -47,7 +47,7 @@ class RoundTimer:
         """Carry out an ask when its round's time has come, and again while no node has anything new.
 
         Raises:
-            JobStopped: to stop it, by its owner, and the round has not begun.
+            JobStopped: the owner stopped the job, and the round has not begun.
         """
         if self.every_s is None:
             return gather(ask, position)
@@ -82,6 +82,6 @@ class RoundTimer:
 
 
 def nothing_new(error: QuorumNotReached) -> bool:
-    """Whether a round failed for want of new items alone: there are none, or fewer than an owner allows."""
+    """Return whether a round failed only because nodes have no new items, or fewer than an owner allows."""
     words = {reason.partition(":")[0] for reason in error.left_out.values()}
     return bool(words) and words <= {"no_new_data", "min_rows"}

@@ -1,4 +1,4 @@
-"""A protocol's tensors on disk, once: what breakpoints link and the next tasks send."""
+"""The files of a protocol's tensors, written once: breakpoints link them and the next tasks send them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks of an ask: from what a protocol asks for to one task a node, its objects published."""
+"""The builder of an ask's tasks: one task for each node, with its objects published."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from fedjob.training_plans.training_args import merged_args
 
 @dataclass(kw_only=True)
 class TaskBuilder:
-    """Makes the tasks of a job, and keeps account of what was published for them.
+    """The builder of a job's tasks; it keeps a list of the objects that were published for them.
 
     Args:
         code: node -> the plan that it runs, in the repository; empty for a protocol without one.
         named_states: returns node -> ids of the node states that kept breakpoints name.
-        files: what the researcher brings, published.
+        files: the data that the researcher brings, published.
         artifacts: name -> file that the job sends along, published.
 
     Attributes:
@@ -63,8 +63,8 @@ class TaskBuilder:
         """Return the tasks of an ask, the unfinished ones that it waits for among them.
 
         Args:
-            nodes: that get a new task.
-            waiting: node -> the work that it is still at.
+            nodes: the nodes that get a new task.
+            waiting: node -> its unfinished task.
             spool: for tensors that lie in no file yet.
         """
         named = self.named_states()
@@ -175,6 +175,6 @@ class TaskBuilder:
 
 
 def training_args_of(spec: JobSpec, position: Position, ask: Ask, node: str) -> dict[str, Any]:
-    """Return what a node trains with in this round: the job's arguments, the node's own, then the ask's."""
+    """Return the training arguments of a node in this round: the job's arguments, the node's own, then the ask's."""
     merged = merged_args(merged_args(position.training_args, spec.each.get(node, {})), ask.training_args)
     return at_round(merged, position.round + 1)

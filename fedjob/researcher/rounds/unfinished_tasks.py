@@ -1,4 +1,4 @@
-"""Which nodes are still at work when an ask is closed, and what becomes of that in the next one."""
+"""The tasks that are unfinished when an ask is closed, kept for the asks that wait for them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class UnfinishedTasks:
     def asked_again(
         self, waiting: Mapping[str, UnfinishedTask], named: Mapping[str, Collection[str]]
     ) -> dict[str, Task]:
-        """Return the tasks of nodes that are still at work; to be told again changes nothing there.
+        """Return the tasks of nodes that are still at work; a repeated task changes nothing there.
 
         Args:
             named: node -> ids of the node states that kept breakpoints name.
@@ -62,12 +62,12 @@ class UnfinishedTasks:
     def goes_on(
         self, place: AskContext, tasks: Mapping[str, Task], collected: Collected, position: Position
     ) -> dict[str, UnfinishedTask]:
-        """Return who is at work on what after an ask; its files are kept, those of others go."""
+        """Return node -> its unfinished task after an ask; their files are kept, those of other tasks are deleted."""
         if place.keep:
             under_way = {
                 node: UnfinishedTask(round=place.round_of(node), task=tasks[node]) for node in collected.busy
             }
-        else:  # whoever was asked something new has given up what was before
+        else:  # a node that got a new task has given up the one before
             under_way = {node: work for node, work in position.under_way.items() if node not in tasks}
         hold(self.folder, under_way.values(), self.sources)
         self._at_hub = refs_of(under_way.values())
@@ -80,7 +80,7 @@ _HELD = "held_"
 
 
 def refs_of(under_way: Iterable[UnfinishedTask]) -> set[Ref]:
-    """Return the objects that tasks are computed from, but for the plan and what was brought."""
+    """Return the objects that tasks are computed from, except the plan and the data that the researcher brings."""
     return {ref for work in under_way for ref in inputs_of(work.task)}
 
 
@@ -113,13 +113,13 @@ def hold(folder: JobFolder, under_way: Iterable[UnfinishedTask], sources: Mappin
 
 
 def held_files(folder: JobFolder, under_way: Iterable[UnfinishedTask]) -> dict[str, Path]:
-    """Return name -> file of what a breakpoint takes along."""
+    """Return name -> file of the inputs that a breakpoint takes along."""
     found = {ref.sha256: folder.held / ref.sha256 for ref in refs_of(under_way)}
     return {f"{_HELD}{sha256}": path for sha256, path in found.items() if path.exists()}
 
 
 def restore_held(folder: JobFolder, extras: Mapping[str, Path]) -> None:
-    """Put what a breakpoint took along where unfinished tasks find it."""
+    """Put the inputs that a breakpoint took along where unfinished tasks find them."""
     for name, source in extras.items():
         if name.startswith(_HELD):
             folder.held.mkdir(exist_ok=True)

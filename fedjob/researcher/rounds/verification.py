@@ -1,6 +1,6 @@
 """The verification of a job: every committed aggregation is computed again from its recorded replies.
 
-The replies are taken from their files, each held to the hash that the ledger names,
+The replies are read from their files, each compared with the hash that the ledger names,
 and aggregated by the rule that the ledger names; the total must have the recorded bytes.
 """
 
@@ -35,7 +35,7 @@ RECOMPUTED = (
     "krum",
     "bulyan",
 )
-"""Aggregators of the contributions alone; others need what the nodes began with, too."""
+"""Aggregators that need the contributions only; others also need the parameters that the nodes began with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def verify_job(folder: JobFolder) -> list[Check]:
     """Aggregate every committed round of a job again and compare the bytes.
 
     Raises:
-        BreakpointMissing: no valid breakpoint tells what was aggregated.
+        BreakpointMissing: there is no valid breakpoint, which holds the ledger.
     """
     newest = newest_valid(folder.breakpoints)
     if newest is None:

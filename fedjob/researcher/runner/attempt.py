@@ -28,31 +28,31 @@ from fedjob.researcher.storage.transitions import moved, route
 
 REFUSALS = ("rejected", "revoked")
 
-"""Reasons that mean: an owner said no."""
+"""Reasons that mean that an owner refused the job."""
 SLOT_S = 0.25
 
-"""Between two looks whether a slot of the home is free."""
+"""Time between two looks whether a slot of the home is free."""
 MakeHooks = Callable[[Callable[[str], object]], Sequence[Hook]]
 
-"""Return the hooks of an attempt, given what adds a note to its events."""
+"""Return the hooks of an attempt, given the function that adds a note to its events."""
 Release = Callable[[str], object]
 
-"""Let the nodes go, given the outcome of the job."""
+"""End the job at its nodes, given its outcome."""
 
 
 def no_nodes(outcome: str) -> None:
-    """Let nobody go: no node has been reached."""
+    """Release no node: none has been reached."""
 
 
 class AttemptRecord(Gates):
-    """What is on file about an attempt while it runs; whoever makes it holds the lock of the job's folder.
+    """The record and the events of an attempt while it runs; its maker holds the lock of the job's folder.
 
     Args:
         position: where the attempt begins.
 
     Attributes:
         position: the last committed round, with what was gathered since; ends and states are recorded at it.
-        events: the job's log, which the hooks listen to.
+        events: the job's log; each event goes to the hooks, too.
         unsaved: why the last state could not be written; None where it was.
     """
 
@@ -69,7 +69,7 @@ class AttemptRecord(Gates):
         self._ticket: Ticket | None = None
         self.hooks = tuple(make_hooks(self.note))
         self.events = EventLog(folder.events, spec.id, (self._inform_hooks,))
-        self._watchman = Interrupter(folder)
+        self._interrupter = Interrupter(folder)
 
     def begin(self) -> None:
         """Take over the record: a new attempt, or one that waited when its runner was gone."""
@@ -87,7 +87,7 @@ class AttemptRecord(Gates):
     # -- gates ------------------------------------------------------------------
 
     def enter(self, state: State, reason: str = "", detail: str = "") -> None:
-        """Put the job into a state: the record and an event say so.
+        """Put the job into a state: write the record and add an event.
 
         Raises:
             IllegalTransition: it can't follow the one that the job is in.
@@ -148,8 +148,8 @@ class AttemptRecord(Gates):
         return str(getattr(error, "reason", "exception"))
 
     def end(self, outcome: str, reason: str = "", detail: str = "", release: Release = no_nodes) -> None:
-        """Walk to the job's end; the nodes are let go before its last state is entered."""
-        self._watchman.close()
+        """Enter the states up to the job's end; the nodes are released before the last one."""
+        self._interrupter.close()
         inbox.clear(self.folder)
         *before, last = route(self.record.state, outcome)
         for state in before:
@@ -175,17 +175,20 @@ class AttemptRecord(Gates):
         return JobFailed(f"{error}{self._resume_hint()}", reason=reason, outcome=self.record.state)
 
     def close(self) -> None:
-        """Give the slot back and close the log; the record says what it says."""
-        self._watchman.close()
+        """Give the slot back and close the log; the record is not changed."""
+        self._interrupter.close()
         with suppress(OSError):  # a full disk: what could not be written before can't be now
             self.events.close()
         self.leave_slot()
 
     def _try_to_enter(self, state: State, reason: str, detail: str) -> None:
-        """Enter a state at the job's end; on a full disk the nodes are let go all the same."""
+        """Enter a state at the job's end; on a full disk the nodes are released all the same."""
         try:
             self.enter(state, reason, detail)
-        except (OSError, NoSpace) as error:  # the record says less than is true: whoever looks calls it lost
+        except (
+            OSError,
+            NoSpace,
+        ) as error:  # the record stays behind: whoever reads it will call the job lost
             self.unsaved = error
 
     def _inform_hooks(self, event: JobEvent) -> None:

@@ -1,4 +1,4 @@
-"""Cancel, stop and kill, from any process: ask whoever runs the job; where nobody does, write the end oneself."""
+"""The control of a job from any process: cancel, stop and kill; where nobody runs it, they record its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOK_S = 0.05
 
 
 def cancel(folder: JobFolder, timeout_s: float = CANCEL_S) -> bool:
-    """Withdraw a job that waits or is queued; return whether it was. A job that has begun goes on.
+    """Withdraw a job that waits or is queued; return whether it was withdrawn. A job that has begun goes on.
 
     Args:
         timeout_s: for the process that runs it to obey.
@@ -53,7 +53,7 @@ def stop(folder: JobFolder) -> bool:
 
 
 def kill(folder: JobFolder, timeout_s: float = KILL_S) -> bool:
-    """End a job wherever it stands; return whether this did. What was not begun is `cancelled`.
+    """End a job wherever it stands; return whether this ended it. A job that had not begun is `cancelled`.
 
     Args:
         timeout_s: for the process that runs it to obey; a detached one is terminated then.

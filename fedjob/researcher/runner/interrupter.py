@@ -1,4 +1,4 @@
-"""Looks into the inbox while the job's own thread is deep in other code, and interrupts it in the end."""
+"""The interrupter: a thread that interrupts a job's own thread if that overlooks a kill in its inbox."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedjob.researcher.storage.folder import JobFolder
 
 PATIENCE_S = 1.0
 
-"""How long a kill may wait for the job's own thread to find it."""
+"""Time in which the job's own thread may find a kill by itself."""
 _LOOK_S = 0.25
 
 
 class Interrupter:
-    """A thread beside the one that makes it.
+    """A thread that watches the inbox for the thread that makes it.
 
     Args:
         folder: of the job that this thread runs.
@@ -28,7 +28,7 @@ class Interrupter:
         self._thread = threading.current_thread()
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._watch = threading.Thread(target=self._run, name="fedjob-watchman", daemon=True)
+        self._watch = threading.Thread(target=self._run, name="fedjob-interrupter", daemon=True)
         self._watch.start()
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class Interrupter:
                 with self._lock:
                     if not self._over.is_set():
                         self._interrupt()
-                since = time.monotonic() + 4.0  # once may be swallowed by the code that it hits
+                since = time.monotonic() + 4.0  # the code that runs may swallow the first one
 
     def _interrupt(self) -> None:
         ident = self._thread.ident or 0

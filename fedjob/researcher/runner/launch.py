@@ -1,4 +1,4 @@
-"""Start the process that runs a job, so that it outlives the one that asked for it."""
+"""The launch of the process that runs a job, detached, so that it outlives the process that asked for it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ABOVE = Path(__file__).parents[3]
 def start_runner(folder: JobFolder, lock: int | None = None) -> int:
     """Start a detached runner for a submitted job and return its process id.
 
-    It has a session of its own, no terminal, and says what it says into the
-    job's `runner.log`. It inherits the job's lock, so that nobody can take the
+    It has a session of its own, no terminal, and writes its output into the
+    job's `runner.log`. It inherits the job's lock, so that nobody mistakes the
     job for one without a runner while the process starts.
 
     Args:

@@ -1,4 +1,4 @@
-"""The bytes that an attempt leaves: breakpoints, the result, node states to keep, and objects to forget."""
+"""The storage of an attempt: breakpoints, the result, node states to keep, and objects to delete."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from fedjob.researcher.storage.replies import Arrival, read_journal
 
 FORGET_BYTES = 64 << 20
 
-"""Stale objects of a running job that the hub is left with; the job's end removes them all."""
+"""Bytes of stale objects that a running job leaves at the hub before it deletes them; its end deletes all."""
 
 
 class Persistence:
-    """What an attempt saves, and what it lets go of once nobody needs it.
+    """The writer of an attempt's files, which also deletes them, and objects at the hub, once nobody needs them.
 
     Args:
-        plan_text: of the plan of this side; empty for a job without.
-        files_folder: that plan, parameters and replies are linked into; None for none.
+        plan_text: text of the researcher's plan; empty for a job without one.
+        files_folder: the folder into which plan, parameters and replies are linked; None for none.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Persistence:
         return saved
 
     def save_result(self, value: Any) -> None:
-        """Put the result into the job's result folder: what is completed can be fetched."""
+        """Write the result into the job's result folder."""
         position = self._attempt.position
         files = save_result(
             self._folder,
@@ -81,10 +81,10 @@ class Persistence:
         self._attempt.events.add("result", files=sorted(files), path=str(self._folder.result))
 
     def tidy(self, position: Position, published: Sequence[Ref]) -> None:
-        """Drop what only rounds before needed, here and at the hub.
+        """Delete what only earlier rounds needed, here and at the hub.
 
         Args:
-            published: for the round that was just committed.
+            published: the objects of the round that was just committed.
         """
         current = {value.ref for value in position.state.values() if isinstance(value, FileParams)}
         current |= refs_of(position.under_way.values())
@@ -95,7 +95,7 @@ class Persistence:
         self._stale = [*(ref for ref in self._stale if ref in current), *published]
 
     def forget(self, refs: Sequence[Ref]) -> None:
-        """Take published bytes back once there are enough of them to be worth the requests."""
+        """Delete published objects once there are enough of them to be worth the requests."""
         self._forgotten += refs
         if sum(ref.size_bytes for ref in self._forgotten) >= FORGET_BYTES:
             self._federation.forget(self._forgotten)
@@ -128,7 +128,7 @@ class Persistence:
         return named
 
     def release(self, outcome: str) -> None:
-        """Let the nodes go; they keep the states that somebody may go on from."""
+        """End the job at its nodes; they keep the states from which somebody may go on."""
         self._federation.end(outcome, self.states_to_keep())
 
     def keep_files(self, position: Position, arrivals: Mapping[str, Arrival]) -> None:

@@ -1,4 +1,4 @@
-"""The runner of a job in this process: it holds the folder's lock, the federation, and the round loop between them."""
+"""The runner of one attempt at a job: it holds the folder's lock and drives the round loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedjob.parameters.files import FileParams
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, View
 from fedjob.researcher.connection.connection import Connection
-from fedjob.researcher.connection.end_messages import forget_goodbyes
+from fedjob.researcher.connection.end_messages import forget_end_messages
 from fedjob.researcher.definition.artifacts import publish_artifacts
 from fedjob.researcher.definition.components import aggregator_of, selector_of
 from fedjob.researcher.federation.base import Federation
@@ -90,12 +90,12 @@ class Runner:
         coordinate: Coordinate | None = None,
         lock: int | None = None,
     ) -> Runner:
-        """Take the lock, inform the hooks, reach the nodes.
+        """Take the lock, start the hooks, and wait until the nodes are ready.
 
         Args:
             position: where to begin; None for the start.
             session: for remote jobs.
-            keep_files: folder that plan, parameters and replies are linked into.
+            keep_files: folder into which plan, parameters and replies are linked.
             extras: name -> file that a breakpoint held for a hook, a node or a task.
             coordinate: of the plan, in place of the protocol's own order of asks.
             lock: what `folder.take` returned, where this process has it already; it goes with the attempt.
@@ -151,7 +151,7 @@ class Runner:
 
     @property
     def selector(self) -> Selector:
-        """What chooses the nodes of asks that leave it open."""
+        """The selector of the nodes, for asks that name none."""
         return self.gatherer.selector()
 
     @selector.setter
@@ -159,7 +159,7 @@ class Runner:
         self.gatherer.selector = lambda: selector
 
     def close(self, outcome: str) -> None:
-        """Say how it ended, release the nodes and the lock.
+        """Record the outcome, release the nodes and the lock.
 
         Raises:
             JobFailed: the record can't be written.
@@ -214,7 +214,7 @@ class Runner:
             return self._drive(self.protocol, ended, self.look, self.gather, self.commit)
 
     def look(self, position: Position, gathered: Gathered | None) -> View:
-        """Return what the protocol may see."""
+        """Return the part of the job that the protocol may see."""
         return View(
             rounds=position.round if position.stop else self.spec.rounds,
             nodes=tuple(sorted(self._federation.num_rows)),
@@ -224,7 +224,7 @@ class Runner:
         )
 
     def gather(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
-        """Carry out one ask; remember where it led, should the next one fail."""
+        """Carry out one ask and keep the position after it, should the next one fail."""
         self._step = ask.step
         gathered, self.position = self._pace.gather(self.gatherer, ask, position)
         for node, report in self.protocol.report(gathered).items():
@@ -232,7 +232,7 @@ class Runner:
         return gathered, self.position
 
     def commit(self, position: Position, gathered: Gathered) -> Position:
-        """Inform the hooks of a completed round and make it durable."""
+        """Call the hooks with a completed round and make it durable."""
         folder, now = self._attempt.folder, time.monotonic()
         so_far = self.gatherer.so_far
         answered, left_out = (
@@ -276,7 +276,7 @@ class Runner:
 
 
 def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[str, Path]) -> Federation:
-    """Return the nodes of a job: those behind the hub, or this process."""
+    """Return the federation of a job: the nodes behind the hub, or sites in this process."""
     spec, record = attempt.spec, attempt.record
     if spec.local:
         from fedjob.researcher.federation.local import LocalFederation
@@ -286,14 +286,14 @@ def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[st
 
     if session is None:
         raise SpecError("a job with remote nodes needs a session: fedjob.connect(hub=...)")
-    forget_goodbyes(session.home, spec.id)
+    forget_end_messages(session.home, spec.id)
     return RemoteFederation(session, spec, attempt.events, epoch=record.epoch, attempt=record.attempt)
 
 
 def _prepare(
     attempt: AttemptRecord, federation: Federation, persistence: Persistence, selector: Selector
 ) -> Gatherer:
-    """Publish what the nodes need and wait until they are ready; return what gathers from them."""
+    """Publish the nodes' code and files and wait until they are ready; return the gatherer."""
     spec, folder, events = attempt.spec, attempt.folder, attempt.events
     code = publish_code(spec, folder, federation.publish)
     attempt.update(deployment=deployment(spec))

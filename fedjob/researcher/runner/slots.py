@@ -1,4 +1,4 @@
-"""At most so many jobs of a home run at once; the others wait in the order of their submission.
+"""The slots of a home: at most `max_jobs` jobs run at once, the others wait in the order of submission.
 
 A job that may run as far as its nodes are concerned draws a ticket, a file named
 by its time of submission that its process keeps locked. The first ticket without
@@ -20,7 +20,7 @@ _WAITS = b"wait"
 
 
 class Ticket:
-    """One job's place among those of its home that want to run.
+    """The place of a job in the line of those of its home that want to run.
 
     Args:
         home: the researcher's home.
@@ -32,7 +32,7 @@ class Ticket:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path = self._folder / f"{submitted.replace(':', '')}.{job}"
         self.runs = False
-        with _alone(self._folder):  # so that nobody takes it for one of a dead process meanwhile
+        with _alone(self._folder):  # so that nobody mistakes it for one of a dead process meanwhile
             self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o644)
             take_lock(self._descriptor, wait_s=math.inf)
             os.pwrite(self._descriptor, _WAITS, 0)
@@ -61,7 +61,7 @@ class Ticket:
 
 
 def _state_of(path: Path) -> bytes:
-    """Return what a ticket says, empty for one whose process is gone; that one is removed."""
+    """Return the state in a ticket's file; empty for one whose process is gone, which is removed."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
@@ -76,5 +76,5 @@ def _state_of(path: Path) -> bytes:
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
-    """Hold the home's line still; nobody holds it for more than a few milliseconds."""
+    """Lock the home's line; nobody holds it for more than a few milliseconds."""
     return lock(folder / "lock", mode=0o644)

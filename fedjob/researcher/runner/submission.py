@@ -1,4 +1,4 @@
-"""Hand a job over to a runner of its own: safe to be tried again, whatever happens in between."""
+"""The submission of a job to a runner of its own; it may be repeated safely after any failure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fedjob.researcher.storage.transitions import walk
 
 
 def submission_of(folder: JobFolder, token: str) -> Submission:
-    """Return what is recorded of a job's submission."""
+    """Return the record of a job's submission."""
     record, spec = load_record(folder.record), load_spec(folder.spec)
     home = folder.path.parent.parent
     return Submission(

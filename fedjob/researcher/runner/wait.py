@@ -1,4 +1,4 @@
-"""Wait for a job from any process on its home, by reading its folder."""
+"""The wait for a job from any process on its home, by reading its folder."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def wait_for(
     for_grants: bool = True,
     tell: Callable[[JobEvent], None] | None = None,
 ) -> JobRecord:
-    """Return the job's record once it is completed; or still waits for owners, and nobody waits for these.
+    """Return the job's record once it is completed; without `for_grants` also while owners have to decide.
 
     Args:
         timeout_s: None waits as long as it takes.
         for_grants: False returns as soon as it is known that an owner has to decide.
-        tell: is given the events of this attempt as they come.
+        tell: called with each event of this attempt as it comes.
 
     Raises:
         NodeRefused: it was rejected; names the nodes whose owners did.
@@ -118,7 +118,7 @@ INTERRUPTS = ("ask", "leave", "kill")
 Attend = Callable[[], AbstractContextManager[Callable[[JobEvent], None] | None]]
 
 
-"""Begins to tell events to whoever waits; gives what is to be called with each."""
+"""Opens the display of events for whoever waits; yields the function to call with each event."""
 
 
 def wait_through(
@@ -129,7 +129,7 @@ def wait_through(
     for_grants: bool = True,
     on_interrupt: str = "ask",
 ) -> JobRecord:
-    """Wait as `waiting.wait_for` does; do with an interrupt what was asked for.
+    """Wait as `wait_for` does, and handle an interrupt as `on_interrupt` asks.
 
     Args:
         on_interrupt: `ask` in a terminal, and leave the job running anywhere else; `leave`; or `kill`.

@@ -149,4 +149,4 @@ def test_only_so_many_jobs_are_remembered() -> None:
     handlers = Handlers()
     for number in range(1500):
         handlers.tell([state(1, "running", job=f"job_{number}")], None)
-    assert len(handlers.told) == 1000
+    assert len(handlers.delivered) == 1000

@@ -123,7 +123,9 @@ def test_without_following_a_stream_ends_with_what_is_there() -> None:
 def test_only_the_types_that_are_asked_for_come_and_handlers_are_told_of_all() -> None:
     told: list[int] = []
     source = Told([note(1), state(2, "running"), note(3)])
-    found = stream(source, follow=False, type="note", told=lambda batch: told.extend(e.seq for e in batch))
+    found = stream(
+        source, follow=False, type="note", on_batch=lambda batch: told.extend(e.seq for e in batch)
+    )
     assert ended_with(found)[0] == [1, 3]
     assert told == [1, 2, 3]
     assert ended_with(stream(Told([note(1), state(2, "running")]), follow=False, type=("note", "state")))[
