@@ -16,7 +16,7 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord
 
 
-class Told(EventSource):
+class ScriptedSource(EventSource):
     """Gives what is prepared: events, or an exception to raise."""
 
     def __init__(
@@ -90,10 +90,10 @@ def test_a_schedule_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> Non
 
 @pytest.mark.feature("TB-67")
 def test_a_stream_says_at_its_end_how_the_job_ended() -> None:
-    good = Told([state(1, "running")], [note(2), state(3, "completed")], state="completed")
+    good = ScriptedSource([state(1, "running")], [note(2), state(3, "completed")], state="completed")
     assert ended_with(stream(good, follow=True, sleep=lambda s: None)) == ([1, 2, 3], None)
     assert good.closed == 1
-    bad = Told(
+    bad = ScriptedSource(
         [state(1, "running")], [state(2, "failed", reason="timeout")], state="failed", reason="timeout"
     )
     seqs, error = ended_with(stream(bad, follow=True, sleep=lambda s: None))
@@ -103,38 +103,38 @@ def test_a_stream_says_at_its_end_how_the_job_ended() -> None:
 
 
 def test_an_end_before_a_restart_is_not_the_end_of_the_stream() -> None:
-    source = Told(
+    source = ScriptedSource(
         [state(1, "failed")], [], [], [state(2, "waiting"), state(3, "completed")], state="completed"
     )
     assert ended_with(stream(source, follow=True, sleep=lambda s: None)) == ([1, 2, 3], None)
 
 
 def test_events_after_the_last_one_of_an_ended_job_are_none_and_the_stream_ends() -> None:
-    source = Told(state="killed", reason="killed")
+    source = ScriptedSource(state="killed", reason="killed")
     seqs, error = ended_with(stream(source, follow=True, sleep=lambda s: None))
     assert seqs == []
     assert isinstance(error, JobFailed)
 
 
 def test_without_following_a_stream_ends_with_what_is_there() -> None:
-    assert ended_with(stream(Told([note(1)]), follow=False)) == ([1], None)
+    assert ended_with(stream(ScriptedSource([note(1)]), follow=False)) == ([1], None)
 
 
-def test_only_the_types_that_are_asked_for_come_and_handlers_are_told_of_all() -> None:
-    told: list[int] = []
-    source = Told([note(1), state(2, "running"), note(3)])
+def test_only_the_types_that_are_asked_for_come_and_handlers_get_them_all() -> None:
+    seen: list[int] = []
+    source = ScriptedSource([note(1), state(2, "running"), note(3)])
     found = stream(
-        source, follow=False, type="note", on_batch=lambda batch: told.extend(e.seq for e in batch)
+        source, follow=False, type="note", on_batch=lambda batch: seen.extend(e.seq for e in batch)
     )
     assert ended_with(found)[0] == [1, 3]
-    assert told == [1, 2, 3]
-    assert ended_with(stream(Told([note(1), state(2, "running")]), follow=False, type=("note", "state")))[
-        0
-    ] == [1, 2]
+    assert seen == [1, 2, 3]
+    assert ended_with(
+        stream(ScriptedSource([note(1), state(2, "running")]), follow=False, type=("note", "state"))
+    )[0] == [1, 2]
 
 
 def test_a_stream_that_is_left_lets_go_of_its_source() -> None:
-    source = Told([note(1), note(2)])
+    source = ScriptedSource([note(1), note(2)])
     for _ in stream(source, follow=True):
         break
     assert source.closed == 1
@@ -147,7 +147,7 @@ def test_an_unexpected_error_and_an_interrupt_pass_through() -> None:
         def interrupted(seconds: float, raised: BaseException = raised) -> None:
             raise raised
 
-        source = Told([note(1)])
+        source = ScriptedSource([note(1)])
         found = stream(source, follow=True, sleep=interrupted)
         assert next(found).seq == 1
         with pytest.raises(type(raised)):
@@ -197,10 +197,10 @@ def test_a_job_that_is_deleted_meanwhile_ends_the_stream_with_an_error(tmp_path:
 def test_so_many_failures_are_forgiven_and_one_more_is_not() -> None:
     waits: list[float] = []
     lost = [ConnectionLost("gone")] * 4
-    source = Told(*lost, [note(1)], *lost, [state(2, "completed")], state="completed")
+    source = ScriptedSource(*lost, [note(1)], *lost, [state(2, "completed")], state="completed")
     assert ended_with(stream(source, follow=True, sleep=waits.append))[0] == [1, 2]
     assert waits[:8] == [0.5, 1, 2, 4] * 2
     waits.clear()
     with pytest.raises(ConnectionLost, match="tried 6 times"):
-        list(stream(Told(*[OSError("gone")] * 6), follow=True, sleep=waits.append))
+        list(stream(ScriptedSource(*[OSError("gone")] * 6), follow=True, sleep=waits.append))
     assert waits == [0.5, 1, 2, 4, 8]

@@ -214,16 +214,16 @@ def test_an_update_beyond_the_guards_bound_is_left_out_and_nan_is_found_before_i
 def test_a_number_that_is_not_finite_is_left_out_of_an_aggregator_that_computes(
     tmp_path: Path, bad: Any
 ) -> None:
-    def told(value: Any) -> tuple[Result, None]:
+    def returned(value: Any) -> tuple[Result, None]:
         return replace(answer()[0], value=value), None
 
-    answers = {"a": told(None), "b": told(bad), "c": told(None)}
+    answers = {"a": returned(None), "b": returned(bad), "c": returned(None)}
     gathered, _, _ = gather(tmp_path, answers, Ask(step="count", aggregator=Sum()))
     assert list(gathered.left_out) == ["b"]
     assert gathered.left_out["b"].startswith("not_finite: ")
     gathered, _, _ = gather(tmp_path, answers, Ask(step="count", aggregator=Collect()))
     assert gathered.left_out == {}
-    odd = {**answers, "b": told({MARK: "array", "data": b"no array"})}
+    odd = {**answers, "b": returned({MARK: "array", "data": b"no array"})}
     gathered, _, _ = gather(tmp_path, odd, Ask(step="count", aggregator=Sum()))
     assert gathered.left_out["b"].startswith("unreadable: ")
 
@@ -237,12 +237,12 @@ def test_the_need_of_an_aggregator_raises_the_quorum(tmp_path: Path) -> None:
 
 
 def test_an_aggregator_of_the_jobs_own_is_for_asks_that_complete_a_round(tmp_path: Path) -> None:
-    told = {node: (replace(answer()[0], value=float(k)), None) for k, node in enumerate(NODES)}
+    answers = {node: (replace(answer()[0], value=float(k)), None) for k, node in enumerate(NODES)}
     gathered, _, _ = gather(
-        tmp_path, told, Ask(step="count", aggregator=Collect(), commit=False), aggregator=Median()
+        tmp_path, answers, Ask(step="count", aggregator=Collect(), commit=False), aggregator=Median()
     )
     assert gathered.total.value == [0.0, 1.0, 2.0]
-    gathered, _, _ = gather(tmp_path, told, Ask(step="count", aggregator=Collect()), aggregator=Median())
+    gathered, _, _ = gather(tmp_path, answers, Ask(step="count", aggregator=Collect()), aggregator=Median())
     assert gathered.total.value == 1.0
 
 
@@ -250,7 +250,7 @@ def test_losses_that_a_selector_asks_for_are_no_part_of_the_round(tmp_path: Path
     losses = {"a": mean_state(0.5, 10), "b": mean_state(0.75, 10), "c": mean_state(0.25, 10)}
     answers = {node: answer(metrics={LOSS: {"loss": loss}}) for node, loss in losses.items()}
 
-    class Told(Canned):
+    class LossesFirst(Canned):
         def collect(self, tasks: Any, place: AskContext, *rest: Any) -> Collected:
             if place.step == LOSS:
                 self.answers = {node: (found[0], None) for node, found in answers.items()}
@@ -258,7 +258,9 @@ def test_losses_that_a_selector_asks_for_are_no_part_of_the_round(tmp_path: Path
                 self.answers = answers
             return super().collect(tasks, place, *rest)
 
-    gathered, after, federation = gather(tmp_path, answers, selector=PowerOfChoice(1, 3), federation=Told)
+    gathered, after, federation = gather(
+        tmp_path, answers, selector=PowerOfChoice(1, 3), federation=LossesFirst
+    )
     assert list(federation.tasks) == ["b"]
     assert [record.step for record in after.ledger] == [LOSS, "train"]
     assert list(gathered.replies) == ["b"]

@@ -23,11 +23,11 @@ class Turns:
         self.empty = list(empty)
         self.asked: list[Ask] = []
         self.rested: list[float] = []
-        self.told: list[str] = []
+        self.notes: list[str] = []
         self.stopped = False
 
     def pace(self, every_s: float | None) -> RoundTimer:
-        return RoundTimer(every_s, self.rest, lambda: self.stopped, self.told.append)
+        return RoundTimer(every_s, self.rest, lambda: self.stopped, self.notes.append)
 
     def rest(self, seconds: float) -> None:
         self.rested.append(seconds)
@@ -55,7 +55,7 @@ def test_a_round_without_anything_new_is_asked_for_again_as_other_work() -> None
     turns = Turns("no_new_data", "min_rows: computed on fewer rows than the owner's minimum of 5")
     turns.pace(0.001).gather(turns.gather, Ask(shared={"x": 1}), AT_FIRST)
     assert [dict(ask.shared) for ask in turns.asked] == [{"x": 1}, {"x": 1, AGAIN: 1}, {"x": 1, AGAIN: 2}]
-    assert turns.told == ["no node has enough that is new; looking again every 0.001 s"]
+    assert turns.notes == ["no node has enough that is new; looking again every 0.001 s"]
 
 
 def test_other_trouble_ends_a_paced_job_too() -> None:
