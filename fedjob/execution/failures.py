@@ -1,4 +1,4 @@
-"""What a node answers when work fails: words for the researcher that hold no data, and all of it for its own log."""
+"""The answer of a node whose work failed: words without data for the researcher, everything for its own log."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who is who in a federation."""
+"""The parties of a federation: their keys, the roster, enrolment and logins."""

@@ -1,4 +1,4 @@
-"""What every frame must pass before anybody acts on it: checks in a fixed order, a counter for each.
+"""The checks that every frame passes before anybody acts on it, in a fixed order, with a counter for each.
 
 size, frame, sender known, signature, addressee and federation, expiry, role,
 rate, schema. What fails is dropped and counted and never answered: an answer

@@ -1,4 +1,4 @@
-"""What travels over MQTT: a closed set of frozen dataclasses under one header.
+"""The messages that travel over MQTT: a closed set of frozen dataclasses under one header.
 
 A payload is one msgpack map: the header's fields and the body's. The kind says
 which dataclass the body is; for kind `reply` the body's `about` says it. There

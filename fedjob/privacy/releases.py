@@ -1,4 +1,4 @@
-"""Whether one more number may be told of rows of which others were told before: the audit of differences.
+"""The audit of differences: it decides if one more number about rows may be released beside earlier ones.
 
 Dobkin, Jones, Lipton 1979, "Secure databases: protection against user inference",
 https://doi.org/10.1145/320064.320068, and Chin, Ozsoyoglu 1982, "Auditing and inference

@@ -1,4 +1,4 @@
-"""What `training_data` may return, seen as numbered examples that come in batches."""
+"""Examples in batches, from everything that `training_data` may return."""
 
 from __future__ import annotations
 

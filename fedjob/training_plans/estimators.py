@@ -1,4 +1,4 @@
-"""What fedjob has to know of each scikit-learn estimator: where its parameters and its memory lie.
+"""The scikit-learn estimators that fedjob knows: where each one keeps its parameters and its optimizer's memory.
 
 scikit-learn allocates parameters at the first fit; a federated job needs them
 before it. Counters and moments are what an estimator would forget between

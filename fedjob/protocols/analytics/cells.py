@@ -1,4 +1,4 @@
-"""What a node tells for `Statistics`: cells of rows, and the sums in them that may be told."""
+"""The numbers that a node releases for `Statistics`: cells of rows, and those sums in them that may leave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job is to do, from what a researcher writes first: a protocol, a function, a name."""
+"""The operation of a job, read from its first argument: a protocol, a function, a plan, a name or a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured, round by round: a table that grows, and what can be asked of it."""
+"""The measurements of a job, round by round: a table that grows, and the questions that it answers."""
 
 from __future__ import annotations
 

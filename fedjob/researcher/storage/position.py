@@ -1,4 +1,4 @@
-"""Where a job stands between two asks: everything that a breakpoint must hold."""
+"""The position of a job between two asks: everything that a breakpoint must hold."""
 
 from __future__ import annotations
 

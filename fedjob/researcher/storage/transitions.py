@@ -1,4 +1,4 @@
-"""How a job gets from where it stands to its end, by legal steps."""
+"""The legal steps of a job from one state to another, and the ways to its end."""
 
 from __future__ import annotations
 
