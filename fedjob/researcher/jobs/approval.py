@@ -45,7 +45,7 @@ class Asking(JobView):
     """
 
     _refreshed: float | None = None
-    _told: tuple[str, ...] | None = None
+    _undecided_before: tuple[str, ...] | None = None
     _logs_asked: float | None = None
 
     @abstractmethod
@@ -119,12 +119,12 @@ class Asking(JobView):
             return False
         self._refreshed = now
         grants = load_record(self._folder.record).grants
-        before = self._told if self._told is not None else _undecided(grants)
+        before = self._undecided_before if self._undecided_before is not None else _undecided(grants)
         waiting = _undecided(grants)
         if waiting and waiting == before:
             self._ask_again(waiting)
-        self._told = _undecided(load_record(self._folder.record).grants)
-        return self._told != before
+        self._undecided_before = _undecided(load_record(self._folder.record).grants)
+        return self._undecided_before != before
 
     def logs(self, node: str | None = None, stdout: bool = True, stderr: bool = True) -> JobLogs:
         """Return what tasks wrote, as far as their nodes let it out; print it to read it.
