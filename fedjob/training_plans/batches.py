@@ -308,7 +308,7 @@ def num_updates(
     return per_epoch * (args.epochs or 1)
 
 
-def is_told(done: int, total: int, args: TrainingArgs) -> bool:
+def is_logged(done: int, total: int, args: TrainingArgs) -> bool:
     """Tell whether a `metrics` event follows an update: every `log_interval`, and at the end of each epoch.
 
     Args:

@@ -114,7 +114,7 @@ class Attempts:
         self.wants: dict[str, set[str]] = {}
         """By key of a task: the objects that have to stay in the spool."""
         self.arrived: dict[str, float] = {}
-        self._nursing = ChildTasks(context)
+        self._child_tasks = ChildTasks(context)
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -148,7 +148,7 @@ class Attempts:
                 case events.Tell(key=key):
                     parent = self._attempts.get(key)
                     if parent is not None:
-                        self._nursing.tell(book, parent.children, command)
+                        self._child_tasks.tell(book, parent.children, command)
                 case events.ReleaseSpool(key=key):
                     released.append(key)
                     self.wants.pop(key, None)
@@ -238,7 +238,7 @@ class Attempts:
                 attempt.ends_at = None
                 turn.after.append(lambda: self._store(row, attempt))
             case ChildRequested(order=wanted):
-                self._nursing.launch(turn, row, attempt.children, wanted)
+                self._child_tasks.launch(turn, row, attempt.children, wanted)
             case ChildAwaited(number=number):
                 turn.step(events.Waits(key, attempt.children.get(number, "")))
             case Unstored(detail=detail):
@@ -247,7 +247,7 @@ class Attempts:
                 log.warning("a result waits for the repository: %s", detail)
                 turn.after.append(lambda: self._again.append((time.monotonic() + pause, key, attempt)))
             case WorkerDied(detail=detail):
-                self._tell_log(turn, row, attempt, final=True)
+                self._report_log(turn, row, attempt, final=True)
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(events.Died(key, detail))
             case StoredResult():
@@ -260,7 +260,7 @@ class Attempts:
             self._context.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
         )
 
-    def tell_logs(self, turn: Turn) -> None:
+    def report_logs(self, turn: Turn) -> None:
         """Pass on, now and then, what running tasks wrote and their researchers may see."""
         now = time.monotonic()
         if now - self._logs_read >= LOGS_EVERY_S:
@@ -268,18 +268,18 @@ class Attempts:
             for key, attempt in self._attempts.items():
                 row = turn.book.tasks.get(key)
                 if row is not None:
-                    self._tell_log(turn, row, attempt)
+                    self._report_log(turn, row, attempt)
 
-    def _tell_log(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False) -> None:
+    def _report_log(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False) -> None:
         if attempt.log is None:
             return
-        said = list(attempt.log.events(final=final))
+        reports = list(attempt.log.events(final=final))
         if final and attempt.log.withholds():
-            said.append({"withheld": True, "contact": self._context.config.contact})
+            reports.append({"withheld": True, "contact": self._context.config.contact})
         if final:
             attempt.log = None
         to = parse_address(row.reply_to)
-        for data in said:
+        for data in reports:
             event = Event(type="log", data=data)
             turn.outgoing.append(self._context.endpoint.prepare(to, event, **header_of(row)))
 
@@ -308,7 +308,7 @@ class Attempts:
             add_trace(self._context.home, row.key, stored.trace or stored.message)
         if stored.report:
             add_trace(self._context.home, row.key, stored.report)
-        self._tell_log(turn, row, attempt, final=True)
+        self._report_log(turn, row, attempt, final=True)
         self._context.transfers.later(lambda: close_log(self._context.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._context.tasks.add_state(row.job, stored.state, row.round))
@@ -353,7 +353,7 @@ class Attempts:
         _, attempt = self._ending.pop(key, (0.0, None))
         row = turn.book.tasks.get(key)
         if row is not None and attempt is not None:
-            self._tell_log(turn, row, attempt, final=True)
+            self._report_log(turn, row, attempt, final=True)
         turn.step(events.Gone(key))
 
     def _end(self, key: str, attempt: TaskAttempt | None = None) -> bool:

@@ -104,8 +104,8 @@ class Daemon:
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
         self._lazy: list[events.Command] = []
-        self._vigil = SessionLiveness()
-        self._sayings = StateReports()
+        self._liveness = SessionLiveness()
+        self._state_reports = StateReports()
         self._housekeeping = self._open_housekeeping(reload)
         self._stopping = threading.Event()
         self.ready = threading.Event()
@@ -132,8 +132,8 @@ class Daemon:
             verifying=self._verifying,
             hooks=self._hooks,
             notices=self._notices,
-            sayings=self._sayings,
-            vigil=self._vigil,
+            state_reports=self._state_reports,
+            liveness=self._liveness,
             reload=reload,
             book=lambda: self._book,
             commit=self._commit,
@@ -205,7 +205,7 @@ class Daemon:
         self._endpoint.wake()
 
     def _patience(self) -> float:
-        dues = [due for due in (self._attempts.next_due(), self._sayings.next_due()) if due is not None]
+        dues = [due for due in (self._attempts.next_due(), self._state_reports.next_due()) if due is not None]
         return max(0.0, min([LOOK_EVERY_S, *(due - time.monotonic() for due in dues)]))
 
     # --- a turn ------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class Daemon:
                 if not self._guarded(turn, self._handle, message):
                     turn.settled.append(message)
             self._attempts.end_overdue(turn)
-            self._attempts.tell_logs(turn)
+            self._attempts.report_logs(turn)
             self._commit(turn)
         except sqlite3.Error as error:
             # nothing was committed, so nothing has happened: the same is tried again
@@ -254,7 +254,7 @@ class Daemon:
     def _handle(self, turn: Turn, message: Message) -> None:
         """Take a message."""
         context = self._context
-        self._vigil.heard(message.reply_to, time.monotonic())
+        self._liveness.note_alive(message.reply_to, time.monotonic())
         match message.body:
             case wire.Ping():
                 self._housekeeping.send_released(turn, message)
@@ -300,7 +300,7 @@ class Daemon:
         match report:
             case events.ReplyReceipted(reply=id_) | events.ReplyGivenUp(reply=id_):
                 is_there = isinstance(report, events.ReplyReceipted)
-                self._vigil.close_question(id_, time.monotonic(), is_there=is_there)
+                self._liveness.close_question(id_, time.monotonic(), is_there=is_there)
                 turn.step(report)
             case FetchedBytes():
                 self._offers.take_plan(turn, report)
@@ -346,9 +346,9 @@ class Daemon:
             point("done")
         reached = [command.row for command in turn.commands if isinstance(command, events.Say)]
         self._hooks.states(reached)
-        said = encode_states(self._endpoint, self._sayings.take(reached, time.monotonic()))
+        states = encode_states(self._endpoint, self._state_reports.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first
-        for outgoing in (*turn.outgoing, *said, *replies):
+        for outgoing in (*turn.outgoing, *states, *replies):
             self._endpoint.post(outgoing)
         if replies:
             point("replied")

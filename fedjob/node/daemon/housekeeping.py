@@ -60,8 +60,8 @@ class Housekeeping:
         verifying: SenderVerification,
         hooks: HookCalls,
         notices: Notices,
-        sayings: StateReports,
-        vigil: SessionLiveness,
+        state_reports: StateReports,
+        liveness: SessionLiveness,
         reload: Callable[[], NodeConfig] | None,
         book: Callable[[], Book],
         commit: Callable[[Turn], None],
@@ -73,8 +73,8 @@ class Housekeeping:
         self._verifying = verifying
         self._hooks = hooks
         self._notices = notices
-        self._sayings = sayings
-        self._vigil = vigil
+        self._state_reports = state_reports
+        self._liveness = liveness
         self._reload = reload
         self._book = book
         self._commit = commit
@@ -86,7 +86,7 @@ class Housekeeping:
     def look_around(self) -> bool:
         """Do what is due from time to time; tell whether the database played along."""
         now = time.monotonic()
-        for outgoing in encode_states(self._context.endpoint, self._sayings.due(now)):
+        for outgoing in encode_states(self._context.endpoint, self._state_reports.due(now)):
             self._context.endpoint.post(outgoing)
         try:
             if now - self._leased >= LEASE_EVERY_S:
@@ -211,7 +211,7 @@ class Housekeeping:
         """Give up the unfinished work of sessions that are gone; ask the silent ones."""
         rows = self._book().unfinished()
         after_s = self._context.config.orphan_after_s
-        gone, ask = self._vigil.look(
+        gone, ask = self._liveness.look(
             {row.reply_to for row in rows},
             time.monotonic(),
             after_s=after_s,
@@ -227,7 +227,7 @@ class Housekeeping:
             asked = self._context.endpoint.prepare(
                 parse_address(row.reply_to), lease, ttl_s=after_s, **header_of(row)
             )
-            self._vigil.note_question(asked.id, row.reply_to)
+            self._liveness.note_question(asked.id, row.reply_to)
             turn.outgoing.append(asked)
         self._commit(turn)
 

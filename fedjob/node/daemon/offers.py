@@ -85,7 +85,7 @@ class OfferHandler:
     def _answer(
         self, turn: Turn, message: Message, verdict: Permission, missing: tuple[str, ...] = ()
     ) -> None:
-        answer = self._said(message.id, verdict, missing)
+        answer = self._answer_of(message.id, verdict, missing)
         if isinstance(message.body, Offer):
             answer = self._scheduled(turn, message.sender, message.job, message.body, verdict, answer)
         self._context.answer(turn, message, answer)
@@ -110,7 +110,7 @@ class OfferHandler:
             ahead=judgement.ahead,
         )
 
-    def _said(self, offer: str, verdict: Permission, missing: tuple[str, ...] = ()) -> Answer:
+    def _answer_of(self, offer: str, verdict: Permission, missing: tuple[str, ...] = ()) -> Answer:
         """Put a verdict into the words of an answer."""
         grant = verdict.grant
         note = grant.note if grant is not None and grant.note else verdict.detail
@@ -164,13 +164,13 @@ class OfferHandler:
         for grant in context.grants.unannounced():
             for one in context.grants.waiting.of(grant.id):
                 verdict = context.permissions.judge_for(one.sender, one.job, one.body)
-                answer = self._said(one.offer, verdict)
+                answer = self._answer_of(one.offer, verdict)
                 answer = self._scheduled(turn, one.sender, one.job, one.body, verdict, answer)
                 to = parse_address(one.reply_to)
                 turn.outgoing.append(context.endpoint.prepare(to, answer, job=one.job))
                 if verdict.allowed:
                     turn.after.append(context.workers.warm_up)
-            turn.rows.append(lambda grant=grant: context.grants.told(grant.id))  # type: ignore[misc]
+            turn.rows.append(lambda grant=grant: context.grants.mark_announced(grant.id))  # type: ignore[misc]
 
 
 def consider(

@@ -22,7 +22,7 @@ class StateReports:
     def __init__(self) -> None:
         self._held: dict[str, list[TaskRow]] = {}
         self._due: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def take(self, rows: Iterable[TaskRow], now: float) -> list[TaskRow]:
         """Return what is to be told now, in order.
@@ -31,35 +31,35 @@ class StateReports:
             rows: tasks in states that they have just reached.
             now: monotonic seconds.
         """
-        said: list[TaskRow] = []
+        reports: list[TaskRow] = []
         for row in rows:
             key = row.key
             passing = (
                 row.state not in HISTORY and row.state != State.STOPPING
             )  # a stop is news, however short
-            if passing and key not in self._told:
+            if passing and key not in self._reported:
                 self._held.setdefault(key, []).append(row)
                 self._due.setdefault(key, now + HOLD_S)
                 continue
             held = self._held.pop(key, [])
             self._due.pop(key, None)
-            if row.state == State.COMPLETED and not row.parent and key not in self._told:
+            if row.state == State.COMPLETED and not row.parent and key not in self._reported:
                 continue  # the answer says it
-            said += [*held, row]
+            reports += [*held, row]
             if row.state in HISTORY:
-                self._told.discard(key)
+                self._reported.discard(key)
             else:
-                self._told.add(key)
-        return said
+                self._reported.add(key)
+        return reports
 
     def due(self, now: float) -> list[TaskRow]:
         """Return what has been held long enough."""
-        said: list[TaskRow] = []
+        reports: list[TaskRow] = []
         for key in [key for key, at in self._due.items() if at <= now]:
             del self._due[key]
-            said += self._held.pop(key)
-            self._told.add(key)
-        return said
+            reports += self._held.pop(key)
+            self._reported.add(key)
+        return reports
 
     def next_due(self) -> float | None:
         """Return when `due` has something, in monotonic seconds."""

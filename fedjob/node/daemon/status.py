@@ -38,7 +38,7 @@ class NodeStatus:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def vitals(config: NodeConfig, tasks: TaskStore, *, busy: int) -> NodeStatus:
+def node_status(config: NodeConfig, tasks: TaskStore, *, busy: int) -> NodeStatus:
     """Return how a node is.
 
     Args:
@@ -61,7 +61,7 @@ def pong(
     Args:
         busy: tasks that run.
     """
-    now = vitals(config, tasks, busy=busy)
+    now = node_status(config, tasks, busy=busy)
     jobs = {row.job for row in book.unfinished() if row.researcher == message.sender}
     return Pong(
         of=message.id,

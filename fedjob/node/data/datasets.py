@@ -18,9 +18,9 @@ from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
 from fedjob.node.storage.database import Database
 
-MAX_TOLD_COLUMNS = 100
+MAX_PUBLIC_COLUMNS = 100
 
-MAX_TOLD_BYTES = 40 * 1024
+MAX_ANSWER_BYTES = 40 * 1024
 MAX_TEXT_BYTES = 2000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _TAG = re.compile(r"[^\s,/]{1,64}")
@@ -53,7 +53,7 @@ class RegisteredDataset:
     contact: str = ""
     added: float = 0.0
 
-    def told(self) -> dict[str, Any]:
+    def public(self) -> dict[str, Any]:
         """Return what a researcher may know: no path."""
         return {
             "name": self.name,
@@ -61,7 +61,7 @@ class RegisteredDataset:
             "reader": self.reader,
             "num_rows": self.num_rows,
             "size_bytes": self.size_bytes,
-            "columns": [dict(column) for column in self.columns[:MAX_TOLD_COLUMNS]],
+            "columns": [dict(column) for column in self.columns[:MAX_PUBLIC_COLUMNS]],
             "num_columns": len(self.columns),
             "has_mock": bool(self.mock),
             "min_rows": self.min_rows,
@@ -163,9 +163,9 @@ class Datasets:
         return [d for d in self.all() if wanted <= set(d.tags) and name in ("", d.name)]
 
 
-def told_within(
+def public_within(
     datasets: Iterable[RegisteredDataset],
-    limit_bytes: int = MAX_TOLD_BYTES,
+    limit_bytes: int = MAX_ANSWER_BYTES,
     more: Callable[[RegisteredDataset], dict[str, Any]] = lambda dataset: {},
 ) -> list[dict[str, Any]]:
     """Return what a search is answered with, so that it fits into a message: columns go first.
@@ -173,12 +173,12 @@ def told_within(
     Args:
         more: what there is to tell of a dataset beside what is registered.
     """
-    told = [dataset.told() | more(dataset) for dataset in datasets]
-    if len(pack(told)) > limit_bytes:
-        told = [{**one, "columns": []} for one in told]
-    while len(pack(told)) > limit_bytes:
-        told = told[: len(told) // 2]
-    return told
+    answer = [dataset.public() | more(dataset) for dataset in datasets]
+    if len(pack(answer)) > limit_bytes:
+        answer = [{**one, "columns": []} for one in answer]
+    while len(pack(answer)) > limit_bytes:
+        answer = answer[: len(answer) // 2]
+    return answer
 
 
 def describe_dataset(
@@ -199,7 +199,7 @@ def describe_dataset(
 
     Args:
         loading: a loading plan as plain data.
-        warn: told where the mock is not of the data's form.
+        warn: answer where the mock is not of the data's form.
 
     Raises:
         SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
@@ -266,16 +266,16 @@ def _differences(columns: Iterable[Mapping[str, Any]], others: Iterable[Mapping[
     """Say how the columns of a mock differ from the data's; nothing where they don't."""
     ours = {str(c["name"]): str(c["type"]) for c in columns}
     theirs = {str(c["name"]): str(c["type"]) for c in others}
-    said = [f"it lacks column {name!r}" for name in ours if name not in theirs]
-    said += [f"it has column {name!r}, which the data have not" for name in theirs if name not in ours]
-    said += [
+    differences = [f"it lacks column {name!r}" for name in ours if name not in theirs]
+    differences += [f"it has column {name!r}, which the data have not" for name in theirs if name not in ours]
+    differences += [
         f"column {name!r} is {theirs[name]}, in the data {ours[name]}"
         for name in ours
         if theirs.get(name, ours[name]) != ours[name]
     ]
-    if not said and list(ours) != list(theirs):
-        said = ["its columns are in another order"]
-    return "; ".join(said[:5]) + ("; ..." if len(said) > 5 else "")
+    if not differences and list(ours) != list(theirs):
+        differences = ["its columns are in another order"]
+    return "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
 
 
 def _dataset(row: Any) -> RegisteredDataset:

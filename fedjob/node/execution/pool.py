@@ -202,13 +202,13 @@ class Workers:
                     return True
         return False
 
-    def tell(self, key: str, said: list[Any]) -> None:
+    def tell(self, key: str, message: list[Any]) -> None:
         """Say something to the worker that works on this task, if there is one."""
         with self._lock:
             worker = next((w for w in self._workers.values() if w.key == key), None)
         if worker is not None:
             try:
-                worker.link.send(said)
+                worker.link.send(message)
             except (OSError, FedjobError) as error:
                 self._lost(worker, f"the worker did not listen: {error}")
 
@@ -316,8 +316,8 @@ class Workers:
         worker.link.close()
         shutil.rmtree(worker.scratch, ignore_errors=True)
 
-    def _take(self, worker: _Worker, said: Any) -> None:
-        match said:
+    def _take(self, worker: _Worker, message: Any) -> None:
+        match message:
             case ["up"]:
                 worker.is_up = True
                 deadline = time.monotonic() + DEATH_GRACE_S

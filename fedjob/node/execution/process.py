@@ -173,8 +173,8 @@ class WorkerChildRunner(ChildRunner):
         if number not in self._outcomes:
             self._link.send(["wait", number])
             while number not in self._outcomes:
-                said = self._link.receive()
-                outcome = from_plain(ChildOutcome, said[1])
+                answer = self._link.receive()
+                outcome = from_plain(ChildOutcome, answer[1])
                 self._outcomes[outcome.number] = outcome
         return self._outcomes[number]
 

@@ -287,7 +287,7 @@ class Grants:
         """Return decisions that nobody was told of yet."""
         return self._rows.select("WHERE announced = 0 AND status <> 'pending'")
 
-    def told(self, id_: str) -> None:
+    def mark_announced(self, id_: str) -> None:
         """Mark a decision as announced; the offers stay, for the owner may change it."""
         self._database.execute("UPDATE grants SET announced = 1 WHERE id = ?", (id_,))
 

@@ -33,7 +33,7 @@ SEND_WITHIN_S = 20.0
 
 AGAIN_AFTER_S = 5.0
 AGAIN_AT_MOST_S = 600.0
-MAX_TOLD = 20
+MAX_LISTED = 20
 """Requests that one notice describes; of more only the number is told."""
 log = logging.getLogger(__name__)
 
@@ -80,11 +80,11 @@ class Notice:
 def notice_of(node: str, grants: Iterable[Grant]) -> Notice:
     """Return what is told of these requests."""
     every = list(grants)
-    told = ("id", "researcher", "org", "dataset", "use", "protocol", "entry", "plan", "project", "requested")
+    names = ("id", "researcher", "org", "dataset", "use", "protocol", "entry", "plan", "project", "requested")
     waiting = []
-    for grant in every[:MAX_TOLD]:
+    for grant in every[:MAX_LISTED]:
         plain = grant.to_plain()
-        waiting.append({name: _plain_text(plain[name]) for name in told})
+        waiting.append({name: _plain_text(plain[name]) for name in names})
     return Notice(node, tuple(waiting), len(every))
 
 
@@ -152,12 +152,12 @@ class Notices:
         while (wanted := self._wanted.get()) is not None:
             notice, config = wanted
             num_failed, any_sent = 0, False
-            for way, told, send in (
+            for way, setting, send in (
                 ("mail", config.notify_mail, send_mail),
                 ("webhook", config.notify_webhook, post),
                 ("command", config.notify_command, run_command),
             ):
-                if not told:
+                if not setting:
                     continue
                 try:
                     send(notice, config)
