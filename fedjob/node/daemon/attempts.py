@@ -1,4 +1,4 @@
-"""Attempts to compute tasks: prepared, given to a worker, brought home, or ended."""
+"""The attempts to compute tasks: each is prepared, given to a worker, and stored or ended."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EVENTS_PER_S = 50.0
 
 LOGS_EVERY_S = 0.5
 OWN_EVENTS = ("lease", "log", "state", "grant")
-"""Types of events that a node says itself: user code can't."""
+"""Types of events that only the node itself sends: user code can't emit them."""
 Stage = (
     Prepared
     | Unprepared
@@ -69,7 +69,7 @@ class TaskAttempt:
     """One attempt to compute a task.
 
     Args:
-        number: tells it from other attempts at the same task.
+        number: distinguishes it from other attempts at the same task.
         folder: that the worker writes to.
         ends_at: when it is ended, in monotonic seconds.
         stores: how often the repository did not take the result.
@@ -95,11 +95,11 @@ class TaskAttempt:
 
 
 class Attempts:
-    """The attempts of now.
+    """The attempts that are under way at this node.
 
     Args:
         report: takes an event as if a thread had reported it.
-        hooks: are told what tasks say.
+        hooks: receive the events that tasks emit.
     """
 
     def __init__(self, context: NodeContext, report: Callable[[Stage], None], hooks: HookCalls) -> None:
@@ -135,7 +135,7 @@ class Attempts:
     # --- commands ------------------------------------------------------------------------------
 
     def act(self, book: Book, commands: list[events.Command]) -> None:
-        """Do what the core says, after the commit."""
+        """Carry out the commands of the task machine, after the commit."""
         released: list[str] = []
         for command in commands:
             match command:
@@ -162,7 +162,7 @@ class Attempts:
             self._context.point("released")
 
     def _start(self, row: TaskRow, root: TaskRow, gpus: tuple[int, ...]) -> None:
-        """Begin to compute a task, or bring home what was computed before a kill."""
+        """Begin to compute a task, or store what was computed before the daemon was killed."""
         context, permissions, key = self._context, self._context.permissions, row.key
         self._number += 1
         attempt = self._attempts[key] = TaskAttempt(self._number, gpus=gpus)
@@ -209,7 +209,7 @@ class Attempts:
     # --- stages ------------------------------------------------------------------------------
 
     def take(self, turn: Turn, event: Stage) -> None:
-        """Take a running task one stage further; what an ended attempt says counts no more."""
+        """Take a running task one stage further; reports of an attempt that has ended are ignored."""
         attempt, row = self._attempts.get(event.key), turn.book.tasks.get(event.key)
         if isinstance(event, WorkerGone):
             self._gone(turn, event.key)
@@ -261,7 +261,7 @@ class Attempts:
         )
 
     def report_logs(self, turn: Turn) -> None:
-        """Pass on, now and then, what running tasks wrote and their researchers may see."""
+        """Send to researchers, every `LOGS_EVERY_S` at most, what their running tasks wrote and they may see."""
         now = time.monotonic()
         if now - self._logs_read >= LOGS_EVERY_S:
             self._logs_read = now

@@ -1,10 +1,10 @@
 """The node's daemon: one loop that owns the endpoint, the book of tasks and the database.
 
-A turn takes everything that is there: messages, what workers and threads
-reported, receipts, the owner's decisions. It feeds the pure core, commits once,
-and only then acts: replies leave, workers start and end, spools go, receipts are
-sent. If the commit fails, nothing has happened and the turn is taken again. A
-kill at any point is mended by the next start, see `taskkeeping`.
+A turn takes everything that has come in: messages, what workers and threads
+reported, receipts, the owner's decisions. It feeds the pure task machine, commits once,
+and only then acts: replies are sent, workers start and end, spool files are removed,
+receipts are sent. If the commit fails, nothing has happened and the turn is taken again. A
+kill at any point is mended by the next start, see `queue.task_machine`.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Daemon:
         self._endpoint.counters[what] += 1
 
     def _put_down(self) -> None:
-        """Stop what runs: it is told so, and noted for the next start."""
+        """Stop the running tasks, report it to their researchers, and note it for the next start."""
         turn = Turn(self._book)
         turn.step(events.NodeStops())
         with suppress(sqlite3.Error):  # the next start finds it running, which comes to the same
@@ -189,7 +189,7 @@ class Daemon:
         self._database.close()
 
     def _recover(self) -> None:
-        """Take up what the last daemon left, however it ended."""
+        """Restore the tasks that the last daemon left, however it ended."""
         self._book = sized(self._context.tasks.load(), self._context.config)
         rows = self._book.tasks
         self._context.spool.recover(
@@ -283,7 +283,11 @@ class Daemon:
             self._act_on(turn, message, checked.refusal)
 
     def _act_on(self, turn: Turn, message: Message, refusal: str) -> None:
-        """Act on an offer or a task; a refusal says why its sender is not listened to."""
+        """Act on an offer or a task.
+
+        Args:
+            refusal: the reason that its sender could not be verified; empty where it was.
+        """
         message = without_proof(message)
         match message.body:
             case wire.Offer() if refusal:
@@ -315,7 +319,7 @@ class Daemon:
                 self._attempts.take(turn, report)
 
     def _commit(self, turn: Turn) -> None:
-        """Make a turn durable, then do what it says."""
+        """Make a turn durable, then carry out its commands."""
         if turn.empty:
             self._book = turn.book
             return

@@ -1,4 +1,4 @@
-"""Offers: may this plan run on this dataset? Answered at once, and again when the owner decides."""
+"""The handler of offers, which ask whether a plan may run on a dataset: answered now, and again on a decision."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class OfferHandler:
         return self._answer(turn, message, verdict, missing)
 
     def refuse(self, turn: Turn, message: Message, reason: str, detail: str) -> None:
-        """Answer an offer that is not looked at."""
+        """Refuse an offer without judging it."""
         self._answer(turn, message, Permission("rejected", reason=reason, detail=detail))
 
     def _file(
         self, turn: Turn, message: Message, offer: Offer, verdict: Permission, text: bytes
     ) -> Permission:
-        """Ask the owner, once; remember whom to tell."""
+        """File the request with the owner, once; remember the offer that is to be answered again."""
         grants = self._context.grants
         grant = verdict.grant
         if grant is None:
@@ -93,7 +93,7 @@ class OfferHandler:
     def _scheduled(
         self, turn: Turn, sender: str, job: str, offer: Offer, verdict: Permission, answer: Answer
     ) -> Answer:
-        """Add whether the job could start here; hold what it needs if it may."""
+        """Add whether the job could start here; reserve what it needs if it is allowed."""
         judgement = consider(
             turn,
             self._context.config,
@@ -111,7 +111,7 @@ class OfferHandler:
         )
 
     def _answer_of(self, offer: str, verdict: Permission, missing: tuple[str, ...] = ()) -> Answer:
-        """Put a verdict into the words of an answer."""
+        """Return the message that answers an offer with a verdict."""
         grant = verdict.grant
         note = grant.note if grant is not None and grant.note else verdict.detail
         return Answer(
@@ -159,7 +159,7 @@ class OfferHandler:
     # --- decisions ------------------------------------------------------------------------------
 
     def announce(self, turn: Turn) -> None:
-        """Tell those who wait what the owner decided."""
+        """Announce the owner's decisions to the researchers whose offers wait for them."""
         context = self._context
         for grant in context.grants.unannounced():
             for one in context.grants.waiting.of(grant.id):

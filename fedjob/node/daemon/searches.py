@@ -1,4 +1,4 @@
-"""Searches: what this node offers, and the mocks that its owner publishes."""
+"""The handler of searches for the datasets that this node offers, and for the mocks that its owner publishes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SearchHandler:
         return None
 
     def take(self, turn: Turn, event: Published) -> None:
-        """Tell where the mock is."""
+        """Answer the searches that waited for a mock with the reference to it, or with what went wrong."""
         answer: dict[str, Any] = {} if event.ref is None else {"mock": to_plain(event.ref)}
         dataset = self._context.datasets.find(event.dataset)
         if dataset is not None:
@@ -72,7 +72,7 @@ class SearchHandler:
             self._context.answer(turn, message, Found(of=message.id, datasets=[answer]))
 
     def _now(self, dataset: RegisteredDataset) -> dict[str, Any]:
-        """Return what is true of a dataset now."""
+        """Return what changes about a registered dataset: its versions, its contact, whether its mock is published."""
         context = self._context
         return {
             "version": context.versions.of(dataset.path),

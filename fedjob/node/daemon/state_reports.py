@@ -1,4 +1,4 @@
-"""What researchers are told of their tasks' states: nothing of a task that is over before it is worth a message.
+"""The reports of tasks' states to researchers, held back shortly: a task that completes at once needs none.
 
 A short round is answered in milliseconds, and the answer says it all; three messages
 about the way there would cost more than the work.
@@ -13,11 +13,11 @@ from fedjob.node.queue.book import TaskRow
 
 HOLD_S = 0.25
 
-"""A task that is completed within this is told of by its answer alone."""
+"""No states are reported of a task that completes within this time: its answer is enough."""
 
 
 class StateReports:
-    """States that wait to be told."""
+    """The states of tasks that are held back before they are reported."""
 
     def __init__(self) -> None:
         self._held: dict[str, list[TaskRow]] = {}
@@ -25,7 +25,7 @@ class StateReports:
         self._reported: set[str] = set()
 
     def take(self, rows: Iterable[TaskRow], now: float) -> list[TaskRow]:
-        """Return what is to be told now, in order.
+        """Return the rows whose states are to be reported now, in order.
 
         Args:
             rows: tasks in states that they have just reached.
@@ -44,7 +44,7 @@ class StateReports:
             held = self._held.pop(key, [])
             self._due.pop(key, None)
             if row.state == State.COMPLETED and not row.parent and key not in self._reported:
-                continue  # the answer says it
+                continue  # its answer is report enough
             reports += [*held, row]
             if row.state in HISTORY:
                 self._reported.discard(key)

@@ -1,4 +1,4 @@
-"""How a node is: what it answers to a ping, and what `fedjob node status` shows."""
+"""The status of a node, as it answers a ping and as `fedjob node status` shows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "pandas")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """How a node is right now.
+    """The status of a node at one moment.
 
     Args:
         ready: a task would begin: there are workers, these are working hours.
@@ -39,7 +39,7 @@ class NodeStatus:
 
 
 def node_status(config: NodeConfig, tasks: TaskStore, *, busy: int) -> NodeStatus:
-    """Return how a node is.
+    """Return the status of a node.
 
     Args:
         busy: tasks that run.
@@ -82,7 +82,7 @@ def pong(
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Return what is installed here, as far as plans care."""
+    """Return the versions of fedjob, Python and the packages in `PACKAGES` that are installed here."""
     found = {"fedjob": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What this node's owner offers to be computed on.
+"""The registry of the datasets that a node's owner offers for computation.
 
 `describe` opens the data and is called by the command line only: the daemon
 answers searches from what was written down then, and imports no pandas.
@@ -54,7 +54,7 @@ class RegisteredDataset:
     added: float = 0.0
 
     def public(self) -> dict[str, Any]:
-        """Return what a researcher may know: no path."""
+        """Return the description that researchers may read; it has no path."""
         return {
             "name": self.name,
             "tags": list(self.tags),
@@ -168,10 +168,10 @@ def public_within(
     limit_bytes: int = MAX_ANSWER_BYTES,
     more: Callable[[RegisteredDataset], dict[str, Any]] = lambda dataset: {},
 ) -> list[dict[str, Any]]:
-    """Return what a search is answered with, so that it fits into a message: columns go first.
+    """Return the public descriptions of datasets, cut so that they fit into a message: columns are left out first.
 
     Args:
-        more: what there is to tell of a dataset beside what is registered.
+        more: returns further entries of a dataset's description.
     """
     answer = [dataset.public() | more(dataset) for dataset in datasets]
     if len(pack(answer)) > limit_bytes:
@@ -199,7 +199,7 @@ def describe_dataset(
 
     Args:
         loading: a loading plan as plain data.
-        warn: answer where the mock is not of the data's form.
+        warn: called with a message where the mock's columns differ from the data's.
 
     Raises:
         SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
@@ -244,7 +244,7 @@ def describe_dataset(
 
 
 def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str, contact: str) -> None:
-    """Refuse what an owner can't call a dataset or say of it."""
+    """Check the name, the tags and the texts that an owner gives a dataset."""
     if not _NAME.fullmatch(name):
         raise SpecError(
             "a dataset is named by 1 to 63 of letters, digits, '.', '_' and '-', beginning with a letter or "
@@ -263,7 +263,7 @@ def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str
 
 
 def _differences(columns: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
-    """Say how the columns of a mock differ from the data's; nothing where they don't."""
+    """Describe how the columns of a mock differ from the data's; empty where they don't."""
     ours = {str(c["name"]): str(c["type"]) for c in columns}
     theirs = {str(c["name"]): str(c["type"]) for c in others}
     differences = [f"it lacks column {name!r}" for name in ours if name not in theirs]

@@ -1,4 +1,4 @@
-"""What runs in a worker process: take a work order, perform it, say what came of it, again.
+"""The program of a worker process: it takes work orders, performs each and sends back its result.
 
 It was forked from the fork server, leads its own session, and knows nothing but
 the paths that its orders name. What user code writes to standard output and to

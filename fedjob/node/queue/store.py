@@ -1,4 +1,4 @@
-"""The rows of `taskkeeping` in the node's database, a history of what was released, and states' index."""
+"""The rows of the task machine in the node's database, the history of released tasks, the index of node states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node tells for `Statistics`: cells of rows, and the sums in them that may be released."""
+"""The contributions of a node to `Statistics`: cells of rows, and the sums in them that may be released."""
 
 from __future__ import annotations
 
