@@ -51,18 +51,18 @@ class Workbench:
         self._data: Any = None
         self._made_of: tuple[Any, ...] | None = None
 
-    def perform(self, order: WorkOrder, emit: Emit, nursery: ChildRunner | None = None) -> WorkResult:
+    def perform(self, order: WorkOrder, emit: Emit, runner: ChildRunner | None = None) -> WorkResult:
         """Do the work; whatever user code raises becomes a result that says so.
 
         Args:
-            nursery: where child tasks run; None for this process.
+            runner: where child tasks run; None for this process.
         """
         try:
-            return self.compute(order, emit, nursery)
+            return self.compute(order, emit, runner)
         except Exception as error:  # user code may raise anything; the node must answer
             return failed(order, error)
 
-    def compute(self, order: WorkOrder, emit: Emit, nursery: ChildRunner | None = None) -> WorkResult:
+    def compute(self, order: WorkOrder, emit: Emit, runner: ChildRunner | None = None) -> WorkResult:
         """Do the work; what user code raises comes through, for a debugger.
 
         Raises:
@@ -88,7 +88,7 @@ class Workbench:
         state = load_tree(Path(order.state_path)) if order.state_path else {}
         seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
         if plan is not None:
-            _begin_step(plan, order, seed, state, emit, nursery or InlineChildRunner(order, emit))
+            _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit))
         local = _local_of(order, plan, self._data, seed, state, emit)
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
@@ -161,7 +161,7 @@ class Workbench:
 
 
 def _begin_step(
-    plan: Any, order: WorkOrder, seed: int, state: Mapping[str, Any], emit: Emit, nursery: ChildRunner
+    plan: Any, order: WorkOrder, seed: int, state: Mapping[str, Any], emit: Emit, runner: ChildRunner
 ) -> None:
     """Have a plan, new or warm, begin the step of an order from the node's state."""
     from fedjob.training_plans.function import declared
@@ -170,7 +170,7 @@ def _begin_step(
     plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
     plan.ctx.props = order.props
     names = tuple(launched.function.__name__ for launched in declared(plan.launches))
-    plan.ctx.launcher = ChildLauncher(order.node, names, nursery)
+    plan.ctx.launcher = ChildLauncher(order.node, names, runner)
     if isinstance(plan, Pipeline):
         plan.attend(order)
     plan.start_step(order.training_args)

@@ -78,7 +78,7 @@ class RepositoryContract:
             path.unlink()
             assert not list(tmp_path.glob(".*.part"))
 
-    def test_a_missing_object_is_reported_by_name(self, repository: Repository, tmp_path: Path) -> None:
+    def test_a_missing_object_is_logged_by_name(self, repository: Repository, tmp_path: Path) -> None:
         ref = Ref("ab" * 32, 10)
         assert not repository.exists(ref)
         for fetch in (

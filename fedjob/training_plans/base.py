@@ -19,7 +19,7 @@ from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import add_all, is_state, mean_state, values
 from fedjob.parameters.tensor_kinds import Kinds
 from fedjob.training_plans.context import Context
-from fedjob.training_plans.example_order import is_reported, split_indices
+from fedjob.training_plans.example_order import is_logged, split_indices
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import TrainingArgs
 
@@ -204,7 +204,7 @@ class TrainingPlan(ABC):
         done, samples, loss_sum = 0, 0, 0.0
         for size, loss in self._each_update(adjust):
             done, samples, loss_sum = done + 1, samples + size, loss_sum + loss * size
-            if is_reported(done, total, self.training_args):
+            if is_logged(done, total, self.training_args):
                 self.ctx.emit(
                     "metrics",
                     {

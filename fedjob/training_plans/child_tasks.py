@@ -77,10 +77,10 @@ class ChildRunner(ABC):
 class Child:
     """A child task, as its parent holds it; may be given to another child as an argument."""
 
-    def __init__(self, number: int, entry: str, nursery: ChildRunner, node: str) -> None:
+    def __init__(self, number: int, entry: str, runner: ChildRunner, node: str) -> None:
         self.number = number
         self.entry = entry
-        self._nursery = nursery
+        self._runner = runner
         self._node = node
         self._outcome: ChildOutcome | None = None
 
@@ -91,7 +91,7 @@ class Child:
             NodeFailure: it failed; the reason is the child's.
         """
         if self._outcome is None:
-            self._outcome = self._nursery.wait(self.number)
+            self._outcome = self._runner.wait(self.number)
         if not self._outcome.ok:
             detail = f"child {self.number} ({self.entry}): {self._outcome.detail}"
             raise NodeFailure(self._node, self._outcome.reason, detail)
@@ -111,7 +111,7 @@ class ChildLauncher:
 
     node: str
     declared: tuple[str, ...]
-    nursery: ChildRunner
+    runner: ChildRunner
     _count: int = 0
 
     def launch(self, function: Any, /, **args: Any) -> Child:
@@ -141,5 +141,5 @@ class ChildLauncher:
         plain = {name: encode(value, name) for name, value in given.items() if name not in inputs}
         order = ChildOrder(number=self._count, entry=entry, args=plain, inputs=inputs)
         self._count += 1
-        self.nursery.launch(order)
-        return Child(order.number, entry, self.nursery, self.node)
+        self.runner.launch(order)
+        return Child(order.number, entry, self.runner, self.node)

@@ -98,7 +98,7 @@ def num_updates(
     return per_epoch * (args.epochs or 1)
 
 
-def is_reported(done: int, total: int, args: TrainingArgs) -> bool:
+def is_logged(done: int, total: int, args: TrainingArgs) -> bool:
     """Return whether a `metrics` event follows an update: every `log_interval`, and at the end of each epoch.
 
     Args:

@@ -28,7 +28,7 @@ from fedjob.node.config.capacity import read_labels
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.config.hours import is_open_now
-from fedjob.node.daemon.status import vitals
+from fedjob.node.daemon.status import node_status
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
@@ -199,7 +199,7 @@ def _facts(home: NodeHome, config: NodeConfig) -> dict[str, Any]:
             "verifier": live.get("verifier", config.verifier),
             "workers": config.workers,
             "threads": config.torch_threads,
-            **asdict(vitals(config, tasks, busy=queue.get("running", 0))),
+            **asdict(node_status(config, tasks, busy=queue.get("running", 0))),
             "datasets": [dataset.name for dataset in Datasets(database).all()],
             "pending_grants": len(Grants(database).all("pending")),
             "queue": queue,

@@ -16,7 +16,7 @@ from fedjob.common.requirements import read_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityPart:
-    """What can be held: the whole node, or one pool.
+    """The resources of the whole node, or of one pool.
 
     Args:
         workers: tasks that run at once here; None where only the node's own limit counts.
@@ -31,7 +31,7 @@ class CapacityPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What the owner lends; `whole` includes the pools."""
+    """The resources that the owner lends; `whole` includes the pools."""
 
     whole: CapacityPart = field(default_factory=CapacityPart)
     labels: frozenset[str] = frozenset()

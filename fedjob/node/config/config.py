@@ -29,16 +29,16 @@ class NodeConfig:
             as a private set intersection the identifiers that it found.
         verifier: what a researcher has to show beside the signature: `signature` is content with that, `oidc`
             wants a login at an OpenID provider; or the name of an installed verifier.
-        verifier_options: what it is told, `name=value, ...`: for `oidc` `issuer`, `client_id`, `claim`, `nonce`.
+        verifier_options: its options, `name=value, ...`: for `oidc` `issuer`, `client_id`, `claim`, `nonce`.
         projects: patterns of the projects that the node takes part in; jobs without a project always may.
         contact: whom researchers should ask.
-        notify_mail, notify_webhook, notify_command: who is told that something waits for a decision.
-        notify_every_s: at least so long between two notices; what came in between is told together.
+        notify_mail, notify_webhook, notify_command: where the owner is notified that a request waits.
+        notify_every_s: at least so long between two notices; what came in between is notified together.
         smtp: server that takes the mail, `smtp://host:port` or `smtps://user:password@host:port`.
         bring: `off` refuses data that researchers bring with a job.
         bring_mb: size of such data, unpacked.
         publish_mocks: `on` lets researchers download the mocks of datasets.
-        errors: what a researcher is told of an error in a plan: `reason` is its
+        errors: what is reported to a researcher of an error in a plan: `reason` is its
             class and the plan's line numbers, `full` its message too.
         workers: tasks that run at the same time; 0 queues them only.
         job_workers: of those, tasks of one job.
@@ -51,9 +51,9 @@ class NodeConfig:
         reserve_s: seconds for which an offer holds resources until a task takes them.
         orphan_after_s: seconds after which unfinished tasks are given up if who asked for them is silent.
         launcher: how worker processes are started: `process`, or the name of an installed launcher.
-        launcher_options: what the node tells it, `name=value, ...`; goes before what a job asks for.
-        hooks: what is told of tasks here: `csv`, or names of installed hooks, with commas between them.
-        hook_options: what they are told, `csv.events=task.*, ...`.
+        launcher_options: its options, `name=value, ...`; goes before what a job asks for.
+        hooks: those that are called on events of tasks here: `csv`, or names of installed hooks, with commas between them.
+        hook_options: their options, `csv.events=task.*, ...`.
         logs_mock, logs_private: which output of user code a researcher is sent by itself.
         threads: torch threads of each worker; 0 shares the cores among the workers.
         task_limit_s: wall-clock seconds that one task may take at most.

@@ -1,4 +1,4 @@
-"""Working hours: when a node starts tasks, as its owner writes it down.
+"""The working hours in which a node starts tasks, as its owner writes them.
 
 `Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00` names windows; a window that ends before
 it begins goes on until the next day. No text means always. What has begun goes on
@@ -37,7 +37,7 @@ class HoursWindow:
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """When tasks may begin; no windows: always."""
+    """The windows of time in which tasks may begin; without windows always."""
 
     windows: tuple[HoursWindow, ...] = ()
 

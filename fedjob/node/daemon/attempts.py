@@ -1,4 +1,4 @@
-"""Attempts to compute tasks: prepared, given to a worker, brought home, or ended."""
+"""The attempts to compute tasks: each is prepared, given to a worker, and stored or ended."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EVENTS_PER_S = 50.0
 
 LOGS_EVERY_S = 0.5
 OWN_EVENTS = ("lease", "log", "state", "grant")
-"""Types of events that a node says itself: user code can't."""
+"""Types of events that only the node itself sends: user code can't emit them."""
 Stage = (
     Prepared
     | Unprepared
@@ -69,7 +69,7 @@ class TaskAttempt:
     """One attempt to compute a task.
 
     Args:
-        number: tells it from other attempts at the same task.
+        number: distinguishes it from other attempts at the same task.
         folder: that the worker writes to.
         ends_at: when it is ended, in monotonic seconds.
         stores: how often the repository did not take the result.
@@ -95,11 +95,11 @@ class TaskAttempt:
 
 
 class Attempts:
-    """The attempts of now.
+    """The attempts that are under way at this node.
 
     Args:
         report: takes an event as if a thread had reported it.
-        hooks: are told what tasks say.
+        hooks: receive the events that tasks emit.
     """
 
     def __init__(self, context: NodeContext, report: Callable[[Stage], None], hooks: HookCalls) -> None:
@@ -114,7 +114,7 @@ class Attempts:
         self.wants: dict[str, set[str]] = {}
         """By key of a task: the objects that have to stay in the spool."""
         self.arrived: dict[str, float] = {}
-        self._nursing = ChildTasks(context)
+        self._child_tasks = ChildTasks(context)
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -135,7 +135,7 @@ class Attempts:
     # --- commands ------------------------------------------------------------------------------
 
     def act(self, book: Book, commands: list[events.Command]) -> None:
-        """Do what the core says, after the commit."""
+        """Carry out the commands of the task machine, after the commit."""
         released: list[str] = []
         for command in commands:
             match command:
@@ -148,7 +148,7 @@ class Attempts:
                 case events.Tell(key=key):
                     parent = self._attempts.get(key)
                     if parent is not None:
-                        self._nursing.tell(book, parent.children, command)
+                        self._child_tasks.tell(book, parent.children, command)
                 case events.ReleaseSpool(key=key):
                     released.append(key)
                     self.wants.pop(key, None)
@@ -162,7 +162,7 @@ class Attempts:
             self._context.point("released")
 
     def _start(self, row: TaskRow, root: TaskRow, gpus: tuple[int, ...]) -> None:
-        """Begin to compute a task, or bring home what was computed before a kill."""
+        """Begin to compute a task, or store what was computed before the daemon was killed."""
         context, permissions, key = self._context, self._context.permissions, row.key
         self._number += 1
         attempt = self._attempts[key] = TaskAttempt(self._number, gpus=gpus)
@@ -209,7 +209,7 @@ class Attempts:
     # --- stages ------------------------------------------------------------------------------
 
     def take(self, turn: Turn, event: Stage) -> None:
-        """Take a running task one stage further; what an ended attempt says counts no more."""
+        """Take a running task one stage further; reports of an attempt that has ended are ignored."""
         attempt, row = self._attempts.get(event.key), turn.book.tasks.get(event.key)
         if isinstance(event, WorkerGone):
             self._gone(turn, event.key)
@@ -238,7 +238,7 @@ class Attempts:
                 attempt.ends_at = None
                 turn.after.append(lambda: self._store(row, attempt))
             case ChildRequested(order=wanted):
-                self._nursing.launch(turn, row, attempt.children, wanted)
+                self._child_tasks.launch(turn, row, attempt.children, wanted)
             case ChildAwaited(number=number):
                 turn.step(events.Waits(key, attempt.children.get(number, "")))
             case Unstored(detail=detail):
@@ -247,7 +247,7 @@ class Attempts:
                 log.warning("a result waits for the repository: %s", detail)
                 turn.after.append(lambda: self._again.append((time.monotonic() + pause, key, attempt)))
             case WorkerDied(detail=detail):
-                self._tell_log(turn, row, attempt, final=True)
+                self._report_log(turn, row, attempt, final=True)
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(events.Died(key, detail))
             case StoredResult():
@@ -260,26 +260,26 @@ class Attempts:
             self._context.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
         )
 
-    def tell_logs(self, turn: Turn) -> None:
-        """Pass on, now and then, what running tasks wrote and their researchers may see."""
+    def report_logs(self, turn: Turn) -> None:
+        """Send to researchers, every `LOGS_EVERY_S` at most, what their running tasks wrote and they may see."""
         now = time.monotonic()
         if now - self._logs_read >= LOGS_EVERY_S:
             self._logs_read = now
             for key, attempt in self._attempts.items():
                 row = turn.book.tasks.get(key)
                 if row is not None:
-                    self._tell_log(turn, row, attempt)
+                    self._report_log(turn, row, attempt)
 
-    def _tell_log(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False) -> None:
+    def _report_log(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False) -> None:
         if attempt.log is None:
             return
-        said = list(attempt.log.events(final=final))
+        reports = list(attempt.log.events(final=final))
         if final and attempt.log.withholds():
-            said.append({"withheld": True, "contact": self._context.config.contact})
+            reports.append({"withheld": True, "contact": self._context.config.contact})
         if final:
             attempt.log = None
         to = parse_address(row.reply_to)
-        for data in said:
+        for data in reports:
             event = Event(type="log", data=data)
             turn.outgoing.append(self._context.endpoint.prepare(to, event, **header_of(row)))
 
@@ -308,7 +308,7 @@ class Attempts:
             add_trace(self._context.home, row.key, stored.trace or stored.message)
         if stored.report:
             add_trace(self._context.home, row.key, stored.report)
-        self._tell_log(turn, row, attempt, final=True)
+        self._report_log(turn, row, attempt, final=True)
         self._context.transfers.later(lambda: close_log(self._context.home, row.key))
         if result.ok and stored.state:
             turn.rows.append(lambda: self._context.tasks.add_state(row.job, stored.state, row.round))
@@ -353,7 +353,7 @@ class Attempts:
         _, attempt = self._ending.pop(key, (0.0, None))
         row = turn.book.tasks.get(key)
         if row is not None and attempt is not None:
-            self._tell_log(turn, row, attempt, final=True)
+            self._report_log(turn, row, attempt, final=True)
         turn.step(events.Gone(key))
 
     def _end(self, key: str, attempt: TaskAttempt | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Children of running tasks: from what a worker asks for to rows in the queue, and back to who waits."""
+"""The children of running tasks: a worker requests them, the queue runs them, the worker gets their outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fedjob.training_plans.child_tasks import MAX_CHILDREN, ChildOrder, ChildOut
 
 
 class ChildTasks:
-    """Queues the children that workers launch, and tells workers what became of them."""
+    """Queues the children that workers launch, and sends their outcomes to the workers that wait for them."""
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
@@ -70,7 +70,7 @@ class ChildTasks:
         )
 
     def tell(self, book: Book, siblings: Mapping[int, str], command: events.Tell) -> None:
-        """Tell a parent's worker what became of the child that it waits for."""
+        """Send a parent's worker the outcome of the child that it waits for."""
         number = next((n for n, key in siblings.items() if key == command.child), None)
         if number is not None:
             outcome = self._outcome(number, book.tasks.get(command.child))
@@ -88,5 +88,5 @@ class ChildTasks:
 
 
 def _of_the_data(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a parent's instruction says of the data, which are its children's too."""
+    """Return those values of a parent's instruction that describe the data, which its children use too."""
     return {name: value for name, value in values.items() if name == LEARNED}

@@ -1,4 +1,4 @@
-"""What a turn's commands mean to the database and to the outbox."""
+"""The translation of a turn's commands into database rows and outgoing messages."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ def _reply(endpoint: Endpoint, row: TaskRow, reply: str) -> Outgoing:
 
 
 def encode_states(endpoint: Endpoint, rows: Iterable[TaskRow]) -> list[Outgoing]:
-    """Encode what is said of tasks' states."""
-    said = []
+    """Encode the events by which researchers learn of their tasks' states."""
+    messages = []
     for row in rows:
         data = {"state": str(row.state), "worker": row.worker, "reason": row.reason}
         if row.parent:
             data["parent"] = row.parent
         to = parse_address(row.reply_to)
-        said.append(endpoint.prepare(to, Event(type="state", data=data), **header_of(row)))
-    return said
+        messages.append(endpoint.prepare(to, Event(type="state", data=data), **header_of(row)))
+    return messages
 
 
 def must_last(command: events.Command) -> bool:

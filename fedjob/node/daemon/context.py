@@ -54,7 +54,7 @@ class NodeContext:
     point: Callable[[str], None]
 
     def answer(self, turn: Turn, message: Message, body: Body) -> None:
-        """Answer a message, and be done with it when that is committed."""
+        """Answer a message; it counts as handled once the answer is committed."""
         to = parse_address(message.reply_to)
         turn.outgoing.append(self.endpoint.prepare(to, body, job=message.job, epoch=message.epoch))
         turn.settled.append(message)

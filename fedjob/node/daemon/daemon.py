@@ -1,10 +1,10 @@
 """The node's daemon: one loop that owns the endpoint, the book of tasks and the database.
 
-A turn takes everything that is there: messages, what workers and threads
-reported, receipts, the owner's decisions. It feeds the pure core, commits once,
-and only then acts: replies leave, workers start and end, spools go, receipts are
-sent. If the commit fails, nothing has happened and the turn is taken again. A
-kill at any point is mended by the next start, see `taskkeeping`.
+A turn takes everything that has come in: messages, what workers and threads
+reported, receipts, the owner's decisions. It feeds the pure task machine, commits once,
+and only then acts: replies are sent, workers start and end, spool files are removed,
+receipts are sent. If the commit fails, nothing has happened and the turn is taken again. A
+kill at any point is mended by the next start, see `queue.task_machine`.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Daemon:
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
         self._lazy: list[events.Command] = []
-        self._vigil = SessionLiveness()
-        self._sayings = StateReports()
+        self._liveness = SessionLiveness()
+        self._state_reports = StateReports()
         self._housekeeping = self._open_housekeeping(reload)
         self._stopping = threading.Event()
         self.ready = threading.Event()
@@ -132,8 +132,8 @@ class Daemon:
             verifying=self._verifying,
             hooks=self._hooks,
             notices=self._notices,
-            sayings=self._sayings,
-            vigil=self._vigil,
+            state_reports=self._state_reports,
+            liveness=self._liveness,
             reload=reload,
             book=lambda: self._book,
             commit=self._commit,
@@ -172,7 +172,7 @@ class Daemon:
         self._endpoint.counters[what] += 1
 
     def _put_down(self) -> None:
-        """Stop what runs: it is told so, and noted for the next start."""
+        """Stop the running tasks, report it to their researchers, and note it for the next start."""
         turn = Turn(self._book)
         turn.step(events.NodeStops())
         with suppress(sqlite3.Error):  # the next start finds it running, which comes to the same
@@ -189,7 +189,7 @@ class Daemon:
         self._database.close()
 
     def _recover(self) -> None:
-        """Take up what the last daemon left, however it ended."""
+        """Restore the tasks that the last daemon left, however it ended."""
         self._book = sized(self._context.tasks.load(), self._context.config)
         rows = self._book.tasks
         self._context.spool.recover(
@@ -205,7 +205,7 @@ class Daemon:
         self._endpoint.wake()
 
     def _patience(self) -> float:
-        dues = [due for due in (self._attempts.next_due(), self._sayings.next_due()) if due is not None]
+        dues = [due for due in (self._attempts.next_due(), self._state_reports.next_due()) if due is not None]
         return max(0.0, min([LOOK_EVERY_S, *(due - time.monotonic() for due in dues)]))
 
     # --- a turn ------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class Daemon:
                 if not self._guarded(turn, self._handle, message):
                     turn.settled.append(message)
             self._attempts.end_overdue(turn)
-            self._attempts.tell_logs(turn)
+            self._attempts.report_logs(turn)
             self._commit(turn)
         except sqlite3.Error as error:
             # nothing was committed, so nothing has happened: the same is tried again
@@ -254,7 +254,7 @@ class Daemon:
     def _handle(self, turn: Turn, message: Message) -> None:
         """Take a message."""
         context = self._context
-        self._vigil.heard(message.reply_to, time.monotonic())
+        self._liveness.note_alive(message.reply_to, time.monotonic())
         match message.body:
             case wire.Ping():
                 self._housekeeping.send_released(turn, message)
@@ -283,7 +283,11 @@ class Daemon:
             self._act_on(turn, message, checked.refusal)
 
     def _act_on(self, turn: Turn, message: Message, refusal: str) -> None:
-        """Act on an offer or a task; a refusal says why its sender is not listened to."""
+        """Act on an offer or a task.
+
+        Args:
+            refusal: the reason that its sender could not be verified; empty where it was.
+        """
         message = without_proof(message)
         match message.body:
             case wire.Offer() if refusal:
@@ -300,7 +304,7 @@ class Daemon:
         match report:
             case events.ReplyReceipted(reply=id_) | events.ReplyGivenUp(reply=id_):
                 is_there = isinstance(report, events.ReplyReceipted)
-                self._vigil.close_question(id_, time.monotonic(), is_there=is_there)
+                self._liveness.close_question(id_, time.monotonic(), is_there=is_there)
                 turn.step(report)
             case FetchedBytes():
                 self._offers.take_plan(turn, report)
@@ -315,7 +319,7 @@ class Daemon:
                 self._attempts.take(turn, report)
 
     def _commit(self, turn: Turn) -> None:
-        """Make a turn durable, then do what it says."""
+        """Make a turn durable, then carry out its commands."""
         if turn.empty:
             self._book = turn.book
             return
@@ -346,9 +350,9 @@ class Daemon:
             point("done")
         reached = [command.row for command in turn.commands if isinstance(command, events.Say)]
         self._hooks.states(reached)
-        said = encode_states(self._endpoint, self._sayings.take(reached, time.monotonic()))
+        states = encode_states(self._endpoint, self._state_reports.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first
-        for outgoing in (*turn.outgoing, *said, *replies):
+        for outgoing in (*turn.outgoing, *states, *replies):
             self._endpoint.post(outgoing)
         if replies:
             point("replied")

@@ -47,7 +47,7 @@ class Housekeeping:
     Args:
         reload: returns the owner's settings anew, cheaply; None where they never change.
         book: returns the book as it is.
-        commit: makes a turn durable and does what it says.
+        commit: makes a turn durable and carries out its commands.
         write_lazily: writes what waits for a commit that did not come.
     """
 
@@ -60,8 +60,8 @@ class Housekeeping:
         verifying: SenderVerification,
         hooks: HookCalls,
         notices: Notices,
-        sayings: StateReports,
-        vigil: SessionLiveness,
+        state_reports: StateReports,
+        liveness: SessionLiveness,
         reload: Callable[[], NodeConfig] | None,
         book: Callable[[], Book],
         commit: Callable[[Turn], None],
@@ -73,8 +73,8 @@ class Housekeeping:
         self._verifying = verifying
         self._hooks = hooks
         self._notices = notices
-        self._sayings = sayings
-        self._vigil = vigil
+        self._state_reports = state_reports
+        self._liveness = liveness
         self._reload = reload
         self._book = book
         self._commit = commit
@@ -84,9 +84,9 @@ class Housekeeping:
         self._undecided = True  # there may be decisions of the time when no daemon ran
 
     def look_around(self) -> bool:
-        """Do what is due from time to time; tell whether the database played along."""
+        """Do what is due from time to time; return whether the database accepted it."""
         now = time.monotonic()
-        for outgoing in encode_states(self._context.endpoint, self._sayings.due(now)):
+        for outgoing in encode_states(self._context.endpoint, self._state_reports.due(now)):
             self._context.endpoint.post(outgoing)
         try:
             if now - self._leased >= LEASE_EVERY_S:
@@ -116,13 +116,13 @@ class Housekeeping:
         return True
 
     def _send_leases(self) -> None:
-        """Tell those who wait that their tasks are still looked after."""
+        """Send a lease for each unfinished task: the node still takes care of it."""
         for row in self._book().unfinished():
             lease = wire.Event(type="lease", data={"status": str(row.state)})
             self._context.endpoint.send(parse_address(row.reply_to), lease, **header_of(row))
 
     def _follow_decisions(self) -> None:
-        """See whether the command line wrote something, and tell those who wait for it."""
+        """Look for decisions that the owner made on the command line, and announce them to the researchers."""
         expired = self._context.grants.expire(time.time())
         if not (expired or self._context.database.changed() or self._undecided):
             return
@@ -135,7 +135,7 @@ class Housekeeping:
         self._undecided = False
 
     def _notify_owner(self) -> None:
-        """Have it told, as the owner wishes, that something waits for a decision."""
+        """Notify the owner, as the settings ask for it, that requests wait for a decision."""
         notified = self._notices.look(self._context.grants.unnoticed)
         if notified:
             with self._context.database.transaction():
@@ -143,7 +143,7 @@ class Housekeeping:
                     self._context.grants.noticed(grant)
 
     def _obey_owner(self, turn: Turn) -> None:
-        """Do what the command line wrote down: end tasks, release their logs."""
+        """Carry out the owner's orders from the command line: end tasks, release their logs."""
         tasks = self._context.tasks
         for seq, verb, key in tasks.orders():
             turn.rows.append(lambda seq=seq: tasks.ordered(seq))  # type: ignore[misc]
@@ -155,7 +155,7 @@ class Housekeeping:
                 self._send_log(turn, asker, asker["reply_to"], lasting=True)
 
     def send_released(self, turn: Turn, message: Message) -> None:
-        """Send again what was released of a job, for who asks after its end."""
+        """Send again the logs that were released of a job, to a researcher who asks after its end."""
         if message.job:
             for task in self._context.tasks.released_of(message.job, message.sender):
                 self._send_log(turn, task, message.reply_to, lasting=False)
@@ -169,7 +169,7 @@ class Housekeeping:
             turn.outgoing.append(self._context.endpoint.prepare(to, event, task=task["key"], **header))
 
     def _follow_config(self) -> None:
-        """Take up what the owner has set anew; settings that do not hold together change nothing."""
+        """Apply the owner's changed settings; settings that contradict each other change nothing."""
         if self._reload is None:
             return
         try:
@@ -194,7 +194,7 @@ class Housekeeping:
         self._commit(turn)
 
     def _use(self, config: NodeConfig) -> None:
-        """Hand the owner's settings to all that work by them."""
+        """Hand the owner's settings to every collaborator that uses them."""
         context = self._context
         context.config = context.permissions.config = config
         context.workers.config = context.transfers.config = self._notices.config = config
@@ -211,7 +211,7 @@ class Housekeeping:
         """Give up the unfinished work of sessions that are gone; ask the silent ones."""
         rows = self._book().unfinished()
         after_s = self._context.config.orphan_after_s
-        gone, ask = self._vigil.look(
+        gone, ask = self._liveness.look(
             {row.reply_to for row in rows},
             time.monotonic(),
             after_s=after_s,
@@ -227,7 +227,7 @@ class Housekeeping:
             asked = self._context.endpoint.prepare(
                 parse_address(row.reply_to), lease, ttl_s=after_s, **header_of(row)
             )
-            self._vigil.note_question(asked.id, row.reply_to)
+            self._liveness.note_question(asked.id, row.reply_to)
             turn.outgoing.append(asked)
         self._commit(turn)
 

@@ -1,4 +1,4 @@
-"""Offers: may this plan run on this dataset? Answered at once, and again when the owner decides."""
+"""The handler of offers, which ask whether a plan may run on a dataset: answered now, and again on a decision."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class OfferHandler:
         return self._answer(turn, message, verdict, missing)
 
     def refuse(self, turn: Turn, message: Message, reason: str, detail: str) -> None:
-        """Answer an offer that is not looked at."""
+        """Refuse an offer without judging it."""
         self._answer(turn, message, Permission("rejected", reason=reason, detail=detail))
 
     def _file(
         self, turn: Turn, message: Message, offer: Offer, verdict: Permission, text: bytes
     ) -> Permission:
-        """Ask the owner, once; remember whom to tell."""
+        """File the request with the owner, once; remember the offer that is to be answered again."""
         grants = self._context.grants
         grant = verdict.grant
         if grant is None:
@@ -85,7 +85,7 @@ class OfferHandler:
     def _answer(
         self, turn: Turn, message: Message, verdict: Permission, missing: tuple[str, ...] = ()
     ) -> None:
-        answer = self._said(message.id, verdict, missing)
+        answer = self._answer_of(message.id, verdict, missing)
         if isinstance(message.body, Offer):
             answer = self._scheduled(turn, message.sender, message.job, message.body, verdict, answer)
         self._context.answer(turn, message, answer)
@@ -93,7 +93,7 @@ class OfferHandler:
     def _scheduled(
         self, turn: Turn, sender: str, job: str, offer: Offer, verdict: Permission, answer: Answer
     ) -> Answer:
-        """Add whether the job could start here; hold what it needs if it may."""
+        """Add whether the job could start here; reserve what it needs if it is allowed."""
         judgement = consider(
             turn,
             self._context.config,
@@ -110,8 +110,8 @@ class OfferHandler:
             ahead=judgement.ahead,
         )
 
-    def _said(self, offer: str, verdict: Permission, missing: tuple[str, ...] = ()) -> Answer:
-        """Put a verdict into the words of an answer."""
+    def _answer_of(self, offer: str, verdict: Permission, missing: tuple[str, ...] = ()) -> Answer:
+        """Return the message that answers an offer with a verdict."""
         grant = verdict.grant
         note = grant.note if grant is not None and grant.note else verdict.detail
         return Answer(
@@ -159,18 +159,18 @@ class OfferHandler:
     # --- decisions ------------------------------------------------------------------------------
 
     def announce(self, turn: Turn) -> None:
-        """Tell those who wait what the owner decided."""
+        """Announce the owner's decisions to the researchers whose offers wait for them."""
         context = self._context
         for grant in context.grants.unannounced():
             for one in context.grants.waiting.of(grant.id):
                 verdict = context.permissions.judge_for(one.sender, one.job, one.body)
-                answer = self._said(one.offer, verdict)
+                answer = self._answer_of(one.offer, verdict)
                 answer = self._scheduled(turn, one.sender, one.job, one.body, verdict, answer)
                 to = parse_address(one.reply_to)
                 turn.outgoing.append(context.endpoint.prepare(to, answer, job=one.job))
                 if verdict.allowed:
                     turn.after.append(context.workers.warm_up)
-            turn.rows.append(lambda grant=grant: context.grants.told(grant.id))  # type: ignore[misc]
+            turn.rows.append(lambda grant=grant: context.grants.mark_announced(grant.id))  # type: ignore[misc]
 
 
 def consider(

@@ -1,4 +1,4 @@
-"""Searches: what this node offers, and the mocks that its owner publishes."""
+"""The handler of searches for the datasets that this node offers, and for the mocks that its owner publishes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedjob.data.archive import pack_data
 from fedjob.messaging.messages import Found, Message, Search
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.data.datasets import RegisteredDataset, told_within
+from fedjob.node.data.datasets import RegisteredDataset, public_within
 from fedjob.node.grants.grant import matches_any
 
 
@@ -49,8 +49,8 @@ class SearchHandler:
             return context.answer(turn, message, Found(of=message.id))
         datasets = context.datasets.search(search.tags, search.name)
         if not (search.mock and search.name):
-            told = told_within(datasets, more=self._now)
-            return context.answer(turn, message, Found(of=message.id, datasets=told))
+            answer = public_within(datasets, more=self._now)
+            return context.answer(turn, message, Found(of=message.id, datasets=answer))
         mocks = [dataset for dataset in datasets if dataset.mock and context.config.publish_mocks == "on"]
         if not mocks:
             return context.answer(turn, message, Found(of=message.id))
@@ -59,20 +59,20 @@ class SearchHandler:
         return None
 
     def take(self, turn: Turn, event: Published) -> None:
-        """Tell where the mock is."""
-        told: dict[str, Any] = {} if event.ref is None else {"mock": to_plain(event.ref)}
+        """Answer the searches that waited for a mock with the reference to it, or with what went wrong."""
+        answer: dict[str, Any] = {} if event.ref is None else {"mock": to_plain(event.ref)}
         dataset = self._context.datasets.find(event.dataset)
         if dataset is not None:
-            told |= {"name": dataset.name, "reader": dataset.reader}
-            told |= {"options": dict(dataset.options), "loading": dict(dataset.loading)}
+            answer |= {"name": dataset.name, "reader": dataset.reader}
+            answer |= {"options": dict(dataset.options), "loading": dict(dataset.loading)}
         if event.detail:
-            told["problem"] = event.detail
+            answer["problem"] = event.detail
         self._packing.discard((event.researcher, event.dataset))
         for message in self._asked.pop((event.researcher, event.dataset), []):
-            self._context.answer(turn, message, Found(of=message.id, datasets=[told]))
+            self._context.answer(turn, message, Found(of=message.id, datasets=[answer]))
 
     def _now(self, dataset: RegisteredDataset) -> dict[str, Any]:
-        """Return what is true of a dataset now."""
+        """Return what changes about a registered dataset: its versions, its contact, whether its mock is published."""
         context = self._context
         return {
             "version": context.versions.of(dataset.path),

@@ -1,4 +1,4 @@
-"""Offers and tasks wait here until it is known who sent them; see `verifiers`.
+"""The verification of senders, for which offers and tasks wait; see `verifiers`.
 
 The daemon never waits: what a verifier has to ask somebody for is asked on one of its
 threads, and the message is taken up again when the answer is there. A proof goes no
@@ -30,12 +30,17 @@ MAX_WAITING = 1000
 log = logging.getLogger(__name__)
 Key = tuple[int, str, str, str]
 
-"""Which setting of the owner's, researcher, their key, sha256 of the proof."""
+"""(Number of the owner's setting, researcher, their key, sha256 of the proof.)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A verifier has answered: until when that holds, and why not, where it said no."""
+    """The answer of a verifier.
+
+    Args:
+        until: seconds since 1970; the answer is valid so long.
+        refusal: the reason, where it does not accept the proof.
+    """
 
     key: Key
     until: float
@@ -43,7 +48,7 @@ class Checked:
 
 
 class SenderVerification:
-    """What a node's verifier said, and the messages that wait for it.
+    """The answers of a node's verifier, and the messages that wait for one.
 
     Args:
         later: runs a function on another thread.
@@ -64,10 +69,10 @@ class SenderVerification:
         self.configure(config)
 
     def configure(self, config: NodeConfig) -> None:
-        """Verify as the owner has set it from now on.
+        """Use the verifier that the owner has set, from now on.
 
         Raises:
-            ConfigError: the setting does not hold together; it goes on as before.
+            ConfigError: the verifier can't be built from the setting; the former one stays in use.
         """
         self._verifier = build_verifier(config.verifier, config.verifier_options)
         self._setting += 1
@@ -100,7 +105,7 @@ class SenderVerification:
         return None
 
     def take(self, turn: Turn, checked: Checked) -> tuple[Message, ...]:
-        """Note what a verifier said; return the messages that waited for it, which are to be handled by it."""
+        """Note a verifier's answer; return the messages that waited for it and are to be handled now."""
         if checked.key[0] != self._setting:
             return ()  # the owner has another verifier by now; what waited is sent again
         self._checked.pop(checked.key, None)

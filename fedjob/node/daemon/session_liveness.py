@@ -1,4 +1,4 @@
-"""Whether those who wait for a node's work are still there.
+"""The record of which researchers' sessions are still there to receive a node's work.
 
 A researcher's session that is silent is asked, by a message that it receipts without
 doing anything; its work is given up when no answer comes. Pure: times are handed in.
@@ -16,16 +16,16 @@ ASK_AFTER_FRACTION = 1 / 3
 
 @dataclass
 class SessionLiveness:
-    """When each session was last heard of; only those that are looked at are remembered."""
+    """The last sign of life of each session that waits for work; sessions that `look` was not given are forgotten."""
 
-    _heard: dict[str, float] = field(default_factory=dict)
+    _alive_at: dict[str, float] = field(default_factory=dict)
     _asked: dict[str, float] = field(default_factory=dict)
     _questions: dict[str, str] = field(default_factory=dict)  # by message id, the session that it asks
 
-    def heard(self, session: str, now: float) -> None:
+    def note_alive(self, session: str, now: float) -> None:
         """Note that a message or a receipt came from there."""
-        if session in self._heard:
-            self._heard[session] = now
+        if session in self._alive_at:
+            self._alive_at[session] = now
             self._asked.pop(session, None)
 
     def note_question(self, message: str, session: str) -> None:
@@ -40,7 +40,7 @@ class SessionLiveness:
         """
         session = self._questions.pop(message, "")
         if session and is_there:
-            self.heard(session, now)
+            self.note_alive(session, now)
 
     def look(
         self, sessions: Iterable[str], now: float, *, after_s: float, connected: bool
@@ -53,11 +53,11 @@ class SessionLiveness:
             connected: while the node itself hears nothing, nobody's silence counts.
         """
         waiting = set(sessions)
-        self._heard = {s: at if connected else now for s, at in self._heard.items() if s in waiting}
+        self._alive_at = {s: at if connected else now for s, at in self._alive_at.items() if s in waiting}
         self._asked = {s: at for s, at in self._asked.items() if s in waiting and connected}
         gone, ask = [], []
         for session in sorted(waiting):
-            silent_s = now - self._heard.setdefault(session, now)
+            silent_s = now - self._alive_at.setdefault(session, now)
             if silent_s > after_s:
                 gone.append(session)
             elif silent_s > after_s * ASK_AFTER_FRACTION and session not in self._asked:

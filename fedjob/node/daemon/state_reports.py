@@ -1,4 +1,4 @@
-"""What researchers are told of their tasks' states: nothing of a task that is over before it is worth a message.
+"""The reports of tasks' states to researchers, held back shortly: a task that completes at once needs none.
 
 A short round is answered in milliseconds, and the answer says it all; three messages
 about the way there would cost more than the work.
@@ -13,53 +13,53 @@ from fedjob.node.queue.book import TaskRow
 
 HOLD_S = 0.25
 
-"""A task that is completed within this is told of by its answer alone."""
+"""No states are reported of a task that completes within this time: its answer is enough."""
 
 
 class StateReports:
-    """States that wait to be told."""
+    """The states of tasks that are held back before they are reported."""
 
     def __init__(self) -> None:
         self._held: dict[str, list[TaskRow]] = {}
         self._due: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def take(self, rows: Iterable[TaskRow], now: float) -> list[TaskRow]:
-        """Return what is to be told now, in order.
+        """Return the rows whose states are to be reported now, in order.
 
         Args:
             rows: tasks in states that they have just reached.
             now: monotonic seconds.
         """
-        said: list[TaskRow] = []
+        reports: list[TaskRow] = []
         for row in rows:
             key = row.key
             passing = (
                 row.state not in HISTORY and row.state != State.STOPPING
             )  # a stop is news, however short
-            if passing and key not in self._told:
+            if passing and key not in self._reported:
                 self._held.setdefault(key, []).append(row)
                 self._due.setdefault(key, now + HOLD_S)
                 continue
             held = self._held.pop(key, [])
             self._due.pop(key, None)
-            if row.state == State.COMPLETED and not row.parent and key not in self._told:
-                continue  # the answer says it
-            said += [*held, row]
+            if row.state == State.COMPLETED and not row.parent and key not in self._reported:
+                continue  # its answer is report enough
+            reports += [*held, row]
             if row.state in HISTORY:
-                self._told.discard(key)
+                self._reported.discard(key)
             else:
-                self._told.add(key)
-        return said
+                self._reported.add(key)
+        return reports
 
     def due(self, now: float) -> list[TaskRow]:
         """Return what has been held long enough."""
-        said: list[TaskRow] = []
+        reports: list[TaskRow] = []
         for key in [key for key, at in self._due.items() if at <= now]:
             del self._due[key]
-            said += self._held.pop(key)
-            self._told.add(key)
-        return said
+            reports += self._held.pop(key)
+            self._reported.add(key)
+        return reports
 
     def next_due(self) -> float | None:
         """Return when `due` has something, in monotonic seconds."""

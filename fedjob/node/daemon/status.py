@@ -1,4 +1,4 @@
-"""How a node is: what it answers to a ping, and what `fedjob node status` shows."""
+"""The status of a node, as it answers a ping and as `fedjob node status` shows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "pandas")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """How a node is right now.
+    """The status of a node at one moment.
 
     Args:
         ready: a task would begin: there are workers, these are working hours.
@@ -38,8 +38,8 @@ class NodeStatus:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def vitals(config: NodeConfig, tasks: TaskStore, *, busy: int) -> NodeStatus:
-    """Return how a node is.
+def node_status(config: NodeConfig, tasks: TaskStore, *, busy: int) -> NodeStatus:
+    """Return the status of a node.
 
     Args:
         busy: tasks that run.
@@ -61,7 +61,7 @@ def pong(
     Args:
         busy: tasks that run.
     """
-    now = vitals(config, tasks, busy=busy)
+    now = node_status(config, tasks, busy=busy)
     jobs = {row.job for row in book.unfinished() if row.researcher == message.sender}
     return Pong(
         of=message.id,
@@ -82,7 +82,7 @@ def pong(
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Return what is installed here, as far as plans care."""
+    """Return the versions of fedjob, Python and the packages in `PACKAGES` that are installed here."""
     found = {"fedjob": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

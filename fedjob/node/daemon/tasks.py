@@ -1,4 +1,4 @@
-"""Tasks and ends of jobs, on their way from a message into the book."""
+"""The handler of task messages and of ends of jobs, which become entries of the node's book."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TaskHandler:
         turn.settled.append(message)
 
     def refuse(self, turn: Turn, message: Message, task: Task, reason: str, detail: str) -> None:
-        """Refuse a task that is not looked at."""
+        """Refuse a task without judging it."""
         self._refuse(turn, message, self._arrived(message, task), (reason, detail))
 
     def _refuse(

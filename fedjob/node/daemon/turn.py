@@ -1,4 +1,4 @@
-"""One turn of the daemon's loop: what it commits, and what it does when that is through."""
+"""One turn of the daemon's loop: the changes that it commits, and the actions after the commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedjob.node.queue.task_machine import step
 
 @dataclass
 class Turn:
-    """What one turn will commit, and do after that.
+    """The changes that one turn will commit, and the actions that follow the commit.
 
     Args:
         book: as it will be.
@@ -38,7 +38,7 @@ class Turn:
     kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
 
     def step(self, event: events.Event) -> list[events.Command]:
-        """Feed the core."""
+        """Advance the task machine by one event, and return its commands."""
         self.book, commands = step(self.book, event)
         self.commands += commands
         return commands

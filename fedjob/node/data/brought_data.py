@@ -1,4 +1,4 @@
-"""Data that researchers bring: unpacked once for a job, read-only, gone with it."""
+"""The data that researchers bring: unpacked once for a job, read-only, removed at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this node's owner offers to be computed on.
+"""The registry of the datasets that a node's owner offers for computation.
 
 `describe` opens the data and is called by the command line only: the daemon
 answers searches from what was written down then, and imports no pandas.
@@ -18,9 +18,9 @@ from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
 from fedjob.node.storage.database import Database
 
-MAX_TOLD_COLUMNS = 100
+MAX_PUBLIC_COLUMNS = 100
 
-MAX_TOLD_BYTES = 40 * 1024
+MAX_ANSWER_BYTES = 40 * 1024
 MAX_TEXT_BYTES = 2000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _TAG = re.compile(r"[^\s,/]{1,64}")
@@ -53,15 +53,15 @@ class RegisteredDataset:
     contact: str = ""
     added: float = 0.0
 
-    def told(self) -> dict[str, Any]:
-        """Return what a researcher may know: no path."""
+    def public(self) -> dict[str, Any]:
+        """Return the description that researchers may read; it has no path."""
         return {
             "name": self.name,
             "tags": list(self.tags),
             "reader": self.reader,
             "num_rows": self.num_rows,
             "size_bytes": self.size_bytes,
-            "columns": [dict(column) for column in self.columns[:MAX_TOLD_COLUMNS]],
+            "columns": [dict(column) for column in self.columns[:MAX_PUBLIC_COLUMNS]],
             "num_columns": len(self.columns),
             "has_mock": bool(self.mock),
             "min_rows": self.min_rows,
@@ -163,22 +163,22 @@ class Datasets:
         return [d for d in self.all() if wanted <= set(d.tags) and name in ("", d.name)]
 
 
-def told_within(
+def public_within(
     datasets: Iterable[RegisteredDataset],
-    limit_bytes: int = MAX_TOLD_BYTES,
+    limit_bytes: int = MAX_ANSWER_BYTES,
     more: Callable[[RegisteredDataset], dict[str, Any]] = lambda dataset: {},
 ) -> list[dict[str, Any]]:
-    """Return what a search is answered with, so that it fits into a message: columns go first.
+    """Return the public descriptions of datasets, cut so that they fit into a message: columns are left out first.
 
     Args:
-        more: what there is to tell of a dataset beside what is registered.
+        more: returns further entries of a dataset's description.
     """
-    told = [dataset.told() | more(dataset) for dataset in datasets]
-    if len(pack(told)) > limit_bytes:
-        told = [{**one, "columns": []} for one in told]
-    while len(pack(told)) > limit_bytes:
-        told = told[: len(told) // 2]
-    return told
+    answer = [dataset.public() | more(dataset) for dataset in datasets]
+    if len(pack(answer)) > limit_bytes:
+        answer = [{**one, "columns": []} for one in answer]
+    while len(pack(answer)) > limit_bytes:
+        answer = answer[: len(answer) // 2]
+    return answer
 
 
 def describe_dataset(
@@ -199,7 +199,7 @@ def describe_dataset(
 
     Args:
         loading: a loading plan as plain data.
-        warn: told where the mock is not of the data's form.
+        warn: called with a message where the mock's columns differ from the data's.
 
     Raises:
         SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
@@ -244,7 +244,7 @@ def describe_dataset(
 
 
 def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str, contact: str) -> None:
-    """Refuse what an owner can't call a dataset or say of it."""
+    """Check the name, the tags and the texts that an owner gives a dataset."""
     if not _NAME.fullmatch(name):
         raise SpecError(
             "a dataset is named by 1 to 63 of letters, digits, '.', '_' and '-', beginning with a letter or "
@@ -263,19 +263,19 @@ def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str
 
 
 def _differences(columns: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
-    """Say how the columns of a mock differ from the data's; nothing where they don't."""
+    """Describe how the columns of a mock differ from the data's; empty where they don't."""
     ours = {str(c["name"]): str(c["type"]) for c in columns}
     theirs = {str(c["name"]): str(c["type"]) for c in others}
-    said = [f"it lacks column {name!r}" for name in ours if name not in theirs]
-    said += [f"it has column {name!r}, which the data have not" for name in theirs if name not in ours]
-    said += [
+    differences = [f"it lacks column {name!r}" for name in ours if name not in theirs]
+    differences += [f"it has column {name!r}, which the data have not" for name in theirs if name not in ours]
+    differences += [
         f"column {name!r} is {theirs[name]}, in the data {ours[name]}"
         for name in ours
         if theirs.get(name, ours[name]) != ours[name]
     ]
-    if not said and list(ours) != list(theirs):
-        said = ["its columns are in another order"]
-    return "; ".join(said[:5]) + ("; ..." if len(said) > 5 else "")
+    if not differences and list(ours) != list(theirs):
+        differences = ["its columns are in another order"]
+    return "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
 
 
 def _dataset(row: Any) -> RegisteredDataset:

@@ -1,4 +1,4 @@
-"""Which items of a dataset a plan has worked on here, and on which it failed: per plan, dataset and project."""
+"""The ledger of items that were processed or failed at this node, by plan, dataset and project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which content a dataset has: a hash that changes when the data do.
+"""The versions of datasets: a hash of the content, which changes when the data do.
 
 A grant is about the data that its owner saw it asked for. Small files are hashed
 whole; of large ones the size, the time of change and both ends, so that looking

@@ -1,1 +1,1 @@
-"""Worker processes, and what goes in and out of them."""
+"""The worker processes of a node, their inputs and their outputs."""

@@ -1,4 +1,4 @@
-"""A process that has imported torch once and forks a worker in milliseconds whenever it is told to.
+"""The fork server: a process that has imported torch once and forks workers in milliseconds.
 
 Run as `python -m fedjob.node.execution.fork_server FD`, where FD is one end of a
 SOCK_SEQPACKET pair. A request is one packet, a msgpack map (see `ForkRequest`), with
@@ -177,7 +177,7 @@ def _become_worker(
 
 
 def _reap(control: socket.socket, children: set[int], ended: list[tuple[int, int]]) -> None:
-    """Take what has ended, kill the strays, and tell of ended workers once there are none."""
+    """Take what has ended, kill the strays, and report ended workers once there are none."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""The inputs of a task: from what is known of it at its start to the order that a worker computes by."""
+"""The inputs of a task, fetched at its start and put into the order that a worker computes by."""
 
 from __future__ import annotations
 

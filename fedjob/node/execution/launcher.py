@@ -1,4 +1,4 @@
-"""How a node starts its worker processes: by forking, or behind a command of the owner's choice.
+"""The launchers of worker processes: by forking, or behind a command of the owner's choice.
 
 A launcher is found by name: `process` is built in; others are installed as entry
 points of the group `fedjob.launcher`. The node's owner chooses one (setting
@@ -24,7 +24,7 @@ class Launch:
     Args:
         worker: the daemon's name for it.
         memory_bytes, threads, gpus: what it gets of the machine.
-        hints: what the job and the node's owner say to this launcher, the owner's word last.
+        hints: the job's hints for this launcher, overridden by the options that the owner has set.
     """
 
     worker: str

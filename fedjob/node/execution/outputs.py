@@ -1,4 +1,4 @@
-"""The output of a task: from what a worker left in the spool to an answer whose objects are in the repository."""
+"""The output of a task, moved from the spool to the repository and put into the answer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The daemon's side of its workers: warm processes, each for one job, forked by a fork server.
 
 `run` hands a work order to an idle worker of the job, `kill` ends one with everything
-it started. What happens comes back through `notify`, which is called on this room's
+it started. Events come back through `notify`, which is called on this module's
 own threads. Deaths are learned from the fork server, so that a worker whose
 children keep its socket open is noticed too.
 """
@@ -47,7 +47,7 @@ class WorkerBegan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerEmitted:
-    """The plan, or the protocol, said something."""
+    """The plan, or the protocol, emitted an event."""
 
     key: str
     run: int
@@ -118,7 +118,7 @@ class _Worker:
         self.run = 0
         self.is_up = False
         self.used = time.monotonic()
-        self.doomed = False  # killed, or told to go: nothing it says counts any more
+        self.doomed = False  # killed, or about to be: its messages are ignored from here on
         self.mourned = ""  # the task whose end waits for this worker's
         self.exit_status: int | None = None
 
@@ -189,7 +189,7 @@ class Workers:
                 self._notify(WorkerBegan(order.key, number, pid))
 
     def kill(self, key: str) -> bool:
-        """End the worker that works on this task; nothing more is heard of the task but `WorkerGone`.
+        """End the worker that works on this task; of the task nothing but `WorkerGone` follows.
 
         Returns:
             Whether there is such a worker.
@@ -202,15 +202,15 @@ class Workers:
                     return True
         return False
 
-    def tell(self, key: str, said: list[Any]) -> None:
-        """Say something to the worker that works on this task, if there is one."""
+    def tell(self, key: str, message: list[Any]) -> None:
+        """Send a message to the worker that works on this task, if there is one."""
         with self._lock:
             worker = next((w for w in self._workers.values() if w.key == key), None)
         if worker is not None:
             try:
-                worker.link.send(said)
+                worker.link.send(message)
             except (OSError, FedjobError) as error:
-                self._lost(worker, f"the worker did not listen: {error}")
+                self._lost(worker, f"the worker took no message: {error}")
 
     def end_job(self, job: str) -> None:
         """End a job's idle workers."""
@@ -303,7 +303,7 @@ class Workers:
         return worker
 
     def _listen(self, worker: _Worker) -> None:
-        """Pass on what a worker says, until its end."""
+        """Take a worker's messages until its end."""
         detail = "the worker ended"
         try:
             while True:
@@ -316,8 +316,8 @@ class Workers:
         worker.link.close()
         shutil.rmtree(worker.scratch, ignore_errors=True)
 
-    def _take(self, worker: _Worker, said: Any) -> None:
-        match said:
+    def _take(self, worker: _Worker, message: Any) -> None:
+        match message:
             case ["up"]:
                 worker.is_up = True
                 deadline = time.monotonic() + DEATH_GRACE_S
@@ -351,7 +351,7 @@ class Workers:
         self._idle_since = time.monotonic()
 
     def _lost(self, worker: _Worker, detail: str) -> None:
-        """A worker is gone, or has to go; say so if it was working."""
+        """Drop a worker that is gone or does not answer; report its death if it was working."""
         deadline = time.monotonic() + DEATH_GRACE_S
         while worker.exit_status is None and not worker.doomed and time.monotonic() < deadline:
             time.sleep(0.01)  # its end of the socket closes a moment before the fork server has reaped it
@@ -396,7 +396,7 @@ class Workers:
 
 
 class _ForkServer:
-    """The fork server's process, and the thread that hears it."""
+    """The fork server's process, and the thread that receives its messages."""
 
     def __init__(
         self,

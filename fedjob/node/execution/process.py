@@ -1,4 +1,4 @@
-"""What runs in a worker process: take a work order, perform it, say what came of it, again.
+"""The program of a worker process: it takes work orders, performs each and sends back its result.
 
 It was forked from the fork server, leads its own session, and knows nothing but
 the paths that its orders name. What user code writes to standard output and to
@@ -173,8 +173,8 @@ class WorkerChildRunner(ChildRunner):
         if number not in self._outcomes:
             self._link.send(["wait", number])
             while number not in self._outcomes:
-                said = self._link.receive()
-                outcome = from_plain(ChildOutcome, said[1])
+                answer = self._link.receive()
+                outcome = from_plain(ChildOutcome, answer[1])
                 self._outcomes[outcome.number] = outcome
         return self._outcomes[number]
 

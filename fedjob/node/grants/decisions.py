@@ -1,4 +1,4 @@
-"""The owner's decisions, in the node's database.
+"""The decisions of a node's owner on requests, in the node's database.
 
 The node keeps the text of each plan that was asked for, and what it runs is
 compiled from these bytes. A new node has approved nothing. Every change is
@@ -162,7 +162,7 @@ class Grants:
         version: str | None = None,
         anybody: bool = False,
     ) -> Grant:
-        """Write down a yes; it counts once as many different people said it as are asked for.
+        """Record an approval; the grant is in force once as many different people as required have approved it.
 
         Args:
             limits: of the grant; None keeps what an earlier approver set.
@@ -287,7 +287,7 @@ class Grants:
         """Return decisions that nobody was told of yet."""
         return self._rows.select("WHERE announced = 0 AND status <> 'pending'")
 
-    def told(self, id_: str) -> None:
+    def mark_announced(self, id_: str) -> None:
         """Mark a decision as announced; the offers stay, for the owner may change it."""
         self._database.execute("UPDATE grants SET announced = 1 WHERE id = ?", (id_,))
 

@@ -1,4 +1,4 @@
-"""What is asked of a node's owner, what the owner said, and whether one covers the other. Pure."""
+"""Grants: requests to a node's owner, the decisions on them, and which decision covers which request. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY_PREFIX_CHARS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantSubject:
-    """What a decision is about. In a standing agreement all but `use` are patterns.
+    """The subject of a decision. In a standing agreement all but `use` are patterns.
 
     Args:
         plan: sha256 of the plan's text; empty for a protocol without a plan, or where any plan will do.
@@ -42,7 +42,7 @@ class GrantSubject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(WorkSettings):
-    """What came with the question: shown to the owner, held against limits and standing agreements.
+    """The details of a request: shown to the owner, compared with limits and standing agreements.
 
     Args:
         owner: how the researcher describes themselves: name, org, role.
@@ -159,7 +159,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of the owner at one moment: may this run?
+    """The question to the owner whether something may run.
 
     Args:
         protocol: the name of what is to be computed.
@@ -174,7 +174,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnFile:
-    """What the owner's decisions say about a question.
+    """The owner's decisions that bear on a question.
 
     Args:
         exact: the requests about exactly its subject, of any version of the data, newest first.

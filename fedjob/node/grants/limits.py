@@ -1,4 +1,4 @@
-"""How far a grant goes: until when, how often, over how much, with which arguments."""
+"""The limits of a grant: its end, the runs, rows and predictions that it allows, and bounds on arguments."""
 
 from __future__ import annotations
 

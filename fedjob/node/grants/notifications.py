@@ -1,4 +1,4 @@
-"""The owner is told that something waits: by mail, by webhook or by a command, as the node is set.
+"""The notices to the owner that requests wait: by mail, by webhook or by a command, as the node is set.
 
 The daemon never waits for any of them. One thread sends, within a deadline; what
 fails is logged, counted and tried again, ever more seldom, until one way has
@@ -33,14 +33,14 @@ SEND_WITHIN_S = 20.0
 
 AGAIN_AFTER_S = 5.0
 AGAIN_AT_MOST_S = 600.0
-MAX_TOLD = 20
-"""Requests that one notice describes; of more only the number is told."""
+MAX_LISTED = 20
+"""Requests that one notice describes; of more only the number is given."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the owner is told: nothing that a researcher wrote but names, and no data."""
+    """A notice to the owner. It holds no text that a researcher wrote but names, and no data."""
 
     node: str
     waiting: tuple[dict[str, Any], ...]
@@ -78,13 +78,13 @@ class Notice:
 
 
 def notice_of(node: str, grants: Iterable[Grant]) -> Notice:
-    """Return what is told of these requests."""
+    """Return the notice about these requests."""
     every = list(grants)
-    told = ("id", "researcher", "org", "dataset", "use", "protocol", "entry", "plan", "project", "requested")
+    names = ("id", "researcher", "org", "dataset", "use", "protocol", "entry", "plan", "project", "requested")
     waiting = []
-    for grant in every[:MAX_TOLD]:
+    for grant in every[:MAX_LISTED]:
         plain = grant.to_plain()
-        waiting.append({name: _plain_text(plain[name]) for name in told})
+        waiting.append({name: _plain_text(plain[name]) for name in names})
     return Notice(node, tuple(waiting), len(every))
 
 
@@ -108,11 +108,11 @@ class Notices:
 
     @property
     def wanted(self) -> bool:
-        """Whether the owner wants to be told at all."""
+        """Whether the owner has set any way of being notified."""
         return bool(self.config.notify_mail or self.config.notify_webhook or self.config.notify_command)
 
     def look(self, waiting: Callable[[], list[Grant]]) -> tuple[str, ...]:
-        """Begin to tell what waits, where it is time; return the ids that are dealt with. Never blocks.
+        """Begin to send a notice if one is due; return the ids of requests that were notified. Never blocks.
 
         Args:
             waiting: returns the requests that the owner was not told of.
@@ -152,12 +152,12 @@ class Notices:
         while (wanted := self._wanted.get()) is not None:
             notice, config = wanted
             num_failed, any_sent = 0, False
-            for way, told, send in (
+            for way, setting, send in (
                 ("mail", config.notify_mail, send_mail),
                 ("webhook", config.notify_webhook, post),
                 ("command", config.notify_command, run_command),
             ):
-                if not told:
+                if not setting:
                     continue
                 try:
                     send(notice, config)

@@ -1,4 +1,4 @@
-"""The permissions of tasks: policy asked about each, and what it uses counted against its grant."""
+"""The permissions of tasks, as the policy decides them, and the charges against their grants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fedjob.protocols.usage import INFERENCES, usage_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What a finished task costs.
+    """The cost of a finished task.
 
     Args:
         result: that it is answered with: a failure where nothing was left to pay with.

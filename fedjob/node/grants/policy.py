@@ -18,7 +18,7 @@ _REFUSALS = ("revoked", "limits_exceeded", "unknown_researcher")
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What policy says.
+    """The decision of the policy on whether something may run.
 
     Args:
         status: as in `messages.Answer`; `pending` without a grant means that nobody was asked yet.
@@ -27,7 +27,7 @@ class Permission:
         needs: of `plan` and `data`: what the owner has to allow.
         origin: `request`, `rule`, `built-in`, or empty where nothing had to be granted.
         state: of the grant; `expired` also where a new one has to be asked for.
-        limits: that it runs under.
+        limits: those that it runs under.
     """
 
     status: str

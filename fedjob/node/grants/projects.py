@@ -1,4 +1,4 @@
-"""What limits everything in a project at this node."""
+"""The limits that an owner sets on everything in a project at this node."""
 
 from __future__ import annotations
 

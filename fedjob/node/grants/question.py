@@ -1,4 +1,4 @@
-"""The question that an offer or a task puts to a node's owner, or why no answer of the owner could help."""
+"""The question to a node's owner that an offer or a task raises, or the reason that no approval could help."""
 
 from __future__ import annotations
 

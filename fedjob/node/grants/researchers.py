@@ -1,6 +1,6 @@
-"""The researchers whose keys the owner has met: by approving something of theirs, or by saying so.
+"""The researchers whose keys the owner has met: by approving a request of theirs, or by a command.
 
-What a researcher says of themselves opens nothing: an agreement for an
+How researchers describe themselves grants nothing: an agreement for an
 organisation counts for keys that the owner knows to belong to it.
 """
 

@@ -92,10 +92,10 @@ class HookCalls:
             self._thread.join(STOP_WITHIN_S)
 
     def _work(self) -> None:
-        while (told := self._queue.get()) is not None:
+        while (call := self._queue.get()) is not None:
             for hook in self._hooks:
                 try:
-                    hook.event(*told)
+                    hook.event(*call)
                 except Exception:  # hooks are the owner's code; tasks go on
                     log.exception("the hook %s failed", hook.name)
                     self._count("hooks_failed")

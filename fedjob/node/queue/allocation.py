@@ -1,8 +1,8 @@
-"""The allocation of a node's capacity to jobs: who holds what, and what is short. Pure.
+"""The allocation of a node's capacity to jobs: what each holds, and what is short. Pure.
 
-A `Allocation` is never changed in place. A job's offer may *reserve* for a short
+An `Allocation` is never changed in place. A job's offer may *reserve* for a short
 lease; its first task *takes* what was reserved, or what is free; the job's end, or
-the end of the lease, *frees* it. A ledger lives in memory only: after a crash
+the end of the lease, *frees* it. An allocation lives in memory only: after a crash
 nothing is held, and tasks that are still in the queue take again as they start.
 """
 
@@ -18,7 +18,7 @@ from fedjob.node.config.capacity import Capacity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """What a job holds.
+    """The resources that a job holds.
 
     Args:
         until: end of the lease; 0 once a task has taken it.
@@ -32,7 +32,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Who holds what of a capacity."""
+    """The holdings of jobs in a capacity."""
 
     capacity: Capacity = field(default_factory=Capacity)
     holdings: Mapping[str, Holding] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Whether a job could start here now; the fields of `messages.Answer` of the same names."""
+    """The judgement on whether a job could start here now; the fields of `messages.Answer` of the same names."""
 
     schedule: str = ""
     short: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ class Judgement:
 def judge(
     ledger: Allocation, job: str, need: Need, *, workers: int, active: int, ahead: int, is_open: bool
 ) -> Judgement:
-    """Say whether a job could start here now.
+    """Judge whether a job could start here now.
 
     Args:
         workers: tasks that may run at once.

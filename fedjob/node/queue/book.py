@@ -31,7 +31,7 @@ class TaskRow:
         result: what the daemon answers with when completed (or failed in the worker), opaque here.
         reply: id of the reply on its way, or delivered.
         acknowledged: the researcher has that reply.
-        resources: that it needs of the node, see `resources.Need`.
+        resources: that it needs of the node, see `requirements.Need`.
         project, job_name: for people.
         parent, child: key of the task that launched this one, and its place among those.
         inputs: keys of siblings whose values it takes; it starts when they are completed.
@@ -90,7 +90,7 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """What outlives a job's tasks: who began it, and the fences against messages from its past.
+    """The facts of a job that outlive its tasks: its researcher, and the fences against outdated messages.
 
     Args:
         epoch: the newest one seen; older messages are refused.

@@ -1,4 +1,4 @@
-"""A node's book being changed within one step: copies of its maps, and the commands so far. Pure."""
+"""The draft of a node's book within one step: copies of its maps, and the commands so far. Pure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class BookDraft:
         self.commands.append(events.PutJob(row))
 
     def move(self, row: TaskRow, state: State, **changes: Any) -> TaskRow:
-        """Take a row one step of the table further, and say so."""
+        """Take a row one step of the table further, and report its new state."""
         row = replace(row, state=advance(row.state, state), **changes)
         self.put(row)
         if state in REPORTED:
@@ -56,7 +56,7 @@ class BookDraft:
         return row
 
     def queue_again(self, row: TaskRow, via: State, **changes: Any) -> None:
-        """Return a row to the queue: nothing of it was lost but time, so nobody is told."""
+        """Return a row to the queue: only time was lost, so nothing is reported."""
         for state in (via, State.WAITING, State.QUEUED):
             row = replace(row, state=advance(row.state, state))
         self.put(replace(row, worker=0, after="", ends="", reason="", detail="", waits="", **changes))
@@ -105,7 +105,7 @@ class BookDraft:
         )
         for child in children_of(self.tasks, row):
             self.release(child, "not_needed")
-        if row.parent:  # its own parent is told, when it waits for this
+        if row.parent:  # only its parent learns of it, when it waits for this
             return
         if row.epoch == self.jobs[row.job].epoch:
             self.answer(row)

@@ -1,4 +1,4 @@
-"""The rows of `taskkeeping` in the node's database, a history of what was released, and states' index."""
+"""The rows of the task machine in the node's database, the history of released tasks, the index of node states."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PUT = (
     "ended = iif(excluded.ended IS NULL, NULL, coalesce(ended, excluded.ended)), "
     "updated = iif(state = excluded.state, updated, excluded.updated)"
 )
-_TOLD = (
+_LISTED = (
     "key, job, round, step, dataset, researcher, state, reason, worker, accepted, started, ended, updated, "
     "project, job_name, parent"
 )
@@ -79,8 +79,8 @@ class TaskStore:
         """Move a task, in its final state, into the history."""
         self.put_task(row)
         cursor = self._database.execute(
-            f"INSERT INTO history ({_TOLD}, reply_to, released) "
-            f"SELECT {_TOLD}, reply_to, ? FROM tasks WHERE key = ?",
+            f"INSERT INTO history ({_LISTED}, reply_to, released) "
+            f"SELECT {_LISTED}, reply_to, ? FROM tasks WHERE key = ?",
             (time.time(), row.key),
         )
         self._database.execute("DELETE FROM tasks WHERE key = ?", (row.key,))
@@ -113,15 +113,15 @@ class TaskStore:
     def list_tasks(self, state: str | None = None) -> list[dict[str, Any]]:
         """Return tasks as an owner sees them, newest first, released ones included."""
         rows = self._database.rows(
-            f"SELECT {_TOLD}, NULL AS released, seq FROM tasks UNION ALL "
-            f"SELECT {_TOLD}, released, seq FROM history ORDER BY accepted DESC, seq DESC"
+            f"SELECT {_LISTED}, NULL AS released, seq FROM tasks UNION ALL "
+            f"SELECT {_LISTED}, released, seq FROM history ORDER BY accepted DESC, seq DESC"
         )
-        told = [dict(row) for row in rows]
-        children = Counter(task["parent"] for task in told if task["parent"])
-        for task in told:
+        tasks = [dict(row) for row in rows]
+        children = Counter(task["parent"] for task in tasks if task["parent"])
+        for task in tasks:
             del task["seq"]
             task["children"] = children[task["key"]]
-        return [task for task in told if state is None or task["state"] == state]
+        return [task for task in tasks if state is None or task["state"] == state]
 
     def find_task(self, start: str) -> dict[str, Any]:
         """Return the task whose key begins so, its latest run where it ran several times.

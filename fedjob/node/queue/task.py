@@ -1,4 +1,4 @@
-"""A task as its row keeps it: what was asked for, the header of what is sent about it, and its answer."""
+"""The contents of a task's row: the task that was asked for, the header of messages about it, its answer."""
 
 from __future__ import annotations
 
@@ -78,6 +78,6 @@ def failure(key: str, reason: str, detail: str) -> Result:
 
 
 def without_places(error: FedjobError) -> str:
-    """Return an error's words if they are ours to tell: what names a path of this node stays here."""
+    """Return an error's message without naming paths of this node: one that holds a slash gives only its class."""
     text = str(error)
     return type(error).__name__ if "/" in text else text[:1000]

@@ -1,4 +1,4 @@
-"""What happens to a node's tasks, and what `taskkeeping` then commands."""
+"""The events that the task machine takes, and the commands that it returns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedjob.node.queue.book import JobRow, TaskRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskArrived:
-    """A task message that was not seen before; `granted` says whether its owner's decision is there."""
+    """A task message that was not seen before; `granted` is true where no decision of the owner is awaited."""
 
     key: str
     job: str
@@ -134,21 +134,21 @@ class EndArrived:
 
 @dataclass(frozen=True, slots=True)
 class OrphanTimeout:
-    """Who asked for this job's work is gone: what is unfinished is given up; the job may come back."""
+    """The session that asked for this job's work is gone: unfinished work is given up; the job may come back."""
 
     job: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Nothing was heard of this job for so long that all it has here goes; it may come back."""
+    """This job was silent for so long that all its tasks here are removed; it may come back."""
 
     job: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The owner ends this task; the researcher is told. Killed if it had begun, else cancelled."""
+    """The owner ends this task, which is reported to the researcher. It is killed if it had begun, else cancelled."""
 
     key: str
     reason: str
@@ -182,7 +182,7 @@ class TimePassed:
 
 @dataclass(frozen=True, slots=True)
 class NodeStops:
-    """The daemon is told to stop: what runs is stopped, and taken up at the next start."""
+    """The daemon stops: running tasks are stopped, and computed again after the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ class DeleteJob:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Tell who asked, once, that the task is in the row's state."""
+    """Report to the researcher, once, that the task is in the row's state."""
 
     row: TaskRow
 
@@ -292,14 +292,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End the worker that runs this task, with all that it started; say `Gone` when nothing is left."""
+    """End the worker that runs this task, with all that it started; `Gone` follows when nothing is left."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Tell a waiting task's worker what became of its child: it has a slot again."""
+    """Send a waiting task's worker the outcome of its child: the task has a slot again."""
 
     key: str
     child: str

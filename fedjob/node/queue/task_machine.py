@@ -1,4 +1,4 @@
-"""A node's tasks: accepted once, computed once, answered as often as asked, released when done with.
+"""The queue of a node's tasks, as a pure state machine: each is computed once and answered as often as asked.
 
 A pure core, `book, commands = step(book, event)`: no sockets, files, clocks or
 threads. A `Book` is never changed in place, so a daemon whose transaction fails
@@ -12,26 +12,26 @@ keeps the old one and has lost nothing. Every change of a task's state is a step
 How the daemon maps commands: it feeds every event of one turn to `step`, and then
 
  1. in ONE transaction: `PutTask`, `DeleteTask`, `PutJob`, `DeleteJob` (rows, the last one of a
-    key wins), `Reply` and `Refuse` (`store.add(endpoint.prepare(..., id=command.reply))`),
+    key wins), `SendReply` and `Refuse` (`store.add(endpoint.prepare(..., id=command.reply))`),
     `Unreply` (`store.drop`), and `store.mark_seen` for the messages of the turn;
- 2. after the commit, in order: `endpoint.post` the replies and what `Say` says, `endpoint.withdraw`
-    the unreplied, `Kill`, `Start`, `Release`, `EndJob`; then `endpoint.settle(messages)`.
+ 2. after the commit, in order: `endpoint.post` the replies and the states of `Say`, `endpoint.withdraw`
+    the unreplied, `Kill`, `Start`, `ReleaseSpool`, `EndJob`; then `endpoint.settle(messages)`.
 
 A task whose worker is being ended is `stopping`, and holds its slot, until the
-daemon says `Gone`. What `after` says comes then: its answer, its release, or its
+daemon reports `Gone`. The row's `after` names what follows then: its answer, its release, or its
 return to the queue.
 
 A kill between 1 and 2 is mended at the next start: the outbox is in the store,
 `Restarted` starts what was running again, spool folders without a row are swept.
-A worker's output is durable before the daemon hears of it; a task that starts again
-with a complete output in the spool says `Finished` without being computed.
+A worker's output is durable before the worker reports it; a task that starts again
+with a complete output in the spool is `Finished` without being computed.
 
 A task may launch children (`Launched`): rows of their own in the same queue, answered to
 nobody but the parent. A parent that `Waits` for one gives its slot back, and gets one
 again, before anything new is started, when the child has ended (`Tell`). What ends a
 parent ends its children.
 
-Which tasks start, and in which order, is `startorder`'s part of each step.
+Which tasks start, and in which order, is decided by `start_order` at the end of each step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What happened at this node: a chain of records, one for each change of a grant or a task.
+"""The audit log of a node: a chain of records, one for each change of a grant or a task.
 
 Each record's hash covers the record and the hash before it; the newest is noted
-beside the chain. It is written in the transaction of the change that it tells of,
+beside the chain. It is written in the transaction of the change that it records,
 so neither exists without the other. Whoever can write the node's files can forge
 a chain from some record on: keep the head that `fedjob node audit` prints
 elsewhere, and a later `--verify --head` shows whether it still is in the chain.
@@ -26,7 +26,7 @@ FIRST = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One fact.
+    """One record of the chain.
 
     Args:
         at: seconds since 1970.

@@ -1,6 +1,6 @@
-"""What user code wrote: a file per task and stream, what of it goes to the researcher, and how much is kept.
+"""The logs of user code: a file per task and stream, forwarded to the researcher as far as the owner allows.
 
-Workers write the files (see `workerprocess`); the daemon reads what was added and
+Workers write the files (see `execution.process`); the daemon reads what was added and
 forwards whole lines as `log` events where the owner's rule allows it. An owner can
 release the rest of a task's log with `fedjob node logs TASK --release`.
 """
@@ -19,7 +19,7 @@ from fedjob.node.storage.secrets import Secrets, hide, hide_in_file
 STREAMS = ("stdout", "stderr")
 
 RULES = {"none": (), "stdout": ("stdout",), "all": STREAMS}
-"""What an owner's rule lets through."""
+"""The streams that each rule of an owner lets through."""
 MAX_READ_BYTES = 64 * 1024
 
 MAX_EVENT_BYTES = 16 * 1024
@@ -54,7 +54,7 @@ class Tail:
 
 
 class Forwarding:
-    """What a task's researcher is sent of its log while it is computed.
+    """The part of a running task's log that is forwarded to its researcher.
 
     Args:
         rule: the owner's: `none`, `stdout` or `all`.

@@ -1,4 +1,4 @@
-"""What a node's owner lets single plans use and never lets out: passwords and keys, by dataset and name.
+"""The secrets of a node's owner, which single plans may use but never send: passwords and keys, by dataset.
 
 They lie in `secrets.json` in the node's home, which only its owner can read. A task gets those that its grant
 names; they go to its worker process over a pipe, and are written nowhere else. What of them turns up in a log, a

@@ -1,4 +1,4 @@
-"""The files of a node's tasks: what was fetched, what workers write, finished results, node states.
+"""The files of a node's tasks: fetched objects, workers' output, finished results, node states.
 
 A worker writes into a folder of its own, `tasks/<key>.<run>`, and its last act is
 `result.mpk`. Renaming the folder to `results/<key>` makes the result the
@@ -33,7 +33,7 @@ STATE_NAME = "state.safetensors"
 
 
 class Spool:
-    """Used by the daemon's loop and by its threads."""
+    """The folders of a node's spool; used by the daemon's loop and by its threads."""
 
     def __init__(self, home: NodeHome, repository: Repository) -> None:
         self._home = home

@@ -1,4 +1,4 @@
-"""What was used of each grant, and which task was accepted under which."""
+"""The usage of each grant, and the grant that each task was accepted under."""
 
 from __future__ import annotations
 

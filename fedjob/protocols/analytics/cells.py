@@ -37,7 +37,7 @@ class Cell:
     Args:
         path: keys of the nested maps.
         compute: what stands there.
-        barred: whatever was told before, it may not be told.
+        barred: whatever was told before, it may not be released.
     """
 
     path: tuple[str, ...]
@@ -54,7 +54,7 @@ def groups_of(table: AuditedTable, by: Sequence[str]) -> tuple[dict[str, Rows], 
     return _crossed(table, table.all_rows, by)
 
 
-def told_rows(measures: Measures, table: AuditedTable) -> int:
+def released_rows(measures: Measures, table: AuditedTable) -> int:
     """Return how many rows are in groups that may be told of."""
     groups, ungrouped = groups_of(table, measures.by)
     allowed = table.admit([Release(rows, excused=ungrouped) for rows in groups.values()])
@@ -65,9 +65,9 @@ def first_sums(measures: Measures, table: AuditedTable) -> Sums:
     """Return counts, sums, histograms and tables of every group, and the first counts for quantiles."""
     groups, ungrouped = groups_of(table, measures.by)
     cells = list(_first_cells(measures, table, groups, ungrouped))
-    told = _told(table, cells)
-    told["withheld"] = len(cells) - told.pop("num_told")
-    return told | quantile_counts(measures, table, None)
+    released = _released(table, cells)
+    released["withheld"] = len(cells) - released.pop("num_released")
+    return released | quantile_counts(measures, table, None)
 
 
 def centred_sums(
@@ -96,9 +96,9 @@ def centred_sums(
             telling = Release(rows, measures.joint_columns, used, ungrouped)
             barred = isolates(matrix[used], table.min_rows)
             cells.append(Cell(("products", group), telling, _products(matrix, used), barred))
-    told = _told(table, cells)
-    del told["num_told"]
-    return told
+    released = _released(table, cells)
+    del released["num_released"]
+    return released
 
 
 def quantile_counts(
@@ -110,7 +110,7 @@ def quantile_counts(
         brackets: group -> column -> `[low, high]` pairs; None for the first grid in every group.
     """
     groups, ungrouped = groups_of(table, measures.by)
-    told: Sums = {}
+    released: Sums = {}
     for name in measures.quantiles:
         values = numbers(table.node, table.frame, name)
         for group, rows in groups.items():
@@ -124,21 +124,21 @@ def quantile_counts(
             counts = [
                 _bounds(table, values, present, excused, edges_within(low, high)) for low, high in wanted
             ]
-            told.setdefault(group, {})[name] = {"count": len(present), "brackets": counts}
-    return {"quantiles": told}
+            released.setdefault(group, {})[name] = {"count": len(present), "brackets": counts}
+    return {"quantiles": released}
 
 
 def extremes(measures: Measures, table: AuditedTable) -> dict[str, Any]:
     """Return the smallest and the largest value of each column in each group that may be told of."""
     groups, ungrouped = groups_of(table, measures.by)
-    told: dict[str, Any] = {}
+    released: dict[str, Any] = {}
     for name in dict.fromkeys((*measures.min, *measures.max)):
         values = numbers(table.node, table.frame, name)
         for group, rows in groups.items():
             used = rows[~np.isnan(values[rows])]
             if len(used) and table.admit([Release(rows, (name,), used, ungrouped)])[0]:
-                told.setdefault(group, {})[name] = [float(values[used].min()), float(values[used].max())]
-    return told
+                released.setdefault(group, {})[name] = [float(values[used].min()), float(values[used].max())]
+    return released
 
 
 def _first_cells(
@@ -184,21 +184,21 @@ def _first_cells(
                 yield Cell(("table", group, text), telling, _number(len(inside)))
 
 
-def _told(table: AuditedTable, cells: Sequence[Cell]) -> Sums:
-    """Compute the cells that may be told."""
+def _released(table: AuditedTable, cells: Sequence[Cell]) -> Sums:
+    """Compute the cells that may be released."""
     if len(cells) > MAX_CELLS:
         raise NodeFailure(
             table.node, "columns", f"this would be {len(cells)} numbers from one node; at most {MAX_CELLS}"
         )
-    told: Sums = {}
+    released: Sums = {}
     open_cells = [cell for cell in cells if not cell.barred]
     allowed = table.admit([cell.telling for cell in open_cells])
     for cell in (cell for cell, may in zip(open_cells, allowed, strict=True) if may):
-        inner = told
+        inner = released
         for key in cell.path[:-1]:
             inner = inner.setdefault(key, {})
         inner[cell.path[-1]] = cell.compute()
-    return told | {"num_told": sum(allowed)}
+    return released | {"num_released": sum(allowed)}
 
 
 def _crossed(table: AuditedTable, rows: Rows, names: Sequence[str]) -> tuple[dict[str, Rows], Rows]:
@@ -229,15 +229,15 @@ def _binned(values: Floats, rows: Rows, edges: Sequence[float]) -> dict[str, Row
 def _bounds(
     table: AuditedTable, values: Floats, present: Rows, excused: Rows, edges: Sequence[float]
 ) -> list[list[int]]:
-    """Return at least and at most how many values lie below each edge, exactly where that may be told."""
+    """Return at least and at most how many values lie below each edge, exactly where that may be released."""
     ordered = present[np.argsort(values[present], kind="stable")]
     counts = np.searchsorted(values[ordered], edges, side="left").tolist()
     # what lies above stands for itself: a rest of rows where the value is missing is no rest of these
     distinct = sorted(set(counts))
     may = table.admit([Release(ordered[:count], excused=excused) for count in distinct])
-    told = {count for count, allowed in zip(distinct, may, strict=True) if allowed}
-    least = [max((known for known in told if known <= count), default=0) for count in counts]
-    most = [min((known for known in told if known >= count), default=len(present)) for count in counts]
+    released = {count for count, allowed in zip(distinct, may, strict=True) if allowed}
+    least = [max((known for known in released if known <= count), default=0) for count in counts]
+    most = [min((known for known in released if known >= count), default=len(present)) for count in counts]
     return [least, most]
 
 

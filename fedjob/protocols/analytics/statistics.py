@@ -11,9 +11,9 @@ sample variance", https://doi.org/10.1080/00031305.1983.10483115):
 A quantile is found by counting: how many values lie below each of some edges; then below edges that
 divide the part that it must lie in, and so on. Its error is the width of the last part.
 
-Nothing stays at a node but, where its owner sets `min_rows`, the record of what was told
+Nothing stays at a node but, where its owner sets `min_rows`, the record of what was released
 of which rows (see `privacy/releases.py`): a number about fewer rows is withheld, and so is one
-from which, with all that was told before to whomever, such a number follows. `min` and `max` are values of
+from which, with all that was released before to whomever, such a number follows. `min` and `max` are values of
 single rows: a node with `min_rows` tells them where the dataset's `option extremes` says yes.
 
 What leaks: each node's counts and sums, to the researcher. Their total is enough, but for `min` and `max`
@@ -31,7 +31,13 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
 from fedjob.common.errors import QuorumNotReached
 from fedjob.protocols.analytics import tables
-from fedjob.protocols.analytics.cells import centred_sums, extremes, first_sums, quantile_counts, told_rows
+from fedjob.protocols.analytics.cells import (
+    centred_sums,
+    extremes,
+    first_sums,
+    quantile_counts,
+    released_rows,
+)
 from fedjob.protocols.analytics.measures import Measures, together
 from fedjob.protocols.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
 from fedjob.protocols.analytics.table import AuditedTable, opened_table
@@ -104,14 +110,14 @@ class Statistics(Measures, FederatedProtocol):
         total = gathered.total.value
         state = {**state, "asked": state["asked"] + 1}
         if step == FIRST:
-            told = {node: reply.value.get("extremes", {}) for node, reply in gathered.replies.items()}
+            released = {node: reply.value.get("extremes", {}) for node, reply in gathered.replies.items()}
             state |= {
                 "sums": {
                     key: total[key] for key in total if key not in ("extremes", "quantiles", "withheld")
                 },
                 "nodes": {node: reply.num_examples for node, reply in gathered.replies.items()},
                 "withheld": {node: reply.value["withheld"] for node, reply in gathered.replies.items()},
-                "extremes": told,
+                "extremes": released,
             }
         elif lost := sorted(set(state["nodes"]) - set(gathered.replies)):
             raise QuorumNotReached(
@@ -149,12 +155,14 @@ class Statistics(Measures, FederatedProtocol):
             "joint": {name: _mean_of(joint, name) for name in self.joint_columns},
         }
 
-    def _narrow(self, state: State, told: Mapping[str, Any]) -> State:
+    def _narrow(self, state: State, released: Mapping[str, Any]) -> State:
         counts = state["counts"]
         brackets = {group: dict(columns) for group, columns in state["brackets"].items()}
         if not counts:
-            counts = {g: {name: one["count"] for name, one in columns.items()} for g, columns in told.items()}
-        for group, columns in told.items():
+            counts = {
+                g: {name: one["count"] for name, one in columns.items()} for g, columns in released.items()
+            }
+        for group, columns in released.items():
             for name, one in columns.items():
                 before = brackets.setdefault(group, {}).get(name)
                 if before is None:
@@ -190,24 +198,24 @@ class Statistics(Measures, FederatedProtocol):
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         with opened_table(local) as table:
-            weight = told_rows(self, table)
+            weight = released_rows(self, table)
             if table.min_rows and not weight:
                 raise table.withheld("every one of these numbers")
-            return Contribution(self._told(instruction, table), float(weight))
+            return Contribution(self._released(instruction, table), float(weight))
 
-    def _told(self, instruction: Instruction, table: AuditedTable) -> dict[str, Any]:
-        told: dict[str, Any] = {}
+    def _released(self, instruction: Instruction, table: AuditedTable) -> dict[str, Any]:
+        released: dict[str, Any] = {}
         if instruction.step == FIRST:
-            told = first_sums(self, table)
-            if (self.min or self.max) and table.tells_extremes:
-                told["extremes"] = extremes(self, table)
+            released = first_sums(self, table)
+            if (self.min or self.max) and table.releases_extremes:
+                released["extremes"] = extremes(self, table)
             elif self.min or self.max:
-                told["withheld"] += len(together(self.min, self.max))
+                released["withheld"] += len(together(self.min, self.max))
         if instruction.step == CENTRED:
-            told = centred_sums(self, table, instruction["spread"], instruction["joint"])
+            released = centred_sums(self, table, instruction["spread"], instruction["joint"])
         if instruction.step != FIRST and self.quantiles:
-            told |= quantile_counts(self, table, instruction["brackets"])
-        return told
+            released |= quantile_counts(self, table, instruction["brackets"])
+        return released
 
 
 def _mean_of(found: list[tuple[int, str, float]], wanted: str) -> float:

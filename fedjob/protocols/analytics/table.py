@@ -152,14 +152,14 @@ class AuditedTable:
     Args:
         min_rows: no number about fewer rows is released; 0 where the owner sets no limit.
         admit: decides which of several numbers may be released.
-        tells_extremes: whether the smallest and largest values, which belong to single rows, may be released.
+        releases_extremes: whether the smallest and largest values, which belong to single rows, may be released.
     """
 
     node: str
     frame: pd.DataFrame
     min_rows: int
     admit: Admit
-    tells_extremes: bool = True
+    releases_extremes: bool = True
 
     @property
     def all_rows(self) -> Rows:
@@ -209,6 +209,6 @@ def opened_table(local: Local) -> Iterator[AuditedTable]:
         source, kept = local.data.source()
     except SpecError as error:
         raise NodeFailure(local.node, "min_rows", str(error)) from error
-    tells_extremes = flag(local.data.options, EXTREMES, default=False)
+    releases_extremes = flag(local.data.options, EXTREMES, default=False)
     with local.releases.opened(source, kept) as admit:
-        yield AuditedTable(local.node, frame, local.releases.min_rows, admit, tells_extremes)
+        yield AuditedTable(local.node, frame, local.releases.min_rows, admit, releases_extremes)

@@ -22,14 +22,14 @@ Extremes = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 """Node -> group -> column -> smallest and largest."""
 
 
-def column_table(measures: Measures, sums: Mapping[str, Any], told: Extremes) -> pd.DataFrame:
+def column_table(measures: Measures, sums: Mapping[str, Any], released: Extremes) -> pd.DataFrame:
     """Return one row for each group and column, with the measures that were asked for."""
     rows = []
     for group in _ordered(sums.get("columns", {})):
         found = sums["columns"][group]
         for name in (name for name in measures.counted_columns if name in found):
             values = _measures(measures, name, found[name], sums.get("centred", {}).get(group, {}).get(name))
-            values |= _extremes(measures, name, group, told)
+            values |= _extremes(measures, name, group, released)
             rows.append(_labels(measures.by, group) | {"column": name} | values)
     return _frame(rows, [*measures.by, "column", *measures.column_measures])
 
@@ -145,8 +145,8 @@ def _measures(
     return values
 
 
-def _extremes(measures: Measures, name: str, group: str, told: Extremes) -> dict[str, float]:
-    found = [groups[group][name] for groups in told.values() if name in groups.get(group, {})]
+def _extremes(measures: Measures, name: str, group: str, released: Extremes) -> dict[str, float]:
+    found = [groups[group][name] for groups in released.values() if name in groups.get(group, {})]
     values = {}
     if name in measures.min:
         values["min"] = min((low for low, _ in found), default=math.nan)

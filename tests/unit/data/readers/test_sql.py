@@ -78,7 +78,7 @@ def test_a_database_by_its_url_is_described_without_it(tmp_path: Path) -> None:
     place = settings(tmp_path, f'url = "sqlite:///{path}"\nquery = "{QUERY}"\n')
     dataset = describe_dataset("people", place, reader="sql")
     assert (dataset.num_rows, len(dataset.columns)) == (2, 2)
-    assert b"sqlite" not in pack(dataset.told())
+    assert b"sqlite" not in pack(dataset.public())
     with pytest.raises(SpecError, match=r"takes one query.*found 2"):
         describe(place, "sql", {"query": QUERY})
 

@@ -30,38 +30,38 @@ def at(state: State, **changes: str) -> TaskRow:
 
 
 def test_a_task_that_is_completed_at_once_is_told_of_by_its_answer_alone() -> None:
-    sayings = StateReports()
-    assert sayings.take([at(State.STARTING), at(State.RUNNING)], 0.0) == []
-    assert sayings.take([at(State.COMPLETED)], HOLD_S / 2) == []
-    assert sayings.next_due() is None
-    assert sayings.due(10.0) == []
+    reports = StateReports()
+    assert reports.take([at(State.STARTING), at(State.RUNNING)], 0.0) == []
+    assert reports.take([at(State.COMPLETED)], HOLD_S / 2) == []
+    assert reports.next_due() is None
+    assert reports.due(10.0) == []
 
 
 def test_a_task_that_takes_its_time_is_told_of_in_order() -> None:
-    sayings = StateReports()
-    sayings.take([at(State.STARTING), at(State.RUNNING)], 0.0)
-    assert sayings.next_due() == HOLD_S
-    assert [row.state for row in sayings.due(HOLD_S)] == [State.STARTING, State.RUNNING]
-    assert [row.state for row in sayings.take([at(State.COMPLETED)], 1.0)] == [State.COMPLETED]
+    reports = StateReports()
+    reports.take([at(State.STARTING), at(State.RUNNING)], 0.0)
+    assert reports.next_due() == HOLD_S
+    assert [row.state for row in reports.due(HOLD_S)] == [State.STARTING, State.RUNNING]
+    assert [row.state for row in reports.take([at(State.COMPLETED)], 1.0)] == [State.COMPLETED]
 
 
 def test_a_task_that_ends_badly_is_told_of_with_all_that_went_before() -> None:
-    sayings = StateReports()
-    sayings.take([at(State.STARTING)], 0.0)
-    said = sayings.take([at(State.RUNNING), at(State.FAILED)], 0.1)
-    assert [row.state for row in said] == [State.STARTING, State.RUNNING, State.FAILED]
+    reports = StateReports()
+    reports.take([at(State.STARTING)], 0.0)
+    taken = reports.take([at(State.RUNNING), at(State.FAILED)], 0.1)
+    assert [row.state for row in taken] == [State.STARTING, State.RUNNING, State.FAILED]
 
 
 def test_a_child_is_told_of_however_short_it_is() -> None:
-    sayings = StateReports()
-    sayings.take([at(State.STARTING, parent="p")], 0.0)
-    said = sayings.take([at(State.COMPLETED, parent="p")], 0.1)
-    assert [row.state for row in said] == [State.STARTING, State.COMPLETED]
+    reports = StateReports()
+    reports.take([at(State.STARTING, parent="p")], 0.0)
+    taken = reports.take([at(State.COMPLETED, parent="p")], 0.1)
+    assert [row.state for row in taken] == [State.STARTING, State.COMPLETED]
 
 
 def test_a_task_that_is_stopped_at_once_is_told_of_before_its_node_goes() -> None:
-    sayings = StateReports()
-    sayings.take([at(State.STARTING), at(State.RUNNING)], 0.0)
-    said = sayings.take([at(State.STOPPING)], 0.1)
-    assert [row.state for row in said] == [State.STARTING, State.RUNNING, State.STOPPING]
-    assert sayings.next_due() is None
+    reports = StateReports()
+    reports.take([at(State.STARTING), at(State.RUNNING)], 0.0)
+    taken = reports.take([at(State.STOPPING)], 0.1)
+    assert [row.state for row in taken] == [State.STARTING, State.RUNNING, State.STOPPING]
+    assert reports.next_due() is None

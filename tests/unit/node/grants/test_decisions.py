@@ -12,7 +12,7 @@ from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Offer
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.data.datasets import Datasets, RegisteredDataset, told_within
+from fedjob.node.data.datasets import Datasets, RegisteredDataset, public_within
 from fedjob.node.grants.decisions import Grants, pinned
 from fedjob.node.grants.grant import GrantSubject, Request
 from fedjob.node.grants.limits import GrantLimits
@@ -132,7 +132,7 @@ def test_only_so_many_offers_wait_for_one_decision(grants: Grants) -> None:
     waiting = grants.waiting.of(grant.id)
     assert [w.offer for w in waiting] == [f"offer{n}" for n in range(5, MAX_WAITING + 5)]
     assert waiting[0].body.job_name == "5"
-    grants.told(grant.id)
+    grants.mark_announced(grant.id)
     assert grants.unannounced() == []
     grants.revoke(grant.id, note="changed my mind", by="me")
     assert [g.status for g in grants.unannounced()] == ["revoked"]
@@ -404,11 +404,11 @@ def test_what_is_told_of_datasets_fits_into_a_message() -> None:
         options={},
         columns=tuple({"name": f"gene_{n}" * 10, "type": "float"} for n in range(20_000)),
     )
-    (told,) = told_within([wide])
-    assert told["num_columns"] == 20_000
-    assert len(told["columns"]) == 100
-    assert "secret" not in repr(told)
-    assert all(t["columns"] == [] for t in told_within([wide] * 9))
+    (public,) = public_within([wide])
+    assert public["num_columns"] == 20_000
+    assert len(public["columns"]) == 100
+    assert "secret" not in repr(public)
+    assert all(t["columns"] == [] for t in public_within([wide] * 9))
 
 
 def test_texts_that_nobody_has_to_approve_are_remembered_for_a_while(database: Database) -> None:
