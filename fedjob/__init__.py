@@ -98,6 +98,7 @@ _NAMES = {
     "on": "fedjob.researcher.monitoring.event_handlers",
     "plans": "fedjob.protocols",
 }
+
 __all__ = ["__version__", *_NAMES]
 
 if TYPE_CHECKING:

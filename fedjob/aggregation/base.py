@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.aggregation.contribution import Contribution
-Origin = Mapping[str, "torch.Tensor"]
 
+Origin = Mapping[str, "torch.Tensor"]
 """Named tensors that contributions are measured from: the shared parameters that nodes began the round with."""
 
 

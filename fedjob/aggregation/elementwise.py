@@ -14,12 +14,12 @@ from fedjob.common.errors import SpecError
 
 if TYPE_CHECKING:
     import torch
-CHUNK = 1 << 15
 
+CHUNK = 1 << 15
 """Numbers of each contribution at a time: those of some nodes lie in a processor's cache, and torch does not
 divide so few over its threads, which on a busy machine wait for each other at every operation."""
-Rule = Callable[["torch.Tensor"], "torch.Tensor"]
 
+Rule = Callable[["torch.Tensor"], "torch.Tensor"]
 """A function from a tensor of shape (contributions, places), any dtype, to one of (places,), same dtype or float64."""
 
 

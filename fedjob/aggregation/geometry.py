@@ -19,9 +19,10 @@ from fedjob.aggregation.sorting import median_of_rows
 
 if TYPE_CHECKING:
     import torch
-Matrix = list[list[float]]
 
+Matrix = list[list[float]]
 """A symmetric matrix over contributions."""
+
 _CHUNK = 1 << 14
 
 

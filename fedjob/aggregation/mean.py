@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.aggregation.contribution import Contribution
-_CHUNK = 1 << 18
 
+_CHUNK = 1 << 18
 """Elements added up at a time, so that the float64 sums fit the processor's cache and memory is bounded."""
 
 

@@ -16,8 +16,8 @@ from cattrs.v import format_exception
 from fedjob.common.errors import DecodeError, EncodeError, FedjobError, MessageError
 
 T = TypeVar("T")
-MAX_ITEMS = 100_000
 
+MAX_ITEMS = 100_000
 """Largest number of entries of a list or map that a peer sends."""
 
 

@@ -20,9 +20,10 @@ from fedjob.common.errors import ConfigError
 from fedjob.common.files import write_atomic
 
 T = TypeVar("T")
-Scalar = bool | int | float | str
-CONFIG_NAME = "config.toml"
 
+Scalar = bool | int | float | str
+
+CONFIG_NAME = "config.toml"
 _PREFIX = "FEDJOB_"
 _TRUE = ("true", "on", "yes", "1")
 _FALSE = ("false", "off", "no", "0")

@@ -23,7 +23,6 @@ from pathlib import Path
 from fedjob.common.errors import NoSpace, RepositoryError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 _LOOK_AGAIN_S = 0.02
 
 
@@ -155,7 +154,6 @@ def take_lock(descriptor: int, *, wait_s: float = 0.0, shared: bool = False) -> 
 
 
 BLOCK_BYTES = 1 << 18
-
 """Bytes read, hashed, sent or written at once. A larger block is not faster, and one
 block must be sent within a deadline over a slow line too."""
 

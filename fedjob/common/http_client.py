@@ -36,7 +36,6 @@ from fedjob.common.errors import (
 from fedjob.common.files import BLOCK_BYTES, Blocks
 
 MAX_REPLY_BYTES = 8 << 20
-
 MAX_EXPLANATION_BYTES = 4096
 _PASSING = (408, 429, 500, 502, 503, 504)
 

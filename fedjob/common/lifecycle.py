@@ -32,8 +32,6 @@ class State(StrEnum):
 
 
 PENDING = frozenset({State.WAITING, State.QUEUED})
-
-
 ACTIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
 HISTORY = frozenset(
     {
@@ -47,6 +45,7 @@ HISTORY = frozenset(
     }
 )
 GROUPS: Mapping[str, frozenset[State]] = {"pending": PENDING, "active": ACTIVE, "history": HISTORY}
+
 TABLE: Mapping[State, frozenset[State]] = {
     State.DRAFT: frozenset({State.WAITING}),
     State.WAITING: frozenset({State.QUEUED, State.REJECTED, State.CANCELLED}),
@@ -81,7 +80,6 @@ def diagram() -> str:
 
 
 STARTED = "task.started"
-
 FINISHED = "task.finished"
 BATCH = "batch.done"
 MOMENTS = (STARTED, FINISHED, BATCH)

@@ -81,6 +81,6 @@ REASONS: Mapping[str, str] = {
     "unsolvable": "the data of all nodes together do not determine the model that was asked for",
     "worker_died": "the process that computed it is gone",
 }
-FATAL = frozenset({"limits_exceeded", "min_rows", "no_data", "no_new_data", "out_of_memory", "start"})
 
+FATAL = frozenset({"limits_exceeded", "min_rows", "no_data", "no_new_data", "out_of_memory", "start"})
 """Reasons that end a task at once, because a retry, or other items, would fail in the same way."""

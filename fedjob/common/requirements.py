@@ -10,7 +10,6 @@ from fedjob.common.checks import is_number
 from fedjob.common.errors import SpecError
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
 UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 KNOWN = ("cpus", "memory", "gpus", "labels", "pool", "launcher")
 

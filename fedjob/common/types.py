@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from fedjob.common.errors import SpecError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
 _PARTY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 MAX_FRAME_BYTES = 64 * 1024
-
-
 """Of one message on its way, signature and envelope included."""
-ENDLESS = 2**31 - 1
 
+ENDLESS = 2**31 - 1
 """The number of rounds of a job that runs until it is ended."""
 
 

@@ -17,10 +17,9 @@ from fedjob.common.codec import MAX_ITEMS
 from fedjob.common.errors import DecodeError, EncodeError, MissingPackage
 
 MARK = "\0type"
-
 """The key that marks an encoded value, which no map of a user may have."""
-_ARRAY_KINDS = "biufcMmUS"
 
+_ARRAY_KINDS = "biufcMmUS"
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 

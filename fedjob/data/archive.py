@@ -22,7 +22,6 @@ from fedjob.common.errors import DecodeError, ObjectTooLarge, SpecError
 from fedjob.common.files import fsync_file
 
 MAX_FILES = 100_000
-
 MAX_NAME_BYTES = 512
 _TIME = (1980, 1, 1, 0, 0, 0)
 _BLOCK_BYTES = 1 << 20
@@ -44,6 +43,7 @@ _SQUEEZED = frozenset(
     }
 )
 """Files that do not get smaller."""
+
 _ODD = re.compile(r"[\x00-\x1f\x7f\\:]")
 
 

@@ -13,10 +13,9 @@ from fedjob.common.items import Items
 from fedjob.data.readers.base import UNREADABLE, Dataset, ItemIdentity
 
 ITEMS_NAME = "items.json"
-
 """Name of the file in which a worker lists the items that the node is to remember."""
-Mark = tuple[float | None, str]
 
+Mark = tuple[float | None, str]
 """The time of an item's last change, and its hash, as the node's ledger records them."""
 
 

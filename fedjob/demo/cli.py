@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from fedjob.demo.data import Shares
     from fedjob.researcher.jobs.job import Job
     from fedjob.researcher.jobs.session import Session
-SEED = 7
 
+SEED = 7
 ALPHA = 0.3
 TAG = "digits"
 TRAINING = {

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
-NUM_CLASSES = 10
 
+NUM_CLASSES = 10
 TEST_FRACTION = 0.25
 MIN_ROWS = 40
 """The least rows of a node: validation on fewer would be too noisy to read."""

@@ -18,7 +18,6 @@ from fedjob.common.errors import FedjobError
 from fedjob.hub.broker import tether
 
 READY_WITHIN_S = 60.0
-
 END_WITHIN_S = 10.0
 
 

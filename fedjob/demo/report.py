@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedjob.demo.data import Shares
+
 FEDERATED = "federated"
-
 POOLED = "pooled"
-_BLUE, _DARK, _GREY = "#1668b2", "#222222", "#8a8f98"
 
+_BLUE, _DARK, _GREY = "#1668b2", "#222222", "#8a8f98"
 _DIGITS = (
     "#3b4cc0", "#6788ee", "#9abbff", "#c9d7f0", "#b5b5b5",
     "#e8c9a0", "#f7b389", "#ee8468", "#d0473d", "#8e0b25",
 )  # fmt: skip
-Marks = Mapping[str, list[dict[str, float]]]
 
+Marks = Mapping[str, list[dict[str, float]]]
 """Who trained -> loss and accuracy on the common test set, at the start and after each round."""
 
 

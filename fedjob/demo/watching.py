@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from fedjob.researcher.storage.folder import JobFolder
     from fedjob.researcher.storage.position import Position
     from fedjob.training_plans.base import TrainingPlan
-Cells = dict[str, dict[str, float]]
 
+Cells = dict[str, dict[str, float]]
 """Node (or all) -> metric -> value."""
+
 MAX_NODES_IN_TABLE = 6
 
 

@@ -29,7 +29,6 @@ from fedjob.protocols.base import FederatedProtocol, Instruction, Local
 from fedjob.training_plans.pipeline import Pipeline
 
 MAX_RESULT_BYTES = 8 * 1024
-
 """A larger value of a batch is not sent with its event, but in the reply only."""
 
 

@@ -15,9 +15,9 @@ from fedjob.messaging.messages import Result, Task, WorkSettings
 from fedjob.training_plans.child_tasks import ChildOrder
 
 CHILD_STEP = "child"
-
 KEPT_NAME = "kept"
 """Folder, in a work's output, of files that stay at the node for its owner."""
+
 Emit = Callable[[str, dict[str, Any]], None]
 
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
     from fedjob.hub.config.home import HubHome, Running
     from fedjob.hub.storage.database import HubDatabase
-P = ParamSpec("P")
 
+P = ParamSpec("P")
 R = TypeVar("R")
+
 DEFAULT_URL = "http://127.0.0.1:8844"
+
 home_option = click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),

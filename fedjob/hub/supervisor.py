@@ -24,7 +24,6 @@ from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
 
 SYNC_EVERY_S = 0.5
-
 SWEEP_EVERY_S = 3600.0
 BROKER_SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 

@@ -18,7 +18,6 @@ from fedjob.common.http_client import Patience, Web
 from fedjob.common.types import check_party
 
 MEMBERSHIP_NAME = "membership.mpk"
-
 MAX_INVITATION_BYTES = 64 << 10
 _PATIENCE = Patience(num_retries=2)
 _ROLES = ("researcher", "node")

@@ -14,7 +14,6 @@ from fedjob.common.errors import DecodeError, MissingPackage, SpecError
 from fedjob.common.http_client import Patience, Web, check_http_url
 
 WELL_KNOWN = "/.well-known/openid-configuration"
-
 _PATIENCE = Patience(connect_s=5.0, idle_s=10.0, num_retries=2)
 
 

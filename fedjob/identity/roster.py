@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 Role = Literal["researcher", "node"]
+
 REFRESH_EVERY_S = 1.0
 
 

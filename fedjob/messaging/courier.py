@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from fedjob.common.types import Address
 
 FIRST_RESEND_S = 0.2
-
 RESEND_CAP_S = 60.0
 JITTER_FRACTION = 0.25
 MAX_REMEMBERED = 50_000

@@ -42,7 +42,6 @@ from fedjob.messaging.traffic import Traffic
 from fedjob.messaging.transport.base import Transport
 
 MAX_BATCH = 256
-
 MAX_INBOX_FRAMES = 10_000
 MAX_INBOX_BYTES = 32 * 1024 * 1024
 MAX_RECEIPTS = 500

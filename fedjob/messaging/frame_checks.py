@@ -19,9 +19,9 @@ from fedjob.messaging.messages import Answer, Body, End, Event, Message, Offer, 
 from fedjob.messaging.token_bucket import TokenBucket
 
 CLOCK_TOLERANCE_S = 300.0
-
 MAX_TTL_S = 7 * 24 * 3600.0
 """A message lives at most so long, and so does the memory of its id."""
+
 MAY_SEND: dict[str, frozenset[str]] = {
     "researcher": frozenset({"ping", "search", "offer", "task", "end", "receipt"}),
     "node": frozenset({"reply", "event", "receipt"}),

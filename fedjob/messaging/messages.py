@@ -19,7 +19,6 @@ from fedjob.common.items import Items
 from fedjob.common.types import MAX_FRAME_BYTES, Ref
 
 VERSION = 1
-
 MAX_INLINE_BYTES = 32 * 1024
 
 
@@ -312,8 +311,6 @@ class Receipt:
 
 
 Body = Ping | Search | Offer | Task | End | Pong | Found | Answer | Result | Event | Receipt
-
-
 _BODIES: dict[str, type[Any]] = {c.kind: c for c in (Ping, Search, Offer, Task, End, Event, Receipt)}
 _REPLIES: dict[str, type[Any]] = {c.about: c for c in (Pong, Found, Answer, Result)}
 

@@ -12,13 +12,12 @@ from typing import Literal
 from fedjob.common.errors import DecodeError
 
 MAX_JOBS = 1000
-
 """Largest number of jobs counted at a time; the one without traffic for longest is forgotten."""
+
 OBJECT = "object"
-
 """The kind of objects that go through the repository."""
-Direction = Literal["in", "out"]
 
+Direction = Literal["in", "out"]
 HEADER = ("direction", "kind", "count", "bytes", "max_bytes", "first", "last")
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 PLACES = ("phase", "round", "iteration", "num_updates", "epoch", "epochs", "samples", "source", "values")
-
 """Fields that say where on a curve a measurement stands, or whose it is; all other numbers were measured."""
 
 

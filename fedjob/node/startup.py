@@ -32,8 +32,8 @@ from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 
 LOG_BYTES = 5 * 1024 * 1024
-LOOK_S = 0.25
 
+LOOK_S = 0.25
 """Somebody who looks whether a daemon runs holds the lock of the home for a moment, too."""
 
 

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.parameters.files import Params
+
 Memory = Mapping[str, Mapping[str, Any]]
-
 """The state of an optimizer: one set of named tensors for each of its `slots`; empty at the start."""
-_CHUNK = 1 << 18
 
+_CHUNK = 1 << 18
 """Elements computed at a time, so that they fit the processor's cache and memory is bounded."""
 
 

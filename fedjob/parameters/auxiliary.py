@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.parameters.files import Schema
-PREFIX = "aux--"
 
+PREFIX = "aux--"
 _MODULE = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 

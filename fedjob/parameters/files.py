@@ -25,13 +25,12 @@ from fedjob.common.files import fsync_file
 from fedjob.common.types import Ref
 
 Params = dict[str, torch.Tensor]
-
 """Name -> tensor, on the CPU, contiguous, without gradient."""
+
 Schema = Mapping[str, tuple[str, tuple[int, ...]]]
-
 """Name -> (safetensors dtype such as "F32", shape)."""
-MAX_HEADER_BYTES = 1024 * 1024
 
+MAX_HEADER_BYTES = 1024 * 1024
 MAX_TENSORS = 100_000
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,200}")
 _ITEM_BYTES = {

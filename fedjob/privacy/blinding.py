@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 POINT_BYTES = 32
-_PRIME = 2**255 - 19
 
+_PRIME = 2**255 - 19
 _A = 486662
 _DOMAIN = b"fedjob private set intersection 1\0"
 

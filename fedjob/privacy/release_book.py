@@ -23,6 +23,7 @@ from fedjob.privacy.releases import ROWS, Admit, Release, Releases
 
 if TYPE_CHECKING:
     import pandas as pd
+
 _ROW_IDS, _COUNTS = "ids", "rows"
 
 

@@ -24,15 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-
 Rows = npt.NDArray[np.int64]
 """Places of rows in a table, each once."""
-Labels = npt.NDArray[np.int64]
 
+Labels = npt.NDArray[np.int64]
 NEVER = 0
 """The label of rows of which nothing was told yet."""
-ROWS = ""
 
+ROWS = ""
 """The name of the partition of counts."""
 
 
@@ -55,8 +54,6 @@ class Release:
 
 
 Admit = Callable[[Sequence[Release]], list[bool]]
-
-
 """Decides which of several numbers may be told."""
 
 

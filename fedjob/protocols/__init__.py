@@ -36,6 +36,6 @@ PROTOCOLS: Registry[FederatedProtocol] = Registry(
     },
     group="fedjob.plans",
 )
-plans = PROTOCOLS
 
+plans = PROTOCOLS
 """`fedjob.plans`: the protocols that can be run, name -> class, with those of installed plug-ins."""

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.usage import Usage
     from fedjob.training_plans.base import TrainingPlan
+
 VALIDATE = "validate"
-
 """The step in which a node measures the shared parameters on its test data."""
+
 LOSS = "loss"
-
 """The step in which a node reports the mean loss of the shared parameters on its training data."""
+
 MEASURING = (VALIDATE, LOSS)
-
 """Steps that train nothing: nodes return no tensors, and keep no node state."""
-State = dict[str, Any]
 
+State = dict[str, Any]
 """A protocol's state on the researcher: a map of plain data and named tensors."""
 
 

@@ -38,14 +38,13 @@ from fedjob.protocols.predictions import (
 from fedjob.protocols.usage import INFERENCES
 
 STEP = "infer"
-
 LEFT = "inferences_left"
 """The name of the limit with which a node reports the number of predictions that its owner still allows."""
+
 KEPT_BYTES = 16 << 20
-
 """The most bytes of predictions that a job carries from round to round; of more, the newest make its result."""
-MAX_REPORTED_ROWS = 1000
 
+MAX_REPORTED_ROWS = 1000
 MAX_REPORTED_BYTES = 64 << 10
 """The most rows, and bytes of them, that one event reports; the job's replies and its result have all."""
 

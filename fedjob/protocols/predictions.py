@@ -18,10 +18,11 @@ from fedjob.common.values import decode, encode
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-FORMS = ("array", "table", "csv", "files")
 
+FORMS = ("array", "table", "csv", "files")
 ONLY_OUTPUT = "prediction"
 """Name of the output of a model that has a single, unnamed output."""
+
 MAX_TABLE_COLUMNS = 10_000
 
 
@@ -209,8 +210,6 @@ def merged(passes: Sequence[tuple[int, Any]]) -> Any:
 
 
 COUNTS = ("num_rows", "num_files")
-
-
 """The map that replaces predictions which stay at the node: their number only."""
 
 

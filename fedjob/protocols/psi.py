@@ -36,9 +36,10 @@ from fedjob.privacy.blinding import POINT_BYTES, blind, divided, joined, new_key
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
 
 BLIND, PASS, REVEAL = "blind", "pass", "reveal"
-MAX_IDENTIFIERS = 1_000_000
 
+MAX_IDENTIFIERS = 1_000_000
 """The most identifiers of one node: 32 MB of points."""
+
 _TELL_EVERY = 2000
 
 

@@ -22,7 +22,6 @@ from fedjob.protocols.function import NodeValues
 from fedjob.training_plans.pipeline import Pipeline
 
 SETUP = "setup"
-
 STEP = "step"
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 INFERENCES = "inferences"
-
 """The name of the resource that predictions use, as in a grant's limits."""
 
 

@@ -18,14 +18,14 @@ from fedjob.repository.download import Landing
 from fedjob.repository.parts import MAX_MANIFEST_BYTES, PART_BYTES, ObjectPart, PartManifest
 
 NUM_FETCHES = 3
-
 """How often an object is fetched before its bytes count as corrupt."""
+
 NUM_PARALLEL = 3
-
 """Parts of one file that travel at the same time."""
-T = TypeVar("T")
 
+T = TypeVar("T")
 U = TypeVar("U")
+
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -41,8 +41,6 @@ def check_job(job: str) -> str:
 
 
 WATCH = ".watch"
-
-
 """The suffix of the name under which a job's published events are held."""
 
 

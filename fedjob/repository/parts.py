@@ -13,10 +13,9 @@ from fedjob.common.files import Blocks
 from fedjob.common.types import Ref
 
 PART_BYTES = 64 << 20
-
 """The largest size of an object, and the size of every part but the last."""
-MAX_PARTS = 1024
 
+MAX_PARTS = 1024
 MAX_MANIFEST_BYTES = 64 << 10
 _VERSION = 1
 

@@ -16,7 +16,6 @@ from fedjob.repository.base import Repository
 from fedjob.repository.parts import PartManifest
 
 PART_BYTES = 64 << 10
-
 """The size of a part in the repositories of the suite."""
 
 

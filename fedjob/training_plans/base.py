@@ -25,11 +25,11 @@ from fedjob.training_plans.training_args import TrainingArgs
 
 if TYPE_CHECKING:
     import torch
+
 Adjust = Callable[[Any], None]
-
 """Called with the model between the backward pass and the optimizer's step."""
-RawArgs = TrainingArgs | Mapping[str, Any] | None
 
+RawArgs = TrainingArgs | Mapping[str, Any] | None
 """Training arguments, checked already or as a user writes them."""
 
 

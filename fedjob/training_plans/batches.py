@@ -22,7 +22,6 @@ from fedjob.common.errors import PlanError
 from fedjob.training_plans.example_order import epoch_batches
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
-
 IndexBatches = Iterable[Rows]
 
 

@@ -25,7 +25,6 @@ from fedjob.common.values import decode, encode
 from fedjob.training_plans.function import RemoteFunction
 
 MAX_CHILDREN = 1000
-
 """Of one parent; a plan that wants more has forgotten to stop."""
 
 

@@ -19,7 +19,6 @@ from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOpti
 from fedjob.common.errors import PlanError
 
 Array = np.ndarray[Any, Any]
-
 SUPPORTED = (SGDClassifier, SGDRegressor, Perceptron, MLPClassifier)
 
 

@@ -24,7 +24,6 @@ from fedjob.common.values import decode
 from fedjob.training_plans.context import Context
 
 CONTEXT = "ctx"
-
 """The parameter by which a function asks for its context."""
 
 

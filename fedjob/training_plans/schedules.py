@@ -19,12 +19,9 @@ from fedjob.common.errors import MessageError, SpecError
 from fedjob.common.registry import Registry
 
 MARK = "schedule"
-
 """The key that distinguishes a schedule's data from other maps."""
 
 MAX_LOOKED_AT = 10_000
-
-
 """Rounds of a schedule that are checked in advance: a huge number from a peer must not block a node."""
 
 

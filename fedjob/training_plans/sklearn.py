@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.training_plans.estimators import Fitted
+
 Array = np.ndarray[Any, Any]
 
 

@@ -133,8 +133,6 @@ class Plan:
 
 
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,98}\.[A-Za-z0-9]{1,10}")
-
-
 _KEPT = ("params.safetensors", "table.csv", "value.mpk")
 """What a result calls its own files."""
 

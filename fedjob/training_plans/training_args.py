@@ -28,6 +28,7 @@ HYPERPARAMETERS = (
     "weight_decay",
 )
 """Names that every plan may read from its training arguments without declaring them."""
+
 _ELSEWHERE = {
     "dp": "there is no differential privacy in this version",
     "dp_args": "there is no differential privacy in this version",

@@ -27,8 +27,8 @@ from fedjob.common.checks import check_count, check_positive
 
 if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
-_ENOUGH = 1e-12
 
+_ENOUGH = 1e-12
 """A change of the shares that is too small for a further step."""
 
 

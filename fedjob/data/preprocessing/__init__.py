@@ -30,8 +30,8 @@ STEPS: Registry[Step] = Registry(
         "resize": "fedjob.data.preprocessing.images:Resize",
     },
 )
-PlainSteps = list[dict[str, Any]]
 
+PlainSteps = list[dict[str, Any]]
 """Steps as data: `[{"step": name, field: value, ...}, ...]`."""
 
 

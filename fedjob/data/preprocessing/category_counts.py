@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedjob.data.preprocessing.disclosure import Discretion
+
 MAX_CATEGORIES = 100
-
 """A column with more different values at one node counts as something else than categories."""
-MAX_FREE = 10
 
+MAX_FREE = 10
 """Up to so many different values count as categories even where hardly two rows share one."""
 
 

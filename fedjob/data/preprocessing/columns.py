@@ -10,6 +10,7 @@ from fedjob.data.preprocessing.base import TableStep, names_of, need
 
 if TYPE_CHECKING:
     import pandas as pd
+
 _TYPES = {"float": "float64", "int": "int64", "bool": "bool", "str": "str"}
 
 

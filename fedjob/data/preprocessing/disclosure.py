@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedjob.privacy.release_book import ReleaseBook
-Places = npt.NDArray[np.int64]
 
+Places = npt.NDArray[np.int64]
 """The positions of some rows in a table."""
 
 

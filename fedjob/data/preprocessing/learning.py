@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedjob.data.preprocessing.disclosure import Discretion
+
 LEARN = "learn"
-
 """The name of this step in an ask."""
-LEARNED = "preprocess_learned"
 
+LEARNED = "preprocess_learned"
 """The key of an instruction under which the complete steps so far are sent, in their order."""
 
 

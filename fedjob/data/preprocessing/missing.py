@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedjob.data.preprocessing.disclosure import Discretion
+
 _STRATEGIES = ("mean", "median", "most_frequent")
 
 

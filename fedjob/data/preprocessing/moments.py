@@ -14,8 +14,8 @@ from fedjob.common.errors import SpecError
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-Moments = tuple[float, float, float]
 
+Moments = tuple[float, float, float]
 """Number of values, their mean, and the sum of squared differences from it."""
 
 

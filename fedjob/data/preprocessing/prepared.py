@@ -17,9 +17,10 @@ from fedjob.data.readers.table import TableDataset
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-_ROWS_AS_THEY_ARE = ("select", "target", "filter")
 
+_ROWS_AS_THEY_ARE = ("select", "target", "filter")
 """Steps that leave out or reorder rows and columns, and change no value."""
+
 S = TypeVar("S", bound=Step)
 
 

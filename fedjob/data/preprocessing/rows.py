@@ -11,6 +11,7 @@ from fedjob.data.preprocessing.base import TableStep, names_of, need
 
 if TYPE_CHECKING:
     import pandas as pd
+
 _COMPARE = {
     "==": operator.eq,
     "!=": operator.ne,

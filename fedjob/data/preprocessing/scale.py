@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedjob.data.preprocessing.disclosure import Discretion
+
 _METHODS = ("standard", "minmax")
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "fitting_reader",
     "guess_reader",
 ]
+
 READERS: Registry[Reader] = Registry(
     "reader",
     {
@@ -35,6 +36,7 @@ READERS: Registry[Reader] = Registry(
         "torch": "fedjob.data.readers.torch:TorchReader",
     },
 )
+
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",

@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedjob.data.readers.loading_plan import LoadingPlan
-CONTENT_HASH_BYTES = 256 * 1024 * 1024
 
+CONTENT_HASH_BYTES = 256 * 1024 * 1024
 """Files of more than this many bytes together are compared by sizes and times, not by content."""
 
 UNREADABLE = "unreadable"
-
-
 """The hash of an item that can't be read; such an item never counts as a known one."""
 
 
@@ -158,6 +156,7 @@ def identity_of(file: Path, folder: Path) -> ItemIdentity:
 
 
 EXTREMES = "extremes"
+
 ANY_OPTIONS: Mapping[str, str] = {
     EXTREMES: "yes or no: statistics may release smallest and largest values, although min_rows is set (default no)"
 }

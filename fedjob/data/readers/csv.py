@@ -13,8 +13,8 @@ from fedjob.data.readers.table import TableDataset, check_table, join_types, typ
 
 if TYPE_CHECKING:
     import pandas as pd
-_SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": r"\s+"}
 
+_SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": r"\s+"}
 _CHUNK_ROWS = 100_000
 
 

@@ -14,6 +14,7 @@ from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 )

@@ -26,6 +26,7 @@ from fedjob.data.readers.table import type_name
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 

@@ -13,8 +13,8 @@ from fedjob.data.readers.base import Dataset, Reader, check_file
 
 if TYPE_CHECKING:
     import numpy as np
-_INPUTS = ("x", "X", "inputs", "data", "images", "features")
 
+_INPUTS = ("x", "X", "inputs", "data", "images", "features")
 _TARGETS = ("y", "Y", "targets", "target", "labels", "label")
 
 

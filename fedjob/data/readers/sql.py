@@ -27,9 +27,10 @@ from fedjob.data.readers.table import TableDataset
 
 if TYPE_CHECKING:
     import pandas as pd
-MAX_ROWS = 5_000_000
-_SETTINGS = ("url", "password_file", "query")
 
+MAX_ROWS = 5_000_000
+
+_SETTINGS = ("url", "password_file", "query")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TEXT = re.compile(r"'(?:[^']|'')*'")
 _BIND = re.compile(r"(?<![:\w\\]):(?=\w+(?!:))")

@@ -178,8 +178,6 @@ class _TakenTable(TableDataset):
 
 
 _NUMBERS = ("int", "float", "bool")
-
-
 _KINDS = {"i": "int", "u": "int", "f": "float", "b": "bool", "M": "datetime", "m": "duration", "c": "complex"}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 READ = ("fedjob/1/to/%u/#", "fedjob/1/all/from/+", "fedjob/1/presence/+")
-
 WRITE = ("fedjob/1/to/+/+/from/%u", "fedjob/1/all/from/%u", "fedjob/1/presence/%u")
 
 

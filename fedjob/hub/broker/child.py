@@ -24,7 +24,6 @@ from fedjob.hub.storage.parties import Parties, hash_password
 from fedjob.identity.membership import broker_password
 
 START_S = 20.0
-
 ADMIT_S = 5.0
 STOP_S = 5.0
 MAX_RESTART_DELAY_S = 5.0

@@ -13,7 +13,6 @@ from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.hub.config.tls import TlsFiles
 
 MESSAGE_SIZE_LIMIT = MAX_FRAME_BYTES + 1024
-
 MAX_QUEUED_BYTES = 64 << 20
 
 

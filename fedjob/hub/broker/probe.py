@@ -9,7 +9,6 @@ import struct
 from contextlib import suppress
 
 _DISCONNECT = b"\xe0\x00"
-
 _CONNACK = 0x20
 
 

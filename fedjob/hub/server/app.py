@@ -39,12 +39,11 @@ from fedjob.hub.storage.parties import Member, Parties
 from fedjob.identity.membership import broker_password
 
 MAX_ENROLMENT_BYTES = 16 << 10
-
 NUM_THREADS = 8
 UNKNOWN_BODY_BYTES = 1 << 20
 """Bytes read of an unknown sender's body before the response; of a party's body, a whole object is read."""
-_FORWARDED = ("x-forwarded-for", "forwarded", "via", "x-real-ip")
 
+_FORWARDED = ("x-forwarded-for", "forwarded", "via", "x-real-ip")
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _STATUS: tuple[tuple[type[FedjobError], int], ...] = (
     (ObjectMissing, 404),

@@ -15,7 +15,6 @@ from fedjob.common.errors import FedjobError, ObjectTooLarge
 from fedjob.hub.config.limits import HubLimits
 
 CHUNK_BYTES = 1 << 20
-
 """Bytes read from or written to the disk at once. With 64 KiB a download costs ten times as much."""
 
 

@@ -10,10 +10,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fedjob.hub.config.limits import HubLimits
 
 ABORT = "fedjob.abort"
-
 """Key in a request's ASGI scope: a function that drops the connection at once, unsent bytes included."""
-READ_BYTES = 1 << 20
 
+READ_BYTES = 1 << 20
 """Bytes read from a connection at a time, and buffered of a body before the sender has to wait."""
 
 

@@ -22,11 +22,11 @@ from fedjob.hub.storage.parties import Member
 from fedjob.repository.base import check_job
 
 SMALL_BYTES = 1 << 18
-
 """Up to this size an object is received into memory and stored by one call on another thread."""
-_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})?")
-Authenticate = Callable[[Request], Member]
 
+_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{1,15})?")
+
+Authenticate = Callable[[Request], Member]
 Handler = Callable[[Request], Awaitable[Response | ASGIApp]]
 
 

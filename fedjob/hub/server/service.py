@@ -18,7 +18,6 @@ from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.connection_limits import GuardedProtocol
 
 KEEP_ALIVE_S = 75
-
 GRACE_S = 5
 BACKLOG = 512
 

@@ -18,10 +18,11 @@ from fedjob.common.errors import ConfigError, NoSpace, RepositoryError
 from fedjob.common.files import fsync_dir
 
 T = TypeVar("T")
-SCHEMA_VERSION = 2
 
+SCHEMA_VERSION = 2
 MAX_BATCH = 256
 _BUSY_S = 30.0
+
 _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE parties (

@@ -21,7 +21,6 @@ from fedjob.hub.storage.database import HubDatabase
 from fedjob.repository.base import WATCH
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-
 ORPHAN_S = 3600.0
 """Seconds for which a file without a row may be an upload in progress; older ones are removed."""
 

@@ -18,9 +18,9 @@ from fedjob.hub.storage.database import HubDatabase
 from fedjob.identity.membership import broker_password
 
 ROLES = ("researcher", "node")
-
 PBKDF2_ITERATIONS = 101
 """Mosquitto's own number; more would gain nothing, because the passwords are 256 random bits."""
+
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from fedjob.common.types import Address
 
 DAEMON = "main"
-
 """The session of a node daemon; it alone receives frames to everybody, and it alone shows its presence."""
-OnFrame = Callable[[str, bytes], None]
 
+OnFrame = Callable[[str, bytes], None]
 OnConnection = Callable[[bool], None]
 
 

@@ -10,7 +10,6 @@ from fedjob.common.types import Address
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
 
 Fate = Callable[[str, "Address | None", bytes], int]
-
 """A function that returns how many copies of a frame (sender, addressee, frame) arrive: normally 1, 0 for a loss."""
 
 

@@ -35,7 +35,6 @@ from fedjob.common.types import Address
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
 
 ROOT = "fedjob/1"
-
 KEEPALIVE_S = 30
 RETRY_S = 0.3
 PROBE_S = 2.0
@@ -43,8 +42,8 @@ MAX_RECONNECT_S = 30
 MAX_PACKET_BYTES = 256 * 1024
 MAX_INFLIGHT = 200
 MAX_QUEUED = 20_000
-_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
+_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _NOT_ALLOWED = ("Not authorized", "Bad user name or password", "Bad authentication method", "Banned")
 
 

@@ -35,7 +35,6 @@ from fedjob.node.queue.store import TaskStore
 from fedjob.node.startup import init_node, locked, log_to, open_daemon, running_pid
 
 START_WITHIN_S = 30.0
-
 STOP_WITHIN_S = 30.0
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fedjob.common.errors import ConfigError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
 DAY_MINUTES = 24 * 60
 _WINDOW = re.compile(r"(?:([A-Za-z]{3})(?:-([A-Za-z]{3}))?\s+)?(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
 

@@ -39,15 +39,16 @@ from fedjob.node.storage.logs import Forwarding, add_trace, close_log
 from fedjob.protocols.inference import LEFT
 
 START_WITHIN_S = 300.0
-
 """For fetching and for the fork server to import torch; not part of a task's own limit."""
+
 GONE_WITHIN_S = 10.0
 """For a killed worker to end in; after that its task goes on without."""
-EVENTS_PER_S = 50.0
 
+EVENTS_PER_S = 50.0
 LOGS_EVERY_S = 0.5
 OWN_EVENTS = ("lease", "log", "state", "grant")
 """Types of events that only the node itself sends: user code can't emit them."""
+
 Stage = (
     Prepared
     | Unprepared
@@ -61,6 +62,7 @@ Stage = (
     | ChildRequested
     | ChildAwaited
 )
+
 log = logging.getLogger(__name__)
 
 

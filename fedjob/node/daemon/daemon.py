@@ -50,6 +50,7 @@ from fedjob.node.storage.outbox import DatabaseStore
 from fedjob.repository.base import Repository
 
 Report = WorkerEvent | TransferEvent | Published | Checked | events.ReplyReceipted | events.ReplyGivenUp
+
 log = logging.getLogger(__name__)
 
 

@@ -32,12 +32,12 @@ from fedjob.node.queue.task import header_of
 from fedjob.node.storage.logs import released, tidy_logs
 
 LEASE_EVERY_S = 10.0
-
 LOOK_EVERY_S = 0.5
 TIDY_EVERY_S = 5.0
 FACTS_EVERY_S = 1.0
 SILENT_JOB_S = 30 * 24 * 3600.0
 """After which the tasks and node states of a job that nobody ended are removed."""
+
 log = logging.getLogger(__name__)
 
 

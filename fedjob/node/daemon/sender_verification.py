@@ -22,14 +22,15 @@ from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim, Verifier
 
 AGAIN_AFTER_S = 10.0
-
 """For so long a refusal holds: the same proof is not looked at again."""
+
 MAX_REMEMBERED = 1000
 MAX_WAITING = 1000
 """Messages that wait at once; more are left to be sent again."""
-log = logging.getLogger(__name__)
-Key = tuple[int, str, str, str]
 
+log = logging.getLogger(__name__)
+
+Key = tuple[int, str, str, str]
 """(Number of the owner's setting, researcher, their key, sha256 of the proof.)"""
 
 

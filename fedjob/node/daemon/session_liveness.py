@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 ASK_AFTER_FRACTION = 1 / 3
-
 """Of the time after which work is given up: how long a session may be silent before it is asked."""
 
 

@@ -12,7 +12,6 @@ from fedjob.common.lifecycle import HISTORY, State
 from fedjob.node.queue.book import TaskRow
 
 HOLD_S = 0.25
-
 """No states are reported of a task that completes within this time: its answer is enough."""
 
 

@@ -16,7 +16,6 @@ from fedjob.node.queue.book import Book
 from fedjob.node.queue.store import TaskStore
 
 MAX_SHOWN_JOBS = 500
-
 PACKAGES = ("torch", "numpy", "scikit-learn", "pandas")
 
 

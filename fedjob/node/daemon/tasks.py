@@ -20,7 +20,6 @@ from fedjob.node.queue.draft import reply_id
 from fedjob.node.queue.task import objects_of, task_of
 
 MAX_REFUSED = 1000
-
 """Refusals that are remembered as audited."""
 
 

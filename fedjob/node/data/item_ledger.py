@@ -15,7 +15,6 @@ from fedjob.messaging.messages import Task
 from fedjob.node.storage.database import Database
 
 MAX_ITEMS_BYTES = 256 << 20
-
 _TABLES = ("processed", "failed")
 
 

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 WHOLE_BYTES = 8 << 20
-
 """Files up to this size are hashed whole."""
+
 END_BYTES = 1 << 20
 MAX_OPENED = 2000
 """Of a folder with more files only names, sizes and times count."""
+
 LOOK_EVERY_S = 1.0
+
 Signature = tuple[tuple[str, int, int], ...]
 
 

@@ -31,7 +31,6 @@ from importlib import import_module
 from fedjob.common.codec import from_plain, pack, unpack
 
 MAX_PACKET_BYTES = 64 * 1024
-
 PRELOAD = (
     "torch",
     "numpy",
@@ -55,8 +54,8 @@ PRELOAD_IF_THERE = (
 )
 STRAYS_WITHIN_S = 2.0
 """For orphans to end in, when the fork server itself ends."""
-_PR_SET_PDEATHSIG = 1
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 

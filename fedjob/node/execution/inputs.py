@@ -23,7 +23,6 @@ from fedjob.node.storage.spool import Spool
 from fedjob.repository.base import Repository
 
 KNOWN_NAME = "known.json"
-
 MAX_BLOB_BYTES = 64 * 1024 * 1024
 
 

@@ -12,7 +12,6 @@ from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError
 
 MAX_BYTES = 256 * 1024 * 1024
-
 SEND_TIMEOUT_S = 30
 _LENGTH = struct.Struct("<I")
 

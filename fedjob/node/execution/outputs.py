@@ -20,10 +20,9 @@ from fedjob.protocols.usage import INFERENCES, Usage, capped
 from fedjob.repository.base import Repository
 
 LARGE_BYTES = 1 << 20
-
 """Results from this size on are removed from the hub as soon as they are not needed; others at the job's end."""
-MAX_METRICS_BYTES = 1 << 20
 
+MAX_METRICS_BYTES = 1 << 20
 MAX_TRACE_CHARS = 8000
 
 

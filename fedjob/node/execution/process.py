@@ -33,7 +33,6 @@ from fedjob.node.storage.secrets import hide, holds_secret
 from fedjob.training_plans.child_tasks import ChildOrder, ChildOutcome, ChildRunner
 
 RESULT_NAME = "result.mpk"
-
 MAX_RESULT_BYTES = 200 << 20
 MAX_EVENT_BYTES = 16 * 1024
 EVENTS_PER_S = 20.0

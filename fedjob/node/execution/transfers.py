@@ -27,7 +27,6 @@ from fedjob.node.storage.spool import Spool
 from fedjob.repository.base import Repository
 
 NUM_THREADS = 4
-
 RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to bring a finished result to a repository that does not answer."""
 

@@ -11,9 +11,9 @@ from fedjob.messaging.messages import WorkSettings
 from fedjob.node.grants.limits import GrantLimits
 
 STATES = ("pending", "granted", "rejected", "expired", "revoked")
-
 PREDICTIONS = "fedjob.infer."
 """Operations whose results are about single rows."""
+
 SHA256_CHARS = 64
 KEY_PREFIX_CHARS = 16
 """Hex digits of a key that are enough to mean it."""

@@ -14,7 +14,6 @@ from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 
 MAX_NOTE_CHARS = 2000
-
 _SELECT = (
     "SELECT *, (SELECT count(*) FROM uses WHERE grant_id = grants.id) AS uses, "
     "(SELECT coalesce(sum(made), 0) FROM inferences WHERE grant_id = grants.id) AS inferences_spent FROM grants"

@@ -14,13 +14,12 @@ from fedjob.common.errors import SpecError
 from fedjob.training_plans.schedules import every_value
 
 LOGS = ("none", "stdout", "all")
-
 """What of a task's log the researcher sees, the strictest first."""
+
 PREDICTIONS = ("leave", "stay")
-
 """What becomes of predictions for single rows, the laxest first."""
-_AFTER = re.compile(r"\+?(\d+(?:\.\d+)?)(s|min|h|d|w)")
 
+_AFTER = re.compile(r"\+?(\d+(?:\.\d+)?)(s|min|h|d|w)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _COUNTS = ("runs", "inferences", "rows", "min_rows")
 

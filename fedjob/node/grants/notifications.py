@@ -30,11 +30,11 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.grants.grant import Grant
 
 SEND_WITHIN_S = 20.0
-
 AGAIN_AFTER_S = 5.0
 AGAIN_AT_MOST_S = 600.0
 MAX_LISTED = 20
 """Requests that one notice describes; of more only the number is given."""
+
 log = logging.getLogger(__name__)
 
 

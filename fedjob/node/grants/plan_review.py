@@ -16,8 +16,8 @@ from difflib import unified_diff
 from importlib.util import find_spec
 
 CHECK_WITHIN_S = 60.0
-_TALKS = {"ftplib", "http", "httpx", "paho", "requests", "smtplib", "socket", "ssl", "urllib", "urllib3"}
 
+_TALKS = {"ftplib", "http", "httpx", "paho", "requests", "smtplib", "socket", "ssl", "urllib", "urllib3"}
 _FILE_CALLS = {
     "open",
     "write_text",

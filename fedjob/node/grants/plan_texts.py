@@ -8,7 +8,6 @@ from fedjob.common.errors import PlanError
 from fedjob.node.storage.database import Database
 
 MAX_RECENT = 32
-
 """Texts that are remembered without being kept: those of plans that no owner has to approve."""
 
 

@@ -9,7 +9,6 @@ from fedjob.messaging.messages import Offer
 from fedjob.node.storage.database import Database
 
 MAX_WAITING = 16
-
 """Offers that one undecided grant answers later; the oldest is forgotten first."""
 
 

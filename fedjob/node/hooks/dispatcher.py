@@ -19,8 +19,8 @@ from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import unpacked_result
 
 MAX_QUEUED = 10_000
-
 STOP_WITHIN_S = 5.0
+
 log = logging.getLogger(__name__)
 
 

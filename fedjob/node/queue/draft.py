@@ -12,7 +12,6 @@ from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book, JobRow, TaskRow, children_of
 
 MAX_JOBS = 1000
-
 REPORTED = HISTORY | ACTIVE
 """States that are reported to who asked."""
 

@@ -16,6 +16,7 @@ from fedjob.node.storage.database import Database
 from fedjob.node.storage.usage import UsageLedger
 
 MAX_HISTORY = 10_000
+
 _COLUMNS = (
     "key, job, researcher, dataset, round, step, epoch, attempt, reply_to, message, task_order, seq, state, "
     "worker, after_stop, ends, deaths, reason, detail, result, reply, acknowledged, resources, project, "
@@ -24,6 +25,7 @@ _COLUMNS = (
 _NAMES = _COLUMNS.split(", ")
 _FIELDS = {"task_order": "order", "after_stop": "after"}
 """Columns that are named otherwise than the row's field, since SQL has a meaning for that."""
+
 _PUT = (
     f"INSERT INTO tasks ({_COLUMNS}, accepted, started, ended, updated) "
     f"VALUES ({', '.join(':' + name for name in _NAMES)}, :now, :started, :ended, :updated) "

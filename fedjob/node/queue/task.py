@@ -13,7 +13,6 @@ from fedjob.node.queue.book import TaskRow
 from fedjob.node.storage.spool import Spool
 
 INPUTS = "inputs"
-
 """Value of a child's task: argument -> key of the sibling whose value it takes."""
 
 

@@ -20,7 +20,6 @@ from fedjob.common.errors import AuditBroken
 from fedjob.node.storage.database import Database
 
 FIRST = "0" * 64
-
 """The hash that the first record follows."""
 
 

@@ -17,11 +17,10 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.storage.secrets import Secrets, hide, hide_in_file
 
 STREAMS = ("stdout", "stderr")
-
 RULES = {"none": (), "stdout": ("stdout",), "all": STREAMS}
 """The streams that each rule of an owner lets through."""
-MAX_READ_BYTES = 64 * 1024
 
+MAX_READ_BYTES = 64 * 1024
 MAX_EVENT_BYTES = 16 * 1024
 MAX_LINE_CHARS = 4000
 MAX_RELEASED_BYTES = 512 * 1024

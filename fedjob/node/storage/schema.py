@@ -1,6 +1,7 @@
 """The tables of a node's database."""
 
 SCHEMA_VERSION = 3
+
 SCHEMA = """
 CREATE TABLE datasets (
     name TEXT PRIMARY KEY,

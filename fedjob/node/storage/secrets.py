@@ -16,8 +16,8 @@ from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.files import write_atomic
 
 MIN_CHARS = 8
-
 """A shorter secret would be found in innocent text, and taken out of it."""
+
 HIDDEN = "[secret]"
 
 

@@ -27,7 +27,6 @@ from fedjob.node.config.home import NodeHome
 from fedjob.repository.base import Repository
 
 RESULT_NAME = "result.mpk"
-
 PARAMS_NAME = "params.safetensors"
 STATE_NAME = "state.safetensors"
 

@@ -22,10 +22,9 @@ from fedjob.identity.openid import check_issuer, discover, fetch_json, jwt_packa
 from fedjob.node.verifiers.base import Claim, Verified, Verifier
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-
 """Signature algorithms with public keys only: with a shared-secret one, anybody could sign."""
-LEEWAY_S = 60.0
 
+LEEWAY_S = 60.0
 KEYS_EVERY_S = 30.0
 """Seconds between two requests for the provider's keys, however many unknown key ids tokens name."""
 

@@ -23,10 +23,9 @@ from fedjob.protocols.analytics.table import (
 )
 
 MAX_CELLS = 10_000
-
 """Cells that one answer may have."""
-Sums = dict[str, Any]
 
+Sums = dict[str, Any]
 """Nested maps of numbers that add."""
 
 

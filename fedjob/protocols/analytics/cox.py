@@ -37,10 +37,9 @@ from fedjob.protocols.analytics.tables import coefficient_table
 from fedjob.protocols.base import Instruction, State
 
 TIMES, NEWTON = "times", "newton"
-
 BASELINES = ("node", "shared")
-MAX_NUMBERS = 2_000_000
 
+MAX_NUMBERS = 2_000_000
 """The most numbers that a node sends at once with a shared baseline: times x terms squared."""
 
 

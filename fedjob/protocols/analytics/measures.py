@@ -12,7 +12,6 @@ from fedjob.common.errors import SpecError
 from fedjob.protocols.analytics.table import check_names
 
 _OF_COLUMNS = ("count", "missing", "mean", "variance", "std", "min", "max")
-
 _QUARTILES = (0.25, 0.5, 0.75)
 
 

@@ -17,16 +17,17 @@ from fedjob.common.errors import Unsolvable
 from fedjob.privacy.releases import Floats
 
 TOLERANCE = 1e-9
-
 """The size of a step after which the method ends, in standard deviations of the terms."""
-MAX_ITERATIONS = 50
 
+MAX_ITERATIONS = 50
 MAX_HALVINGS = 30
 _MAX_COEFFICIENT = 50.0
 """The largest coefficient per standard deviation; a larger one counts as growing without end."""
+
 _SEPARATE = (
     "the coefficients grow without end: some columns separate the outcomes; leave them out or join categories"
 )
+
 State = dict[str, Any]
 
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 PARTS = 64
-
 """Number of parts into which one ask divides a bracket."""
-_POWERS = [math.ldexp(1.0, exponent) for exponent in range(-64, 129)]
-FIRST_EDGES: tuple[float, ...] = (*(-power for power in reversed(_POWERS)), 0.0, *_POWERS)
 
+_POWERS = [math.ldexp(1.0, exponent) for exponent in range(-64, 129)]
+
+FIRST_EDGES: tuple[float, ...] = (*(-power for power in reversed(_POWERS)), 0.0, *_POWERS)
 """Edges of the first ask; numbers of absolute value 2**128 and more are outside."""
 
 

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from fedjob.protocols.base import Local
 
 MAX_CATEGORIES = 1000
-
-
 """Different values that a column may have at a node to be taken for categories."""
-MAX_CATEGORY_CHARS = 200
-SEPARATOR = "\x1f"
 
+MAX_CATEGORY_CHARS = 200
+
+SEPARATOR = "\x1f"
 """Between the values that name a group or a cell; no category has it in its name."""
 
 

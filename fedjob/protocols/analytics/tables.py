@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Extremes = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
-
-
 """Node -> group -> column -> smallest and largest."""
 
 

@@ -26,7 +26,6 @@ from fedjob.protocols.base import Ask, Done, Gathered, State, View
 from fedjob.protocols.training.base import TrainingProtocol
 
 ORDERS = ("fixed", "random")
-
 ROUNDS = ("cycle", "visit")
 
 

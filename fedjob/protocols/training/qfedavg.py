@@ -33,7 +33,6 @@ from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State
 from fedjob.protocols.training.base import TrainingProtocol
 
 MODULE = "qfedavg"
-
 LEAST_LOSS = 1e-10
 
 

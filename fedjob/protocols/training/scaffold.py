@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.training_plans.base import TrainingPlan
-MODULE = "scaffold"
 
+MODULE = "scaffold"
 OPTIONS = ("I", "II")
 KEEPERS = ("node", "researcher")
 _OWN = "control_of_"

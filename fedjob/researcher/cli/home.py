@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     _Text = click.ParamType[str]
 else:
     _Text = click.ParamType
+
 HOME = click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),

@@ -7,7 +7,6 @@ import click
 from fedjob.common.console import LazyGroup
 
 _HERE = "fedjob.researcher.cli"
-
 _COMMANDS = {
     "submit": (f"{_HERE}.submit", "submit", "Start a job in a process of its own."),
     "check": (f"{_HERE}.submit", "check", "Ask the nodes whether a job may run, without starting it."),

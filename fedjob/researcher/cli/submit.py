@@ -14,8 +14,8 @@ from fedjob.researcher.cli.home import HOME, folder_of
 
 if TYPE_CHECKING:
     from fedjob.researcher.jobs.job import Job
-_WHAT = click.argument("what", metavar="FILE.py|SPEC|ID", type=str)
 
+_WHAT = click.argument("what", metavar="FILE.py|SPEC|ID", type=str)
 _STRICT = click.option(
     "--strict", is_flag=True, help="Refuse nodes that are not in the home's file known_nodes."
 )

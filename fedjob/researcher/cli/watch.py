@@ -20,8 +20,8 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
     from fedjob.researcher.storage.event import JobEvent
-TIMEOUT = 3
 
+TIMEOUT = 3
 INTERRUPTED = 130
 
 

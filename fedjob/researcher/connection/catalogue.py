@@ -18,8 +18,8 @@ from fedjob.messaging.messages import Found, Ping, Pong, Search
 if TYPE_CHECKING:
     from fedjob.data.readers.base import Dataset
     from fedjob.researcher.connection.connection import Connection
-MAX_MOCK_BYTES = 4 << 30
 
+MAX_MOCK_BYTES = 4 << 30
 """Size limit of a mock that is unpacked here."""
 
 

@@ -24,11 +24,11 @@ from fedjob.researcher.connection.known_nodes import FILE_NAME, KnownNodes
 from fedjob.researcher.connection.login import Proving
 
 _log = logging.getLogger("fedjob")
+
 ASK_AGAIN_S = 0.7
-
 """Time after which a question without an answer is sent again."""
-PRESENCE_GRACE_S = 0.5
 
+PRESENCE_GRACE_S = 0.5
 """Time in which a node that shows no presence may answer all the same."""
 
 

@@ -21,10 +21,9 @@ from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.opening import open_connection
 
 PROBE_S = 0.7
-
 """Time to wait for the forbidden message, after the permitted one that was sent later has arrived."""
-ARRIVE_S = 10.0
 
+ARRIVE_S = 10.0
 """Time to wait for the permitted message."""
 
 

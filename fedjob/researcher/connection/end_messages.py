@@ -21,14 +21,14 @@ from fedjob.messaging.messages import End
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
+
 RECEIPTS_S = 2.0
-
 """Time that the end of a job waits for the nodes' receipts."""
+
 MAX_AGAIN = 100
-
 """Messages that a session sends again at most."""
-KEPT_S = 30 * 86400.0
 
+KEPT_S = 30 * 86400.0
 """Time after which a node has let go of a job by itself."""
 
 

@@ -15,7 +15,6 @@ from fedjob.common.errors import ConfigError, NotPermitted
 from fedjob.common.files import lock, write_atomic
 
 FILE_NAME = "known_nodes"
-
 MAX_BYTES = 1 << 20
 SHOWN = 16
 """Digits of a key that a message shows."""

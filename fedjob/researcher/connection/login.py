@@ -24,11 +24,11 @@ from fedjob.identity.keys import Identity
 from fedjob.identity.openid import Provider, discover, jwt_package, nonce_of, post_form
 
 SCOPE = "openid profile email offline_access"
-
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 RENEW_BEFORE_S = 60.0
 RETRY_S = 30.0
 SLOWER_S = 5.0
+
 log = logging.getLogger("fedjob")
 
 

@@ -39,12 +39,12 @@ from fedjob.training_plans.step_plan import check_split
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
-LOCAL = "local"
 
+LOCAL = "local"
 OWNER = ("name", "org", "role")
 _USES = ("private", "mock")
-TextOf = Callable[[str], str]
 
+TextOf = Callable[[str], str]
 """From the sha256 of a plan's text to the text."""
 
 
@@ -385,8 +385,6 @@ def _names(fact: str) -> tuple[str, ...]:
 
 
 IN_FILE = _names("in_file")
-
-
 CHANGEABLE = _names("changeable")
 CONTENT = _names("content")
 

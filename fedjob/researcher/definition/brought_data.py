@@ -23,7 +23,6 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT
 
 LIMIT_BYTES = 1 << 40
-
 """Of one's own data unpacked for a local job."""
 
 

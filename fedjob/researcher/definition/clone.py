@@ -19,7 +19,6 @@ from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import load_spec
 
 NEW_PARAMS = frozenset({"init", "training_plan", "model_args", "seed"})
-
 """Arguments that a job's first parameters follow from."""
 
 

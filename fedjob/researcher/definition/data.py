@@ -21,12 +21,13 @@ from fedjob.researcher.storage.spec import BROUGHT, JobSpec
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
+
 _FORMS = (
     'data={"tags": ["heart"]}, data="node/name", data={"node-a": "name", "node-b": "other name"}, dataset handles, '
     "a local path, None, or a list of these"
 )
-SEARCH_S = 10.0
 
+SEARCH_S = 10.0
 """How long nodes that show presence have to say what they offer: a job must not begin without a slow one."""
 
 

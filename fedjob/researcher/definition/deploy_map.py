@@ -20,7 +20,6 @@ from fedjob.common.types import check_party
 from fedjob.researcher.storage.deployment import EVERYWHERE
 
 RESEARCHER = "@researcher"
-
 _EVERYWHERE = frozenset({EVERYWHERE, "@ALL"})
 _RESEARCHER = frozenset({RESEARCHER, "server"})
 

@@ -34,9 +34,9 @@ from fedjob.researcher.selection import SELECTORS
 from fedjob.training_plans.source.plan_source import PlanSource
 
 FILE_NAME = "job.json"
-
 MAX_FILES = 1000
 MAX_BYTES = 64 << 20
+
 ALIASES: Mapping[str, str] = {
     "id": "job_id",
     "plan": "training_plan",

@@ -20,8 +20,8 @@ from fedjob.researcher.federation.offers import grant_entry, no_workers_text, of
 from fedjob.researcher.storage.deployment import Code
 
 LOOK_S = 0.5
-
 """Interval at which requests to end the job, and the nodes' presence, are looked at."""
+
 _UNDECIDED = ("pending", "expired")
 
 

@@ -61,8 +61,6 @@ class Collected:
 
 
 Accept = Callable[[Arrival], str]
-
-
 """Return why an arrival does not count (`reason: detail`), or nothing."""
 
 

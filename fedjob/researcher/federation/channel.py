@@ -17,7 +17,6 @@ from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.spec import JobSpec
 
 _NOT_KEPT = ("lease",)
-
 """Types of events that show only that a node is alive."""
 
 

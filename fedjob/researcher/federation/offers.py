@@ -17,7 +17,6 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec, resources_of
 
 NO_REPLY = "no reply"
-
 _COLUMNS = ("node", "dataset", "grant", "needs", "until", "limits", "resources", "note", "contact")
 _LONGEST = 60
 

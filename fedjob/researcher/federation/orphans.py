@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fedjob.researcher.connection.connection import Connection
+
 LOOK_EVERY_S = 60.0
 
 

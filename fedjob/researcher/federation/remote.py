@@ -24,7 +24,6 @@ from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.spec import JobSpec
 
 NUM_FETCHES = 4
-
 """Contributions that are fetched at the same time."""
 
 

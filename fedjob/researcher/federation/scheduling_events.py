@@ -10,7 +10,6 @@ from fedjob.common.quorum import Quorum
 from fedjob.messaging.messages import Answer
 
 PASSING = frozenset({"busy", "repository"})
-
 """Reasons of an `unknown` that pass by themselves; every other one is final."""
 
 

@@ -27,8 +27,8 @@ from fedjob.common.quorum import Quorum, Verdict
 from fedjob.researcher.federation import scheduling_events as events
 
 SOFT = frozenset({"", "no_free_worker"})
-
 """Schedules in an answer with which a node still takes part: tasks queue there, in the node's own order."""
+
 SHORTAGES = ("resources", "no_workers", "outside_hours")
 
 

@@ -30,21 +30,22 @@ from fedjob.researcher.storage.record import load_record
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
     from fedjob.researcher.storage.spec import JobSpec
+
 EVERY_S = 1.0
-
 """Time between two publications."""
+
 SIGN_OF_LIFE_S = 30.0
-
 """Time after which a job without news is published again, as a sign of life."""
+
 MAX_PAUSE_S = 30.0
-
 """Longest time between two tries at a hub that does not answer."""
+
 LAST_S = 8.0
-
 """Time that the job's end may wait for the last publication."""
-REPLACED_S = 60.0
 
+REPLACED_S = 60.0
 """Time that a replaced segment stays, for watchers who are about to fetch it."""
+
 _log = logging.getLogger("fedjob")
 
 

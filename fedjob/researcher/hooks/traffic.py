@@ -16,7 +16,6 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import Position
 
 EVERY_S = 1.0
-
 """Time between two writes while the job runs."""
 
 

@@ -29,8 +29,8 @@ from fedjob.researcher.storage.record import load_record
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
-REFRESH_TIMEOUT_S = 3.0
 
+REFRESH_TIMEOUT_S = 3.0
 LOGS_EVERY_S = 1.0
 """Nodes are asked for released logs at most so often."""
 

@@ -16,6 +16,7 @@ from fedjob.training_plans.plan_checks import check_testing_step
 
 if TYPE_CHECKING:
     from fedjob.researcher.results.result import JobResult
+
 NODES = "nodes"
 
 

@@ -19,11 +19,11 @@ from fedjob.researcher.storage.event import JobEvent, decode_lines, utc
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
+
 FRESH_S = 1.0
-
 """How old what was last seen may be before it is looked at again."""
-SILENT_S = 90.0
 
+SILENT_S = 90.0
 """After which an active job's silence is worth a word: its runner may be gone."""
 
 

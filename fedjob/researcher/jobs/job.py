@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from fedjob.training_plans.base import TrainingPlan
     from fedjob.training_plans.function import RemoteFunction
     from fedjob.training_plans.step_plan import Plan
+
 __all__ = ["LOCAL", "Job", "RoundInfo"]
 
 

@@ -13,7 +13,6 @@ from fedjob.common.types import ENDLESS
 from fedjob.researcher.jobs.view import JobView
 
 MAX_NOTE = 2000
-
 """Characters of a note to owners."""
 
 

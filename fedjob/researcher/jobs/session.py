@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fedjob.researcher.jobs.followed import FollowedJob
     from fedjob.researcher.jobs.job import Job
     from fedjob.researcher.storage.index import JobEntry
+
 _COLUMNS = ("id", "name", "project", "state", "reason", "submitted")
 
 

@@ -11,7 +11,6 @@ from fedjob.researcher.monitoring.event_handlers import teller
 from fedjob.researcher.storage.event import JobEvent, format_event
 
 PASSING_TYPES = frozenset({"ask", "batch", "breakpoint", "metrics", "progress"})
-
 """Types of events that come too often for a line each: a terminal shows the last of them."""
 
 

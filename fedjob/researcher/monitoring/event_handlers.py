@@ -17,14 +17,16 @@ from fedjob.common.errors import SpecError
 from fedjob.researcher.storage.event import JobEvent, check_type, is_end, is_job_state
 
 Handler = Callable[[JobEvent, Any], object]
-
 H = TypeVar("H", bound=Handler)
-MAX_JOBS = 1000
 
+MAX_JOBS = 1000
 """Number of jobs whose last delivered event is remembered."""
+
 MAX_TASKS = 10_000
 """Number of tasks whose begin is remembered as delivered."""
+
 _log = logging.getLogger("fedjob")
+
 _MOMENTS: dict[str, Callable[[JobEvent], bool]] = {
     "job.started": lambda event: is_job_state(event) and event.body.get("state") == "running",
     "job.finished": is_end,
@@ -35,11 +37,11 @@ _MOMENTS: dict[str, Callable[[JobEvent], bool]] = {
     lifecycle.BATCH: lambda event: _task_moment(event) == lifecycle.BATCH,
 }
 """Names of moments -> test of an event; every type of an event is a name, too."""
+
 STARTED = lifecycle.STARTED
-
 """The one moment that no event has by itself: of a short task only its own events, or its end, are reported."""
-_NO_WORK = ("state", "log", "note", "error")
 
+_NO_WORK = ("state", "log", "note", "error")
 """Types of events that come before a task's work, or after it."""
 
 
@@ -156,8 +158,6 @@ def _known_as(handler: Handler) -> tuple[str, str]:
 
 
 HANDLERS = Handlers()
-
-
 """The handlers of this process."""
 
 

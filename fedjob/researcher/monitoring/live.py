@@ -11,7 +11,6 @@ from fedjob.common.types import ENDLESS
 from fedjob.researcher.storage.event import JobEvent, is_job_state, state_of
 
 _ODD = ("nan", "inf", "-inf")
-
 """The words that stand in a log for the numbers that JSON does not have."""
 
 

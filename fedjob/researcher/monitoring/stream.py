@@ -25,14 +25,14 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
 
 PASSING = (OSError, TransportError, RepositoryUnreachable, ObjectMissing, ObjectCorrupt)
-
 """Trouble that may pass by itself: it is tried again."""
+
 IDLE_S = 0.05
-
 """The first pause when there is nothing new; it grows to the source's `idle_s`."""
-SETTLE_S = 1.0
 
+SETTLE_S = 1.0
 """Time by which the last event may come after the record that names the same end."""
+
 Stream = Generator[JobEvent, None, Exception | None]
 
 BatchHandler = Callable[[Sequence[JobEvent]], None]

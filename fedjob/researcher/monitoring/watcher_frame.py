@@ -20,12 +20,11 @@ from fedjob.messaging.traffic import Tally
 from fedjob.researcher.monitoring.summary import JobSummary
 
 VERSION = 1
-
 MAX_SEGMENT_BYTES = 32 << 20
 MAX_SEGMENTS = 256
 """Segments that a frame names at most; of a longer log watchers see the last ones."""
-MAX_NODES = 256
 
+MAX_NODES = 256
 MAX_TEXT_CHARS = 500
 
 
@@ -168,7 +167,6 @@ def cut(spans: Sequence[tuple[int, int]], end: int) -> list[tuple[int, int]]:
 
 
 ANSWERS = ("rows", "value")
-
 """Fields of a node's `result` event that are the researcher's alone."""
 
 

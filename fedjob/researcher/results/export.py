@@ -14,6 +14,7 @@ from fedjob.researcher.results.result_folder import PARAMS, VALUE, ResultFolder
 from fedjob.researcher.results.table import free_path
 
 FORMATS = ("state_dict", "onnx")
+
 _HOW_TO_LOAD = """\
 {name} holds the parameters that a federated job trained ({job}),
 in the safetensors format. To use them without fedjob:

@@ -43,8 +43,8 @@ from fedjob.training_plans.step_plan import is_file_name
 
 if TYPE_CHECKING:
     import torch
-MANIFEST, PARAMS, VALUE, TABLE = "manifest.mpk", "params.safetensors", "value.mpk", "table.csv"
 
+MANIFEST, PARAMS, VALUE, TABLE = "manifest.mpk", "params.safetensors", "value.mpk", "table.csv"
 FILES = "files"
 VERSION = 1
 

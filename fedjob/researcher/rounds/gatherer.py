@@ -39,7 +39,6 @@ from fedjob.researcher.storage.replies import Arrival, keep_replies
 from fedjob.researcher.storage.spec import JobSpec
 
 ASIDE = (LEARN, LOSS)
-
 """Steps that only prepare a round: its measurements and participants do not include them."""
 
 

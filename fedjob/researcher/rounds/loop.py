@@ -10,13 +10,12 @@ from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, View
 from fedjob.researcher.storage.position import Position
 
 Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
-
 """Ask the nodes; return the aggregate of their answers, and the position with its measurements and ledger."""
+
 Commit = Callable[[Position, Gathered], Position]
-
 """Make a completed round durable and call the hooks, which may ask to stop."""
-Look = Callable[[Position, Gathered | None], View]
 
+Look = Callable[[Position, Gathered | None], View]
 """Return the part of the job that the protocol may see."""
 
 

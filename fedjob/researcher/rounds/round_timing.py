@@ -16,12 +16,12 @@ from fedjob.researcher.storage.inbox import STOP
 from fedjob.researcher.storage.position import Position
 
 OWNER_STOPPED = "its owner stopped it"
-
 AGAIN = "turn"
 """Key in an instruction's values: how often the round was asked for, so that nodes look at their data again."""
-LOOK_S = 0.5
 
+LOOK_S = 0.5
 """Time between two looks whether the owner wants the job to stop."""
+
 Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
 
 

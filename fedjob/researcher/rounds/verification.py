@@ -25,6 +25,7 @@ from fedjob.researcher.storage.position import AggregationRecord
 
 if TYPE_CHECKING:
     import torch
+
 RECOMPUTED = (
     "weighted_mean",
     "plain_mean",

@@ -27,16 +27,15 @@ from fedjob.researcher.storage.spec import JobSpec
 from fedjob.researcher.storage.transitions import moved, route
 
 REFUSALS = ("rejected", "revoked")
-
 """Reasons that mean that an owner refused the job."""
+
 SLOT_S = 0.25
-
 """Time between two looks whether a slot of the home is free."""
+
 MakeHooks = Callable[[Callable[[str], object]], Sequence[Hook]]
-
 """Return the hooks of an attempt, given the function that adds a note to its events."""
-Release = Callable[[str], object]
 
+Release = Callable[[str], object]
 """End the job at its nodes, given its outcome."""
 
 

@@ -16,10 +16,9 @@ from fedjob.researcher.storage.record import JobRecord, load_record
 from fedjob.researcher.storage.transitions import notice, route, walk
 
 CANCEL_S = 15.0
-
 """A runner looks into its inbox at least every second; one that does not for so long is stuck."""
-KILL_S = 15.0
 
+KILL_S = 15.0
 _LOOK_S = 0.05
 
 

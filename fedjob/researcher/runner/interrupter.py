@@ -11,8 +11,8 @@ from fedjob.researcher.storage import inbox
 from fedjob.researcher.storage.folder import JobFolder
 
 PATIENCE_S = 1.0
-
 """Time in which the job's own thread may find a kill by itself."""
+
 _LOOK_S = 0.25
 
 

@@ -12,8 +12,8 @@ from fedjob.common.errors import SubmitError
 from fedjob.researcher.storage.folder import JobFolder
 
 MODULE = "fedjob.researcher.jobs.runner_process"
-_ABOVE = Path(__file__).parents[3]
 
+_ABOVE = Path(__file__).parents[3]
 """The folder that the package lies in."""
 
 

@@ -26,7 +26,6 @@ from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.replies import Arrival, read_journal
 
 FORGET_BYTES = 64 << 20
-
 """Bytes of stale objects that a running job leaves at the hub before it deletes them; its end deletes all."""
 
 

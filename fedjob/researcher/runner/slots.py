@@ -15,7 +15,6 @@ from pathlib import Path
 from fedjob.common.files import lock, take_lock
 
 _RUNS = b"runs"
-
 _WAITS = b"wait"
 
 

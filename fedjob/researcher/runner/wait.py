@@ -19,7 +19,6 @@ from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.transitions import notice
 
 FIRST_LOOK_S = 0.02
-
 LOOK_S = 0.3
 _REFUSED = ("rejected", "revoked")
 REVIVE_S = 10.0
@@ -116,8 +115,6 @@ def _before_attempt(folder: JobFolder) -> int:
 INTERRUPTS = ("ask", "leave", "kill")
 
 Attend = Callable[[], AbstractContextManager[Callable[[JobEvent], None] | None]]
-
-
 """Opens the display of events for whoever waits; yields the function to call with each event."""
 
 

@@ -35,7 +35,6 @@ from fedjob.researcher.storage.position import AggregationRecord, Position, Unfi
 from fedjob.researcher.storage.spec import load_spec
 
 VERSION = 1
-
 _TENSORS = "\0tensors"
 _BLOCK = 1 << 20
 

@@ -12,7 +12,6 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
 
 EVERYWHERE = "@all"
-
 """In a map of plans, every node that has none of its own."""
 
 

@@ -17,8 +17,8 @@ from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.lifecycle import HISTORY, State
 
 VERSION = 1
-
 """Of a line. A reader takes lines of its own version with fields that it does not know, and refuses a later one."""
+
 TYPES = (
     "state",
     "grant",
@@ -164,10 +164,9 @@ def as_json(value: Any) -> Any:
 
 
 Drawn = tuple[list[str], str]
-
 """Lines to print, perhaps none; and the next single line of a status display, empty to leave it as it is."""
-MAX_VALUE_CHARS = 120
 
+MAX_VALUE_CHARS = 120
 _QUIET = ("iteration", "epoch", "samples", "round", "phase", "total_iterations", "batch_size")
 
 

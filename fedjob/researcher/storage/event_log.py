@@ -26,7 +26,6 @@ from fedjob.researcher.storage.event import (
 )
 
 MAX_LINE_BYTES = 256 << 10
-
 READ_BYTES = 4 << 20
 """Of a log that are taken in with one read."""
 

@@ -26,10 +26,9 @@ from fedjob.common.files import fsync_dir, is_locked, open_locked
 from fedjob.common.types import check_job_id
 
 LOCK_S = 0.5
-
 """How long a lock that somebody else holds is tried."""
-LET_GO_S = 10.0
 
+LET_GO_S = 10.0
 """How long a runner may take to let go of a job whose end it has written."""
 
 

@@ -9,9 +9,9 @@ from fedjob.common.errors import ConfigError
 from fedjob.researcher.storage.folder import JobFolder
 
 CANCEL = "cancel"
-
 STOP = "stop"
 """End between two rounds, with what there is as the result."""
+
 KILL = "kill"
 
 

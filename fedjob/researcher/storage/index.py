@@ -21,7 +21,6 @@ from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import load_spec
 
 BUSY_S = 10.0
-
 LAYOUT = 1
 """Of the index; it grows when a column comes, and the index is then made again."""
 
@@ -54,9 +53,8 @@ class JobEntry:
 
 
 SCHEMA = 1
-
-
 """Of a submission."""
+
 SUBMISSION_FIELDS = (
     "job_id",
     "token",
@@ -70,8 +68,8 @@ SUBMISSION_FIELDS = (
     "deleted_by",
     "deleted_time",
 )
-_COLUMNS = tuple(f.name for f in fields(JobEntry))
 
+_COLUMNS = tuple(f.name for f in fields(JobEntry))
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS jobs ({", ".join("id TEXT PRIMARY KEY" if c == "id" else c for c in _COLUMNS)});
 CREATE TABLE IF NOT EXISTS submissions (

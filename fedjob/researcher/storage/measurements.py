@@ -10,8 +10,8 @@ from fedjob.metrics.states import num_examples, value
 
 if TYPE_CHECKING:
     from fedjob.protocols.base import Reply
-OVERALL = "all"
 
+OVERALL = "all"
 """The node column's entry for the combination of all nodes that took part."""
 
 

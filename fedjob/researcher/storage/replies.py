@@ -20,6 +20,7 @@ from fedjob.researcher.storage.position import AggregationRecord
 
 if TYPE_CHECKING:
     import torch
+
 _FILE = re.compile(r"round_(\d+)_(.+)\.mpk")
 
 

@@ -17,8 +17,8 @@ from fedjob.common.types import ENDLESS, check_job_id, party_of
 from fedjob.training_plans.schedules import declared
 
 VERSION = 1
-_LATER: Mapping[str, Any] = {"found_later": True}
 
+_LATER: Mapping[str, Any] = {"found_later": True}
 """Marks what does not follow from what was asked for: it is drawn, or found out later."""
 
 
@@ -141,8 +141,6 @@ class JobSpec:
 
 
 FOUND_LATER = frozenset(entry.name for entry in fields(JobSpec) if "found_later" in entry.metadata)
-
-
 """Fields of a spec that do not follow from what was asked for."""
 
 
@@ -218,5 +216,4 @@ def plain_args(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 BROUGHT = "brought"
-
 """The key that stands for brought data in a job's `data`, with their name."""

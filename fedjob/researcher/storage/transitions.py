@@ -13,11 +13,11 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord, PastAttempt, load_record, utc_now
 
 _TOO_LATE = frozenset({"late", "quorum_lost", "silent"})
-
 """Why a node is left out that had not answered when its time was over."""
-SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "resources"})
 
+SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "resources"})
 """Why a node could not begin at all: words before the colon of why it is left out."""
+
 SHARED_REASONS = frozenset(
     {"batch_failures", "limits_exceeded", "no_data", "no_new_data", "no_test_data", "out_of_memory"}
 )

@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import Literal
 
 Kind = Literal["import", "star", "relative", "function", "class", "constant", "block", "other"]
+
 BUILTINS = frozenset(dir(builtins)) - {"get_ipython", "display", "__IPYTHON__"} | {"__name__"}
-
 """Names that need no definition; notebooks add the three left out, nodes don't have them."""
-_CONVERTERS = frozenset({"set", "frozenset", "dict", "tuple", "list", "range", "float", "int", "bool", "str"})
 
+_CONVERTERS = frozenset({"set", "frozenset", "dict", "tuple", "list", "range", "float", "int", "bool", "str"})
 _MUTATORS = {"append", "extend", "insert", "update", "add", "pop", "popitem", "remove", "discard", "clear"}
 _MUTATORS |= {"setdefault", "sort", "reverse"}
 

@@ -10,7 +10,6 @@ from fedjob.common.errors import PlanError
 from fedjob.training_plans.source.bindings import BUILTINS, Binding, Module, Unit
 
 Locate = Callable[[object], tuple[Unit, int] | None]
-
 """Returns the unit and line where a live function or class was written, None if unknown."""
 
 

@@ -19,10 +19,9 @@ from fedjob.training_plans.source.dependencies import Locate
 from fedjob.training_plans.source.text_checks import decode_plan
 
 PLAN_FILENAME = "<plan "
-
 """Every plan's file name in tracebacks begins so, and goes on with its hash."""
-Definition = type | types.FunctionType
 
+Definition = type | types.FunctionType
 _Scopes = (ast.FunctionDef, ast.AsyncFunctionDef)
 _TRANSPARENT_MAGICS = frozenset({"time", "timeit", "capture", "prun"})
 

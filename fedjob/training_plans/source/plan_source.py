@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 
 SOURCE_ATTRIBUTE = "__fedjob_source__"
-
 """Of a compiled class: the source that it was made of."""
 
 

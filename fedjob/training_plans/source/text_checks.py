@@ -18,15 +18,15 @@ from pathlib import Path
 from fedjob.common.errors import PlanError
 
 MAX_PLAN_BYTES = 256 * 1024
-
 MAX_LINE_CHARS = 1000
 MAX_GAP_CHARS = 100
 """White space in one piece; a tab counts as eight."""
+
 MAX_BLANK_LINES = 50
 MAX_MARKS = 3
 """Marks over one letter."""
-_COOKIE = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 
+_COOKIE = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 _BLANK = re.compile(rf"(?:^[ \t]*\n){{{MAX_BLANK_LINES + 1}}}", re.MULTILINE)
 _GAP = re.compile(r"[ \t]{13,}")
 # letters and marks that draw nothing, beside the categories below
