@@ -147,10 +147,10 @@ class Attempts:
                     row = book.tasks.get(key)
                     if row is not None and row.state == State.STARTING:
                         self._start(row, root_of(book.tasks, row), book.ledger.gpus_of(row.job))
-                case events.Tell(key=key):
+                case events.SendOutcome(key=key):
                     parent = self._attempts.get(key)
                     if parent is not None:
-                        self._child_tasks.tell(book, parent.children, command)
+                        self._child_tasks.send_outcome(book, parent.children, command)
                 case events.ReleaseSpool(key=key):
                     released.append(key)
                     self.wants.pop(key, None)

@@ -69,12 +69,12 @@ class ChildTasks:
             )
         )
 
-    def tell(self, book: Book, siblings: Mapping[int, str], command: events.Tell) -> None:
+    def send_outcome(self, book: Book, siblings: Mapping[int, str], command: events.SendOutcome) -> None:
         """Send a parent's worker the outcome of the child that it waits for."""
         number = next((n for n, key in siblings.items() if key == command.child), None)
         if number is not None:
             outcome = self._outcome(number, book.tasks.get(command.child))
-            self._context.workers.tell(command.key, ["child", to_plain(outcome)])
+            self._context.workers.send(command.key, ["child", to_plain(outcome)])
 
     def _outcome(self, number: int, row: TaskRow | None) -> ChildOutcome:
         if row is None:

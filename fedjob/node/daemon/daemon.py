@@ -349,7 +349,7 @@ class Daemon:
             point("accepted")
         if replies:
             point("done")
-        reached = [command.row for command in turn.commands if isinstance(command, events.Say)]
+        reached = [command.row for command in turn.commands if isinstance(command, events.ReportState)]
         self._hooks.states(reached)
         states = encode_states(self._endpoint, self._state_reports.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first

@@ -96,7 +96,7 @@ class SearchHandler:
             name = hashlib.sha256(f"{context.node}/{dataset.name}".encode()).hexdigest()[:32]
             ref = context.transfers.repository.put(archive, job=f"mock.{name}", readers=[researcher])
             self._report(Published(researcher, dataset.name, ref))
-        except Exception as error:  # a thread's exception would go unheard
+        except Exception as error:  # nobody would notice an exception of this thread
             self._report(Published(researcher, dataset.name, None, type(error).__name__))
         finally:
             archive.unlink(missing_ok=True)

@@ -202,7 +202,7 @@ class Workers:
                     return True
         return False
 
-    def tell(self, key: str, message: list[Any]) -> None:
+    def send(self, key: str, message: list[Any]) -> None:
         """Send a message to the worker that works on this task, if there is one."""
         with self._lock:
             worker = next((w for w in self._workers.values() if w.key == key), None)

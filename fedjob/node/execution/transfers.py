@@ -158,7 +158,7 @@ class Transfers:
             self._notify(Unprepared(key, run, failed.reason, failed.detail))
         except FedjobError as error:
             self._notify(Unprepared(key, run, error.reason, without_places(error)))
-        except Exception as error:  # a thread's exception would go unheard
+        except Exception as error:  # nobody would notice an exception of this thread
             self._notify(Unprepared(key, run, "internal", type(error).__name__))
         else:
             self._notify(Prepared(key, run, order))
@@ -174,7 +174,7 @@ class Transfers:
             self._notify(Unstored(row.key, run, str(error)))
         except (FedjobError, EncodeError) as error:
             self._notify(StoredResult(row.key, run, failure(row.key, error.reason, without_places(error))))
-        except Exception as error:  # a thread's exception would go unheard
+        except Exception as error:  # nobody would notice an exception of this thread
             self._notify(
                 StoredResult(
                     row.key, run, failure(row.key, "internal", type(error).__name__), message=str(error)
@@ -215,7 +215,7 @@ class Transfers:
             self._notify(FetchedBytes(ref, self.repository.get_bytes(ref, limit_bytes=limit_bytes)))
         except FedjobError as error:
             self._notify(FetchedBytes(ref, None, error.reason, without_places(error)))
-        except Exception as error:  # a thread's exception would go unheard
+        except Exception as error:  # nobody would notice an exception of this thread
             self._notify(FetchedBytes(ref, None, "internal", type(error).__name__))
 
     def _ensure(self, row: TaskRow, message: str) -> None:

@@ -51,7 +51,7 @@ class BookDraft:
         row = replace(row, state=advance(row.state, state), **changes)
         self.put(row)
         if state in REPORTED:
-            self.commands.append(events.Say(row))
+            self.commands.append(events.ReportState(row))
         return row
 
     def queue_again(self, row: TaskRow, via: State, **changes: Any) -> None:

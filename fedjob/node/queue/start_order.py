@@ -27,7 +27,7 @@ def schedule(draft: BookDraft) -> None:
         child = draft.tasks.get(row.waits)
         if free > 0 and row.computing and (child is None or child.finished):
             draft.put(replace(row, waits=""))
-            draft.commands.append(events.Tell(row.key, row.waits))
+            draft.commands.append(events.SendOutcome(row.key, row.waits))
             active.append(row)
             free -= 1
     if free <= 0 or not draft.book.is_open:

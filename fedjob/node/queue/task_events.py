@@ -248,7 +248,7 @@ class DeleteJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class ReportState:
     """Report to the researcher, once, that the task is in the row's state."""
 
     row: TaskRow
@@ -298,7 +298,7 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class SendOutcome:
     """Send a waiting task's worker the outcome of its child: the task has a slot again."""
 
     key: str
@@ -324,13 +324,13 @@ Command = (
     | DeleteTask
     | PutJob
     | DeleteJob
-    | Say
+    | ReportState
     | SendReply
     | Refuse
     | Unreply
     | Start
     | Kill
-    | Tell
+    | SendOutcome
     | ReleaseSpool
     | EndJob
 )

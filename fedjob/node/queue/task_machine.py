@@ -14,7 +14,7 @@ How the daemon maps commands: it feeds every event of one turn to `step`, and th
  1. in ONE transaction: `PutTask`, `DeleteTask`, `PutJob`, `DeleteJob` (rows, the last one of a
     key wins), `SendReply` and `Refuse` (`store.add(endpoint.prepare(..., id=command.reply))`),
     `Unreply` (`store.drop`), and `store.mark_seen` for the messages of the turn;
- 2. after the commit, in order: `endpoint.post` the replies and the states of `Say`, `endpoint.withdraw`
+ 2. after the commit, in order: `endpoint.post` the replies and the states of `ReportState`, `endpoint.withdraw`
     the unreplied, `Kill`, `Start`, `ReleaseSpool`, `EndJob`; then `endpoint.settle(messages)`.
 
 A task whose worker is being ended is `stopping`, and holds its slot, until the
@@ -28,7 +28,7 @@ with a complete output in the spool is `Finished` without being computed.
 
 A task may launch children (`Launched`): rows of their own in the same queue, answered to
 nobody but the parent. A parent that `Waits` for one gives its slot back, and gets one
-again, before anything new is started, when the child has ended (`Tell`). What ends a
+again, before anything new is started, when the child has ended (`SendOutcome`). What ends a
 parent ends its children.
 
 Which tasks start, and in which order, is decided by `start_order` at the end of each step.

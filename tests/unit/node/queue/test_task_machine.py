@@ -37,9 +37,9 @@ from fedjob.node.queue.task_events import (
     ReleaseSpool,
     ReplyGivenUp,
     ReplyReceipted,
+    ReportState,
     Reserve,
     Restarted,
-    Say,
     SendReply,
     Start,
     TaskArrived,
@@ -75,14 +75,16 @@ class Node:
                     self.tasks[row.key] = row
                 case DeleteTask(row):
                     del self.tasks[row.key]
-                case Say(row):
+                case ReportState(row):
                     self.said.append((row.key, str(row.state)))
                 case PutJob(job):
                     self.jobs[job.job] = job
                 case DeleteJob(name):
                     del self.jobs[name]
         assert (self.tasks, self.jobs) == (self.book.tasks, self.book.jobs), "rows and book differ"
-        return [c for c in commands if not isinstance(c, PutTask | DeleteTask | PutJob | DeleteJob | Say)]
+        return [
+            c for c in commands if not isinstance(c, PutTask | DeleteTask | PutJob | DeleteJob | ReportState)
+        ]
 
     def state(self, key: str = "k1") -> str:
         return str(self.book.tasks[key].state)
