@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import click
+
 import fedjob
+from fedjob.cli import cli
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("fedjob/**/*.py"))
@@ -163,3 +166,18 @@ def test_the_public_names_are_the_same_for_users_and_for_type_checkers() -> None
     assert typed == fedjob._NAMES
     assert set(fedjob.__all__) == {"__version__", *fedjob._NAMES}
     assert all(hasattr(fedjob, name) for name in fedjob.__all__)
+
+
+def commands_below(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield every command of a group of the command line, imported."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
+        yield (*words, name)
+        if isinstance(command, click.Group):
+            yield from commands_below(command, (*words, name))
+
+
+def test_every_command_of_the_command_line_is_where_its_table_says() -> None:
+    assert {("job", "list"), ("node", "grants", "approve"), ("hub", "start")} <= set(commands_below(cli))
