@@ -1,4 +1,4 @@
-"""What every command line draws: tables, sizes, times; and groups that import a command when it is used."""
+"""The output of command lines: tables, sizes, times; and groups that import a command when it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node answers when work fails: words for the researcher that hold no data, and all of it for its own log."""
+"""The results of failed work: words for the researcher that hold no data, and the whole error for the node's log."""
 
 from __future__ import annotations
 

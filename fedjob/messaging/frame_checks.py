@@ -1,4 +1,4 @@
-"""What every frame must pass before anybody acts on it: checks in a fixed order, a counter for each.
+"""The checks that every frame must pass before it is used: a fixed order, and a counter for each.
 
 size, frame, sender known, signature, addressee and federation, expiry, role,
 rate, schema. What fails is dropped and counted and never answered: an answer
@@ -51,7 +51,7 @@ class FrameChecks:
     """The checks at one address of one federation.
 
     Args:
-        role: ours; a node hears researchers, a researcher hears nodes.
+        role: of this party; a node accepts frames of researchers, a researcher those of nodes.
     """
 
     def __init__(self, federation: str, address: Address, role: Role, roster: Roster) -> None:

@@ -1,4 +1,4 @@
-"""What `training_data` may return, seen as numbered examples that come in batches."""
+"""The data that `training_data` may return, as numbered examples that come in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fedjob has to know of each scikit-learn estimator: where its parameters and its memory lie.
+"""Adapters of scikit-learn estimators: where each keeps its parameters and its memory of earlier updates.
 
 scikit-learn allocates parameters at the first fit; a federated job needs them
 before it. Counters and moments are what an estimator would forget between

@@ -1,4 +1,4 @@
-"""What stays at a node between rounds, as a tree that can be written to a file."""
+"""The state that a node keeps between rounds, as a tree that can be written to a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node tells for `Statistics`: cells of rows, and the sums in them that may be told."""
+"""A node's contribution to `Statistics`: cells of rows, and the sums in them that may be released."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Sums = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One place in the answer, and what would be told there.
+    """One place in the answer, and the number that would be released there.
 
     Args:
         path: keys of the nested maps.
         compute: what stands there.
-        barred: whatever was told before, it may not be told.
+        barred: it may never be released, whatever was released before.
     """
 
     path: tuple[str, ...]
@@ -55,7 +55,7 @@ def groups_of(table: AuditedTable, by: Sequence[str]) -> tuple[dict[str, Rows], 
 
 
 def told_rows(measures: Measures, table: AuditedTable) -> int:
-    """Return how many rows are in groups that may be told of."""
+    """Return how many rows are in groups that may be released."""
     groups, ungrouped = groups_of(table, measures.by)
     allowed = table.admit([Release(rows, excused=ungrouped) for rows in groups.values()])
     return sum(len(rows) for rows, may in zip(groups.values(), allowed, strict=True) if may)
@@ -129,7 +129,7 @@ def quantile_counts(
 
 
 def extremes(measures: Measures, table: AuditedTable) -> dict[str, Any]:
-    """Return the smallest and the largest value of each column in each group that may be told of."""
+    """Return the smallest and the largest value of each column in each group that may be released."""
     groups, ungrouped = groups_of(table, measures.by)
     told: dict[str, Any] = {}
     for name in dict.fromkeys((*measures.min, *measures.max)):
@@ -185,7 +185,7 @@ def _first_cells(
 
 
 def _told(table: AuditedTable, cells: Sequence[Cell]) -> Sums:
-    """Compute the cells that may be told."""
+    """Compute the cells that may be released."""
     if len(cells) > MAX_CELLS:
         raise NodeFailure(
             table.node, "columns", f"this would be {len(cells)} numbers from one node; at most {MAX_CELLS}"
@@ -229,7 +229,7 @@ def _binned(values: Floats, rows: Rows, edges: Sequence[float]) -> dict[str, Row
 def _bounds(
     table: AuditedTable, values: Floats, present: Rows, excused: Rows, edges: Sequence[float]
 ) -> list[list[int]]:
-    """Return at least and at most how many values lie below each edge, exactly where that may be told."""
+    """Return at least and at most how many values lie below each edge, exactly where that may be released."""
     ordered = present[np.argsort(values[present], kind="stable")]
     counts = np.searchsorted(values[ordered], edges, side="left").tolist()
     # what lies above stands for itself: a rest of rows where the value is missing is no rest of these

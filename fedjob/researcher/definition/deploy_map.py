@@ -1,4 +1,4 @@
-"""Which plan at which node, as a researcher writes it; read and checked before anything is made of it.
+"""The deploy map: which plan runs at which node, as a researcher writes it, read and checked.
 
     training_plan=Plan                                             # one for all nodes
     training_plan={"node-a": PlanA, "node-b": PlanB}               # one each

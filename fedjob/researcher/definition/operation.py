@@ -1,4 +1,4 @@
-"""What a job is to do, from what a researcher writes first: a protocol, a function, a name."""
+"""The operation of a job, from the first argument of `Job`: a protocol, a function, a name or a result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_PLAN = PlanSource("", "", "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What an earlier job trained, to predict with or to be measured.
+    """The model that an earlier job trained, to predict with or to be measured.
 
     Args:
         params: its result's safetensors file.

@@ -1,4 +1,4 @@
-"""Which preprocessing goes with which dataset of a job, and what of it is known from an earlier one."""
+"""The preprocessing of each dataset of a job, and the values of it that an earlier job found."""
 
 from __future__ import annotations
 

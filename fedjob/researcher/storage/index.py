@@ -28,7 +28,7 @@ LAYOUT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEntry:
-    """What a list shows of a job.
+    """The fields of a job that a list shows.
 
     Args:
         plan: sha256 of its text, and its class.
@@ -173,8 +173,8 @@ def _remember_submissions(index: sqlite3.Connection, home: Path) -> None:
         entry = read_entry(JobFolder(path))
         if entry.submitted:
             hash_, owner = load_record(JobFolder(path).record).content_hash, owner_of(home)
-            told = (entry.name, hash_, entry.project, owner, entry.submitted, SCHEMA, "", "")
-            rows.append((entry.id, entry.token, "created", *told))
+            recorded = (entry.name, hash_, entry.project, owner, entry.submitted, SCHEMA, "", "")
+            rows.append((entry.id, entry.token, "created", *recorded))
     for path in (home / "tombstones").glob("job_*.json"):
         with suppress(OSError, ValueError, KeyError):
             kept = json.loads(path.read_text(encoding="utf-8"))

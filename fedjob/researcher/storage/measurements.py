@@ -1,4 +1,4 @@
-"""What was measured, round by round: a table that grows, and what can be asked of it."""
+"""The history of measurements, round by round, and the queries on it."""
 
 from __future__ import annotations
 

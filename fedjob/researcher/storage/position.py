@@ -1,4 +1,4 @@
-"""Where a job stands between two asks: everything that a breakpoint must hold."""
+"""The position of a job between two asks: everything that a breakpoint must hold."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class UnfinishedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a job stands.
+    """The position of a job between two asks.
 
     Args:
         round: the last committed round, 0 before the first.

@@ -1,4 +1,4 @@
-"""Which submission made which job: a token names one job for good, whatever crashes in between.
+"""The submissions of a home, and the jobs that they made: a token names one job for good, whatever crashes.
 
 A row is `creating` before anything is sent and `created` once the job stands;
 when the job is deleted it stays, as `job_deleted`.

@@ -1,4 +1,4 @@
-"""How a job gets from where it stands to its end, by legal steps."""
+"""The steps of the life cycle that take a job from its present state to its end."""
 
 from __future__ import annotations
 

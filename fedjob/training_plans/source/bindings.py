@@ -1,4 +1,4 @@
-"""What a piece of Python text defines and what each definition uses: syntax only, nothing is run."""
+"""The definitions in a piece of Python text, and the names that each uses: syntax only, nothing is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a plan was written: a file, a notebook's cells, or the body of a function."""
+"""The location at which a plan was written: a file, a notebook's cells, or the body of a function."""
 
 from __future__ import annotations
 
