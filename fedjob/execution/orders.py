@@ -23,7 +23,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkOrder(WorkSettings):
-    """What to compute, as plain data.
+    """The order for one computation, as plain data.
 
     Args:
         key: the work's name, see `messages.work_key`.
@@ -38,7 +38,7 @@ class WorkOrder(WorkSettings):
         props: the job's free properties.
         child: the place of a child task among its parent's, `0` or `0/2`; empty for a task of the job's own.
         limits: what the owner limits, by name, see `Local`.
-        releases_path: file of the record of what was told of the dataset; empty for none.
+        releases_path: file of the record of what was released about the dataset; empty for none.
         items: which items of the dataset, and how.
         known_path: file of what the node remembers of earlier work; empty where that does not matter.
         split: how a `Plan` divides its items, see `plans.step.check_split`.
@@ -74,7 +74,7 @@ class WorkOrder(WorkSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkResult:
-    """What came of it.
+    """The result of one computation.
 
     Args:
         reason: empty when `ok`; else one word.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Workbench:
-    """What stays warm between the steps of one job on one dataset: the plan, built, with its data.
+    """The built plan with its data, kept in memory between the steps of one job on one dataset.
 
     Every step sets parameters, node state and all seeds anew, so a warm bench and
     a fresh one compute the same bytes.
@@ -246,7 +246,7 @@ def _with_learned(order: WorkOrder) -> WorkOrder:
 
 
 def _measured(order: WorkOrder) -> WorkResult:
-    """Tell what a node tells of a step that finds values in the data of all nodes, see `preprocess.learning`."""
+    """Return what a node reports for a step that finds values in the data of all nodes, see `preprocess.learning`."""
     from fedjob.data.learned_values import measured
 
     try:
@@ -307,7 +307,7 @@ class InlineChildRunner(ChildRunner):
 
 
 def outcome_of(number: int, done: WorkResult) -> ChildOutcome:
-    """Return what a parent is told of a child's result."""
+    """Return the outcome of a child task that its parent receives."""
     return ChildOutcome(
         number=number, ok=done.ok, value=done.value, reason=done.reason, detail=done.message or done.detail
     )

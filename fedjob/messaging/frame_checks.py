@@ -51,7 +51,7 @@ class FrameChecks:
     """The checks at one address of one federation.
 
     Args:
-        role: ours; a node hears researchers, a researcher hears nodes.
+        role: of this party; a node accepts frames of researchers, a researcher those of nodes.
     """
 
     def __init__(self, federation: str, address: Address, role: Role, roster: Roster) -> None:

@@ -24,18 +24,18 @@ MAX_INLINE_BYTES = 32 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ping:
-    """Are you there?"""
+    """A request to report presence, load and versions; answered by `Pong`."""
 
     kind: ClassVar[str] = "ping"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Which datasets do you have with all of these tags (or of this name)?
+    """A request for the datasets that have all of these tags, or this name; answered by `Found`.
 
     Args:
         project: only nodes that are enrolled in it answer with data.
-        mock: put the mock of the dataset of that name into the repository, and tell its ref.
+        mock: put the mock of the dataset of that name into the repository, and report its ref.
     """
 
     kind: ClassVar[str] = "search"
@@ -47,7 +47,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkSettings:
-    """The settings of work, which its offer, its task, its grant and its order all say.
+    """The settings of work, which its offer, its task, its grant and its order have in common.
 
     Args:
         config: the protocol's configuration, plain data.
@@ -89,7 +89,7 @@ class WorkDescription(WorkSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer(WorkDescription):
-    """May this plan run on this dataset? A node that does not know the plan fetches it and asks its owner.
+    """A request to allow a plan on a dataset; a node that does not know the plan fetches it and asks its owner.
 
     Args:
         rounds: that the job is for.

@@ -4,15 +4,15 @@ Dobkin, Jones, Lipton 1979, "Secure databases: protection against user inference
 https://doi.org/10.1145/320064.320068, and Chin, Ozsoyoglu 1982, "Auditing and inference
 control in statistical databases", https://doi.org/10.1109/TSE.1982.236161
 
-Sums over two sets of rows tell the sum over their difference. So for every column the sets
-over which something was told are kept as the partition that they cut the rows into: rows
-that were always told of together bear one label. Whatever is computed of all that was told, as any sum of
+Sums over two sets of rows reveal the sum over their difference. So for every column the sets
+over which a number was released are kept as the partition that they cut the rows into: rows
+that were always released together bear one label. Whatever is computed of all releases, as any sum of
 multiples, is the same multiple within a label; it is about at least `min_rows` rows as
 long as no label has fewer. A set that would cut a smaller piece off is withheld.
 
 Counts of rows have a partition of their own, under the name of no column. Its first label is
 all rows, because how many there are is known. How many values of a column are missing in a
-set that may be told of is told with it.
+set that may be released is released with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Rows = npt.NDArray[np.int64]
 
 Labels = npt.NDArray[np.int64]
 NEVER = 0
-"""The label of rows of which nothing was told yet."""
+"""The label of rows about which nothing was released yet."""
 
 ROWS = ""
 """The name of the partition of counts."""
@@ -43,7 +43,7 @@ class Release:
         rows: that are counted.
         columns: whose values are summed, alone or in products.
         used: those of `rows` that the sums are over, because nothing is missing there; None for all.
-        excused: rows in which a value is missing: how many they are is told anyway, so as far as rows are
+        excused: rows in which a value is missing: their number is released anyway, so as far as rows are
             only counted, the others that stay behind must be enough without them.
     """
 
@@ -54,12 +54,12 @@ class Release:
 
 
 Admit = Callable[[Sequence[Release]], list[bool]]
-"""Decides which of several numbers may be told."""
+"""Decides which of several numbers may be released."""
 
 
 @dataclass(slots=True)
 class Releases:
-    """What was told of a dataset.
+    """The releases about one dataset so far.
 
     Args:
         min_rows: the fewest rows that a number may be about, 1 or more.
@@ -78,7 +78,7 @@ class Releases:
         return cls(min_rows, {ROWS: np.ones(num_rows, dtype=np.int64)})
 
     def admit(self, tellings: Sequence[Release]) -> list[bool]:
-        """Decide which of these may be told, the largest first, and keep that they were."""
+        """Decide which of these may be released, the largest first, and record those."""
         allowed = [False] * len(tellings)
         for place in sorted(range(len(tellings)), key=lambda place: -len(tellings[place].rows)):
             allowed[place] = self._admit_one(tellings[place])

@@ -35,7 +35,7 @@ RawArgs = TrainingArgs | Mapping[str, Any] | None
 
 @dataclass(frozen=True)
 class TrainOutcome:
-    """What local training did.
+    """The outcome of local training.
 
     Args:
         num_examples: in the training split: the weight of this node.
@@ -199,7 +199,7 @@ class TrainingPlan(ABC):
         return outcome
 
     def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
-        """Take every update of the step, and tell whoever follows the job of some of them."""
+        """Take every update of the step, and report some of them to whoever follows the job."""
         total, num_rows = self._num_updates(), self.num_train
         done, samples, loss_sum = 0, 0, 0.0
         for size, loss in self._each_update(adjust):

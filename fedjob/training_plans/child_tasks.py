@@ -47,7 +47,7 @@ class ChildOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildOutcome:
-    """What became of a child.
+    """The outcome of a child task.
 
     Args:
         value: encoded, see `common/values.py`.
@@ -62,7 +62,7 @@ class ChildOutcome:
 
 
 class ChildRunner(ABC):
-    """Where the children of one parent run."""
+    """The place in which the child tasks of one parent run."""
 
     @abstractmethod
     def launch(self, order: ChildOrder) -> None:
@@ -102,7 +102,7 @@ class Child:
 
 @dataclass
 class ChildLauncher:
-    """What stands behind `ctx.launch` while one task is computed.
+    """The implementation of `ctx.launch` while one task is computed.
 
     Args:
         declared: names of the functions that the plan may launch.

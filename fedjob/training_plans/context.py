@@ -21,7 +21,7 @@ class StartedChild(Protocol):
 
 
 class ChildStarter(Protocol):
-    """What starts the child tasks of a plan."""
+    """The starter of a plan's child tasks, which `ctx.launch` calls."""
 
     def launch(self, function: Any, /, **args: Any) -> StartedChild:
         """Start a function of the plan as a child task."""
@@ -29,7 +29,7 @@ class ChildStarter(Protocol):
 
 @dataclass
 class Context:
-    """What a plan may know of the work it is part of: `self.ctx`.
+    """The context that a plan computes in, `self.ctx`: node, round, seeds and state.
 
     Args:
         node: the name of the node that computes.

@@ -30,7 +30,7 @@ def _no_limits() -> SimpleNamespace:
 
 @dataclass
 class StepContext(Context):
-    """What a `Plan` may know of the work it is part of, beside what every plan may.
+    """The context of a `Plan`: that of every plan, with its items, its arguments and the limits of the owner.
 
     Args:
         data: the items of this batch; in `setup` and `finish` all of them.

@@ -42,7 +42,7 @@ _NOT_NEGATIVE = ("weight_decay", "momentum", "dampening", "dropout")
 
 
 class Arguments(Mapping[str, Any]):
-    """What a plan's methods receive: every argument by name, read-only."""
+    """The arguments that a plan's methods receive: every one by name, read-only."""
 
     def __init__(self, values: Mapping[str, Any], *, what: str = "training_args") -> None:
         self._values = dict(values)
@@ -69,7 +69,7 @@ class Arguments(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class TrainingArgs:
-    """How a node trains, checked.
+    """The training arguments of a node, checked.
 
     `parse` makes one out of a user's dictionary. Without `epochs` and without
     `num_updates` a round trains one epoch.

@@ -31,12 +31,12 @@ Sums = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One place in the answer, and what would be told there.
+    """One place in the answer, and the number that would be released there.
 
     Args:
         path: keys of the nested maps.
         compute: what stands there.
-        barred: whatever was told before, it may not be released.
+        barred: it may never be released, whatever was released before.
     """
 
     path: tuple[str, ...]
@@ -54,7 +54,7 @@ def groups_of(table: AuditedTable, by: Sequence[str]) -> tuple[dict[str, Rows], 
 
 
 def released_rows(measures: Measures, table: AuditedTable) -> int:
-    """Return how many rows are in groups that may be told of."""
+    """Return how many rows are in groups that may be released."""
     groups, ungrouped = groups_of(table, measures.by)
     allowed = table.admit([Release(rows, excused=ungrouped) for rows in groups.values()])
     return sum(len(rows) for rows, may in zip(groups.values(), allowed, strict=True) if may)
@@ -128,7 +128,7 @@ def quantile_counts(
 
 
 def extremes(measures: Measures, table: AuditedTable) -> dict[str, Any]:
-    """Return the smallest and the largest value of each column in each group that may be told of."""
+    """Return the smallest and the largest value of each column in each group that may be released."""
     groups, ungrouped = groups_of(table, measures.by)
     released: dict[str, Any] = {}
     for name in dict.fromkeys((*measures.min, *measures.max)):

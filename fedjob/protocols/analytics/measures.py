@@ -54,12 +54,12 @@ class Measures:
 
     @property
     def counted_columns(self) -> tuple[str, ...]:
-        """Those of which something is said that belongs into one row."""
+        """The columns that have measures of one number each, which stand in one row."""
         return together(*(getattr(self, name) for name in _OF_COLUMNS))
 
     @property
     def column_measures(self) -> tuple[str, ...]:
-        """What is said in such a row."""
+        """The measures that stand in such a row."""
         return tuple(name for name in _OF_COLUMNS if getattr(self, name))
 
     @property

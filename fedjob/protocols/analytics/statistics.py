@@ -1,6 +1,6 @@
 """Descriptive statistics of all nodes together, from sums.
 
-Every node tells counts and sums of its rows, which add; the researcher divides. Variances
+Every node reports counts and sums of its rows, which add; the researcher divides. Variances
 and covariances come of a second ask, for the differences from the mean of all, so that nothing
 cancels (the two-pass algorithm; Chan, Golub, LeVeque 1983, "Algorithms for computing the
 sample variance", https://doi.org/10.1080/00031305.1983.10483115):
@@ -12,9 +12,9 @@ A quantile is found by counting: how many values lie below each of some edges; t
 divide the part that it must lie in, and so on. Its error is the width of the last part.
 
 Nothing stays at a node but, where its owner sets `min_rows`, the record of what was released
-of which rows (see `privacy/releases.py`): a number about fewer rows is withheld, and so is one
-from which, with all that was released before to whomever, such a number follows. `min` and `max` are values of
-single rows: a node with `min_rows` tells them where the dataset's `option extremes` says yes.
+about which rows (see `privacy/releases.py`): a number about fewer rows is withheld, and so is one
+from which, with all that was released before to anybody, such a number follows. `min` and `max` are values of
+single rows: a node with `min_rows` releases them where the dataset's `option extremes` says yes.
 
 What leaks: each node's counts and sums, to the researcher. Their total is enough, but for `min` and `max`
 and for who withheld how many.
@@ -50,7 +50,7 @@ FIRST, CENTRED, REFINE = "count", "centre", "refine"
 class Statistics(Measures, FederatedProtocol):
     """Statistics of columns, over all nodes and in groups. Each field names the columns that it is for.
 
-    What is missing in a column is left out of what is said of it; for covariance and
+    What is missing in a column is left out of its measures; for covariance and
     correlation a row is left out where any of their columns is missing.
 
     Args:

@@ -1,1 +1,1 @@
-"""From what a researcher writes to a spec."""
+"""The way from the arguments that a researcher writes to a job's spec."""

@@ -1,4 +1,4 @@
-"""The arguments of `Job`: one table, each argument with its check, and with what else there is to know of it.
+"""The arguments of `Job`: one table, each argument with its check and its other properties.
 
 A new argument needs a field here, the parameter in `Job.__init__`, and what uses it. Job files, clones and
 content hashes go over this table.
@@ -269,7 +269,7 @@ def _facts(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobArguments:
-    """What was written as `Job(...)`; see there for what each argument means."""
+    """The arguments of one `Job(...)`; `Job` documents each of them."""
 
     operation: Any = field(default="fedavg", metadata=_facts())
     training_plan: Any = field(default=None, metadata=_facts())

@@ -28,7 +28,7 @@ LIMIT_BYTES = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class BroughtData:
-    """What is brought: a path, an open file, or the archive of another job."""
+    """The source of brought data: a path, an open file, or the archive of another job."""
 
     name: str
     path: Path | None = None

@@ -39,7 +39,7 @@ def define_clone(origin: JobFolder, here: Mapping[str, Any], changes: Mapping[st
     spec, record = load_spec(origin.spec), load_record(origin.record)
     before = JobArguments.of(spec, record.asked, partial(text_of, spec, origin))
     settings = load_config(ResearcherConfig, origin.path.parent.parent)
-    # what a clone does not say of its owner is what the origin said, not what the home says by now
+    # a clone keeps its origin's description of the owner, whatever the home's settings are by now
     described: dict[str, Any] = {f"owner_{key}": spec.owner.get(key, "") for key in OWNER}
     settings = replace(settings, **described)
     arguments = replace(before, **{**here, "keep_files_dir": record.keep_files or None, **changes})

@@ -1,4 +1,4 @@
-"""Selectors, aggregators and hooks as data and back: by their name, or by the text of a function."""
+"""The description of selectors, aggregators and hooks as data: by their name, or by the text of a function."""
 
 from __future__ import annotations
 

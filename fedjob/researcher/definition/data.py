@@ -1,4 +1,4 @@
-"""From what a researcher writes as `data=` to one dataset at each node."""
+"""The resolution of the argument `data=` to one dataset at each node."""
 
 from __future__ import annotations
 

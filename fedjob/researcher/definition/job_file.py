@@ -55,7 +55,7 @@ _OF_A_FILE = ("min_nodes", "required", "meta", "job_id")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """What a file says of a job.
+    """The definition of a job as a file holds it.
 
     Args:
         operation: a protocol, or "file.py:function".

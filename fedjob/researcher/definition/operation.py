@@ -35,7 +35,7 @@ NO_PLAN = PlanSource("", "", "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What an earlier job trained, to predict with or to be measured.
+    """The model that an earlier job trained, to predict with or to be measured.
 
     Args:
         params: its result's safetensors file.

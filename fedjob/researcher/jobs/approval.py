@@ -36,9 +36,9 @@ LOGS_EVERY_S = 1.0
 
 
 class Asking(JobView):
-    """What a job asks and is told before its first round.
+    """The verbs of a job that ask nodes and their owners before its first round.
 
-    job.check()            # what do the nodes say? leaves nothing there
+    job.check()            # would the nodes allow it? leaves nothing there
     job.request()          # ask the owners, run nothing yet
     job.submit()           # run, as soon as they allow it
     job.why()              # why is it not running?
@@ -111,7 +111,7 @@ class Asking(JobView):
     def refresh(self, throttle_s: float = 1.0) -> bool:
         """Ask the nodes whose owners have not decided again; return whether anything has changed.
 
-        The nodes tell a decision by themselves, so that this is for loops that
+        The nodes report a decision by themselves, so that this is for loops that
         want an answer. It talks to the network at most once per `throttle_s`.
         """
         now = time.monotonic()
@@ -160,7 +160,7 @@ class Asking(JobView):
     def _ask_again(self, nodes: tuple[str, ...]) -> None:
         session = self.reach()
         if session is None or not session.lock.acquire(blocking=False):
-            return  # a runner in this process hears what the nodes say
+            return  # a runner in this process receives the nodes' answers
         try:
             some = replace(self._spec, datasets={node: self._spec.datasets[node] for node in nodes})
             checks = ask_nodes(session, some, self._folder, dry=True, timeout_s=REFRESH_TIMEOUT_S)
@@ -171,7 +171,7 @@ class Asking(JobView):
         self._write_down(checks)
 
     def _write_down(self, checks: Checks) -> None:
-        """Put answers into the record of a job that nobody runs; a runner was told the same by the nodes."""
+        """Put answers into the record of a job that nobody runs; a runner receives the same from the nodes."""
         try:
             with self._folder.locked():
                 record = load_record(self._folder.record)
@@ -187,7 +187,7 @@ class Asking(JobView):
             )
 
     def _await_runner(self, decided: set[str]) -> None:
-        """Wait a moment until the runner has written down what it was told."""
+        """Wait a moment until the runner has recorded the answers that it received."""
         deadline = time.monotonic() + REFRESH_TIMEOUT_S
         while time.monotonic() < deadline:
             if not decided & set(_undecided(load_record(self._folder.record).grants)):
@@ -222,7 +222,7 @@ class Asking(JobView):
 
     @property
     def tasks(self) -> Listing[TaskInfo]:
-        """The job's tasks at its nodes, as these last said."""
+        """The job's tasks at its nodes, as these last reported."""
         tasks = tasks_of(read_events(self._folder.events))
         return Listing(tasks, ("node", "round", "state", "worker", "reason", "updated"))
 

@@ -37,7 +37,7 @@ class HeldOutPart:
 
 @dataclass(frozen=True, slots=True)
 class CrossValidation:
-    """What came of it, part by part."""
+    """The outcome of a cross-validation, part by part."""
 
     parts: tuple[HeldOutPart, ...]
 

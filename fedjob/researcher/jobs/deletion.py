@@ -1,4 +1,4 @@
-"""Delete a job: its folder, its objects at the hub, what nodes keep for it. What stays is that it was."""
+"""The deletion of a job: its folder, its objects at the hub, what nodes keep for it. A tombstone stays."""
 
 from __future__ import annotations
 

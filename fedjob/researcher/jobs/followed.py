@@ -28,7 +28,7 @@ SILENT_S = 90.0
 
 
 class WatchedJob:
-    """What the hub has of a job, verified; looked at again when it is needed.
+    """The frames that a job's owner publishes at the hub, verified; read again when they are needed.
 
     Raises:
         NotAllowed: the job's owner does not name this party a watcher.

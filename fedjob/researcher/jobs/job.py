@@ -89,7 +89,7 @@ class Job(Asking, Living, ManualRounds):
         note: to the nodes' owners.
         project: namespace; nodes that are not enrolled in it take no part.
         props: free properties, kept and never interpreted.
-        seed: of everything random; None draws one, which `job.seed` tells.
+        seed: of everything random; None draws one, which `job.seed` holds.
         nodes: None for every node that has the data, a list of node ids, or "local".
         as_node: the node that a local job plays.
         quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
@@ -262,7 +262,7 @@ class Job(Asking, Living, ManualRounds):
 
     @property
     def given_data(self) -> Any:
-        """What the job was given as data; `data` tells which datasets that came to."""
+        """What the job was given as data; `data` holds the datasets that were found for it."""
         return self._data
 
     def reach(self) -> Connection | None:
@@ -458,7 +458,7 @@ class Job(Asking, Living, ManualRounds):
 
 
 def attendants(job: JobView, session: Connection | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
-    """Return the hooks that tell handlers, count messages, and publish to watchers.
+    """Return the hooks that call event handlers, count messages, and publish to watchers.
 
     Args:
         session: None for a local job.

@@ -1,4 +1,4 @@
-"""The part of a job that has a life of its own: handed over, waited for, ended, begun again, deleted."""
+"""The part of a job that begins and ends it: submit, wait, cancel, stop, kill, restart, delete."""
 
 from __future__ import annotations
 
@@ -138,11 +138,11 @@ class Living(JobView):
         for_grants: bool = True,
         on_interrupt: str = "ask",
     ) -> Self:
-        """Return this job once it is completed. It needs no connection: the job's folder tells.
+        """Return this job once it is completed. It needs no connection: the job's folder is enough.
 
         Args:
             timeout_s: seconds to wait at most; None waits as long as it takes.
-            silent: do not tell the job's events on stderr.
+            silent: do not print the job's events on stderr.
             for_grants: False returns as soon as it is known that an owner has to decide.
             on_interrupt: what Ctrl+C does: `ask` in a terminal whether to stop the job, and leave it
                 running anywhere else; `leave` it running; or `kill` it.
@@ -193,7 +193,7 @@ class Living(JobView):
     def restart(self, breakpoint: str | Path | int | None = None, rounds: int | None = None) -> Self:
         """Begin the next attempt at a job that has ended: same id, from its last breakpoint.
 
-        Nodes answer work again that they finished. What the attempts before told stays in the events.
+        Nodes answer work again that they finished. The events of earlier attempts are kept.
 
         Args:
             breakpoint: one of `job.breakpoints`, or its round; None for the newest.

@@ -1,4 +1,4 @@
-"""A rehearsal: the whole job on the nodes' mocks first, and what came of it for their owners to read."""
+"""A rehearsal: the whole job on the nodes' mocks first, and its outcome for their owners to read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_NOTE = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What came of a rehearsal.
+    """The outcome of a rehearsal.
 
     Args:
         job: that ran on the mocks; its logs and errors are whole.

@@ -1,4 +1,4 @@
-"""A job of a breakpoint: what it goes on with, and the folder in which it does."""
+"""The resumption of a job from a breakpoint: its position, and the folder that it continues in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fedjob.researcher.storage.spec import JobSpec, spec_from_plain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """What a job goes on with.
+    """The breakpoint, position and folder that a resumed job continues with.
 
     Args:
         found: the breakpoint.

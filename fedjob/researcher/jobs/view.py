@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundInfo:
-    """Who took part in a committed round.
+    """The participants of a committed round.
 
     Args:
         dropped: node -> reason.
@@ -55,7 +55,7 @@ class RoundInfo:
 
 
 class JobView(ObservedJob):
-    """What a job tells of itself."""
+    """The read-only properties of a job."""
 
     # what a job holds is declared here, once, for its verbs too
     _spec: JobSpec
@@ -273,7 +273,7 @@ class JobView(ObservedJob):
         kept = self.breakpoints
         return int(kept[-1].name.removeprefix("round_")) if kept else 0
 
-    # -- heard ----------------------------------------------------------------------
+    # -- observed ----------------------------------------------------------------------
 
     def _listen(self, since: int) -> EventSource:
         return FolderSource(self._folder, since, lambda: notice(self._folder))

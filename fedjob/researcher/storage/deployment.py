@@ -17,7 +17,7 @@ EVERYWHERE = "@all"
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a node runs: a plan's text in the repository, and the class in it."""
+    """The code that a node runs: a plan's text in the repository, and the class in it."""
 
     ref: Ref
     entry: str

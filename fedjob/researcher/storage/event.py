@@ -57,7 +57,7 @@ class JobEvent:
         type: one of `TYPES`, or a plan's own.
         job: its id.
         task: key of the task that it is about; empty for none.
-        node: that it is about, or that said it; empty for the job as a whole.
+        node: that it is about, or that sent it; empty for the job as a whole.
         round: from 1; 0 where it is about none.
     """
 
@@ -93,7 +93,7 @@ def is_end(event: JobEvent) -> bool:
 
 
 def state_of(event: JobEvent) -> State:
-    """Return the state that a `state` event tells; `draft` for one that this version does not know."""
+    """Return the state that a `state` event names; `draft` for one that this version does not know."""
     try:
         return State(str(event.body.get("state")))
     except ValueError:

@@ -72,13 +72,13 @@ class EventLog:
         return self._seq
 
     def add(self, type_: str, /, *, round_: int = 0, node: str = "", task: str = "", **body: Any) -> JobEvent:
-        """Append an event and tell the listeners."""
+        """Append an event and call the listeners."""
         return self.record(type_, body, round_=round_, node=node, task=task)
 
     def record(
         self, type_: str, body: Mapping[str, Any], *, round_: int = 0, node: str = "", task: str = ""
     ) -> JobEvent:
-        """Append an event whose body came from elsewhere, such as a node, and tell the listeners.
+        """Append an event whose body came from elsewhere, such as a node, and call the listeners.
 
         Raises:
             SpecError: no event may have that type.

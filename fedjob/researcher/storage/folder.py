@@ -9,7 +9,7 @@
     spool/round_0007/         contributions, totals and the journal of replies
     result/
     inbox/                    verbs that other processes leave for the one that runs the job
-    runner.log                what a detached runner says
+    runner.log                the output of a detached runner
 """
 
 from __future__ import annotations

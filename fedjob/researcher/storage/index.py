@@ -27,7 +27,7 @@ LAYOUT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEntry:
-    """What a list shows of a job.
+    """The fields of a job that a list shows.
 
     Args:
         plan: sha256 of its text, and its class.

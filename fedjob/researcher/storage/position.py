@@ -54,7 +54,7 @@ class UnfinishedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a job stands.
+    """The position of a job between two asks.
 
     Args:
         round: the last committed round, 0 before the first.

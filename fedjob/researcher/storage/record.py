@@ -32,7 +32,7 @@ class PastAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """What is written whenever a job's state changes. Times are UTC, ISO 8601, sortable as text.
+    """The record of a job, written whenever its state changes. Times are UTC, ISO 8601, sortable as text.
 
     Args:
         state: see `common/lifecycle.py`.
@@ -46,7 +46,7 @@ class JobRecord:
         finished: when this attempt ended.
         past: earlier attempts, oldest first.
         grants: node -> `{state, reason, grant, origin, needs, by, note, when, until, limits, contact, since}`,
-            as the nodes last said; `when` (decided), `until` and `since` are seconds since 1970.
+            as the nodes last reported; `when` (decided), `until` and `since` are seconds since 1970.
         tries: how often scheduling was tried in this attempt.
         participants: nodes that were asked in a committed round -> empty where their reply counted in the
             last one that they were asked in, else why they were dropped.

@@ -1,4 +1,4 @@
-"""From a definition and the module around it to the text of a plan: what it uses, transitively."""
+"""The text of a plan, collected from a definition and everything in its module that it uses, transitively."""
 
 from __future__ import annotations
 
