@@ -1,16 +1,15 @@
-"""The part of a job that deals with its nodes' owners and schedules: check, request, refresh, and why it waits."""
+"""The permissions of a job's nodes: to ask for them, to ask again, and to fetch what owners have released."""
 
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import JobError, RepositoryError, TransportError
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.researcher.connection.catalogue import Listing, list_datasets
+from fedjob.researcher.connection.catalogue import list_datasets
 from fedjob.researcher.federation.offers import (
     NO_REPLY,
     Checks,
@@ -20,221 +19,190 @@ from fedjob.researcher.federation.offers import (
     grant_entry,
 )
 from fedjob.researcher.federation.released_logs import fetch_released
-from fedjob.researcher.jobs.view import JobView
-from fedjob.researcher.monitoring.diagnosis import TaskInfo, Try, Why, explain, tasks_of, tries_of
 from fedjob.researcher.monitoring.logs import JobLogs, read_logs
-from fedjob.researcher.storage.deployment import deployment, plan_at
+from fedjob.researcher.storage.deployment import plan_at
 from fedjob.researcher.storage.event_log import read_events
+from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
+    from fedjob.researcher.jobs.view import JobView
+    from fedjob.researcher.storage.record import JobRecord
+    from fedjob.researcher.storage.spec import JobSpec
 
 REFRESH_TIMEOUT_S = 3.0
 LOGS_EVERY_S = 1.0
 """Nodes are asked for released logs at most so often."""
 
+Reach = Callable[[], "Connection | None"]
+"""Finds a job's datasets; returns the session, None for a local job."""
 
-class Asking(JobView):
-    """The verbs of a job that ask nodes and their owners before its first round.
 
-    job.check()            # would the nodes allow it? leaves nothing there
-    job.request()          # ask the owners, run nothing yet
-    job.submit()           # run, as soon as they allow it
-    job.why()              # why is it not running?
+@dataclass(slots=True, kw_only=True)
+class LastRequests:
+    """When a job's nodes were last asked, so that a loop of a researcher does not ask them too often.
+
+    Args:
+        refresh: seconds of the monotonic clock; None for never.
+        logs: the same, of the last request for released logs.
+        undecided: the nodes whose owners had not decided after the last refresh; None before the first.
     """
 
-    _refreshed: float | None = None
-    _undecided_before: tuple[str, ...] | None = None
-    _logs_asked: float | None = None
+    refresh: float | None = None
+    logs: float | None = None
+    undecided: tuple[str, ...] | None = None
 
-    @abstractmethod
-    def reach(self) -> Connection | None:
-        """Find the job's datasets; return the session, None for a local job."""
 
-    # -- verbs ----------------------------------------------------------------------
+def check_nodes(
+    session: Connection | None,
+    spec: JobSpec,
+    folder: JobFolder,
+    *,
+    epoch: int,
+    timeout_s: float,
+    schema: Mapping[str, str] | None,
+) -> Checks:
+    """Ask every node whether a job may run there, and leave nothing there; see `Job.check`."""
+    if session is None:
+        return Checks(
+            [
+                NodeAnswer(node=node, dataset=str(info["name"]), grant="not-needed", limits={})
+                for node, info in sorted(spec.datasets.items())
+            ]
+        )
+    checks = ask_nodes(session, spec, folder, dry=True, timeout_s=timeout_s, epoch=epoch)
+    if schema is None:
+        return checks
+    columns = {
+        handle.node: handle.schema
+        for handle in list_datasets(session, timeout_s=timeout_s)
+        if spec.datasets.get(handle.node, {}).get("name") == handle.name
+    }
+    return check_schemas(checks, schema, columns)
 
-    def check(self, timeout_s: float = 10.0, *, schema: Mapping[str, str] | None = None) -> Checks:
-        """Ask every node whether the job may run there; nothing is filed and nothing stays at a node.
 
-        The plan was imported and built when the job was defined; the nodes look
-        whether they have the packages that it imports.
+def check_is_draft(folder: JobFolder) -> None:
+    """Refuse to ask for the grants of a job that has asked for them already."""
+    if load_record(folder.record).state != State.DRAFT:
+        raise JobError("a job that was submitted has asked its nodes' owners already: see job.waiting_on")
 
-        Args:
-            timeout_s: after which a node counts as silent.
-            schema: column name -> type that every dataset must have; an empty type for any.
 
-        Returns:
-            One answer per node.
+def request_grants(
+    session: Connection | None, spec: JobSpec, folder: JobFolder, timeout_s: float
+) -> dict[str, str]:
+    """Ask the owners of the nodes to allow a draft; return node -> id of its grant."""
+    if session is None:
+        return {}
+    checks = ask_nodes(session, spec, folder, dry=False, timeout_s=timeout_s)
+    _write_down(folder, checks)
+    return {answer.node: answer.id for answer in checks if answer.id}
 
-        Raises:
-            NoDatasets: nothing matches `data`.
-        """
-        session = self.reach()
-        if session is None:
-            return Checks(
-                [
-                    NodeAnswer(node=node, dataset=str(info["name"]), grant="not-needed", limits={})
-                    for node, info in sorted(self._spec.datasets.items())
-                ]
-            )
-        epoch = self._runner.record.epoch if self._runner is not None else 0
-        checks = ask_nodes(session, self._spec, self._folder, dry=True, timeout_s=timeout_s, epoch=epoch)
-        if schema is None:
-            return checks
-        columns = {
-            handle.node: handle.schema
-            for handle in list_datasets(session, timeout_s=timeout_s)
-            if self._spec.datasets.get(handle.node, {}).get("name") == handle.name
+
+def refresh_grants(job: JobView, reach: Reach, last: LastRequests, throttle_s: float) -> bool:
+    """Ask the nodes whose owners have not decided again, at most once per `throttle_s`.
+
+    Returns:
+        Whether anything has changed.
+    """
+    now = time.monotonic()
+    if last.refresh is not None and now - last.refresh < throttle_s:
+        return False
+    last.refresh = now
+    waiting = _undecided_now(JobFolder(job.folder))
+    before = last.undecided if last.undecided is not None else waiting
+    if waiting and waiting == before:
+        _ask_again(job, reach, waiting)
+    last.undecided = _undecided_now(JobFolder(job.folder))
+    return last.undecided != before
+
+
+def read_job_logs(
+    job: JobView, reach: Reach, last: LastRequests, *, node: str | None, stdout: bool, stderr: bool
+) -> JobLogs:
+    """Return what a job's tasks wrote; of a job that has ended, ask nodes that withheld it once more."""
+
+    def read() -> JobLogs:
+        events = read_events(JobFolder(job.folder).events)
+        return JobLogs(read_logs(events, node=node, stdout=stdout, stderr=stderr))
+
+    found = read()
+    withheld = {line.node for line in found if line.withheld}
+    ended = load_record(JobFolder(job.folder).record).state in HISTORY
+    return read() if withheld and ended and _fetch_released(job, reach, last, withheld) else found
+
+
+def missing_permissions(spec: JobSpec, record: JobRecord) -> list[dict[str, Any]]:
+    """Return whose permission a job waits for; see `Job.waiting_on`."""
+    if record.state != State.WAITING:
+        return []
+    return [
+        {
+            "node": node,
+            "needs": record.grants[node]["needs"],
+            "plan": plan_at(spec, node).get("hash", ""),
+            "dataset": str(spec.datasets.get(node, {}).get("name", "")),
+            "since": record.grants[node]["since"],
+            "contact": record.grants[node]["contact"],
         }
-        return check_schemas(checks, schema, columns)
+        for node in _undecided(record.grants)
+    ]
 
-    def request(self, timeout_s: float = 30.0) -> dict[str, str]:
-        """Ask the owners of the nodes to allow the job; it stays a draft, and nothing runs.
 
-        Returns:
-            node -> id of its grant; pending ones wait for their owners. Nodes that need none, or that
-            did not answer, are not among them.
+def _fetch_released(job: JobView, reach: Reach, last: LastRequests, nodes: set[str]) -> int:
+    now = time.monotonic()
+    if last.logs is not None and now - last.logs < LOGS_EVERY_S:
+        return 0
+    last.logs = now
+    try:
+        session = reach()
+        return 0 if session is None else fetch_released(session, JobFolder(job.folder), job.id, nodes)
+    except (TransportError, RepositoryError, JobError):
+        return 0  # what is known is shown; who asks again may be luckier
 
-        Raises:
-            JobError: the job is no draft: `submit` asks by itself.
-        """
-        if load_record(self._folder.record).state != State.DRAFT:
-            raise JobError("a job that was submitted has asked its nodes' owners already: see job.waiting_on")
-        session = self.reach()
-        if session is None:
-            return {}
-        checks = ask_nodes(session, self._spec, self._folder, dry=False, timeout_s=timeout_s)
-        self._write_down(checks)
-        return {answer.node: answer.id for answer in checks if answer.id}
 
-    def refresh(self, throttle_s: float = 1.0) -> bool:
-        """Ask the nodes whose owners have not decided again; return whether anything has changed.
+def _ask_again(job: JobView, reach: Reach, nodes: tuple[str, ...]) -> None:
+    session = reach()
+    if session is None or not session.lock.acquire(blocking=False):
+        return  # a runner in this process receives what the nodes report
+    spec, folder = job.spec, JobFolder(job.folder)  # as they are once the datasets were found
+    try:
+        some = replace(spec, datasets={node: spec.datasets[node] for node in nodes})
+        checks = ask_nodes(session, some, folder, dry=True, timeout_s=REFRESH_TIMEOUT_S)
+    finally:
+        session.lock.release()
+    if all(answer.grant in ("pending", NO_REPLY) for answer in checks):
+        return
+    _write_down(folder, checks)
 
-        The nodes report a decision by themselves, so that this is for loops that
-        want an answer. It talks to the network at most once per `throttle_s`.
-        """
-        now = time.monotonic()
-        if self._refreshed is not None and now - self._refreshed < throttle_s:
-            return False
-        self._refreshed = now
-        grants = load_record(self._folder.record).grants
-        before = self._undecided_before if self._undecided_before is not None else _undecided(grants)
-        waiting = _undecided(grants)
-        if waiting and waiting == before:
-            self._ask_again(waiting)
-        self._undecided_before = _undecided(load_record(self._folder.record).grants)
-        return self._undecided_before != before
 
-    def logs(self, node: str | None = None, stdout: bool = True, stderr: bool = True) -> JobLogs:
-        """Return what tasks wrote, as far as their nodes let it out; print it to read it.
+def _write_down(folder: JobFolder, checks: Checks) -> None:
+    """Put answers into the record of a job that nobody runs; a runner got the same from the nodes."""
+    try:
+        with folder.locked():
+            record = load_record(folder.record)
+            grants = dict(record.grants)
+            now = time.time()
+            for answer in checks:
+                if answer.grant != NO_REPLY:
+                    grants[answer.node] = grant_entry(answer, grants.get(answer.node, {}), now)
+            replace(record, grants=grants).save(folder.record)
+    except JobError:
+        decided = {answer.node for answer in checks if answer.grant not in ("pending", NO_REPLY)}
+        _await_runner(folder, decided)
 
-        A node that keeps a log to itself says so, and whom to ask. Of a job that has
-        ended, such nodes are asked whether their owners have released it since.
 
-        Args:
-            node: None for all.
-            stdout, stderr: which streams.
-        """
-
-        def read() -> JobLogs:
-            events = read_events(self._folder.events)
-            return JobLogs(read_logs(events, node=node, stdout=stdout, stderr=stderr))
-
-        found = read()
-        withheld = {line.node for line in found if line.withheld}
-        ended = load_record(self._folder.record).state in HISTORY
-        return read() if withheld and ended and self._fetch_released(withheld) else found
-
-    def _fetch_released(self, nodes: set[str]) -> int:
-        now = time.monotonic()
-        if self._logs_asked is not None and now - self._logs_asked < LOGS_EVERY_S:
-            return 0
-        self._logs_asked = now
-        try:
-            session = self.reach()
-            return 0 if session is None else fetch_released(session, self._folder, self._spec.id, nodes)
-        except (TransportError, RepositoryError, JobError):
-            return 0  # what is known is shown; who asks again may be luckier
-
-    def _ask_again(self, nodes: tuple[str, ...]) -> None:
-        session = self.reach()
-        if session is None or not session.lock.acquire(blocking=False):
-            return  # a runner in this process receives the nodes' answers
-        try:
-            some = replace(self._spec, datasets={node: self._spec.datasets[node] for node in nodes})
-            checks = ask_nodes(session, some, self._folder, dry=True, timeout_s=REFRESH_TIMEOUT_S)
-        finally:
-            session.lock.release()
-        if all(answer.grant in ("pending", NO_REPLY) for answer in checks):
+def _await_runner(folder: JobFolder, decided: set[str]) -> None:
+    """Wait a moment until the runner has written down what the nodes reported to it."""
+    deadline = time.monotonic() + REFRESH_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if not decided & set(_undecided_now(folder)):
             return
-        self._write_down(checks)
+        time.sleep(0.05)
 
-    def _write_down(self, checks: Checks) -> None:
-        """Put answers into the record of a job that nobody runs; a runner receives the same from the nodes."""
-        try:
-            with self._folder.locked():
-                record = load_record(self._folder.record)
-                grants = dict(record.grants)
-                now = time.time()
-                for answer in checks:
-                    if answer.grant != NO_REPLY:
-                        grants[answer.node] = grant_entry(answer, grants.get(answer.node, {}), now)
-                replace(record, grants=grants).save(self._folder.record)
-        except JobError:
-            self._await_runner(
-                {answer.node for answer in checks if answer.grant not in ("pending", NO_REPLY)}
-            )
 
-    def _await_runner(self, decided: set[str]) -> None:
-        """Wait a moment until the runner has recorded the answers that it received."""
-        deadline = time.monotonic() + REFRESH_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if not decided & set(_undecided(load_record(self._folder.record).grants)):
-                return
-            time.sleep(0.05)
-
-    # -- what is known ----------------------------------------------------------------
-
-    @property
-    def waiting_on(self) -> list[dict[str, Any]]:
-        """Whose permission is missing: `{node, needs, plan, dataset, since, contact}`; empty outside `waiting`."""
-        record = load_record(self._folder.record)
-        if record.state != State.WAITING:
-            return []
-        return [
-            {
-                "node": node,
-                "needs": record.grants[node]["needs"],
-                "plan": plan_at(self._spec, node).get("hash", ""),
-                "dataset": str(self._spec.datasets.get(node, {}).get("name", "")),
-                "since": record.grants[node]["since"],
-                "contact": record.grants[node]["contact"],
-            }
-            for node in _undecided(record.grants)
-        ]
-
-    @property
-    def schedule(self) -> Listing[Try]:
-        """Every try at scheduling of this attempt, oldest first; `len(job.schedule)` is how often."""
-        tries = tries_of(read_events(self._folder.events))
-        return Listing(tries, ("number", "when", "reason", "answers", "wait_s"))
-
-    @property
-    def tasks(self) -> Listing[TaskInfo]:
-        """The job's tasks at its nodes, as these last reported."""
-        tasks = tasks_of(read_events(self._folder.events))
-        return Listing(tasks, ("node", "round", "state", "worker", "reason", "updated"))
-
-    @property
-    def deployment(self) -> dict[str, list[str]]:
-        """Which plan (`Class@sha256`) runs at which nodes, once these are known."""
-        return load_record(self._folder.record).deployment or deployment(self._spec)
-
-    def why(self) -> Why:
-        """Say why the job is not further than it is: which gate, which node, whom to ask."""
-        record = load_record(self._folder.record)
-        return explain(self._spec, record, list(read_events(self._folder.events)))
+def _undecided_now(folder: JobFolder) -> tuple[str, ...]:
+    return _undecided(load_record(folder.record).grants)
 
 
 def _undecided(grants: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.guard import Guard
@@ -15,6 +15,7 @@ from fedjob.common.config import load_config
 from fedjob.common.errors import JobError, NoSuchJob
 from fedjob.common.files import write_atomic
 from fedjob.common.items import Items
+from fedjob.common.lifecycle import PENDING
 from fedjob.common.quorum import Quorum
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.steps import Steps
@@ -29,22 +30,44 @@ from fedjob.researcher.definition.draft import write_draft
 from fedjob.researcher.definition.job_definition import Defined, define
 from fedjob.researcher.definition.job_file import open_definition
 from fedjob.researcher.definition.job_file_text import job_json
-from fedjob.researcher.federation.offers import warn_of_no_workers
+from fedjob.researcher.federation.offers import Checks, warn_of_no_workers
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.event_handlers import EventHandlersHook
 from fedjob.researcher.hooks.plan_coordination import coordinators
 from fedjob.researcher.hooks.publishing import Publishing
 from fedjob.researcher.hooks.traffic import Counting
-from fedjob.researcher.jobs.approval import Asking
-from fedjob.researcher.jobs.lifecycle import Living
+from fedjob.researcher.jobs.approval import (
+    LastRequests,
+    check_is_draft,
+    check_nodes,
+    missing_permissions,
+    read_job_logs,
+    refresh_grants,
+    request_grants,
+)
+from fedjob.researcher.jobs.deletion import delete_job
+from fedjob.researcher.jobs.lifecycle import (
+    check_broker,
+    check_has_ended,
+    check_travel,
+    connect_to_submit,
+    find_beginning,
+    take_next_attempt,
+)
 from fedjob.researcher.jobs.manual_rounds import ManualRounds
 from fedjob.researcher.jobs.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.jobs.resume import begin_at, resume_at
-from fedjob.researcher.jobs.view import RoundInfo
+from fedjob.researcher.jobs.view import JobView, RoundInfo
+from fedjob.researcher.monitoring.display import attended
+from fedjob.researcher.monitoring.logs import JobLogs
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.rounds.coordination import coordinate_of
+from fedjob.researcher.runner.control import cancel, kill, stop
+from fedjob.researcher.runner.launch import start_runner
 from fedjob.researcher.runner.runner import Runner
+from fedjob.researcher.runner.submission import hand_over
+from fedjob.researcher.runner.wait import wait_through
 from fedjob.researcher.selection.base import Selector
 from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.storage.folder import JobFolder, job_folder
@@ -55,7 +78,6 @@ from fedjob.training_plans.source.plan_source import PlanSource
 
 if TYPE_CHECKING:
     from fedjob.optimizers.base import ServerOptimizer
-    from fedjob.researcher.jobs.view import JobView
     from fedjob.researcher.results.artifact import Artifact
     from fedjob.training_plans.base import TrainingPlan
     from fedjob.training_plans.function import RemoteFunction
@@ -64,7 +86,7 @@ if TYPE_CHECKING:
 __all__ = ["LOCAL", "Job", "RoundInfo"]
 
 
-class Job(Asking, Living, ManualRounds):
+class Job(ManualRounds, JobView):
     """One run of one protocol over nodes.
 
     The constructor checks everything that can be checked here, builds the plan
@@ -179,20 +201,49 @@ class Job(Asking, Living, ManualRounds):
         arguments = JobArguments(**{name: value for name, value in locals().items() if name != "self"})
         where = session.home if session is not None and home is None else home_path(home)
         defined = define(arguments, load_config(ResearcherConfig, where))
-        self._take(defined, job_folder(where, defined.spec.id), session)
-        self._spec = write_draft(self._folder, defined, lambda: self._plan)
+        self._draft(defined, where, session)
 
-    def _take(self, defined: Defined, folder: JobFolder, session: Connection | None) -> None:
-        """Be the job that is defined."""
+    def _draft(
+        self,
+        defined: Defined,
+        home: Path,
+        session: Connection | None,
+        origin: JobFolder | None = None,
+        *,
+        same_params: bool = False,
+    ) -> None:
+        """Be the new job that is defined, and write its folder; see `write_draft`."""
+        folder = job_folder(home, defined.spec.id)
+        self._take(
+            folder,
+            defined.spec,
+            defined.source,
+            defined.hooks,
+            session=session,
+            data=defined.data,
+            nodes=defined.nodes,
+            as_node=defined.arguments.as_node,
+        )
+        self._spec = write_draft(folder, defined, lambda: self._plan, origin, same_params=same_params)
+
+    def _take(
+        self,
+        folder: JobFolder,
+        spec: JobSpec,
+        source: PlanSource,
+        hooks: tuple[Hook, ...],
+        *,
+        session: Connection | None,
+        data: Any,
+        nodes: Any,
+        as_node: str,
+    ) -> None:
+        """Hold what makes this job; it has not run in this process."""
+        self._folder, self._spec, self._source, self._hooks = folder, spec, source, hooks
         self._session = session
-        self._data = defined.data
-        self._nodes_asked = defined.nodes
-        self._as_node = defined.arguments.as_node
-        self._source = defined.source
-        self._hooks = defined.hooks
-        self._spec = defined.spec
+        self._data, self._nodes_asked, self._as_node = data, nodes, as_node
         self._position, self._extras, self._runner = None, {}, None
-        self._folder = folder
+        self._last_requests = LastRequests()
 
     @cached_property
     def _built(self) -> TrainingPlan:
@@ -205,6 +256,67 @@ class Job(Asking, Living, ManualRounds):
     @property
     def _plan(self) -> TrainingPlan:
         return self._built
+
+    # -- ask the nodes -------------------------------------------------------------
+
+    def check(self, timeout_s: float = 10.0, *, schema: Mapping[str, str] | None = None) -> Checks:
+        """Ask every node whether the job may run there; nothing is filed and nothing stays at a node.
+
+        The plan was imported and built when the job was defined; the nodes look
+        whether they have the packages that it imports.
+
+        Args:
+            timeout_s: after which a node counts as silent.
+            schema: column name -> type that every dataset must have; an empty type for any.
+
+        Returns:
+            One answer per node.
+
+        Raises:
+            NoDatasets: nothing matches `data`.
+        """
+        session = self.reach()
+        epoch = self._runner.record.epoch if self._runner is not None else 0
+        return check_nodes(session, self._spec, self._folder, epoch=epoch, timeout_s=timeout_s, schema=schema)
+
+    def request(self, timeout_s: float = 30.0) -> dict[str, str]:
+        """Ask the owners of the nodes to allow the job; it stays a draft, and nothing runs.
+
+        Returns:
+            node -> id of its grant; pending ones wait for their owners. Nodes that need none, or that
+            did not answer, are not among them.
+
+        Raises:
+            JobError: the job is no draft: `submit` asks by itself.
+        """
+        check_is_draft(self._folder)
+        session = self.reach()
+        return request_grants(session, self._spec, self._folder, timeout_s)
+
+    def refresh(self, throttle_s: float = 1.0) -> bool:
+        """Ask the nodes whose owners have not decided again; return whether anything has changed.
+
+        The nodes tell a decision by themselves, so that this is for loops that
+        want an answer. It talks to the network at most once per `throttle_s`.
+        """
+        return refresh_grants(self, self.reach, self._last_requests, throttle_s)
+
+    @property
+    def waiting_on(self) -> list[dict[str, Any]]:
+        """Whose permission is missing: `{node, needs, plan, dataset, since, contact}`; empty outside `waiting`."""
+        return missing_permissions(self._spec, load_record(self._folder.record))
+
+    def logs(self, node: str | None = None, stdout: bool = True, stderr: bool = True) -> JobLogs:
+        """Return what tasks wrote, as far as their nodes let it out; print it to read it.
+
+        A node that keeps a log to itself says so, and whom to ask. Of a job that has
+        ended, such nodes are asked whether their owners have released it since.
+
+        Args:
+            node: None for all.
+            stdout, stderr: which streams.
+        """
+        return read_job_logs(self, self.reach, self._last_requests, node=node, stdout=stdout, stderr=stderr)
 
     # -- run ----------------------------------------------------------------------
 
@@ -259,6 +371,142 @@ class Job(Asking, Living, ManualRounds):
         if self._nodes_override is not None:
             runner.selector = FunctionSelector(self._select_override, "job.nodes")
         return runner
+
+    # -- hand over, wait, end, begin again --------------------------------------------
+
+    def submit(self, *, token: str | None = None) -> Self:
+        """Hand the job over to a process of its own and return at once; the job outlives this process.
+
+        Args:
+            token: names this submission for good, 1 to 128 of `A-Z a-z 0-9 . _ : -`: submitted again
+                with the same content, it is the same job, whatever happened in between.
+
+        Returns:
+            This job; or the one that the token belongs to already.
+
+        Raises:
+            SubmitError: hub or broker can't be reached: the job stays a draft.
+            TokenConflict: the token was used for other content.
+            TokenDeleted: the token's job was deleted.
+            NoDatasets: nothing matches `data`.
+            SpecError: a hook of this job can't travel to another process.
+        """
+        check_travel(self._hooks)
+        connect_to_submit(self._at_home)
+        folder = hand_over(self._folder, token or "", self._prepare)
+        self._position = None
+        return self if folder == self._folder else self._at(folder, self._session)
+
+    def _prepare(self, folder: JobFolder) -> JobFolder:
+        """Find the data of a draft and see to it that the broker is there."""
+        job = self if folder == self._folder else self._at(folder, self._session)
+        if (session := job._at_home()) is not None:
+            check_broker(session)
+        job.reach()
+        return job._folder
+
+    def run_on(self, lock: int) -> Any:
+        """Run a submitted job in this process, which holds its lock; what a detached runner does.
+
+        Args:
+            lock: the descriptor of the job's lock.
+        """
+        beginning = find_beginning(self._folder, self.record)
+        if beginning is not None:
+            self._position, self._extras = beginning
+        return self._run(lock=lock)
+
+    def wait(
+        self,
+        timeout_s: float | None = None,
+        silent: bool = False,
+        for_grants: bool = True,
+        on_interrupt: str = "ask",
+    ) -> Self:
+        """Return this job once it is completed. It needs no connection: the job's folder tells.
+
+        Args:
+            timeout_s: seconds to wait at most; None waits as long as it takes.
+            silent: do not tell the job's events on stderr.
+            for_grants: False returns as soon as it is known that an owner has to decide.
+            on_interrupt: what Ctrl+C does: `ask` in a terminal whether to stop the job, and leave it
+                running anywhere else; `leave` it running; or `kill` it.
+
+        Raises:
+            JobFailed: it ended otherwise; carries outcome and reason.
+            WaitTimeout: time is up; the job goes on.
+            KeyboardInterrupt: this process was interrupted, and the job left running.
+        """
+        wait_through(
+            self._folder,
+            lambda: attended(self, silent),
+            timeout_s=timeout_s,
+            for_grants=for_grants,
+            on_interrupt=on_interrupt,
+        )
+        self._spec = load_spec(self._folder.spec)
+        return self
+
+    def cancel(self) -> bool:
+        """Withdraw the job while it waits or is queued.
+
+        Returns:
+            Whether it was withdrawn; False leaves a job that has begun, or ended, as it is.
+        """
+        return cancel(self._folder)
+
+    def stop(self) -> bool:
+        """Have the job end between two rounds, as completed: what there is by then is its result.
+
+        Returns:
+            Whether it will; False for a job that has not begun, which is cancelled, and for one that has ended.
+        """
+        return stop(self._folder)
+
+    def kill(self) -> bool:
+        """End the job wherever it stands.
+
+        Returns:
+            Whether this ended it; False for a draft and for a job that had ended before.
+        """
+        return kill(self._folder)
+
+    def restart(self, breakpoint: str | Path | int | None = None, rounds: int | None = None) -> Self:
+        """Begin the next attempt at a job that has ended: same id, from its last breakpoint.
+
+        Nodes answer work again that they finished. What the attempts before told stays in the events.
+
+        Args:
+            breakpoint: one of `job.breakpoints`, or its round; None for the newest.
+            rounds: a new total.
+
+        Raises:
+            NotFinished: the job runs.
+            BreakpointMissing, BreakpointCorrupt: it can't be used.
+            SubmitError: no runner can be started.
+        """
+        record = self.record
+        if record.state in PENDING and not self._folder.is_held():
+            start_runner(self._folder)  # it lost nothing: its runner died before it began
+            return self
+        check_has_ended(self._spec.id, record)
+        self._spec, lock = take_next_attempt(self._folder, self._spec.id, breakpoint, rounds)
+        self._position = None
+        start_runner(self._folder, lock)
+        return self
+
+    def delete(self) -> None:
+        """Delete the job: its folder, its objects at the hub, what nodes keep for it.
+
+        Raises:
+            NotFinished: it has not ended; kill it first.
+            TransportError, RepositoryError: the hub can't be reached; nothing was deleted.
+        """
+        if not self._folder.spec.exists():
+            raise NoSuchJob(f"job {self._spec.id} is not there any more: it was deleted before")
+        delete_job(self._folder, lambda: check_broker(self._at_home()))
+
+    # -- where its data are -----------------------------------------------------------
 
     @property
     def given_data(self) -> Any:
@@ -345,14 +593,8 @@ class Job(Asking, Living, ManualRounds):
         here = {"hooks": self._hooks} if self._data is None else {"hooks": self._hooks, "data": self._data}
         defined = define_clone(self._folder, here, changes)
         clone = Job.__new__(Job)
-        clone._take(defined, job_folder(self._folder.path.parent.parent, defined.spec.id), self._session)
-        clone._spec = write_draft(
-            clone._folder,
-            defined,
-            lambda: clone._plan,
-            self._folder,
-            same_params=not NEW_PARAMS & changes.keys(),
-        )
+        home, same_params = self._folder.path.parent.parent, not NEW_PARAMS & changes.keys()
+        clone._draft(defined, home, self._session, self._folder, same_params=same_params)
         return clone
 
     def rehearse(self) -> Rehearsal:
@@ -384,15 +626,23 @@ class Job(Asking, Living, ManualRounds):
         Raises:
             NoSuchJob: there is none.
         """
-        folder = JobFolder(Path(path).expanduser().resolve())
+        return cls._at(JobFolder(Path(path).expanduser().resolve()), session)
+
+    @classmethod
+    def _at(cls, folder: JobFolder, session: Connection | None) -> Self:
+        """Return the job that a folder holds."""
         if not folder.spec.exists():
             raise NoSuchJob(f"{folder.path} is not a job's folder: it has no {folder.spec.name}")
         spec, asked = load_spec(folder.spec), load_record(folder.record).asked
-        job = cls._of(folder, spec, folder.plan.read_bytes().decode(), session=session)
-        job._data = asked.get("data")
-        job._nodes_asked = asked.get("nodes")
-        job._as_node = str(asked.get("as_node", LOCAL))
-        return job
+        return cls._of(
+            folder,
+            spec,
+            folder.plan.read_bytes().decode(),
+            session=session,
+            data=asked.get("data"),
+            nodes=asked.get("nodes"),
+            as_node=str(asked.get("as_node", LOCAL)),
+        )
 
     @classmethod
     def _of(
@@ -402,24 +652,20 @@ class Job(Asking, Living, ManualRounds):
         plan_text: str,
         *,
         session: Connection | None,
+        data: Any,
+        nodes: Any,
+        as_node: str = LOCAL,
         hooks: Sequence[Hook] | None = None,
-    ) -> Job:
+    ) -> Self:
+        """Return the job of a spec; with the spec's own hooks where none are given."""
         job = cls.__new__(cls)
-        job._session = session
-        job._data = None
-        job._nodes_asked = LOCAL if spec.local else None
-        job._as_node = LOCAL
-        job._source = PlanSource(plan_text, spec.plan_entry, spec.plan_hash)
-        job._hooks = (
+        source = PlanSource(plan_text, spec.plan_entry, spec.plan_hash)
+        running = (
             tuple(check_hook(hook) for hook in hooks)
             if hooks is not None
             else tuple(from_part(HOOKS, part) for part in spec.hooks)
         )
-        job._spec = spec
-        job._position = None
-        job._extras = {}
-        job._runner = None
-        job._folder = folder
+        job._take(folder, spec, source, running, session=session, data=data, nodes=nodes, as_node=as_node)
         return job
 
     @classmethod
@@ -451,8 +697,15 @@ class Job(Asking, Living, ManualRounds):
                 valid one beside it is offered.
         """
         at = resume_at(path, rounds=rounds, session=session, home=home, data=data)
-        job = cls._of(at.folder, at.spec, at.found.plan_text, session=at.session, hooks=hooks)
-        job._data = data
+        job = cls._of(
+            at.folder,
+            at.spec,
+            at.found.plan_text,
+            session=at.session,
+            data=data,
+            nodes=LOCAL if at.spec.local else None,
+            hooks=hooks,
+        )
         job._position, job._extras = begin_at(at)
         return job
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import NotReady
+from fedjob.common.errors import NoSuchJob, NotReady
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.messaging.traffic import Tally
-from fedjob.researcher.connection.catalogue import datasets_used
+from fedjob.researcher.connection.catalogue import Listing, datasets_used
 from fedjob.researcher.hooks.traffic import read_traffic
 from fedjob.researcher.monitoring.base import ObservedJob
+from fedjob.researcher.monitoring.diagnosis import TaskInfo, Try, Why, explain, tasks_of, tries_of
 from fedjob.researcher.monitoring.stream import EventSource, FolderSource
 from fedjob.researcher.monitoring.summary import JobSummary
 from fedjob.researcher.results.partial import Partial, load_partial
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.storage.breakpoints import list_breakpoints, load_breakpoint, newest_valid
+from fedjob.researcher.storage.deployment import deployment
 from fedjob.researcher.storage.event import utc
+from fedjob.researcher.storage.event_log import read_events
 from fedjob.researcher.storage.measurements import OVERALL
 from fedjob.researcher.storage.position import Position
-from fedjob.researcher.storage.record import JobRecord, seconds_between, utc_now
+from fedjob.researcher.storage.record import JobRecord, load_record, seconds_between, utc_now
 from fedjob.researcher.storage.replies import read_aux
 from fedjob.researcher.storage.transitions import notice
 
@@ -135,9 +137,15 @@ class JobView(ObservedJob):
         return self._folder.path
 
     @property
-    @abstractmethod
     def record(self) -> JobRecord:
-        """The growing half of the job, as it is on disk."""
+        """The growing half of the job, as it is on disk; a dead runner is noticed.
+
+        Raises:
+            NoSuchJob: the job was deleted.
+        """
+        if not self._folder.spec.exists():
+            raise NoSuchJob(f"job {self._spec.id} is not there any more: was it deleted?")
+        return load_record(self._folder.record) if self._runner is not None else notice(self._folder)
 
     @property
     def state(self) -> str:
@@ -257,6 +265,28 @@ class JobView(ObservedJob):
             NotReady: it is not completed; says what state it is in.
         """
         return JobResult.load(self._folder)
+
+    @property
+    def schedule(self) -> Listing[Try]:
+        """Every try at scheduling of this attempt, oldest first; `len(job.schedule)` is how often."""
+        tries = tries_of(read_events(self._folder.events))
+        return Listing(tries, ("number", "when", "reason", "answers", "wait_s"))
+
+    @property
+    def tasks(self) -> Listing[TaskInfo]:
+        """The job's tasks at its nodes, as these last said."""
+        tasks = tasks_of(read_events(self._folder.events))
+        return Listing(tasks, ("node", "round", "state", "worker", "reason", "updated"))
+
+    @property
+    def deployment(self) -> dict[str, list[str]]:
+        """Which plan (`Class@sha256`) runs at which nodes, once these are known."""
+        return load_record(self._folder.record).deployment or deployment(self._spec)
+
+    def why(self) -> Why:
+        """Say why the job is not further than it is: which gate, which node, whom to ask."""
+        record = load_record(self._folder.record)
+        return explain(self._spec, record, list(read_events(self._folder.events)))
 
     @property
     def partial(self) -> Partial:
