@@ -331,7 +331,7 @@ def test_a_submission_that_was_cut_is_continued_by_the_next_with_its_token(
     cut = f"""
 import os, signal, sys
 from fedjob import Job
-from fedjob.researcher import submissions
+from fedjob.researcher.storage import submissions
 code = submissions.{when}.__code__
 def watch(frame, what, _):
     if frame.f_code is code and what == ("return" if {when!r} == "begin" else "call"):
