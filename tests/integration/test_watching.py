@@ -265,7 +265,7 @@ def test_a_frame_of_another_job_or_an_older_one_is_not_taken(lab: Lab) -> None:
     ann.repository.put_watch(one.spec.id, old, readers=("bob",))
     assert window.look().state == "completed"
     ann.repository.put_watch(one.spec.id, ann.repository.get_watch(other.spec.id), readers=("bob",))
-    with pytest.raises((NotPermitted, DecodeError), match="another one"):
+    with pytest.raises((NotPermitted, DecodeError), match="another job"):
         window.look()
 
 
