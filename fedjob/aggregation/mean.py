@@ -1,7 +1,12 @@
-"""The weighted mean of contributions: the aggregator of FedAvg.
+"""The means of contributions: weighted, the aggregator of FedAvg; plain; and buffered, that of FedBuff.
 
 McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from
 Decentralized Data", algorithm 1, https://arxiv.org/abs/1602.05629
+
+`BufferedMean`: the mean of a buffer of contributions in which older ones count less: the aggregator of FedBuff.
+
+Nguyen et al. 2022, "Federated Learning with Buffered Asynchronous Aggregation",
+algorithm 1 and section 5.1, https://arxiv.org/abs/2106.06639
 """
 
 from __future__ import annotations

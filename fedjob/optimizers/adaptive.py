@@ -9,6 +9,12 @@ Federated Optimization", algorithm 2, https://arxiv.org/abs/2003.00295
 
 There is no bias correction. FLamby (Ogier du Terrail et al. 2022) begins with
 v(-1) = 0 and tau 1e-8: `first_v=0.0, tau=1e-8, betas=(0.9, 0.999)`.
+
+FedAdagrad, FedAdam and FedYogi differ in the second moment alone:
+
+    FedAdagrad  v(t) = v(t-1) + delta(t)^2                            beta2 is not used
+    FedAdam     v(t) = beta2 * v(t-1) + (1 - beta2) * delta(t)^2
+    FedYogi     v(t) = v(t-1) - (1 - beta2) * delta(t)^2 * sign(v(t-1) - delta(t)^2)
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Bulyan: contributions chosen by Krum, then the mean of the numbers around their median.
+"""Krum, multi-Krum and Bulyan: aggregators that choose contributions by their nearest neighbours.
+
+Bulyan: contributions chosen by Krum, then the mean of the numbers around their median.
 
 El Mhamdi, Guerraoui, Rouault 2018, "The Hidden Vulnerability of Distributed
 Learning in Byzantium", section 4, https://arxiv.org/abs/1802.07927
@@ -11,6 +13,20 @@ any way; it takes n >= 4 f + 3. Krum lets a Byzantine node be far off in one num
 out of a million; Bulyan does not.
 Every node has one vote, whatever its weight. It needs the contributions one by
 one, so it can't run under secure aggregation.
+
+Krum and multi-Krum: the contributions that lie closest to their neighbours.
+
+Blanchard, El Mhamdi, Guerraoui, Stainer 2017, "Machine Learning with
+Adversaries: Byzantine Tolerant Gradient Descent", sections 4 and 5,
+https://papers.nips.cc/paper/6617-machine-learning-with-adversaries-byzantine-tolerant-gradient-descent
+
+    score_k = sum of the n - f - 2 smallest |value_k - value_i|^2 over i != k
+    total   = plain mean of the m values with the smallest scores        (m = 1: Krum)
+
+n is the number of contributions, of which f may be Byzantine, which means wrong in
+any way; it takes n >= 2 f + 3. Every node has one vote, whatever its weight. It
+needs the contributions one by one, so it can't run under secure aggregation. With
+m = 1 the total is the model of one node, and the researcher can see of which.
 """
 
 from __future__ import annotations

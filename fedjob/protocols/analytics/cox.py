@@ -3,7 +3,7 @@
 Cox 1972, "Regression models and life-tables", https://doi.org/10.1111/j.2517-6161.1972.tb00899.x; with a
 baseline that all nodes share as in Lu et al. 2015, "WebDISCO: a web service for distributed Cox model learning
 without patient-level data sharing", https://doi.org/10.1093/jamia/ocv083. Ties are Efron's; the formulas
-are in `protocols/analytics/cox.py`.
+stand below.
 
     b <- b + H^-1 g,    cov(b) = H^-1
 
@@ -16,6 +16,18 @@ are in `protocols/analytics/cox.py`.
 
 Either result is that of pooled rows; with a baseline for each node, of pooled rows stratified by node. A node keeps
 nothing.
+
+The partial likelihood with Efron's ties, from sums at each time of an event.
+
+Efron 1977, "The efficiency of Cox's likelihood function for censored data",
+https://doi.org/10.1080/01621459.1977.10480613
+
+At a time with d events, for l = 0 .. d - 1, with r = exp(x b), R those still at risk and D those with the event:
+
+    phi_l = sum_R r - l/d sum_D r
+    log L = sum_D x b - sum_l log phi_l
+    g     = sum_D x   - sum_l z_l / phi_l                     z_l = sum_R r x - l/d sum_D r x
+    H     = sum_l (Z_l / phi_l - z_l z_l' / phi_l^2)          Z_l = sum_R r x x' - l/d sum_D r x x'
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The tasks that are unfinished when an ask is closed, kept for the asks that wait for them."""
+"""The tasks that are unfinished when an ask is closed, kept for the asks that wait for them.
+
+A task names its parameters by hash. The file stays in the job's folder, and at the
+hub, for as long as a node is at work on it; a breakpoint takes it along.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The replies of a job's nodes as they came, and the files that their bodies are kept in."""
+"""The replies of a job's nodes as they came, and the files that their bodies are kept in.
+
+The journal holds the replies of a round, durable before their receipts: an append-only file.
+A record is 4 bytes of length, 4 of CRC-32, and msgpack. A torn tail, which a
+kill or a power cut may leave, is cut off when the file is read.
+"""
 
 from __future__ import annotations
 
