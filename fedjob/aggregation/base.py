@@ -30,7 +30,7 @@ class Aggregator(ABC):
     name: ClassVar[str]
 
     arithmetic: ClassVar[bool] = True
-    """Whether the aggregator computes with the values, so that one NaN would spoil the total."""
+    """True if the aggregator computes with the values, so that one NaN would spoil the total."""
 
     @property
     def min_nodes(self) -> int:

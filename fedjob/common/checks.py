@@ -1,4 +1,4 @@
-"""The checks of plain values: ranges that numbers must lie in, and choices."""
+"""The checks of plain values: ranges that numbers must lie in, choices, and text that is safe to print."""
 
 from __future__ import annotations
 
@@ -72,3 +72,11 @@ def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite number, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def printable(text: str) -> str:
+    """Return a text that can't steer a terminal: what is no printable character becomes a space.
+
+    Whatever another party wrote goes through this before it is printed.
+    """
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from fedjob.common.checks import printable
 from fedjob.common.errors import BrokerUnreachable, FedjobError, NotPermitted, RepositoryUnreachable
 
 
@@ -83,7 +84,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -
         return
     if not sys.stdout.isatty():
         for row in (header, *rows):
-            click.echo("\t".join(clean(cell) for cell in row))
+            click.echo("\t".join(printable(cell) for cell in row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -91,13 +92,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -
 
     drawn = Table(*header, box=None, header_style="bold")
     for row in rows:
-        drawn.add_row(*(Text(clean(cell)) for cell in row))
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(drawn)
-
-
-def clean(text: str) -> str:
-    """Keep what a researcher wrote from steering the owner's terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def size(num_bytes: int) -> str:
@@ -109,5 +105,6 @@ def size(num_bytes: int) -> str:
     return f"{size:.1f} GB"
 
 
-def when(at: float | None) -> str:
-    return "-" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+def when(at: float | None, never: str = "-") -> str:
+    """Return seconds since 1970 as local date and time; `never` for None and 0."""
+    return never if not at else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

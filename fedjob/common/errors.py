@@ -90,7 +90,7 @@ class PreparationError(SpecError):
 
 
 class TooFewRows(PreparationError):
-    """What a step would release is about fewer rows than allowed, alone or together with earlier releases."""
+    """A step would release an answer about fewer rows than allowed, alone or together with earlier answers."""
 
     reason = "min_rows"
 

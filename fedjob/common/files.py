@@ -120,7 +120,7 @@ def open_locked(path: Path, *, wait_s: float = 0.0, mode: int = 0o600) -> int | 
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file; none does where there is no file."""
+    """True if a process holds the lock of a file; none does where there is no file."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:

@@ -49,5 +49,5 @@ class Items:
 
     @property
     def uses_ledger(self) -> bool:
-        """Whether the node's record of earlier jobs decides which items are computed on."""
+        """True if the node's record of earlier jobs decides which items are computed on."""
         return self.only == "new" or not self.retry_failed

@@ -55,7 +55,7 @@ class Quorum:
 
     @property
     def required_words(self) -> str:
-        """How an error names the required nodes, after it has named how many are needed; empty for none."""
+        """The words of an error for the required nodes, after those for the number needed; empty for none."""
         if self.required == ALL:
             return ", every node among them"
         return f", {', '.join(self.required)} among them" if self.required else ""

@@ -26,7 +26,7 @@ class Need:
 
     @property
     def holds(self) -> bool:
-        """Whether other tasks have less while a task with this need runs."""
+        """True if other tasks have less while a task with this need runs."""
         return bool(self.cpus or self.memory_bytes or self.gpus)
 
 

@@ -19,7 +19,7 @@ _DIGITS = (
 )  # fmt: skip
 
 Marks = Mapping[str, list[dict[str, float]]]
-"""Who trained -> loss and accuracy on the common test set, at the start and after each round."""
+"""The nodes that trained -> loss and accuracy on the common test set, at the start and after each round."""
 
 
 def comparison(marks: Marks, num_rows: Mapping[str, int]) -> Any:

@@ -146,7 +146,7 @@ class _Batches:
 
     @property
     def remembers(self) -> bool:
-        """Whether the node is to remember the items; rows of a table only if the job asks for new ones."""
+        """True if the node is to remember the items; rows of a table only if the job asks for new ones."""
         if self.data is None or not self.protocol.remembers_items or self.items.limit is not None:
             return False
         return self.items.uses_ledger or self.data.of_files

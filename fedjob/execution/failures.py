@@ -43,7 +43,7 @@ def _our_words(error: PlanError) -> str:
 
 
 def _ran_out_of_memory(error: Exception) -> bool:
-    """Whether memory could not be had: torch has no class of its own for that on a CPU."""
+    """True if memory could not be had: torch has no class of its own for that on a CPU."""
     words = str(error)
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in words or "out of memory" in words)

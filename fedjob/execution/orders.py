@@ -41,7 +41,7 @@ class WorkOrder(WorkSettings):
         releases_path: file of the record of what was released about the dataset; empty for none.
         items: which items of the dataset, and how.
         known_path: file of what the node remembers of earlier work; empty where that does not matter.
-        split: how a `Plan` divides its items, see `plans.step.check_split`.
+        split: how a `Plan` divides its items, see `training_plans.step_plan.check_split`.
         secrets: that the owner lets this plan use; never written to disk, and never sent on.
         artifacts: name -> file that the job sends along.
     """

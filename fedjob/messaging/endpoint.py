@@ -125,7 +125,7 @@ class Endpoint:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection to the broker stands."""
+        """True if the connection to the broker stands."""
         return self._transport.connected()
 
     @property

@@ -69,7 +69,7 @@ class WorkDescription(WorkSettings):
         entry: name of the plan's class in its text.
         use: `private` or `mock`.
         owner: who asks, as they describe themselves: `{name, org, role}`. Their key is in the frame.
-        preprocess: steps that the node runs on the data before the plan sees them, see `common/preprocess`.
+        preprocess: steps that the node runs on the data before the plan sees them, see `data/preprocessing`.
         resources: `{cpus, memory, gpus, labels, pool}` that the node would have to spare.
         launches: sha256 of further plans that this one may launch as child tasks.
         proof: what the node's verifier wants beside the signature, such as an ID token.
@@ -123,7 +123,7 @@ class Task(WorkDescription):
         files: data that the researcher brings, unpacked read-only at the node; `dataset` is then empty.
         props: the job's free properties, which the plan can read.
         items: which items of the dataset it is computed on, and how.
-        split: how a `Plan` divides them into parts, see `plans.step.check_split`.
+        split: how a `Plan` divides them into parts, see `training_plans.step_plan.check_split`.
         artifacts: refs of files that the job sends along, by name.
     """
 

@@ -226,7 +226,7 @@ class FederatedProtocol(ABC):
     """The group in the public name of the operation: `train` makes `fedjob.train.fedavg`."""
 
     needs_plan: ClassVar[bool] = True
-    """Whether the node's half uses a training plan."""
+    """True if the node's half uses a training plan."""
 
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of auxiliary variables that it exchanges with the plan's optimizer; a plan declares which it supports."""
@@ -243,7 +243,7 @@ class FederatedProtocol(ABC):
     """Steps whose contributions nodes may compute batch by batch: `join` combines them, by default as a sum."""
 
     remembers_items: ClassVar[bool] = False
-    """Whether nodes record which items they worked on, for jobs on new items only."""
+    """True if nodes record which items they worked on, for jobs on new items only."""
 
     def check(self, params: Mapping[str, Any]) -> None:
         """Check a job's initial parameters before the job is made.

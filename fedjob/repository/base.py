@@ -18,7 +18,7 @@ from fedjob.repository.download import Landing
 from fedjob.repository.parts import MAX_MANIFEST_BYTES, PART_BYTES, ObjectPart, PartManifest
 
 NUM_FETCHES = 3
-"""How often an object is fetched before its bytes count as corrupt."""
+"""Number of times that an object is fetched before its bytes count as corrupt."""
 
 NUM_PARALLEL = 3
 """Parts of one file that travel at the same time."""

@@ -24,10 +24,10 @@ class AggregatorContract:
     """The tests that every aggregator of named tensors passes, whatever its rule."""
 
     stays_in_box = True
-    """Whether each element of the total lies within the range of the nodes' and the origin's elements."""
+    """True if each element of the total lies within the range of the nodes' and the origin's elements."""
 
     any_order = True
-    """Whether the order of the contributions makes no difference, up to rounding."""
+    """True if the order of the contributions makes no difference, up to rounding."""
 
     @pytest.fixture
     def aggregator(self) -> Aggregator:

@@ -71,7 +71,7 @@ class TrainingPlan(ABC):
     """Names of training arguments that this plan understands beside the common ones."""
 
     shows_gradients: ClassVar[bool] = True
-    """Whether `train` lets a protocol correct the gradients."""
+    """True if `train` lets a protocol correct the gradients."""
 
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Auxiliary variables that suit the plan's optimizer, such as `("scaffold",)` for plain SGD."""

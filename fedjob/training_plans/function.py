@@ -181,7 +181,7 @@ class FunctionPlan:
 
     @property
     def launches(self) -> tuple[RemoteFunction, ...]:
-        """What it may start as child tasks."""
+        """The functions that it may start as child tasks."""
         return self.remote.launches
 
     @property

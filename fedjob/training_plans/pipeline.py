@@ -63,7 +63,7 @@ class Pipeline:
 
     @property
     def launches(self) -> Sequence[Any]:
-        """What it may start as child tasks."""
+        """The functions that it may start as child tasks."""
         return [launched for plan in {self.whole, *self.steps} for launched in plan.launches]
 
     def set_state(self, tree: Mapping[str, Any] | None) -> None:
@@ -87,7 +87,7 @@ class Pipeline:
 
     @property
     def finishes(self) -> bool:
-        """Whether what `step` returns stays at the node, and `finish` makes the answer of it."""
+        """True if what `step` returns stays at the node, and `finish` makes the answer of it."""
         return overrides(self.whole, Plan, "finish")
 
     def set_up(self) -> None:

@@ -134,7 +134,7 @@ class Plan:
 
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,98}\.[A-Za-z0-9]{1,10}")
 _KEPT = ("params.safetensors", "table.csv", "value.mpk")
-"""What a result calls its own files."""
+"""The names of the files that fedjob itself writes into a result; a plan can't use them."""
 
 
 def is_file_name(name: object) -> bool:

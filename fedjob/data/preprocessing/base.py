@@ -46,7 +46,7 @@ class LearningStep(TableStep):
 
     @property
     def complete(self) -> bool:
-        """Whether the step has all the values that it needs."""
+        """True if the step has all the values that it needs."""
         return all(getattr(self, name) is not None for name in self.learned)
 
     @abstractmethod

@@ -58,7 +58,7 @@ class Dataset(ABC):
         self.name, self.tags = name, tuple(tags)
 
     of_files: ClassVar[bool] = False
-    """Whether each item is a file of its own."""
+    """True if each item is a file of its own."""
 
     @property
     @abstractmethod

@@ -20,7 +20,7 @@ import click
 
 from fedjob.common.codec import unpack
 from fedjob.common.config import load_config
-from fedjob.common.console import json_option, size
+from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.identity.keys import Identity
 from fedjob.node.cli.home import home_option, name_of, open_database
@@ -227,7 +227,7 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"approval  {config.approval}{off}")
     click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")
     click.echo(f"grants    {facts['pending_grants']} wait for a decision")
-    click.echo(f"tasks     {_counts(facts['queue'])}; the last ended {_when(facts['last_task'])}")
+    click.echo(f"tasks     {_counts(facts['queue'])}; the last ended {when(facts['last_task'], 'never')}")
     if config.workers == 0:
         click.echo("workers   none: tasks are queued only; fedjob node config set workers 1 lets them begin")
     click.echo(
@@ -244,10 +244,6 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
         )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
     click.echo(f"dropped   {_counts(facts['dropped'])}")
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "never"
 
 
 def _resources(config: NodeConfig) -> dict[str, Any]:

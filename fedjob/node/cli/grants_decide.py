@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from fedjob.common.checks import printable
 from fedjob.common.config import load_config
-from fedjob.common.console import clean, json_option, print_json
+from fedjob.common.console import json_option, print_json
 from fedjob.common.errors import SpecError
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.config import NodeConfig
@@ -113,7 +114,7 @@ def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
         store = Grants(database)
         grant = store.reject(store.get(grant_id).id, by=_who(by), note=reason)
     subject = grant.subject
-    click.echo(clean(f"rejected: {subject.entry} of {subject.researcher} on {subject.dataset}"))
+    click.echo(printable(f"rejected: {subject.entry} of {subject.researcher} on {subject.dataset}"))
 
 
 @click.command()
@@ -324,7 +325,7 @@ def _what(grant: Grant) -> str:
     limits = describe_limits(grant.limits)
     project = f" in project {subject.project}" if subject.project else ""
     text = f"{who} may run {plan} on {where} ({subject.use}){project}"
-    return clean(text + ("; " + "; ".join(limits) if limits else ""))
+    return printable(text + ("; " + "; ".join(limits) if limits else ""))
 
 
 def _waits_for_more(grant: Grant, config: NodeConfig) -> str:

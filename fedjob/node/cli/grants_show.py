@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from fedjob.common.console import clean, json_option, print_json, show_rows, table, when
+from fedjob.common.checks import printable
+from fedjob.common.console import json_option, print_json, show_rows, table, when
 from fedjob.common.errors import FedjobError
 from fedjob.common.types import rounds_text
 from fedjob.node.cli.home import home_option, open_database
@@ -69,7 +70,7 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         print_json({**plain, "code": text} if code else plain)
         return
     for key, value in _lines(grant, 0 if dataset is None else dataset.num_rows, org):
-        click.echo(f"{key:<14}{clean(value) or '-'}")
+        click.echo(f"{key:<14}{printable(value) or '-'}")
     if not text:
         return
     from fedjob.training_plans.source.packages import imported_packages, missing_packages

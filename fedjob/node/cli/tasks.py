@@ -7,7 +7,8 @@ import time
 
 import click
 
-from fedjob.common.console import clean, json_option, table, when
+from fedjob.common.checks import printable
+from fedjob.common.console import json_option, table, when
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.node.cli.home import home_option, open_database
@@ -71,7 +72,7 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
         return
     for stream in STREAMS:
         for line in written[stream]:
-            click.echo(clean(line), err=stream == "stderr")
+            click.echo(printable(line), err=stream == "stderr")
     if release:
         later = "" if running_pid(home) is not None else ", once the node is started"
         click.echo(f"released to {found['researcher']}{later}")

@@ -124,7 +124,7 @@ class NodeConfig:
         return self.threads or max(1, len(os.sched_getaffinity(0)) // max(1, self.workers))
 
     def capacity(self) -> Capacity:
-        """What the node lends out.
+        """Return what the node lends out to tasks.
 
         Raises:
             ConfigError: `memory` or `pools` does not read.

@@ -72,11 +72,11 @@ class NodeHome:
         return self.outputs / job / (dataset or "brought") / f"round_{round_:04d}"
 
     def releases_of(self, dataset: str) -> Path:
-        """What was told of the rows of a dataset."""
+        """The record of the released answers about the rows of a dataset."""
         return self.releases / f"{dataset}.safetensors"
 
     def log_of(self, key: str, stream: str) -> Path:
-        """What a task's user code wrote to `stdout` or `stderr`."""
+        """The file of what a task's user code wrote to `stdout` or `stderr`."""
         return self.task_logs / f"{key}.{stream}"
 
     def scratch_of(self, worker: str) -> Path:

@@ -82,7 +82,7 @@ def encode_states(endpoint: Endpoint, rows: Iterable[TaskRow]) -> list[Outgoing]
 
 
 def must_last(command: events.Command) -> bool:
-    """Whether losing this command's row to a power cut would cost more than a resend."""
+    """True if losing this command's row to a power cut would cost more than a resend."""
     if isinstance(command, events.PutTask):  # a task that was running begins again, as one that starts
         return not command.row.acknowledged and command.row.state != State.RUNNING
     return isinstance(command, (events.PutJob, events.DeleteTask))

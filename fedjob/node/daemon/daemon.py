@@ -97,8 +97,8 @@ class Daemon:
         self._attempts = Attempts(self._context, self._report, self._hooks)
         self._offers = OfferHandler(self._context)
         self._searches = SearchHandler(self._context, self._report)
-        self._intake = TaskHandler(self._context, self._attempts)
-        self._verifying = SenderVerification(config, roster, self._context.transfers.later, self._report)
+        self._task_handler = TaskHandler(self._context, self._attempts)
+        self._verification = SenderVerification(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = Book()
         self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
@@ -129,8 +129,8 @@ class Daemon:
         return Housekeeping(
             self._context,
             offers=self._offers,
-            intake=self._intake,
-            verifying=self._verifying,
+            task_handler=self._task_handler,
+            verification=self._verification,
             hooks=self._hooks,
             notices=self._notices,
             state_reports=self._state_reports,
@@ -273,13 +273,13 @@ class Daemon:
             case wire.Offer() | wire.Task() as wanted:
                 self._verify(turn, message, wanted)
             case wire.End() as end:
-                self._intake.handle_end(turn, message, end)
+                self._task_handler.handle_end(turn, message, end)
             case _:
                 turn.settled.append(message)
 
     def _verify(self, turn: Turn, message: Message, wanted: wire.Offer | wire.Task) -> None:
         """Take an offer or a task once it is known who sent it."""
-        checked = self._verifying.check(turn, message, wanted, time.time())
+        checked = self._verification.check(turn, message, wanted, time.time())
         if checked is not None:
             self._act_on(turn, message, checked.refusal)
 
@@ -296,9 +296,9 @@ class Daemon:
             case wire.Offer() as offer:
                 self._offers.handle(turn, message, offer)
             case wire.Task() as task if refusal:
-                self._intake.refuse(turn, message, task, "unverified", refusal)
+                self._task_handler.refuse(turn, message, task, "unverified", refusal)
             case wire.Task() as task:
-                self._intake.handle_task(turn, message, task)
+                self._task_handler.handle_task(turn, message, task)
 
     def _take(self, turn: Turn, report: Report) -> None:
         """Take what a thread, a worker or the endpoint reported."""
@@ -312,10 +312,10 @@ class Daemon:
             case Published():
                 self._searches.take(turn, report)
             case Checked():
-                for message in self._verifying.take(turn, report):
+                for message in self._verification.take(turn, report):
                     self._act_on(turn, message, report.refusal)
             case Ensured(message=message_id):
-                self._intake.take_ensured(turn, message_id)
+                self._task_handler.take_ensured(turn, message_id)
             case _:
                 self._attempts.take(turn, report)
 

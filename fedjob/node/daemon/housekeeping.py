@@ -56,8 +56,8 @@ class Housekeeping:
         context: NodeContext,
         *,
         offers: OfferHandler,
-        intake: TaskHandler,
-        verifying: SenderVerification,
+        task_handler: TaskHandler,
+        verification: SenderVerification,
         hooks: HookCalls,
         notices: Notices,
         state_reports: StateReports,
@@ -69,8 +69,8 @@ class Housekeeping:
     ) -> None:
         self._context = context
         self._offers = offers
-        self._intake = intake
-        self._verifying = verifying
+        self._task_handler = task_handler
+        self._verification = verification
         self._hooks = hooks
         self._notices = notices
         self._state_reports = state_reports
@@ -130,7 +130,7 @@ class Housekeeping:
         turn = Turn(self._book())
         self._obey_owner(turn)
         self._offers.announce(turn)
-        self._intake.stop_forbidden(turn)
+        self._task_handler.stop_forbidden(turn)
         self._commit(turn)
         self._undecided = False
 
@@ -182,7 +182,7 @@ class Housekeeping:
             return
         try:
             if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
-                self._verifying.configure(config)
+                self._verification.configure(config)
             if (config.hooks, config.hook_options) != (before.hooks, before.hook_options):
                 self._hooks.configure(config)
         except FedjobError as error:

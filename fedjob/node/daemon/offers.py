@@ -30,7 +30,9 @@ class OfferHandler:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._asking: dict[str, tuple[Message, ...]] = {}  # by sha256 of the plan that is being fetched
+        self._waiting_for_plan: dict[
+            str, tuple[Message, ...]
+        ] = {}  # by sha256 of the plan that is being fetched
 
     def handle(self, turn: Turn, message: Message, offer: Offer) -> None:
         """Answer an offer, or fetch its plan first."""
@@ -137,16 +139,16 @@ class OfferHandler:
 
     def _fetch(self, turn: Turn, message: Message, plan: Ref) -> None:
         """Let an offer wait for its plan's text."""
-        turn.keep(self._asking)
-        waiting = self._asking.get(plan.sha256, ())
-        self._asking[plan.sha256] = (*waiting, message)
+        turn.keep(self._waiting_for_plan)
+        waiting = self._waiting_for_plan.get(plan.sha256, ())
+        self._waiting_for_plan[plan.sha256] = (*waiting, message)
         if not waiting:
             turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
 
     def take_plan(self, turn: Turn, event: FetchedBytes) -> None:
         """Handle the offers that waited for a plan's text."""
-        turn.keep(self._asking)
-        waiting = self._asking.pop(event.ref.sha256, ())
+        turn.keep(self._waiting_for_plan)
+        waiting = self._waiting_for_plan.pop(event.ref.sha256, ())
         if event.data is not None:
             self._context.grants.texts.remember(event.ref.sha256, event.data)
         for message in waiting:

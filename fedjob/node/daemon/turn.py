@@ -62,5 +62,5 @@ class Turn:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """True if there is nothing to do."""
         return not (self.commands or self.outgoing or self.settled or self.rows or self.after)

@@ -154,7 +154,7 @@ class EventValve:
 
 
 def _must_pass(type_: str, data: dict[str, Any]) -> bool:
-    """Whether an event waits for its turn rather than be dropped: how many batches came, and how they went."""
+    """True if an event waits for its turn rather than be dropped, as the count and outcome of batches does."""
     return type_ == "batch" and ("n" not in data or bool(data.get("last")))
 
 

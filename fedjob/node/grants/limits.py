@@ -14,10 +14,10 @@ from fedjob.common.errors import SpecError
 from fedjob.training_plans.schedules import every_value
 
 LOGS = ("none", "stdout", "all")
-"""What of a task's log the researcher sees, the strictest first."""
+"""The parts of a task's log that the researcher may see, the strictest first."""
 
 PREDICTIONS = ("leave", "stay")
-"""What becomes of predictions for single rows, the laxest first."""
+"""The ways to treat predictions for single rows, the laxest first."""
 
 _AFTER = re.compile(r"\+?(\d+(?:\.\d+)?)(s|min|h|d|w)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -69,7 +69,7 @@ class GrantLimits:
         return cls(**known)
 
     def over(self, now: float) -> bool:
-        """Whether their time has passed."""
+        """True if the time of these limits has passed."""
         return 0 < self.until <= now
 
     def broken_by(

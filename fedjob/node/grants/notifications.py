@@ -54,7 +54,7 @@ class Notice:
 
     @property
     def text(self) -> str:
-        """What a mail says."""
+        """Return the text of the mail."""
         lines = [self.subject + ".", ""]
         for one in self.waiting:
             lines.append(
@@ -67,7 +67,7 @@ class Notice:
         return "\n".join([*lines, ""])
 
     def to_json(self) -> bytes:
-        """What a webhook is sent and a command reads."""
+        """Return the JSON that a webhook is sent and a command reads."""
         plain = {
             "text": self.text,
             "node": self.node,
@@ -108,7 +108,7 @@ class Notices:
 
     @property
     def wanted(self) -> bool:
-        """Whether the owner has set any way of being notified."""
+        """True if the owner has set any way of being notified."""
         return bool(self.config.notify_mail or self.config.notify_webhook or self.config.notify_command)
 
     def look(self, waiting: Callable[[], list[Grant]]) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def difference(old: str, new: str) -> list[str]:
 
 
 def can_look_for_risks() -> bool:
-    """Whether bandit is installed."""
+    """True if bandit is installed."""
     return find_spec("bandit") is not None
 
 

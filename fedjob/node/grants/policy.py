@@ -44,7 +44,7 @@ class Permission:
 
     @property
     def allowed(self) -> bool:
-        """Whether it may run now."""
+        """True if it may run now."""
         return self.status in ("granted", "not-needed")
 
     @property

@@ -79,12 +79,12 @@ class TaskRow:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more is computed for it."""
+        """True if nothing more is computed for it."""
         return self.state in HISTORY
 
     @property
     def computing(self) -> bool:
-        """Whether a worker has it, or is being prepared for it."""
+        """True if a worker has it, or is being prepared for it."""
         return self.state in (State.STARTING, State.RUNNING)
 
 

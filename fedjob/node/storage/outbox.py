@@ -69,7 +69,7 @@ class DatabaseStore(CourierStore):
         self._dropped.clear()
 
     def unflushed(self) -> bool:
-        """Whether something was dropped that is not yet written."""
+        """True if something was dropped that is not yet written."""
         return bool(self._dropped)
 
     def mark_seen(self, entries: Mapping[str, float]) -> None:

@@ -42,7 +42,7 @@ class Verifier(ABC):
     name: ClassVar[str]
 
     waits: ClassVar[bool] = True
-    """Whether `verify` may wait for another server; it is then called on a thread of its own."""
+    """True if `verify` may wait for another server; it is then called on a thread of its own."""
 
     @abstractmethod
     def verify(self, claim: Claim) -> Verified:

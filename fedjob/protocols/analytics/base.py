@@ -56,17 +56,17 @@ class ModelProtocol(FederatedProtocol):
 
     @property
     def with_intercept(self) -> bool:
-        """Whether a column of ones comes first."""
+        """True if a column of ones comes first."""
         return False
 
     @property
     def centred(self) -> bool:
-        """Whether the terms may be centred, because that changes nothing but an intercept."""
+        """True if the terms may be centred, because that changes nothing but an intercept."""
         return self.with_intercept
 
     @property
     def releases_products(self) -> bool:
-        """Whether nodes release products of its columns, or numbers from which these follow."""
+        """True if nodes release products of its columns, or numbers from which these follow."""
         return True
 
     @abstractmethod

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.console import clean, json_option, print_json, show_rows
+from fedjob.common.checks import printable
+from fedjob.common.console import json_option, print_json, show_rows
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
@@ -117,7 +118,7 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "props": ", ".join(f"{k}={v}" for k, v in spec.props.items()) or "-",
         "newest breakpoint": kept[-1] if kept else "-",
     }.items():
-        click.echo(f"{key:18} {clean(str(value))}")
+        click.echo(f"{key:18} {printable(str(value))}")
 
 
 def _elapsed(started: str, finished: str) -> float | None:
@@ -177,4 +178,4 @@ def why(job_id: str, home: Path | None, as_json: bool) -> None:
 
 def clean_lines(text: str) -> str:
     """Return a text without control characters, which could steer a terminal, except line breaks."""
-    return "\n".join(clean(line) for line in text.splitlines())
+    return "\n".join(printable(line) for line in text.splitlines())

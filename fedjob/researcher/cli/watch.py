@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.console import clean, json_option, print_json
+from fedjob.common.checks import printable
+from fedjob.common.console import json_option, print_json
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except JobFailed as error:
-        click.echo(f"fedjob: {clean(str(error))}", err=True)
+        click.echo(f"fedjob: {printable(str(error))}", err=True)
         sys.exit(1)
     except WaitTimeout as error:
         click.echo(f"fedjob: {error}", err=True)
@@ -165,7 +166,7 @@ def _show(events: Any, as_json: bool) -> None:
     from fedjob.researcher.monitoring.display import lines
 
     for line in lines(events, as_json):
-        click.echo(line if as_json else clean(line))
+        click.echo(line if as_json else printable(line))
         sys.stdout.flush()
 
 
@@ -196,4 +197,4 @@ def logs(job_id: str, home: Path | None, node: str | None, as_json: bool) -> Non
         print_json([line.to_plain() for line in lines])
         return
     for line in lines:
-        click.echo(clean(str(line)))
+        click.echo(printable(str(line)))

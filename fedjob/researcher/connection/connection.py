@@ -57,7 +57,7 @@ class Connection:
         self.roster = roster
         self.lock = threading.RLock()
         self.strict = load_config(ResearcherConfig, home).strict
-        """Whether nodes that `known_nodes` does not name are refused."""
+        """True if nodes that `known_nodes` does not name are refused."""
         self.prove: Callable[[], str] = Proving(home)
         """Returns the proof that nodes' verifiers are given beside the signature; see docs/identity.md."""
         self._outbox = outbox

@@ -207,7 +207,7 @@ def checked_hooks(name: str, hooks: Sequence[Any]) -> tuple[Hook, ...]:
     return tuple(check_hook(hook) for hook in hooks)
 
 
-def _checked_fold(name: str, aggregator: Any) -> Component | None:
+def _checked_aggregator(name: str, aggregator: Any) -> Component | None:
     return None if aggregator is None else to_part(AGGREGATORS, aggregator)
 
 
@@ -302,7 +302,7 @@ class JobArguments:
         ),
     )
     aggregator: Aggregator | Callable[[list[Any], list[float]], Any] | str | None = field(
-        default=None, metadata=_facts(_checked_fold, back=partial(_component, AGGREGATORS))
+        default=None, metadata=_facts(_checked_aggregator, back=partial(_component, AGGREGATORS))
     )
     guard: Guard | None = field(
         default=None, metadata=_facts(checked_guard, back=lambda plain: Guard(**plain) if plain else None)

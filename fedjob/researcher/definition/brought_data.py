@@ -110,7 +110,7 @@ def _take(data: Any, sources: list[BroughtData], *, local: bool) -> Any:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text means something here rather than a dataset at a node.
+    """True if a text means something here rather than a dataset at a node.
 
     Anything that begins with `.`, `~` or `/`; else a file or folder that is there and
     has a suffix in its name, such as `local.csv`.

@@ -28,7 +28,7 @@ _FORMS = (
 )
 
 SEARCH_S = 10.0
-"""How long nodes that show presence have to say what they offer: a job must not begin without a slow one."""
+"""Seconds that nodes with presence have to say what they offer: a job must not begin without a slow one."""
 
 
 def check_names(data: Any, nodes: Any) -> None:

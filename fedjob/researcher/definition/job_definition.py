@@ -67,7 +67,7 @@ class Defined:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What was asked for as data and nodes, as plain data."""
+        """The data and nodes that were asked for, as plain data."""
         return {
             "data": as_asked(self.data),
             "nodes": as_asked(self.nodes),
@@ -195,7 +195,7 @@ def _check_batches(protocol: FederatedProtocol, items: Items, split: Any) -> Non
 
 
 def travels(hook: Hook) -> bool:
-    """Whether a hook can be built again from data; others live in the process that defined them."""
+    """True if a hook can be built again from data; others live in the process that defined them."""
     return hook.name in HOOKS.names()
 
 

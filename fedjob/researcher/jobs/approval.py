@@ -41,7 +41,7 @@ Reach = Callable[[], "Connection | None"]
 
 @dataclass(slots=True, kw_only=True)
 class LastRequests:
-    """When a job's nodes were last asked, so that a loop of a researcher does not ask them too often.
+    """The time at which a job's nodes were last asked, so that a loop of a researcher does not ask them too often.
 
     Args:
         refresh: seconds of the monotonic clock; None for never.

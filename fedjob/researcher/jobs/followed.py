@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
 
 FRESH_S = 1.0
-"""How old what was last seen may be before it is looked at again."""
+"""Seconds after which the last view of the job is refreshed."""
 
 SILENT_S = 90.0
 """After which an active job's silence is worth a word: its runner may be gone."""
@@ -119,7 +119,7 @@ class FollowedJob(ObservedJob):
 
     @property
     def name(self) -> str:
-        """What its owner calls it."""
+        """The name that its researcher gave it."""
         return self._window.recent().name
 
     @property
@@ -129,22 +129,22 @@ class FollowedJob(ObservedJob):
 
     @property
     def state(self) -> str:
-        """Where it stands."""
+        """The state of the job."""
         return self._window.recent().state
 
     @property
     def reason(self) -> str:
-        """Why it ended like that, one word; empty while it goes well."""
+        """The reason of its end in one word; empty while it goes well."""
         return self._window.recent().reason
 
     @property
     def success(self) -> bool:
-        """Whether it is completed."""
+        """True if it is completed."""
         return self.state == State.COMPLETED
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """True if it has ended, in whatever way."""
         return self.state in HISTORY
 
     @property
@@ -202,7 +202,7 @@ class FollowedJob(ObservedJob):
         silent = shown.state in ACTIVE and silence > SILENT_S
         return replace(
             shown.facts,
-            reason=shown.reason or (f"nothing heard for {silence:.0f} s" if silent else ""),
+            reason=shown.reason or (f"no news for {silence:.0f} s" if silent else ""),
             round=live.round,
             updated=utc(live.updated) if live.updated else "",
             live=live,

@@ -303,7 +303,7 @@ class Job(ManualRounds, JobView):
 
     @property
     def waiting_on(self) -> list[dict[str, Any]]:
-        """Whose permission is missing: `{node, needs, plan, dataset, since, contact}`; empty outside `waiting`."""
+        """The permissions that are missing, each `{node, needs, plan, dataset, since, contact}`; empty outside `waiting`."""
         return missing_permissions(self._spec, load_record(self._folder.record))
 
     def logs(self, node: str | None = None, stdout: bool = True, stderr: bool = True) -> JobLogs:
@@ -510,7 +510,7 @@ class Job(ManualRounds, JobView):
 
     @property
     def given_data(self) -> Any:
-        """What the job was given as data; `data` holds the datasets that were found for it."""
+        """The data argument as the job was given it; `data` holds the datasets that were found for it."""
         return self._data
 
     def reach(self) -> Connection | None:

@@ -32,7 +32,7 @@ class Rehearsal:
 
     @property
     def success(self) -> bool:
-        """Whether the job ran through on the mocks."""
+        """True if the job ran through on the mocks."""
         return self.job.success
 
     def __repr__(self) -> str:

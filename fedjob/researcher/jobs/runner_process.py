@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fedjob.researcher.jobs.session import Session
 
 CONNECT_S = 3600.0
-"""How long a job that waits is patient with a hub that is away."""
+"""Seconds that a waiting job is patient with a hub that is away."""
 
 _AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 

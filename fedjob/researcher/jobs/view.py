@@ -80,7 +80,7 @@ class JobView(ObservedJob):
 
     @property
     def name(self) -> str:
-        """What the researcher calls it; need not be unique."""
+        """The name that the researcher gave it; need not be unique."""
         return self._spec.name
 
     @property
@@ -100,7 +100,7 @@ class JobView(ObservedJob):
 
     @property
     def owner(self) -> dict[str, str]:
-        """Who asks: `{id, name, org, role, key}`; id and key are known once the job met its federation."""
+        """The researcher: `{id, name, org, role, key}`; id and key are known once the job met its federation."""
         described = {key: self._spec.owner.get(key, "") for key in ("name", "org", "role")}
         return {"id": self._spec.researcher, **described, "key": self._spec.owner_key}
 
@@ -123,7 +123,7 @@ class JobView(ObservedJob):
 
     @property
     def seed(self) -> int:
-        """What all the job's randomness comes from."""
+        """The number that all the job's randomness comes from."""
         return self._spec.seed
 
     @property
@@ -133,7 +133,7 @@ class JobView(ObservedJob):
 
     @property
     def folder(self) -> Path:
-        """Where the job is kept."""
+        """The folder of the job."""
         return self._folder.path
 
     @property
@@ -149,47 +149,47 @@ class JobView(ObservedJob):
 
     @property
     def state(self) -> str:
-        """Where it stands; see docs/life.md."""
+        """The state of the job; see docs/life.md."""
         return self.record.state
 
     @property
     def reason(self) -> str:
-        """Why it ended like that, one word; empty while it goes well."""
+        """The reason of its end in one word; empty while it goes well."""
         return self.record.reason
 
     @property
     def success(self) -> bool:
-        """Whether it is completed."""
+        """True if it is completed."""
         return self.state == "completed"
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """True if it has ended, in whatever way."""
         return self.state in HISTORY
 
     @property
     def attempts(self) -> int:
-        """How often it was begun."""
+        """The number of times that it was begun."""
         return self.record.attempt
 
     @property
     def created(self) -> str:
-        """When it was defined, UTC."""
+        """The time at which it was defined, UTC."""
         return self.record.created
 
     @property
     def submitted(self) -> str:
-        """When it was first handed over, UTC; empty for a draft."""
+        """The time at which it was first handed over, UTC; empty for a draft."""
         return self.record.submitted
 
     @property
     def started(self) -> str:
-        """When this attempt began to run, UTC; empty before."""
+        """The time at which this attempt began to run, UTC; empty before."""
         return self.record.started
 
     @property
     def ended(self) -> str:
-        """When this attempt ended, UTC; empty before."""
+        """The time at which this attempt ended, UTC; empty before."""
         return self.record.finished
 
     @property
@@ -212,7 +212,7 @@ class JobView(ObservedJob):
 
     @property
     def position(self) -> Position:
-        """Where the job stands."""
+        """The position that the job has reached: round, parameters, optimizer and aggregator state."""
         if self._runner is not None:
             return self._runner.position
         position = self._position or self._stored_position()
@@ -243,7 +243,7 @@ class JobView(ObservedJob):
 
     @property
     def rounds(self) -> dict[int, RoundInfo]:
-        """Who took part in each committed round."""
+        """The nodes that took part in each committed round."""
         found = {}
         for aggregator in self.position.ledger:
             if aggregator.round > self.position.round:  # a last validation, or a round that was not completed
@@ -280,7 +280,7 @@ class JobView(ObservedJob):
 
     @property
     def deployment(self) -> dict[str, list[str]]:
-        """Which plan (`Class@sha256`) runs at which nodes, once these are known."""
+        """The plan (`Class@sha256`) that runs at each node, once these are known."""
         return load_record(self._folder.record).deployment or deployment(self._spec)
 
     def why(self) -> Why:
@@ -290,7 +290,7 @@ class JobView(ObservedJob):
 
     @property
     def partial(self) -> Partial:
-        """What there is of a result so far: nodes' last values, the last committed round's parameters."""
+        """The result so far: the nodes' last values, the last committed round's parameters."""
         return load_partial(self._folder)
 
     @property

@@ -6,7 +6,8 @@ import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fedjob.researcher.storage.event import JobEvent, clean, prefix, utc, withheld
+from fedjob.common.checks import printable
+from fedjob.researcher.storage.event import JobEvent, prefix, utc, withheld
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class LogLine:
 
     def __str__(self) -> str:
         event = JobEvent(type="log", time=self.time, node=self.node, round=self.round)
-        return f"{prefix(event)} | {clean(self.text)}"
+        return f"{prefix(event)} | {printable(self.text)}"
 
     def to_plain(self) -> dict[str, object]:
         """Return it as JSON shows it."""

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedjob.common.checks import printable
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.monitoring.live import Live, Progress
-from fedjob.researcher.storage.event import clean, short
+from fedjob.researcher.storage.event import short
 from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -78,7 +79,7 @@ def one_line(facts: JobSummary) -> str:
         line += f"; {wait}"
     elif facts.state == State.RUNNING and facts.progress is not None and facts.rounds != ENDLESS:
         line += f"; {facts.progress}"
-    return clean(line)
+    return printable(line)
 
 
 def waits_for(facts: JobSummary) -> str:
@@ -115,7 +116,7 @@ def table(facts: JobSummary) -> dict[str, str]:
         "attempt": str(facts.attempt),
         "result": "ready" if facts.state == State.COMPLETED else f"not ready: the job is {facts.state}",
     }
-    return {key: clean(value) for key, value in shown.items()}
+    return {key: printable(value) for key, value in shown.items()}
 
 
 def many_lines(facts: JobSummary) -> str:

@@ -34,7 +34,7 @@ class Selector(ABC):
     name: ClassVar[str]
 
     asks_losses: ClassVar[bool] = False
-    """Whether `ask_first` returns nodes, which only a protocol that trains can ask for losses."""
+    """True if `ask_first` returns nodes, which only a protocol that trains can ask for losses."""
 
     @property
     def min_nodes(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from fedjob.common.checks import printable
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.lifecycle import HISTORY, State
 
@@ -35,7 +36,7 @@ TYPES = (
     "note",
     "error",
 )
-"""What fedjob itself emits; every other type is a plan's own."""
+"""The types of events that fedjob itself emits; every other type is a plan's own."""
 
 
 class LaterVersion(DecodeError):
@@ -177,7 +178,7 @@ def format_event(event: JobEvent) -> Drawn:
     """
     draw = _DRAWN.get(event.type, _other)
     texts, now = draw(event, event.body)
-    return [f"{prefix(event)} | {clean(text)}" for text in texts], clean(now)
+    return [f"{prefix(event)} | {printable(text)}" for text in texts], printable(now)
 
 
 def prefix(event: JobEvent) -> str:
@@ -190,11 +191,6 @@ def prefix(event: JobEvent) -> str:
 def utc(at: float) -> str:
     """Return seconds since 1970 as `2024-10-01T21:57:01Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-
-
-def clean(text: str) -> str:
-    """Keep what a node or a plan wrote from steering a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def short(value: Any) -> str:

@@ -26,10 +26,10 @@ from fedjob.common.files import fsync_dir, is_locked, open_locked
 from fedjob.common.types import check_job_id
 
 LOCK_S = 0.5
-"""How long a lock that somebody else holds is tried."""
+"""Seconds for which a lock that another process holds is tried."""
 
 LET_GO_S = 10.0
-"""How long a runner may take to let go of a job whose end it has written."""
+"""Seconds that a runner may take to let go of a job whose end it has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class JobFolder:
 
     @property
     def elsewhere(self) -> Path:
-        """Which breakpoints lie outside of this folder."""
+        """The list of the breakpoints that lie outside of this folder."""
         return self.path / "elsewhere.mpk"
 
     @property
@@ -95,7 +95,7 @@ class JobFolder:
 
     @property
     def unpacked(self) -> Path:
-        """What a local job brings, unpacked."""
+        """The unpacked data that a local job brings."""
         return self.path / "brought"
 
     @property
@@ -108,12 +108,12 @@ class JobFolder:
 
     @property
     def local(self) -> Path:
-        """Where a local job keeps what a node would keep."""
+        """The folder in which a local job keeps what a node would keep."""
         return self.path / "local"
 
     @property
     def held(self) -> Path:
-        """What unfinished tasks of earlier rounds are computed from, by sha256."""
+        """The files that unfinished tasks of earlier rounds are computed from, by sha256."""
         return self.path / "held"
 
     @property
@@ -201,7 +201,7 @@ class JobFolder:
         return descriptor
 
     def is_held(self) -> bool:
-        """Whether a process runs this job, or writes its record, right now."""
+        """True if a process runs this job, or writes its record, right now."""
         return is_locked(self.lock)
 
     def holder(self) -> int:

@@ -38,7 +38,7 @@ def asked(folder: JobFolder) -> str:
 
 
 def stop_asked(folder: JobFolder) -> bool:
-    """Whether the job is to end between two rounds."""
+    """True if the job is to end between two rounds."""
     return (folder.inbox / STOP).exists()
 
 

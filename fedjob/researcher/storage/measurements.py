@@ -84,5 +84,5 @@ def to_frame(rows: Iterable[Measurement]) -> Any:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric is an error or a loss."""
+    """True if a metric is an error or a loss."""
     return metric in ("loss", "mse", "mae", "rmse") or metric.endswith(("_loss", "_error"))

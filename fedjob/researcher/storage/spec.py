@@ -66,7 +66,7 @@ class JobSpec:
         max_tries: how often scheduling is tried.
         files: sha256 of the data that the researcher brings; empty for none.
         items: which items of their datasets nodes work on, and how.
-        split: how a `Plan` divides them into parts, see `plans.step.check_split`.
+        split: how a `Plan` divides them into parts, see `training_plans.step_plan.check_split`.
         artifacts: name -> sha256 of a file that the job sends along; it lies in the job's folder.
         cloned_from: id of the job that this is a clone of.
     """

@@ -21,7 +21,7 @@ from fedjob.common.files import open_locked, write_atomic
 from fedjob.researcher.storage.index import SCHEMA, SUBMISSION_FIELDS, open_index
 
 SUBMIT_S = 30.0
-"""How long a submission waits for another one of the same home."""
+"""Seconds that a submission waits for another one of the same home."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _FIELDS = ", ".join(SUBMISSION_FIELDS)

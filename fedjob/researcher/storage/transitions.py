@@ -13,15 +13,15 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord, PastAttempt, load_record, utc_now
 
 _TOO_LATE = frozenset({"late", "quorum_lost", "silent"})
-"""Why a node is left out that had not answered when its time was over."""
+"""The reason of a node that is left out because it had not answered in time."""
 
 SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "resources"})
-"""Why a node could not begin at all: words before the colon of why it is left out."""
+"""The reasons of nodes that could not begin at all: the words before the colon."""
 
 SHARED_REASONS = frozenset(
     {"batch_failures", "limits_exceeded", "no_data", "no_new_data", "no_test_data", "out_of_memory"}
 )
-"""What a job failed for where all of its nodes failed for it: it says more than that too few are left."""
+"""The reasons that name a job's failure where all of its nodes failed for them: they say more than that too few are left."""
 
 
 def reason_of_quorum(
