@@ -141,8 +141,9 @@ def test_what_is_brought_is_at_the_hub_while_the_job_runs_and_not_after(
     hook = threading.Thread(target=lambda: _look(job, act))
     hook.start()
     if end == "killed":
-        with pytest.raises(Exception, match="kill"):
+        with pytest.raises(JobFailed, match="kill") as caught:
             job.run(progress=False)
+        assert caught.value.outcome == "killed"
     elif end == "failed":
         with pytest.raises(JobFailed):
             job.run(progress=False)

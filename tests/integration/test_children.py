@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -18,9 +19,11 @@ from fedjob.common.errors import JobError, SpecError
 from fedjob.identity.keys import Identity
 from fedjob.node.cli import node as node_command
 from fedjob.node.config.config import NodeConfig
+from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
 from fedjob.researcher.jobs.session import Session
 from tests import launching
+from tests.e2e.federation import background
 from tests.integration.nodes import Federation, Node
 from tests.integration.test_jobs_over_memory import open_session
 from tests.processes import wait_until
@@ -57,6 +60,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     found = Federation(tmp_path_factory.mktemp("children"))
     found.node("node1", NodeConfig(approval="off", threads=1, workers=2)).start()
     found.node("single", NodeConfig(approval="off", threads=1, workers=1)).start()
+    found.node("strict", NodeConfig(threads=1, workers=2)).start()
     yield found
     found.close()
 
@@ -98,13 +102,32 @@ def test_three_levels_run_on_a_single_worker(session: Session) -> None:
 
 
 @pytest.mark.feature("PS-31")
-def test_an_undeclared_launch_is_refused_at_the_node_and_the_declared_are_named_to_the_owner(
-    session: Session,
-) -> None:
+def test_an_undeclared_launch_is_refused_at_the_node(session: Session) -> None:
     job = Job(launching.disobedient, data=None, nodes=["node1"], session=session)
-    assert list(job.spec.launches.values()) == ["double"]
     with pytest.raises(JobFailed, match=r"square was not declared"):
         job.run(progress=False)
+
+
+@pytest.mark.feature("PS-31")
+def test_the_owner_sees_what_a_function_may_launch_and_approves_both_together(
+    federation: Federation, session: Session
+) -> None:
+    strict = federation.nodes[-1]
+    texts = list(launching.TEXTS)
+    job = Job(launching.count_all.bind(texts=texts), data=None, nodes=["strict"], session=session)
+    with background(lambda: job.run(progress=False)) as run:
+        wait_until(lambda: job.waiting_on, timeout_s=60, what="the owner to be waited for")
+        with strict.database() as database:
+            (grant,) = Grants(database).all("pending")
+        shown = CliRunner().invoke(
+            node_command, ["grants", "show", grant.id, "--home", str(strict.home.root)]
+        )
+        (child,) = job.spec.launches
+        assert re.search(rf"nested plans\s+{child[:16]}", shown.output), shown.output
+        strict.decide()
+        assert run.result(timeout=120).value == {"a": 4, "b": 3, "c": 3}
+    with strict.database() as database:
+        assert len(Grants(database).all()) == 1
 
 
 def test_a_child_that_fails_fails_those_that_wait_for_its_value(session: Session) -> None:

@@ -25,7 +25,14 @@ from fedjob import (
     WeightedMean,
 )
 from fedjob.aggregation.base import Aggregator
-from fedjob.common.errors import BreakpointCorrupt, BreakpointMissing, NotReady, PlanError, SpecError
+from fedjob.common.errors import (
+    BreakpointCorrupt,
+    BreakpointMissing,
+    FedjobError,
+    NotReady,
+    PlanError,
+    SpecError,
+)
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import chain, hash_file, load_breakpoint, save_breakpoint
 from fedjob.researcher.storage.folder import JobFolder
@@ -259,7 +266,7 @@ def test_an_unwritable_home_raises_and_leaves_no_half_built_job(
 ) -> None:
     blocked = tmp_path / "home"
     blocked.write_text("a file where a folder should be")
-    with pytest.raises(Exception, match="home"):
+    with pytest.raises(FedjobError, match="home"):
         make_job(clinics, blocked)
     assert blocked.read_text() == "a file where a folder should be"
 

@@ -20,6 +20,7 @@ from fedjob import Cast, EarlyStopping, FedAvg, Hook, Job, JobFailed
 from fedjob.cli import cli
 from fedjob.common.config import set_config
 from fedjob.common.errors import (
+    JobError,
     NoSuchJob,
     NotFinished,
     NotReady,
@@ -361,7 +362,7 @@ def test_a_hook_of_this_process_cannot_be_submitted(make: Callable[..., Job]) ->
 def test_a_job_is_submitted_once(make: Callable[..., Job]) -> None:
     job = make(training_plan=Linear, training_args={"lr": 0.1, "num_updates": 1, "batch_size": 8})
     job.submit()
-    with pytest.raises(Exception, match="only a draft is submitted"):
+    with pytest.raises(JobError, match="only a draft is submitted"):
         job.submit()
     job.wait(silent=True)
     assert issubclass(TokenConflict, SubmitError)

@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from fedjob.common.errors import ConfigError, NotPermitted, ObjectMissing, ObjectTooLarge, SpecError
+from fedjob.common.errors import (
+    ConfigError,
+    NotPermitted,
+    ObjectMissing,
+    ObjectTooLarge,
+    RepositoryError,
+    SpecError,
+)
 from fedjob.common.http_client import Patience
 from fedjob.common.types import Ref
 from fedjob.hub.config.limits import HubLimits
@@ -170,11 +177,13 @@ def test_an_odd_name_is_no_object(hub: HubThread, name: str) -> None:
     assert stored_files(hub) == before == []
 
 
+@pytest.mark.feature("NV-02")
 @pytest.mark.parametrize(
     ("job", "readers"),
     [
         ("", ""),
         ("../up", ""),
+        ("../../etc", ""),
         ("a/b", ""),
         ("j" * 129, ""),
         ("j", "Node"),
@@ -449,9 +458,10 @@ def test_enrolment_on_loopback(hub: HubThread) -> None:
     member = enrol(hub.url, "node-a", "node", "ab" * 32)
     with pytest.raises(NotPermitted, match="is taken"):
         enrol(hub.url, "node-a", "node", "ab" * 32)
-    for role, key in (("boss", "ab" * 32), ("node", "xyz")):
-        with pytest.raises((SpecError, Exception), match="expected"):
-            enrol(hub.url, "node-b", role, key)
+    with pytest.raises(SpecError, match="expected role researcher or node, found 'boss'"):
+        enrol(hub.url, "node-b", "boss", "ab" * 32)
+    with pytest.raises(RepositoryError, match=r"expected a public Ed25519 key .* found 'xyz'"):
+        enrol(hub.url, "node-b", "node", "xyz")
     with pytest.raises(SpecError, match="a party is named"):
         enrol(hub.url, "Node B", "node", "ab" * 32)
     wanted = {"party": "node-b", "role": "node", "key": "ab" * 32, "token": "cd" * 32}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import MessageError, SpecError
 from fedjob.data.loader import open_dataset
 from fedjob.data.preprocessing import STEPS, build_steps, canonical, hash_of, per_dataset, to_plain_steps
 from fedjob.data.preprocessing.categories import Bin, Encode
@@ -88,34 +88,38 @@ def test_cast_changes_the_type() -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "words"),
     [
-        lambda: Select(()),
-        lambda: Filter("age", "~", 1),
-        lambda: Filter("age", "in", 3),
-        lambda: Filter("age", "present", 3),
-        lambda: Impute("age"),
-        lambda: Impute("age", value=1, strategy="mean"),
-        lambda: Impute("age", strategy="median"),
-        lambda: Impute("age", strategy="mean", own=True, values=[1.0]),
-        lambda: Impute(("age", "sick"), strategy="mean", values=[1.0]),
-        lambda: Scale("age", method="robust"),
-        lambda: Scale("age", centre=[0.0]),
-        lambda: Scale("age", centre=[0.0], spread=[0.0]),
-        lambda: Scale("age", centre=[0.0, 1.0], spread=[1.0, 1.0]),
-        lambda: Scale("age", centre=[0.0], spread=[1.0], own=True),
-        lambda: Encode("sex", ("f", "f")),
-        lambda: Bin("age", (3, 2)),
-        lambda: Cast("age", "object"),
-        lambda: Resize(0, 5),
-        lambda: to_plain_steps([42]),
-        lambda: build_steps([{"step": "selekt", "columns": ["a"]}]),
-        lambda: build_steps([{"step": "select", "colums": ["a"]}]),
+        (lambda: Select(()), r"names of one or more columns, not \(\)"),
+        (lambda: Filter("age", "~", 1), "== != < <= > >= in present, not '~'"),
+        (lambda: Filter("age", "in", 3), "'in', .* can't compare with 3"),
+        (lambda: Filter("age", "present", 3), "'present', .* can't compare with 3"),
+        (lambda: Impute("age"), "takes a value, or strategy="),
+        (lambda: Impute("age", value=1, strategy="mean"), "takes a value, or strategy="),
+        (lambda: Impute("age", strategy="median"), "no median of all nodes together: give own=True"),
+        (lambda: Impute("age", strategy="mean", own=True, values=[1.0]), "for each of its 1 columns"),
+        (lambda: Impute(("age", "sick"), strategy="mean", values=[1.0]), "for each of its 2 columns"),
+        (lambda: Scale("age", method="robust"), "standard or minmax, not 'robust'"),
+        (lambda: Scale("age", centre=[0.0]), "centre and spread together"),
+        (lambda: Scale("age", centre=[0.0], spread=[0.0]), "spreads above 0, not 0.0"),
+        (lambda: Scale("age", centre=[0.0, 1.0], spread=[1.0, 1.0]), "for each of its 1 columns"),
+        (lambda: Scale("age", centre=[0.0], spread=[1.0], own=True), "own=True takes neither"),
+        (lambda: Encode("sex", ("f", "f")), "each of them once"),
+        (lambda: Bin("age", (3, 2)), "increasing edges, not"),
+        (lambda: Cast("age", "object"), "float, int, bool, str, not 'object'"),
+        (lambda: Resize(0, 5), "width and height in pixels, not 0, 5"),
+        (lambda: to_plain_steps([42]), "a list of steps such as .*; found 42"),
+        (lambda: build_steps([{"step": "selekt", "columns": ["a"]}]), "did you mean 'select'"),
     ],
 )
-def test_a_wrong_step_is_refused_when_it_is_made(make: Any) -> None:
-    with pytest.raises(Exception, match=r"."):
+def test_a_wrong_step_is_refused_when_it_is_made(make: Any, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
         make()
+
+
+def test_a_step_in_plain_data_whose_field_is_missing_is_named() -> None:
+    with pytest.raises(MessageError, match=r"required field missing @ Select\.columns"):
+        build_steps([{"step": "select", "colums": ["a"]}])
 
 
 @pytest.mark.parametrize("name", STEPS.names())

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from fedjob import EarlyStopping, FedAvg, Fraction, Guard, Items, Job, Quorum, Select, StepDecay, TrimmedMean
 from fedjob.common.errors import FedjobError, PlanError, SpecError
 from fedjob.common.types import check_job_id, new_job_id
+from fedjob.researcher.cli.jobs import job as job_commands
 from fedjob.researcher.definition.job_file import read_definition
+from fedjob.researcher.storage.folder import job_folder
 from fedjob.training_plans.source.extraction import extract
 from tests import remote
 from tests.plans import Linear, Raises, Tiny
@@ -263,13 +266,34 @@ def test_a_file_that_defines_no_job_is_refused_with_what_was_expected(
         Job.from_json(write_folder(tmp_path / "app", **changes))
 
 
+NO_IDS = ["../../etc", "job_../x", "job_1", "/job", "job_" + "g" * 36, "x\0y", ""]
+
+
 @pytest.mark.feature("NV-02")
-@pytest.mark.parametrize("id_", ["../../etc", "job_../x", "job_1", "/job", "job_" + "g" * 36, "x\0y"])
-def test_an_id_that_is_none_is_refused_everywhere(id_: str) -> None:
-    with pytest.raises(FedjobError):
+@pytest.mark.parametrize("id_", NO_IDS)
+def test_an_id_that_is_none_is_refused_in_python(id_: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="a job id reads job_<uuid4>"):
         check_job_id(id_)
-    with pytest.raises(FedjobError):
-        read_definition({"job_id": id_}, None)
+    with pytest.raises(SpecError, match="a job id reads job_<uuid4>"):
+        job_folder(tmp_path, id_)
+    if id_:
+        with pytest.raises(SpecError, match="a job id reads job_<uuid4>"):
+            read_definition({"job_id": id_}, None)
+
+
+@pytest.mark.feature("NV-02")
+@pytest.mark.parametrize("id_", NO_IDS)
+@pytest.mark.parametrize("command", ["show", "why", "wait", "kill", "restart", "clone", "result", "delete"])
+def test_an_id_that_is_none_is_refused_by_every_command(command: str, id_: str, tmp_path: Path) -> None:
+    outside = tmp_path / "etc"
+    (outside / "job").mkdir(parents=True)
+    home = tmp_path / "home" / "lab"
+    (home / "jobs").mkdir(parents=True)
+    done = CliRunner().invoke(job_commands, [command, "--home", str(home), "--", id_])
+    assert done.exit_code != 0
+    assert isinstance(done.exception, (FedjobError, SystemExit)), done.output
+    assert list(outside.iterdir()) == [outside / "job"]
+    assert list((home / "jobs").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/evil.py", "a/../../evil.py", "..\\evil.py"])
