@@ -47,6 +47,15 @@ class Few(Sizes):
         ctx.select([int(file.read_text()) >= ctx.args["least"] for file in ctx.data.items])
 
 
+class Greedy(Plan):
+    """Takes more memory than a node gives a worker."""
+
+    def step(self, ctx):  # type: ignore[no-untyped-def]
+        held = []
+        while True:
+            held.append(bytearray(1 << 26))
+
+
 class Half(Plan):
     def step(self, ctx):  # type: ignore[no-untyped-def]
         return [int(file.read_text()) / 2 for file in ctx.data.items]

@@ -18,6 +18,7 @@ from fedjob.identity.keys import Identity
 from fedjob.messaging.messages import End
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.queue.store import TaskStore
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.jobs.session import Session
 from fedjob.researcher.storage.event import JobEvent
@@ -34,21 +35,23 @@ COUNTS = {"node1": 3, "node2": 5}
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     found = Federation(tmp_path_factory.mktemp("batches"))
     for name, count in COUNTS.items():
-        node = found.node(name, NodeConfig(approval="off", threads=1))
+        node = found.node(name, NodeConfig(approval="off", threads=1, worker_memory_mb=1024))
         add_files(node, "scans", {f"{number}": number for number in range(count)})
         node.start()
     yield found
     found.close()
 
 
-def add_files(node: Node, dataset: str, values: dict[str, object]) -> Path:
+def add_files(node: Node, dataset: str, values: dict[str, object], *, min_rows: int = 0) -> Path:
     """Write files with a number in each, and register them."""
     folder = node.folder / dataset
     folder.mkdir()
     for name, value in values.items():
         (folder / name).write_text(str(value))
     with node.database() as database:
-        Datasets(database).add(describe_dataset(dataset, folder, reader="files", tags=[dataset]))
+        Datasets(database).add(
+            describe_dataset(dataset, folder, reader="files", tags=[dataset], min_rows=min_rows)
+        )
     return folder
 
 
@@ -187,6 +190,35 @@ def test_a_plan_that_selects_nothing_ends_its_job(session: Session) -> None:
     with pytest.raises(JobFailed) as failed:
         none.run(progress=False)
     assert failed.value.reason == "no_data"
+
+
+@pytest.mark.feature("BF-65")
+@pytest.mark.parametrize("reason", ["min_rows", "no_data", "no_new_data", "out_of_memory"])
+def test_a_fatal_reason_arises_from_its_cause_and_the_node_tries_once(
+    session: Session, federation: Federation, reason: str
+) -> None:
+    node = federation.nodes[0]
+    name = reason.replace("_", "-")
+    add_files(node, name, {"a": 1, "b": 2}, min_rows=2 if reason == "min_rows" else 0)
+    arguments: dict[str, Any] = {"data": f"node1/{name}", "session": session}
+    items = Items(batch=1, tolerate=None, only="new")
+    if reason == "min_rows":
+        job = Job(stepping.Few, training_args={"least": 2}, **arguments)
+    elif reason == "no_data":
+        job = Job(stepping.Few, training_args={"least": 3}, **arguments)
+    elif reason == "no_new_data":
+        Job(stepping.Sizes, items=items, **arguments).run(progress=False)
+        job = Job(stepping.Sizes, items=items, **arguments)
+    else:
+        job = Job(stepping.Greedy, items=items, **arguments)
+    with pytest.raises(JobFailed) as caught:
+        job.run(progress=False)
+    assert caught.value.reason == reason
+    with node.database() as database:
+        tasks = [task for task in TaskStore(database).list_tasks() if task["job"] == job.id]
+    keys = [task["key"] for task in tasks]
+    assert len(keys) == len(set(keys)), "no task was tried twice"
+    assert [task["reason"] for task in tasks if task["state"] == "failed"] == [reason]
 
 
 @pytest.mark.feature("BF-06", "BF-05")

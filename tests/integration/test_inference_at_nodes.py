@@ -104,12 +104,12 @@ def predict(session: Session, project: str, **changes: Any) -> Job:
 
 
 def made(node: Node, agreement: str) -> int:
-    """How many predictions the node has counted under an agreement."""
+    """Return how many predictions were asked for under an agreement, as the node has counted them."""
     with node.database() as database:
         return Grants(database).usage.used(agreement)
 
 
-@pytest.mark.feature("BF-54", "BF-55", "BF-56", "BF-57")
+@pytest.mark.feature("BF-53", "BF-54", "BF-55", "BF-56", "BF-57", "BF-65")
 def test_the_allowed_part_is_kept_and_what_is_over_ends_the_task(
     federation: Federation, node: Node, session: Session
 ) -> None:
@@ -127,9 +127,11 @@ def test_the_allowed_part_is_kept_and_what_is_over_ends_the_task(
     assert (second.state, second.reason) == ("failed", "limits_exceeded")
     kept = second.partial.values["node1"]
     pd.testing.assert_frame_equal(kept, first.result.dataframe.head(10))
-    assert made(node, agreement) == 30
+    assert made(node, agreement) == 40, "the count goes up by what was asked"
     (replied,) = kept_replies(JobFolder(second.folder), second.spec)[1]
     assert (replied.success, replied.used) == (False, [{"resource": "inferences", "amount": 10}])
+    assert (replied.usage.overrun, replied.usage.allowed) == (10, 10)
+    assert second.partial.usage == {"node1": (10, 10)}
 
 
 @pytest.mark.feature("BF-55")
@@ -138,6 +140,8 @@ def test_a_limit_that_is_reached_exactly_completes_the_job_and_ends_it(node: Nod
     job = predict(session, "exact", rounds=5)
     assert len(job.run(progress=False).dataframe) == ROWS
     assert (job.result.replies.keys(), made(node, agreement)) == ({1}, ROWS)
+    assert job.result.replies[1].get("node1").usage == (0, ROWS)
+    assert job.partial.usage == {"node1": (0, ROWS)}
 
 
 @pytest.mark.feature("BF-68")

@@ -15,6 +15,21 @@ from tests.plans import Linear
 ROOT = Path(__file__).parents[2]
 
 
+OTHERS = {
+    "what differs at single nodes": {"each", "items", "split", "artifacts"},
+    "the label": {"name", "note", "owner", "project", "props"},
+    "who takes part": {"nodes", "as_node", "quorum", "selector", "resources", "use", "watchers"},
+    "how rounds are run": {
+        "rounds", "seed", "aggregator", "guard", "server_optimizer", "hooks", "init", "validate_at_end",
+        "round_timeout_s", "every_s", "max_tries",
+    },
+    "what is kept, and where": {
+        "breakpoint_every", "keep_breakpoints", "keep", "keep_files_dir", "session", "home",
+    },
+}  # fmt: skip
+"""The arguments of a job beside the four that say what is computed, on what, how, and after which preparation."""
+
+
 @pytest.mark.feature("TB-03")
 def test_a_job_is_an_operation_data_arguments_and_preprocessing_in_that_order() -> None:
     parameters = inspect.signature(Job).parameters
@@ -24,6 +39,8 @@ def test_a_job_is_an_operation_data_arguments_and_preprocessing_in_that_order() 
     assert [name for name in parameters if name in words] == words
     needed = {name for name, p in parameters.items() if p.default is p.empty}
     assert needed <= {"operation"}
+    # every other argument is named here with its part, so that a fifth word for what is computed does not slip in
+    assert set(parameters) == set(words) | set().union(*OTHERS.values())
     page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
     places = [page.index(f"`{word}`") for word in ("operation", "data", "training_args", "preprocess")]
     assert places == sorted(places)

@@ -131,13 +131,14 @@ class Permissions:
             return Charge(result=failed)
         if usage is not None and result.usage is None:
             result = replace(result, usage=list(usage))
+        asked = made + (result.usage[0] if result.usage else 0)
         model = task_of(row).params.get("params")
         sha256 = "" if model is None else model.sha256
 
         def count() -> None:
             self._grants.usage.spend(row.key, rows=result.num_examples)
             if made:
-                self._grants.usage.use(sha256, made, limit, grant=payer)
+                self._grants.usage.use(sha256, asked, limit, grant=payer)
 
         return Charge(result=result, count=count, payer=payer, predictions=made)
 

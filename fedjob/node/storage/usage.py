@@ -57,25 +57,27 @@ class UsageLedger:
         )
 
     def used(self, id_: str) -> int:
-        """Return how many predictions were made under a grant, with all models together."""
+        """Return how many predictions were asked for under a grant, with all models together."""
         return sum(self.by_model(id_).values())
 
     def by_model(self, id_: str) -> dict[str, int]:
-        """Return how many predictions were made under a grant with each model."""
+        """Return how many predictions were asked for under a grant with each model."""
         rows = self._database.rows(
             "SELECT model, made FROM inferences WHERE grant_id = ? ORDER BY model", (id_,)
         )
         return {str(row["model"]): int(row["made"]) for row in rows}
 
     def use(self, model: str, count: int, limit: int, *, grant: str = "") -> Usage | None:
-        """Count predictions as far as they are allowed; what is over was not made.
+        """Count predictions that were asked for, and return how many of them a limit allows.
 
+        The count goes up by what was asked, whether or not the limit is passed: those over it
+        are not made, and the owner sees that they were wanted.
         They are counted for each model, and held against the limit together: a model that was
         changed by a hair is another one, but the rows that it tells of are the same.
 
         Args:
             model: sha256 of its parameters.
-            count: that are to be made.
+            count: that were asked for.
             limit: of the grant, 0 for none.
             grant: that they are made under, or what stands for it where none was needed.
 
@@ -87,6 +89,6 @@ class UsageLedger:
             self._database.execute(
                 "INSERT INTO inferences VALUES (?, ?, ?) "
                 "ON CONFLICT (grant_id, model) DO UPDATE SET made = made + excluded.made",
-                (grant, model, count if usage is None else usage.allowed),
+                (grant, model, count),
             )
         return usage

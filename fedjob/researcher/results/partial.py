@@ -10,6 +10,7 @@ from fedjob.common.values import decode
 from fedjob.messaging.messages import Result
 from fedjob.protocols.inference import STEP
 from fedjob.protocols.predictions import merged
+from fedjob.protocols.usage import Usage
 from fedjob.researcher.storage.replies import Arrival, read_reply, reply_files
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ class Partial:
         values: node -> what it returned last, where that is a value; of an inference all its passes together.
         params: of the last committed round; None for a job that has none.
         rows: the measurements of all rounds so far.
+        usage: node -> `overrun` and `allowed`, for the nodes whose last reply reached a limit of the owner's.
     """
 
     round: int = 0
     values: dict[str, Any] = field(default_factory=dict)
     params: dict[str, torch.Tensor] | None = None
     rows: tuple[Measurement, ...] = ()
+    usage: dict[str, Usage] = field(default_factory=dict)
 
 
 def kept_replies(folder: JobFolder, spec: JobSpec) -> dict[int, Replies]:
@@ -57,13 +60,26 @@ def load_partial(folder: JobFolder) -> Partial:
     from fedjob.researcher.storage.breakpoints import load_breakpoint, newest_valid
 
     values = {node: decode(value) for node, value in _last_values(folder).items()}
+    usage = _last_usage(folder)
     newest = newest_valid(folder.breakpoints)
     if newest is None:
-        return Partial(values=values)
+        return Partial(values=values, usage=usage)
     position = load_breakpoint(newest).position
     shared = position.state.get("params")
     params = None if shared is None else {name: shared[name].clone() for name in shared}
-    return Partial(round=position.round, values=values, params=params or None, rows=position.rows)
+    return Partial(
+        round=position.round, values=values, params=params or None, rows=position.rows, usage=usage
+    )
+
+
+def _last_usage(folder: JobFolder) -> dict[str, Usage]:
+    """Return node -> the limit that its last reply reached, where it reached one."""
+    last = {
+        node: kept["body"].get("usage")
+        for _, _, path in reply_files(folder)
+        for node, kept in read_reply(path).items()
+    }
+    return {node: Usage(*usage) for node, usage in last.items() if usage is not None}
 
 
 def _last_values(folder: JobFolder) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.metrics.states import value
+from fedjob.protocols.usage import Usage
 from fedjob.researcher.storage.replies import Arrival
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReply:
-    """The reply of one node to a train request.
+    """The reply of one node to a train request, with attributes and, as in the original, with keys.
+
+    `reply["node_id"]`, `reply.get("msg")`, `"params" in reply` and `dict(reply)` read the same values.
 
     Args:
         success: False for a node that was left out; `msg` then has the reason.
@@ -27,6 +30,7 @@ class TrainingReply:
         encryption_factor: always None; kept because the original has it.
         metrics: `{phase: {name: value}}`.
         used: resources that the node charged, `{resource, amount}` each.
+        usage: `overrun` and `allowed` where the reply reached a limit of the owner's, else None.
     """
 
     success: bool
@@ -42,6 +46,26 @@ class TrainingReply:
     timing: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     used: list[dict[str, Any]] = field(default_factory=list)
+    usage: Usage | None = None
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of what a reply holds, the parameters included."""
+        return (*(f.name for f in fields(self)), "params")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.keys():
+            raise KeyError(f"a reply has no {name!r}; it has {', '.join(self.keys())}")
+        return getattr(self, name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return what the reply holds under a name, `default` if there is no such name."""
+        return self[name] if name in self.keys() else default
 
     @property
     def params(self) -> dict[str, torch.Tensor] | None:
@@ -118,6 +142,7 @@ def make_replies(
                     for phase, states in result.metrics.items()
                 },
                 used=list(result.used),
+                usage=None if result.usage is None else Usage(*result.usage),
             )
         )
     for node, reason in sorted(left_out.items()):

@@ -19,7 +19,15 @@ SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset",
 """The reasons of nodes that could not begin at all: the words before the colon."""
 
 SHARED_REASONS = frozenset(
-    {"batch_failures", "limits_exceeded", "no_data", "no_new_data", "no_test_data", "out_of_memory"}
+    {
+        "batch_failures",
+        "limits_exceeded",
+        "min_rows",
+        "no_data",
+        "no_new_data",
+        "no_test_data",
+        "out_of_memory",
+    }
 )
 """The reasons that name a job's failure where all of its nodes failed for them: they say more than that too few are left."""
 

@@ -166,7 +166,6 @@ def test_too_many_failures_end_the_task(tmp_path: Path, tolerate: int | None) ->
     assert began == ([1, 2] if tolerate else [1, 2, 3, 4, 5])
 
 
-@pytest.mark.feature("BF-65")
 @pytest.mark.parametrize("reason", sorted(FATAL))
 def test_a_fatal_reason_ends_the_task_at_its_first_attempt(tmp_path: Path, reason: str) -> None:
     bench = Bench(tmp_path, stepping.Limited, training_args={"reason": reason}).files(TEN)

@@ -25,7 +25,8 @@ def test_a_run_beyond_the_limit_is_told_from_one_that_reaches_it(tmp_path: Path)
     ledger = UsageLedger(Database(tmp_path / "node.sqlite"))
     assert ledger.use("m", 10, 20) is None
     assert ledger.use("m", 14, 20) == (4, 10)
-    assert ledger.used("") == 20
+    assert ledger.used("") == 24, "the count goes up by what was asked"
+    assert ledger.use("m", 3, 20) == (3, 0)
     exactly = UsageLedger(Database(tmp_path / "other.sqlite"))
     assert exactly.use("m", 20, 20) == (0, 20)
     assert exactly.use("m", 1, 20) == (1, 0)
