@@ -1,6 +1,10 @@
-"""The files of a home: writes that survive a power cut, and the one lock.
+"""The files of a home: writes that survive a power cut, the one lock, and the removal of folders.
 
 A write is durable by fsync, rename, and fsync of the folder.
+
+fedjob never deletes what it did not write. Here is the one place that removes a folder with what is in it: its name
+is one that nothing but fedjob gives, or it holds the file by which a home of fedjob is known, or it was made a moment
+ago. What is written into a folder of the user's is removed file by file, by a list of what was written.
 
 Measured: a file written without both fsyncs was unreadable or missing in all of
 140 power cuts; with them, in none of 600.
@@ -13,6 +17,7 @@ import fcntl
 import hashlib
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Generator, Iterator
@@ -22,7 +27,9 @@ from pathlib import Path
 
 from fedjob.common.errors import NoSpace, RepositoryError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, a quota or a limit that is full."""
+
 _LOOK_AGAIN_S = 0.02
 
 
@@ -69,7 +76,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         replace_durably(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise NoSpace(f"no space left to write {path}: free some, then run again") from error
         raise
 
@@ -89,7 +96,7 @@ def no_space_is_an_error(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise NoSpace(f"no space left to write {path}: free some, then run again") from error
         raise RepositoryError(f"can't write {path}: {error.strerror}") from error
 
@@ -151,6 +158,61 @@ def take_lock(descriptor: int, *, wait_s: float = 0.0, shared: bool = False) -> 
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_LOOK_AGAIN_S)
+
+
+_OWN_NAMES = re.compile(
+    r"""
+      round_\d{4,}                                 # a breakpoint, a round's spool or outputs, in a job's folder
+    | \.round_\d{4,}(_\d+)?\.\d+\.tmp              # a breakpoint that is being written
+    | (\.deleted\.)?job_[\w-]+                     # a job, or the node states of one
+    | [0-9a-f]{64}(\.[0-9a-f]{8})?                 # the output of a task, data that were unpacked
+    | \.[0-9a-f]{64}\.[0-9a-f]{16}                 # data that are being unpacked
+    | local_[\w.-]+_[0-9a-f]{16}                   # the output of a local task
+    | worker_\d+-\d+                               # the scratch folder of a worker
+    | \.fedjob_[\w.-]+                             # any other
+    """,
+    re.VERBOSE,
+)
+
+
+def is_own_name(name: str) -> bool:
+    """Tell whether a folder's name is one that only fedjob gives."""
+    return _OWN_NAMES.fullmatch(name) is not None
+
+
+def remove_folder(folder: Path, *, marker: str = "") -> None:
+    """Remove a folder that fedjob wrote, with everything in it; one that is not there is no error.
+
+    What can't be removed stays, as far as the disk's rights go.
+
+    Args:
+        marker: relative path of a file in it that only fedjob writes; needed for a folder with any other name.
+
+    Raises:
+        ValueError: nothing shows that fedjob wrote it; nothing was removed.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    known = is_own_name(folder.name) or (marker != "" and (folder / marker).is_file())
+    if not known or folder.is_symlink():
+        raise ValueError(f"{folder} is not removed: nothing shows that fedjob wrote it")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(folder: Path, *, mode: int = 0o777) -> Generator[Path, None, None]:
+    """Make a folder that stays if the block ends well, and goes with what is in it if not.
+
+    Raises:
+        FileExistsError: it is there already; it is left as it is.
+        OSError: it can't be made.
+    """
+    folder.mkdir(parents=True, mode=mode)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 BLOCK_BYTES = 1 << 18

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from fedjob.common.errors import DecodeError, ObjectTooLarge, SpecError
-from fedjob.common.files import fsync_file
+from fedjob.common.files import fsync_file, is_own_name, new_folder, remove_folder
 
 MAX_FILES = 100_000
 MAX_NAME_BYTES = 512
@@ -99,20 +99,15 @@ def unpack_data(archive_path: Path, folder: Path, *, limit_bytes: int) -> Path:
         DecodeError: it is no such archive, or a name in it leads elsewhere.
         ObjectTooLarge: it would unpack to more than `limit_bytes`, or to too many files.
     """
-    folder.mkdir(parents=True, mode=0o700)
     try:
-        with zipfile.ZipFile(archive_path) as archive:
+        with new_folder(folder, mode=0o700), zipfile.ZipFile(archive_path) as archive:
             entries = archive.infolist()
             tops = _check_entries(entries, limit_bytes)
             left = limit_bytes
             for entry in entries:
                 left -= _extract(archive, entry, folder / entry.filename, left)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        remove_data(folder)
         raise DecodeError(f"the data that were brought can't be unpacked: {error}") from error
-    except BaseException:
-        remove_data(folder)
-        raise
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(0o500 if path.is_dir() else 0o400)
     folder.chmod(0o500)
@@ -145,14 +140,20 @@ def unpacked_once(folder: Path, fetch: Callable[[Path], object], *, limit_bytes:
 
 
 def remove_data(folder: Path) -> None:
-    """Remove what `unpack_data` made; not there is no error."""
+    """Remove what `unpack_data` made; not there is no error.
+
+    Raises:
+        ValueError: the folder's name is none that fedjob unpacks into.
+    """
     if not folder.exists():
         return
+    if not is_own_name(folder.name):
+        raise ValueError(f"{folder} is not removed: nothing shows that fedjob wrote it")
     folder.chmod(0o700)
     for path in folder.rglob("*"):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
 
 
 def _files_of(source: Path) -> Iterator[Path]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -10,14 +13,14 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedjob.common.errors import ConfigError
-from fedjob.common.files import open_locked
+from fedjob.common.files import open_locked, remove_folder
 from fedjob.demo.processes import Commands
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ TRAINING = {
 }
 MODEL = {"hidden": 32}
 _MARK = ".fedjob-demo"
+_FILES = ("plan.py", "model.safetensors", "plot.png")
+_PLAN = Path(__file__).with_name("plan.py")
+_CLINIC = re.compile(r"clinic-\d+")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -54,7 +60,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True,
               help="Tasks that a node runs at the same time.")  # fmt: skip
-@click.option("--reset", is_flag=True, help="Only empty the folder that an earlier demo left.")
+@click.option("--reset", is_flag=True, help="Only remove what an earlier demo left.")
 @click.option(
     "--keep",
     is_flag=True,
@@ -65,7 +71,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("demo-output"),
     show_default=True,
-    help="Folder for everything that the demo makes; the one of an earlier demo is replaced.",
+    help="Folder for everything that the demo makes; what an earlier demo made there is replaced.",
 )
 def demo(
     num_nodes: int,
@@ -91,7 +97,11 @@ def demo(
         lock = _fresh(home)
         if reset:
             os.close(lock)
-            console.print(f"{home} is empty")
+            others = sorted(path.name for path in home.iterdir() if path.name != _MARK)
+            console.print(
+                f"{home} is empty"
+                + (f", but for what is not the demo's: {', '.join(others)}" if others else "")
+            )
             return
         console.print(f"[bold]A hub and {num_nodes} clinics[/], each a process with a home of its own")
         try:
@@ -178,7 +188,8 @@ def _train(
     from fedjob.researcher.jobs.session import connect
 
     plan_path = home / "plan.py"
-    shutil.copyfile(Path(__file__).with_name("plan.py"), plan_path)
+    shutil.copyfile(_PLAN, plan_path)
+    _note(plan_path)
     researcher = home / "researcher"
     with connect(hub=hub_url, home=researcher, id="researcher") as session:
         console.print(
@@ -186,6 +197,7 @@ def _train(
         )
         job, marks = _federated(console, session, plan_path, nodes, rounds, seed, shares)
     saved = job.result.save(home / "model.safetensors")
+    _note(saved)
     all_marks = {FEDERATED: marks}
     console.print("\n[bold]The same plan[/] by each clinic alone, and on the data of all of them pooled")
     with console.status("training"):
@@ -195,6 +207,7 @@ def _train(
     console.print(comparison(all_marks, {FEDERATED: pooled, POOLED: pooled, **shares.num_rows}))
     console.print(f"[dim]on {len(shares.test[1])} images that nobody trained on[/]")
     draw(all_marks, shares, home / "plot.png")
+    _note(home / "plot.png")
     console.print("\n[bold]Saved[/]")
     for path, what in {
         home / "plot.png": "the picture of it",
@@ -298,7 +311,7 @@ def _wait(console: Any, commands: Commands) -> None:
 
 
 def _fresh(home: Path) -> int:
-    """Empty the folder of an earlier demo and lock it; return the descriptor of its lock.
+    """Remove what an earlier demo left in its folder and lock it; return the descriptor of its lock.
 
     Raises:
         ConfigError: it holds other files, or another demo runs in it.
@@ -310,12 +323,64 @@ def _fresh(home: Path) -> int:
     lock = open_locked(mark)
     if lock is None:
         raise ConfigError(f"another demo runs in {home}: end it, or give another folder with --home")
-    for path in home.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path != mark:
-            path.unlink()
+    try:
+        _remove_earlier(home)
+    except BaseException:
+        os.close(lock)
+        raise
     return lock
+
+
+def _remove_earlier(home: Path) -> None:
+    """Remove what an earlier demo wrote; whatever else lies in the folder stays.
+
+    Raises:
+        ConfigError: one of its files was changed since; nothing was removed.
+    """
+    files, changed = _written(home), []
+    for name in _FILES:
+        there = (home / name).exists()
+        if there and (name not in files or _sha256(home / name) != files[name]):
+            changed.append(name)
+    if changed:
+        raise ConfigError(
+            f"{' and '.join(changed)} in {home} was not written by the demo, or was changed since: move it, or give "
+            "the new demo another folder with --home"
+        )
+    for path in home.iterdir():
+        if path.is_symlink() or not path.is_dir():
+            continue
+        if _CLINIC.fullmatch(path.name) or path.name == "researcher":
+            if (path / "keys" / "party").exists():
+                remove_folder(path, marker="keys/party")
+        elif path.name == "hub" and (path / "hub.sqlite").exists():
+            remove_folder(path, marker="hub.sqlite")
+    for name in ("data/*.npz", "logs/*.log", *_FILES):
+        for file in home.glob(name):
+            file.unlink()
+    for name in ("data", "logs"):
+        with suppress(OSError):  # not there, or something else lies in it
+            (home / name).rmdir()
+
+
+def _written(home: Path) -> dict[str, str]:
+    """Return the sha256 of each file that the demo wrote for people to look at, by its name."""
+    try:
+        found = json.loads((home / _MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(sha256) for name, sha256 in found.items()} if isinstance(found, dict) else {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _note(path: Path) -> None:
+    """Remember that the demo wrote a file, so that the next one may replace it."""
+    known = {**_written(path.parent), path.name: _sha256(path)}
+    (path.parent / _MARK).write_text(json.dumps(known), encoding="utf-8")  # in place: it is locked
 
 
 @contextmanager

@@ -139,7 +139,7 @@ class _Batches:
         self.data = plan.data if isinstance(plan, Pipeline) else self.local.data
         self.num_items = 0 if self.data is None else int(self.data.num_rows)
         self.identities = self.data.identities() if self.remembers else []
-        self.parts = Spill(self.local.scratch / "parts")
+        self.parts = Spill(self.local.scratch / ".fedjob_parts")
         self.in_a_row = 0
         self.loaded_less = False
         self.streams = streams(self.protocol, self.instruction.step, self.items)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -10,6 +9,7 @@ from typing import Any, overload
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.errors import EncodeError
+from fedjob.common.files import remove_folder
 from fedjob.parameters.files import FileParams, is_params, save_params
 
 
@@ -23,7 +23,7 @@ class Spill(Sequence[Contribution]):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._places: list[int] = []
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         folder.mkdir(parents=True)
 
     def put(self, place: int, part: Contribution) -> None:
@@ -44,7 +44,7 @@ class Spill(Sequence[Contribution]):
 
     def close(self) -> None:
         """Remove the folder and all that was stored."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_folder(self._folder)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -233,6 +233,11 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     with _ledger(where) as ledger:
         code = Parties(ledger, limits).invite(party, role)
     path = out or Path(f"{party}.invitation")
+    if path.exists():
+        try:
+            Invitation.load(path)
+        except FedjobError:
+            raise ConfigError(f"{path} exists and is no invitation: name another file with --out") from None
     try:
         write_atomic(path, Invitation(url, party, role, code).dump(), mode=0o600)
     except OSError as error:

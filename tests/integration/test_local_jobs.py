@@ -526,7 +526,7 @@ class TestRoundsByHand:
         job = make_job(clinics, tmp_path, keep_breakpoints=1)
         job.start_nodes_training_round(1)
         job.update_parameters()
-        saved = job.save_state_breakpoint(tmp_path / "bp")
+        saved = job.save_state_breakpoint(tmp_path / "bp")["path"]
         states = set(job.position.node_states.values())
         for round_ in range(2, 6):
             job.start_nodes_training_round(round_)

@@ -21,6 +21,9 @@ from fedjob.hub.storage.database import HubDatabase
 from fedjob.repository.base import WATCH
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+_OWN_FILE = re.compile(r"[0-9a-f]{64}|[0-9a-f]{32}\.tmp")
+"""Names of objects and of uploads in progress."""
+
 ORPHAN_S = 3600.0
 """Seconds for which a file without a row may be an upload in progress; older ones are removed."""
 
@@ -246,6 +249,8 @@ class ObjectStore:
             num_jobs, num_objects, freed = num_jobs + 1, num_objects + count, freed + size
         num_files = 0
         for path in [*self._incoming.iterdir(), *self._objects.glob("??/*")]:
+            if not _OWN_FILE.fullmatch(path.name):  # the folder is the owner's choice, and may hold more
+                continue
             orphan = self._remove_orphan(path)
             if orphan is not None:
                 num_files, freed = num_files + 1, freed + orphan

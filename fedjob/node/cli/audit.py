@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from fedjob.common.console import json_option, print_json, table, when
+from fedjob.common.errors import ConfigError
 from fedjob.common.files import write_atomic
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
@@ -35,9 +36,12 @@ _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", 
     type=click.Path(path_type=Path),
     help="Write all records to a file: .csv, else JSON lines.",
 )
+@click.option("--force", is_flag=True, help="With --export: replace the file that is there.")
 @click.option("--last", default=50, show_default=True, metavar="N", help="Number of newest records to show.")
 @json_option
-def audit(home: NodeHome, verify: bool, head: str, export: Path | None, last: int, as_json: bool) -> None:
+def audit(
+    home: NodeHome, verify: bool, head: str, export: Path | None, force: bool, last: int, as_json: bool
+) -> None:
     """Show the audit log: one record for each change of a grant or of a task."""
     with open_database(home) as database:
         chain = Audit(database)
@@ -45,6 +49,10 @@ def audit(home: NodeHome, verify: bool, head: str, export: Path | None, last: in
             num_records = chain.verify(head)
             newest = chain.head()[1]
             if export is not None:
+                if export.exists() and not force:
+                    raise ConfigError(
+                        f"{export} exists already: choose another name, or --force to replace it"
+                    )
                 write_atomic(export, _exported(chain.records(), export.suffix == ".csv"))
             if as_json:
                 print_json({"verified": num_records, "head": newest})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import click
 
 from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
+from fedjob.common.files import remove_folder
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.queue.store import TaskStore
@@ -54,5 +54,5 @@ def state_drop(job: str, home: NodeHome) -> None:
             gone = store.drop_states(job, ())
     if not gone:
         raise SpecError(f"job {job} keeps no state here: `fedjob node state list` shows which do")
-    shutil.rmtree(home.states_of(job), ignore_errors=True)
+    remove_folder(home.states_of(job))
     click.echo(f"removed {len(gone)} node state{'' if len(gone) == 1 else 's'} of job {job}")

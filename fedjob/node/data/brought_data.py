@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,9 @@ class Brought:
         """Remove what was brought for jobs that the node has no tasks of any more."""
         if self._folder.exists():
             for home in self._folder.iterdir():
-                if home.is_file():  # a mock that was being published
-                    home.unlink()
+                if home.is_file():
+                    if home.match("mock-*.zip"):  # that was being published
+                        home.unlink()
                 elif home.name not in jobs:
                     self.end_job(home.name)
 
@@ -80,6 +82,7 @@ class Brought:
             for inside in home.iterdir():
                 if inside.is_dir():
                     remove_data(inside)
-                else:
+                elif inside.match("*.zip") or inside.match("*.part"):
                     inside.unlink()
-            home.rmdir()
+            with suppress(OSError):  # something else lies in it
+                home.rmdir()

@@ -9,7 +9,6 @@ children keep its socket open is noticed too.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError
+from fedjob.common.files import remove_folder
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
@@ -292,7 +292,7 @@ class Workers:
             gpus=",".join(map(str, gpus)),
             command=LAUNCHERS.build(config.launcher, {}).command(launch),
         )
-        scratch = self._home.scratch_of(name)
+        scratch = self._home.scratch_of(f"worker_{name}")
         scratch.mkdir(parents=True, mode=0o700)
         ours, theirs = socket.socketpair()
         worker = _Worker(name, job, gpus, Link(ours), scratch)
@@ -314,7 +314,7 @@ class Workers:
             detail = f"the worker sent something odd: {error}"
         self._lost(worker, detail)
         worker.link.close()
-        shutil.rmtree(worker.scratch, ignore_errors=True)
+        remove_folder(worker.scratch)
 
     def _take(self, worker: _Worker, message: Any) -> None:
         match message:

@@ -10,8 +10,8 @@ parameters are fsynced by then, and what else the answer says is in the database
 from __future__ import annotations
 
 import os
+import re
 import secrets
-import shutil
 import stat
 import threading
 from collections.abc import Collection, Iterable
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fedjob.common.codec import from_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
-from fedjob.common.files import fsync_dir
+from fedjob.common.files import fsync_dir, is_own_name, remove_folder
 from fedjob.common.types import Ref
 from fedjob.execution.orders import KEPT_NAME, WorkResult
 from fedjob.node.config.home import NodeHome
@@ -29,6 +29,9 @@ from fedjob.repository.base import Repository
 RESULT_NAME = "result.mpk"
 PARAMS_NAME = "params.safetensors"
 STATE_NAME = "state.safetensors"
+
+_OBJECT = re.compile(r"\.?[0-9a-f]{64}(\..*)?")
+"""The name of an object, or of one that is being fetched."""
 
 
 class Spool:
@@ -83,14 +86,14 @@ class Spool:
     def finish(self, key: str, folder: Path) -> None:
         """Make a worker's complete output folder the task's result, durably."""
         final = self._home.result_of(key)
-        shutil.rmtree(final, ignore_errors=True)
+        remove_folder(final)
         os.rename(folder, final)
         fsync_dir(final)
         fsync_dir(final.parent)
 
     def discard(self, folder: Path) -> None:
         """Remove what a worker left unfinished."""
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
     def has_result(self, key: str) -> bool:
         """Tell whether the task's result is there."""
@@ -128,7 +131,7 @@ class Spool:
 
     def release(self, key: str) -> None:
         """Remove a task's result."""
-        shutil.rmtree(self._home.result_of(key), ignore_errors=True)
+        remove_folder(self._home.result_of(key))
 
     def tidy(self, released: Iterable[str], wanted: Collection[str]) -> None:
         """Remove results, and objects that no other task needs."""
@@ -150,7 +153,7 @@ class Spool:
             raise ObjectTooLarge(
                 f"the files that would stay have {size} bytes, this node allows {limit_bytes}"
             )
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.rename(source, folder)
         fsync_dir(folder)
@@ -190,25 +193,32 @@ class Spool:
             done: of those, the ones that were finished.
             states: (job, id) of those that are.
         """
-        for folder in sorted(self._home.tasks.iterdir()):
+        for folder in _own_folders(self._home.tasks):
             key = folder.name.partition(".")[0]
             if key in keys and not self.has_result(key) and _is_complete(folder):
                 self.finish(key, folder)
             else:
                 self.discard(folder)
-        for folder in self._home.results.iterdir():
+        for folder in _own_folders(self._home.results):
             if folder.name not in keys or (folder.name not in done and not _is_complete(folder)):
                 self.discard(folder)
         # Fetched files are not fsynced: after a power cut they may be anything.
-        for stale in (self._home.objects, self._home.scratch):
-            shutil.rmtree(stale, ignore_errors=True)
-            stale.mkdir(mode=0o700)
-        for folder in self._home.state.iterdir():
-            for path in folder.iterdir():
+        for path in self._home.objects.iterdir():
+            if _OBJECT.fullmatch(path.name):
+                path.unlink()
+        for folder in _own_folders(self._home.scratch):
+            self.discard(folder)
+        for folder in _own_folders(self._home.state):
+            for path in folder.glob("*.safetensors"):
                 if (folder.name, path.stem) not in states:
                     path.unlink()
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _own_folders(folder: Path) -> list[Path]:
+    """Return the folders within that fedjob made; whatever else lies there is left alone."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_own_name(path.name))
 
 
 def _is_complete(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
     type=click.Path(path_type=Path),
     help="Write record, parameters, metrics, logs and outputs to this folder.",
 )
-@click.option("--force", is_flag=True, help="Replace the folder if it exists.")
+@click.option("--force", is_flag=True, help="Replace the files of an earlier download in it; others stay.")
 @json_option
 def result(job_id: str, home: Path | None, output: Path | None, force: bool, as_json: bool) -> None:
     """Show a completed job's result; with -o, write record, parameters, metrics, logs and outputs."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import ConfigError, FedjobError
-from fedjob.common.files import link_or_copy, write_atomic
+from fedjob.common.files import link_or_copy, new_folder, write_atomic
 from fedjob.researcher.definition.artifacts import copy_artifacts, keep_artifacts
 from fedjob.researcher.definition.brought_data import bring
 from fedjob.researcher.definition.initial_params import check_first, first_params, write_first
@@ -42,22 +41,22 @@ def write_draft(
     """
     params = None if same_params else first_params(defined.init, plan())
     try:
-        folder.create()
-        spec = _with_files(folder, defined, origin)
-        if params is not None:
-            write_first(params, plan(), folder.initial_params)
-        elif origin is not None:
-            link_or_copy(origin.initial_params, folder.initial_params)
-        check_first(spec, folder.initial_params)
-        write_atomic(folder.plan, defined.source.text.encode())
-        write_plans(folder, defined.plans)
-        spec.save(folder.spec)
-        _first_record(folder, defined, spec, cloned=origin is not None).save(folder.record)
-    except BaseException as error:
-        shutil.rmtree(folder.path, ignore_errors=True)
-        if isinstance(error, OSError) and not isinstance(error, FedjobError):
-            raise ConfigError(f"can't write the job's folder {folder.path}: {error}") from error
-        raise
+        with new_folder(folder.path):
+            folder.create()
+            spec = _with_files(folder, defined, origin)
+            if params is not None:
+                write_first(params, plan(), folder.initial_params)
+            elif origin is not None:
+                link_or_copy(origin.initial_params, folder.initial_params)
+            check_first(spec, folder.initial_params)
+            write_atomic(folder.plan, defined.source.text.encode())
+            write_plans(folder, defined.plans)
+            spec.save(folder.spec)
+            _first_record(folder, defined, spec, cloned=origin is not None).save(folder.record)
+    except OSError as error:
+        if isinstance(error, FedjobError):
+            raise
+        raise ConfigError(f"can't write the job's folder {folder.path}: {error}") from error
     return spec
 
 

@@ -156,6 +156,10 @@ class Federation(ABC):
         """Return name -> file of node states that live on this side and must travel in a breakpoint."""
         return {}
 
+    def restore_states(self, files: Mapping[str, Path]) -> None:
+        """Take up again, from a breakpoint's files, the node states that live on this side."""
+        return
+
     @abstractmethod
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
         """End the job at the nodes.

@@ -7,7 +7,6 @@ bytes as a federated one with that node.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from fedjob.common.codec import unpack
 from fedjob.common.errors import JobFailed, NodeFailure
+from fedjob.common.files import link_or_copy, remove_folder
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.types import Ref
@@ -28,6 +28,9 @@ from fedjob.researcher.federation.base import Accept, AskContext, Collected, Fed
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
+
+SCRATCH = ".fedjob_scratch"
+"""Name of the folder that plans may write into, gone with the job's end."""
 
 _STATE = "node_state_"
 _OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess")
@@ -63,10 +66,13 @@ class LocalFederation(Federation):
             gates.enter(State.QUEUED)
         gates.await_slot()
         self._states.mkdir(parents=True, exist_ok=True)
-        for name, source in self._brought.items():
+        self.restore_states(self._brought)
+
+    def restore_states(self, files: Mapping[str, Path]) -> None:
+        for name, source in files.items():
             target = self._states / name.removeprefix(_STATE)
             if name.startswith(_STATE) and not target.exists():
-                os.link(source, target)
+                link_or_copy(source, target)
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         ref = ref_of(source)
@@ -130,7 +136,7 @@ class LocalFederation(Federation):
         self._benches.clear()
         if self._states.exists():
             self.keep_states(keep_states)
-        shutil.rmtree(self._home / "scratch", ignore_errors=True)
+        remove_folder(self._home / SCRATCH)
 
     def state_files(self, node_states: Mapping[str, str]) -> dict[str, Path]:
         return {
@@ -147,9 +153,9 @@ class LocalFederation(Federation):
         round_ = place.round_of(node)
         key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
         output = place.spool / f"local_{node}_{key[:16]}"
-        shutil.rmtree(output, ignore_errors=True)
+        remove_folder(output)
         output.mkdir()
-        scratch = self._home / "scratch"
+        scratch = self._home / SCRATCH
         scratch.mkdir(exist_ok=True)
         order = work_order_of(
             task,
@@ -190,7 +196,7 @@ class LocalFederation(Federation):
     def _keep_files(self, source: Path, node: str, round_: int) -> None:
         """Move the files that a node keeps for its owner into this job's folder of outputs."""
         target = self._home / "outputs" / node / f"round_{round_:04d}"
-        shutil.rmtree(target, ignore_errors=True)
+        remove_folder(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, target)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from fedjob.common.errors import NotFinished
+from fedjob.common.files import remove_folder
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.common.types import party_of
 from fedjob.messaging.messages import End
@@ -69,4 +69,4 @@ def delete_job(folder: JobFolder, reach: Callable[[], Connection]) -> None:
             )
         gone = folder.path.with_name(f".deleted.{folder.path.name}")
         os.rename(folder.path, gone)  # at once for whoever looks; a crash in between leaves a hidden rest
-    shutil.rmtree(gone, ignore_errors=True)
+    remove_folder(gone)

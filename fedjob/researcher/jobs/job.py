@@ -62,6 +62,7 @@ from fedjob.researcher.jobs.view import JobView, RoundInfo
 from fedjob.researcher.monitoring.display import attended
 from fedjob.researcher.monitoring.logs import JobLogs
 from fedjob.researcher.results.result import JobResult
+from fedjob.researcher.results.table import free_path
 from fedjob.researcher.rounds.coordination import coordinate_of
 from fedjob.researcher.runner.control import cancel, kill, stop
 from fedjob.researcher.runner.launch import start_runner
@@ -564,18 +565,20 @@ class Job(ManualRounds, JobView):
         with open_definition(source) as defined:
             return cls(defined.operation, **{**defined.arguments, **changes})
 
-    def to_json(self, path: str | Path | None = None) -> str:
+    def to_json(self, path: str | Path | None = None, *, force: bool = False) -> str:
         """Return what `Job.from_json` and `fedjob job submit` make an equal job of, its plan's text included.
 
         Args:
             path: also write it there.
+            force: replace the file that is there.
 
         Raises:
-            SpecError: the job brings data or first parameters of its own, which such a file can't hold.
+            SpecError: the job brings data or first parameters of its own, which such a file can't hold; or there
+                is a file already.
         """
         text = job_json(self._spec, self._folder, self.record.asked)
         if path is not None:
-            write_atomic(Path(path).expanduser().resolve(), text.encode())
+            write_atomic(free_path(path, force=force).resolve(), text.encode())
         return text
 
     def clone(self, **changes: Any) -> Job:

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.aggregation.contribution import Contribution
+from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
+from fedjob.common.files import write_atomic
 from fedjob.common.types import Ref
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols.base import Ask, Done, Gathered, View
 from fedjob.researcher.jobs.view import JobView
-from fedjob.researcher.results.training_replies import Replies, make_replies
+from fedjob.researcher.results.partial import training_replies_kept
+from fedjob.researcher.results.training_replies import (
+    Replies,
+    make_replies,
+    replies_from_plain,
+    replies_to_plain,
+)
 from fedjob.researcher.selection.by_function import FunctionSelector
-from fedjob.researcher.storage.breakpoints import load_breakpoint
+from fedjob.researcher.storage.breakpoints import adopt, load_breakpoint, only_breakpoint
 from fedjob.researcher.storage.spec import plain_args
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.training_args import TrainingArgs
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
     from fedjob.researcher.federation.offers import Checks
     from fedjob.researcher.runner.runner import Runner
     from fedjob.training_plans.base import TrainingPlan
+
+_REPLIES = "training_replies.mpk"
 
 
 class ManualRounds(JobView):
@@ -226,27 +236,95 @@ class ManualRounds(JobView):
         save_params(first_params(params, self._plan), path)
         return FileParams(path)
 
-    def save_state_breakpoint(self, path: str | Path) -> Path:
-        """Write a breakpoint of the current position into a new folder at `path`."""
-        return self._opened().persistence.save_breakpoint(
-            self._opened().position, Path(path).expanduser().resolve()
-        )
+    def save_state_breakpoint(self, path: str | Path) -> dict[str, Any]:
+        """Write a breakpoint of the current position into a new folder of its own in the folder `path`.
 
-    def load_state_breakpoint(self, state: str | Path) -> None:
-        """Continue from a breakpoint of this job.
+        Args:
+            path: a folder, made if need be. Whatever lies in it stays as it is.
+
+        Returns:
+            The job's state as plain data: `path` of the breakpoint, `round`, `job_id`, `researcher_id`,
+            `model_params_path`, `training_replies` (round -> replies, without tensors) and `node_state`
+            (node -> id of its state).
 
         Raises:
-            SpecError: it is of another job.
+            BreakpointError: `path` is a file, or nothing can be written there.
+            NoSpace: the disk is full.
+        """
+        runner = self._opened()
+        position = runner.position
+        replies = {
+            round_: replies for round_, replies in self.training_replies.items() if round_ <= position.round
+        }
+        plain = {round_: replies_to_plain(replies[round_]) for round_ in sorted(replies)}
+        kept = self._folder.make_spool(position.round) / _REPLIES
+        write_atomic(kept, pack([[round_, each] for round_, each in plain.items()]))
+        extras = {_REPLIES: kept}
+        for round_, each in replies.items():
+            for reply in each:
+                if reply.params_path and Path(reply.params_path).exists():
+                    extras[_reply_file(round_, reply.node_id)] = Path(reply.params_path)
+        saved = runner.persistence.save_breakpoint(position, Path(path).expanduser().resolve(), extras)
+        params = saved / "params.safetensors"
+        return {
+            "path": str(saved),
+            "round": position.round,
+            "job_id": self._spec.id,
+            "researcher_id": self._spec.researcher,
+            "model_params_path": str(params) if params.exists() else "",
+            "training_replies": plain,
+            "node_state": dict(position.node_states),
+        }
+
+    def load_state_breakpoint(self, state: str | Path | Mapping[str, Any]) -> None:
+        """Continue from a breakpoint of this job: its parameters, node states and replies are those of that time.
+
+        Args:
+            state: what `save_state_breakpoint` returned, its `path`, or a folder into which a single breakpoint
+                was saved.
+
+        Raises:
+            SpecError: it is of another job, or no state.
+            BreakpointMissing: there is none, or there are several.
             BreakpointCorrupt: it has been damaged.
         """
-        found = load_breakpoint(Path(state).expanduser().resolve())
+        if isinstance(state, Mapping):
+            if not isinstance(state.get("path"), (str, Path)):
+                raise SpecError(
+                    "load_state_breakpoint takes what save_state_breakpoint returned, or a path; the given state "
+                    f"has no path, but {', '.join(map(str, state)) or 'nothing'}"
+                )
+            state = state["path"]
+        found = load_breakpoint(only_breakpoint(Path(state).expanduser().resolve()))
         if found.spec.get("id") != self._spec.id:
             raise SpecError(
                 f"that breakpoint is of {found.spec.get('id')}, not of {self._spec.id}: use Job.resume"
             )
-        self._position = found.position
+        # the breakpoint may be moved or removed afterwards
+        position, extras = adopt(found.position, found.position, self._folder, found.extras)
+        replies = self._replies_of(position.round, extras)
+        self._position, self._extras, self._gathered = position, extras, None
+        self.training_replies.clear()
+        self.training_replies.update(replies)
         if self._runner is not None:
-            self._runner.position = found.position
+            self._runner.position = position
+            self._runner.gatherer.federation.restore_states(extras)
+
+    def _replies_of(self, round_: int, extras: Mapping[str, Path]) -> dict[int, Replies]:
+        """Return the training replies up to a round, as a breakpoint or else the job's folder holds them."""
+        if _REPLIES in extras:
+            folder = extras[_REPLIES].parent
+            return {
+                number: replies_from_plain(
+                    each,
+                    lambda node, number=number: str(  # type: ignore[misc]
+                        extras.get(_reply_file(number, node), folder / _reply_file(number, node))
+                    ),
+                )
+                for number, each in unpack(extras[_REPLIES].read_bytes())
+            }
+        known = {**training_replies_kept(self._folder, self._spec), **self.training_replies}
+        return {number: known[number] for number in sorted(known) if number <= round_}
 
     def close(self, outcome: str = "completed") -> None:
         """End a job driven by hand: the nodes let go, the result is kept."""
@@ -263,3 +341,8 @@ class ManualRounds(JobView):
             self._runner = self._open()
             self._position = self._runner.position
         return self._runner
+
+
+def _reply_file(round_: int, node: str) -> str:
+    """Return the name in a breakpoint of the file with a reply's tensors."""
+    return f"reply_{round_:04d}_{node}.safetensors"

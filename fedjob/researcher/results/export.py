@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -114,16 +116,20 @@ def _export_onnx(model: Any, path: Path, example: Any, *, force: bool) -> Path:
     if missing:
         raise MissingPackage(f"exporting to ONNX needs {' and '.join(missing)}: pip install 'fedjob[onnx]'")
     target = free_path(path / "model.onnx" if path.is_dir() else path, force=force)
+    draft = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.onnx")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch to itself
             torch.onnx.export(
                 model.eval(),
                 example if isinstance(example, tuple) else (example,),
-                str(target),
+                str(draft),
                 verbose=False,
+                external_data=False,  # one file, which is renamed whole
             )
+        os.replace(draft, target)
     except Exception as error:  # the exporter raises whatever the model makes it stumble over
-        target.unlink(missing_ok=True)
         raise SpecError(f"this model can't be exported to ONNX: {type(error).__name__}: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +44,21 @@ class Partial:
 
 def kept_replies(folder: JobFolder, spec: JobSpec) -> dict[int, Replies]:
     """Return round -> the replies that were kept."""
+    return _kept_replies(folder, spec, ())
+
+
+def training_replies_kept(folder: JobFolder, spec: JobSpec) -> dict[int, Replies]:
+    """Return round -> the replies that were kept, but for those that only measured; without their tensors."""
+    return _kept_replies(folder, spec, ("validate",))
+
+
+def _kept_replies(folder: JobFolder, spec: JobSpec, but: Collection[str]) -> dict[int, Replies]:
     from fedjob.researcher.results.training_replies import make_replies
 
     found = {}
-    for round_, _, path in reply_files(folder):
+    for round_, step, path in reply_files(folder):
+        if step in but:
+            continue
         arrivals = {
             node: Arrival(node=node, result=from_plain(Result, {**kept["body"], **kept.get("large", {})}))
             for node, kept in read_reply(path).items()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,10 +87,8 @@ def save_result(
     """
     target = folder.result
     target.mkdir(parents=True, exist_ok=True)
-    for name in (MANIFEST, PARAMS, VALUE, TABLE):  # of an earlier end
-        (target / name).unlink(missing_ok=True)
-    shutil.rmtree(target / FILES, ignore_errors=True)
-    kind = "value"
+    _remove_earlier(folder)
+    kind, written = "value", []
     if isinstance(value, NodeValues):
         kind = "value" if value.aggregated else "nodes"
         value = value.total if value.aggregated else value.nodes
@@ -109,9 +106,9 @@ def save_result(
         _write_table(target / TABLE, kind, plain, num_nodes)
         if primary:
             several = kind == "nodes" and not (num_nodes == 1 and len(value) == 1)
-            write_files(target / FILES, opened(plain, kind, num_nodes), of_nodes=several)
+            written = write_files(target / FILES, opened(plain, kind, num_nodes), of_nodes=several)
     paths = {name: target / name for name in (PARAMS, VALUE, TABLE)}
-    paths |= {path.name: path for path in sorted((target / FILES).glob("*"))}
+    paths |= {name: target / FILES / name for name in sorted(written)}
     files = {name: [path.stat().st_size, hash_file(path)] for name, path in paths.items() if path.exists()}
     manifest = ResultManifest(
         kind=kind,
@@ -123,6 +120,18 @@ def save_result(
     )
     write_atomic(target / MANIFEST, pack(to_plain(manifest)))
     return files
+
+
+def _remove_earlier(folder: JobFolder) -> None:
+    """Remove the files of an earlier end of the job; what somebody else put beside them stays."""
+    try:
+        files = list(load_manifest(folder).files)
+    except (NotReady, DecodeError):
+        files = []
+    for name in files:
+        (folder.result / FILES / name).unlink(missing_ok=True)
+    for name in (MANIFEST, PARAMS, VALUE, TABLE):
+        (folder.result / name).unlink(missing_ok=True)
 
 
 def load_manifest(folder: JobFolder) -> ResultManifest:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.errors import NotReady
 from fedjob.metrics.states import value
+from fedjob.parameters.files import FileParams
 from fedjob.protocols.usage import Usage
 from fedjob.researcher.storage.replies import Arrival
 
@@ -69,11 +71,18 @@ class TrainingReply:
 
     @property
     def params(self) -> dict[str, torch.Tensor] | None:
-        """The node's parameters, read from their file now; None after a validation."""
+        """The node's parameters, read from their file now; None after a validation.
+
+        Raises:
+            NotReady: their file is gone: a job without `keep=True` keeps those of the last round only.
+        """
         if not self.params_path:
             return None
+        if not Path(self.params_path).exists():
+            raise NotReady(
+                f"the parameters that {self.node_id} sent are not kept any more: Job(keep=True) keeps those of all rounds"
+            )
         from fedjob.parameters.auxiliary import split
-        from fedjob.parameters.files import FileParams
 
         stored, _ = split(FileParams(Path(self.params_path)))
         return {name: stored[name].clone() for name in stored}
@@ -115,6 +124,33 @@ def _summary(reply: TrainingReply) -> str:
         for name, number in named.items()
     )
     return f"{reply.sample_size} examples" + (f", {measured}" if measured else "")
+
+
+def replies_to_plain(replies: Replies) -> list[dict[str, Any]]:
+    """Return a round's replies as plain data; `params_path` names the file of a reply's tensors."""
+    return [
+        {f.name: getattr(reply, f.name) for f in fields(TrainingReply) if f.name != "optim_aux_var"}
+        for reply in replies
+    ]
+
+
+def replies_from_plain(plain: Sequence[Mapping[str, Any]], path_of: Callable[[str], str]) -> Replies:
+    """Return the replies that `replies_to_plain` gave.
+
+    Args:
+        path_of: returns where the tensors of a node's reply lie, or would lie.
+    """
+    from fedjob.parameters.auxiliary import split
+
+    replies = Replies()
+    for reply in plain:
+        path = path_of(str(reply["node_id"])) if reply["params_path"] else ""
+        shared = split(FileParams(Path(path)))[1] if path and Path(path).exists() else {}
+        usage = None if reply["usage"] is None else Usage(*reply["usage"])
+        replies.append(
+            TrainingReply(**{**reply, "params_path": path, "optim_aux_var": shared, "usage": usage})
+        )
+    return replies
 
 
 def make_replies(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fedjob.researcher.rounds.unfinished_tasks import held_files, refs_of
 from fedjob.researcher.runner.attempt import AttemptRecord
 from fedjob.researcher.storage.breakpoints import (
     drop_breakpoints,
+    hash_file,
     list_breakpoints,
     note_elsewhere,
     save_breakpoint,
@@ -50,15 +52,21 @@ class Persistence:
         self._stale: list[Ref] = []
         self._forgotten: list[Ref] = []
 
-    def save_breakpoint(self, position: Position, path: Path | None = None) -> Path:
-        """Write a breakpoint of `position`; the oldest beyond `keep_breakpoints` go."""
+    def save_breakpoint(
+        self, position: Position, inside: Path | None = None, extras: Mapping[str, Path] | None = None
+    ) -> Path:
+        """Write a breakpoint of `position`; the oldest beyond `keep_breakpoints` go.
+
+        Args:
+            inside, extras: see `fedjob.researcher.storage.breakpoints.save_breakpoint`.
+        """
         files = self._federation.state_files(position.node_states) | plan_files(self._spec, self._folder)
         files |= held_files(self._folder, position.under_way.values())
         for hook in self._attempt.hooks:
             files |= hook.files()
-        saved = save_breakpoint(self._folder, position, path, files)
+        saved = save_breakpoint(self._folder, position, inside, files | dict(extras or {}))
         self._states_of[saved] = dict(position.node_states)
-        if path is None:
+        if inside is None:
             drop_breakpoints(self._folder, self._spec.keep_breakpoints)
         else:
             note_elsewhere(self._folder, saved)
@@ -147,5 +155,12 @@ class Persistence:
 
 
 def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    link_or_copy(source, target)
+    """Give a file a second name; a name that another file has already gets a number, and that file stays."""
+    digest, place = hash_file(source), target
+    for number in count(2):
+        if not place.exists() and not place.is_symlink():
+            link_or_copy(source, place)
+            return
+        if place.is_file() and hash_file(place) == digest:
+            return
+        place = target.with_name(f"{target.stem}_{number}{target.suffix}")

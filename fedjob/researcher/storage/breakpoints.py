@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +23,23 @@ from typing import Any
 import torch
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, BreakpointMissing, DecodeError
-from fedjob.common.files import fsync_dir, link_or_copy, replace_durably, write_atomic
+from fedjob.common.errors import (
+    BreakpointCorrupt,
+    BreakpointError,
+    BreakpointIncompatible,
+    BreakpointMissing,
+    DecodeError,
+    NoSpace,
+)
+from fedjob.common.files import (
+    FULL,
+    fsync_dir,
+    link_or_copy,
+    new_folder,
+    remove_folder,
+    replace_durably,
+    write_atomic,
+)
 from fedjob.common.types import party_of
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
@@ -37,6 +51,7 @@ from fedjob.researcher.storage.spec import load_spec
 VERSION = 1
 _TENSORS = "\0tensors"
 _BLOCK = 1 << 20
+_NO_FOLDER = (NotADirectoryError, FileExistsError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,23 +80,72 @@ class _BreakpointRecord:
 
 
 def save_breakpoint(
-    folder: JobFolder, position: Position, path: Path | None = None, extras: Mapping[str, Path] | None = None
+    folder: JobFolder,
+    position: Position,
+    inside: Path | None = None,
+    extras: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write a breakpoint of `position` and return its folder.
 
     Args:
-        path: where; None for `breakpoints/round_NNNN` in the job's folder.
+        inside: the folder that it gets a new folder of its own in, made if need be; nothing else there is touched.
+            None for `breakpoints/round_NNNN` in the job's folder, which replaces an earlier one of the round.
         extras: name -> file of a hook's, to travel along.
 
     Raises:
         NoSpace: the disk is full; breakpoints before are untouched.
+        BreakpointError: `inside` is a file, or nothing can be written there.
     """
-    final = folder.breakpoint(position.round) if path is None else path
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    if inside is None:
+        final = folder.breakpoint(position.round)
+        temporary = _write_breakpoint(folder, position, final, extras)
+        remove_folder(final)  # the same round again, after a resume from an older one
+        replace_durably(temporary, final)
+        return final
     try:
+        temporary = _write_breakpoint(folder, position, inside / f"round_{position.round:04d}", extras)
+        try:
+            final = _free_place(inside, position.round)
+            replace_durably(temporary, final)
+        except BaseException:
+            remove_folder(temporary)
+            raise
+    except OSError as error:
+        if error.errno in FULL:
+            raise NoSpace(
+                f"no space left to write a breakpoint into {inside}: free some, then save again"
+            ) from error
+        what = (
+            "it is a file, or a part of the path is"
+            if isinstance(error, _NO_FOLDER)
+            else error.strerror or error
+        )
+        raise BreakpointError(
+            f"can't save a breakpoint in {inside}: {what}; give a folder that you may write to, or a new one"
+        ) from error
+    return final
+
+
+def _free_place(inside: Path, round_: int) -> Path:
+    """Make an empty folder for a breakpoint, under a name that nobody has, and return it."""
+    place, number = inside / f"round_{round_:04d}", 1
+    while True:
+        try:
+            place.mkdir()
+        except FileExistsError:
+            number += 1
+            place = inside / f"round_{round_:04d}_{number}"
+        else:
+            return place
+
+
+def _write_breakpoint(
+    folder: JobFolder, position: Position, final: Path, extras: Mapping[str, Path] | None
+) -> Path:
+    """Write a whole breakpoint under a temporary name beside its place; return that."""
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    remove_folder(temporary)
+    with new_folder(temporary):
         files: dict[str, list[Any]] = {}
         skeleton = _store_state(position.state, temporary, files)
         for name, source in (extras or {}).items():
@@ -105,13 +169,7 @@ def save_breakpoint(
         manifest = pack({"version": VERSION, "round": position.round, "files": files})
         _write(temporary / "manifest.mpk", manifest + hashlib.sha256(manifest).digest(), {})
         fsync_dir(temporary)
-        if final.exists():  # the same round again, after a resume from an older one
-            shutil.rmtree(final)
-        replace_durably(temporary, final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return final
+    return temporary
 
 
 def load_breakpoint(path: Path) -> Breakpoint:
@@ -141,7 +199,7 @@ def find_breakpoint(path: Path) -> Breakpoint:
     """Return the breakpoint at `path`; for a job's folder the newest one, or the job's beginning."""
     folder = JobFolder(path)
     if not folder.breakpoints.is_dir():
-        return load_breakpoint(path)
+        return load_breakpoint(only_breakpoint(path))
     newest = newest_valid(folder.breakpoints)
     if newest is not None:
         return load_breakpoint(newest)
@@ -176,6 +234,19 @@ def adopt(
         for key, value in position.state.items()
     }
     return replace(position, state=state), {name: link(name, path) for name, path in extras.items()}
+
+
+def only_breakpoint(path: Path) -> Path:
+    """Return a breakpoint's folder; of a folder into which a single one was saved, that one.
+
+    Raises:
+        BreakpointMissing: several were saved there: names them.
+    """
+    saved = [] if (path / "manifest.mpk").exists() else list_breakpoints(path)
+    if len(saved) > 1:
+        names = ", ".join(found.name for found in saved)
+        raise BreakpointMissing(f"{path} holds several breakpoints, {names}: give the path of one of them")
+    return saved[0] if saved else path
 
 
 def newest_valid(breakpoints: Path, *, but: Path | None = None) -> Path | None:
@@ -227,7 +298,7 @@ def note_elsewhere(folder: JobFolder, path: Path) -> None:
 def drop_breakpoints(folder: JobFolder, keep: int) -> None:
     """Remove all but the newest `keep` breakpoints of a job."""
     for path in list_breakpoints(folder.breakpoints)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
 
 
 def hash_file(path: Path) -> str:

@@ -15,14 +15,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError, JobError
-from fedjob.common.files import fsync_dir, is_locked, open_locked
+from fedjob.common.files import fsync_dir, is_locked, open_locked, remove_folder
 from fedjob.common.types import check_job_id
 
 LOCK_S = 0.5
@@ -96,7 +95,7 @@ class JobFolder:
     @property
     def unpacked(self) -> Path:
         """The unpacked data that a local job brings."""
-        return self.path / "brought"
+        return self.path / ".fedjob_brought"
 
     @property
     def replies(self) -> Path:
@@ -167,7 +166,7 @@ class JobFolder:
         """Remove the spools of rounds before that one."""
         for folder in (self.path / "spool").glob("round_*"):
             if int(folder.name.removeprefix("round_")) < before_round:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
 
     @contextmanager
     def locked(self, wait_s: float = LOCK_S) -> Iterator[None]:

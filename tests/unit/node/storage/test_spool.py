@@ -11,6 +11,8 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.storage.spool import Spool
 from fedjob.repository.memory import MemoryRepository
 
+AA, BB, CC, DD = (letters * 32 for letters in ("aa", "bb", "cc", "dd"))
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> NodeHome:
@@ -32,27 +34,27 @@ def write(folder: Path, key: str, *, with_params: bool = True) -> None:
 
 
 def test_a_complete_output_that_a_kill_left_becomes_the_result(home: NodeHome, spool: Spool) -> None:
-    write(spool.begin("aa"), "aa")
-    spool.begin("aa")
-    write(spool.begin("bb"), "bb", with_params=False)
-    write(spool.begin("cc"), "cc")
-    (spool.begin("dd") / "result.mpk").write_bytes(b"torn")
-    spool.recover({"aa", "bb", "dd"}, set(), set())
-    assert [path.name for path in home.results.iterdir()] == ["aa"]
+    write(spool.begin(AA), AA)
+    spool.begin(AA)
+    write(spool.begin(BB), BB, with_params=False)
+    write(spool.begin(CC), CC)
+    (spool.begin(DD) / "result.mpk").write_bytes(b"torn")
+    spool.recover({AA, BB, DD}, set(), set())
+    assert [path.name for path in home.results.iterdir()] == [AA]
     assert list(home.tasks.iterdir()) == []
-    assert spool.result("aa").num_examples == 3
+    assert spool.result(AA).num_examples == 3
 
 
 def test_results_without_a_task_go_and_finished_ones_stay(home: NodeHome, spool: Spool) -> None:
-    for key in ("aa", "bb"):
+    for key in (AA, BB):
         folder = spool.begin(key)
         write(folder, key)
         spool.finish(key, folder)
-    (home.results / "aa" / "result.mpk").unlink()
-    spool.recover({"aa"}, {"aa"}, set())
-    assert [path.name for path in home.results.iterdir()] == ["aa"]
-    spool.release("aa")
-    assert not spool.has_result("aa")
+    (home.results / AA / "result.mpk").unlink()
+    spool.recover({AA}, {AA}, set())
+    assert [path.name for path in home.results.iterdir()] == [AA]
+    spool.release(AA)
+    assert not spool.has_result(AA)
 
 
 def test_an_object_is_fetched_once_and_goes_when_nobody_wants_it(home: NodeHome) -> None:
@@ -69,27 +71,49 @@ def test_an_object_is_fetched_once_and_goes_when_nobody_wants_it(home: NodeHome)
 
 
 def test_parameters_are_a_regular_file_of_bounded_size(home: NodeHome, spool: Spool, tmp_path: Path) -> None:
-    folder = spool.begin("aa")
-    write(folder, "aa")
-    spool.finish("aa", folder)
-    assert spool.params_of("aa", limit_bytes=7).read_bytes() == b"numbers"
+    folder = spool.begin(AA)
+    write(folder, AA)
+    spool.finish(AA, folder)
+    assert spool.params_of(AA, limit_bytes=7).read_bytes() == b"numbers"
     with pytest.raises(ObjectTooLarge):
-        spool.params_of("aa", limit_bytes=6)
-    params = home.results / "aa" / "params.safetensors"
+        spool.params_of(AA, limit_bytes=6)
+    params = home.results / AA / "params.safetensors"
     params.unlink()
     params.symlink_to(tmp_path / "secret")
     with pytest.raises(DecodeError, match="no regular file"):
-        spool.params_of("aa", limit_bytes=7)
+        spool.params_of(AA, limit_bytes=7)
 
 
 def test_states_that_no_row_names_go_at_the_start(home: NodeHome, spool: Spool) -> None:
-    for key in ("aa", "bb"):
+    for key in (AA, BB):
         folder = spool.begin(key)
         (folder / "state.safetensors").write_bytes(key.encode())
         spool.finish(key, folder)
         spool.keep_state(key, "job_1", key)
         spool.keep_state(key, "job_1", key)
-    spool.recover(set(), set(), {("job_1", "bb")})
-    assert [path.name for path in home.states_of("job_1").iterdir()] == ["bb.safetensors"]
-    spool.drop_states("job_1", ["bb"])
+    spool.recover(set(), set(), {("job_1", BB)})
+    assert [path.name for path in home.states_of("job_1").iterdir()] == [f"{BB}.safetensors"]
+    spool.drop_states("job_1", [BB])
     assert not home.states_of("job_1").exists()
+
+
+def test_what_lies_in_a_home_beside_the_spools_own_is_left_alone(home: NodeHome, spool: Spool) -> None:
+    strange = [
+        home.state / "thesis" / "chapter.tex",
+        home.state / "job_1" / "notes.txt",
+        home.objects / "picture.png",
+        home.scratch / "mine" / "file",
+        home.results / "figures" / "a.png",
+        home.tasks / "todo" / "list",
+    ]
+    for path in strange:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    (home.state / "job_1" / "gone.safetensors").write_text("of a job that is over")
+    (home.objects / ("ab" * 32)).write_text("fetched")
+    (home.scratch / "worker_12-3").mkdir()
+    spool.recover(set(), set(), set())
+    assert [path.read_text() for path in strange] == ["mine"] * len(strange)
+    assert not (home.state / "job_1" / "gone.safetensors").exists()
+    assert list(home.objects.iterdir()) == [home.objects / "picture.png"]
+    assert not (home.scratch / "worker_12-3").exists()

@@ -1,0 +1,105 @@
+"""fedjob never deletes what it did not write: the one place that removes folders, and who may call it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from fedjob.common.files import is_own_name, new_folder, remove_folder
+from fedjob.common.types import new_job_id
+
+ROOT = Path(__file__).parents[3]
+REMOVES_WHOLE = {"rmtree", "removedirs", "rmdirs"}
+
+
+def test_whole_folders_are_removed_in_one_place_only() -> None:
+    found = set()
+    for path in sorted(ROOT.glob("fedjob/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = getattr(node, "attr", getattr(node, "id", ""))
+            if called in REMOVES_WHOLE and isinstance(node, (ast.Name, ast.Attribute)):
+                found.add(path.relative_to(ROOT).as_posix())
+    assert found == {"fedjob/common/files.py"}, "use remove_folder or new_folder of common/files.py"
+
+
+def test_a_folder_with_a_marker_is_removed_where_a_home_is_replaced_only() -> None:
+    """Every caller that gives a marker is listed here, so that a new one is looked at."""
+    found = set()
+    for path in sorted(ROOT.glob("fedjob/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_removal = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "remove_folder"
+            if is_removal and any(keyword.arg == "marker" for keyword in node.keywords):
+                found.add(path.relative_to(ROOT).as_posix())
+    assert found == {"fedjob/demo/cli.py"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "round_0007",
+        ".round_0007.4711.tmp",
+        ".round_0007_2.4711.tmp",
+        new_job_id(),
+        f".deleted.{new_job_id()}",
+        "ab" * 32,
+        f"{'ab' * 32}.0123abcd",
+        f"local_clinic-1_{'0' * 16}",
+        "worker_4711-3",
+        ".fedjob_scratch",
+    ],
+)
+def test_a_folder_with_a_name_that_only_fedjob_gives_is_removed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / "inside").mkdir(parents=True)
+    (folder / "inside" / "file").write_text("x")
+    remove_folder(folder)
+    assert list(tmp_path.iterdir()) == []
+    remove_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["data", "results", "files", "scratch", "round_7", "job", "out", "deadbeef", "brought"]
+)
+def test_a_folder_with_any_other_name_stays_and_the_call_fails(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.tex").write_text("x")
+    assert not is_own_name(name)
+    with pytest.raises(ValueError, match="nothing shows that fedjob wrote it"):
+        remove_folder(tmp_path / name)
+    with pytest.raises(ValueError, match="nothing shows"):
+        remove_folder(tmp_path / name, marker="keys/party")
+    assert (tmp_path / name / "thesis.tex").read_text() == "x"
+
+
+def test_a_home_is_known_by_its_marker(tmp_path: Path) -> None:
+    (tmp_path / "clinic" / "keys").mkdir(parents=True)
+    (tmp_path / "clinic" / "keys" / "party").write_text("clinic")
+    remove_folder(tmp_path / "clinic", marker="keys/party")
+    assert not (tmp_path / "clinic").exists()
+
+
+def test_a_link_is_never_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("x")
+    (tmp_path / "round_0001").symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match="nothing shows"):
+        remove_folder(tmp_path / "round_0001")
+    assert (tmp_path / "mine" / "file").exists()
+
+
+def test_a_new_folder_goes_with_a_failure_and_one_that_was_there_is_left_alone(tmp_path: Path) -> None:
+    def fail() -> None:
+        with new_folder(tmp_path / "new") as made:
+            (made / "file").write_text("x")
+            raise KeyError("any")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("x")
+    with pytest.raises(FileExistsError), new_folder(tmp_path / "there"):
+        pass
+    assert (tmp_path / "there" / "file").exists()
