@@ -70,6 +70,7 @@ class Ask:
             those of `shared["params"]`, where there are any.
         aux: module -> names, dtypes and shapes of the auxiliary variables that it must have.
         training_args: for this ask, in place of the job's own.
+        own_args: node -> training arguments for it alone in this ask, over all others.
         sends_total: whether the next round sends the total unchanged, so that it may be published at once.
     """
 
@@ -85,6 +86,7 @@ class Ask:
     schema: Schema | None = None
     aux: Mapping[str, Schema] = field(default_factory=dict)
     training_args: Mapping[str, Any] = field(default_factory=dict)
+    own_args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sends_total: bool = True
 
 

@@ -155,6 +155,7 @@ class Sites:
                 values[name] = unpack(pack(to_plain(value)))
         name, config = PROTOCOLS.config_of(protocol)
         own = merged_args(merged_args(self.training_args, self.each.get(node, {})), ask.training_args)
+        own = merged_args(own, ask.own_args.get(node, {}))
         task = Task(
             dataset="data",
             protocol=name,

@@ -254,7 +254,7 @@ def test_three_rounds_of_two_nodes_are_six_replies_whose_parameters_stay_on_disk
     job = make_job(session, nodes=["node1", "node2"], keep=True)
     for round_ in (1, 2, 3):
         job.start_nodes_training_round(round_)
-        job.update_parameters()
+        job.aggregate()
     replies = [reply for replies in job.training_replies.values() for reply in replies]
     job.close()
     assert len(replies) == 6
@@ -285,7 +285,7 @@ def test_other_training_arguments_are_in_the_tasks_from_the_next_round_on(
     job = make_job(session, training_args={**ARGS, "lr": StepDecay(0.1, factor=0.5, every=1)})
     for round_ in (1, 2):
         job.start_nodes_training_round(round_)
-        job.update_parameters()
+        job.aggregate()
     job.training_args = {**ARGS, "lr": 0.01}
     job.start_nodes_training_round(3)
     job.close()
@@ -573,7 +573,7 @@ def test_a_node_that_was_away_at_the_end_is_told_by_the_next_session(
     with open_session(federation, home, identity) as session:
         job = make_job(session, rounds=1, keep_breakpoints=1)
         job.start_nodes_training_round(1)
-        job.update_parameters()
+        job.aggregate()
         away.stop()
         try:
             job.close()

@@ -33,6 +33,7 @@ from fedjob.common.errors import (
     PlanError,
     SpecError,
 )
+from fedjob.parameters.files import FileParams
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import chain, hash_file, load_breakpoint, save_breakpoint
 from fedjob.researcher.storage.folder import JobFolder
@@ -473,7 +474,10 @@ class TestRoundsByHand:
         for round_ in (1, 2):
             replies = job.start_nodes_training_round(round_)
             assert not job.waiting_for_nodes(replies)
+            average = job.aggregate()
             path, ref = job.update_parameters()
+            assert all(torch.equal(FileParams(Path(path))[name], average[name]) for name in average)
+            assert job.update_parameters() == (path, ref), "the current parameters are exported again"
             assert Path(path).exists()
             refs.append(ref)
         job.close()
@@ -510,7 +514,7 @@ class TestRoundsByHand:
     ) -> None:
         job = make_job(clinics, tmp_path)
         job.start_nodes_training_round(1)
-        job.update_parameters()
+        job.aggregate()
         states = dict(job.position.node_states)
         replies = job.start_nodes_training_round(2, do_training=False)
         assert all(reply.params is None for reply in replies)
@@ -525,12 +529,12 @@ class TestRoundsByHand:
     ) -> None:
         job = make_job(clinics, tmp_path, keep_breakpoints=1)
         job.start_nodes_training_round(1)
-        job.update_parameters()
+        job.aggregate()
         saved = job.save_state_breakpoint(tmp_path / "bp")["path"]
         states = set(job.position.node_states.values())
         for round_ in range(2, 6):
             job.start_nodes_training_round(round_)
-            job.update_parameters()
+            job.aggregate()
         kept = {path.name for path in (job.folder / "local" / "states").iterdir()}
         assert states <= kept
         job.close("killed")
@@ -556,6 +560,71 @@ class TestRoundsByHand:
         with pytest.raises(SpecError, match="nowhere"):
             job.nodes = ["nowhere"]
         job.close("killed")
+
+    @pytest.mark.feature("FB-72")
+    def test_own_parameters_are_cast_to_the_plans_dtypes_and_others_are_named(
+        self, clinics: dict[str, str], tmp_path: Path
+    ) -> None:
+        job = make_job(clinics, tmp_path)
+        own = job.training_plan.get_params()
+        with pytest.raises(NotReady, match="no replies to aggregate"):
+            job.aggregate()
+        doubles = {name: tensor.double().numpy() + 0.25 for name, tensor in own.items()}
+        path, _ = job.update_parameters(doubles)
+        stored = FileParams(Path(path))
+        assert {name: stored[name].dtype for name in stored} == {name: t.dtype for name, t in own.items()}
+        for name, tensor in own.items():
+            wanted = tensor.double() + 0.25
+            assert torch.equal(
+                stored[name], wanted.to(tensor.dtype) if tensor.is_floating_point() else tensor
+            )
+        first = next(iter(own))
+        for wrong, words in (
+            ({**own, first: torch.zeros(3, 1, 7)}, f"params does not fit .*'{first}' is of shape .3, 1, 7."),
+            ({**own, "extra": torch.zeros(1)}, "params does not fit .*'extra' .*expected missing"),
+            (
+                {name: t for name, t in own.items() if name != first},
+                f"params does not fit .*'{first}' is missing",
+            ),
+            ({**own, first: "many"}, rf"params\['{first}'\] is a tensor or an array of numbers, not a str"),
+            ([1, 2], "params takes named tensors"),
+        ):
+            with pytest.raises(SpecError, match=words):
+                job.update_parameters(wrong)
+        with pytest.raises(SpecError, match="filename='/nowhere': there is no such file"):
+            job.update_parameters(filename="/nowhere")
+        job.close("killed")
+
+    def test_a_node_has_arguments_of_its_own_in_a_round_driven_by_hand(
+        self, clinics: dict[str, str], tmp_path: Path
+    ) -> None:
+        args = {"lr": 0.1, "num_updates": 1, "batch_size": 8}
+        job = make_job(clinics, tmp_path, training_plan=Linear, training_args=args)
+        replies = job.start_nodes_training_round(1, each={"clinic-1": {"lr": 1e-6}})
+        moved = {reply["node_id"]: bool(reply["params"]["weight"].abs().max() > 1e-3) for reply in replies}
+        assert moved == {"clinic-0": True, "clinic-1": False, "clinic-2": True}
+        job.aggregate()
+        again = job.start_nodes_training_round(2)
+        assert [reply["timing"]["train"] > 0 for reply in again] == [True] * 3
+        with pytest.raises(SpecError, match="each names nowhere; the job's nodes are clinic-0, clinic-1"):
+            job.start_nodes_training_round(2, each={"nowhere": {"lr": 0.1}})
+        with pytest.raises(SpecError, match="unknown key 'epoch'"):
+            job.start_nodes_training_round(2, each={"clinic-0": {"epoch": 1}})
+        job.close("killed")
+
+    def test_training_arguments_of_a_draft_are_set_without_asking_anybody(
+        self, clinics: dict[str, str], tmp_path: Path
+    ) -> None:
+        job = make_job(clinics, tmp_path, rounds=1)
+        before = {path.name for path in job.folder.iterdir()}
+        job.training_args = {**TRAINING, "lr": 0.002}
+        assert (job.state, job.attempts) == ("draft", 0)
+        assert {path.name for path in job.folder.iterdir()} == before
+        assert Job.open(job.folder).training_args["lr"] == 0.002
+        job.run(progress=False)
+        other = make_job(clinics, tmp_path / "b", rounds=1, training_args={**TRAINING, "lr": 0.002})
+        other.run(progress=False)
+        assert digest(job) == digest(other)
 
     @pytest.mark.feature("FB-29")
     def test_the_last_message_is_the_final_event(self, clinics: dict[str, str], tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
-from fedjob.parameters.files import FileParams, save_params, schema_of
+from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.storage.spec import JobSpec
 
 if TYPE_CHECKING:
+    import torch
+
     from fedjob.training_plans.base import TrainingPlan
 
 
@@ -22,31 +24,86 @@ def first_params(init: Any, plan: TrainingPlan) -> Mapping[str, Any]:
     Raises:
         SpecError: `init` is of no known form, or does not fit the plan's model.
     """
-    own = {} if plan is None else plan.get_params()
     if init is None:
-        return own
+        return {} if plan is None else plan.get_params()
     if isinstance(init, JobResult):
         init = init.params
-    if isinstance(init, (str, Path)):
-        path = Path(init).expanduser()
+    return fitting_params("init", init, plan)
+
+
+def fitting_params(argument: str, params: Any, plan: TrainingPlan | None) -> dict[str, torch.Tensor]:
+    """Return a researcher's own parameters with the dtypes of a plan's model.
+
+    Args:
+        argument: how an error names them.
+        params: name -> tensor or array, or the path of a safetensors file of them.
+
+    Returns:
+        name -> tensor; numbers with a fraction are rounded where the model has whole numbers.
+
+    Raises:
+        SpecError: they are of no known form, or their names or shapes are not those of the model.
+    """
+
+    if isinstance(params, (str, Path)):
+        path = Path(params).expanduser()
         if not path.is_file():
-            raise SpecError(f"init={str(init)!r}: there is no such file; expected a safetensors file")
-        init = FileParams(path)
-    if not isinstance(init, Mapping):
+            raise SpecError(f"{argument}={str(params)!r}: there is no such file; expected a safetensors file")
+        params = FileParams(path)
+    if not isinstance(params, Mapping):
         raise SpecError(
-            f"init is named tensors, a safetensors file or a job's result, not a {type(init).__name__}"
+            f"{argument} takes named tensors, a safetensors file or a job's result, not a {type(params).__name__}"
         )
+    own = {} if plan is None else plan.get_params()
+    given = {str(name): _tensor(f"{argument}[{name!r}]", value) for name, value in params.items()}
+    fitted = {}
+    for name in [*own, *(name for name in given if name not in own)]:
+        wanted, found = own.get(name), given.get(name)
+        if wanted is None or found is None or wanted.shape != found.shape:
+            raise SpecError(
+                f"{argument} does not fit the plan's model: {name!r} is {_shape(found)}, expected {_shape(wanted)}"
+            )
+        fitted[name] = _cast(f"{argument}[{name!r}]", found, wanted.dtype)
+    return fitted
+
+
+def _tensor(what: str, value: Any) -> torch.Tensor:
     import torch
 
-    given = {str(name): torch.as_tensor(value) for name, value in init.items()}
-    if schema_of(given) != schema_of(own):
-        wanted, got = dict(schema_of(own)), dict(schema_of(given))
-        odd = next((n for n in [*wanted, *got] if wanted.get(n) != got.get(n)), "")
-        raise SpecError(
-            f"init does not fit the plan's model: {odd or 'it'} is {got.get(odd, 'missing')}, "
-            f"expected {wanted.get(odd, 'nothing of that name')}"
-        )
-    return given
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SpecError(f"{what} is a tensor or an array of numbers, not a {type(value).__name__}") from error
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+
+
+def _cast(what: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Convert numbers to another dtype, with rounding to whole ones.
+
+    Raises:
+        SpecError: a value does not fit into the dtype.
+    """
+    import torch
+
+    if tensor.dtype == dtype:
+        return tensor
+    if tensor.is_complex() and not dtype.is_complex:
+        raise SpecError(f"{what} holds complex numbers, the plan's model takes {dtype}")
+    if dtype == torch.bool or dtype.is_floating_point or dtype.is_complex:
+        cast = tensor.to(dtype)
+        if dtype.is_floating_point and bool((cast.isfinite() != tensor.isfinite()).any()):
+            raise SpecError(f"{what} holds values that {dtype} can't hold")
+        return cast
+    whole = tensor.round() if tensor.is_floating_point() else tensor
+    limits = torch.iinfo(dtype)
+    if tensor.is_floating_point() and not bool(whole.isfinite().all()):
+        raise SpecError(f"{what} holds NaN or infinity, the plan's model takes {dtype}")
+    if whole.numel() and not limits.min <= float(whole.min()) <= float(whole.max()) <= limits.max:
+        raise SpecError(f"{what} holds values that {dtype} can't hold")
+    return whole.to(dtype)
 
 
 def write_first(params: Mapping[str, Any], plan: object, path: Path) -> None:

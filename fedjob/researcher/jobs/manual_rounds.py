@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.codec import pack, unpack
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import NotReady, SpecError
 from fedjob.common.files import write_atomic
+from fedjob.common.lifecycle import State
 from fedjob.common.types import Ref
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols.base import Ask, Done, Gathered, View
+from fedjob.researcher.definition.arguments import checked_each
+from fedjob.researcher.federation.offers import NO_REPLY
 from fedjob.researcher.jobs.view import JobView
 from fedjob.researcher.results.partial import training_replies_kept
 from fedjob.researcher.results.training_replies import (
@@ -27,24 +31,31 @@ from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.storage.breakpoints import adopt, load_breakpoint, only_breakpoint
 from fedjob.researcher.storage.spec import plain_args
 from fedjob.training_plans.schedules import at_round
-from fedjob.training_plans.training_args import TrainingArgs
+from fedjob.training_plans.training_args import TrainingArgs, merged_args
 
 if TYPE_CHECKING:
+    import torch
+
     from fedjob.repository.base import Repository
     from fedjob.researcher.connection.connection import Connection
     from fedjob.researcher.federation.offers import Checks
     from fedjob.researcher.runner.runner import Runner
+    from fedjob.researcher.storage.spec import JobSpec
     from fedjob.training_plans.base import TrainingPlan
 
 _REPLIES = "training_replies.mpk"
 
 
+_log = logging.getLogger("fedjob.job")
+_ALLOWED = ("granted", "not-needed")
+
+
 class ManualRounds(JobView):
     """The part of a job that lets a researcher drive its rounds one by one.
 
-    job.start_nodes_training_round(1)         # train
-    job.update_parameters()                   # the aggregate of the replies, or your own parameters
-    job.start_nodes_training_round(2)
+    replies = job.start_nodes_training_round(1)   # train
+    job.aggregate()                               # or job.update_parameters(params) of your own
+    replies = job.start_nodes_training_round(2)
     ...
     job.close()
     """
@@ -120,13 +131,17 @@ class ManualRounds(JobView):
 
     @property
     def training_args(self) -> dict[str, Any]:
-        """The training arguments; set it between rounds, and it counts from the next one on."""
+        """The training arguments; set it in a draft or between rounds, and it counts from the next one on."""
         return dict(self._spec.training_args if self._position is None else self._position.training_args)
 
     @training_args.setter
     def training_args(self, training_args: Mapping[str, Any]) -> None:
         plain = plain_args("training_args", training_args)
         TrainingArgs.parse(at_round(plain, 1), extra_args=type(self._plan).extra_args)
+        if self._runner is None and self.record.state == State.DRAFT:  # nobody is asked, nothing is opened
+            self._spec = replace(self._spec, training_args=plain)
+            self._spec.save(self._folder.spec)
+            return
         runner = self._opened()
         runner.position = self._position = replace(runner.position, training_args=plain)
         runner.events.add("note", round_=runner.position.round + 1, text=f"training_args are now {plain}")
@@ -136,24 +151,47 @@ class ManualRounds(JobView):
     def check_training_plan_is_approved_by_nodes(self) -> dict[str, str]:
         """Ask every node of the job whether the plan may run there; file nothing.
 
+        The answers are logged too, with the logger `fedjob.job`: a node that may run the plan as
+        information, any other, and one that did not answer, as a warning.
+
         Returns:
             node -> `granted`, `not-needed`, `pending`, `rejected: why`, `unknown: why` or `no reply`.
         """
-        return {answer.node: answer.verdict for answer in self.check()}
+        verdicts = {answer.node: answer.verdict for answer in self.check()}
+        for node, verdict in sorted(verdicts.items()):
+            if verdict == NO_REPLY:
+                _log.warning(
+                    "node %s did not answer whether plan %s may run there", node, self.training_plan_name
+                )
+            else:
+                level = logging.INFO if verdict in _ALLOWED else logging.WARNING
+                _log.log(level, "plan %s at node %s: %s", self.training_plan_name, node, verdict)
+        return verdicts
 
-    def start_nodes_training_round(self, round_: int, do_training: bool = True) -> Replies:
+    def start_nodes_training_round(
+        self,
+        round_: int,
+        do_training: bool = True,
+        *,
+        each: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Replies:
         """Ask the nodes for one round and return their replies.
 
         Args:
             round_: the round's number, from 1; the one after the last for a validation.
             do_training: False only validates the current parameters.
+            each: node -> training arguments for it alone in this round, over the job's own; a plan names
+                values of its own in `extra_args` and reads them in its `training_args`.
 
         Raises:
             QuorumNotReached: too few nodes answered.
+            SpecError: the round is below 1, or `each` names an unknown node or argument.
         """
-        runner = self._opened()
         if round_ < 1:
             raise SpecError(f"rounds count from 1, not {round_}")
+        runner = self._opened()
+        own_args = checked_each("each", each)
+        check_own_args(own_args, self._spec, self.training_args, type(self._plan).extra_args)
         position = replace(runner.position, round=round_ - 1)
         if do_training:
             ask = runner.protocol.instruct(
@@ -166,6 +204,7 @@ class ManualRounds(JobView):
                 raise SpecError(f"{self._spec.protocol.name} has nothing to ask in round {round_}")
         else:
             ask = Ask(step="validate", shared={"params": position.state["params"]}, commit=False)
+        ask = replace(ask, own_args=own_args)
         gathered, runner.position = runner.gatherer(ask, position)
         self._position = runner.position
         self._gathered = gathered if do_training else None
@@ -186,54 +225,75 @@ class ManualRounds(JobView):
                 found.setdefault(module, {})[reply.node_id] = values
         return found
 
+    def aggregate(self) -> dict[str, torch.Tensor]:
+        """Combine the replies of the last round by the job's protocol and aggregator, and complete the round.
+
+        Returns:
+            The new shared parameters: name -> tensor.
+
+        Raises:
+            NotReady: no round was trained since the last one was completed.
+        """
+        gathered = self._gathered
+        if gathered is None:
+            raise NotReady(
+                "there are no replies to aggregate: call job.start_nodes_training_round(...) first"
+            )
+        runner = self._opened()
+        position = runner.position
+        state = runner.protocol.finish({**position.state, "round": position.round}, gathered)
+        self._complete(runner, state, gathered)
+        current = runner.position.state["params"]
+        return {name: current[name].clone() for name in current}
+
     def update_parameters(
         self, params: Mapping[str, Any] | None = None, filename: str | Path | None = None
     ) -> tuple[str, Ref]:
-        """Set the shared parameters for the next round and complete the round.
+        """Write the shared parameters to a file and publish them; given ones complete the round first.
 
         Args:
-            params: named tensors of your own; or
-            filename: a safetensors file. With neither, the aggregate of the last round's replies,
-                or the current parameters if there was none.
+            params: parameters of your own for the next round: name -> tensor or array of the plan's shapes;
+                other dtypes are converted to the plan's, with rounding where the plan has whole numbers.
+            filename: a safetensors file of them. With neither, the current parameters are exported:
+                those of the last round that was completed.
 
         Returns:
             The file that holds them, and their name in the repository.
 
         Raises:
-            ValueError: both were given.
+            SpecError: both were given; or names or shapes are not those of the plan's model.
         """
         if params is not None and filename is not None:
             raise SpecError(
                 "update_parameters takes params or filename: both were given, expected at most one"
             )
         runner = self._opened()
-        position, gathered = runner.position, self._gathered
-        given = self._given(params if params is not None else filename)
-        if given is None and gathered is None:
-            current = position.state["params"]
-            current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
-            return str(current.path), current.ref
-        if gathered is None:
-            gathered = Gathered(total=Contribution(given), replies={}, left_out={})
-        state = runner.protocol.finish({**position.state, "round": position.round}, gathered)
-        if given is not None:  # as they are, whatever the protocol makes of a total
-            state = {**state, "params": given}
-        position = replace(position, state=state, round=position.round + 1)
-        runner.position = self._position = runner.commit(position, gathered)
-        self._gathered = None
+        if params is not None or filename is not None:
+            argument, source = ("filename", filename) if params is None else ("params", params)
+            own = self._own_params(runner, argument, source)
+            gathered = self._gathered or Gathered(total=Contribution(own), replies={}, left_out={})
+            state = runner.protocol.finish(
+                {**runner.position.state, "round": runner.position.round}, gathered
+            )
+            # as they are, whatever the protocol makes of a total
+            self._complete(runner, {**state, "params": own}, gathered)
         current = runner.position.state["params"]
         current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
         return str(current.path), current.ref
 
-    def _given(self, params: Mapping[str, Any] | str | Path | None) -> FileParams | None:
-        """Put parameters of the researcher's into the spool of the round that they complete."""
-        if params is None:
-            return None
-        from fedjob.researcher.definition.initial_params import first_params
+    def _complete(self, runner: Runner, state: Mapping[str, Any], gathered: Gathered) -> None:
+        """Commit the round whose state this is."""
+        position = replace(runner.position, state=state, round=runner.position.round + 1)
+        runner.position = self._position = runner.commit(position, gathered)
+        self._gathered = None
 
-        path = self._folder.make_spool(self._opened().position.round + 1) / "given.safetensors"
+    def _own_params(self, runner: Runner, argument: str, params: Any) -> FileParams:
+        """Put parameters of the researcher's into the spool of the round that they complete."""
+        from fedjob.researcher.definition.initial_params import fitting_params
+
+        path = self._folder.make_spool(runner.position.round + 1) / "given.safetensors"
         path.unlink(missing_ok=True)
-        save_params(first_params(params, self._plan), path)
+        save_params(fitting_params(argument, params, self._plan), path)
         return FileParams(path)
 
     def save_state_breakpoint(self, path: str | Path) -> dict[str, Any]:
@@ -346,3 +406,22 @@ class ManualRounds(JobView):
 def _reply_file(round_: int, node: str) -> str:
     """Return the name in a breakpoint of the file with a reply's tensors."""
     return f"reply_{round_:04d}_{node}.safetensors"
+
+
+def check_own_args(
+    each: Mapping[str, Mapping[str, Any]],
+    spec: JobSpec,
+    training_args: Mapping[str, Any],
+    extra_args: Sequence[str],
+) -> None:
+    """Check the training arguments of single nodes together with those of all.
+
+    Raises:
+        SpecError: a node is none of the job's; an argument is unknown, or has a value that it can't have.
+    """
+    if unknown := sorted(each.keys() - spec.datasets.keys()):
+        raise SpecError(
+            f"each names {', '.join(unknown)}; the job's nodes are {', '.join(sorted(spec.datasets))}"
+        )
+    for own in each.values():
+        TrainingArgs.parse(at_round(merged_args(training_args, own), 1), extra_args=tuple(extra_args))

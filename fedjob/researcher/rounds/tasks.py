@@ -175,6 +175,6 @@ class TaskBuilder:
 
 
 def training_args_of(spec: JobSpec, position: Position, ask: Ask, node: str) -> dict[str, Any]:
-    """Return the training arguments of a node in this round: the job's arguments, the node's own, then the ask's."""
+    """Return a node's training arguments in this round: the job's, the node's own, the ask's, the node's in the ask."""
     merged = merged_args(merged_args(position.training_args, spec.each.get(node, {})), ask.training_args)
-    return at_round(merged, position.round + 1)
+    return at_round(merged_args(merged, ask.own_args.get(node, {})), position.round + 1)

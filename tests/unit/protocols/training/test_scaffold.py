@@ -163,6 +163,7 @@ def test_by_hand_the_replies_carry_the_auxiliary_variables_apart_from_the_parame
     received = job.extract_received_optimizer_aux_var_from_round(1)
     assert sorted(received["scaffold"]) == ["a", "b"]
     assert job.extract_received_optimizer_aux_var_from_round(2) == {}
+    job.aggregate()
     path, _ = job.update_parameters()
     assert float(FileParams(Path(path))["weight"]) == pytest.approx(-0.015, abs=1e-6)
     job.start_nodes_training_round(2)
