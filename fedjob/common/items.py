@@ -20,8 +20,10 @@ class Items:
         limit: only the first so many, in one batch, as a trial: results are marked `test`, and the node
             does not remember the items. None for no limit, else 1 or more.
         batch: items per batch, 1 or more; None for one batch of all.
-        tolerate: consecutive batches that may fail, 0 or more; None for any number. The items of failed
-            batches are then tried one by one. 0: the first failure ends the task.
+        tolerate: consecutive batches that may fail, 0 or more; None for any number. 0: the first failure
+            ends the task.
+        retry_single: try the items of failed batches one by one; needs a `tolerate` other than 0, and is on
+            there unless it is False: then all items of a failed batch count as failed.
         retry_failed: work again on items that failed before and have not changed since.
     """
 
@@ -30,6 +32,7 @@ class Items:
     batch: int | None = None
     tolerate: int | None = 0
     retry_failed: bool = True
+    retry_single: bool | None = None
 
     def __post_init__(self) -> None:
         if self.only not in ONLY:
@@ -42,6 +45,13 @@ class Items:
                 )
         if type(self.retry_failed) is not bool:
             raise SpecError(f"Items(retry_failed=...) is True or False, not {self.retry_failed!r}")
+        if self.retry_single is not None and type(self.retry_single) is not bool:
+            raise SpecError(f"Items(retry_single=...) is True or False, not {self.retry_single!r}")
+        if self.retry_single and self.tolerate == 0:
+            raise SpecError(
+                "Items(retry_single=True) tries the items of failed batches again, but tolerate=0 ends the task at "
+                "the first failure: give tolerate a number, or None"
+            )
         if self.limit is not None and self.batch is not None and self.batch < self.limit:
             raise SpecError(
                 f"Items(limit={self.limit}) is a trial in one batch: leave batch out, or make it {self.limit} or more"

@@ -202,7 +202,14 @@ class _Batches:
         self.emit("result", {"n": number, "num_rows": len(places), **self.reported(part)})
 
     def retry(self) -> Iterator[FailedItem]:
-        """Compute the items of failed batches one by one; yield those that fail again."""
+        """Compute the items of failed batches one by one; yield those that fail again.
+
+        Without `retry_single` nothing is computed again, and every item of a failed batch is yielded.
+        """
+        if self.items.retry_single is False:
+            for batch, error in self.failures:
+                yield from (FailedItem(place, f"{type(error).__name__}: {error}") for place in batch)
+            return
         places = [place for batch, _ in self.failures for place in batch]
         self.emit("batch", {"state": "retrying", "items": len(places)})
         for place in places:

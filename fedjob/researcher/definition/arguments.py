@@ -101,7 +101,7 @@ def checked_items(name: str, items: Any) -> Items:
     """
     if items is not None and not isinstance(items, Items):
         raise SpecError(
-            f"items is Items(only=..., limit=..., batch=..., tolerate=..., retry_failed=...), not {items!r}"
+            f"items is Items(only=..., limit=..., batch=..., tolerate=..., retry_single=..., retry_failed=...), not {items!r}"
         )
     return items or Items()
 

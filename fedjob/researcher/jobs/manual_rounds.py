@@ -149,10 +149,9 @@ class ManualRounds(JobView):
     # -- steps ----------------------------------------------------------------------
 
     def check_training_plan_is_approved_by_nodes(self) -> dict[str, str]:
-        """Ask every node of the job whether the plan may run there; file nothing.
+        """Ask every node of the job whether the plan may run there, log the verdicts, and file nothing.
 
-        The answers are logged too, with the logger `fedjob.job`: a node that may run the plan as
-        information, any other, and one that did not answer, as a warning.
+        The logger is `fedjob.job`; a node that may not run it, or did not answer, is a warning.
 
         Returns:
             node -> `granted`, `not-needed`, `pending`, `rejected: why`, `unknown: why` or `no reply`.

@@ -148,6 +148,21 @@ def test_a_corrupt_item_costs_no_more_than_itself(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.feature("BF-51")
+def test_the_items_of_a_failed_batch_are_tried_again_one_by_one_only_if_that_is_switched_on(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, stepping.Sizes).files({**TEN, "05": "corrupt"})
+    done = bench.run(items=Items(batch=4, tolerate=5, retry_single=False))
+    assert decode(done.value) == [0, 1, 2, 3, 8, 9]
+    assert done.items == {"processed": 6, "failed": 4, "batches": 3}
+    assert not [body for body in bench.batches() if body.get("state") == "retrying"]
+    remembered = json.loads(Path(done.items_path).read_text())
+    assert [item[0] for item in remembered["failed"]] == ["04", "05", "06", "07"]
+    with pytest.raises(SpecError, match="tolerate=0 ends the task at the first failure"):
+        Items(batch=4, retry_single=True)
+
+
 @pytest.mark.feature("BF-14")
 @pytest.mark.parametrize("tolerate", [0, 5], ids=["nothing is tolerated", "nothing failed"])
 def test_nothing_is_tried_again_where_nothing_failed_or_may_fail(tmp_path: Path, tolerate: int) -> None:
