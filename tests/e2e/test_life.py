@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +24,9 @@ from tests.slow import gated_plan, slow_plan
 from tests.slow import until as until_within
 
 pytestmark = pytest.mark.timeout(400)
+
+BUSY = 10.0
+"""By how much longer than on an idle machine a call may take here: other tests run beside this one."""
 
 until = partial(until_within, timeout_s=PATIENCE_S)
 
@@ -70,11 +75,11 @@ def test_a_submitted_job_waits_for_the_owner_and_runs_when_they_approve(fed: Fed
     job = make(fed, ["strict"], name="for the board", training_plan=Linear)
     began = time.monotonic()
     job.submit()
-    assert time.monotonic() - began < 20.0
+    assert time.monotonic() - began < 1.0 * BUSY
     job.wait(for_grants=False, silent=True)
     began = time.monotonic()
     assert job.wait(for_grants=False, silent=True) is job
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 1.0 * BUSY
     assert job.state == "waiting"
     (grant,) = [g for g in strict.json("grants", "list", "--pending") if g["plan"] == job.spec.plan_hash]
     assert strict.json("grants", "show", grant["id"])["job_name"] == "for the board"
@@ -112,6 +117,14 @@ def test_without_a_broker_nothing_is_submitted_and_waiting_outlives_the_hub(fed:
     assert again.wait(timeout_s=PATIENCE_S, silent=True).success
 
 
+def leases_of(fed: Federation, job: str) -> int:
+    """Return the number of objects that the hub holds for a job, as its database lists them."""
+    with contextlib.closing(
+        sqlite3.connect(f"file:{fed.folder / 'hub' / 'hub.sqlite'}?mode=ro", uri=True)
+    ) as database:
+        return int(database.execute("SELECT count(*) FROM leases WHERE job = ?", (job,)).fetchone()[0])
+
+
 @pytest.mark.feature("TB-40", "TB-43")
 def test_a_killed_job_frees_the_nodes_processes_and_leaves_no_objects(fed: Federation) -> None:
     job = make(fed, slow=600).submit()
@@ -121,11 +134,13 @@ def test_a_killed_job_frees_the_nodes_processes_and_leaves_no_objects(fed: Feder
     wait_until(lambda: any(working()), timeout_s=PATIENCE_S, what="a worker")
     workers = node.workers()
     assert set(working()) <= set(workers)
+    assert leases_of(fed, job.id) > 0
     done = fed.cli("job", "kill", job.id)
     assert done.stdout.strip() == f"{job.id} killed"
     wait_until(
         lambda: not any(psutil.pid_exists(pid) for pid in workers), timeout_s=30, what="the worker to be gone"
     )
+    wait_until(lambda: leases_of(fed, job.id) == 0, timeout_s=30, what="the hub to hold no object of the job")
     with pytest.raises(JobFailed) as caught:
         job.wait(silent=True)
     assert (caught.value.outcome, caught.value.reason) == ("killed", "killed")
@@ -181,7 +196,7 @@ def test_each_researcher_finds_their_own_jobs_and_the_owner_sees_both(fed: Feder
         lab.find(name="same")
 
 
-@pytest.mark.feature("NV-54", "TB-43")
+@pytest.mark.feature("NV-54")
 def test_a_deleted_job_leaves_a_tombstone_alone(fed: Federation, tmp_path: Path) -> None:
     job = make(fed, keep=True).submit(token="gone")
     job.wait(timeout_s=PATIENCE_S, silent=True)

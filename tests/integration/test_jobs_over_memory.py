@@ -493,7 +493,7 @@ def test_local_and_remote_jobs_load_plans_alike_and_both_validate(
     assert {row.phase for row in job.position.rows} == {"before", "train", "after"}
 
 
-@pytest.mark.feature("FB-80", "FB-81")
+@pytest.mark.feature("FB-81")
 def test_a_local_job_equals_a_job_of_one_node_byte_for_byte(session: Session, federation: Federation) -> None:
     args = {**ARGS, "test_ratio": 0.2}
     remote = make_job(session, nodes=["node1"], training_args=args, rounds=3)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -50,6 +53,9 @@ def clinics(tmp_path: Path) -> dict[str, str]:
     return {f"clinic-{k}": str(make_points(tmp_path / f"{k}.npz", 60 + 20 * k, k)) for k in range(3)}
 
 
+ROOT = Path(__file__).parents[2]
+
+
 def make_job(clinics: dict[str, str], home: Path, **changes: object) -> Job:
     arguments: dict[str, object] = {
         "training_plan": Tiny,
@@ -65,6 +71,53 @@ def make_job(clinics: dict[str, str], home: Path, **changes: object) -> Job:
 
 def digest(job: Job) -> str:
     return hash_file(job.folder / "result" / "params.safetensors")
+
+
+@pytest.mark.feature("FB-80")
+def test_a_local_job_runs_with_sockets_forbidden(tmp_path: Path) -> None:
+    """The hook is one of a process of its own, for it can't be taken away again."""
+    script = """
+import sys
+from pathlib import Path
+
+def forbid(event, args):
+    if event.startswith("socket."):
+        raise PermissionError(f"a socket was used: {event}")
+
+sys.addaudithook(forbid)
+from tests.integration.test_local_jobs import digest, make_job
+job = make_job({"alone": sys.argv[1]}, Path(sys.argv[2]), rounds=1)
+job.run(progress=False)
+print(digest(job))
+"""
+    data = str(make_points(tmp_path / "points.npz", 60, 1))
+    command = [sys.executable, "-c", script, data, str(tmp_path / "there")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    here = make_job({"alone": data}, tmp_path / "here", rounds=1)
+    here.run(progress=False)
+    assert done.stdout.split()[-1] == digest(here)
+
+
+@pytest.mark.feature("FB-16")
+def test_memory_does_not_grow_with_the_rounds_that_a_job_has_replies_of(
+    clinics: dict[str, str], tmp_path: Path
+) -> None:
+    width = 100_000
+    job = make_job(
+        clinics, tmp_path, model_args={"width": width}, training_args={**TRAINING, "num_updates": 1}
+    )
+    one_reply = sum(t.numel() * t.element_size() for t in job.training_plan.get_params().values())
+    process, sizes = psutil.Process(), []
+    for round_ in range(1, 9):
+        job.start_nodes_training_round(round_)
+        job.aggregate()
+        gc.collect()
+        sizes.append(process.memory_info().rss)
+    assert len([reply for replies in job.training_replies.values() for reply in replies]) == 24
+    job.close("killed")
+    # held in memory, the replies of the last five rounds alone would be fifteen times as much
+    assert sizes[-1] - sizes[2] < 5 * one_reply, [size >> 20 for size in sizes]
 
 
 def test_a_job_trains_and_tells_what_it_measured(clinics: dict[str, str], tmp_path: Path) -> None:
