@@ -14,6 +14,7 @@ from fedjob.common.errors import PlanError
 from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import mean_state, measure
+from fedjob.parameters.model_tensors import buffer_names, check_parameter_names, model_tensors, set_tensors
 from fedjob.parameters.tensor_kinds import Kinds
 from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, named_type
 from fedjob.training_plans.batches import (
@@ -111,9 +112,7 @@ class TorchPlan(TrainingPlan):
         self.ctx.device = self.device.type
         self.model.to(self.device)
         if not self.training_args.share_persistent_buffers:
-            with torch.no_grad():
-                for name, buffer in self._buffers().items():
-                    buffer.copy_(self._first_buffers[name])
+            set_tensors(self.model, self._first_buffers)
         self._optimizer, self._memory = None, {}
 
     @property
@@ -132,7 +131,9 @@ class TorchPlan(TrainingPlan):
                     f"init_optimizer returned {named_type(optimizer)}; expected a torch.optim.Optimizer"
                 )
             try:
-                load_optimizer(optimizer, self._memory)
+                load_optimizer(optimizer, self._memory, self.model)
+            except PlanError:
+                raise
             except (ValueError, KeyError, TypeError) as error:
                 raise self.fail(
                     "state_mismatch", f"the optimizer's state does not fit the model: {error}"
@@ -168,9 +169,7 @@ class TorchPlan(TrainingPlan):
     def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
         own = self._shared()
         _check_fit(own, params)
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(params[name])
+        set_tensors(self.model, {name: params[name] for name in own})
 
     def kinds(self) -> Kinds:
         buffers, shared = self._buffers(), self._shared()
@@ -185,6 +184,8 @@ class TorchPlan(TrainingPlan):
         )
 
     def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
+        if adjust is not None:
+            check_parameter_names(self.model)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         with _repeatable():
@@ -211,6 +212,7 @@ class TorchPlan(TrainingPlan):
     def gradients(self) -> dict[str, torch.Tensor]:
         if self._data is None or isinstance(self._data, ExampleStream):
             raise PlanError("gradients are computed over a Dataset or (inputs, targets), after load_data")
+        check_parameter_names(self.model)
         buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
         self.model.train()
         self.model.zero_grad(set_to_none=True)
@@ -224,9 +226,7 @@ class TorchPlan(TrainingPlan):
             if parameter.grad is not None
         }
         self.model.zero_grad(set_to_none=True)
-        with torch.no_grad():  # such as the running means of batch normalisation
-            for name, buffer in self._buffers().items():
-                buffer.copy_(buffers[name])
+        set_tensors(self.model, buffers)  # such as the running means of batch normalisation
         return found
 
     def _update(self, batch: Any, adjust: Adjust | None) -> float:
@@ -318,7 +318,7 @@ class TorchPlan(TrainingPlan):
         if self._optimizer is None:
             tree: dict[str, Any] = {"optimizer": copy_tree(self._memory, "optimizer")}
         else:
-            tree = {"optimizer": optimizer_tree(self._optimizer)}
+            tree = {"optimizer": optimizer_tree(self._optimizer, self.model, self._memory)}
         tree["user"] = copy_tree(self.ctx.state, "self.ctx.state")
         if not self.training_args.share_persistent_buffers:
             tree["buffers"] = copy_tree(self._buffers(), "buffers")
@@ -331,16 +331,16 @@ class TorchPlan(TrainingPlan):
         if self.training_args.share_persistent_buffers:
             return
         own, kept = self._buffers(), tree.get("buffers", self._first_buffers)
-        with torch.no_grad():
-            for name, buffer in own.items():
-                if name not in kept or kept[name].shape != buffer.shape:
-                    raise self.fail("state_mismatch", f"the kept buffer {name} does not fit the model")
-                buffer.copy_(kept[name])
+        for name, buffer in own.items():
+            if name not in kept or kept[name].shape != buffer.shape:
+                raise self.fail("state_mismatch", f"the kept buffer {name} does not fit the model")
+        set_tensors(self.model, {name: kept[name] for name in own})
 
     def _buffers(self) -> dict[str, torch.Tensor]:
-        """Return the persistent buffers by name."""
-        parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
-        return {name: tensor for name, tensor in self._tensors().items() if name not in parameters}
+        """Return the persistent buffers, and extra state, by name."""
+        tensors = self._tensors()
+        buffers = buffer_names(self.model, tensors)
+        return {name: tensor for name, tensor in tensors.items() if name in buffers}
 
     def _shared(self) -> dict[str, torch.Tensor]:
         if self.training_args.share_persistent_buffers:
@@ -349,8 +349,7 @@ class TorchPlan(TrainingPlan):
         return {name: tensor for name, tensor in self._tensors().items() if name not in buffers}
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        found = self.model.state_dict(keep_vars=True)
-        return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+        return model_tensors(self.model)
 
     def _num_updates(self) -> int:
         args, data = self.training_args, self._data

@@ -117,7 +117,7 @@ def test_momentum_continues_across_rounds() -> None:
     args = {"lr": 0.01, "momentum": 0.9, "batch_size": 50, "num_updates": 1}
     plan = built(args=args)
     params, state = step(plan, plan.get_params(), None, 1, args)
-    velocity = {name: state["optimizer"][str(i)]["momentum_buffer"] for i, name in enumerate(params)}
+    velocity = {name: state["optimizer"]["parameters"][name]["momentum_buffer"] for name in params}
     go_on, _ = step(built(args=args), params, state, 2, args)
     forget, _ = step(built(args=args), params, None, 2, args)
     for name, tensor in params.items():
@@ -142,19 +142,18 @@ def test_a_state_shares_nothing_with_the_plan() -> None:
     plan = built(Net)
     plan.train()
     state = plan.get_state()
-    before = state["optimizer"]["0"]["exp_avg"].clone()
+    before = state["optimizer"]["parameters"]["0.weight"]["exp_avg"].clone()
     plan.set_state(state)
     plan.train()
-    assert torch.equal(state["optimizer"]["0"]["exp_avg"], before)
+    assert torch.equal(state["optimizer"]["parameters"]["0.weight"]["exp_avg"], before)
 
 
 def test_a_state_of_another_model_is_refused() -> None:
-    state = {"optimizer": {"0": {"momentum_buffer": torch.zeros(2, 2)}}}
-    for wrong in (state, {"optimizer": {"7": {"momentum_buffer": torch.zeros(1)}}}):
-        plan = built()
-        plan.set_state(wrong)
-        with pytest.raises(NodeFailure, match="state_mismatch"):
-            plan.train()
+    memory = {"kind": "SGD", "parameters": {"weight": {"momentum_buffer": torch.zeros(2, 2)}}}
+    plan = built()
+    plan.set_state({"optimizer": memory})
+    with pytest.raises(NodeFailure, match=r"state_mismatch.*momentum_buffer of weight has the shape"):
+        plan.train()
 
 
 @pytest.mark.parametrize("kept", [np.zeros(3), {1: 2}, object(), {"a": [lambda: 1]}])
@@ -623,3 +622,92 @@ def test_a_plan_without_a_method_is_a_type_error_that_names_it(tmp_path: Path) -
 def test_a_child_task_is_launched_at_a_node_alone() -> None:
     with pytest.raises(PlanError, match="while a node computes"):
         Context().launch("x")
+
+
+class TestMemoryOfOptimizers:
+    """What an optimizer remembers goes by the names of parameters."""
+
+    class Layers(Line):
+        """Two layers of one shape; self.trained names those that the optimizer has, in its order and groups."""
+
+        trained: Any = (("0.weight", "1.weight"),)
+        make: Any = staticmethod(lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.9))
+
+        def init_model(self, model_args: Any) -> torch.nn.Module:
+            return torch.nn.Sequential(*(torch.nn.Linear(3, 3, bias=False) for _ in range(2)))
+
+        def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
+            named = dict(model.named_parameters())
+            groups = type(self).trained
+            for name, parameter in named.items():
+                parameter.requires_grad_(any(name in group for group in groups))
+            return self.make([{"params": [named[name] for name in group]} for group in groups])  # type: ignore[no-any-return]
+
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            return torch.nn.functional.mse_loss(model(batch[0]).mean(1, keepdim=True), batch[1])
+
+    def rounds(self, *trained: Any, make: Any = None) -> list[dict[str, Any]]:
+        """Return name -> memory after a round for each of the given groups of parameters, each by a fresh plan."""
+        args, state, found = {"batch_size": 50, "num_updates": 1}, None, []
+        params = built(self.Layers, args).get_params()
+        for number, groups in enumerate(trained):
+
+            class Now(self.Layers):  # type: ignore[misc,name-defined]
+                trained = groups
+
+            if make is not None:
+                Now.make = staticmethod(make[number] if isinstance(make, list) else make)
+            params, state = step(built(Now, args), params, state, number + 1, args)
+            found.append(state.get("optimizer", {}).get("parameters", {}))
+        return found
+
+    def test_a_layer_that_is_unfrozen_begins_without_and_the_other_keeps_its_own(self) -> None:
+        head, all_ = (("1.weight",),), (("0.weight", "1.weight"),)
+        one, two = self.rounds(head, all_)
+        fresh = self.rounds(all_)[0]
+        assert set(one) == {"1.weight"}
+        assert set(two) == {"0.weight", "1.weight"}
+        ratio = two["1.weight"]["momentum_buffer"].norm() / fresh["1.weight"]["momentum_buffer"].norm()
+        assert 1.7 < ratio < 2.0, "0.9 v + g"
+        ratio = two["0.weight"]["momentum_buffer"].norm() / fresh["0.weight"]["momentum_buffer"].norm()
+        assert 0.9 < ratio < 1.1, "g"
+
+    def test_the_order_and_the_groups_of_the_optimizer_do_not_matter(self) -> None:
+        straight = self.rounds(*[(("0.weight", "1.weight"),)] * 2)[1]
+        for second in ((("1.weight", "0.weight"),), (("1.weight",), ("0.weight",))):
+            turned = self.rounds((("0.weight", "1.weight"),), second)[1]
+            for name in straight:
+                assert torch.equal(straight[name]["momentum_buffer"], turned[name]["momentum_buffer"])
+
+    def test_a_frozen_layer_keeps_its_memory_for_later(self) -> None:
+        all_, head = (("0.weight", "1.weight"),), (("1.weight",),)
+        one, two, three = self.rounds(all_, head, all_)
+        assert torch.equal(two["0.weight"]["momentum_buffer"], one["0.weight"]["momentum_buffer"])
+        assert three["0.weight"]["momentum_buffer"].norm() > 1.5 * one["0.weight"]["momentum_buffer"].norm()
+
+    def test_another_kind_of_optimizer_begins_anew(self) -> None:
+        all_ = (("0.weight", "1.weight"),)
+        adam = lambda groups: torch.optim.Adam(groups, lr=0.01)  # noqa: E731
+        kinds = [self.Layers.make, adam, lambda groups: torch.optim.Adam(groups, lr=0.01, amsgrad=True)]
+        one, two, three = self.rounds(all_, all_, all_, make=kinds)
+        assert set(one["0.weight"]) == {"momentum_buffer"}
+        assert two["0.weight"]["step"] == three["0.weight"]["step"] == 1
+
+    def test_lbfgs_goes_on_with_the_same_parameters_and_begins_anew_with_others(self) -> None:
+        def lbfgs(groups: Any) -> torch.optim.Optimizer:
+            return torch.optim.LBFGS([p for group in groups for p in group["params"]], max_iter=2)
+
+        all_, head = (("0.weight", "1.weight"),), (("1.weight",),)
+        one, two, three = self.rounds(all_, all_, head, make=lbfgs)
+        assert two["0.weight"]["n_iter"] == 2 * one["0.weight"]["n_iter"]
+        assert three["1.weight"]["n_iter"] <= 2
+        assert set(three) == {"1.weight"}
+
+    def test_a_parameter_that_is_none_of_the_model_is_refused(self) -> None:
+        class Stray(Line):
+            def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
+                scale = torch.nn.Parameter(torch.ones(7))
+                return torch.optim.SGD([*model.parameters(), scale], lr=0.1)
+
+        with pytest.raises(PlanError, match=r"a tensor of shape \[7\] that is no parameter of the model"):
+            built(Stray).train()
