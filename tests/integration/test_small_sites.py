@@ -43,10 +43,18 @@ def test_a_site_with_one_patient_trains_and_has_no_validation_of_its_own(
         validate_at_end=True,
     )
     result = job.run(progress=False)
-    assert {number: one.replied for number, one in job.rounds.items()} == {1: ("many", "one"), 2: ("many", "one")}
+    assert {number: one.replied for number, one in job.rounds.items()} == {
+        1: ("many", "one"),
+        2: ("many", "one"),
+    }
     assert result.participation.complete
     assert {row.phase for row in result.rows if row.node == "one"} == {"train"}
-    assert {row.phase for row in result.rows if row.node == "many"} >= {"train", "before", "after", "validate"}
+    assert {row.phase for row in result.rows if row.node == "many"} >= {
+        "train",
+        "before",
+        "after",
+        "validate",
+    }
 
 
 def test_a_job_that_asks_for_validation_without_a_split_is_told_how_to_get_one(

@@ -11,6 +11,7 @@ from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.login import Login, Prompt
 from fedjob.researcher.connection.login import login as log_in
 from fedjob.researcher.connection.opening import open_connection
+from fedjob.researcher.runner.revival import look
 from fedjob.researcher.storage.folder import job_folder
 from fedjob.researcher.storage.search import Name, find_entries, find_entry
 
@@ -75,13 +76,14 @@ class HomeJobs:
             plan=plan,
             limit=limit,
             reverse=reverse,
+            look=look,
         )
         return Listing([self._open(entry) for entry in found if entry.state != "unreadable"], _COLUMNS)
 
     @property
     def active(self) -> Job | None:
         """The job that was submitted last and has not ended; None where there is none."""
-        found = find_entries(self.home, state=("pending", "active"), limit=1)
+        found = find_entries(self.home, state=("pending", "active"), limit=1, look=look)
         return self._open(found[0]) if found else None
 
     def _open(self, entry: JobEntry) -> Job:

@@ -119,7 +119,7 @@ class Runner:
         stack.callback(attempt.close)
         release: Release = no_nodes
         try:
-            attempt.begin()
+            attempt.begin(detached=lock is not None)
             for hook in attempt.hooks:
                 hook.start(folder, spec.rounds, begins, extras)
             restore_held(folder, extras)

@@ -59,6 +59,9 @@ class JobRecord:
         token: that it was submitted with.
         begin: name of the breakpoint that this attempt goes on from; empty for the newest.
         further: this attempt goes on where a hook ended an earlier one.
+        detached: this attempt has a runner of its own, as `submit` and `restart` give it one, which any process of
+            the home may start again; False for `job.run()`, which ends with its process.
+        begun_again: when a runner that had died was started again last, seconds since 1970; 0 for never.
         keep_files: folder that plan, parameters and replies of every round are put into.
     """
 
@@ -85,6 +88,8 @@ class JobRecord:
     token: str = ""
     begin: str = ""
     further: bool = False
+    detached: bool = False
+    begun_again: float = 0.0
     keep_files: str = ""
 
     def save(self, path: Path) -> None:
