@@ -167,6 +167,7 @@ class Pong:
         versions: package -> version.
         jobs: that the asking researcher has tasks of here; what it does not know it can end.
         projects: that the node is enrolled in.
+        twin: another daemon runs under the node's name, such as one on a copy of its home.
     """
 
     kind: ClassVar[str] = "reply"
@@ -184,6 +185,7 @@ class Pong:
     labels: list[str] = field(default_factory=list)
     projects: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
+    twin: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,12 @@ def test_a_job_whose_runners_are_killed_anywhere_is_never_left_as_if_somebody_ra
 
 
 def test_a_look_that_sees_no_dead_runner_is_found_out() -> None:
-    with pytest.raises(Violation):
-        for seed in range(60):
-            run_life(seed, frozenset({"blind"}))
+    assert any(breaks_a_promise(seed) for seed in range(60))
+
+
+def breaks_a_promise(seed: int) -> bool:
+    try:
+        run_life(seed, frozenset({"blind"}))
+    except Violation:
+        return True
+    return False

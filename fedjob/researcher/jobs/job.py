@@ -537,9 +537,10 @@ class Job(ManualRounds, JobView):
         return session
 
     def _resolve(self, session: Connection | None) -> None:
-        self._spec = resolve_for(
+        self._spec, silent = resolve_for(
             self._spec, self._data, self._nodes_asked, self._as_node, self._folder, session
         )
+        replace(load_record(self._folder.record), absent=silent).save(self._folder.record)
         if session is not None:
             session.meet(self._spec.datasets)
         self._spec.save(self._folder.spec)

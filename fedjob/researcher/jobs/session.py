@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedjob.researcher.connection.catalogue import DatasetHandle, Listing, NodeInfo, list_datasets, list_nodes
+from fedjob.researcher.connection.catalogue import Listing, NodeInfo, Offered, list_datasets, list_nodes
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.login import Login, Prompt
 from fedjob.researcher.connection.login import login as log_in
@@ -111,13 +111,13 @@ class Session(Connection, HomeJobs):
         timeout_s: float = 3.0,
         *,
         project: str = "",
-    ) -> Listing[DatasetHandle]:
-        """Return the datasets that nodes offer.
+    ) -> Offered:
+        """Return the datasets that nodes offer; `silent` of it names the nodes that did not answer, and why.
 
         Args:
             tags: a dataset must have all of them.
             name: exact name of a dataset.
-            project: only nodes that are enrolled in it answer; empty for all nodes.
+            project: only nodes that are enrolled in it answer with data; empty for all nodes.
         """
         return list_datasets(self, tags, name, timeout_s, project=project)
 
