@@ -48,9 +48,10 @@ GROUPS: Mapping[str, frozenset[State]] = {"pending": PENDING, "active": ACTIVE, 
 
 TABLE: Mapping[State, frozenset[State]] = {
     State.DRAFT: frozenset({State.WAITING}),
-    State.WAITING: frozenset({State.QUEUED, State.REJECTED, State.CANCELLED}),
+    # a job that waits is lost only where it ran inside a process that is gone
+    State.WAITING: frozenset({State.QUEUED, State.REJECTED, State.CANCELLED, State.LOST}),
     State.QUEUED: frozenset(
-        {State.STARTING, State.WAITING, State.REJECTED, State.UNSCHEDULABLE, State.CANCELLED}
+        {State.STARTING, State.WAITING, State.REJECTED, State.UNSCHEDULABLE, State.CANCELLED, State.LOST}
     ),
     State.STARTING: frozenset({State.RUNNING, State.FAILED, State.STOPPING, State.LOST}),
     State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.STOPPING, State.LOST}),

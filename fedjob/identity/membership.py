@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ class HubInfo:
     read_urls: tuple[str, ...] = ()
     time: float = 0.0
     """The hub's clock when it answered, seconds since 1970; 0 if it does not report it."""
+
+    asked: float = 0.0
+    answered: float = 0.0
+    """This machine's clock before and after the question, seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +228,9 @@ def load_membership(home: Path) -> Membership:
 
 
 def _hub_info(web: Web) -> HubInfo:
+    asked = time.time()
     facts = web.call("GET", "/v1/hub", what="the hub").json()
+    answered = time.time()
     match facts:
         case {
             "federation": str(federation),
@@ -241,6 +248,8 @@ def _hub_info(web: Web) -> HubInfo:
                 str(more.get("version", "")),
                 tuple(str(url) for url in read_urls),
                 time=hub_time if isinstance(hub_time := rest.get("time"), float) else 0.0,
+                asked=asked,
+                answered=answered,
             )
             return replace(info, read_urls=info.read_urls or (web.url,))
     raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")

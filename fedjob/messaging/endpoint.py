@@ -84,6 +84,8 @@ class Endpoint:
     ) -> None:
         self.address = transport.address
         self.counters: Counter[str] = Counter()
+        self.misdated: dict[str, float] = {}
+        """Sender -> seconds by which its last message, which was dropped for that, is dated ahead of this clock."""
         self.traffic = Traffic()
         self._identity = identity
         self._federation = federation
@@ -132,6 +134,15 @@ class Endpoint:
     def trouble(self) -> str:
         """The reason why the connection does not stand, in words; empty while it does."""
         return self._transport.trouble
+
+    @property
+    def twin_seen(self) -> float:
+        """When another daemon of this party was seen last, seconds since 1970; 0 for never."""
+        return self._transport.twin_seen
+
+    def announce(self) -> None:
+        """Announce a daemon's presence once more."""
+        self._transport.announce()
 
     def presence(self) -> dict[str, bool]:
         """Return node -> whether it announced itself as present; this is only a hint."""
@@ -309,7 +320,10 @@ class Endpoint:
             message = self._gate.open(sender, data, now=now, wall=wall)
         except Dropped as drop:
             self.counters[drop.cause] += 1
+            if abs(drop.ahead_s) > CLOCK_TOLERANCE_S:
+                self.misdated[drop.sender] = drop.ahead_s
             return
+        self.misdated.pop(message.sender, None)
         self.traffic.note(message.job, "in", message.body.kind, len(data), wall)
         if isinstance(message.body, Receipt):
             self._step(courier.Receipted(message.sender, tuple(message.body.of)), None)

@@ -42,9 +42,13 @@ class Dropped(FedjobError):
 
     reason = "dropped"
 
-    def __init__(self, cause: str, detail: str = "") -> None:
+    def __init__(self, cause: str, detail: str = "", *, sender: str = "", ahead_s: float = 0.0) -> None:
         super().__init__(f"{cause}: {detail}" if detail else cause)
         self.cause = cause
+        self.sender = sender
+        """Of an expired frame, whose signature is right."""
+        self.ahead_s = ahead_s
+        """Seconds by which it is dated in the future; below 0 in the past."""
 
 
 class FrameChecks:
@@ -95,7 +99,9 @@ class FrameChecks:
         if head["to"] != self._address and not everybody:
             raise Dropped("foreign", frame.sender)
         if not wall - CLOCK_TOLERANCE_S < head["expires"] < wall + MAX_TTL_S + CLOCK_TOLERANCE_S:
-            raise Dropped("expired", frame.sender)
+            issued = head.get("issued")
+            ahead_s = issued - wall if isinstance(issued, (int, float)) else 0.0
+            raise Dropped("expired", frame.sender, sender=frame.sender, ahead_s=ahead_s)
         if role != self._peer_role or kind not in MAY_SEND[role]:
             raise Dropped("role", f"{role} {frame.sender} sent {kind[:20]}")
         if not self._within_rate(frame.sender, kind, now):

@@ -167,6 +167,7 @@ class Pong:
         versions: package -> version.
         jobs: that the asking researcher has tasks of here; what it does not know it can end.
         projects: that the node is enrolled in.
+        twin: another daemon runs under the node's name, such as one on a copy of its home.
     """
 
     kind: ClassVar[str] = "reply"
@@ -184,6 +185,7 @@ class Pong:
     labels: list[str] = field(default_factory=list)
     projects: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
+    twin: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +266,8 @@ class Result:
         usage: `[over, allowed]` where it reached a limit of the owner's; it is not `ok` where some were over, and
             `value` is then of what was allowed.
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
+        rows: of the dataset: `registered` by its owner, `read` for this work, and `used` after filters and
+            incomplete rows; without what is not known, and for a mock without `registered`.
     """
 
     kind: ClassVar[str] = "reply"
@@ -286,6 +290,7 @@ class Result:
     used: list[dict[str, Any]] = field(default_factory=list)
     usage: list[int] | None = None
     items: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +12,14 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from fedjob.common.config import CONFIG_NAME, Scalar, load_config
-from fedjob.common.errors import ConfigError
+from fedjob.common.errors import ConfigError, RepositoryUnreachable
 from fedjob.common.files import is_locked, open_locked
 from fedjob.common.types import Address
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import (
     MEMBERSHIP_NAME,
     Invitation,
+    Membership,
     enrol,
     fetch_hub,
     fetch_parties,
@@ -25,11 +27,14 @@ from fedjob.identity.membership import (
     save_membership,
 )
 from fedjob.identity.roster import Roster
+from fedjob.messaging.clock import hub_ahead_s
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
 from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
+
+log = logging.getLogger(__name__)
 
 LOG_BYTES = 5 * 1024 * 1024
 
@@ -70,6 +75,47 @@ def init_node(
     Database(home.database).close()
 
 
+HUB_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses between questions to a hub that is away."""
+
+
+def wait_for_hub(
+    home: NodeHome, stopping: threading.Event, tell: Callable[[str], object] = log.warning
+) -> bool:
+    """Return whether the hub answers, however long that takes; False where this was stopped first.
+
+    Args:
+        tell: is given each new reason why it does not.
+
+    Raises:
+        FedjobError: no membership, or the hub refuses.
+    """
+    membership = load_membership(home.root)
+    problem, num_failed = "", 0
+    while not stopping.is_set():
+        try:
+            fetch_hub(membership.hub_url, verify=membership.verify)
+            fetch_parties(membership)
+            return True
+        except RepositoryUnreachable as error:
+            if str(error) != problem:
+                problem = str(error)
+                tell(f"the node waits for its hub, and asks again until it answers: {problem}")
+            stopping.wait(HUB_AGAIN_S[min(num_failed, len(HUB_AGAIN_S) - 1)])
+            num_failed += 1
+    return False
+
+
+def clock_of_hub(membership: Membership) -> float | None:
+    """Return by how many seconds the hub's clock is ahead of this machine's; None where it reports no time.
+
+    Raises:
+        RepositoryUnreachable: it does not answer.
+    """
+    found = fetch_hub(membership.hub_url, verify=membership.verify)
+    return hub_ahead_s(found.time, found.asked, found.answered)
+
+
 def open_daemon(
     home: NodeHome,
     *,
@@ -79,7 +125,7 @@ def open_daemon(
     """Put a daemon together for a home that `init_node` made.
 
     Raises:
-        FedjobError: no membership, or the hub does not answer.
+        FedjobError: no membership, or the hub does not answer; see `wait_for_hub`.
     """
     from fedjob.messaging.transport.mqtt import MqttTransport
 
@@ -105,6 +151,7 @@ def open_daemon(
         transport=transport,
         repository=open_repository(membership.hub_url, token=membership.token, verify=membership.verify),
         reload=settings,
+        hub_ahead_s=lambda: clock_of_hub(membership),
         crash_at=crash_at,
     )
 

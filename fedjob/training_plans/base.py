@@ -147,6 +147,20 @@ class TrainingPlan(ABC):
         """Return which of the shared parameters some protocols treat apart."""
         return Kinds()
 
+    @property
+    def too_few_to_test(self) -> bool:
+        """Whether a split was asked for and the node has too few examples for one: it trains on all and tests on none."""
+        if self._data is None or self._test is None or self._test is not self._data:
+            return False
+        return len(self._train_rows) > 0 and not len(self._test_rows)
+
+    @property
+    def num_loaded(self) -> int:
+        """Examples that were loaded to train or to validate on; 0 where they are not counted before they are used."""
+        if self._data is None or not len(self._train_rows):
+            return 0
+        return len(self._train_rows) + len(self._test_rows)
+
     def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
         """Return the examples to train on."""
         raise NotImplementedError
@@ -238,7 +252,10 @@ class TrainingPlan(ABC):
                 total, samples = add_all(total, states), samples + size
         if not samples:
             raise self.fail(
-                "no_test_data", "nothing to validate on: set test_ratio above 0, or write testing_data"
+                "no_test_data",
+                f"with {len(self._train_rows)} examples there are too few to set some apart for validation"
+                if self.too_few_to_test
+                else "nothing to validate on: set test_ratio above 0, or write testing_data",
             )
         # left out is what nothing defines, such as the area under a curve of one class
         drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}

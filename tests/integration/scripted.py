@@ -138,7 +138,7 @@ class ScriptedNode:
                 return Pong(of=message.id, **self.pong)
             case Search() as search:
                 if search.project and search.project not in self.pong.get("projects", ()):
-                    return None
+                    return Found(of=message.id)
                 toy = {"name": "toy", "tags": ["toy"], "reader": "npz", "num_rows": 20}
                 return Found(of=message.id, datasets=[{**toy, "columns": self.columns}])
             case Offer() as offer:

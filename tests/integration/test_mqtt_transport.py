@@ -155,6 +155,30 @@ def test_presence_shows_a_daemon_that_came_and_one_that_left(
     wait_until(lambda: alice.transport.presence() == {"hospital": False}, timeout_s=30, what="it left")
 
 
+def test_a_daemon_that_sees_itself_called_away_says_that_it_is_there(
+    broker: Broker, session: Callable[..., Session]
+) -> None:
+    broker.start()
+    node, alice, other = (session(broker.url, address) for address in (HOSPITAL, ALICE, HOSPITAL))
+    node.open()
+    alice.open()
+    other.open()  # as a daemon on a copy of the home does
+    wait_until(
+        lambda: node.transport.twin_seen and other.transport.twin_seen, timeout_s=30, what="both notice"
+    )
+    assert alice.transport.twin_seen == 0.0
+    other.transport.close()  # it says that it is away, under the name of one that is not
+    seen: list[bool | None] = []
+
+    def back_again() -> bool:
+        seen.append(alice.transport.presence().get("hospital"))
+        return seen[-1] is True and node.transport.connected()
+
+    wait_until(back_again, timeout_s=30, what="the other daemon to say that it is there")
+    time.sleep(0.5)
+    assert alice.transport.presence() == {"hospital": True}
+
+
 def test_presence_shows_a_daemon_that_was_killed(
     broker: Broker, session: Callable[..., Session], processes: Processes
 ) -> None:

@@ -250,23 +250,114 @@ def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(
     assert before[-1] <= rounds[len(before)] <= before[-1] + 2  # a breakpoint comes before its event
 
 
-@pytest.mark.feature("NV-49")
-def test_a_job_that_waited_when_its_runner_died_goes_on_when_somebody_looks(
-    make: Callable[..., Job], home: Path
-) -> None:
+@pytest.fixture
+def queued(make: Callable[..., Job], home: Path) -> Iterator[Callable[[], Job]]:
+    """Return what makes a submitted job that waits for the home's only slot; the job that has it ends afterwards."""
     home.mkdir()
     set_config(ResearcherConfig, home, "max_jobs", "1")
     first = make(slow=60).submit()
     until(first, "running")
-    job = make().submit()
-    until(job, "queued")
-    os.kill(runner_of(job), signal.SIGKILL)
-    wait_until(lambda: not job._folder.is_held(), timeout_s=30, what="the lock to be free")
-    assert job.state == "queued"
+
+    def submit() -> Job:
+        job = make(name="behind").submit()
+        until(job, "queued")
+        return job
+
+    yield submit
     first.kill()
+
+
+def bereave(job: Job) -> int:
+    """Kill a job's runner; return its process id once it is gone."""
+    pid = runner_of(job)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not job._folder.is_held(), timeout_s=30, what="the lock to be free")
+    return pid
+
+
+def look_with(*words: str, home: Path) -> str:
+    done = CliRunner().invoke(cli, ["job", *words, "--home", str(home)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.feature("NV-49")
+def test_whoever_looks_at_a_queued_job_without_a_runner_begins_it_again_and_says_so(
+    queued: Callable[[], Job], home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = queued()
+    dead = bereave(job)
+    assert job.state == "queued"
+    assert runner_of(job) != dead
+    assert f"job {job.id} is queued: the process that ran it ({dead}) is gone: begun again" in caplog.text
+    notes = [event.body["text"] for event in job.events() if event.type == "note"]
+    assert f"the process that ran it ({dead}) is gone: begun again" in notes
+    for process in json.loads(look_with("list", "--state", "active", "--json", home=home)):
+        assert Job.open(home / "jobs" / process["id"]).kill()
     assert job.wait(timeout_s=PATIENCE_S, silent=True).success
-    assert job.attempts == 1
-    assert job.record.past == []
+    assert (job.attempts, job.record.past) == (1, [])
+
+
+def test_a_job_whose_runners_keep_dying_is_said_to_be_run_by_nobody_until_it_is_begun_again(
+    queued: Callable[[], Job], home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = queued()
+    bereave(job)
+    assert "queued" in look_with("list", home=home)  # begins it again
+    bereave(job)
+    assert "Nobody runs it: its runner died while it was queued" in str(job.why())
+    assert "Nobody runs it" in look_with("why", job.id, home=home)
+    assert "nobody: its runner died" in look_with("show", job.id, home=home)
+    assert "nobody runs it: its runner died again" in caplog.text
+    dead = job._folder.holder()
+    (line,) = json.loads(look_with("resume-all", "--json", home=home))  # at once, whatever happened before
+    assert line == {"job": job.id, "name": "behind", "state": "queued", "done": "begun again"}
+    assert runner_of(job) != dead
+    assert f"process {runner_of(job)}" in look_with("show", job.id, home=home)
+    assert look_with("resume-all", home=home) == f"every job of {home} has ended or is being run\n"
+    assert job.kill()
+    assert job.state == "cancelled"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_that_ran_inside_a_process_is_lost_with_it_also_while_it_waits(
+    queued: Callable[[], Job], make: Callable[..., Job], home: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    job = make()
+    text = "import sys; from fedjob import Job; Job.open(sys.argv[1]).run(progress=False)"
+    process = subprocess.Popen([sys.executable, "-c", text, str(job.folder)], cwd=tmp_path)
+    try:
+        until(job, "queued")
+        process.send_signal(sent)
+        process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+    shown = look_with("show", job.id, home=home)
+    assert "lost (runner_died)" in shown
+    assert "while it was queued: job.restart() begins it again" in shown
+    assert (job.state, job.reason) == ("lost", "runner_died")
+    assert "runner_died" in str(job.why())
+    with pytest.raises(JobFailed, match="while it was queued"):
+        job.wait(silent=True)
+    assert look_with("resume-all", home=home).startswith("every job of ")
+    assert job.restart().attempts == 2
+    assert job.kill()
+
+
+@pytest.mark.feature("NV-49")
+def test_after_a_reboot_submitted_jobs_that_ran_continue_from_their_last_breakpoints(
+    make: Callable[..., Job], home: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job = make(rounds=3, training_plan=gated_plan(tmp_path, gate, after=1)).submit()
+    wait_until(lambda: bool(job.breakpoints), timeout_s=PATIENCE_S, what="a round")
+    bereave(job)
+    gate.touch()
+    (line,) = json.loads(look_with("resume-all", "--json", home=home))
+    assert (line["state"], line["done"]) == ("running", "restarted from its last breakpoint")
+    assert job.wait(timeout_s=PATIENCE_S, silent=True).success
+    assert [(past.state, past.reason) for past in job.record.past] == [("lost", "runner_died")]
+    assert sorted({event.round for event in job.events() if event.type == "round"}) == [1, 2, 3]
 
 
 def test_a_restart_may_begin_at_an_older_breakpoint_and_go_further(make: Callable[..., Job]) -> None:

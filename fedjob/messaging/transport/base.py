@@ -55,6 +55,15 @@ class Transport(ABC):
     def presence(self) -> dict[str, bool]:
         """Return node -> whether it announced that it is connected. This is a hint, which may be out of date."""
 
+    @property
+    def twin_seen(self) -> float:
+        """When another daemon of this party was seen last, seconds since 1970; 0 for never."""
+        return 0.0
+
+    def announce(self) -> None:
+        """Announce a daemon's presence once more, should its last announcement have been lost."""
+        return
+
     @abstractmethod
     def close(self) -> None:
         """Disconnect; a second call does nothing."""

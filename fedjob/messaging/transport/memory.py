@@ -37,6 +37,11 @@ class MemoryBroker:
         self.up = True
         self._report_connection(True)
 
+    def show(self, party: str, *, present: bool) -> None:
+        """Show a presence that need not be true, as a last will that comes late does."""
+        with self._lock:
+            self._presence[party] = present
+
     def _report_connection(self, up: bool) -> None:
         with self._lock:
             members = list(self._members.values())

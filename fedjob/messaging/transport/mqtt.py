@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -33,6 +33,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fedjob.common.errors import BrokerUnreachable, SpecError
 from fedjob.common.types import Address
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
+from fedjob.messaging.transport.presence import PresenceBoard
 
 ROOT = "fedjob/1"
 KEEPALIVE_S = 30
@@ -97,11 +98,10 @@ class MqttTransport(Transport):
         self._client: Client | None = None
         self._on_frame: OnFrame | None = None
         self._on_connection: OnConnection | None = None
-        self._lock = threading.Lock()
         self._connected = False
         self._opening = False
         self._probing = False
-        self._presence: dict[str, bool] = {}
+        self._presence = PresenceBoard(address.party)
         self._subscription: int | None = None
         self._ended = threading.Event()
         self._attempt = _ConnectAttempt("silent")
@@ -147,15 +147,23 @@ class MqttTransport(Transport):
         return self._connected
 
     def presence(self) -> dict[str, bool]:
-        with self._lock:
-            return dict(self._presence)
+        return self._presence.parties()
+
+    @property
+    def twin_seen(self) -> float:
+        return self._presence.twin_seen
+
+    def announce(self) -> None:
+        client = self._client
+        if client is not None and self._connected and self.address.session == DAEMON:
+            self._publish_presence(client, present=True)
 
     def close(self) -> None:
         client, self._client = self._client, None
         if client is None:
             return
         if self._connected and self.address.session == DAEMON:
-            gone = client.publish(self._presence_topic(self.address.party), b"0", qos=1, retain=True)
+            gone = self._publish_presence(client, present=False)
             with contextlib.suppress(RuntimeError, ValueError):  # only a hint
                 gone.wait_for_publish(1.0)
         self._connected = False
@@ -214,7 +222,8 @@ class MqttTransport(Transport):
         if self._scheme in ("mqtts", "wss"):
             client.tls_set(ca_certs=None if self._tls_ca is None else str(self._tls_ca))
         if self.address.session == DAEMON and not probe:
-            client.will_set(self._presence_topic(self.address.party), b"0", qos=1, retain=True)
+            will = self._presence.announcement(present=False)
+            client.will_set(self._presence_topic(self.address.party), will, qos=1, retain=True)
         client.connect_timeout = timeout_s
         client.reconnect_delay_set(1, MAX_RECONNECT_S)
         client.max_inflight_messages_set(MAX_INFLIGHT)
@@ -260,7 +269,8 @@ class MqttTransport(Transport):
         topics = [(f"{ROOT}/to/{self.address}/from/+", 1)]
         if self.address.session == DAEMON:
             topics.append((f"{ROOT}/all/from/+", 1))
-            client.publish(self._presence_topic(self.address.party), b"1", qos=1, retain=True)
+            self._publish_presence(client, present=True)
+            topics.append((self._presence_topic(self.address.party), 1))
         else:
             topics.append((self._presence_topic("+"), 1))
         self._subscription = client.subscribe(topics)[1]
@@ -304,12 +314,21 @@ class MqttTransport(Transport):
     def _message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         levels = message.topic.split("/")
         if levels[2] == "presence":
-            with self._lock:
-                self._presence[levels[3]] = message.payload == b"1"
+            self._take_presence(client, levels[3], cast(bytes, message.payload))
             return
         on_frame = self._on_frame
         if on_frame is not None:
             on_frame(levels[-1], cast(bytes, message.payload))
+
+    def _take_presence(self, client: Client, party: str, payload: bytes) -> None:
+        self._presence.take(party, payload)
+        own = self.address.session == DAEMON and party == self.address.party
+        if own and self._presence.take_own(payload):
+            self._publish_presence(client, present=True)
+
+    def _publish_presence(self, client: Client, *, present: bool) -> MQTTMessageInfo:
+        payload = self._presence.announcement(present=present)
+        return client.publish(self._presence_topic(self.address.party), payload, qos=1, retain=True)
 
     @staticmethod
     def _presence_topic(party: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -23,16 +24,33 @@ from fedjob.common.config import load_config
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.identity.keys import Identity
+from fedjob.identity.membership import load_membership
+from fedjob.messaging.clock import clock_text
 from fedjob.node.cli.home import home_option, name_of, open_database
 from fedjob.node.config.capacity import read_labels
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.config.hours import is_open_now
+from fedjob.node.daemon.connection_watch import TWIN_TEXT
+from fedjob.node.daemon.daemon import Daemon
 from fedjob.node.daemon.status import node_status
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
-from fedjob.node.startup import init_node, locked, log_to, open_daemon, running_pid
+from fedjob.node.startup import (
+    clock_of_hub,
+    init_node,
+    locked,
+    log_to,
+    open_daemon,
+    running_pid,
+    wait_for_hub,
+)
+
+log = logging.getLogger(__name__)
+
+BROKER_WITHIN_S = 15.0
+"""A broker that has not answered for so long is waited for with a word."""
 
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
@@ -86,17 +104,34 @@ def start(home: NodeHome, workers: int | None, detach: bool) -> None:
         _start_detached(home, workers)
         return
     log_to(home)
+    stopping = threading.Event()
     with locked(home):
+        with _stopping_on_signals(stopping.set):
+            if not wait_for_hub(home, stopping, _tell):
+                return
+        if text := clock_text(clock_of_hub(load_membership(home.root))):
+            _tell(text)
         daemon = open_daemon(home, options={"workers": workers})
         with _stopping_on_signals(daemon.stop):
-            threading.Thread(target=_print_ready, args=(home, daemon.ready), daemon=True).start()
+            threading.Thread(target=_print_ready, args=(home, daemon), daemon=True).start()
             daemon.run()
 
 
-def _print_ready(home: NodeHome, ready: threading.Event) -> None:
-    if ready.wait(60.0):
-        click.echo(f"node ready: {name_of(home)}")
-        sys.stdout.flush()
+def _tell(text: str) -> None:
+    """Say in the log and on the terminal what keeps the node from its work."""
+    log.warning("%s", text)
+    click.echo(f"fedjob: {text}", err=True)
+    sys.stderr.flush()
+
+
+def _print_ready(home: NodeHome, daemon: Daemon) -> None:
+    """Print that the node is ready, or once that it waits for the broker."""
+    if not daemon.ready.wait(BROKER_WITHIN_S):
+        click.echo("fedjob: the node waits for the broker; fedjob node status says why", err=True)
+        sys.stderr.flush()
+        daemon.ready.wait()
+    click.echo(f"node ready: {name_of(home)}")
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -139,6 +174,12 @@ def _start_detached(home: NodeHome, workers: int | None) -> None:
         printed = output.read_text(encoding="utf-8", errors="replace")
         if "node ready:" in printed:
             click.echo(f"node ready: {name_of(home)} (process {process.pid}, log {home.log})")
+            return
+        if "the node waits for" in printed:
+            click.echo(
+                f"{printed.strip()}\nit waits in the background (process {process.pid}, log {home.log})",
+                err=True,
+            )
             return
         if process.poll() is not None:
             raise FedjobError(
@@ -194,6 +235,9 @@ def _facts(home: NodeHome, config: NodeConfig) -> dict[str, Any]:
             "running": pid is not None,
             "pid": pid,
             "connected": bool(live.get("connected")),
+            "trouble": live.get("trouble", ""),
+            "twin": bool(live.get("twin")),
+            "clock": live.get("clock", ""),
             "approval": config.approval,
             "verifier": live.get("verifier", config.verifier),
             "workers": config.workers,
@@ -219,9 +263,13 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     state = "stopped"
     if facts["running"]:
         state = f"running (process {facts['pid']}), " + (
-            "connected" if facts["connected"] else "not connected"
+            "connected" if facts["connected"] else f"not connected: {facts['trouble'] or 'it is starting'}"
         )
     click.echo(f"node {facts['node']}: {state}")
+    if facts["twin"]:
+        click.echo(f"identity  {TWIN_TEXT}")
+    if facts["clock"]:
+        click.echo(f"clock     {facts['clock']}")
     click.echo(f"home      {facts['home']}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from fedjob.common.errors import BrokerUnreachable
 from fedjob.common.lifecycle import PENDING, State
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Roster
@@ -29,6 +30,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.commit import encode_replies, encode_states, must_last, put_rows
+from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import open_context
 from fedjob.node.daemon.housekeeping import LOOK_EVERY_S, Housekeeping, sized
 from fedjob.node.daemon.offers import OfferHandler
@@ -51,6 +53,8 @@ from fedjob.repository.base import Repository
 
 Report = WorkerEvent | TransferEvent | Published | Checked | events.ReplyReceipted | events.ReplyGivenUp
 
+CONNECT_AGAIN_S = 2.0
+
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +64,7 @@ class Daemon:
     Args:
         config: the owner's settings.
         reload: returns them anew, cheaply: it is called twice a second.
+        hub_ahead_s: returns by how many seconds the hub's clock is ahead of this machine's, see `ConnectionWatch`.
         crash_at: called with the name of each step between accept and release: `accepted`, `started`,
             `receipted`, `fetched`, `returned`, `kept`, `stored`, `done`, `replied`, `released`.
     """
@@ -75,6 +80,7 @@ class Daemon:
         transport: Transport,
         repository: Repository,
         reload: Callable[[], NodeConfig] | None = None,
+        hub_ahead_s: Callable[[], float | None] | None = None,
         crash_at: Callable[[str], None] | None = None,
     ) -> None:
         home.create()
@@ -107,6 +113,7 @@ class Daemon:
         self._lazy: list[events.Command] = []
         self._liveness = SessionLiveness()
         self._state_reports = StateReports()
+        self._watch = ConnectionWatch(self._endpoint, hub_ahead_s)
         self._housekeeping = self._open_housekeeping(reload)
         self._stopping = threading.Event()
         self.ready = threading.Event()
@@ -139,19 +146,21 @@ class Daemon:
             book=lambda: self._book,
             commit=self._commit,
             write_lazily=self._write_lazily,
+            watch=self._watch,
         )
 
     # --- life ------------------------------------------------------------------------------
 
     def run(self, *, connect_timeout_s: float = 10.0) -> None:
-        """Work until `stop` is called from another thread.
+        """Work until `stop` is called from another thread; a broker that is away is waited for.
 
-        Raises:
-            BrokerUnreachable: the broker does not answer at the start; later breaks are waited out.
+        Args:
+            connect_timeout_s: of one try to connect.
         """
         try:
             self._recover()
-            self._endpoint.start(connect_timeout_s)
+            if not self._connect(connect_timeout_s):
+                return
             turn = Turn(self._book)
             turn.step(events.Restarted())
             self._commit(turn)
@@ -163,6 +172,21 @@ class Daemon:
             self._put_down()
         finally:
             self._close()
+
+    def _connect(self, timeout_s: float) -> bool:
+        """Connect to the broker, however long it is away; return whether this was not stopped first."""
+        problem = ""
+        while not self._stopping.is_set():
+            try:
+                self._endpoint.start(timeout_s)
+                return True
+            except BrokerUnreachable as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    log.warning("not connected, tried again until it answers: %s", problem)
+                self._housekeeping.publish_facts(problem)
+            self._stopping.wait(CONNECT_AGAIN_S)
+        return False
 
     def stop(self) -> None:
         """Let `run` return soon; unfinished tasks are stopped, and taken up at the next start."""
@@ -266,6 +290,7 @@ class Daemon:
                     num_datasets=len(context.datasets.all()),
                     book=turn.book,
                     busy=len(self._attempts),
+                    twin=self._watch.twin,
                 )
                 context.answer(turn, message, answer)
             case wire.Search() as search:

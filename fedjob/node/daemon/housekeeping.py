@@ -17,6 +17,7 @@ from fedjob.messaging.messages import Message
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.hours import is_open_now
 from fedjob.node.daemon.commit import encode_states
+from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.offers import OfferHandler
 from fedjob.node.daemon.sender_verification import SenderVerification
@@ -49,6 +50,7 @@ class Housekeeping:
         book: returns the book as it is.
         commit: makes a turn durable and carries out its commands.
         write_lazily: writes what waits for a commit that did not come.
+        watch: over the connection, the clock, and a second daemon of this node's name.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Housekeeping:
         book: Callable[[], Book],
         commit: Callable[[Turn], None],
         write_lazily: Callable[[], None],
+        watch: ConnectionWatch,
     ) -> None:
         self._context = context
         self._offers = offers
@@ -79,6 +82,7 @@ class Housekeeping:
         self._book = book
         self._commit = commit
         self._write_lazily = write_lazily
+        self._watch = watch
         self._leased = self._looked = self._tidied = self._published = 0.0
         self._facts = b""
         self._undecided = True  # there may be decisions of the time when no daemon ran
@@ -94,6 +98,7 @@ class Housekeeping:
                 self._send_leases()
             if now - self._looked >= LOOK_EVERY_S:
                 self._looked = now
+                self._watch.look(now)
                 self._follow_decisions()
                 self._notify_owner()
                 self._follow_config()
@@ -109,7 +114,7 @@ class Housekeeping:
             if now - self._published >= FACTS_EVERY_S:
                 self._published = now
                 self._write_lazily()
-                self._publish_facts()
+                self.publish_facts()
         except sqlite3.Error as error:
             log.error("the database refused a commit, trying again: %s", error)
             return False
@@ -239,9 +244,16 @@ class Housekeeping:
             self._context.drop_states(turn, job)
         self._commit(turn)
 
-    def _publish_facts(self) -> None:
-        """Write down what `fedjob node status` shows of a running daemon, when it has changed."""
+    def publish_facts(self, trouble: str = "") -> None:
+        """Write down what `fedjob node status` shows of a running daemon, when it has changed.
+
+        Args:
+            trouble: why it is not connected, where that is known better here.
+        """
+        watched = self._watch.facts()
         facts = {
+            **watched,
+            "trouble": trouble or watched["trouble"],
             "connected": self._context.endpoint.connected,
             "counters": dict(self._context.endpoint.counters),
             "undelivered": self._context.endpoint.undelivered(),

@@ -50,17 +50,17 @@ class TrainingProtocol(FederatedProtocol):
         plan, args = local.plan, local.args
         plan.set_params(self.params_of(instruction, local))
         if instruction.step == VALIDATE:
-            return Contribution(None, float(plan.num_train), {VALIDATE: plan.validate()})
+            return Contribution(None, float(plan.num_train), measured(plan, VALIDATE))
         if instruction.step == LOSS:
             found = mean_state(plan.training_loss(), plan.num_train)
             return Contribution(None, float(plan.num_train), {LOSS: {"loss": found}})
         metrics: dict[str, Any] = {}
         if args.test_on_global_updates:
-            metrics["before"] = plan.validate()
+            metrics |= measured(plan, "before")
         trained = self.train(instruction, local)
         metrics |= trained.metrics
         if args.test_on_local_updates:
-            metrics["after"] = plan.validate()
+            metrics |= measured(plan, "after")
         return replace(trained, metrics=metrics)
 
     def params_of(self, instruction: Instruction, local: Local) -> Mapping[str, Any]:
@@ -81,6 +81,15 @@ class TrainingProtocol(FederatedProtocol):
         if gathered.total.value is None:  # a round that only validated
             return {**state, "validated": True}
         return {**state, "params": gathered.total.value, "round": state["round"] + 1, "validated": False}
+
+
+def measured(plan: TrainingPlan, phase: str) -> dict[str, Any]:
+    """Return what the plan's parameters are worth on the node's test split, by phase.
+
+    It is empty where the node has too few examples for a split, such as a site with one patient: it trains, and the
+    other nodes validate.
+    """
+    return {} if plan.too_few_to_test else {phase: plan.validate()}
 
 
 def train_apart(

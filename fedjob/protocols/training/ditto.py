@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.checks import check_not_negative
 from fedjob.protocols.base import Instruction, Local
-from fedjob.protocols.training.base import TrainingProtocol, train_apart
+from fedjob.protocols.training.base import TrainingProtocol, measured, train_apart
 from fedjob.protocols.training.corrections import check_gradients, pull_towards
 
 if TYPE_CHECKING:
@@ -61,6 +61,6 @@ class Ditto(TrainingProtocol):
         local.state.update(personal=own, plan=memory)
         metrics = dict(trained.metrics)
         if local.args.test_on_local_updates:
-            metrics["personal"] = plan.validate()
+            metrics |= measured(plan, "personal")
         plan.set_params(trained.value)
         return replace(trained, metrics=metrics)

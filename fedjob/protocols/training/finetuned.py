@@ -21,7 +21,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.common.checks import check_count
 from fedjob.common.errors import SpecError
 from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
-from fedjob.protocols.training.base import TrainingProtocol, train_apart
+from fedjob.protocols.training.base import TrainingProtocol, measured, train_apart
 
 STEP = "fine_tune"
 
@@ -69,7 +69,7 @@ class FineTuned(TrainingProtocol):
         if instruction.step != STEP:
             return TrainingProtocol.contribute(self, instruction, local)
         outcome, local.state["personal"], _ = train_apart(local.plan, instruction["params"], None)
-        metrics = {"personal": local.plan.validate()} if local.args.test_on_local_updates else {}
+        metrics = measured(local.plan, "personal") if local.args.test_on_local_updates else {}
         return Contribution(None, float(outcome.num_examples), metrics)
 
     def finish(self, state: State, gathered: Gathered) -> State:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from fedjob.common.console import json_option, show_rows
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 
@@ -80,6 +81,31 @@ def restart(job_id: str, home: Path | None, breakpoint: str | None, rounds: int 
         begin = int(breakpoint)
     job = Job.open(folder_of(home, job_id).path).restart(begin, rounds)
     click.echo(f"{job.id} attempt {job.attempts}")
+
+
+@click.command("resume-all")
+@HOME
+@click.option(
+    "--lost", is_flag=True, help="Restart also jobs that were found lost before, because their runners died."
+)
+@json_option
+def resume_all(home: Path | None, lost: bool, as_json: bool) -> None:
+    """Begin all submitted jobs of this home again that nobody runs, as after a reboot.
+
+    Jobs that waited go on waiting; jobs that had begun continue from their last
+    breakpoint, as their next attempt. Jobs of job.run() are reported only: they
+    ended with their process.
+    """
+    from dataclasses import asdict
+
+    from fedjob.researcher.connection.home import home_path
+    from fedjob.researcher.runner.revival import resume_all
+
+    where = home_path(home)
+    found = resume_all(where, lost=lost)
+    show_rows(
+        [asdict(one) for one in found], as_json, empty=f"every job of {where} has ended or is being run"
+    )
 
 
 @click.command()

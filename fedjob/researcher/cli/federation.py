@@ -71,6 +71,7 @@ def nodes(home: Path | None, as_json: bool) -> None:
                 "ready": n.ready,
                 "busy": n.busy,
                 "free": n.free,
+                "note": "two daemons run under its name" if n.twin else n.silence,
             }
             for n in found
         ],
@@ -97,6 +98,8 @@ def data(home: Path | None, tags: str, as_json: bool) -> None:
         as_json,
         empty="no datasets found: fedjob node data add NAME PATH --tags ... at a node that runs",
     )
+    for node, why in found.silent.items():
+        click.echo(f"fedjob: {node}: {why}", err=True)
 
 
 @click.command()

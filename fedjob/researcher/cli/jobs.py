@@ -21,6 +21,7 @@ _COMMANDS = {
     "stop": (f"{_HERE}.control", "stop", "End a running job after its current round, as completed."),
     "kill": (f"{_HERE}.control", "kill", "End a job at once, in any state."),
     "restart": (f"{_HERE}.control", "restart", "Run an ended job again, from its last breakpoint."),
+    "resume-all": (f"{_HERE}.control", "resume_all", "Begin all submitted jobs again that nobody runs."),
     "clone": (f"{_HERE}.control", "clone", "Make a new draft with the fields of a job."),
     "result": (f"{_HERE}.result", "result", "Show a job's result, or write all its results to a folder."),
     "delete": (f"{_HERE}.control", "delete", "Delete a job here, at the hub and at the nodes."),

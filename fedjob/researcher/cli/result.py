@@ -23,7 +23,10 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 @json_option
 def result(job_id: str, home: Path | None, output: Path | None, force: bool, as_json: bool) -> None:
     """Show a completed job's result; with -o, write record, parameters, metrics, logs and outputs."""
+    from fedjob.researcher.runner.revival import look
+
     folder = folder_of(home, job_id)
+    look(folder)
     if output is None:
         from fedjob.researcher.results.result import JobResult
 

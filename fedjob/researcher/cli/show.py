@@ -10,6 +10,7 @@ import click
 
 from fedjob.common.checks import printable
 from fedjob.common.console import json_option, print_json, show_rows
+from fedjob.common.lifecycle import HISTORY
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
@@ -43,6 +44,7 @@ def list_jobs(
     PREFIX is how a job's id begins. Drafts are listed with --state draft.
     """
     from fedjob.researcher.connection.home import home_path
+    from fedjob.researcher.runner.revival import look
     from fedjob.researcher.storage.search import find_entries
 
     where = home_path(home)
@@ -59,6 +61,7 @@ def list_jobs(
         project=project,
         limit=limit,
         reverse=reverse,
+        look=look,
     )
     columns: tuple[str, ...] = ("id", "name", "project", "protocol", "state", "reason", "submitted")
     if as_json:
@@ -83,11 +86,11 @@ def _submissions(home: Path, token: str, project: str | None) -> list[dict[str, 
 @json_option
 def show(job_id: str, home: Path | None, as_json: bool) -> None:
     """Show a job's spec and record."""
+    from fedjob.researcher.runner.revival import look, runs
     from fedjob.researcher.storage.spec import load_spec
-    from fedjob.researcher.storage.transitions import notice
 
     folder = folder_of(home, job_id)
-    spec, record = load_spec(folder.spec), notice(folder)
+    spec, record = load_spec(folder.spec), look(folder)
     kept = sorted(str(path) for path in folder.breakpoints.glob("round_*"))
     chain = _chain(folder)
     if as_json:
@@ -105,6 +108,7 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "nodes": ", ".join(spec.datasets) or "-",
         "rounds": rounds_text(spec.rounds),
         "state": record.state + (f" ({record.reason})" if record.reason else ""),
+        "run by": _runner(folder, record.state, runs(folder, record)),
         "detail": record.detail or "-",
         "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
         "created": record.created or "-",
@@ -119,6 +123,13 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "newest breakpoint": kept[-1] if kept else "-",
     }.items():
         click.echo(f"{key:18} {printable(str(value))}")
+
+
+def _runner(folder: JobFolder, state: str, runs: bool) -> str:
+    """Return which process runs a job, in words."""
+    if state == "draft" or state in HISTORY:
+        return "-"
+    return f"process {folder.holder()}" if runs else "nobody: its runner died; the next look begins it again"
 
 
 def _elapsed(started: str, finished: str) -> float | None:
@@ -164,12 +175,14 @@ def _waited_for(folder: JobFolder) -> list[str]:
 def why(job_id: str, home: Path | None, as_json: bool) -> None:
     """Explain why a job waits or has ended, and whom to ask."""
     from fedjob.researcher.monitoring.diagnosis import explain
+    from fedjob.researcher.runner.revival import look, runs
     from fedjob.researcher.storage.event_log import read_events
     from fedjob.researcher.storage.spec import load_spec
-    from fedjob.researcher.storage.transitions import notice
 
     folder = folder_of(home, job_id)
-    reasons = explain(load_spec(folder.spec), notice(folder), list(read_events(folder.events)))
+    record = look(folder)
+    events = list(read_events(folder.events))
+    reasons = explain(load_spec(folder.spec), record, events, runs=runs(folder, record))
     if as_json:
         print_json(asdict(reasons))
     else:

@@ -144,7 +144,7 @@ def watch(job_id: str, home: Path | None, since: int, types: tuple[str, ...], as
     """Follow a job's events to its end. The exit codes are those of `wait`."""
     from fedjob.common.errors import NoSuchJob, NotReady
     from fedjob.researcher.monitoring.stream import FolderSource, stream
-    from fedjob.researcher.storage.transitions import notice
+    from fedjob.researcher.runner.revival import look
 
     with _exit_codes():
         try:
@@ -154,11 +154,11 @@ def watch(job_id: str, home: Path | None, since: int, types: tuple[str, ...], as
                 _show(job.events(follow=True, since=since, type=types or None), as_json)
                 _terminal(job.id, job.state, job.reason, as_json)
             return
-        if notice(folder).state == "draft":
+        if look(folder).state == "draft":
             raise NotReady(f"job {folder.path.name} is a draft: submit it first")
-        source = FolderSource(folder, since, look=lambda: notice(folder))
+        source = FolderSource(folder, since, look=lambda: look(folder))
         _show(stream(source, follow=True, type=types or None), as_json)
-        record = notice(folder)
+        record = look(folder)
         _terminal(folder.path.name, record.state, record.reason, as_json)
 
 
@@ -186,10 +186,13 @@ def logs(job_id: str, home: Path | None, node: str | None, as_json: bool) -> Non
     """Print the logs of a job's tasks that their nodes have released."""
     from fedjob.common.errors import NoSuchJob
     from fedjob.researcher.monitoring.logs import read_logs
+    from fedjob.researcher.runner.revival import look
     from fedjob.researcher.storage.event_log import read_events
 
     try:
-        lines = list(read_logs(read_events(folder_of(home, job_id).events), node=node))
+        folder = folder_of(home, job_id)
+        look(folder)
+        lines = list(read_logs(read_events(folder.events), node=node))
     except NoSuchJob as error:
         with _followed(job_id, home, error) as job:
             lines = list(job.logs(node))

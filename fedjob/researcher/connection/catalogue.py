@@ -33,6 +33,8 @@ class NodeInfo:
         busy, free: its workers that compute, and that do not.
         last_task: when a task ended there last, seconds since 1970; 0 for never.
         versions: package -> version, of the packages that plans run with.
+        twin: another daemon runs under its name, such as one on a copy of its home.
+        silence: why it is taken to be away, where it is not `online`.
     """
 
     id: str
@@ -48,6 +50,8 @@ class NodeInfo:
     contact: str = ""
     labels: tuple[str, ...] = ()
     projects: tuple[str, ...] = ()
+    twin: bool = False
+    silence: str = ""
 
     def takes_part(self, project: str) -> bool:
         """Return whether the node is enrolled in a project; every node takes part in jobs without one."""
@@ -218,15 +222,43 @@ def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | Non
     )
 
 
-def list_nodes(connection: Connection, timeout_s: float = 3.0) -> Listing[NodeInfo]:
-    """Return every enrolled node and whether it answers."""
+class Offered(Listing[DatasetHandle]):
+    """The datasets that nodes offer, and the nodes that did not answer.
+
+    Args:
+        silent: node -> why it is taken to be away; it may offer more.
+    """
+
+    def __init__(self, handles: Iterable[DatasetHandle], silent: Mapping[str, str] | None = None) -> None:
+        super().__init__(handles, ("node", "name", "tags", "num_rows", "reader"))
+        self.silent = dict(silent or {})
+
+    def _silence(self) -> str:
+        return "; ".join(f"{node}: {why}" for node, why in self.silent.items())
+
+    def __repr__(self) -> str:
+        return (
+            f"{super().__repr__()}\nno answer from {self._silence()}" if self.silent else super().__repr__()
+        )
+
+    def _repr_html_(self) -> str:
+        shown = super()._repr_html_()
+        return f"{shown}<p>no answer from {html.escape(self._silence())}</p>" if self.silent else shown
+
+
+def list_nodes(connection: Connection, timeout_s: float = 3.0, *, patient: bool = False) -> Listing[NodeInfo]:
+    """Return every enrolled node and whether it answers.
+
+    Args:
+        patient: wait as long for nodes that show no presence.
+    """
     connection.roster.refresh()
-    answers = connection.ask(None, Ping(), timeout_s=timeout_s)
+    answers = connection.ask(None, Ping(), timeout_s=timeout_s, patient=patient)
     infos = []
     for node in connection.roster.parties("node"):
         message = answers.get(node)
         if message is None or not isinstance(message.body, Pong):
-            infos.append(NodeInfo(id=node, online=False))
+            infos.append(NodeInfo(id=node, online=False, silence=connection.silence_of(node, timeout_s)))
         else:
             pong = message.body
             infos.append(
@@ -244,6 +276,7 @@ def list_nodes(connection: Connection, timeout_s: float = 3.0) -> Listing[NodeIn
                     contact=pong.contact,
                     labels=tuple(pong.labels),
                     projects=tuple(pong.projects),
+                    twin=pong.twin,
                 )
             )
     return Listing(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))
@@ -256,26 +289,29 @@ def list_datasets(
     timeout_s: float = 3.0,
     *,
     project: str = "",
-) -> Listing[DatasetHandle]:
-    """Return the datasets that nodes offer.
+    patient: bool = False,
+) -> Offered:
+    """Return the datasets that nodes offer, and who did not answer.
 
     Args:
         tags: a dataset must have all of them.
         name: exact name of a dataset.
-        project: only nodes that are enrolled in it answer; empty for all nodes.
+        project: only nodes that are enrolled in it answer with data; empty for all nodes.
+        patient: wait as long for nodes that show no presence.
     """
     if isinstance(tags, str):
         raise SpecError(f"tags is a list of strings: tags=[{tags!r}]")
     body = Search(tags=[str(tag) for tag in tags or ()], name=name or "", project=project)
     connection.roster.refresh()
-    answers = connection.ask(None, body, timeout_s=timeout_s)
+    answers = connection.ask(None, body, timeout_s=timeout_s, patient=patient)
+    silent = [node for node in connection.roster.parties("node") if node not in answers]
     handles = [
         dataset_from_wire(node, info, connection)
         for node, message in sorted(answers.items())
         if isinstance(message.body, Found)
         for info in message.body.datasets
     ]
-    return Listing(handles, ("node", "name", "tags", "num_rows", "reader"))
+    return Offered(handles, {node: connection.silence_of(node, timeout_s) for node in silent})
 
 
 def _fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:

@@ -15,6 +15,7 @@ from fedjob.common.types import Address, party_of
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership
 from fedjob.identity.roster import Roster
+from fedjob.messaging.clock import misdated_text
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.messages import Body, Message
 from fedjob.messaging.outbox import CourierStore
@@ -28,8 +29,8 @@ _log = logging.getLogger("fedjob")
 ASK_AGAIN_S = 0.7
 """Time after which a question without an answer is sent again."""
 
-PRESENCE_GRACE_S = 0.5
-"""Time in which a node that shows no presence may answer all the same."""
+PRESENCE_GRACE_S = 2.0
+"""Time in which a node that shows no presence may answer all the same: presence is a hint, which may be wrong."""
 
 
 class Connection:
@@ -61,6 +62,8 @@ class Connection:
         self.prove: Callable[[], str] = Proving(home)
         """Returns the proof that nodes' verifiers are given beside the signature; see docs/identity.md."""
         self._outbox = outbox
+        self.clock = ""
+        """What is wrong with this machine's clock, compared with the hub's; empty where nothing is."""
 
     @property
     def party(self) -> str:
@@ -82,13 +85,21 @@ class Connection:
         return {outgoing.id for outgoing in self._outbox.outgoing()}
 
     def ask(
-        self, nodes: Sequence[str] | None, body: Body, *, timeout_s: float, **header: Any
+        self,
+        nodes: Sequence[str] | None,
+        body: Body,
+        *,
+        timeout_s: float,
+        patient: bool = False,
+        **header: Any,
     ) -> dict[str, Message]:
         """Send a question to nodes and return the answers that came in time.
 
         Args:
-            nodes: None asks everybody, and does not wait for nodes that show no presence.
-            timeout_s: after which silence is an answer too.
+            nodes: None asks everybody, and waits for every node of the roster.
+            timeout_s: after which silence is an answer too; without `patient` it is for a node that shows no
+                presence after `PRESENCE_GRACE_S`.
+            patient: wait as long for nodes that show no presence.
         """
         with self.lock:
             endpoint = self.endpoint
@@ -101,7 +112,7 @@ class Connection:
             ):  # once more when the time is up: what came while this process stood still did come in time
                 now = time.monotonic()
                 left = started + timeout_s - now
-                waited_for = set(self._expected(started) if nodes is None else nodes)
+                waited_for = set(self._expected(started, patient=patient) if nodes is None else nodes)
                 if ids and waited_for <= answers.keys():
                     break
                 if now >= again and left > 0:
@@ -159,10 +170,25 @@ class Connection:
         if new:
             _log.info("new nodes, whose keys are trusted from now on (%s): %s", FILE_NAME, ", ".join(new))
 
-    def _expected(self, started: float) -> list[str]:
+    def _expected(self, started: float, *, patient: bool) -> list[str]:
+        nodes = self.roster.parties("node")
+        if patient or time.monotonic() - started < PRESENCE_GRACE_S:
+            return nodes
         presence = self.endpoint.presence()
-        unknown_counts = time.monotonic() - started < PRESENCE_GRACE_S
-        return [node for node in self.roster.parties("node") if presence.get(node, unknown_counts)]
+        return [node for node in nodes if presence.get(node)]
+
+    def silence_of(self, node: str, timeout_s: float) -> str:
+        """Return why a node that did not answer is taken to be away, in words.
+
+        Args:
+            timeout_s: that it was given.
+        """
+        ahead_s = self.endpoint.misdated.get(party_of(node))
+        if ahead_s is not None:
+            return f"no answer counts: {misdated_text(ahead_s)}"
+        presence = self.endpoint.presence().get(party_of(node))
+        known = "" if presence else ", and shows no presence at the broker"
+        return f"it did not answer within {timeout_s:.0f} s{known}"
 
     def close(self) -> None:
         """Leave the federation's broker and repository."""

@@ -7,16 +7,17 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import BrokerUnreachable, FedjobError
 from fedjob.common.types import Address
 from fedjob.identity.membership import Membership, fetch_hub, fetch_parties, load_membership
-from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S
+from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
-from fedjob.researcher.connection.catalogue import list_nodes
+from fedjob.researcher.connection.catalogue import NodeInfo, list_nodes
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.opening import open_connection
 
@@ -50,13 +51,14 @@ def examine(home: Path) -> list[Finding]:
     except FedjobError as error:
         return [*findings, Finding("hub", False, str(error), "start it: fedjob hub start")]
     findings.append(Finding("hub", True, f"{membership.hub_url}, fedjob {info.version}"))
-    skew_s = abs(time.time() - info.time) if info.time else 0.0
+    ahead_s = hub_ahead_s(info.time, info.asked, info.answered)
+    wrong = clock_text(ahead_s)
     findings.append(
         Finding(
             "clock",
-            skew_s < CLOCK_TOLERANCE_S,
-            f"{skew_s:.0f} s from the hub's",
-            "" if skew_s < CLOCK_TOLERANCE_S else "set this machine's clock (NTP): messages expire by it",
+            not wrong,
+            wrong or f"{abs(ahead_s or 0.0):.0f} s from the hub's",
+            "set this machine's clock (NTP): messages expire by it" if wrong else "",
         )
     )
     findings.append(_token(membership))
@@ -106,16 +108,33 @@ def _broker(home: Path) -> list[Finding]:
         findings = [Finding("broker", True, connection.membership.broker_url)]
         nodes = list_nodes(connection)
         online = [node.id for node in nodes if node.online]
+        findings += twin_findings(nodes)
+        misdated = connection.endpoint.misdated
+        findings += [_misdated(node) for node in nodes if not node.online and node.id in misdated]
+        away = "".join(f"; {node.id}: {node.silence}" for node in nodes if not node.online)
         findings.append(
             Finding(
                 "nodes",
                 bool(online),
-                f"{len(online)} of {len(nodes)} answer: {', '.join(online) or '-'}",
+                f"{len(online)} of {len(nodes)} answer: {', '.join(online) or '-'}{away}",
                 "" if online else "start one: fedjob node start",
             )
         )
     findings.append(_rights(home))
     return findings
+
+
+def twin_findings(nodes: Iterable[NodeInfo]) -> list[Finding]:
+    """Return a finding for each node under whose name two daemons run."""
+    found = (
+        "two daemons run under its name, such as one on a copy of its home: each takes the other's messages"
+    )
+    advice = "its owner stops one of them: fedjob node stop"
+    return [Finding(f"node {node.id}", False, found, advice) for node in nodes if node.twin]
+
+
+def _misdated(node: NodeInfo) -> Finding:
+    return Finding(f"node {node.id}", False, node.silence, "its owner sets that machine's clock (NTP)")
 
 
 def _rights(home: Path) -> Finding:

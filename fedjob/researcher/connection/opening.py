@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from pathlib import Path
 from typing import TypeVar
 
+from fedjob.common.errors import FedjobError
 from fedjob.common.types import Address
-from fedjob.identity.membership import fetch_parties
+from fedjob.identity.membership import Membership, fetch_hub, fetch_parties
 from fedjob.identity.roster import Roster
+from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.outbox import MemoryStore
 from fedjob.messaging.transport.mqtt import MqttTransport
@@ -19,6 +22,8 @@ from fedjob.researcher.connection.home import home_path
 from fedjob.researcher.connection.joining import join
 
 C = TypeVar("C", bound=Connection)
+
+_log = logging.getLogger("fedjob")
 
 
 def open_connection(
@@ -62,9 +67,24 @@ def open_connection(
         raise
     connection = kind(folder, membership, identity, endpoint, repository, roster, outbox)
     connection.strict = connection.strict if strict is None else strict
+    connection.clock = _compare_clocks(membership)
     _default.connection = connection
     release_again(connection)
     return connection
+
+
+def _compare_clocks(membership: Membership) -> str:
+    """Return what is wrong with this machine's clock, and say it; messages are dropped where clocks differ."""
+    try:
+        found = fetch_hub(membership.hub_url, verify=membership.verify)
+    except (
+        FedjobError
+    ):  # the hub answered a moment ago; what is wrong with it now will be said by who needs it
+        return ""
+    text = clock_text(hub_ahead_s(found.time, found.asked, found.answered))
+    if text:
+        _log.warning("%s", text)
+    return text
 
 
 class _Default:

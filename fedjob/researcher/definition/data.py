@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import NoDatasets, SpecError
+from fedjob.common.errors import NoDatasets, NoReply, SpecError
+from fedjob.common.quorum import ALL
 from fedjob.common.types import seat
-from fedjob.researcher.connection.catalogue import DatasetHandle, list_datasets, list_nodes
+from fedjob.researcher.connection.catalogue import DatasetHandle, Offered, list_datasets, list_nodes
 from fedjob.researcher.definition.arguments import check_enough
 from fedjob.researcher.definition.brought_data import unpacked
 from fedjob.researcher.definition.components import from_part
@@ -28,7 +30,23 @@ _FORMS = (
 )
 
 SEARCH_S = 10.0
-"""Seconds that nodes with presence have to say what they offer: a job must not begin without a slow one."""
+"""Seconds that nodes have to say what they offer: a job must not begin without a slow one."""
+
+_log = logging.getLogger("fedjob")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """The datasets that a job uses, and the nodes that may have had more.
+
+    Args:
+        datasets: node -> `{name, num_rows, version}`; `name` is empty for a job without data, and with
+            `brought`, its name, for brought data.
+        silent: node -> why it is taken to be away, of the nodes that could have taken part.
+    """
+
+    datasets: dict[str, dict[str, Any]]
+    silent: dict[str, str] = field(default_factory=dict)
 
 
 def check_names(data: Any, nodes: Any) -> None:
@@ -47,8 +65,14 @@ def check_names(data: Any, nodes: Any) -> None:
 
 
 def resolve(
-    data: Any, nodes: list[str] | None, session: Connection, *, use: str = "private", project: str = ""
-) -> dict[str, dict[str, Any]]:
+    data: Any,
+    nodes: list[str] | None,
+    session: Connection,
+    *,
+    use: str = "private",
+    project: str = "",
+    patient: bool = False,
+) -> Resolution:
     """Find the dataset to use at each node.
 
     Data that are brought go to `nodes`, or to every node that answers, where the rest
@@ -59,31 +83,54 @@ def resolve(
         nodes: use these only; None for every node that has the data.
         use: `mock` for datasets that have one.
         project: only nodes that are enrolled in it take part; empty for all.
-
-    Returns:
-        node -> `{name, num_rows, version}`; `name` is empty for a job without data, and with
-        `brought`, its name, for brought data.
+        patient: wait as long for nodes that show no presence as for others.
 
     Raises:
         NoDatasets: nothing matches; what there is is listed.
         SpecError: `data` is none of the forms, or matches two datasets at one node.
     """
     brought, rest = _divide(data)
-    found = {} if rest is None else _at_nodes(rest, nodes, session, use, project, alone=brought is None)
+    found: dict[str, dict[str, Any]] = {}
+    silent: dict[str, str] = {}
+    if rest is not None:
+        offered = list_datasets(session, timeout_s=SEARCH_S, project=project, patient=patient)
+        found = _at_nodes(rest, nodes, session, offered, use, alone=brought is None)
+        silent = offered.silent if _names_no_nodes(rest) else {}
     if brought is None and rest is not None:
-        return found
+        return Resolution(datasets=found, silent=_among(silent, nodes))
     if use == "mock" and rest is None:
         raise SpecError("use='mock' is for datasets at nodes: this job uses none")
-    there = [node.id for node in list_nodes(session) if node.online and node.takes_part(project)]
+    asked = list_nodes(session, SEARCH_S, patient=patient)
+    there = [node.id for node in asked if node.online and node.takes_part(project)]
+    silent |= {node.id: node.silence for node in asked if not node.online}
     everywhere = there if nodes is None else nodes
     if project and (outside := sorted(set(everywhere) - set(there))):
         raise NoDatasets(f"nodes {', '.join(outside)} do not answer, or take no part in project {project}")
     if not everywhere:
-        raise NoDatasets("no node answers: start one, or look at session.nodes()")
+        raise NoDatasets(f"no node answers: start one, or look at session.nodes(){_clock_of(session)}")
     empty = {"name": "", "num_rows": None, "version": ""}
     if brought is not None:
         empty[BROUGHT] = brought
-    return {node: found.get(node, dict(empty)) for node in sorted({*everywhere, *found})}
+    datasets = {node: found.get(node, dict(empty)) for node in sorted({*everywhere, *found})}
+    return Resolution(datasets=datasets, silent=_among(silent, nodes))
+
+
+def _among(silent: Mapping[str, str], nodes: Sequence[str] | None) -> dict[str, str]:
+    """Return the silent nodes that a job could have had: of those that it names, where it names any."""
+    return {node: why for node, why in silent.items() if nodes is None or node in nodes}
+
+
+def _names_no_nodes(data: Any) -> bool:
+    """Return whether any node may have what was asked for, as for tags and names without a node."""
+    if isinstance(data, (list, tuple)):
+        return any(_names_no_nodes(item) for item in data)
+    if isinstance(data, Mapping):
+        return bool(data) and not set(data) - {"tags", "name"}
+    return isinstance(data, str) and "/" not in data
+
+
+def _clock_of(session: Connection) -> str:
+    return f"; {session.clock}" if session.clock else ""
 
 
 def resolve_for(
@@ -93,8 +140,8 @@ def resolve_for(
     as_node: str,
     folder: JobFolder,
     session: Connection | None,
-) -> JobSpec:
-    """Return a job's spec with the dataset to use at each node.
+) -> tuple[JobSpec, dict[str, str]]:
+    """Return a job's spec with the dataset to use at each node, and the silent nodes with reasons.
 
     Args:
         data: as it was given.
@@ -104,13 +151,22 @@ def resolve_for(
 
     Raises:
         NoDatasets: nothing matches.
+        NoReply: every node is required, and one that may have the data did not answer.
         SpecError: those that have the data are too few, or not those that the job requires.
     """
+    silent: dict[str, str] = {}
     if session is None:
         datasets = resolve_local(data, as_node, folder, use=spec.use)
     else:
         asked = None if nodes is None else list(nodes)
-        datasets = resolve(data, asked, session, use=spec.use, project=spec.project)
+        wants_all = spec.quorum.get("required") == ALL
+        found = resolve(data, asked, session, use=spec.use, project=spec.project, patient=wants_all)
+        datasets, silent = found.datasets, found.silent
+        if silent and wants_all:
+            raise NoReply(
+                f'the job requires all nodes (required="all"), and {_listed(silent)}. Start them, or name the nodes '
+                f"that the job is for: nodes={sorted(datasets)}"
+            )
         spec = replace(
             spec,
             researcher=session.party,
@@ -118,7 +174,13 @@ def resolve_for(
             federation=session.federation,
         )
     _check_found(spec, datasets)
-    return replace(spec, datasets=attach(spec.preprocess, data, datasets))
+    if silent:
+        _log.warning("job %s goes without %s", spec.name or spec.id, _listed(silent))
+    return replace(spec, datasets=attach(spec.preprocess, data, datasets)), silent
+
+
+def _listed(silent: Mapping[str, str]) -> str:
+    return "; ".join(f"{node}: {why}" for node, why in sorted(silent.items()))
 
 
 def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:
@@ -156,12 +218,9 @@ def _divide(data: Any) -> tuple[str | None, Any]:
 
 
 def _at_nodes(
-    data: Any, nodes: list[str] | None, session: Connection, use: str, project: str, *, alone: bool
+    data: Any, nodes: list[str] | None, session: Connection, offered: Offered, use: str, *, alone: bool
 ) -> dict[str, dict[str, Any]]:
-    # nodes outside a project never answer: waiting long for them would hold up each of its jobs
-    offered = (
-        list_datasets(session, project=project) if project else list_datasets(session, timeout_s=SEARCH_S)
-    )
+    silence = f"; no answer from {_listed(offered.silent)}" if offered.silent else ""
     chosen = list(_choose(data, list(offered)))
     if nodes is not None:
         known = {handle.node for handle in offered}
@@ -170,7 +229,7 @@ def _at_nodes(
             known_text = ", ".join(sorted(known)) or "no node"
             raise NoDatasets(
                 f"nodes {', '.join(missing)} offer nothing that matches data={data!r}; "
-                f"datasets are offered by {known_text}: look at session.datasets()"
+                f"datasets are offered by {known_text}{silence}: look at session.datasets()"
             )
         chosen = [handle for handle in chosen if handle.node in nodes]
     by_node: dict[str, list[DatasetHandle]] = {}
@@ -188,7 +247,9 @@ def _at_nodes(
         listed = (
             ", ".join(f"{h} (tags: {', '.join(h.tags) or 'none'})" for h in offered[:10]) or "none at all"
         )
-        raise NoDatasets(f"no dataset matches data={data!r}; the nodes that answered offer {listed}")
+        raise NoDatasets(
+            f"no dataset matches data={data!r}; the nodes that answered offer {listed}{silence}{_clock_of(session)}"
+        )
     taken = [handle for handles in by_node.values() for handle in handles]
     if use == "mock" and not any(handle.has_mock for handle in taken):
         names = ", ".join(map(str, taken))

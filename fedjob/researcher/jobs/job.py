@@ -66,6 +66,7 @@ from fedjob.researcher.results.table import free_path
 from fedjob.researcher.rounds.coordination import coordinate_of
 from fedjob.researcher.runner.control import cancel, kill, stop
 from fedjob.researcher.runner.launch import start_runner
+from fedjob.researcher.runner.revival import begin_again
 from fedjob.researcher.runner.runner import Runner
 from fedjob.researcher.runner.submission import hand_over
 from fedjob.researcher.runner.wait import wait_through
@@ -74,6 +75,7 @@ from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.storage.folder import JobFolder, job_folder
 from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import JobSpec, load_spec
+from fedjob.researcher.storage.transitions import notice
 from fedjob.training_plans.source.compilation import built_plan
 from fedjob.training_plans.source.plan_source import PlanSource
 
@@ -305,7 +307,7 @@ class Job(ManualRounds, JobView):
     @property
     def waiting_on(self) -> list[dict[str, Any]]:
         """The permissions that are missing, each `{node, needs, plan, dataset, since, contact}`; empty outside `waiting`."""
-        return missing_permissions(self._spec, load_record(self._folder.record))
+        return missing_permissions(self._spec, self.record)
 
     def logs(self, node: str | None = None, stdout: bool = True, stderr: bool = True) -> JobLogs:
         """Return what tasks wrote, as far as their nodes let it out; print it to read it.
@@ -486,10 +488,9 @@ class Job(ManualRounds, JobView):
             BreakpointMissing, BreakpointCorrupt: it can't be used.
             SubmitError: no runner can be started.
         """
-        record = self.record
-        if record.state in PENDING and not self._folder.is_held():
-            start_runner(self._folder)  # it lost nothing: its runner died before it began
-            return self
+        record = notice(self._folder)
+        if record.state in PENDING and begin_again(self._folder, at_once=True):
+            return self  # it lost nothing: its runner died before it began
         check_has_ended(self._spec.id, record)
         self._spec, lock = take_next_attempt(self._folder, self._spec.id, breakpoint, rounds)
         self._position = None
@@ -537,9 +538,10 @@ class Job(ManualRounds, JobView):
         return session
 
     def _resolve(self, session: Connection | None) -> None:
-        self._spec = resolve_for(
+        self._spec, silent = resolve_for(
             self._spec, self._data, self._nodes_asked, self._as_node, self._folder, session
         )
+        replace(load_record(self._folder.record), absent=silent).save(self._folder.record)
         if session is not None:
             session.meet(self._spec.datasets)
         self._spec.save(self._folder.spec)

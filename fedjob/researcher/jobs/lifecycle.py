@@ -131,7 +131,7 @@ def _write_next_attempt(folder: JobFolder, begin: str, rounds: int | None) -> Jo
         if rounds < last:
             raise SpecError(f"the breakpoint is of round {last}; rounds={rounds} lies before it")
         spec.save(folder.spec)
-    record = replace(record, begin=begin, rounds=spec.rounds, further=rounds is not None)
+    record = replace(record, begin=begin, rounds=spec.rounds, further=rounds is not None, detached=True)
     walk(folder, record, [State.WAITING])
     return spec
 

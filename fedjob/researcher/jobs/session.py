@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedjob.researcher.connection.catalogue import DatasetHandle, Listing, NodeInfo, list_datasets, list_nodes
+from fedjob.researcher.connection.catalogue import Listing, NodeInfo, Offered, list_datasets, list_nodes
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.login import Login, Prompt
 from fedjob.researcher.connection.login import login as log_in
 from fedjob.researcher.connection.opening import open_connection
+from fedjob.researcher.runner.revival import look
 from fedjob.researcher.storage.folder import job_folder
 from fedjob.researcher.storage.search import Name, find_entries, find_entry
 
@@ -75,13 +76,14 @@ class HomeJobs:
             plan=plan,
             limit=limit,
             reverse=reverse,
+            look=look,
         )
         return Listing([self._open(entry) for entry in found if entry.state != "unreadable"], _COLUMNS)
 
     @property
     def active(self) -> Job | None:
         """The job that was submitted last and has not ended; None where there is none."""
-        found = find_entries(self.home, state=("pending", "active"), limit=1)
+        found = find_entries(self.home, state=("pending", "active"), limit=1, look=look)
         return self._open(found[0]) if found else None
 
     def _open(self, entry: JobEntry) -> Job:
@@ -109,13 +111,13 @@ class Session(Connection, HomeJobs):
         timeout_s: float = 3.0,
         *,
         project: str = "",
-    ) -> Listing[DatasetHandle]:
-        """Return the datasets that nodes offer.
+    ) -> Offered:
+        """Return the datasets that nodes offer; `silent` of it names the nodes that did not answer, and why.
 
         Args:
             tags: a dataset must have all of them.
             name: exact name of a dataset.
-            project: only nodes that are enrolled in it answer; empty for all nodes.
+            project: only nodes that are enrolled in it answer with data; empty for all nodes.
         """
         return list_datasets(self, tags, name, timeout_s, project=project)
 

@@ -15,10 +15,12 @@ from fedjob.researcher.connection.catalogue import Listing, datasets_used
 from fedjob.researcher.hooks.traffic import read_traffic
 from fedjob.researcher.monitoring.base import ObservedJob
 from fedjob.researcher.monitoring.diagnosis import TaskInfo, Try, Why, explain, tasks_of, tries_of
+from fedjob.researcher.monitoring.participation import Participation, participation_of
 from fedjob.researcher.monitoring.stream import EventSource, FolderSource
 from fedjob.researcher.monitoring.summary import JobSummary
 from fedjob.researcher.results.partial import Partial, load_partial
 from fedjob.researcher.results.result import JobResult
+from fedjob.researcher.runner.revival import look, runs
 from fedjob.researcher.storage.breakpoints import list_breakpoints, load_breakpoint, newest_valid
 from fedjob.researcher.storage.deployment import deployment
 from fedjob.researcher.storage.event import utc
@@ -27,7 +29,6 @@ from fedjob.researcher.storage.measurements import OVERALL
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.record import JobRecord, load_record, seconds_between, utc_now
 from fedjob.researcher.storage.replies import read_aux
-from fedjob.researcher.storage.transitions import notice
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +146,7 @@ class JobView(ObservedJob):
         """
         if not self._folder.spec.exists():
             raise NoSuchJob(f"job {self._spec.id} is not there any more: was it deleted?")
-        return load_record(self._folder.record) if self._runner is not None else notice(self._folder)
+        return load_record(self._folder.record) if self._runner is not None else look(self._folder)
 
     @property
     def state(self) -> str:
@@ -258,12 +259,20 @@ class JobView(ObservedJob):
         return found
 
     @property
+    def participation(self) -> Participation:
+        """Who took part so far, who did not and why, and from how many rows: of every node of the federation asked."""
+        position = self._runner.position if self._runner is not None else None
+        position = position or self._position or self._stored_position()
+        return participation_of(self._spec, self.record, position)
+
+    @property
     def result(self) -> JobResult:
         """The result of the completed job.
 
         Raises:
             NotReady: it is not completed; says what state it is in.
         """
+        _ = self.record  # a runner that died is noticed before the state is named
         return JobResult.load(self._folder)
 
     @property
@@ -281,12 +290,14 @@ class JobView(ObservedJob):
     @property
     def deployment(self) -> dict[str, list[str]]:
         """The plan (`Class@sha256`) that runs at each node, once these are known."""
-        return load_record(self._folder.record).deployment or deployment(self._spec)
+        return self.record.deployment or deployment(self._spec)
 
     def why(self) -> Why:
         """Say why the job is not further than it is: which gate, which node, whom to ask."""
-        record = load_record(self._folder.record)
-        return explain(self._spec, record, list(read_events(self._folder.events)))
+        record = self.record
+        return explain(
+            self._spec, record, list(read_events(self._folder.events)), runs=runs(self._folder, record)
+        )
 
     @property
     def partial(self) -> Partial:
@@ -306,7 +317,7 @@ class JobView(ObservedJob):
     # -- observed ----------------------------------------------------------------------
 
     def _listen(self, since: int) -> EventSource:
-        return FolderSource(self._folder, since, lambda: notice(self._folder))
+        return FolderSource(self._folder, since, lambda: look(self._folder))
 
     def _tallies(self) -> tuple[Tally, ...]:
         return read_traffic(self._folder)

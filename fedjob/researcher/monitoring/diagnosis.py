@@ -73,7 +73,7 @@ class Why:
     """The reason why a job stands where it stands.
 
     Args:
-        gate: `draft`, `grants`, `slot`, `scheduling`, `nodes` or `ended`.
+        gate: `draft`, `runner`, `grants`, `slot`, `scheduling`, `nodes` or `ended`.
         nodes: the nodes that hold it up.
         lines: the answer, a sentence a line.
     """
@@ -91,9 +91,16 @@ class Why:
         return str(self)
 
 
-def explain(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent]) -> Why:
-    """Return the gate that a job stands at, the nodes that hold it up, and whom to ask."""
+def explain(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent], *, runs: bool = True) -> Why:
+    """Return the gate that a job stands at, the nodes that hold it up, and whom to ask.
+
+    Args:
+        runs: whether a process runs the job.
+    """
     state = State(record.state)
+    if not runs:
+        line = f"Nobody runs it: its runner died while it was {state}. The next look at it begins it again."
+        return Why(state=state, gate="runner", reason="runner_died", lines=(line,))
     if state in HISTORY:
         return _ended(record)
     if state == State.WAITING:
@@ -115,7 +122,7 @@ def _waiting(spec: JobSpec, record: JobRecord) -> Why:
         return Why(
             state=record.state,
             gate="grants",
-            lines=("It waits at the grants gate: its nodes have been asked and have yet to answer.",),
+            lines=("It waits at the grants gate: its runner asks the nodes, and they have yet to answer.",),
         )
     lines = ["It waits at the grants gate: owners have to decide."]
     for node in waiting:

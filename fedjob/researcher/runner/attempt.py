@@ -70,10 +70,15 @@ class AttemptRecord(Gates):
         self.events = EventLog(folder.events, spec.id, (self._inform_hooks,))
         self._interrupter = Interrupter(folder)
 
-    def begin(self) -> None:
-        """Take over the record: a new attempt, or one that waited when its runner was gone."""
+    def begin(self, *, detached: bool = False) -> None:
+        """Take over the record: a new attempt, or one that waited when its runner was gone.
+
+        Args:
+            detached: this process does nothing but run the job.
+        """
         if self.record.state in ACTIVE:
             self.enter(State.LOST, "runner_died", "the process that ran it is gone")
+        self.record = replace(self.record, detached=detached)
         if self.record.state in PENDING:
             self.record.save(self.folder.record)
             return

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from fedjob.common.errors import SubmitError
-from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.folder import JobFolder, sign
 
 MODULE = "fedjob.researcher.jobs.runner_process"
 
@@ -45,6 +45,9 @@ def start_runner(folder: JobFolder, lock: int | None = None) -> int:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
                 start_new_session=True,
             )
+            sign(
+                lock, process.pid
+            )  # or this process would be taken for the job's runner until that one begins
     except OSError as error:
         raise SubmitError(
             f"the job's runner can't be started: {error.strerror or error}; job.wait() tries again"

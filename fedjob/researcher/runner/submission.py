@@ -16,6 +16,7 @@ from fedjob.common.errors import (
 )
 from fedjob.common.lifecycle import PENDING, State
 from fedjob.researcher.runner.launch import start_runner
+from fedjob.researcher.runner.revival import look
 from fedjob.researcher.storage import submissions
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.index import owner_of
@@ -77,15 +78,15 @@ def hand_over(folder: JobFolder, token: str, prepare: Callable[[JobFolder], JobF
                 raise
             lock = theirs.take()
             try:
-                walk(theirs, replace(load_record(theirs.record), token=token), [State.WAITING])
+                walk(theirs, replace(load_record(theirs.record), token=token, detached=True), [State.WAITING])
             except BaseException:
                 os.close(lock)
                 raise
             start_runner(theirs, lock)
         if found.state != "created":
             submissions.created(home, found.job_id)
-    if state in PENDING and not theirs.is_held():
-        start_runner(theirs)
+    if state in PENDING:
+        look(theirs)
     return theirs
 
 

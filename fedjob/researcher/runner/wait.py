@@ -5,24 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 
-from fedjob.common.errors import JobError, JobFailed, NoSuchJob, NotReady, SpecError, WaitTimeout
-from fedjob.common.lifecycle import HISTORY, PENDING, State
+from fedjob.common.errors import JobFailed, NoSuchJob, NotReady, SpecError, WaitTimeout
+from fedjob.common.lifecycle import HISTORY, State
 from fedjob.researcher.monitoring.stream import JobStanding, ended_error
 from fedjob.researcher.runner.control import kill
-from fedjob.researcher.runner.launch import start_runner
+from fedjob.researcher.runner.revival import look
 from fedjob.researcher.storage.event import JobEvent, is_job_state
 from fedjob.researcher.storage.event_log import EventFile
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord
-from fedjob.researcher.storage.transitions import notice
 
 FIRST_LOOK_S = 0.02
 LOOK_S = 0.3
 _REFUSED = ("rejected", "revoked")
-REVIVE_S = 10.0
-"""A job that waits and that nobody runs gets a runner, at most so often."""
 
 
 def wait_for(
@@ -49,12 +46,11 @@ def wait_for(
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     events = EventFile(folder.events, _before_attempt(folder))
     waits_for_owners = False
-    revived = -REVIVE_S
     look_s = FIRST_LOOK_S
     while True:
         if not folder.spec.exists():
             raise NoSuchJob(f"job {folder.path.name} is not there any more: was it deleted?")
-        record = notice(folder)
+        record = look(folder)
         while batch := events.read():
             look_s = FIRST_LOOK_S
             for event in batch:
@@ -76,10 +72,6 @@ def wait_for(
                 f"job {folder.path.name} is still {record.state} after {timeout_s:g} s; it goes on: wait again, "
                 "or job.kill() it"
             )
-        if record.state in PENDING and now - revived > REVIVE_S and not folder.is_held():
-            revived = now
-            with suppress(JobError):  # somebody looks at it right now
-                start_runner(folder, folder.take(0.0))
         time.sleep(look_s if deadline is None else max(0.0, min(look_s, deadline - now)))
         look_s = min(2 * look_s, LOOK_S)
 

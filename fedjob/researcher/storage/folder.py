@@ -211,10 +211,10 @@ class JobFolder:
             return 0
 
 
-def sign(descriptor: int) -> None:
-    """Write this process's id into a lock that it holds."""
+def sign(descriptor: int, pid: int | None = None) -> None:
+    """Write the id of the process that holds a lock into it; None for this process."""
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    os.pwrite(descriptor, f"{os.getpid() if pid is None else pid}\n".encode(), 0)
 
 
 def job_folder(home: Path, job_id: str) -> JobFolder:

@@ -50,12 +50,18 @@ class JobRecord:
         tries: how often scheduling was tried in this attempt.
         participants: nodes that were asked in a committed round -> empty where their reply counted in the
             last one that they were asked in, else why they were dropped.
+        absent: nodes that could have taken part and were never asked -> why: they did not answer the search
+            for data, their owners refused, or they could not start.
+        rows: node -> its rows `registered`, `read` and `used`, as its last answer that counts reported them.
         deployment: plan (`Class@sha256`) -> nodes that it runs at.
         asked: what the constructor was given as `data` and `nodes`, as plain data.
         content_hash: sha256 of everything that was asked for, whatever the job's id.
         token: that it was submitted with.
         begin: name of the breakpoint that this attempt goes on from; empty for the newest.
         further: this attempt goes on where a hook ended an earlier one.
+        detached: this attempt has a runner of its own, as `submit` and `restart` give it one, which any process of
+            the home may start again; False for `job.run()`, which ends with its process.
+        begun_again: when a runner that had died was started again last, seconds since 1970; 0 for never.
         keep_files: folder that plan, parameters and replies of every round are put into.
     """
 
@@ -74,12 +80,16 @@ class JobRecord:
     grants: dict[str, dict[str, Any]] = field(default_factory=dict)
     tries: int = 0
     participants: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
     deployment: dict[str, list[str]] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     token: str = ""
     begin: str = ""
     further: bool = False
+    detached: bool = False
+    begun_again: float = 0.0
     keep_files: str = ""
 
     def save(self, path: Path) -> None:

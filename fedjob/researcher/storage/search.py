@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fedjob.common.errors import AmbiguousJob, NoSuchJob, SpecError
-from fedjob.common.lifecycle import ACTIVE, GROUPS, State
+from fedjob.common.lifecycle import ACTIVE, GROUPS, PENDING, State
 from fedjob.researcher.storage.folder import JobFolder, job_folder
 from fedjob.researcher.storage.index import JobEntry, list_entries, read_entry
 from fedjob.researcher.storage.transitions import notice
@@ -27,11 +27,12 @@ def find_entries(
     plan: str | None = None,
     limit: int | None = None,
     reverse: bool = False,
+    look: Callable[[JobFolder], object] = notice,
 ) -> list[JobEntry]:
     """Return the jobs that match, in order of submission.
 
-    A job that was active and that nobody runs any more is found as `lost`. Drafts
-    are not among them, unless `state` asks for them.
+    A job that nobody runs any more is found as `lost`. Drafts are not among them,
+    unless `state` asks for them.
 
     Args:
         name: exactly so, a pattern with `*`, or a compiled regular expression that matches from the start.
@@ -40,6 +41,7 @@ def find_entries(
         plan: the beginning of its text's sha256, or its class.
         limit: only so many of the newest.
         reverse: newest first.
+        look: called with the folder of a job that has not ended, before it is shown.
 
     Raises:
         SpecError: an unknown state, or a limit below 0.
@@ -56,9 +58,9 @@ def find_entries(
             continue
         if plan is not None and not (entry.plan.startswith(plan) or entry.plan.endswith(f" {plan}")):
             continue
-        if entry.state in ACTIVE:
+        if entry.state in PENDING | ACTIVE:
             folder = job_folder(home, entry.id)
-            notice(folder)
+            look(folder)
             entry = read_entry(folder)
         if entry.state in states if states is not None else entry.state != State.DRAFT:
             found.append(entry)

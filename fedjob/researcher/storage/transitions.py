@@ -92,21 +92,32 @@ RUNNER_DIED = "runner_died"
 
 
 def notice(folder: JobFolder) -> JobRecord:
-    """Return the job's record; a job that was active and that nobody runs any more is `lost` from now on.
+    """Return the job's record; a job that nobody runs any more is `lost` from now on.
 
-    A job that still waits when its runner is gone lost nothing: it stays as it is.
+    A submitted job that still waits when its runner is gone lost nothing: it stays as it is, and
+    `runner/revival.py` begins it again.
     """
     record = load_record(folder.record)
-    if record.state not in ACTIVE or folder.is_held():
+    if not _can_be_lost(record) or folder.is_held():
         return record
     try:
         with folder.locked(wait_s=0.0):
             record = load_record(folder.record)
-            if record.state in ACTIVE:
-                record = walk(folder, record, [State.LOST], RUNNER_DIED, "the process that ran it is gone")
+            if _can_be_lost(record):
+                record = walk(folder, record, [State.LOST], RUNNER_DIED, _lost_text(record))
     except JobError:  # somebody else notices, or runs it again
         record = load_record(folder.record)
     return record
+
+
+def _can_be_lost(record: JobRecord) -> bool:
+    return record.state in ACTIVE or (record.state in PENDING and not record.detached)
+
+
+def _lost_text(record: JobRecord) -> str:
+    if record.state in ACTIVE:
+        return "the process that ran it is gone"
+    return f"the process that ran it is gone, while it was {record.state}: job.restart() begins it again"
 
 
 def walk(
@@ -144,6 +155,7 @@ def moved(record: JobRecord, to: State | str, *, now: str, reason: str = "", det
             started="",
             finished="",
             tries=0,
+            begun_again=0.0,
         )
     if there == State.RUNNING:
         return replace(record, started=now)
