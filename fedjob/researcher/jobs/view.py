@@ -236,7 +236,7 @@ class JobView(ObservedJob):
 
     @property
     def history(self) -> Any:
-        """Everything measured so far: a DataFrame of round, phase, metric, node, value, num_examples."""
+        """Everything measured so far: a DataFrame of round, phase, metric, node, value, num_examples, error."""
         from fedjob.researcher.storage.measurements import to_frame
 
         return to_frame(self.position.rows)

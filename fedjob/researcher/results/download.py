@@ -17,7 +17,7 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import load_spec
 from fedjob.researcher.storage.transitions import notice
 
-_METRICS = ("round", "phase", "metric", "node", "value", "num_examples")
+_METRICS = ("round", "phase", "metric", "node", "value", "num_examples", "error")
 
 
 def download(folder: JobFolder, target: Path, *, force: bool = False) -> dict[str, int]:

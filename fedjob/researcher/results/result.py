@@ -81,7 +81,7 @@ class JobResult(ResultFolder):
 
     @property
     def history(self) -> Any:
-        """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples."""
+        """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples, error."""
         return to_frame(self.rows)
 
     @property
