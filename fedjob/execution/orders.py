@@ -89,6 +89,7 @@ class WorkResult:
         report: items that failed, and why; for the node's log only.
         used: resource -> how much of it was wanted.
         overrun: what of that is beyond what the owner allows: then it is not `ok`, and `value` is of the rest.
+        rows: of the dataset: `registered`, `read` and `used`, see `Result`.
     """
 
     key: str
@@ -110,6 +111,7 @@ class WorkResult:
     report: str = ""
     used: dict[str, int] = field(default_factory=dict)
     overrun: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
 
 
 def work_order_of(
@@ -205,5 +207,6 @@ def result_of(done: WorkResult, *, params: Ref | None, state: str | None) -> Res
         state=state,
         threads=done.threads,
         items=done.items,
+        rows=done.rows,
         used=[{"resource": name, "amount": amount} for name, amount in done.used.items()],
     )

@@ -29,6 +29,7 @@ from fedjob.execution.orders import (
     child_fields,
     child_place,
 )
+from fedjob.execution.row_counts import row_counts
 from fedjob.metrics.event import naming
 from fedjob.training_plans.child_tasks import ChildLauncher, ChildOrder, ChildOutcome, ChildRunner
 from fedjob.training_plans.randomness import seed_everything
@@ -113,6 +114,13 @@ class Workbench:
             items_path=_save_items(worked, output),
             report=worked.report,
             used=dict(local.used),
+            rows=row_counts(
+                order.dataset,
+                self._data,
+                plan,
+                num_examples=int(contribution.weight),
+                min_rows=int(order.limits.get("min_rows") or 0),
+            ),
         )
 
     def _bench(self, order: WorkOrder, protocol: Any, emit: Emit) -> tuple[Any, bool]:

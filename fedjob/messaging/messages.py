@@ -264,6 +264,8 @@ class Result:
         usage: `[over, allowed]` where it reached a limit of the owner's; it is not `ok` where some were over, and
             `value` is then of what was allowed.
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
+        rows: of the dataset: `registered` by its owner, `read` for this work, and `used` after filters and
+            incomplete rows; without what is not known, and for a mock without `registered`.
     """
 
     kind: ClassVar[str] = "reply"
@@ -286,6 +288,7 @@ class Result:
     used: list[dict[str, Any]] = field(default_factory=list)
     usage: list[int] | None = None
     items: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,6 +147,13 @@ class TrainingPlan(ABC):
         """Return which of the shared parameters some protocols treat apart."""
         return Kinds()
 
+    @property
+    def num_loaded(self) -> int:
+        """Examples that were loaded to train or to validate on; 0 where they are not counted before they are used."""
+        if self._data is None or not len(self._train_rows):
+            return 0
+        return len(self._train_rows) + len(self._test_rows)
+
     def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
         """Return the examples to train on."""
         raise NotImplementedError

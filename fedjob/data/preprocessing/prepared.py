@@ -35,6 +35,10 @@ class PreparedTable(TableDataset):
         if self.options.get("target") in names and any(step.name in ("target", "select") for step in steps):
             del self.options["target"]  # the steps decide which column is the last, and so the target
 
+    @property
+    def rows_read(self) -> int | None:
+        return self._source.rows_read
+
     def read(self) -> pd.DataFrame:
         frame = self._source.frame()
         num_rows = len(frame)

@@ -66,6 +66,11 @@ class Dataset(ABC):
         """The number of examples."""
 
     @property
+    def rows_read(self) -> int | None:
+        """The number of examples in the files, before preprocessing; None as long as nothing was read."""
+        return self.num_rows
+
+    @property
     @abstractmethod
     def columns(self) -> list[dict[str, str]]:
         """Names and types of the columns, `[{"name": ..., "type": ...}]`."""
@@ -120,6 +125,10 @@ class _ItemSubset(Dataset):
     @property
     def num_rows(self) -> int:
         return len(self._places)
+
+    @property
+    def rows_read(self) -> int | None:
+        return self._source.rows_read
 
     @property
     def columns(self) -> list[dict[str, str]]:

@@ -67,6 +67,10 @@ class TableDataset(Dataset):
         return len(self._frame)
 
     @property
+    def rows_read(self) -> int | None:
+        return len(self._frame) if "_frame" in self.__dict__ else None
+
+    @property
     def columns(self) -> list[dict[str, str]]:
         return [{"name": str(name), "type": type_name(self._frame[name].dtype)} for name in self._frame]
 
@@ -150,6 +154,10 @@ class _NamedTable(TableDataset):
         return self._source.num_rows
 
     @property
+    def rows_read(self) -> int | None:
+        return self._source.rows_read
+
+    @property
     def columns(self) -> list[dict[str, str]]:
         return [{**column, "name": self._names[column["name"]]} for column in self._source.columns]
 
@@ -164,6 +172,10 @@ class _TakenTable(TableDataset):
         super().__init__(source.path, source.options, name=source.name, tags=source.tags)
         self._source = source
         self._places = list(places)
+
+    @property
+    def rows_read(self) -> int | None:
+        return self._source.rows_read
 
     def read(self) -> pd.DataFrame:
         return self._source._frame.iloc[self._places].reset_index(drop=True)

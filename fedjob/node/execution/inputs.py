@@ -137,7 +137,9 @@ def _blob(name: str, ref: Ref, sources: Sources) -> Any:
 def _data(row: TaskRow, task: Task, dataset: RegisteredDataset | None, sources: Sources) -> dict[str, Any]:
     """Return what the worker opens the data by; nothing for a task without data."""
     if dataset is not None:
-        return {**dataset.opened_as(task.use), "preprocess": task.preprocess}
+        # how many rows a mock has is nobody's concern
+        counted = {"num_rows": dataset.num_rows} if task.use == "private" else {}
+        return {**dataset.opened_as(task.use), **counted, "preprocess": task.preprocess}
     if task.files is None:
         return {}
     opened = sources.brought.open(row.job, task.files, limit_bytes=sources.config.bring_mb << 20)

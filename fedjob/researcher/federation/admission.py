@@ -16,7 +16,13 @@ from fedjob.researcher.federation import scheduling_events as events
 from fedjob.researcher.federation import scheduling_machine
 from fedjob.researcher.federation.base import Gates
 from fedjob.researcher.federation.channel import Channel
-from fedjob.researcher.federation.offers import grant_entry, no_workers_text, offer_for, read_answer
+from fedjob.researcher.federation.offers import (
+    absence_text,
+    grant_entry,
+    no_workers_text,
+    offer_for,
+    read_answer,
+)
 from fedjob.researcher.storage.deployment import Code
 
 LOOK_S = 0.5
@@ -156,9 +162,17 @@ class Admission:
         )
         if tried.reason != "scheduled":
             return
+        self._record_absent(tried.nodes)
         for node, answer in tried.nodes.items():
             outcome = {"ok": "ok", "offline": "no reply"}.get(answer, f"error: {answer}")
             self._events.add("setup", node=node, outcome=outcome)
+
+    def _record_absent(self, answers: Mapping[str, str]) -> None:
+        """Keep why nodes that have the data take no part, beside those that were not found at all."""
+        known = self._gates.record.absent
+        elsewhere = {node: why for node, why in known.items() if node not in self._spec.datasets}
+        here = {node: absence_text(answer) for node, answer in answers.items() if answer != "ok"}
+        self._gates.update(absent={**elsewhere, **here})
 
     def _contacts(self, nodes: Iterable[str]) -> dict[str, str]:
         grants = self._gates.record.grants

@@ -30,7 +30,7 @@ from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
 
 _STATE = "node_state_"
-_OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess")
+_OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess", "num_rows")
 
 
 class LocalFederation(Federation):

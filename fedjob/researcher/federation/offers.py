@@ -17,6 +17,11 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec, resources_of
 
 NO_REPLY = "no reply"
+
+_ABSENCE = {
+    "offline": "offline: it did not answer the offer",
+    "undecided": "undecided: its owner has not decided",
+}
 _COLUMNS = ("node", "dataset", "grant", "needs", "until", "limits", "resources", "note", "contact")
 _LONGEST = 60
 
@@ -99,6 +104,11 @@ class Checks(Listing[NodeAnswer]):
 
     def _cells(self) -> list[list[str]]:
         return [[_cell(column, answer) for column in _COLUMNS] for answer in self]
+
+
+def absence_text(answer: str) -> str:
+    """Return why a node takes no part, from its answer at the scheduling gate."""
+    return _ABSENCE.get(answer, answer)
 
 
 def ask_nodes(

@@ -15,6 +15,7 @@ from fedjob.researcher.connection.catalogue import Listing, datasets_used
 from fedjob.researcher.hooks.traffic import read_traffic
 from fedjob.researcher.monitoring.base import ObservedJob
 from fedjob.researcher.monitoring.diagnosis import TaskInfo, Try, Why, explain, tasks_of, tries_of
+from fedjob.researcher.monitoring.participation import Participation, participation_of
 from fedjob.researcher.monitoring.stream import EventSource, FolderSource
 from fedjob.researcher.monitoring.summary import JobSummary
 from fedjob.researcher.results.partial import Partial, load_partial
@@ -256,6 +257,13 @@ class JobView(ObservedJob):
                 aux=read_aux(self._folder, aggregator) if aggregator.aux_hashes else {},
             )
         return found
+
+    @property
+    def participation(self) -> Participation:
+        """Who took part so far, who did not and why, and from how many rows: of every node of the federation asked."""
+        position = self._runner.position if self._runner is not None else None
+        position = position or self._position or self._stored_position()
+        return participation_of(self._spec, load_record(self._folder.record), position)
 
     @property
     def result(self) -> JobResult:

@@ -157,7 +157,8 @@ class JobResult(ResultFolder):
         last = _last_values(self.rows)
         measured = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
         if self.kind == "params":
-            return f"<JobResult of {self._manifest.rounds} rounds{': ' + measured if measured else ''}>"
+            figures = f"{self._manifest.rounds} rounds{': ' + measured if measured else ''}"
+            return f"<JobResult of {figures}; {self.participation}>"
         return f"<JobResult, a {self.kind}: {_short(self.value)}>"
 
     def _repr_html_(self) -> str:
@@ -170,7 +171,7 @@ class JobResult(ResultFolder):
             for name, value in _last_values(self.rows).items()
         )
         return (
-            f"<b>Result after {self._manifest.rounds} rounds</b>"
+            f"<b>Result after {self._manifest.rounds} rounds</b><p>{html.escape(str(self.participation))}</p>"
             f"<table><tr><th>metric</th><th>all nodes</th></tr>{rows}</table>"
         )
 

@@ -30,6 +30,7 @@ from fedjob.common.values import decode, encode
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.function import NodeValues
 from fedjob.protocols.steps import Steps
+from fedjob.researcher.monitoring.participation import Participation
 from fedjob.researcher.results.artifact import Artifact
 from fedjob.researcher.results.table import ResultTable, frame_of
 from fedjob.researcher.storage.breakpoints import hash_file
@@ -59,6 +60,7 @@ class ResultManifest:
         files: name -> `[size, sha256]`.
         primary: the file that matters most; empty for the usual order.
         learned: steps of the preprocessing that found values in the data of all nodes, complete.
+        participation: who took part, who did not and why.
     """
 
     version: int = VERSION
@@ -68,6 +70,7 @@ class ResultManifest:
     learned: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, list[Any]] = field(default_factory=dict)
     primary: str = ""
+    participation: Participation = field(default_factory=Participation)
 
 
 def save_result(
@@ -79,12 +82,14 @@ def save_result(
     num_nodes: int = 1,
     learned: Sequence[Mapping[str, Any]] = (),
     primary: str = "",
+    participation: Participation | None = None,
 ) -> dict[str, list[Any]]:
     """Write a protocol's result, durably; return its files, name -> `[size, sha256]`.
 
     Args:
         num_nodes: of the job; the result of a single node is its value, that of several a map.
         primary: the file that matters most of those that the value is a map of; empty for none.
+        participation: who took part, who did not and why.
     """
     target = folder.result
     target.mkdir(parents=True, exist_ok=True)
@@ -120,6 +125,7 @@ def save_result(
         learned=[dict(step) for step in learned],
         files=files,
         primary=primary,
+        participation=participation or Participation(),
     )
     write_atomic(target / MANIFEST, pack(to_plain(manifest)))
     return files
@@ -251,6 +257,11 @@ class ResultFolder:
                 state=record.state,
             )
         return cls(found, load_spec(found.spec), load_manifest(found))
+
+    @property
+    def participation(self) -> Participation:
+        """Who took part, who did not and why, and from how many rows the result comes."""
+        return self._manifest.participation
 
     @property
     def kind(self) -> str:

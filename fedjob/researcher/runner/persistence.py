@@ -10,6 +10,7 @@ from fedjob.common.files import link_or_copy
 from fedjob.common.types import Ref
 from fedjob.parameters.files import FileParams
 from fedjob.researcher.federation.base import Federation
+from fedjob.researcher.monitoring.participation import participation_of
 from fedjob.researcher.results.result_folder import primary_of, save_result
 from fedjob.researcher.rounds.unfinished_tasks import held_files, refs_of
 from fedjob.researcher.runner.attempt import AttemptRecord
@@ -76,6 +77,7 @@ class Persistence:
             num_nodes=len(self._spec.datasets),
             learned=position.learned,
             primary=primary_of(self._spec, self._plan_text),
+            participation=participation_of(self._spec, self._attempt.record, position),
         )
         self._attempt.events.add("result", files=sorted(files), path=str(self._folder.result))
 

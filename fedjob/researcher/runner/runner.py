@@ -268,8 +268,9 @@ class Runner:
             seconds=round(report.seconds, 4),
         )
         took_part = {**self.record.participants, **dict.fromkeys(answered, ""), **left_out}
-        if took_part != self.record.participants:
-            self._attempt.update(participants=took_part)
+        rows = {**self.record.rows, **so_far.rows}
+        if (took_part, rows) != (self.record.participants, self.record.rows):
+            self._attempt.update(participants=took_part, rows=rows)
         self.position = position
         self.persistence.tidy(position, self.gatherer.tasks.take_published())
         return position

@@ -50,6 +50,9 @@ class JobRecord:
         tries: how often scheduling was tried in this attempt.
         participants: nodes that were asked in a committed round -> empty where their reply counted in the
             last one that they were asked in, else why they were dropped.
+        absent: nodes that could have taken part and were never asked -> why: they did not answer the search
+            for data, their owners refused, or they could not start.
+        rows: node -> its rows `registered`, `read` and `used`, as its last answer that counts reported them.
         deployment: plan (`Class@sha256`) -> nodes that it runs at.
         asked: what the constructor was given as `data` and `nodes`, as plain data.
         content_hash: sha256 of everything that was asked for, whatever the job's id.
@@ -74,6 +77,8 @@ class JobRecord:
     grants: dict[str, dict[str, Any]] = field(default_factory=dict)
     tries: int = 0
     participants: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
     deployment: dict[str, list[str]] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
     content_hash: str = ""

@@ -1,0 +1,220 @@
+"""The participation of nodes in a job: who took part, who did not and why, and from how many rows. Pure."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedjob.data.preprocessing.learning import LEARN
+from fedjob.protocols.base import LOSS, VALIDATE
+from fedjob.researcher.storage.position import AggregationRecord, Position
+from fedjob.researcher.storage.record import JobRecord
+from fedjob.researcher.storage.spec import JobSpec
+
+MAX_NAMED = 8
+"""Nodes that a line names one by one; the others are counted."""
+
+MAX_REASON = 160
+"""Characters of a reason in a line; the whole of it is in `NodeParticipation.reason`."""
+
+NOT_ASKED = "it was not chosen for any round"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeParticipation:
+    """The part of one node in a job.
+
+    Args:
+        node: of the job, or one of the federation that could have been.
+        reason: why its answer does not count in the last round that it was asked in, or why it was never
+            asked; empty where it counts.
+        num_rounds: committed rounds in which its answer counted.
+        rows_registered: rows of its dataset, as its owner registered it; None where that is not known.
+        rows_read: rows that it found there when it computed.
+        rows_used: rows that were left after filters, selections of items, and incomplete rows.
+    """
+
+    node: str
+    reason: str = ""
+    num_rounds: int = 0
+    rows_registered: int | None = None
+    rows_read: int | None = None
+    rows_used: int | None = None
+
+    @property
+    def took_part(self) -> bool:
+        """Whether it counts in the last round that it was asked in."""
+        return not self.reason
+
+    @property
+    def rows(self) -> str:
+        """The counts of its rows in words: `294 of 303 rows`; empty where none is known."""
+        if self.rows_used is None:
+            return "" if self.rows_registered is None else f"{self.rows_registered} rows registered"
+        of = self.rows_registered if self.rows_registered is not None else self.rows_read
+        return f"{self.rows_used} rows" if of is None else f"{self.rows_used} of {of} rows"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participation:
+    """The parts of all nodes in a job, in the order of their names.
+
+    Args:
+        num_rounds: committed rounds of the job.
+    """
+
+    nodes: tuple[NodeParticipation, ...] = ()
+    num_rounds: int = 0
+
+    def __iter__(self) -> Iterator[NodeParticipation]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, node: str) -> NodeParticipation:
+        """Return the part of one node.
+
+        Raises:
+            KeyError: there is no such node.
+        """
+        for part in self.nodes:
+            if part.node == node:
+                return part
+        raise KeyError(f"{node!r} is none of {', '.join(part.node for part in self.nodes) or 'no nodes'}")
+
+    @property
+    def took_part(self) -> tuple[str, ...]:
+        """The nodes that count."""
+        return tuple(part.node for part in self.nodes if part.took_part)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """node -> reason, for the nodes that do not count."""
+        return {part.node: part.reason for part in self.nodes if not part.took_part}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node counts, in every round."""
+        return not self.left_out and not self.partly
+
+    @property
+    def partly(self) -> dict[str, int]:
+        """node -> rounds, for the nodes that count, but not in every round."""
+        return {
+            part.node: part.num_rounds
+            for part in self.nodes
+            if part.took_part and part.num_rounds < self.num_rounds
+        }
+
+    @property
+    def rows_used(self) -> int | None:
+        """Rows that the result comes from; None where a node that counts did not report them."""
+        counts = [part.rows_used for part in self.nodes if part.took_part]
+        return None if not counts or None in counts else sum(c for c in counts if c is not None)
+
+    @property
+    def rows_registered(self) -> int | None:
+        """Rows of all datasets that are known of, those of nodes that are left out among them."""
+        counts = [part.rows_registered for part in self.nodes if part.rows_registered is not None]
+        return sum(counts) if counts else None
+
+    def __str__(self) -> str:
+        line = f"{len(self.took_part)} of {len(self.nodes)} nodes"
+        if self.rows_used is not None and self.rows_registered is not None:
+            line += f", {self.rows_used} of {self.rows_registered} rows"
+        partly = [f"{node} ({rounds} of {self.num_rounds} rounds)" for node, rounds in self.partly.items()]
+        if partly:
+            line += f"; not in every round: {_named(partly)}"
+        out = [f"{node} ({_short(reason)})" for node, reason in self.left_out.items()]
+        return f"{line}; left out: {_named(out)}" if out else line
+
+    __repr__ = __str__
+
+    def lines(self) -> list[str]:
+        """Return one line for each node: its rows and rounds, or why it is left out."""
+        return [f"{part.node}: {_line(part, self.num_rounds)}" for part in self.nodes]
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{title}</th>" for title in ("node", "rounds", "rows", "left out"))
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f"<td>{html.escape(cell)}</td>"
+                for cell in (part.node, f"{part.num_rounds} of {self.num_rounds}", part.rows, part.reason)
+            )
+            + "</tr>"
+            for part in self.nodes
+        )
+        return f"<p>{html.escape(str(self))}</p><table><tr>{head}</tr>{body}</table>"
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The answers of nodes, counted ask by ask."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    rounds: dict[str, set[int]] = field(default_factory=dict)
+
+    def count(self, entry: AggregationRecord) -> None:
+        for node, *_ in entry.inputs:
+            self.reasons[str(node)] = ""
+            self.rounds.setdefault(str(node), set()).add(entry.round)
+        for node, reason in entry.left_out.items():
+            self.reasons[node] = reason
+            self.rounds.get(node, set()).discard(entry.round)
+
+
+def participation_of(spec: JobSpec, record: JobRecord, position: Position | None) -> Participation:
+    """Return who took part in a job, from what is on its record.
+
+    Args:
+        position: with its aggregations so far; None where there are none: the record's last round is taken.
+    """
+    tally = _Tally()
+    asks = [] if position is None else _that_count(position)
+    for entry in asks:
+        tally.count(entry)
+    reasons = {**record.participants, **tally.reasons}
+    total = len({entry.round for entry in asks})
+    parts = []
+    for node in sorted({*spec.datasets, *record.absent, *reasons}):
+        rows: Mapping[str, int] = record.rows.get(node, {})
+        registered = spec.datasets.get(node, {}).get("num_rows")
+        counted = tally.rounds.get(node, set())
+        parts.append(
+            NodeParticipation(
+                node=node,
+                reason=reasons[node] if node in reasons else record.absent.get(node, NOT_ASKED),
+                num_rounds=len(counted),
+                rows_registered=rows.get("registered", registered),
+                rows_read=rows.get("read"),
+                rows_used=rows.get("used"),
+            )
+        )
+    return Participation(nodes=tuple(parts), num_rounds=total)
+
+
+def _that_count(position: Position) -> list[AggregationRecord]:
+    """Return the asks that a result comes from: preparations, and validations beside training, are none of them."""
+    asks = [entry for entry in position.ledger if entry.step not in (LEARN, LOSS)]
+    main = [entry for entry in asks if entry.step != VALIDATE]
+    return main or asks
+
+
+def _line(part: NodeParticipation, num_rounds: int) -> str:
+    if part.reason:
+        rows = f" ({part.rows})" if part.rows else ""
+        return f"left out{rows}: {part.reason}"
+    rounds = f"{part.num_rounds} of {num_rounds} rounds" if num_rounds > 1 else ""
+    return ", ".join(filter(None, (part.rows, rounds))) or "took part"
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."
+
+
+def _named(nodes: Sequence[str]) -> str:
+    more = len(nodes) - MAX_NAMED
+    return ", ".join(nodes[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,118 @@
+"""The participation of nodes: who took part, who did not and why, in how many rounds and from how many rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedjob.common.codec import from_plain, to_plain
+from fedjob.common.types import new_job_id
+from fedjob.researcher.monitoring.participation import NOT_ASKED, Participation, participation_of
+from fedjob.researcher.storage.position import AggregationRecord, Position
+from fedjob.researcher.storage.record import JobRecord
+from fedjob.researcher.storage.spec import Component, JobSpec
+
+
+def spec(**num_rows: int | None) -> JobSpec:
+    datasets = {node: {"name": "heart", "num_rows": rows, "version": ""} for node, rows in num_rows.items()}
+    return JobSpec(id=new_job_id(), protocol=Component(name="fedavg"), seed=1, rounds=3, datasets=datasets)
+
+
+def entry(round_: int, *nodes: str, step: str = "train", **left_out: str) -> AggregationRecord:
+    return AggregationRecord(
+        round=round_, step=step, aggregator="weighted_mean", inputs=[[n, "", 1.0] for n in nodes], left_out=left_out
+    )
+
+
+def after(*ledger: AggregationRecord, round_: int) -> Position:
+    return Position(round=round_, state={}, ledger=ledger)
+
+
+def rows(**used: tuple[int, int, int]) -> dict[str, dict[str, int]]:
+    return {n: dict(zip(("registered", "read", "used"), three, strict=True)) for n, three in used.items()}
+
+
+def test_a_node_that_is_left_out_stands_beside_those_that_count_with_its_reason_and_its_rows() -> None:
+    job = spec(cleveland=303, hungarian=294, va=200)
+    record = JobRecord(rows=rows(hungarian=(294, 294, 294)))
+    position = after(entry(1, "hungarian", cleveland="columns: num", va="columns: num"), round_=1)
+    found = participation_of(job, record, position)
+    assert found.took_part == ("hungarian",)
+    assert found.left_out == {"cleveland": "columns: num", "va": "columns: num"}
+    assert str(found) == (
+        "1 of 3 nodes, 294 of 797 rows; left out: cleveland (columns: num), va (columns: num)"
+    )
+    assert not found.complete
+
+
+def test_a_node_that_did_not_answer_the_search_is_among_the_nodes_and_its_rows_are_not_known() -> None:
+    record = JobRecord(absent={"va": "it did not answer the search"}, rows=rows(a=(10, 10, 8)))
+    found = participation_of(spec(a=10), record, after(entry(1, "a"), round_=1))
+    assert str(found) == "1 of 2 nodes, 8 of 10 rows; left out: va (it did not answer the search)"
+    assert found["a"].rows == "8 of 10 rows"
+
+
+def test_a_node_that_missed_a_round_and_came_back_is_named_with_its_rounds() -> None:
+    ledger = (entry(1, "a", "b"), entry(2, "a", b="silent"), entry(3, "a", "b"))
+    found = participation_of(spec(a=4, b=4), JobRecord(), after(*ledger, round_=3))
+    assert found.left_out == {}
+    assert found.partly == {"b": 2}
+    assert str(found) == "2 of 2 nodes; not in every round: b (2 of 3 rounds)"
+
+
+def test_nodes_that_a_protocol_visits_one_after_the_other_in_a_round_all_count() -> None:
+    found = participation_of(
+        spec(a=4, b=4), JobRecord(), after(entry(1, "a", step="visit"), entry(1, "b", step="visit"), round_=1)
+    )
+    assert found.complete
+    assert found.num_rounds == 1
+
+
+def test_preparations_and_validations_beside_training_are_no_rounds_of_their_own() -> None:
+    ledger = (
+        entry(1, "a", step="learn", b="silent"),
+        entry(1, "a", "b"),
+        entry(2, "a", step="validate", b="no_test_data: one row"),
+    )
+    found = participation_of(spec(a=4, b=1), JobRecord(), after(*ledger, round_=1))
+    assert found.complete
+    assert found.num_rounds == 1
+
+
+def test_a_job_that_only_validates_counts_its_validation() -> None:
+    found = participation_of(
+        spec(a=4, b=1), JobRecord(), after(entry(1, "a", step="validate", b="no_test_data: x"), round_=1)
+    )
+    assert found.left_out == {"b": "no_test_data: x"}
+
+
+def test_a_node_that_no_round_chose_says_so_and_one_that_could_not_start_says_why() -> None:
+    record = JobRecord(absent={"c": "resources: gpus"})
+    found = participation_of(spec(a=1, b=1, c=1), record, after(entry(1, "a"), round_=1))
+    assert found.left_out == {"b": NOT_ASKED, "c": "resources: gpus"}
+
+
+def test_rows_are_summed_only_where_every_node_that_counts_reported_them() -> None:
+    found = participation_of(
+        spec(a=5, b=None), JobRecord(rows=rows(a=(5, 5, 5))), after(entry(1, "a", "b"), round_=1)
+    )
+    assert found.rows_used is None
+    assert str(found) == "2 of 2 nodes"
+
+
+def test_a_line_counts_nodes_beyond_eight_and_cuts_long_reasons() -> None:
+    away: dict[str, Any] = {f"n{i:02}": "x" * 500 for i in range(12)}
+    line = str(participation_of(spec(a=1), JobRecord(absent=away), after(entry(1, "a"), round_=1)))
+    assert line.startswith("1 of 13 nodes; left out: n00 (xxx")
+    assert line.endswith("and 4 more")
+    assert len(line) < 8 * 200
+
+
+def test_a_participation_survives_the_codec_of_a_result() -> None:
+    found = participation_of(spec(a=5, b=3), JobRecord(), after(entry(1, "a", b="silent"), round_=1))
+    assert from_plain(Participation, to_plain(found)) == found
+
+
+def test_html_escapes_what_nodes_said() -> None:
+    found = participation_of(spec(a=5, b=3), JobRecord(), after(entry(1, "a", b="<b>x</b>"), round_=1))
+    assert "<b>x" not in found._repr_html_()
+    assert found.lines() == ["a: 5 rows registered", "b: left out (3 rows registered): <b>x</b>"]
