@@ -39,7 +39,9 @@ class RoundArrivals:
     @property
     def rows(self) -> dict[str, dict[str, int]]:
         """node -> its rows `registered`, `read` and `used`, where its last answer has them."""
-        return {node: dict(arrival.result.rows) for node, arrival in self.arrivals.items() if arrival.result.rows}
+        return {
+            node: dict(arrival.result.rows) for node, arrival in self.arrivals.items() if arrival.result.rows
+        }
 
     def then(
         self, round_: int, arrivals: Mapping[str, Arrival], gathered: Gathered, *, completes: bool

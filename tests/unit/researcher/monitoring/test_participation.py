@@ -19,7 +19,11 @@ def spec(**num_rows: int | None) -> JobSpec:
 
 def entry(round_: int, *nodes: str, step: str = "train", **left_out: str) -> AggregationRecord:
     return AggregationRecord(
-        round=round_, step=step, aggregator="weighted_mean", inputs=[[n, "", 1.0] for n in nodes], left_out=left_out
+        round=round_,
+        step=step,
+        aggregator="weighted_mean",
+        inputs=[[n, "", 1.0] for n in nodes],
+        left_out=left_out,
     )
 
 
