@@ -124,15 +124,18 @@ class JobResult(ResultFolder):
     # -- exports -------------------------------------------------------------------
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write the result to a file and return its path.
+        """Write the result to a file in the format that its name says, and return its path.
+
+        A text file beside it, `path.txt`, says whom the result is about.
 
         Args:
-            path: for parameters a safetensors file; `.csv` for a table, `.json` for plain values, else msgpack.
-                In a folder it is named `model.safetensors`, `table.csv` or `value.mpk`.
+            path: parameters as `.safetensors`; a table as `.csv`, `.parquet`, `.json` or `.mpk`; any other value as
+                `.json` or `.mpk`. Without an ending the first of these, msgpack for a value. In a folder it is
+                named `model.safetensors`, `table.csv` or `value.mpk`.
             force: replace what is there.
 
         Raises:
-            SpecError: the file exists already, or the value is not of that form.
+            SpecError: the file exists already, or a result of this kind can't be saved in that format.
             ObjectCorrupt: the kept file is not the one that the job ended in.
         """
         return save_as(self, Path(path).expanduser(), force=force)

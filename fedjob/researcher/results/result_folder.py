@@ -268,6 +268,11 @@ class ResultFolder:
         return self._manifest.participation
 
     @property
+    def job(self) -> str:
+        """Id of the job."""
+        return self._spec.id
+
+    @property
     def about(self) -> str:
         """What the result is about: `2 of 3 nodes, 294 of 797 rows; left out: ...`, and rows that do not count."""
         return "; ".join([str(self.participation), *self._manifest.row_losses])
