@@ -36,6 +36,9 @@ LOSS = "loss"
 MEASURING = (VALIDATE, LOSS)
 """Steps that train nothing: nodes return no tensors, and keep no node state."""
 
+NUMBERS, ANY = "numbers", "any"
+"""What a needed column must hold."""
+
 State = dict[str, Any]
 """A protocol's state on the researcher: a map of plain data and named tensors."""
 
@@ -233,6 +236,11 @@ class FederatedProtocol(ABC):
 
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of auxiliary variables that it exchanges with the plan's optimizer; a plan declares which it supports."""
+
+    @property
+    def needed_columns(self) -> Mapping[str, str]:
+        """Column -> `NUMBERS` or `ANY`, for the columns that every node's table must have; empty where a plan decides."""
+        return {}
 
     def check_plan(self, plan: type[TrainingPlan]) -> None:
         """Check that a complete plan can be used with this protocol; both sides call this before they begin.

@@ -27,7 +27,18 @@ from fedjob.protocols.analytics.design import (
 )
 from fedjob.protocols.analytics.table import AuditedTable, check_names, opened_table
 from fedjob.protocols.analytics.tables import COVERAGE, coverage_table
-from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
+from fedjob.protocols.base import (
+    ANY,
+    NUMBERS,
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Instruction,
+    Local,
+    State,
+    View,
+)
 
 LEVELS, SUMS = "levels", "sums"
 
@@ -70,6 +81,11 @@ class ModelProtocol(FederatedProtocol):
     def releases_products(self) -> bool:
         """Whether nodes release products of its columns, or numbers from which these follow."""
         return True
+
+    @property
+    def needed_columns(self) -> Mapping[str, str]:
+        kinds = {name: ANY if name in self.categories else NUMBERS for name in self.columns}
+        return kinds | dict.fromkeys(self.outcomes, NUMBERS)
 
     @abstractmethod
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:

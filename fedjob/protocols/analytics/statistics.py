@@ -42,7 +42,18 @@ from fedjob.protocols.analytics.cells import (
 from fedjob.protocols.analytics.measures import Measures, together
 from fedjob.protocols.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
 from fedjob.protocols.analytics.table import AuditedTable, opened_table
-from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
+from fedjob.protocols.base import (
+    ANY,
+    NUMBERS,
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Instruction,
+    Local,
+    State,
+    View,
+)
 
 FIRST, CENTRED, REFINE = "count", "centre", "refine"
 
@@ -78,6 +89,20 @@ class Statistics(Measures, FederatedProtocol):
     family: ClassVar[str] = "analytics"
     needs_plan: ClassVar[bool] = False
     wants_every_node: ClassVar[bool] = True
+
+    @property
+    def needed_columns(self) -> Mapping[str, str]:
+        numbers = together(
+            self.summed_columns,
+            self.min,
+            self.max,
+            tuple(self.histogram),
+            tuple(self.quantiles),
+            self.joint_columns,
+        )
+        return {
+            name: NUMBERS if name in numbers else ANY for name in together(self.all_columns, self.by, numbers)
+        }
 
     # --- researcher --------------------------------------------------------------------------
 

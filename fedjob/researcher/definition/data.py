@@ -13,6 +13,7 @@ from fedjob.researcher.connection.catalogue import DatasetHandle, list_datasets,
 from fedjob.researcher.definition.arguments import check_enough
 from fedjob.researcher.definition.brought_data import unpacked
 from fedjob.researcher.definition.components import from_part
+from fedjob.researcher.definition.data_checks import check_columns
 from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.explicit import Explicit
@@ -26,6 +27,9 @@ _FORMS = (
     'data={"tags": ["heart"]}, data="node/name", data={"node-a": "name", "node-b": "other name"}, dataset handles, '
     "a local path, None, or a list of these"
 )
+
+SCHEMA = "schema"
+"""The key of a found dataset under which its columns stand; a spec does not keep them."""
 
 SEARCH_S = 10.0
 """How long nodes that show presence have to say what they offer: a job must not begin without a slow one."""
@@ -61,7 +65,7 @@ def resolve(
         project: only nodes that are enrolled in it take part; empty for all.
 
     Returns:
-        node -> `{name, num_rows, version}`; `name` is empty for a job without data, and with
+        node -> `{name, num_rows, version, schema}`; `name` is empty for a job without data, and with
         `brought`, its name, for brought data.
 
     Raises:
@@ -118,7 +122,10 @@ def resolve_for(
             federation=session.federation,
         )
     _check_found(spec, datasets)
-    return replace(spec, datasets=attach(spec.preprocess, data, datasets))
+    schemas = {node: info.pop(SCHEMA, {}) for node, info in datasets.items()}
+    spec = replace(spec, datasets=attach(spec.preprocess, data, datasets))
+    check_columns(spec, schemas)
+    return spec
 
 
 def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:
@@ -211,6 +218,7 @@ def _info(handle: DatasetHandle, use: str) -> dict[str, Any]:
         "name": handle.name,
         # how many rows a mock has is nobody's concern; nothing is held against it
         "num_rows": handle.num_rows if use == "private" else None,
+        SCHEMA: handle.schema,
         "version": handle.version if use == "private" else handle.mock_version,
     }
 
@@ -263,7 +271,7 @@ def resolve_local(
         use: `mock` reads the mocks.
 
     Returns:
-        node -> `{name, path, reader, tags, options, loading, num_rows, version}`.
+        node -> `{name, path, reader, tags, options, loading, num_rows, version, schema}`.
 
     Raises:
         SpecError: it is none of these, or can't be read.
@@ -313,4 +321,5 @@ def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
         "loading": loading,
         "num_rows": about.get("num_rows"),
         "version": about["version"],
+        SCHEMA: {str(column["name"]): str(column["type"]) for column in about.get("columns") or ()},
     }

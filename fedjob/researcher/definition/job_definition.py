@@ -33,7 +33,12 @@ from fedjob.researcher.definition.brought_data import BroughtData, take_brought
 from fedjob.researcher.definition.components import to_part
 from fedjob.researcher.definition.data import check_names
 from fedjob.researcher.definition.deploy_map import DeployMap, check_quorum_of_map, read_deploy_map
-from fedjob.researcher.definition.operation import Operation, Trained, read_args, read_operation
+from fedjob.researcher.definition.operation import (
+    Operation,
+    Trained,
+    read_args,
+    read_operation,
+)
 from fedjob.researcher.definition.preprocessing import num_entries, with_known
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook

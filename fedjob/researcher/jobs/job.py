@@ -42,6 +42,7 @@ from fedjob.researcher.jobs.approval import (
     LastRequests,
     check_is_draft,
     check_nodes,
+    check_plans,
     missing_permissions,
     read_job_logs,
     refresh_grants,
@@ -549,6 +550,7 @@ class Job(ManualRounds, JobView):
         return session
 
     def _resolve(self, session: Connection | None) -> None:
+        check_plans(self._spec, self._source, self._folder)
         self._spec = resolve_for(
             self._spec, self._data, self._nodes_asked, self._as_node, self._folder, session
         )
