@@ -107,9 +107,14 @@ def too_few(
         arrivals: node -> what came of it all the same.
     """
     listed = "; ".join(f"{node}: {reason}" for node, reason in sorted(left_out.items()))
+    missing = sorted(set(left_out) if quorum.required == ALL else set(quorum.required) & set(left_out))
+    enough = missing and len(received) >= quorum.min_nodes
+    without = (
+        f". To go on without {', '.join(missing)}: quorum=Quorum(min_nodes={len(received)})" if enough else ""
+    )
     return QuorumNotReached(
         f"round {round_} can't go on: {len(received)} nodes contributed, "
-        f"expected {quorum.min_nodes} or more{quorum.required_words} ({listed})",
+        f"expected {quorum.min_nodes} or more{quorum.required_words} ({listed}){without}",
         received=received,
         left_out=dict(left_out),
         arrivals=arrivals,

@@ -30,7 +30,11 @@ def as_array(data: ArrayLike, what: str) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise SpecError(f"{what} are not all finite")
+        missing, endless = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        raise SpecError(
+            f"{what} are not all finite: {missing} of {array.size} are NaN, {endless} are infinite; look for missing "
+            "values in the inputs first, then for parameters that grew without end"
+        )
     if array.dtype.kind not in "iufUSO":
         raise SpecError(f"{what} are of type {array.dtype}; labels or numbers are needed")
     return array

@@ -1,6 +1,6 @@
 """Metrics of labels and of scores: accuracy, precision, recall, f1 and roc_auc.
 
-`roc_auc` keeps a histogram of scores; `auc_error` bounds what the bins cost.
+`roc_auc` keeps a sketch of the ranks of scores; `auc_error` bounds what that costs.
 """
 
 from __future__ import annotations
@@ -11,25 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
 from fedjob.metrics.base import MetricState, ratio
+from fedjob.metrics.rank_sketch import area, joined, reduced, sketch_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-_AUC_BINS = 1024
+_AUC_PLACES = 1024
 
-_AUC_CLASS_BINS = 128
-
-_LOGIT_LIMIT = 18.0  # where float32 can no longer tell a sigmoid from 1
+_AUC_CLASS_PLACES = 128
 
 
 def auc_error(state: Mapping[str, Any]) -> float:
-    """Bound the distance between `value(state)` and the exact area under the curve.
+    """Bound the distance between `value(state)` and the exact area under the curve; NaN where that is undefined.
 
-    Only pairs of a positive and a negative in the same bin can be ranked wrongly,
-    and each counts one half.
+    It is 0 as long as there are few different scores, and for n examples about 1 / 1024 otherwise.
     """
-    errors = [_auc(row)[1] for row in state["histograms"]]
-    return max(errors) if len(errors) == 1 else sum(errors) / len(errors)
+    errors = [area(sketch)[1] for sketch in state["sketches"]]
+    return sum(errors) / len(errors)
 
 
 def _labels(predicted: np.ndarray, truth: np.ndarray) -> tuple[list[Any], list[Any]]:
@@ -101,7 +99,7 @@ def _label_key(label: int | str) -> tuple[str, int | str]:
 
 
 def measure_auc(name: str, predicted: np.ndarray, truth: np.ndarray) -> MetricState:
-    """Count true and false examples by their scores."""
+    """Sketch how the scores of true and false examples are ranked; scores of one column may have any range."""
     import numpy as np
 
     true = np.asarray(_plain_labels(truth))
@@ -114,49 +112,39 @@ def measure_auc(name: str, predicted: np.ndarray, truth: np.ndarray) -> MetricSt
         )
     scores = predicted.astype(np.float64)
     if scores.ndim == 1:
-        columns, bins = [_logit(_probabilities(scores))], _AUC_BINS
+        columns = [scores]
     elif num_classes == 2:
-        # the difference of two logits and of two probabilities ranks as p(class 1) does
-        columns, bins = [_squash(scores)], _AUC_BINS
+        columns = [scores[:, 1] if _are_shares(scores) else scores[:, 1] / 2 - scores[:, 0] / 2]
     else:
-        shares = _shares(scores)
-        columns, bins = [_logit(shares[:, c]) for c in range(num_classes)], _AUC_CLASS_BINS
-    histograms = []
+        columns = list(_log_shares(scores).T)
+    sketches = []
     for c, column in enumerate(columns):
         positive = true == (1 if len(columns) == 1 else c)
-        place = np.clip((column + _LOGIT_LIMIT) / (2 * _LOGIT_LIMIT) * bins, 0, bins - 1).astype(np.int64)
-        ups = np.bincount(place[positive], minlength=bins)
-        downs = np.bincount(place[~positive], minlength=bins)
-        used = np.flatnonzero(ups + downs)
-        histograms.append([[int(b), int(ups[b]), int(downs[b])] for b in used])
-    return {"kind": "auc", "bins": bins, "classes": num_classes, "n": len(true), "histograms": histograms}
+        sketches.append(reduced(sketch_of(column, positive), _places(num_classes)))
+    return {"kind": "auc", "classes": num_classes, "n": len(true), "sketches": sketches}
 
 
-def _logit(probabilities: np.ndarray) -> np.ndarray:
+def _places(num_classes: int) -> int:
+    return _AUC_PLACES if num_classes == 2 else _AUC_CLASS_PLACES
+
+
+def _are_shares(scores: np.ndarray) -> bool:
+    """Return whether the numbers of each row are probabilities, which add to 1."""
     import numpy as np
 
-    tiny = 1e-12
-    inside = np.clip(probabilities, tiny, 1 - tiny)
-    return np.asarray(np.log(inside) - np.log1p(-inside))
+    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-4))
 
 
-def _squash(scores: np.ndarray) -> np.ndarray:
+def _log_shares(scores: np.ndarray) -> np.ndarray:
+    """Return the logarithms of the probabilities that scores are, or that their softmax is; none is rounded to 0."""
     import numpy as np
 
-    total = scores.sum(axis=1)
-    if (scores >= 0).all() and np.allclose(total, 1, atol=1e-4):
-        return _logit(scores[:, 1])
-    return np.asarray(scores[:, 1] - scores[:, 0])
-
-
-def _shares(scores: np.ndarray) -> np.ndarray:
-    """Return rows that add to 1: as they are where they do already, else their softmax."""
-    import numpy as np
-
-    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-4):
-        return scores
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    if _are_shares(scores):
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(scores))
+    apart = scores / 2 - scores.max(axis=1, keepdims=True) / 2  # halves: the largest doubles do not overflow
+    with np.errstate(over="ignore"):
+        return np.asarray(2 * apart - np.log(np.exp(2 * apart).sum(axis=1, keepdims=True)))
 
 
 def add_accuracy(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
@@ -176,15 +164,14 @@ def add_labels(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
 
 
 def add_auc(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
-    """Add histograms of scores."""
-    histograms = []
-    for left, right in zip(a["histograms"], b["histograms"], strict=True):
-        total: dict[int, list[int]] = {}
-        for place, ups, downs in (*left, *right):
-            before = total.get(place, [0, 0])
-            total[place] = [before[0] + ups, before[1] + downs]
-        histograms.append([[place, *total[place]] for place in sorted(total)])
-    return {**a, "n": a["n"] + b["n"], "histograms": histograms}
+    """Add sketches of scores; what takes too much room is made coarser."""
+    limit = _places(a["classes"])
+    sketches = []
+    for left, right in zip(a["sketches"], b["sketches"], strict=True):
+        total = joined(left, right)
+        # batches are added one by one: made coarser at every second doubling, they lose less and take less time
+        sketches.append(reduced(total, limit) if len(total) > 2 * limit else total)
+    return {**a, "n": a["n"] + b["n"], "sketches": sketches}
 
 
 def value_labels(state: Mapping[str, Any]) -> float:
@@ -215,22 +202,7 @@ def _score(metric: str, hits: int, false_alarms: int, misses: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _auc(histogram: list[list[int]]) -> tuple[float, float]:
-    """Return the area under the curve and the bound of its error."""
-    positives = sum(ups for _, ups, _ in histogram)
-    negatives = sum(downs for _, _, downs in histogram)
-    if not positives or not negatives:
-        return math.nan, math.nan
-    below, ordered, tied = 0, 0, 0
-    for _, ups, downs in histogram:
-        ordered += ups * below
-        tied += ups * downs
-        below += downs
-    pairs = positives * negatives
-    return (ordered + tied / 2) / pairs, tied / 2 / pairs
-
-
 def value_auc(state: Mapping[str, Any]) -> float:
     """Return the area under the curve, averaged over classes."""
-    areas = [_auc(histogram)[0] for histogram in state["histograms"]]
+    areas = [area(sketch)[0] for sketch in state["sketches"]]
     return sum(areas) / len(areas)

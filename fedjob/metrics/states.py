@@ -178,6 +178,12 @@ def num_examples(state: Mapping[str, Any]) -> float:
     return float(state.get("n", 0))
 
 
+def error(state: Mapping[str, Any]) -> float:
+    """Return the most that `value(state)` can be off; 0 where it is exact, or where nothing defines the value."""
+    bound = classification.auc_error(state) if state.get("kind") == "auc" else 0.0
+    return bound if math.isfinite(bound) else 0.0
+
+
 def _add_mean(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
     return {"kind": "mean", "weight": a["weight"] + b["weight"], "total": a["total"] + b["total"]}
 

@@ -36,6 +36,9 @@ LOSS = "loss"
 MEASURING = (VALIDATE, LOSS)
 """Steps that train nothing: nodes return no tensors, and keep no node state."""
 
+NUMBERS, ANY = "numbers", "any"
+"""What a needed column must hold."""
+
 State = dict[str, Any]
 """A protocol's state on the researcher: a map of plain data and named tensors."""
 
@@ -230,8 +233,16 @@ class FederatedProtocol(ABC):
     needs_plan: ClassVar[bool] = True
     """True if the node's half uses a training plan."""
 
+    wants_every_node: ClassVar[bool] = False
+    """Whether a job without a quorum of its own requires every node: a number without one is about other people."""
+
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of auxiliary variables that it exchanges with the plan's optimizer; a plan declares which it supports."""
+
+    @property
+    def needed_columns(self) -> Mapping[str, str]:
+        """Column -> `NUMBERS` or `ANY`, for the columns that every node's table must have; empty where a plan decides."""
+        return {}
 
     def check_plan(self, plan: type[TrainingPlan]) -> None:
         """Check that a complete plan can be used with this protocol; both sides call this before they begin.

@@ -5,7 +5,7 @@
 
 so that the value over all nodes is the one of their pooled test data, not a mean of means.
 The researcher keeps the model and the values; a node keeps nothing. It leaks each node's metric
-states: a confusion matrix, sums of squares, a histogram of scores, and how many examples they
+states: a confusion matrix, sums of squares, a sketch of the ranks of scores, and how many examples they
 were measured on.
 """
 

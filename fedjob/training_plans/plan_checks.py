@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 
-from fedjob.common.errors import IncompletePlan, NoTestingStep, PlanError
+from fedjob.common.errors import IncompletePlan, NoTestingStep, PlanError, SpecError
 from fedjob.training_plans.base import TrainingPlan
+from fedjob.training_plans.source.required_arguments import check_arguments
+from fedjob.training_plans.training_args import TrainingArgs
 
 
 def overrides(plan: type | object, base: type, name: str) -> bool:
@@ -47,6 +50,44 @@ def check_plan_class(cls: object) -> type[TrainingPlan]:
         _check_signature(cls, "round_done", ("report",))
     _check_constructor(cls)
     return cls
+
+
+def check_test_data(cls: type[TrainingPlan], args: TrainingArgs, *, at_end: bool = False) -> None:
+    """Check that there is something to validate on where the arguments ask for a validation.
+
+    Args:
+        at_end: the job validates the last parameters, too.
+
+    Raises:
+        SpecError: they don't hold out any data, and the plan has no test data of its own.
+    """
+    asked = [name for name in ("test_on_global_updates", "test_on_local_updates") if getattr(args, name)]
+    asked += ["validate_at_end"] if at_end else []
+    kind = _kind_of(cls)
+    if not asked or kind is None or args.test_ratio or args.test_fold or overrides(cls, kind, "testing_data"):
+        return
+    raise SpecError(
+        f"{asked[0]} asks for a validation, but there are no test data: give training_args test_ratio above 0, such as "
+        f"0.2, or write {cls.__name__}.testing_data"
+    )
+
+
+def check_plan_arguments(
+    cls: type[TrainingPlan], text: str, args: TrainingArgs, others: Collection[str] = ()
+) -> None:
+    """Check that a plan's methods find the training arguments that they take in any case.
+
+    Args:
+        text: the plan's source.
+        others: arguments that some nodes have of their own.
+
+    Raises:
+        SpecError: one is missing.
+    """
+    kind = _kind_of(cls)
+    if kind is not None:
+        methods = {**kind.required_methods, **kind.optional_methods}
+        check_arguments(text, cls.__name__, methods, {*args.for_user(), *others})
 
 
 def check_testing_step(cls: type[TrainingPlan]) -> None:

@@ -185,12 +185,12 @@ class SklearnPlan(TrainingPlan):
         return measure(args.test_metric or default, predictions, targets, args.test_metric_args)
 
     def _scores(self, inputs: Array) -> Array:
-        """Return the probability of class 1, or one score for each class."""
+        """Return the probability or the score of class 1, or one score for each class."""
         if hasattr(self.model, "predict_proba"):
             shares: Array = self.model.predict_proba(inputs)
             return shares[:, 1] if shares.shape[1] == 2 else shares
         scores: Array = self.model.decision_function(inputs)
-        return 1 / (1 + np.exp(-np.clip(scores, -500, 500))) if scores.ndim == 1 else scores
+        return scores
 
     def get_state(self) -> dict[str, Any]:
         import torch

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -686,3 +687,25 @@ class TestRoundsByHand:
         job.run(progress=False)
         assert job.last_msg == list(job.events())[-1]
         assert job.last_msg.body["state"] == "completed"
+
+
+def test_arguments_that_will_be_missed_are_named_before_anybody_is_asked(
+    clinics: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=r"Tiny\.init_optimizer takes training_args\['lr'\]"):
+        make_job(clinics, tmp_path, training_args={"epochs": 1}).run(progress=False)
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (
+            "test_on_global_updates",
+            {"training_args": {"epochs": 1, "lr": 0.1, "test_on_global_updates": True}},
+        ),
+        ("test_on_local_updates", {"training_args": {"epochs": 1, "lr": 0.1, "test_on_local_updates": True}}),
+        ("validate_at_end", {"training_args": {"epochs": 1, "lr": 0.1}, "validate_at_end": True}),
+    ]
+    for name, more in asked:
+        job = make_job(clinics, tmp_path, **more)
+        with pytest.raises(
+            SpecError, match=f"{name} asks for a validation, .* give training_args test_ratio"
+        ):
+            job.run(progress=False)
+        assert job.state == "draft"

@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedjob import FedAvg, Job, JobFailed
-from fedjob.common.errors import NotReady, ObjectCorrupt, SpecError, WrongResult
+from fedjob import FedAvg, Job, JobFailed, Statistics
+from fedjob.common.codec import unpack
+from fedjob.common.errors import BreakpointIncompatible, NotReady, ObjectCorrupt, SpecError, WrongResult
 from fedjob.researcher.results.result import JobResult
 from tests import remote
 from tests.data import TRAINING, make_points
@@ -159,8 +160,77 @@ def test_a_result_is_saved_in_the_form_that_its_name_asks_for(
     assert len(pandas.read_parquet(table.result.save(tmp_path / "t.parquet"))) == 4
     value = Job(remote.nothing_needed.bind(word="x"), nodes="local", home=tmp_path).run(progress=False)
     assert json.loads(value.save(tmp_path / "v.json").read_text()) == [True, "x"]
-    with pytest.raises(SpecError, match="no JSON"):
-        table.result.save(tmp_path / "t.json")
+    assert len(json.loads(table.result.save(tmp_path / "t.json").read_text())) == 4
+    assert unpack(value.save(tmp_path / "v.mpk").read_bytes())
+    for job in (trained, table):
+        assert (
+            job.result.about
+            in (tmp_path / ("m.safetensors.txt" if job is trained else "t.csv.txt")).read_text()
+        )
+
+
+ENDINGS = [
+    ".csv",
+    ".parquet",
+    ".json",
+    ".mpk",
+    ".safetensors",
+    ".pt",
+    ".pkl",
+    ".onnx",
+    ".xlsx",
+    ".CSV",
+    ".txt",
+]
+
+
+def test_a_file_says_what_it_is_or_is_not_written(trained: Job, table: Job, tmp_path: Path) -> None:
+    value = Job(remote.nothing_needed.bind(word="x"), nodes="local", home=tmp_path).run(progress=False)
+    held = {
+        "params": (trained.result, {".safetensors"}),
+        "table": (table.result, {".csv", ".CSV", ".parquet", ".json", ".mpk"}),
+        "value": (value, {".json", ".mpk"}),
+    }
+    for kind, (result, formats) in held.items():
+        for ending in ENDINGS:
+            path = tmp_path / f"{kind}{ending}"
+            if ending in formats:
+                assert result.save(path).exists()
+                continue
+            with pytest.raises(SpecError, match=f"can't be saved as \\{ending.lower()}; expected "):
+                result.save(path)
+            assert not path.exists()
+    with pytest.raises(SpecError, match="pickles, which run code"):
+        trained.result.save(tmp_path / "m.pt")
+    for wrong in (tmp_path / "m.pt", tmp_path / "m.onnx"):
+        with pytest.raises(SpecError, match="ends in"):
+            trained.result.export(wrong)
+        with pytest.raises(SpecError, match="ends in"):
+            trained.result.artifact.save(wrong)
+
+
+def test_analytics_are_saved_as_json_with_whom_they_are_about(tmp_path: Path) -> None:
+    pandas.DataFrame({"x": [1.0, None, 4.0]}).to_csv(tmp_path / "a.csv", index=False)
+    asked = Statistics(mean="x", min="x", histogram={"x": [2, 3]})
+    found = Job(asked, data=tmp_path / "a.csv", nodes="local", home=tmp_path).run(progress=False)
+    plain = json.loads(found.save(tmp_path / "s.json").read_text())
+    assert plain["columns"] == [{"column": "x", "mean": 2.5, "min": 1.0}]
+    assert plain["histogram"][-1] == {"column": "x", "low": 3.0, "high": "Infinity", "count": 1}
+    assert "x has 2 of 3 values" in (tmp_path / "s.json.txt").read_text()
+    with pytest.raises(SpecError, match=r"result\.value\[name\]\.to_csv"):
+        found.save(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize("ending", [".mpk", ".pickle", ".pt", ".npz"])
+def test_first_parameters_of_another_format_are_refused_by_their_name(
+    trained: Job, tmp_path: Path, ending: str
+) -> None:
+    file = tmp_path / f"model{ending}"
+    file.write_bytes(b"x")
+    with pytest.raises(SpecError, match=f"model\\{ending}': parameters are a safetensors file"):
+        trained.clone(init=file)
+    with pytest.raises(BreakpointIncompatible, match=f"model\\{ending} is a file"):
+        Job.resume(file)
 
 
 def test_a_model_is_exported_with_words_on_how_to_load_it(trained: Job, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedjob import Filter, Impute, Items, Job, JobFailed, Select, Statistics
+from fedjob import Filter, Impute, Items, Job, JobFailed, LinearRegression, Quorum, Select, Statistics
 from fedjob.common.errors import SpecError
 from fedjob.identity.keys import Identity
 from fedjob.node.config.config import NodeConfig
@@ -77,7 +77,7 @@ def test_statistics_are_those_of_the_pooled_rows(tmp_path: Path, by: list[str]) 
         own = {
             name: _of_group(table, by, key)
             for name, table in found.items()
-            if isinstance(table, pd.DataFrame)
+            if isinstance(table, pd.DataFrame) and name not in ("coverage", "present")
         }
         assert own["rows"]["rows"].tolist() == [len(rows)]
         assert len(own["columns"]) == 4
@@ -173,13 +173,56 @@ def test_a_column_that_does_not_fit_at_one_node_is_named(
 ) -> None:
     fitting = {"age": [1, 2], "height": [3, 4], "name": [5, 6], "inf": [0, 0]}
     odd = {"age": [1, 2], "name": ["ada", "bea"], "inf": [1, float("inf")]}
-    job = Job(asked, data=write(tmp_path, fits=fitting, odd=odd), nodes="local", home=tmp_path)
+    data = write(tmp_path, fits=fitting, odd=odd)
+    job = Job(asked, data=data, nodes="local", home=tmp_path, quorum=Quorum(min_nodes=1))
     job.run(progress=False)
     assert job.result.value["nodes"] == {"fits": 2}  # the others count; who does not is told
+    for shown in (job.result, job):
+        assert "1 of 2 nodes, 2 of 4 rows; left out: odd (columns: " in str(shown)
+        assert says in str(shown)
+    with pytest.raises((JobFailed, SpecError), match="To go on without odd") as failed:
+        Job(asked, data=data, nodes="local", home=tmp_path).run(progress=False)
+    assert says in str(failed.value)
     (reason,) = [event.body["reason"] for event in job.events() if event.type == "error"]
     assert reason.startswith("columns: ")
     assert says in reason
     assert "ada" not in reason
+
+
+def test_rows_that_do_not_count_are_shown_with_every_result(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    holes = {"age": [30, 40, 50, 60, 70, 80], "ca": [None, 2, 3, None, 4, 7], "sick": [1, 2, 5, 2, 3, 4]}
+    data = write(tmp_path, full={"age": [35, 45], "ca": [1, 2], "sick": [0, 3]}, holes=holes)
+    asked = LinearRegression(target="sick", features=["age", "ca"])
+    job = Job(asked, data=data, nodes="local", home=tmp_path, name="ca", preprocess=[Filter("age", ">", 40)])
+    found = job.run(progress=False)
+    line = (
+        "2 of 2 nodes, 4 of 8 rows; 3 rows left out by preprocessing: full 1 of 2, holes 2 of 6; "
+        "1 rows left out because a value is missing or withheld: holes 1 of 6"
+    )
+    for shown in (repr(found), found._repr_html_(), str(job), repr(job), job._repr_html_(), caplog.text):
+        assert line in shown
+    assert found.value["coverage"].to_dict("list") == {
+        "node": ["full", "holes"],
+        "rows": [2, 6],
+        "filtered": [1, 2],
+        "incomplete": [0, 1],
+        "used": [1, 3],
+    }
+    means = Job(Statistics(mean=["age", "ca"]), data=data, nodes="local", home=tmp_path).run(progress=True)
+    assert means.about == "2 of 2 nodes, 8 of 8 rows; ca has 6 of 8 values: holes 4 of 6"
+    assert means.about in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_result_about_everything_says_so_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write(tmp_path, a={"age": [1, 2]}, b={"age": [3]})
+    found = Job(Statistics(mean="age"), data=data, nodes="local", home=tmp_path).run(progress=False)
+    assert found.complete
+    assert found.about == "2 of 2 nodes, 3 of 3 rows"
+    assert caplog.text == ""
 
 
 def test_with_no_node_left_the_job_fails(tmp_path: Path) -> None:

@@ -26,7 +26,19 @@ from fedjob.protocols.analytics.design import (
     sums_of,
 )
 from fedjob.protocols.analytics.table import AuditedTable, check_names, opened_table
-from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
+from fedjob.protocols.analytics.tables import COVERAGE, coverage_table
+from fedjob.protocols.base import (
+    ANY,
+    NUMBERS,
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Instruction,
+    Local,
+    State,
+    View,
+)
 
 LEVELS, SUMS = "levels", "sums"
 
@@ -36,6 +48,7 @@ class ModelProtocol(FederatedProtocol):
 
     family: ClassVar[str] = "analytics"
     needs_plan: ClassVar[bool] = False
+    wants_every_node: ClassVar[bool] = True
 
     # --- a derived class overrides these -----------------------------------------------------
 
@@ -69,6 +82,11 @@ class ModelProtocol(FederatedProtocol):
         """True if nodes release products of its columns, or numbers from which these follow."""
         return True
 
+    @property
+    def needed_columns(self) -> Mapping[str, str]:
+        kinds = {name: ANY if name in self.categories else NUMBERS for name in self.columns}
+        return kinds | dict.fromkeys(self.outcomes, NUMBERS)
+
     @abstractmethod
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
         """Return the model's first state, once the terms, means and scales are known."""
@@ -99,7 +117,13 @@ class ModelProtocol(FederatedProtocol):
     # --- researcher --------------------------------------------------------------------------
 
     def start(self, params: Mapping[str, Any]) -> State:
-        return {"levels": None if self.categories else {}, "sums": None, "model": {}, "nodes": {}}
+        return {
+            "levels": None if self.categories else {},
+            "sums": None,
+            "model": {},
+            "nodes": {},
+            "coverage": {},
+        }
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         to = tuple(state["nodes"]) or None
@@ -111,7 +135,8 @@ class ModelProtocol(FederatedProtocol):
         design = self._design(state)
         wanted = self.ask(state["model"])
         if wanted is None:
-            return Done({**self.result(state["model"], design), "nodes": dict(state["nodes"])})
+            found = self.result(state["model"], design)
+            return Done({**found, "nodes": dict(state["nodes"]), COVERAGE: coverage_table(state["coverage"])})
         step, values, last = wanted
         shared |= {"means": list(design.means), "scales": list(design.scales), **values}
         return Ask(step=step, shared=shared, to=to, aggregator=Sum(), commit=last)
@@ -129,7 +154,8 @@ class ModelProtocol(FederatedProtocol):
             return {**state, "nodes": nodes, "levels": all_levels(total, self.categories)}
         if state["sums"] is None:
             nodes = {node: int(reply.value["count"]) for node, reply in gathered.replies.items()}
-            state = {**state, "nodes": nodes, "sums": total}
+            coverage = {node: dict(reply.value["coverage"]) for node, reply in gathered.replies.items()}
+            state = {**state, "nodes": nodes, "coverage": coverage, "sums": total}
             return {**state, "model": self.begin(self._design(state), total)}
         design = self._design(state)
         return {**state, "model": self.advance(state["model"], design, total)}
@@ -156,7 +182,7 @@ class ModelProtocol(FederatedProtocol):
             used, terms, others = complete_rows(table, design, self.outcomes, products=self.releases_products)
             if instruction.step == SUMS:
                 self.check_outcomes(table, others)
-                sums = sums_of(terms)
+                sums = {**sums_of(terms), "coverage": table.coverage(len(used))}
             else:
                 sums = self.answer(instruction, design, terms, others, table)
             return Contribution(sums, float(len(used)))

@@ -69,6 +69,38 @@ def first_sums(measures: Measures, table: AuditedTable) -> Sums:
     return released | quantile_counts(measures, table, None)
 
 
+def present_values(measures: Measures, released: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many rows each measure of a node's first answer is about: those with a value, in released groups.
+
+    Returns:
+        Column -> number of its present values; several columns together, joined by ` & `, where a row counts only
+        if it has a value in all of them.
+    """
+    found: dict[str, int] = {}
+
+    def count(name: str, number: int) -> None:
+        found[name] = found.get(name, 0) + number
+
+    for columns in released.get("columns", {}).values():
+        for name, one in columns.items():
+            count(name, one["count"])
+    counted = set(measures.counted_columns)
+    for columns in released["quantiles"].values():
+        for name in columns.keys() - counted:
+            count(name, columns[name]["count"])
+    counted |= set(measures.quantiles)
+    for part in ("histogram", "categories"):
+        for columns in released.get(part, {}).values():
+            for name in columns.keys() - counted:
+                count(name, sum(columns[name].values()))
+        counted |= set(getattr(measures, part))
+    for number, _ in released.get("joint", {}).values():
+        count(" & ".join(measures.joint_columns), number)
+    for cells in released.get("table", {}).values():
+        count(" & ".join(measures.table), sum(cells.values()))
+    return found
+
+
 def centred_sums(
     measures: Measures, table: AuditedTable, spread: Mapping[str, float], joint: Mapping[str, float]
 ) -> Sums:

@@ -35,15 +35,30 @@ from fedjob.protocols.analytics.cells import (
     centred_sums,
     extremes,
     first_sums,
+    present_values,
     quantile_counts,
     released_rows,
 )
 from fedjob.protocols.analytics.measures import Measures, together
 from fedjob.protocols.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
 from fedjob.protocols.analytics.table import AuditedTable, opened_table
-from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
+from fedjob.protocols.base import (
+    ANY,
+    NUMBERS,
+    Ask,
+    Done,
+    FederatedProtocol,
+    Gathered,
+    Instruction,
+    Local,
+    State,
+    View,
+)
 
 FIRST, CENTRED, REFINE = "count", "centre", "refine"
+
+_OF_NODES = ("coverage", "extremes", "quantiles", "withheld")
+"""The parts of the first answers that are kept for each node, or narrowed, and not as sums."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +88,21 @@ class Statistics(Measures, FederatedProtocol):
     name: ClassVar[str] = "statistics"
     family: ClassVar[str] = "analytics"
     needs_plan: ClassVar[bool] = False
+    wants_every_node: ClassVar[bool] = True
+
+    @property
+    def needed_columns(self) -> Mapping[str, str]:
+        numbers = together(
+            self.summed_columns,
+            self.min,
+            self.max,
+            tuple(self.histogram),
+            tuple(self.quantiles),
+            self.joint_columns,
+        )
+        return {
+            name: NUMBERS if name in numbers else ANY for name in together(self.all_columns, self.by, numbers)
+        }
 
     # --- researcher --------------------------------------------------------------------------
 
@@ -82,6 +112,8 @@ class Statistics(Measures, FederatedProtocol):
             "sums": {},
             "counts": {},
             "nodes": {},
+            "coverage": {},
+            "present": {},
             "extremes": {},
             "withheld": {},
             "brackets": {},
@@ -112,11 +144,13 @@ class Statistics(Measures, FederatedProtocol):
         if step == FIRST:
             released = {node: reply.value.get("extremes", {}) for node, reply in gathered.replies.items()}
             state |= {
-                "sums": {
-                    key: total[key] for key in total if key not in ("extremes", "quantiles", "withheld")
-                },
+                "sums": {key: total[key] for key in total if key not in _OF_NODES},
                 "nodes": {node: reply.num_examples for node, reply in gathered.replies.items()},
                 "withheld": {node: reply.value["withheld"] for node, reply in gathered.replies.items()},
+                "coverage": {node: dict(reply.value["coverage"]) for node, reply in gathered.replies.items()},
+                "present": {
+                    node: present_values(self, reply.value) for node, reply in gathered.replies.items()
+                },
                 "extremes": released,
             }
         elif lost := sorted(set(state["nodes"]) - set(gathered.replies)):
@@ -192,7 +226,13 @@ class Statistics(Measures, FederatedProtocol):
             found["covariance"] = tables.joint_table(self, sums, scaled=False)
         if self.correlation:
             found["correlation"] = tables.joint_table(self, sums, scaled=True)
-        return {**found, "nodes": dict(state["nodes"]), "withheld": dict(state["withheld"])}
+        return {
+            **found,
+            "nodes": dict(state["nodes"]),
+            tables.COVERAGE: tables.coverage_table(state["coverage"]),
+            tables.PRESENT: tables.present_table(state["present"]),
+            "withheld": dict(state["withheld"]),
+        }
 
     # --- node --------------------------------------------------------------------------------
 
@@ -201,7 +241,10 @@ class Statistics(Measures, FederatedProtocol):
             weight = released_rows(self, table)
             if table.min_rows and not weight:
                 raise table.withheld("every one of these numbers")
-            return Contribution(self._released(instruction, table), float(weight))
+            released = self._released(instruction, table)
+            if instruction.step == FIRST:
+                released["coverage"] = table.coverage(weight)
+            return Contribution(released, float(weight))
 
     def _released(self, instruction: Instruction, table: AuditedTable) -> dict[str, Any]:
         released: dict[str, Any] = {}

@@ -149,6 +149,7 @@ class AuditedTable:
     """The rows of a dataset, and the rule on what may be released about them.
 
     Args:
+        num_read: the rows of the dataset, before preprocessing left any out.
         min_rows: no number about fewer rows is released; 0 where the owner sets no limit.
         admit: decides which of several numbers may be released.
         releases_extremes: whether the smallest and largest values, which belong to single rows, may be released.
@@ -156,6 +157,7 @@ class AuditedTable:
 
     node: str
     frame: pd.DataFrame
+    num_read: int
     min_rows: int
     admit: Admit
     releases_extremes: bool = True
@@ -164,6 +166,20 @@ class AuditedTable:
     def all_rows(self) -> Rows:
         """The positions of all rows."""
         return np.arange(len(self.frame))
+
+    def coverage(self, num_used: int) -> dict[str, int]:
+        """Return how many rows were read, how many of them preprocessing kept, and how many the numbers are about.
+
+        That preprocessing kept so many is a number about a set of rows like any other: where it may not be
+        released it is not there. It is decided last, so that it takes the place of no number that was asked for.
+
+        Args:
+            num_used: the rows that the numbers are about, which may be released.
+        """
+        kept = {"kept": len(self.frame)}
+        if len(self.frame) != self.num_read and not self.admit([Release(self.all_rows)])[0]:
+            kept = {}
+        return {"read": self.num_read, **kept, "used": num_used}
 
     def need(self, telling: Release, what: str) -> None:
         """Check that a number may be released; otherwise the node refuses the whole answer.
@@ -202,7 +218,9 @@ def opened_table(local: Local) -> Iterator[AuditedTable]:
     except SpecError as error:
         raise NodeFailure(local.node, "columns", f"these data are no table: {error}") from error
     if local.releases is None:
-        yield AuditedTable(local.node, frame, 0, lambda tellings: [True] * len(tellings))
+        yield AuditedTable(
+            local.node, frame, local.data.rows_read or len(frame), 0, lambda tellings: [True] * len(tellings)
+        )
         return
     try:
         source, kept = local.data.source()
@@ -210,4 +228,4 @@ def opened_table(local: Local) -> Iterator[AuditedTable]:
         raise NodeFailure(local.node, "min_rows", str(error)) from error
     releases_extremes = flag(local.data.options, EXTREMES, default=False)
     with local.releases.opened(source, kept) as admit:
-        yield AuditedTable(local.node, frame, local.releases.min_rows, admit, releases_extremes)
+        yield AuditedTable(local.node, frame, len(source), local.releases.min_rows, admit, releases_extremes)

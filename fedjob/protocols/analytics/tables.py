@@ -16,6 +16,9 @@ from fedjob.protocols.analytics.table import SEPARATOR, category_text, category_
 if TYPE_CHECKING:
     import pandas as pd
 
+COVERAGE, PRESENT = "coverage", "present"
+"""The keys of a result under which `coverage_table` and `present_table` stand."""
+
 Extremes = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 """Node -> group -> column -> smallest and largest."""
 
@@ -30,6 +33,44 @@ def column_table(measures: Measures, sums: Mapping[str, Any], released: Extremes
             values |= _extremes(measures, name, group, released)
             rows.append(_labels(measures.by, group) | {"column": name} | values)
     return _frame(rows, [*measures.by, "column", *measures.column_measures])
+
+
+def coverage_table(coverage: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+    """Return a row for each node: what the numbers are about, and what was left out on the way there.
+
+    Returns:
+        Columns `node`; `rows`, of its dataset; `filtered`, those that preprocessing left out; `incomplete`, those in
+        which a value is missing, or that the node withheld; `used`, the others. `filtered` and `incomplete` are
+        missing together where the node may not release them apart.
+    """
+    import pandas as pd
+
+    rows = []
+    for node, counts in sorted(coverage.items()):
+        kept = counts.get("kept")
+        rows.append(
+            {
+                "node": node,
+                "rows": counts["read"],
+                "filtered": None if kept is None else counts["read"] - kept,
+                "incomplete": None if kept is None else kept - counts["used"],
+                "used": counts["used"],
+            }
+        )
+    frame = pd.DataFrame(rows, columns=["node", "rows", "filtered", "incomplete", "used"])
+    return frame.astype({"filtered": "Int64", "incomplete": "Int64"})
+
+
+def present_table(present: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+    """Return a row for each node and column: how many of its rows the column's numbers are about."""
+    import pandas as pd
+
+    rows = [
+        {"node": node, "column": name, "present": number}
+        for node, columns in sorted(present.items())
+        for name, number in columns.items()
+    ]
+    return pd.DataFrame(rows, columns=["node", "column", "present"])
 
 
 def count_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:

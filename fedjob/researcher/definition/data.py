@@ -15,6 +15,7 @@ from fedjob.researcher.connection.catalogue import DatasetHandle, Offered, list_
 from fedjob.researcher.definition.arguments import check_enough
 from fedjob.researcher.definition.brought_data import unpacked
 from fedjob.researcher.definition.components import from_part
+from fedjob.researcher.definition.data_checks import check_columns
 from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.explicit import Explicit
@@ -28,6 +29,9 @@ _FORMS = (
     'data={"tags": ["heart"]}, data="node/name", data={"node-a": "name", "node-b": "other name"}, dataset handles, '
     "a local path, None, or a list of these"
 )
+
+SCHEMA = "schema"
+"""The key of a found dataset under which its columns stand; a spec does not keep them."""
 
 SEARCH_S = 10.0
 """Seconds that nodes have to say what they offer: a job must not begin without a slow one."""
@@ -174,9 +178,12 @@ def resolve_for(
             federation=session.federation,
         )
     _check_found(spec, datasets)
+    schemas = {node: info.pop(SCHEMA, {}) for node, info in datasets.items()}
+    spec = replace(spec, datasets=attach(spec.preprocess, data, datasets))
+    check_columns(spec, schemas)
     if silent:
         _log.warning("job %s goes without %s", spec.name or spec.id, _listed(silent))
-    return replace(spec, datasets=attach(spec.preprocess, data, datasets)), silent
+    return spec, silent
 
 
 def _listed(silent: Mapping[str, str]) -> str:
@@ -272,6 +279,7 @@ def _info(handle: DatasetHandle, use: str) -> dict[str, Any]:
         "name": handle.name,
         # how many rows a mock has is nobody's concern; nothing is held against it
         "num_rows": handle.num_rows if use == "private" else None,
+        SCHEMA: handle.schema,
         "version": handle.version if use == "private" else handle.mock_version,
     }
 
@@ -324,7 +332,7 @@ def resolve_local(
         use: `mock` reads the mocks.
 
     Returns:
-        node -> `{name, path, reader, tags, options, loading, num_rows, version}`.
+        node -> `{name, path, reader, tags, options, loading, num_rows, version, schema}`.
 
     Raises:
         SpecError: it is none of these, or can't be read.
@@ -374,4 +382,5 @@ def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
         "loading": loading,
         "num_rows": about.get("num_rows"),
         "version": about["version"],
+        SCHEMA: {str(column["name"]): str(column["type"]) for column in about.get("columns") or ()},
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import DecodeError, SpecError
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.results.result import JobResult
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.training_plans.base import TrainingPlan
+
+
+_PICKLE = "a pickle, which runs code when it is opened"
+
+_OTHER_FORMATS = {
+    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib"), _PICKLE),
+    **dict.fromkeys((".mpk", ".msgpack"), "a msgpack file"),
+    **dict.fromkeys((".npz", ".npy", ".h5", ".hdf5", ".onnx", ".json", ".csv"), "a file of that format"),
+}
+"""Ending of a file -> what it is, for files that are often taken for parameters."""
 
 
 def first_params(init: Any, plan: TrainingPlan) -> Mapping[str, Any]:
@@ -44,12 +54,8 @@ def fitting_params(argument: str, params: Any, plan: TrainingPlan | None) -> dic
     Raises:
         SpecError: they are of no known form, or their names or shapes are not those of the model.
     """
-
     if isinstance(params, (str, Path)):
-        path = Path(params).expanduser()
-        if not path.is_file():
-            raise SpecError(f"{argument}={str(params)!r}: there is no such file; expected a safetensors file")
-        params = FileParams(path)
+        params = _opened(argument, Path(params).expanduser())
     if not isinstance(params, Mapping):
         raise SpecError(
             f"{argument} takes named tensors, a safetensors file or a job's result, not a {type(params).__name__}"
@@ -104,6 +110,25 @@ def _cast(what: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if whole.numel() and not limits.min <= float(whole.min()) <= float(whole.max()) <= limits.max:
         raise SpecError(f"{what} holds values that {dtype} can't hold")
     return whole.to(dtype)
+
+
+def _opened(argument: str, path: Path) -> FileParams:
+    """Return the parameters in a file.
+
+    Raises:
+        SpecError: it is not there, or of another format; its name is looked at first.
+    """
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise SpecError(
+            f"{argument}={path.name!r}: parameters are a safetensors file, not {_OTHER_FORMATS[path.suffix.lower()]}: load it "
+            "yourself and give the named tensors, or save them with safetensors.torch.save_file"
+        )
+    if not path.is_file():
+        raise SpecError(f"{argument}={str(path)!r}: there is no such file; expected a safetensors file")
+    try:
+        return FileParams(path)
+    except DecodeError as error:
+        raise SpecError(f"{error}; expected what result.save or safetensors.torch.save_file wrote") from error
 
 
 def write_first(params: Mapping[str, Any], plan: object, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.items import Items
-from fedjob.common.quorum import ALL
+from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import new_job_id
 from fedjob.data.preprocessing import per_dataset
 from fedjob.protocols import PROTOCOLS
@@ -27,12 +27,18 @@ from fedjob.researcher.definition.arguments import (
     JobArguments,
     check_enough,
     check_selector,
+    checked_quorum,
 )
 from fedjob.researcher.definition.brought_data import BroughtData, take_brought
 from fedjob.researcher.definition.components import to_part
 from fedjob.researcher.definition.data import check_names
 from fedjob.researcher.definition.deploy_map import DeployMap, check_quorum_of_map, read_deploy_map
-from fedjob.researcher.definition.operation import Operation, Trained, read_args, read_operation
+from fedjob.researcher.definition.operation import (
+    Operation,
+    Trained,
+    read_args,
+    read_operation,
+)
 from fedjob.researcher.definition.preprocessing import num_entries, with_known
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
@@ -138,6 +144,8 @@ def _spec_of(
         "owner": {**described, **kept["owner"]},
         "max_tries": settings.max_tries if kept["max_tries"] is None else kept["max_tries"],
     }
+    if arguments.quorum is None and wanted.protocol.wants_every_node:
+        kept["quorum"] = checked_quorum("quorum", Quorum(required=ALL))
     return JobSpec(
         id=new_job_id(),
         protocol=Component(name=name, config=config),

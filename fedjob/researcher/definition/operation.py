@@ -23,12 +23,13 @@ from fedjob.researcher.storage.spec import load_spec, plain_args
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.function import FunctionPlan, RemoteFunction, declared
 from fedjob.training_plans.pipeline import Pipeline
+from fedjob.training_plans.plan_checks import check_plan_arguments, check_test_data
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.source.compilation import compile_plan, make_plan
 from fedjob.training_plans.source.extraction import extract
 from fedjob.training_plans.source.plan_source import PlanSource
 from fedjob.training_plans.step_plan import Plan
-from fedjob.training_plans.training_args import TrainingArgs
+from fedjob.training_plans.training_args import TrainingArgs, merged_args
 
 NO_PLAN = PlanSource("", "", "")
 
@@ -132,6 +133,28 @@ def read_args(source: PlanSource, raw: Mapping[str, Any]) -> None:
         plan.remote.check(raw)
     elif isinstance(plan, TrainingPlan):
         TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
+
+
+def check_plan_args(
+    source: PlanSource, raw: Mapping[str, Any], each: Mapping[str, Mapping[str, Any]], *, at_end: bool
+) -> None:
+    """Check what a training plan's methods take and validate on, before anybody is asked.
+
+    Args:
+        each: node -> arguments in the place of these.
+        at_end: the job validates the last parameters, too.
+
+    Raises:
+        SpecError: an argument is missing, or a validation is asked for that has no data.
+    """
+    plan = make_plan(source.text, source.entry) if source.text else None
+    if not isinstance(plan, TrainingPlan):
+        return
+    others = {key for own in each.values() for key in own}
+    for args in (raw, *(merged_args(raw, own) for own in each.values())):
+        parsed = TrainingArgs.parse(at_round(args, 1), extra_args=type(plan).extra_args)
+        check_test_data(type(plan), parsed, at_end=at_end)
+        check_plan_arguments(type(plan), source.text, parsed, others)
 
 
 def _only(plan: Any, training_plan: Any) -> Any:

@@ -55,6 +55,10 @@ class ProgressBar(Hook):
         self._progress.update(self._task, completed=report.round, note=note)
         return None
 
+    def conclude(self, text: str) -> None:
+        """Write the last line: what the result is about."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def event(self, event: JobEvent) -> None:
         if self._progress is None:
             return
@@ -72,7 +76,7 @@ class ProgressBar(Hook):
             self._progress = None
 
 
-def progress_hook(wanted: bool | None) -> Hook | None:
+def progress_hook(wanted: bool | None) -> ProgressBar | None:
     """Return a progress bar if it is wanted: None wants one in a terminal or a notebook."""
     if wanted is None:
         wanted = sys.stderr.isatty() or "ipykernel" in sys.modules

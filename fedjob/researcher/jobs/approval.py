@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import JobError, RepositoryError, TransportError
 from fedjob.common.lifecycle import HISTORY, State
+from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.connection.catalogue import list_datasets
+from fedjob.researcher.definition.operation import check_plan_args
 from fedjob.researcher.federation.offers import (
     NO_REPLY,
     Checks,
@@ -20,10 +23,11 @@ from fedjob.researcher.federation.offers import (
 )
 from fedjob.researcher.federation.released_logs import fetch_released
 from fedjob.researcher.monitoring.logs import JobLogs, read_logs
-from fedjob.researcher.storage.deployment import plan_at
+from fedjob.researcher.storage.deployment import plan_at, text_of
 from fedjob.researcher.storage.event_log import read_events
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
+from fedjob.training_plans.source.plan_source import PlanSource
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
@@ -80,6 +84,23 @@ def check_nodes(
         if spec.datasets.get(handle.node, {}).get("name") == handle.name
     }
     return check_schemas(checks, schema, columns)
+
+
+def check_plans(spec: JobSpec, source: PlanSource, folder: JobFolder) -> None:
+    """Check that a job's training plans find the arguments and the test data that they need, before anybody is asked.
+
+    Raises:
+        SpecError: one does not; the argument is named.
+    """
+    if not isinstance(PROTOCOLS.build(spec.protocol.name, spec.protocol.config), TrainingProtocol):
+        return
+    texts = {plan["hash"]: plan["entry"] for plan in spec.plans.values()}
+    sources = [
+        source,
+        *(PlanSource(text_of(spec, folder, hash_), entry, hash_) for hash_, entry in texts.items()),
+    ]
+    for plan in sources:
+        check_plan_args(plan, spec.training_args, spec.each, at_end=spec.validate_at_end)
 
 
 def check_is_draft(folder: JobFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -41,6 +42,7 @@ from fedjob.researcher.jobs.approval import (
     LastRequests,
     check_is_draft,
     check_nodes,
+    check_plans,
     missing_permissions,
     read_job_logs,
     refresh_grants,
@@ -59,7 +61,7 @@ from fedjob.researcher.jobs.manual_rounds import ManualRounds
 from fedjob.researcher.jobs.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.jobs.resume import begin_at, resume_at
 from fedjob.researcher.jobs.view import JobView, RoundInfo
-from fedjob.researcher.monitoring.display import attended
+from fedjob.researcher.monitoring.display import attended, write_line
 from fedjob.researcher.monitoring.logs import JobLogs
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.results.table import free_path
@@ -87,6 +89,8 @@ if TYPE_CHECKING:
     from fedjob.training_plans.step_plan import Plan
 
 __all__ = ["LOCAL", "Job", "RoundInfo"]
+
+_log = logging.getLogger("fedjob")
 
 
 class Job(ManualRounds, JobView):
@@ -326,6 +330,9 @@ class Job(ManualRounds, JobView):
     def run(self, *, progress: bool | None = None) -> JobResult:
         """Run the job in this process and return its result.
 
+        The last line of the progress bar says what the result is about; without a bar it is logged where nodes or
+        rows do not count, as a warning of the logger `fedjob`, which Python writes to stderr.
+
         Args:
             progress: draw a progress bar; None does in a terminal and in a notebook.
 
@@ -336,7 +343,12 @@ class Job(ManualRounds, JobView):
         from fedjob.researcher.hooks.progress import progress_hook
 
         drawn = progress_hook(progress)
-        return self._run(() if drawn is None else (drawn,))
+        result = self._run(() if drawn is None else (drawn,))
+        if drawn is not None:
+            drawn.conclude(result.about)
+        elif not result.complete:
+            _log.warning("%s: %s", self.name or self.id[:12], result.about)
+        return result
 
     def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> JobResult:
         runner = self._open(extra_hooks=extra_hooks, lock=lock)
@@ -448,6 +460,8 @@ class Job(ManualRounds, JobView):
             on_interrupt=on_interrupt,
         )
         self._spec = load_spec(self._folder.spec)
+        if not silent and self.success:
+            write_line(self.result.about)
         return self
 
     def cancel(self) -> bool:
@@ -538,6 +552,7 @@ class Job(ManualRounds, JobView):
         return session
 
     def _resolve(self, session: Connection | None) -> None:
+        check_plans(self._spec, self._source, self._folder)
         self._spec, silent = resolve_for(
             self._spec, self._data, self._nodes_asked, self._as_node, self._folder, session
         )

@@ -15,7 +15,7 @@ from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.home import home_path
 from fedjob.researcher.connection.opening import default_connection
 from fedjob.researcher.definition.arguments import LOCAL
-from fedjob.researcher.definition.data import resolve_local
+from fedjob.researcher.definition.data import SCHEMA, resolve_local
 from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.storage.breakpoints import Breakpoint, adopt, find_breakpoint
 from fedjob.researcher.storage.deployment import restore_plans
@@ -75,6 +75,8 @@ def resume_at(
     if data is not None:
         as_node = next(iter(spec.datasets), LOCAL)
         moved = resolve_local(data, as_node, folder, use=spec.use)
+        for info in moved.values():
+            info.pop(SCHEMA, None)
         spec = replace(spec, datasets=attach(spec.preprocess, data, moved))
     return Resumed(found=found, spec=spec, position=position, folder=folder, session=session)
 

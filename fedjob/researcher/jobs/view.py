@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import NoSuchJob, NotReady
+from fedjob.common.errors import DecodeError, NoSuchJob, NotReady
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.connection.catalogue import Listing, datasets_used
@@ -237,7 +237,7 @@ class JobView(ObservedJob):
 
     @property
     def history(self) -> Any:
-        """Everything measured so far: a DataFrame of round, phase, metric, node, value, num_examples."""
+        """Everything measured so far: a DataFrame of round, phase, metric, node, value, num_examples, error."""
         from fedjob.researcher.storage.measurements import to_frame
 
         return to_frame(self.position.rows)
@@ -334,7 +334,15 @@ class JobView(ObservedJob):
             updated=record.finished or (utc(live.updated) if live.updated else record.created),
             live=live,
             progress=live.progress(facts.rounds, time.time()) if record.state in ACTIVE else None,
+            about=self._about() if record.state == State.COMPLETED else "",
         )
+
+    def _about(self) -> str:
+        """Return the nodes and rows that the result is about; empty where it is damaged, or gone by now."""
+        try:
+            return self.result.about
+        except (NotReady, DecodeError):
+            return ""
 
     def _overall(self) -> dict[str, float]:
         try:

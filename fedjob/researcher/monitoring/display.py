@@ -69,6 +69,12 @@ class Display:
         self._out.flush()
 
 
+def write_line(text: str) -> None:
+    """Write a line to standard error, where the events of a job are shown."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 @contextmanager
 def attended(job: Any, silent: bool) -> Iterator[Callable[[JobEvent], None]]:
     """Yield the function to call with each event while somebody waits for a job.

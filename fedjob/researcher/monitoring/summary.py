@@ -26,6 +26,7 @@ class JobSummary:
         owner: whoever runs it.
         created, updated: UTC.
         contacts: node -> whom to ask there.
+        about: of a completed job: the nodes and rows that its result is about.
     """
 
     id: str
@@ -45,6 +46,7 @@ class JobSummary:
     contacts: Mapping[str, str] = field(default_factory=dict)
     live: Live = field(default_factory=Live)
     progress: Progress | None = None
+    about: str = ""
 
     @classmethod
     def of(cls, spec: JobSpec, record: JobRecord) -> JobSummary:
@@ -75,7 +77,9 @@ def one_line(facts: JobSummary) -> str:
     parts.append(_count(facts.nodes))
     line = ", ".join(parts)
     wait = waits_for(facts)
-    if wait:
+    if facts.about:
+        line += f"; {facts.about}"
+    elif wait:
         line += f"; {wait}"
     elif facts.state == State.RUNNING and facts.progress is not None and facts.rounds != ENDLESS:
         line += f"; {facts.progress}"
@@ -114,6 +118,7 @@ def table(facts: JobSummary) -> dict[str, str]:
         "created": facts.created or "-",
         "updated": facts.updated or "-",
         "attempt": str(facts.attempt),
+        **({"took part": facts.about} if facts.about else {}),
         "result": "ready" if facts.state == State.COMPLETED else f"not ready: the job is {facts.state}",
     }
     return {key: printable(value) for key, value in shown.items()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import ObjectCorrupt
+from fedjob.researcher.results.file_formats import check_ending
 from fedjob.researcher.results.table import free_path
 
 _BLOCK_BYTES = 1 << 20
@@ -34,14 +35,16 @@ class Artifact:
         """Copy the file, checked by its hash, and return the copy's path.
 
         Args:
-            path: of the copy; in a folder it keeps its name.
+            path: of the copy; in a folder it keeps its name. It has the file's own ending, or none.
             force: replace what is there.
 
         Raises:
-            SpecError: there is something already.
+            SpecError: there is something already, or the name says that it is of another format.
             ObjectCorrupt: the bytes are not those that the job ended in; nothing is written.
         """
         given = Path(path).expanduser()
+        if not given.is_dir():
+            check_ending(given, self.name)
         target = free_path(given / self.name if given.is_dir() else given, force=force)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         total = hashlib.sha256()

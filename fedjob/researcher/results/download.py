@@ -22,7 +22,7 @@ from fedjob.researcher.storage.transitions import notice
 MARK = ".fedjob-download.json"
 """Name of the file in a download's folder that lists what fedjob wrote there, each with its sha256."""
 
-_METRICS = ("round", "phase", "metric", "node", "value", "num_examples")
+_METRICS = ("round", "phase", "metric", "node", "value", "num_examples", "error")
 
 
 def download(folder: JobFolder, target: Path, *, force: bool = False) -> dict[str, int]:

@@ -12,6 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import MissingPackage, SpecError, WrongResult
+from fedjob.researcher.results.file_formats import (
+    CSV,
+    JSON,
+    PARQUET,
+    as_json,
+    check_ending,
+    format_of,
+)
 from fedjob.researcher.results.result_folder import PARAMS, VALUE, ResultFolder
 from fedjob.researcher.results.table import free_path
 
@@ -30,33 +38,39 @@ in the safetensors format. To use them without fedjob:
 
 sha256 of {name}: {sha256}
 
+Trained at {about}.
+
 Its tensors:
 {tensors}
 """
 
 
 def save_as(result: ResultFolder, path: Path, *, force: bool) -> Path:
-    """Write a result in the form that a file's name asks for; see `JobResult.save`."""
+    """Write a result in the format that a file's name says, and what it is about beside it; see `JobResult.save`."""
     kind = result.kind
     if path.is_dir():
         path = path / {"params": "model.safetensors", "table": "table.csv", "value": "value.mpk"}[kind]
-    if kind == "table" and path.suffix == ".csv":
-        return result.table.to_csv(path, force=force)
-    if kind == "table" and path.suffix in (".parquet", ".pq"):
-        target = free_path(path, force=force)
-        result.dataframe.to_parquet(target)
-        return target
-    if kind != "params" and path.suffix == ".json":
-        try:
-            text = json.dumps(result.value, indent=2)
-        except (TypeError, ValueError) as error:
-            raise SpecError(
-                f"this result is no JSON ({error}): save it as .mpk, or .csv for a table"
-            ) from error
-        target = free_path(path, force=force)
-        target.write_text(text + "\n", encoding="utf-8")
-        return target
-    return result.artifacts[PARAMS if kind == "params" else VALUE].save(path, force=force)
+    chosen = format_of(path, kind)
+    beside = free_path(path.with_name(f"{path.name}.txt"), force=force)
+    if chosen == CSV:
+        saved = result.table.to_csv(path, force=force)
+    elif chosen == PARQUET:
+        saved = free_path(path, force=force)
+        result.dataframe.to_parquet(saved)
+    elif chosen == JSON:
+        text = json.dumps(as_json(result.value), indent=2, allow_nan=False)
+        saved = free_path(path, force=force)
+        saved.write_text(text + "\n", encoding="utf-8")
+    else:
+        saved = result.artifacts[PARAMS if kind == "params" else VALUE].save(path, force=force)
+    beside.write_text(_about(result, saved.name), encoding="utf-8")
+    return saved
+
+
+def _about(result: ResultFolder, name: str) -> str:
+    """Return what a saved file is about: the job, its nodes, and a line for each of them."""
+    lines = [f"{name} holds the result of {result.job}", result.about, "", *result.participation.lines()]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def export(
@@ -71,6 +85,8 @@ def export(
         raise SpecError(f"format is one of {', '.join(FORMATS)}, not {format_!r}")
     if result.kind != "params":
         raise WrongResult("result is not a model: there is nothing to export; use .save(path)")
+    if not path.is_dir():
+        check_ending(path, f"model.{'onnx' if format_ == 'onnx' else 'safetensors'}")
     if format_ == "onnx":
         return _export_onnx(model(), path, example, force=force)
     if path.is_dir():
@@ -87,6 +103,7 @@ def export(
             name=saved.name,
             job=artifact.job,
             sha256=artifact.sha256,
+            about=result.about,
             tensors=tensors,
             strict="" if whole else ", strict=False",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from fedjob.common.errors import WrongResult
 from fedjob.data.preprocessing import build_steps
 from fedjob.data.preprocessing.base import Step
 from fedjob.data.preprocessing.learning import completed
+from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
 from fedjob.researcher.results.export import export, save_as
 from fedjob.researcher.results.result_folder import ResultFolder, read_tensors
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, to_frame
@@ -81,7 +83,7 @@ class JobResult(ResultFolder):
 
     @property
     def history(self) -> Any:
-        """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples."""
+        """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples, error."""
         return to_frame(self.rows)
 
     @property
@@ -122,15 +124,18 @@ class JobResult(ResultFolder):
     # -- exports -------------------------------------------------------------------
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
-        """Write the result to a file and return its path.
+        """Write the result to a file in the format that its name says, and return its path.
+
+        A text file beside it, `path.txt`, says whom the result is about.
 
         Args:
-            path: for parameters a safetensors file; `.csv` for a table, `.json` for plain values, else msgpack.
-                In a folder it is named `model.safetensors`, `table.csv` or `value.mpk`.
+            path: parameters as `.safetensors`; a table as `.csv`, `.parquet`, `.json` or `.mpk`; any other value as
+                `.json` or `.mpk`. Without an ending the first of these, msgpack for a value. In a folder it is
+                named `model.safetensors`, `table.csv` or `value.mpk`.
             force: replace what is there.
 
         Raises:
-            SpecError: the file exists already, or the value is not of that form.
+            SpecError: the file exists already, or a result of this kind can't be saved in that format.
             ObjectCorrupt: the kept file is not the one that the job ended in.
         """
         return save_as(self, Path(path).expanduser(), force=force)
@@ -155,23 +160,26 @@ class JobResult(ResultFolder):
 
     def __repr__(self) -> str:
         last = _last_values(self.rows)
+        if self.kind == "table":
+            return f"<JobResult, {self.table!r}\n{self.about}>"
         measured = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
         if self.kind == "params":
             figures = f"{self._manifest.rounds} rounds{': ' + measured if measured else ''}"
-            return f"<JobResult of {figures}; {self.participation}>"
-        return f"<JobResult, a {self.kind}: {_short(self.value)}>"
+            return f"<JobResult of {figures}; {self.about}>"
+        return f"<JobResult, a {self.kind}: {_short(self.value)}\n{self.about}>"
 
     def _repr_html_(self) -> str:
+        about = f"<p>{html.escape(self.about)}</p>"
         if self.kind == "table":
-            return self.table._repr_html_()
+            return f"{about}{self.table._repr_html_()}"
         if self.kind == "value":
-            return f"<b>Result</b><pre>{html.escape(_short(self.value))}</pre>"
+            return f"<b>Result</b>{about}<pre>{html.escape(_short(self.value))}</pre>"
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
             for name, value in _last_values(self.rows).items()
         )
         return (
-            f"<b>Result after {self._manifest.rounds} rounds</b><p>{html.escape(str(self.participation))}</p>"
+            f"<b>Result after {self._manifest.rounds} rounds</b>{about}"
             f"<table><tr><th>metric</th><th>all nodes</th></tr>{rows}</table>"
         )
 
@@ -181,5 +189,7 @@ def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):  # the line below them says the same
+        value = {key: item for key, item in value.items() if key not in (COVERAGE, PRESENT)}
     text = repr(value)
     return text if len(text) <= 400 else text[:397] + "..."

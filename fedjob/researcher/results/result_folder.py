@@ -29,8 +29,9 @@ from fedjob.common.values import decode, encode
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.function import NodeValues
 from fedjob.protocols.steps import Steps
-from fedjob.researcher.monitoring.participation import Participation
+from fedjob.researcher.monitoring.participation import NOT_ASKED, Participation
 from fedjob.researcher.results.artifact import Artifact
+from fedjob.researcher.results.row_losses import row_losses
 from fedjob.researcher.results.table import ResultTable, frame_of
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
@@ -60,6 +61,7 @@ class ResultManifest:
         primary: the file that matters most; empty for the usual order.
         learned: steps of the preprocessing that found values in the data of all nodes, complete.
         participation: who took part, who did not and why.
+        row_losses: lines on rows of these nodes that the numbers are not about.
     """
 
     version: int = VERSION
@@ -70,6 +72,7 @@ class ResultManifest:
     files: dict[str, list[Any]] = field(default_factory=dict)
     primary: str = ""
     participation: Participation = field(default_factory=Participation)
+    row_losses: list[str] = field(default_factory=list)
 
 
 def save_result(
@@ -123,6 +126,7 @@ def save_result(
         files=files,
         primary=primary,
         participation=participation or Participation(),
+        row_losses=row_losses(value),
     )
     write_atomic(target / MANIFEST, pack(to_plain(manifest)))
     return files
@@ -271,6 +275,22 @@ class ResultFolder:
     def participation(self) -> Participation:
         """Who took part, who did not and why, and from how many rows the result comes."""
         return self._manifest.participation
+
+    @property
+    def job(self) -> str:
+        """Id of the job."""
+        return self._spec.id
+
+    @property
+    def about(self) -> str:
+        """What the result is about: `2 of 3 nodes, 294 of 797 rows; left out: ...`, and rows that do not count."""
+        return "; ".join([str(self.participation), *self._manifest.row_losses])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node that was asked counts, with all its rows as far as these are known."""
+        missing = [node for node, why in self.participation.left_out.items() if why != NOT_ASKED]
+        return not missing and not self._manifest.row_losses
 
     @property
     def kind(self) -> str:

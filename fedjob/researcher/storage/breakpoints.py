@@ -181,6 +181,11 @@ def load_breakpoint(path: Path) -> Breakpoint:
             the newest valid breakpoint beside it, if there is one.
         BreakpointIncompatible: another version of fedjob wrote it.
     """
+    if path.is_file():
+        raise BreakpointIncompatible(
+            f"{path.name} is a file: a breakpoint is a folder such as round_0007, which Job.resume takes. Parameters in "
+            "a safetensors file are for Job(init=...); a pickle or msgpack file of another program can't be resumed"
+        )
     if not path.is_dir():
         raise BreakpointMissing(f"there is no breakpoint at {path}: expected a folder such as round_0007")
     try:

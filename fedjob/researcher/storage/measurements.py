@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedjob.metrics.states import num_examples, value
+from fedjob.metrics.states import error, num_examples, value
 
 if TYPE_CHECKING:
     from fedjob.protocols.base import Reply
@@ -23,6 +23,7 @@ class Measurement:
         phase: `before` local training (the round's shared parameters), `train`,
             `after` it (each node's own), `personal` (what stays at a node), or `validate` (a round without training).
         num_examples: that the value was measured on.
+        error: the most that the value can be off; 0 for all metrics but a `roc_auc` of many different scores.
     """
 
     round: int
@@ -31,6 +32,7 @@ class Measurement:
     node: str
     value: float
     num_examples: float
+    error: float = 0.0
 
 
 def measurements(
@@ -52,6 +54,7 @@ def _rows(round_: int, node: str, phases: Mapping[str, Any]) -> list[Measurement
             node=node,
             value=value(state),
             num_examples=num_examples(state),
+            error=error(state),
         )
         for phase, states in phases.items()
         for metric, state in states.items()
@@ -76,10 +79,10 @@ def series(rows: Iterable[Measurement], metric: str, phase: str | None = None) -
 
 
 def to_frame(rows: Iterable[Measurement]) -> Any:
-    """Return the history as a pandas DataFrame: round, phase, metric, node, value, num_examples."""
+    """Return the history as a pandas DataFrame: round, phase, metric, node, value, num_examples, error."""
     import pandas
 
-    columns = ["round", "phase", "metric", "node", "value", "num_examples"]
+    columns = ["round", "phase", "metric", "node", "value", "num_examples", "error"]
     return pandas.DataFrame([asdict(row) for row in rows], columns=columns)
 
 

@@ -79,6 +79,8 @@ def test_the_error_of_too_few_names_who_is_needed_and_who_is_left_out() -> None:
     assert str(error) == (
         "round 3 can't go on: 1 nodes contributed, expected 2 or more, b among them (b: silent; c: late)"
     )
+    enough = too_few(Quorum(required=("b",), min_nodes=2), 3, ["a", "d"], {"c": "late", "b": "silent"})
+    assert str(enough).endswith("(b: silent; c: late). To go on without b: quorum=Quorum(min_nodes=2)")
     assert error.received == ("a",)
     assert error.left_out == {"b": "silent", "c": "late"}
 

@@ -16,8 +16,12 @@ from fedjob.common.errors import NodeFailure
 from fedjob.data.preprocessing import to_plain_steps
 from fedjob.execution.orders import WorkOrder
 from fedjob.execution.workbench import Workbench
+from fedjob.privacy.releases import Releases
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.analytics.quantiles import FIRST_EDGES
+from fedjob.protocols.analytics.table import AuditedTable
+from fedjob.protocols.analytics.tables import COVERAGE, coverage_table
+from fedjob.researcher.results.row_losses import row_losses
 
 MIN_ROWS = 4
 EDGES = [(0.0, 30.0, 60.0, 90.0), (10.0, 45.0, 80.0), (20.0, 50.0, 81.0), (0.0, 90.0)]
@@ -150,3 +154,28 @@ def test_what_a_node_told_cuts_its_rows_into_pieces_that_are_large_enough(tmp_pa
     assert min(ledger.pieces(ledger.counted)) >= MIN_ROWS
     for sets in (sets for sets in ledger.summed.values() if sets):
         assert min(ledger.pieces(sets)) >= MIN_ROWS
+
+
+@pytest.mark.parametrize(("filtered", "released"), [(3, False), (5, True), (0, True)])
+def test_how_many_rows_a_filter_left_is_counted_where_that_many_may_be_released(
+    filtered: int, released: bool
+) -> None:
+    releases = Releases.fresh(5, 40)
+    frame = pd.DataFrame({"age": range(40 - filtered)})
+    table = AuditedTable("strict", frame, 40, 5, releases.admit)
+    counts = table.coverage(30)
+    assert (counts.pop("kept", None) == 40 - filtered) is released
+    assert counts == {"read": 40, "used": 30}
+
+
+def test_rows_that_may_not_be_counted_apart_are_counted_together_in_words() -> None:
+    coverage = coverage_table({"open": {"read": 9, "kept": 9, "used": 8}, "strict": {"read": 40, "used": 30}})
+    assert row_losses({COVERAGE: coverage}) == [
+        "1 rows left out because a value is missing or withheld: open 1 of 9",
+        "10 rows left out or withheld: strict 10 of 40",
+    ]
+
+
+def test_only_the_results_of_analytics_have_lines_on_rows() -> None:
+    assert row_losses([1, 2]) == row_losses({}) == row_losses({COVERAGE: 0.9, "present": {"a": 1}}) == []
+    assert row_losses({COVERAGE: pd.DataFrame({"site": ["a"], "rows": [3]})}) == []

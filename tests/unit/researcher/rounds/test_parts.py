@@ -93,6 +93,6 @@ def test_keeping_the_best_of_what_nobody_measures_says_what_is_measured() -> Non
 def test_the_history_is_a_table_and_a_series() -> None:
     rows = _rows([3.0, 2.0]) + _rows([0.5, 0.6], "before", "accuracy")
     frame = to_frame(rows)
-    assert list(frame.columns) == ["round", "phase", "metric", "node", "value", "num_examples"]
+    assert list(frame.columns) == ["round", "phase", "metric", "node", "value", "num_examples", "error"]
     assert len(frame) == 4
     assert series(rows, "accuracy") == {1: 0.5, 2: 0.6}

@@ -1,0 +1,73 @@
+"""The rows that the numbers of an analytics result are not about, in words: filtered, incomplete, without a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
+
+MAX_NAMED = 8
+"""Nodes or columns that a line names one by one; the others are counted."""
+
+
+def row_losses(value: Any) -> list[str]:
+    """Return a line for each way in which a result is about fewer rows than its nodes have; empty for none.
+
+    Args:
+        value: of a job's result; any that no analytics operation returned has no such lines.
+    """
+    if not isinstance(value, Mapping):
+        return []
+    coverage, present = value.get(COVERAGE), value.get(PRESENT)
+    lines = []
+    if _has_columns(coverage, "node", "rows", "filtered", "incomplete", "used"):
+        together = coverage[coverage["filtered"].isna()]
+        lines += _of_nodes("left out by preprocessing", coverage, coverage["filtered"])
+        lines += _of_nodes(
+            "left out because a value is missing or withheld", coverage, coverage["incomplete"]
+        )
+        lines += _of_nodes("left out or withheld", together, together["rows"] - together["used"])
+    if _has_columns(present, "node", "column", "present"):
+        used = coverage.set_index("node")["used"].to_dict()
+        lines += _of_columns(present, used)
+    return lines
+
+
+def _has_columns(table: Any, *names: str) -> bool:
+    return {*names} <= {*getattr(table, "columns", ())}
+
+
+def _of_nodes(what: str, coverage: Any, lost: Any) -> list[str]:
+    counts = [
+        (str(node), int(count), int(rows))
+        for node, count, rows in zip(coverage["node"], lost, coverage["rows"], strict=True)
+        if not _is_missing(count) and count > 0
+    ]
+    if not counts:
+        return []
+    named = _named([f"{node} {count} of {rows}" for node, count, rows in counts])
+    return [f"{sum(count for _, count, _ in counts)} rows {what}: {named}"]
+
+
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.isna(value))
+
+
+def _of_columns(present: Any, used: Mapping[str, int]) -> list[str]:
+    lines = []
+    for name, rows in present.groupby("column", sort=False):
+        found = {str(node): int(count) for node, count in zip(rows["node"], rows["present"], strict=True)}
+        fewer = [f"{node} {count} of {used[node]}" for node, count in found.items() if count < used[node]]
+        if fewer:
+            total, of = sum(found.values()), sum(used[node] for node in found)
+            lines.append(f"{name} has {total} of {of} values: {_named(fewer)}")
+    more = len(lines) - MAX_NAMED
+    return lines if more <= 0 else [*lines[:MAX_NAMED], f"{more} more columns have missing values"]
+
+
+def _named(parts: list[str]) -> str:
+    more = len(parts) - MAX_NAMED
+    return ", ".join(parts[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
