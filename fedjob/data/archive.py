@@ -20,6 +20,7 @@ from typing import IO
 
 from fedjob.common.errors import DecodeError, ObjectTooLarge, SpecError
 from fedjob.common.files import fsync_file, is_own_name, new_folder, remove_folder
+from fedjob.data.leftovers import is_leftover
 
 MAX_FILES = 100_000
 MAX_NAME_BYTES = 512
@@ -157,13 +158,15 @@ def remove_data(folder: Path) -> None:
 
 
 def _files_of(source: Path) -> Iterator[Path]:
-    """Yield the files to pack, sorted by name."""
+    """Yield the files to pack, sorted by name, without what systems and programs left among them."""
     if source.is_file():
         yield source
         return
     if not source.is_dir():
         raise SpecError(f"there is no file or folder {source}")
     for path in sorted(source.rglob("*"), key=lambda found: found.relative_to(source).as_posix()):
+        if any(map(is_leftover, path.relative_to(source).parts)):
+            continue
         mode = path.lstat().st_mode
         if stat.S_ISREG(mode):
             yield path

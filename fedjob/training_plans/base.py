@@ -118,12 +118,14 @@ class TrainingPlan(ABC):
         self.timing = {}
         self.ctx.state = {}
         self._begin_anew()
-        if self._loaded is not None and self._loaded != self.training_args.raw:
+        # a stream may remember where it was left, which a fresh plan would not know
+        used = any(getattr(data, "used", False) for data in (self._data, self._test))
+        if self._loaded is not None and (used or self._loaded != self.training_args.raw):
             self.load_data(self.dataset)
 
     @property
     def num_train(self) -> int:
-        """The number of examples in the training split."""
+        """The number of examples in the training split; of a stream those that training has seen so far."""
         return 0 if self._data is None else len(self._train_rows)
 
     @abstractmethod
@@ -236,7 +238,7 @@ class TrainingPlan(ABC):
         if not samples:
             raise self.fail("no_data", "training_data gave no examples to train on")
         mean = mean_state(loss_sum / samples, samples)
-        return TrainOutcome(num_rows or samples, done, loss_sum / samples, {"loss": mean})
+        return TrainOutcome(self.num_train or samples, done, loss_sum / samples, {"loss": mean})
 
     def validate(self) -> dict[str, MetricState]:
         """Measure the model on the test split; the states of several nodes add.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +24,9 @@ from torch.utils.data import (
 )
 
 from fedjob.common.errors import PlanError
+from fedjob.data.example_count import count_examples
 from fedjob.training_plans.example_order import epoch_batches
+from fedjob.training_plans.training_args import TrainingArgs
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 IndexBatches = Iterable[Rows]
@@ -42,6 +49,18 @@ class Examples(ABC):
     @abstractmethod
     def batches(self, order: IndexBatches) -> Iterator[Any]:
         """Yield one batch for each array of numbers."""
+
+    def collated(self, order: IndexBatches) -> Iterator[tuple[int, Any]]:
+        """Yield the same batches, each with how many examples were put together into it."""
+        sizes: deque[int] = deque()
+
+        def noted() -> Iterator[Rows]:
+            for numbers in order:
+                sizes.append(len(numbers))
+                yield numbers
+
+        for batch in self.batches(noted()):
+            yield sizes.popleft(), batch
 
 
 class TensorExamples(Examples):
@@ -85,40 +104,145 @@ class DatasetExamples(Examples):
 
 
 class ExampleStream:
-    """A DataLoader that decides its own order: it can't be split, and is used as it is."""
+    """A DataLoader that decides its own order: it can't be split, and is used as it is.
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self.loader = loader
+    What can be read only once, such as a generator, is asked for anew before it is read again. Examples are
+    counted while they are read, because counting them first would read a stream twice.
+
+    Args:
+        again: returns a loader like this one that was not read yet.
+    """
+
+    def __init__(self, loader: DataLoader[Any], again: Callable[[], DataLoader[Any]] | None = None) -> None:
+        self._again = again
+        self.used = False
+        """Whether anything was read of it."""
+        self._passes = [0]
+        self._take(loader)
+
+    @property
+    def num_examples(self) -> int:
+        """The number of examples of a pass: what the loader's sampler states, or the most that training has seen."""
+        stated, sampler = 0, self.loader.batch_sampler
+        if isinstance(sampler, BatchSampler) and not isinstance(self.loader.dataset, IterableDataset):
+            stated = len(sampler.sampler)  # type: ignore[arg-type]
+        return max(stated, *self._passes)
+
+    def passes(
+        self, args: TrainingArgs, count: Callable[[Any, int | None], int]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield the batches of as many passes as are asked for, each with the number of its examples.
+
+        Args:
+            count: returns it, of a batch and of how many examples were put together into that.
+
+        Raises:
+            PlanError: the stream gives nothing more before all was done.
+        """
+        limit, done = (1 if args.dry_run else args.num_updates), 0
+        self._passes = [0]
+        for epoch in range(args.epochs or 2**62):
+            before = done
+            for number, (collated, batch) in enumerate(self.collated()):
+                if (args.batch_maxnum is not None and number >= args.batch_maxnum) or done == limit:
+                    break
+                done += 1
+                size = count(batch, collated)
+                self._passes[-1] += size
+                yield size, batch
+            if done == before and epoch and done != limit:
+                raise PlanError(
+                    f"training_data gave {done} batches and nothing in pass {epoch + 1}: return a stream that "
+                    "begins anew each time it is read"
+                )
+            if done in (before, limit) or epoch + 1 == args.epochs:
+                return
+            self._passes.append(0)
+
+    def collated(self) -> Iterator[tuple[int | None, Any]]:
+        """Yield the batches of one pass, each with how many examples were put together into it, if that is known."""
+        if self.used and self._again is not None and _is_read_once(self.loader.dataset):
+            self._take(self._again())
+        was_used, self.used, empty = self.used, True, True
+        for pair in self._pass():
+            empty = False
+            yield pair
+        if empty and was_used and self._again is not None:
+            self._take(self._again())
+            yield from self._pass()
+
+    def _take(self, loader: DataLoader[Any]) -> None:
+        self.loader = self._counted = loader
+        # a loader with a pass of its own may do more with a batch than torch's does
+        if type(loader).__iter__ is DataLoader.__iter__:
+            self._counted = copy.copy(loader)
+            self._counted.collate_fn = _CountingCollate(loader.collate_fn, loader.batch_sampler is not None)
+
+    def _pass(self) -> Iterator[tuple[int | None, Any]]:
+        if self._counted is self.loader:
+            yield from ((None, batch) for batch in self.loader)
+            return
+        for size, batch in self._counted:
+            if size >= 0:
+                yield size, batch
+            else:
+                yield None, tuple(batch) if size == _TUPLE else batch
+
+
+_TUPLE, _OTHER = -1, -2
+
+
+class _CountingCollate:
+    """A collate function that says of how many examples it made a batch; it may travel to worker processes.
+
+    Of what is not put together, it says whether it was a tuple: torch makes a list of it, which could as
+    well be a list of examples.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any], of_several: bool) -> None:
+        self.collate, self.of_several = collate, of_several
+
+    def __call__(self, given: Any) -> tuple[int, Any]:
+        if self.of_several:
+            return len(given), self.collate(given)
+        made = self.collate(given)
+        return _TUPLE if type(given) is tuple and type(made) in (list, tuple) else _OTHER, made
+
+
+class _Generated(IterableDataset[Any]):
+    """The batches of an iterator, which are there once."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self.batches = batches
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.loader)
-
-    def count(self) -> int:
-        """Return how many examples one pass gives, by the sizes that the loader states or by counting."""
-        dataset = self.loader.dataset
-        if not isinstance(dataset, IterableDataset):
-            sampler = self.loader.sampler if self.loader.batch_sampler is None else self.loader.batch_sampler
-            if isinstance(sampler, BatchSampler):
-                return len(sampler.sampler)  # type: ignore[arg-type]
-        return sum(num_in_batch(batch) for batch in self.loader)
+        return self.batches
 
 
-def examples_of(data: Any, where: str) -> Examples | ExampleStream:
+def _is_read_once(dataset: Any) -> bool:
+    if not isinstance(dataset, IterableDataset):
+        return False
+    first = iter(dataset)
+    return first is dataset or first is iter(dataset)
+
+
+def examples_of(data: Any, where: str, again: Callable[[], Any] | None = None) -> Examples | ExampleStream:
     """Turn what a user's method returned into examples.
 
     Args:
-        data: a torch Dataset or DataLoader, or a tuple of tensors or arrays.
+        data: a torch Dataset or DataLoader, a generator of batches, or a tuple of tensors or arrays.
         where: names the method in errors.
+        again: calls the method again, for a stream that can be read once.
 
     Raises:
         PlanError: it is something else, or its parts differ in length.
     """
+    if (loader := _stream_loader(data)) is not None:
+        return ExampleStream(loader, None if again is None else partial(_renewed, again, where))
     if isinstance(data, DataLoader):
         return _loader_examples(data)
     if isinstance(data, torch.utils.data.TensorDataset):
         return TensorExamples(data.tensors)
-    if isinstance(data, IterableDataset):
-        return ExampleStream(DataLoader(data, batch_size=None))
     if isinstance(data, Dataset):
         if not hasattr(data, "__len__"):
             raise PlanError(f"{where} returned a {type(data).__name__} without __len__; a Dataset needs one")
@@ -132,7 +256,7 @@ def examples_of(data: Any, where: str) -> Examples | ExampleStream:
             )
         return TensorExamples(tensors)
     raise PlanError(
-        f"{where} returned {_name(data)}; expected a torch Dataset, a DataLoader, or (inputs, targets)"
+        f"{where} returned {_name(data)}; expected a torch Dataset, a DataLoader, a generator, or (inputs, targets)"
     )
 
 
@@ -159,42 +283,79 @@ def as_tensor(data: Any, where: str) -> torch.Tensor:
     return tensor
 
 
-def num_in_batch(batch: Any) -> int:
-    """Return how many examples a batch holds: the first axis of the first tensor in it."""
-    if isinstance(batch, (torch.Tensor, np.ndarray)):
-        return len(batch) if batch.ndim else 1
-    if isinstance(batch, dict):
-        batch = list(batch.values())
-    if isinstance(batch, (list, tuple)) and batch:
-        return num_in_batch(batch[0])
-    return 1
-
-
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor in a batch."""
+    """Move every tensor in a batch; what can move itself, such as a packed sequence or a graph, does."""
     if device.type == "cpu":
         return batch
-    if isinstance(batch, torch.Tensor):
+    if callable(getattr(batch, "to", None)):
         return batch.to(device)
-    if isinstance(batch, dict):
-        return {key: to_device(part, device) for key, part in batch.items()}
+    if isinstance(batch, Mapping):
+        moved = {key: to_device(part, device) for key, part in batch.items()}
+        if type(batch) is dict or not isinstance(batch, MutableMapping):
+            return moved
+        same_kind = copy.copy(batch)
+        same_kind.update(moved)
+        return same_kind
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(to_device(part, device) for part in batch))
     if isinstance(batch, (list, tuple)):
         return type(batch)(to_device(part, device) for part in batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        twin = copy.copy(batch)
+        for field in dataclasses.fields(batch):
+            object.__setattr__(twin, field.name, to_device(getattr(batch, field.name), device))
+        return twin
     return batch
 
 
-def _loader_examples(loader: DataLoader[Any]) -> Examples | ExampleStream:
+def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | None = None) -> int:
+    """Return how many examples a batch holds.
+
+    Args:
+        collated: how many were put together into it, None where that is not known.
+        own: a plan's `num_examples`, None where it has none.
+
+    Raises:
+        PlanError: the batch can't be counted, or the plan gave no count.
+    """
+    if own is None:
+        return count_examples(batch, collated)
+    given = own(batch)
+    try:
+        counted = operator.index(given.item() if isinstance(given, torch.Tensor) else given)
+    except (TypeError, ValueError, RuntimeError):
+        counted = -1
+    if counted < 0:
+        raise PlanError(f"num_examples returned {given!r:.80}; expected a whole number, 0 or more")
+    return counted
+
+
+def _stream_loader(data: Any) -> DataLoader[Any] | None:
+    """Return the loader of what decides its own order; None for anything else."""
+    if isinstance(data, IterableDataset):
+        return DataLoader(data, batch_size=None)
+    if isinstance(data, Iterator):
+        return DataLoader(_Generated(data), batch_size=None)
+    if not isinstance(data, DataLoader):
+        return None
     plain = (
-        not isinstance(loader.dataset, IterableDataset)
-        and type(loader.batch_sampler) is BatchSampler
-        and type(loader.sampler) in (RandomSampler, SequentialSampler)
-        and not getattr(loader.sampler, "replacement", False)
-        and getattr(loader.sampler, "_num_samples", None) is None
+        not isinstance(data.dataset, IterableDataset)
+        and type(data.batch_sampler) is BatchSampler
+        and type(data.sampler) in (RandomSampler, SequentialSampler)
+        and not getattr(data.sampler, "replacement", False)
+        and getattr(data.sampler, "_num_samples", None) is None
     )
-    if not plain:
-        return ExampleStream(loader)
+    return None if plain else data
+
+
+def _renewed(again: Callable[[], Any], where: str) -> DataLoader[Any]:
+    loader = _stream_loader(again())
+    if loader is None:
+        raise PlanError(f"{where} returned a stream first, and then something else")
+    return loader
+
+
+def _loader_examples(loader: DataLoader[Any]) -> Examples:
     examples = DatasetExamples(loader.dataset, loader.collate_fn, loader.num_workers)
     examples.batch_size = loader.batch_size
     examples.shuffle = isinstance(loader.sampler, RandomSampler)
@@ -206,13 +367,18 @@ def _name(data: Any) -> str:
     return "nothing (None)" if data is None else f"a {type(data).__name__}"
 
 
-def batches_of(data: Examples | ExampleStream | None, rows: Rows, batch_size: int) -> Iterator[Any]:
+def batches_of(
+    data: Examples | ExampleStream | None, rows: Rows, batch_size: int
+) -> Iterator[tuple[int | None, Any]]:
     """Yield these examples once, in their order; of a stream all that it gives.
 
     Args:
         batch_size: where the user's own DataLoader asked for none.
+
+    Returns:
+        Batches, each with how many examples were put together into it, None where that is not known.
     """
     if isinstance(data, ExampleStream):
-        yield from data
+        yield from data.collated()
     elif data is not None:
-        yield from data.batches(epoch_batches(rows, data.batch_size or batch_size))
+        yield from data.collated(epoch_batches(rows, data.batch_size or batch_size))

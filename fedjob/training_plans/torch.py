@@ -49,6 +49,7 @@ class TorchPlan(TrainingPlan):
         "testing_data": ("dataset", "training_args"),
         "testing_step": ("model", "batch"),
         "inference_step": ("model", "batch"),
+        "num_examples": ("batch",),
     }
     measured_by: ClassVar[str] = "testing_step"
 
@@ -66,7 +67,7 @@ class TorchPlan(TrainingPlan):
         raise NotImplementedError
 
     def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
-        """Return a torch Dataset, a DataLoader, or (inputs, targets) as tensors or arrays."""
+        """Return a torch Dataset, a DataLoader, (inputs, targets) as tensors or arrays, or a generator of batches."""
         raise NotImplementedError
 
     def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
@@ -87,6 +88,14 @@ class TorchPlan(TrainingPlan):
         Without it, what the model makes of the batch's first part.
         """
         return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+    def num_examples(self, batch: Any) -> int:
+        """Return how many examples a batch holds.
+
+        Only batches need it that can't be counted, such as graphs in a class of your own; see
+        `fedjob.data.example_count`.
+        """
+        raise NotImplementedError
 
     _data: Examples | ExampleStream | None = None
     _test: Examples | ExampleStream | None = None
@@ -142,7 +151,11 @@ class TorchPlan(TrainingPlan):
         return self._optimizer
 
     def _as_examples(self, given: Any, method: str) -> Examples | ExampleStream:
-        return examples_of(given, f"{type(self).__name__}.{method}")
+        def again() -> Any:
+            with seeded(self.seed_of("data", every_round=False)):
+                return getattr(self, method)(self.dataset, self.training_args.for_user())
+
+        return examples_of(given, f"{type(self).__name__}.{method}", again)
 
     def _num_rows(self, examples: Examples | ExampleStream) -> int:
         return 0 if isinstance(examples, ExampleStream) else len(examples)
@@ -158,8 +171,12 @@ class TorchPlan(TrainingPlan):
     @property
     def num_train(self) -> int:
         if isinstance(self._data, ExampleStream):
-            return self._data.count()
+            return self._data.num_examples
         return super().num_train
+
+    def _num_in(self, batch: Any, collated: int | None) -> int:
+        own = self.num_examples if overrides(self, TorchPlan, "num_examples") else None
+        return num_in_batch(batch, collated, own)
 
     def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
         return {
@@ -172,16 +189,7 @@ class TorchPlan(TrainingPlan):
         set_tensors(self.model, {name: params[name] for name in own})
 
     def kinds(self) -> Kinds:
-        buffers, shared = self._buffers(), self._shared()
-        layers = [
-            prefix
-            for prefix, module in self.model.named_modules()
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
-        ]
-        return Kinds(
-            buffers=tuple(name for name in shared if name in buffers),
-            batch_norm=tuple(name for name in shared if name.rpartition(".")[0] in layers),
-        )
+        return _kinds_of(self.model, self._buffers(), self._shared())
 
     def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
         if adjust is not None:
@@ -192,8 +200,7 @@ class TorchPlan(TrainingPlan):
             return super()._run_updates(adjust)
 
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
-        for batch in self._training_batches():
-            size = num_in_batch(batch)
+        for size, batch in self._training_batches():
             yield size, self._update(to_device(batch, self.device), adjust)
 
     def training_loss(self) -> float:
@@ -201,13 +208,15 @@ class TorchPlan(TrainingPlan):
             raise PlanError("the loss is computed over a Dataset or (inputs, targets), after load_data")
         if not len(self._train_rows):
             raise self.fail("no_data", "training_data gave no examples to measure the loss of")
-        total = 0.0
+        total, samples = 0.0, 0
         with seeded(self.seed_of("loss")), self._evaluating():
-            for batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
-                total += self._loss(to_device(batch, self.device)).item() * num_in_batch(batch)
+            for collated, batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
+                size = self._num_in(batch, collated)
+                total += self._loss(to_device(batch, self.device)).item() * size
+                samples += size
         if not math.isfinite(total):
             raise self.fail("not_finite", "the loss of the training data is not finite")
-        return total / len(self._train_rows)
+        return total / samples
 
     def gradients(self) -> dict[str, torch.Tensor]:
         if self._data is None or isinstance(self._data, ExampleStream):
@@ -217,15 +226,11 @@ class TorchPlan(TrainingPlan):
         self.model.train()
         self.model.zero_grad(set_to_none=True)
         with seeded(self.seed_of("gradients")), _repeatable():
-            for batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
+            for collated, batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
+                share = self._num_in(batch, collated) / self.num_train
                 loss = self._loss(to_device(batch, self.device))
-                (loss * (num_in_batch(batch) / self.num_train)).backward()  # type: ignore[no-untyped-call]
-        found = {
-            name: parameter.grad.detach()
-            for name, parameter in self.model.named_parameters()
-            if parameter.grad is not None
-        }
-        self.model.zero_grad(set_to_none=True)
+                (loss * share).backward()  # type: ignore[no-untyped-call]
+        found = _taken_gradients(self.model)
         set_tensors(self.model, buffers)  # such as the running means of batch normalisation
         return found
 
@@ -271,8 +276,8 @@ class TorchPlan(TrainingPlan):
         self.model.train()
 
     def _each_test(self) -> Iterator[tuple[int, dict[str, MetricState]]]:
-        for batch in batches_of(self._test, self._test_rows, self.training_args.batch_size):
-            size = num_in_batch(batch)
+        for collated, batch in batches_of(self._test, self._test_rows, self.training_args.batch_size):
+            size = self._num_in(batch, collated)
             yield size, self._measure(to_device(batch, self.device), size)
 
     def predict_all(self) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
@@ -281,22 +286,15 @@ class TorchPlan(TrainingPlan):
         found: list[dict[str, torch.Tensor]] = []
         with seeded(self.seed_of("predict")), self._evaluating():
             every = np.arange(self._num_rows(self._data))
-            for batch in batches_of(self._data, every, self.training_args.batch_size):
+            for collated, batch in batches_of(self._data, every, self.training_args.batch_size):
+                size = self._num_in(batch, collated)
                 step = self.inference_step(self.model, to_device(batch, self.device))
                 outputs = step if isinstance(step, Mapping) else {"": step}
-                found.append({str(name): self._one_each(part, batch) for name, part in outputs.items()})
+                found.append({str(name): _one_each(part, size) for name, part in outputs.items()})
         if not found:
             raise self.fail("no_data", "training_data gave no examples to predict for")
         whole = {name: _numpy(torch.cat([part[name] for part in found])) for name in found[0]}
         return whole.get("", whole)
-
-    def _one_each(self, output: Any, batch: Any) -> torch.Tensor:
-        """Return an output of `inference_step` if it has a row for each example of the batch."""
-        part = torch.as_tensor(output).detach().cpu()
-        if part.ndim == 0 or len(part) != num_in_batch(batch):
-            expected = f"expected one row for each of the {num_in_batch(batch)} examples of a batch"
-            raise self.fail("plan", f"inference_step returned {list(part.shape)}; {expected}")
-        return part
 
     def _measure(self, batch: Any, size: int) -> dict[str, MetricState]:
         if not overrides(self, TorchPlan, "testing_step"):
@@ -358,10 +356,11 @@ class TorchPlan(TrainingPlan):
         assert data is not None
         return num_updates(len(self._train_rows), args, data.batch_size, data.drop_last)
 
-    def _training_batches(self) -> Iterator[Any]:
+    def _training_batches(self) -> Iterator[tuple[int, Any]]:
+        """Yield every batch of the step with the number of its examples."""
         data, args, seed = self._data, self.training_args, self.seed_of("order")
         if isinstance(data, ExampleStream):
-            yield from _stream_batches(data, args)
+            yield from data.passes(args, self._num_in)
             return
         assert data is not None
         order = training_batches(
@@ -372,7 +371,8 @@ class TorchPlan(TrainingPlan):
             shuffle=data.shuffle,
             drop_last=data.drop_last,
         )
-        yield from data.batches(order)
+        for collated, batch in data.collated(order):
+            yield self._num_in(batch, collated), batch
 
     def _check_finite(self) -> None:
         for name, tensor in self._tensors().items():
@@ -380,20 +380,6 @@ class TorchPlan(TrainingPlan):
                 low, high = torch.aminmax(tensor.detach())
                 if not (torch.isfinite(low) and torch.isfinite(high)):
                     raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
-
-
-def _stream_batches(stream: ExampleStream, args: TrainingArgs) -> Iterator[Any]:
-    limit = 1 if args.dry_run else args.num_updates
-    done = 0
-    for epoch in range(args.epochs or 2**62):
-        before = done
-        for number, batch in enumerate(stream):
-            if (args.batch_maxnum is not None and number >= args.batch_maxnum) or done == limit:
-                break
-            done += 1
-            yield batch
-        if done in (before, limit) or epoch + 1 == args.epochs:
-            return
 
 
 @contextmanager
@@ -421,6 +407,41 @@ def _check_fit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor
                 f"parameter {name}: expected {tensor.dtype} {list(tensor.shape)}, "
                 f"found {found.dtype} {list(found.shape)}"
             )
+
+
+def _one_each(output: Any, size: int) -> torch.Tensor:
+    """Return an output of `inference_step` if it has a row for each example of the batch."""
+    part = torch.as_tensor(output).detach().cpu()
+    if part.ndim == 0 or len(part) != size:
+        raise PlanError(
+            f"inference_step returned {list(part.shape)}; expected one row for each of the {size} examples of a batch"
+        )
+    return part
+
+
+def _kinds_of(
+    model: torch.nn.Module, buffers: Mapping[str, torch.Tensor], shared: Mapping[str, torch.Tensor]
+) -> Kinds:
+    layers = [
+        prefix
+        for prefix, module in model.named_modules()
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    ]
+    return Kinds(
+        buffers=tuple(name for name in shared if name in buffers),
+        batch_norm=tuple(name for name in shared if name.rpartition(".")[0] in layers),
+    )
+
+
+def _taken_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the gradients of a model by parameter, and leave it without any."""
+    found = {
+        name: parameter.grad.detach()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+    model.zero_grad(set_to_none=True)
+    return found
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

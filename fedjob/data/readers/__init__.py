@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedjob.common.errors import SpecError
 from fedjob.common.registry import Registry
+from fedjob.data.leftovers import listed
 from fedjob.data.readers.base import Dataset, Reader, check_path, files_of
 from fedjob.data.readers.images import IMAGE_SUFFIXES
 from fedjob.data.readers.medical_folder import is_medical_folder
@@ -64,13 +65,14 @@ def guess_reader(path: str | Path) -> str:
         SpecError: nothing readable there, or no reader fits.
     """
     checked = check_path(Path(path))
-    names = [child.name for child in checked.iterdir()] if checked.is_dir() else [checked.name]
+    children = listed(checked) if checked.is_dir() else []
+    names = [child.name for child in children] if checked.is_dir() else [checked.name]
     if any("-idx3-ubyte" in name or "-idx1-ubyte" in name for name in names):
         return "mnist"
     if checked.is_dir():
-        if any(child.is_dir() for child in checked.iterdir()):
+        if any(child.is_dir() for child in children):
             return "medical-folder" if is_medical_folder(checked) else "images"
-        kinds = {_SUFFIXES.get(child.suffix.lower(), "") for child in checked.iterdir()}
+        kinds = {_SUFFIXES.get(child.suffix.lower(), "") for child in children}
         if kinds in ({"csv"}, {"parquet"}):
             return kinds.pop()
         raise SpecError(f"no reader fits the folder {checked}: name one of {', '.join(READERS)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
+from fedjob.data.leftovers import walked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -261,11 +262,11 @@ def check_folder(path: Path, reader: str, what: str) -> Path:
 
 
 def files_of(path: Path) -> Iterator[Path]:
-    """Yield the files of a dataset in a stable order."""
+    """Yield the files of a dataset in a stable order, without what systems and programs left among them."""
     if path.is_file():
         yield path
     else:
-        yield from sorted(child for child in path.rglob("*") if child.is_file())
+        yield from (file for file in walked(path) if file.is_file())
 
 
 def version_of(path: Path) -> str:

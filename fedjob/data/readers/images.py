@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
+from fedjob.data.leftovers import listed, walked
 from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, identity_of, words
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class ImagesDataset(Dataset):
     @cached_property
     def classes(self) -> list[str]:
         """Names of the classes: those of option `classes`, else the names of the folders, sorted."""
-        folders = sorted(child.name for child in self.path.iterdir() if child.is_dir())
+        folders = [child.name for child in listed(self.path) if child.is_dir()]
         named = words(self.options, "classes")
         unknown = [name for name in folders if name not in named]
         if named and unknown:
@@ -58,7 +59,7 @@ class ImagesDataset(Dataset):
             ImageItem(file, label, name)
             for label, name in enumerate(self.classes)
             if (self.path / name).is_dir()
-            for file in sorted((self.path / name).rglob("*"))
+            for file in walked(self.path / name)
             if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
         ]
         if not found:

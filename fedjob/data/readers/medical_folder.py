@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import MissingPackage, SpecError
+from fedjob.data.leftovers import listed
 from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, words
 from fedjob.data.readers.loading_plan import LoadingPlan
 from fedjob.data.readers.table import type_name
@@ -76,7 +77,7 @@ class MedicalFolderDataset(Dataset):
 
     @cached_property
     def _folders(self) -> list[Path]:
-        return sorted(child for child in self.path.iterdir() if child.is_dir())
+        return [child for child in listed(self.path) if child.is_dir()]
 
     @cached_property
     def _table(self) -> pd.DataFrame | None:
@@ -84,7 +85,7 @@ class MedicalFolderDataset(Dataset):
         import pandas as pd
 
         given = self.options.get("demographics")
-        tables = sorted(self.path.glob("*.csv"))
+        tables = [child for child in listed(self.path) if child.suffix == ".csv"]
         if given is None and len(tables) > 1:
             raise SpecError(
                 f"{self.path} has {len(tables)} tables: choose one with --option demographics=NAME.csv"
@@ -226,11 +227,17 @@ class MedicalFolderDataset(Dataset):
 
 def is_medical_folder(path: Path) -> bool:
     """Return whether a folder looks like such a dataset: SUBJECT/MODALITY/image.nii."""
-    return any(file.name.endswith(NIFTI_SUFFIXES) for file in path.glob("*/*/*.nii*"))
+    return any(_images(child) for child in listed(path) if child.is_dir())
 
 
 def _images(subject: Path) -> list[Path]:
-    return sorted(file for file in subject.glob("*/*.nii*") if file.name.endswith(NIFTI_SUFFIXES))
+    return [
+        file
+        for modality in listed(subject)
+        if modality.is_dir()
+        for file in listed(modality)
+        if file.name.endswith(NIFTI_SUFFIXES)
+    ]
 
 
 def _folder(file: Path) -> str:

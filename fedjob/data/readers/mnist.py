@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
+from fedjob.data.leftovers import listed
 from fedjob.data.readers.base import Dataset, Reader
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class MnistDataset(Dataset):
     @cached_property
     def _files(self) -> tuple[Path, Path]:
         folder = self.path if self.path.is_dir() else self.path.parent
-        files = sorted(folder.iterdir()) if self.path.is_dir() else [self.path]
+        files = listed(folder) if self.path.is_dir() else [self.path]
         found = {m["split"]: file for file in files if (m := _IMAGES.fullmatch(file.name))}
         if not found:
             raise SpecError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
+from fedjob.data.leftovers import is_leftover
 from fedjob.data.readers.base import Dataset, Reader, check_file
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class NpzDataset(Dataset):
         try:
             with zipfile.ZipFile(self.path) as archive:
                 for entry in archive.namelist():
+                    if any(
+                        map(is_leftover, entry.split("/"))
+                    ):  # an archive that was packed anew by a program
+                        continue
                     with archive.open(entry) as file:
                         version = npy.read_magic(file)
                         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
+from fedjob.data.leftovers import listed
 from fedjob.data.readers.base import Dataset, ItemIdentity, files_of
 
 if TYPE_CHECKING:
@@ -214,7 +215,8 @@ def check_table(path: Path, reader: str) -> Path:
     Raises:
         SpecError: it is neither.
     """
-    if path.is_dir() and (any(child.is_dir() for child in path.iterdir()) or not any(path.iterdir())):
+    inside = listed(path) if path.is_dir() else [path]
+    if not inside or any(child.is_dir() for child in inside):
         raise SpecError(
             f"reader {reader} reads a file, or a folder of files without folders; {path} is neither"
         )

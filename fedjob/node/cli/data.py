@@ -11,6 +11,7 @@ import click
 
 from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
+from fedjob.data.leftovers import leftovers_of
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets, describe_dataset
@@ -88,6 +89,8 @@ def data_add(
         f"dataset {name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
         f"read as {dataset.reader}"
     )
+    if path.is_dir() and (left := leftovers_of(path)):
+        click.echo(f"note: hidden and system files are not read: {', '.join(left)}", err=True)
     names = [str(column["name"]) for column in dataset.columns]
     if (
         dataset.reader == "csv"

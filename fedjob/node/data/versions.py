@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fedjob.data.leftovers import is_leftover
+
 WHOLE_BYTES = 8 << 20
 """Files up to this size are hashed whole."""
 
@@ -62,6 +64,8 @@ def _signature(path: Path) -> Iterator[tuple[str, int, int]]:
         folder, prefix = folders.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
+                if is_leftover(entry.name):
+                    continue
                 name = f"{prefix}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     folders.append((Path(entry.path), f"{name}/"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.metrics.states import mean_state
+from fedjob.metrics.states import mean_state, num_examples
 from fedjob.protocols.base import (
     LOSS,
     VALIDATE,
@@ -50,7 +50,9 @@ class TrainingProtocol(FederatedProtocol):
         plan, args = local.plan, local.args
         plan.set_params(self.params_of(instruction, local))
         if instruction.step == VALIDATE:
-            return Contribution(None, float(plan.num_train), measured(plan, VALIDATE))
+            found = measured(plan, VALIDATE)
+            seen = max((num_examples(state) for state in found.get(VALIDATE, {}).values()), default=0.0)
+            return Contribution(None, float(plan.num_train or seen), found)
         if instruction.step == LOSS:
             found = mean_state(plan.training_loss(), plan.num_train)
             return Contribution(None, float(plan.num_train), {LOSS: {"loss": found}})

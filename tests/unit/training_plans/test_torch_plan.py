@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from fedjob import FedAvg, Job
 from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.metrics.states import value, values
 from fedjob.training_plans.base import TrainingPlan
+from fedjob.training_plans.batches import to_device
 from fedjob.training_plans.context import Context
 from fedjob.training_plans.plan_checks import check_plan_class
 from fedjob.training_plans.torch import TorchPlan
@@ -292,7 +295,7 @@ def test_every_form_of_data_trains_and_splits(make: Any, size: int, splits: bool
     outcome = plan.train()
     assert len(plan.seen[0]) == size
     assert sum(map(len, plan.seen)) == 20
-    assert outcome.num_examples in (10, 20)
+    assert outcome.num_examples == 10
     if splits:
         half = built(Recording, {"lr": 0.1, "batch_size": 4, "test_ratio": 0.5}, make())
         assert half.train().num_examples == 5
@@ -300,6 +303,143 @@ def test_every_form_of_data_trains_and_splits(make: Any, size: int, splits: bool
     else:
         with pytest.raises(PlanError, match="can't be split"):
             built(Recording, {"lr": 0.1, "test_ratio": 0.5}, make())
+
+
+class Rows(IterableDataset[Any]):
+    """Single examples of a stream, with a text first."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Any:
+        return iter([{"id": f"p{n}", "x": torch.ones(3), "y": torch.zeros(1)} for n in range(self.count)])
+
+
+class Once(IterableDataset[Any]):
+    """A stream that can be read once."""
+
+    def __init__(self, count: int) -> None:
+        self.left = iter([(torch.ones(4, 3), torch.zeros(4, 1))] * count)
+
+    def __iter__(self) -> Any:
+        return self.left
+
+
+class Streaming(Line):
+    """Makes its stream from a number of examples or batches; keeps the loss of each batch apart."""
+
+    def training_data(self, dataset: Any, training_args: Any) -> Any:
+        self.asked = getattr(self, "asked", 0) + 1
+        return dataset() if callable(dataset) else dataset
+
+    def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        inputs, targets = (batch["x"], batch["y"]) if isinstance(batch, dict) else batch
+        return torch.nn.functional.mse_loss(model(inputs), targets)
+
+
+def batches() -> Any:
+    for size in (4, 4, 2):
+        yield torch.ones(size, 3), torch.zeros(size, 1)
+
+
+STREAMS = {
+    "a loader of dictionaries": (lambda: DataLoader(Rows(20), batch_size=8), 20),
+    "a loader with workers": (lambda: DataLoader(Rows(20), batch_size=8, num_workers=1), 20),
+    "single examples": (lambda: Rows(7), 7),
+    "a loader of single examples": (lambda: DataLoader(Rows(7), batch_size=None), 7),
+    "batches of its own": (lambda: Counting(), 10),
+    "a generator": (batches, 10),
+    "a stream that can be read once": (lambda: Once(3), 12),
+}
+
+
+@pytest.mark.parametrize(("make", "expected"), STREAMS.values(), ids=STREAMS)
+def test_a_stream_weighs_as_many_examples_as_one_pass_over_it_has(make: Any, expected: int) -> None:
+    plan = built(Streaming, {"lr": 0.01, "epochs": 2}, make)
+    outcome = plan.train()
+    assert outcome.num_examples == expected
+    assert outcome.metrics["loss"]["weight"] == 2 * expected
+    for round_ in (2, 3):
+        plan.ctx.round = round_
+        plan.start_step({"lr": 0.01, "epochs": 1})
+        assert plan.train().num_examples == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [({"num_updates": 2}, 8), ({"num_updates": 7}, 12), ({"epochs": 2, "batch_maxnum": 1}, 4)],
+)
+def test_a_stream_that_is_not_read_to_its_end_weighs_what_was_seen_of_it(
+    args: dict[str, int], expected: int
+) -> None:
+    outcome = built(Streaming, {"lr": 0.01, **args}, lambda: Once(3)).train()
+    assert outcome.num_examples == expected
+    assert outcome.num_updates == args.get("num_updates", 2)
+
+
+def test_a_stream_that_never_begins_anew_ends_the_round_with_a_reason() -> None:
+    stream = Once(3)
+    with pytest.raises(PlanError, match="nothing in pass 2: return a stream that begins anew"):
+        built(Streaming, {"lr": 0.01, "epochs": 2}, stream).train()
+
+
+def test_a_stream_that_is_read_once_validates_as_often_as_a_round_asks() -> None:
+    class Tested(Streaming):
+        def testing_data(self, dataset: Any, training_args: Any) -> Any:
+            return Once(2)
+
+    plan = built(Tested, {"lr": 0.01}, batches)
+    counted = [plan.validate()["loss"]["weight"] for _ in range(3)]
+    assert counted == [8, 8, 8]
+
+
+def test_a_plan_counts_the_batches_that_only_it_knows() -> None:
+    class Scan:
+        def __init__(self) -> None:
+            self.x, self.y = torch.ones(5, 3), torch.zeros(5, 1)
+
+    class Own(Streaming):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            return torch.nn.functional.mse_loss(model(batch.x), batch.y)
+
+    class Counted(Own):
+        def num_examples(self, batch: Any) -> int:
+            return len(batch.x)
+
+    class Wrong(Own):
+        def num_examples(self, batch: Any) -> Any:
+            return 2.5
+
+    def scans() -> Any:
+        yield from [Scan(), Scan()]
+
+    assert built(Counted, {"lr": 0.01}, scans).train().num_examples == 10
+    with pytest.raises(PlanError, match=r"part of type .*Scan.* write num_examples"):
+        built(Own, {"lr": 0.01}, scans).train()
+    with pytest.raises(PlanError, match=r"num_examples returned 2\.5"):
+        built(Wrong, {"lr": 0.01}, scans).train()
+
+
+def test_every_kind_of_batch_is_moved_to_the_device() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Pair:
+        x: torch.Tensor
+        name: str
+
+    there = torch.device("meta")
+    packed = torch.nn.utils.rnn.pack_sequence([torch.ones(2, 1)])
+    given = UserDict(x=torch.ones(2), names=["a", "b"])
+    moved = to_device(
+        {"own": given, "pair": Pair(torch.ones(2), "n"), "packed": packed, "list": [torch.ones(1)]}, there
+    )
+    assert type(moved["own"]) is UserDict
+    assert moved["own"]["x"].device == there
+    assert moved["own"]["names"] == ["a", "b"]
+    assert given["x"].device.type == "cpu"
+    assert moved["pair"].x.device == there
+    assert moved["pair"].name == "n"
+    assert moved["packed"].data.device == there
+    assert moved["list"][0].device == there
 
 
 @pytest.mark.parametrize(
