@@ -40,12 +40,15 @@ MISSING_TEXTS = frozenset(
 )
 """Texts that mean a missing value, as in pandas."""
 
-_TRUE = frozenset({"True", "TRUE", "true"})
-_FALSE = frozenset({"False", "FALSE", "false"})
+TRUE = ("True", "TRUE", "true")
+FALSE = ("False", "FALSE", "false")
 _CODE = re.compile(r"[+-]?(0[0-9]+|[0-9]+[eE][0-9]+)([.,][0-9]*)?")
 _EXACT = 2**53
 _INT64 = range(-(2**63), 2**63)
-_SPACES = str.maketrans({"\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2019": "'"})
+SPACES = {"\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2019": "'"}
+"""Signs that stand between thousands in place of a plain space or apostrophe."""
+
+_SPACES = str.maketrans(SPACES)
 
 
 @dataclass(frozen=True)
@@ -69,36 +72,38 @@ class NumberFormat:
             return plain
         return f"(?:[1-9][0-9]{{0,2}}(?:{re.escape(self.thousands)}[0-9]{{3}})+|{plain})"
 
-    @cached_property
-    def _int(self) -> re.Pattern[str]:
-        return re.compile(f"[+-]?{self._whole}")
+    @property
+    def whole_number(self) -> str:
+        """A regular expression for whole numbers, the same in Python and in RE2."""
+        return f"[+-]?{self._whole}"
+
+    @property
+    def fraction(self) -> str:
+        """A regular expression for other numbers, the same in Python and in RE2."""
+        sign = re.escape(self.decimal)
+        return (
+            rf"[+-]?(?:(?:{self._whole}{sign}[0-9]*|{sign}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+            rf"|{self._whole}[eE][+-][0-9]+|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
+        )
 
     @cached_property
-    def _float(self) -> re.Pattern[str]:
-        sign = re.escape(self.decimal)
-        return re.compile(
-            rf"[+-]?(?:(?:{self._whole}{sign}[0-9]*|{sign}[0-9]+)(?:[eE][+-]?[0-9]+)?"
-            rf"|{self._whole}[eE][+-][0-9]+|inf|infinity)",
-            re.IGNORECASE,
-        )
+    def _patterns(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        return re.compile(self.whole_number), re.compile(self.fraction)
 
     def kind(self, text: str) -> str:
         """Return the kind of one value that is not missing."""
-        if text in _TRUE or text in _FALSE:
+        if text in TRUE or text in FALSE:
             return BOOL
         given = self.spaced(text)
-        if self._int.fullmatch(given):
+        whole_number, fraction = self._patterns
+        if whole_number.fullmatch(given):
             number = int(self._plain(given)) if len(given) < 40 else _INT64.stop
             if abs(number) <= _EXACT:
                 return INT
             return LONG if number in _INT64 else CODE
-        if self._float.fullmatch(given):
+        if fraction.fullmatch(given):
             return FLOAT
         return CODE if _CODE.fullmatch(given) else TEXT
-
-    def number(self, text: str) -> str:
-        """Return a number's text as Python writes it: without signs between thousands, and with a decimal point."""
-        return self._plain(self.spaced(text))
 
     def spaced(self, text: str) -> str:
         """Return a text with plain spaces and apostrophes, where these stand between thousands."""
@@ -128,17 +133,6 @@ def common_type(kinds: Iterable[str]) -> str:
     if found <= {INT, LONG}:
         return INT
     return FLOAT if found <= {INT, FLOAT} else TEXT
-
-
-def column_of(texts: Sequence[str | None], type_: str, form: NumberFormat) -> pd.Series[Any]:
-    """Return the values of a column of this type, from texts that are of it; None is a missing value."""
-    if type_ == TEXT:
-        return text_column(texts)
-    if type_ == BOOL:
-        return _column([None if text is None else text in _TRUE for text in texts], "bool", "boolean")
-    if type_ == INT:
-        return _column([None if t is None else int(form.number(t)) for t in texts], "int64", "Int64")
-    return _column([math.nan if t is None else float(form.number(t)) for t in texts], "float64", "float64")
 
 
 def text_column(texts: Sequence[str | None]) -> pd.Series[Any]:

@@ -186,10 +186,10 @@ def _encoding(file: Path, head: bytes, options: Mapping[str, str], found: dict[s
     """Return the encoding, and the beginning of the file as text."""
     given = options.get("encoding")
     if given is not None:
-        if given.lower().replace("-", "").replace("_", "") == "utf8":
-            given = "utf-8-sig"
+        plain = given.lower().replace("-", "").replace("_", "")
+        codec = "utf-8-sig" if plain == "utf8" else given
         try:
-            return given, _decoded(head, given)
+            return codec, _decoded(head, codec)
         except LookupError as error:
             raise SpecError(
                 f"option encoding: there is none of the name {given!r}; try {_ENCODINGS}"
@@ -301,11 +301,17 @@ def _separator(file: Path, lines: Sequence[str], layout: TextLayout) -> str:
     most = max(counts, key=lambda sign: counts[sign])
     if counts[most]:
         return most
-    if re.search(r"\S[ \t]+\S", header):
-        spaced = first_rows(lines, replace(layout, separator=" "))
-        if len(spaced) > 1 and len(spaced[0]) > 1 and {len(row) for row in spaced} == {len(spaced[0])}:
-            return " "
+    if _is_spaced(first_rows(lines, replace(layout, separator=" "))):
+        return " "
     return ","
+
+
+def _is_spaced(rows: Sequence[list[str]]) -> bool:
+    """Whether rows that are divided by spaces look like a table: all as wide as the second, with a number in a column."""
+    if len(rows) < 2 or len(rows[1]) < 2 or {len(row) for row in rows[1:]} != {len(rows[1])}:
+        return False
+    numeric = any(all(_is_number(USUAL, cell) for cell in cells) for cells in zip(*rows[1:], strict=True))
+    return numeric and len(rows[0]) in (len(rows[1]), len(rows[1]) - 1)
 
 
 def _num_odd(rows: Sequence[list[str]], others: set[str]) -> int:
@@ -362,8 +368,8 @@ def _number_format(
     if others and decimal is None:
         raise UnreadableData(
             f"{file} can't be read as csv: columns {min(fitting[best]) + 1} and {min(others) + 1} write numbers with "
-            "different signs; say which sign is which, --option decimal=comma (or point) and --option "
-            "thousands=point (or comma, space, none)"
+            "different signs; say which is the decimal sign, --option decimal=comma or --option decimal=point, and where "
+            "thousands have a sign, --option thousands=point (or comma, space, apostrophe)"
         )
     sign = best.decimal
     used = [cell for place in fitting[best] for cell in columns[place] if sign in cell]

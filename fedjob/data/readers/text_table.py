@@ -1,7 +1,7 @@
 """A table in text files: the one way in which csv, tsv and tables of demographics are read.
 
-The files are read twice. The first time counts rows and settles the type of each column over all rows of all files;
-the second time reads the values as these types. Both take rows in pieces, so that memory stays bounded.
+A look at all rows of all files counts them and settles the type of each column; then their values are made of their
+texts. Rows are taken in pieces, so that a look at a large file needs little memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import lzma
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,19 +29,18 @@ from fedjob.data.column_types import (
     TEXT,
     USUAL,
     NumberFormat,
-    column_of,
     common_type,
     text_column,
 )
 from fedjob.data.readers.base import words
 from fedjob.data.readers.text_layout import TextLayout, layout_of, opened_bytes, rows_in, trimmed
+from fedjob.data.text_columns import column_of, kinds_in, known, without_fraction
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _CHUNK_ROWS = 50_000
 _SHORT_ROWS = ("error", "missing")
-_WHOLE = re.compile(r"-?[0-9]+(\.0)?")
 
 
 @dataclass
@@ -156,15 +154,19 @@ class TextTable:
         """Return the table."""
         import pandas as pd
 
+        kept: list[tuple[Path, list[Any]]] = []
+        if "_facts" not in self.__dict__:
+            self._facts = self._found(kept)
         types = list(self.types.values())
         parts: list[list[pd.Series[Any]]] = [[] for _ in types]
-        for file, rows in self._chunks():
-            for place, texts in enumerate(self._columns(rows)):
+        for file, columns in kept or self._pieces():
+            for place, texts in enumerate(columns):
                 parts[place].append(column_of(texts, types[place], self._form(file, place)))
-        found = {}
-        for place, name in enumerate(self.names):
-            empty = [column_of([], types[place], USUAL)]
-            found[name] = pd.concat(parts[place] or empty, ignore_index=True)
+        nothing = known([], self._missing)
+        found = {
+            name: pd.concat(parts[place] or [column_of(nothing, types[place], USUAL)], ignore_index=True)
+            for place, name in enumerate(self.names)
+        }
         return pd.DataFrame(found, columns=self.names)
 
     def texts(self, name: str) -> pd.Series[Any]:
@@ -175,32 +177,40 @@ class TextTable:
         Raises:
             SpecError: there is no such column.
         """
+        import pyarrow as pa
+
         if name not in self.names:
             raise SpecError(
                 f"{self._files[0].name} has no column {name!r}; it has {', '.join(self.names)[:300]}"
             )
-        place = self.names.index(name)
-        texts: list[str | None] = []
-        for _, rows in self._chunks():
-            texts.extend(self._known(row[place] for row in rows))
-        if all(_WHOLE.fullmatch(text) for text in texts if text is not None):
-            texts = [None if text is None else text.removesuffix(".0") for text in texts]
-        return text_column(texts)
+        parts = [columns[self.names.index(name)] for _, columns in self._pieces()]
+        texts = pa.chunked_array(parts, pa.large_string())
+        return text_column(without_fraction(texts).to_pylist())
 
     # --- rows ------------------------------------------------------------------------------------
 
     @cached_property
     def _facts(self) -> _Facts:
+        return self._found(None)
+
+    def _found(self, kept: list[tuple[Path, list[Any]]] | None) -> _Facts:
+        """Look at all rows.
+
+        Args:
+            kept: a list to which the rows are appended, column by column; None where they are not needed.
+        """
         facts = _Facts([set() for _ in self.names])
         text = {self.names.index(name) for name in words(self._options, "text")}
-        for file, rows in self._chunks(facts):
-            facts.num_rows += len(rows)
-            for place, texts in enumerate(self._columns(rows)):
-                kinds, form = facts.kinds[place], self._form(file, place)
-                if place in text or TEXT in kinds:
+        for file, columns in self._pieces(facts):
+            facts.num_rows += len(columns[0])
+            for place, texts in enumerate(columns):
+                kinds = facts.kinds[place]
+                if TEXT in kinds or (place in text and texts.null_count < len(texts)):
                     kinds.add(TEXT)
                 else:
-                    kinds.update(form.kind(value) for value in set(texts) if value is not None)
+                    kinds.update(kinds_in(texts, self._form(file, place)))
+            if kept is not None:
+                kept.append((file, columns))
         return facts
 
     def _form(self, file: Path, place: int) -> NumberFormat:
@@ -209,20 +219,13 @@ class TextTable:
             replace(numbers, zeros=True) if self.names[place] in words(self._options, "numbers") else numbers
         )
 
-    def _known(self, cells: Iterator[str]) -> list[str | None]:
-        return [None if (text := cell.strip()) in self._missing else text for cell in cells]
-
-    def _columns(self, rows: list[list[str]]) -> Iterator[list[str | None]]:
-        for cells in zip(*rows, strict=True):
-            yield self._known(iter(cells))
-
-    def _chunks(self, facts: _Facts | None = None) -> Iterator[tuple[Path, list[list[str]]]]:
-        """Yield rows, some at a time, with the file that they are in."""
+    def _pieces(self, facts: _Facts | None = None) -> Iterator[tuple[Path, list[Any]]]:
+        """Yield rows, some at a time, as a list of columns, with the file that they are in."""
         for file in self._files:
             with _reading(file):
                 rows = self._rows(file, facts)
                 while chunk := list(islice(rows, _CHUNK_ROWS)):
-                    yield file, chunk
+                    yield file, [known(cells, self._missing) for cells in zip(*chunk, strict=True)]
 
     def _rows(self, file: Path, facts: _Facts | None) -> Iterator[list[str]]:
         """Yield the rows of a file, each with as many fields as there are names."""
@@ -276,21 +279,22 @@ class TextTable:
         return names
 
     def _shifted(self, file: Path, line: int, found: int, width: int) -> str:
-        what = "the header names" if self.layouts[file].header else "expected are"
-        hints = ["--option separator=..."]
-        if found == width + 1:
-            named = f"--option header=yes --option names=ROW,{','.join(self.names)[:120]}"
-            hints.append(f"{named} where the header leaves out a column of row names")
-        if found > width:
-            hints.append("--option skip=N where N lines with a title stand before the header")
-            hints.append(
-                "--option decimal=comma with --option separator=semicolon where commas are decimal signs"
-            )
+        named = "the header has" if self.layouts[file].header else "expected are"
+        if found < width:
+            hints = ["--option short_rows=missing where empty fields at the end of rows are left out"]
+        elif width == 1:
+            hints = ["--option skip=1 where the first line is a title", "--option separator=..."]
+        elif found == width + 1:
+            names = f"ROW,{','.join(self.names)[:120]}"
+            hints = [
+                f"--option header=yes --option names={names} where the header leaves out a column of row names",
+                "--option skip=N where N lines of titles come first",
+            ]
         else:
-            hints.append("--option short_rows=missing where empty fields at the end of rows are left out")
+            hints = ["--option skip=N where N lines of titles come first", "--option separator=..."]
         return (
-            f"{file} can't be read as csv: line {line} has {found} fields, {what} {width}: columns would be shifted; "
-            f"mend the line, or give {'; '.join(hints)}"
+            f"{file} can't be read as csv: line {line} has {found} field{'s' if found > 1 else ''}, {named} {width}: "
+            f"columns would be shifted; mend the line, or give {', or '.join(hints)}"
         )
 
 
