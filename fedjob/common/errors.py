@@ -3,6 +3,8 @@
     FedjobError
       SpecError                 a wrong argument; also a ValueError
         NoDatasets              nothing at any node matches `data=`
+        UnreadableData          a dataset's files are not what its owner registered
+          EmptyData             they have no rows
         PreparationError        a step of the preprocessing does not fit a node's data
           TooFewRows            what it would release is about fewer rows than the owner allows
         PlanError               a training plan can't be found, extracted, compiled or built
@@ -83,6 +85,18 @@ class NoDatasets(SpecError):
     """No dataset at any node matches what the job asks for."""
 
     reason = "no_datasets"
+
+
+class UnreadableData(SpecError):
+    """A dataset's files can't be read as its owner registered them; the message is for the owner."""
+
+    reason = "unreadable_data"
+
+
+class EmptyData(UnreadableData):
+    """A dataset has no rows."""
+
+    reason = "no_data"
 
 
 class PreparationError(SpecError):

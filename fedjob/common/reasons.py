@@ -78,6 +78,7 @@ REASONS: Mapping[str, str] = {
     "too_few_nodes": "fewer nodes are there than the quorum needs",
     "unknown_researcher": "the node serves only researchers whose keys its owner knows",
     "unverified": "a node requires more than a signature to identify the researcher, such as a login",
+    "unreadable_data": "a node's data can't be read as its owner registered them",
     "unsolvable": "the data of all nodes together do not determine the model that was asked for",
     "worker_died": "the process that computed it is gone",
 }

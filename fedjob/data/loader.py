@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import EmptyData, MissingPackage, SpecError
 from fedjob.data.readers import find_reader, guess_reader
 from fedjob.data.readers.base import Dataset, files_of, version_of
 from fedjob.data.readers.loading_plan import loading_plan
@@ -51,18 +51,29 @@ def describe(
         loading: a loading plan as plain data.
 
     Returns:
-        `reader`, `num_rows`, `size_bytes`, `columns` (`[{"name", "type"}]`) and
-        `version`, which changes when the data changes.
+        `reader`, `num_rows`, `size_bytes`, `columns` (`[{"name", "type"}]`), `version`, which changes when
+        the data changes, and `notes`, sentences for the owner on how the data are read.
 
     Raises:
         SpecError: it can't be read with that reader and those options.
+        EmptyData: it has no rows.
+        MissingPackage: the reader needs a package that is not installed.
     """
     name = reader or guess_reader(path)
-    dataset = open_dataset({"path": path, "reader": name, "options": options, "loading": loading})
-    return {
-        "reader": name,
-        "num_rows": dataset.num_rows,
-        "size_bytes": sum(file.stat().st_size for file in files_of(dataset.path)),
-        "columns": dataset.columns,
-        "version": version_of(dataset.path),
-    }
+    try:
+        dataset = open_dataset({"path": path, "reader": name, "options": options, "loading": loading})
+        found = {
+            "reader": name,
+            "num_rows": dataset.num_rows,
+            "size_bytes": sum(file.stat().st_size for file in files_of(dataset.path)),
+            "columns": dataset.columns,
+            "version": version_of(dataset.path),
+            "notes": dataset.notes,
+        }
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            f"reader {name} needs the package {error.name}, which is not installed here: pip install 'fedjob[node]'"
+        ) from error
+    if not found["num_rows"]:
+        raise EmptyData(f"{path} has no rows: expected one or more, read as {name}")
+    return found

@@ -7,10 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError, LimitsExceeded, NodeFailure, PlanError, PreparationError
+from fedjob.common.errors import (
+    EmptyData,
+    FedjobError,
+    LimitsExceeded,
+    NodeFailure,
+    PlanError,
+    PreparationError,
+    UnreadableData,
+)
 from fedjob.data.item_choice import ITEMS_NAME, save_remembered
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.training_plans.source.locations import where
+
+_OF_DATA = {
+    EmptyData.reason: "the dataset has no rows",
+    UnreadableData.reason: "the node can't read the data as their owner registered them; the owner's log says why",
+}
+"""Reason -> what a researcher reads; the error itself names files."""
 
 
 def failed(order: WorkOrder, error: Exception) -> WorkResult:
@@ -20,6 +34,8 @@ def failed(order: WorkOrder, error: Exception) -> WorkResult:
             return _allowed_part(order, error)
         case NodeFailure():
             return _failed(order, error, error.reason, error.detail)
+        case UnreadableData():
+            return _failed(order, error, error.reason, _OF_DATA[error.reason])
         case PreparationError():
             return _failed(order, error, error.reason, str(error))
         case PlanError():

@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.collect import Collect
 from fedjob.aggregation.contribution import Contribution
-from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError
+from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError, UnreadableData
 from fedjob.common.values import decode, encode
 from fedjob.privacy.blinding import POINT_BYTES, blind, divided, joined, new_key, point_of
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
@@ -47,8 +47,10 @@ _TELL_EVERY = 2000
 class PrivateSetIntersection(FederatedProtocol):
     """The identifiers that all nodes have; the result is a sorted array of text.
 
-    Numbers without a fraction are compared as whole numbers, text without spaces around it. A missing value is
-    no identifier, and an identifier in several rows counts once.
+    Identifiers are compared as text, exactly as they stand in the data: `007` and `7` are two, and so are two numbers
+    that differ in their last digit. Spaces around them do not count. In a column of whole numbers only, a fraction
+    `.0` does not count, either, as spreadsheets and pandas write it where cells are empty. A missing value is no
+    identifier, and an identifier in several rows counts once.
 
     Args:
         on: the column of identifiers: one name, or node -> name.
@@ -194,15 +196,10 @@ def _from(nodes: tuple[str, ...], node: str, passes: int) -> str:
 
 def _identifiers(local: Local, column: str) -> list[str]:
     """Return a column's different identifiers, in the form that is the same at all nodes."""
-    frame = local.data.frame()
-    if column not in frame.columns:
-        known = ", ".join(map(str, frame.columns))
-        raise NodeFailure(local.node, "spec", f"there is no column {column!r}; there are {known}")
-    found = frame[column].dropna().unique().tolist()
-    return sorted({_text(identifier) for identifier in found} - {""})
-
-
-def _text(identifier: Any) -> str:
-    if isinstance(identifier, float) and identifier.is_integer():
-        identifier = int(identifier)
-    return unicodedata.normalize("NFC", str(identifier)).strip()
+    try:
+        found = local.data.texts(column).dropna().unique().tolist()
+    except UnreadableData:
+        raise
+    except SpecError as error:
+        raise NodeFailure(local.node, "spec", str(error)) from error
+    return sorted({unicodedata.normalize("NFC", identifier).strip() for identifier in found} - {""})

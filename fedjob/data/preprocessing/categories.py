@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
+from fedjob.data.category import category_text, is_category
 from fedjob.data.preprocessing.base import LearningStep, TableStep, names_of, need
 from fedjob.data.preprocessing.category_counts import added, counts_of
 
@@ -24,7 +25,7 @@ class Encode(LearningStep):
     Args:
         categories: all categories of all nodes; each becomes a column, so that nodes agree on the columns. With
             None they are found before the first round, from the data of all nodes: numbers before texts, each
-            in order. A node does not release a category that fewer of its rows have than its owner's
+            in order. `1`, `1.0` and the text `1` are one category, whichever of them a node's data hold. A node does not release a category that fewer of its rows have than its owner's
             `min_rows`; such a category counts as unknown.
         drop_first: leave the first category out, as regressions need.
         unknown: what to do with a value that is no category: `error`, or `ignore` for a row of zeros.
@@ -41,26 +42,28 @@ class Encode(LearningStep):
         names_of(self.column, "Encode")
         if self.categories is not None:
             object.__setattr__(self, "categories", tuple(self.categories))
-            if not self.categories or len(set(self.categories)) < len(self.categories):
+            if not self.categories or len({*map(category_text, self.categories)}) < len(self.categories):
                 raise SpecError(f"Encode({self.column!r}) takes one or more categories, each of them once")
         if self.unknown not in ("error", "ignore"):
             raise SpecError(f"Encode(unknown=...) takes error or ignore, not {self.unknown!r}")
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import numpy as np
         import pandas as pd
 
         need(frame, [self.column], "Encode")
         categories = self._found()
-        column = frame[self.column]
-        if self.unknown == "error" and not column.isin(list(categories)).all():
+        where = [is_category(frame[self.column], category) for category in categories]
+        if self.unknown == "error" and not np.logical_or.reduce(where).all():
             raise SpecError(
                 f"Encode: rows of column {self.column!r} have none of the {len(categories)} categories: "
                 "add what is missing, or give unknown='ignore'"
             )
         place = list(frame.columns).index(self.column)
-        kept = categories[1:] if self.drop_first else categories
+        kept = list(zip(categories, where, strict=True))[1 if self.drop_first else 0 :]
         coded = pd.DataFrame(
-            {f"{self.column}={value}": (column == value).astype("int64") for value in kept}, index=frame.index
+            {f"{self.column}={category_text(value)}": there.astype("int64") for value, there in kept},
+            index=frame.index,
         )
         return pd.concat([frame.iloc[:, :place], coded, frame.iloc[:, place + 1 :]], axis=1)
 
@@ -89,7 +92,7 @@ class Encode(LearningStep):
             drop="first" if self.drop_first else None,
             handle_unknown=self.unknown,
             sparse_output=False,
-            feature_name_combiner=lambda column, category: f"{column}={category}",
+            feature_name_combiner=lambda column, category: f"{column}={category_text(category)}",
         )
         return encoder.fit(pd.DataFrame({self.column: categories}, dtype=object))
 

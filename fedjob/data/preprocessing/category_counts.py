@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
+from fedjob.data.category import category_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,15 +51,17 @@ def plain_category(value: Any, column: str, step: str) -> Any:
     Raises:
         SpecError: it is none of these.
     """
-    if hasattr(value, "item"):
+    if not isinstance(value, str) and hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, Decimal):
+        value = float(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, (str, int, float, bool)):
         raise SpecError(
             f"{step}: column {column!r} holds values of type {type(value).__name__}: categories are text or numbers"
         )
-    return value
+    return str(value) if isinstance(value, str) else value
 
 
 def order_of(category: Any) -> tuple[bool, Any]:
@@ -66,9 +70,15 @@ def order_of(category: Any) -> tuple[bool, Any]:
 
 
 def added(shares: Iterable[list[list[Any]]]) -> dict[Any, int]:
-    """Return category -> number of rows of several nodes together, in order; 1 and 1.0 are one category."""
-    total: dict[Any, int] = {}
+    """Return category -> number of rows of several nodes together, in order.
+
+    `1`, `1.0` and the text `1` are one category; it is text if it is text at any node.
+    """
+    total: dict[str, int] = {}
+    values: dict[str, Any] = {}
     for share in shares:
         for category, rows in share:
-            total[category] = total.get(category, 0) + int(rows)
-    return {category: total[category] for category in sorted(total, key=order_of)}
+            name = category_text(category)
+            total[name] = total.get(name, 0) + int(rows)
+            values[name] = name if isinstance(category, str) else values.get(name, category)
+    return {values[name]: total[name] for name in sorted(total, key=lambda name: order_of(values[name]))}

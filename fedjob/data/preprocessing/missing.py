@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
+from fedjob.data.category import category_text
 from fedjob.data.preprocessing.base import LearningStep, names_of, need
 from fedjob.data.preprocessing.category_counts import added, counts_of
 from fedjob.data.preprocessing.moments import combined, moments_of, numbers_of, present
@@ -66,7 +67,7 @@ class Impute(LearningStep):
             fills = {name: self._own(frame, name) for name in self.columns}
         else:
             fills = dict(zip(self.columns, self._found(), strict=True))
-        return frame.fillna(fills)
+        return frame.assign(**{name: _filled(frame[name], fill) for name, fill in fills.items()})
 
     def _own(self, frame: pd.DataFrame, column: str) -> Any:
         import numpy as np
@@ -124,3 +125,43 @@ class Impute(LearningStep):
                 "Impute: the values are not found yet: run the job, and take the step from its result"
             )
         return (self.value,) * len(self.columns)
+
+
+def _filled(column: pd.Series[Any], fill: Any) -> pd.Series[Any]:
+    """Return a column without gaps, of a type that has room for what was filled in.
+
+    Raises:
+        SpecError: a text is to be filled into a column of numbers.
+    """
+    if not column.isna().any():
+        return column
+    if getattr(column.dtype, "kind", "O") not in "iufb":
+        if getattr(column.dtype, "kind", "O") == "O" and isinstance(fill, (bool, int, float)):
+            fill = category_text(fill)
+        try:
+            return column.fillna(fill)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"Impute: {fill!r} can't be filled into column {column.name!r}") from error
+    number = _number(fill)
+    if number is None:
+        raise SpecError(
+            f"Impute: column {column.name!r} holds numbers, and {fill!r} is none: cast the column to str first"
+        )
+    if column.dtype.kind == "b" and isinstance(number, bool):
+        return column.fillna(number).astype("bool")
+    if column.dtype.kind in "iub" and float(number).is_integer():
+        return column.astype("Int64").fillna(int(number)).astype("int64")
+    return column.astype("float64").fillna(float(number))
+
+
+def _number(fill: Any) -> bool | int | float | None:
+    """Return what is filled in as a number or a truth value, also if other nodes have it as text; None if it is none."""
+    fill = fill.item() if hasattr(fill, "item") and not isinstance(fill, str) else fill
+    if not isinstance(fill, str):
+        return fill if isinstance(fill, (bool, int, float)) else None
+    for kind in (int, float):
+        try:
+            return kind(fill)
+        except ValueError:
+            continue
+    return {"True": True, "False": False}.get(fill)

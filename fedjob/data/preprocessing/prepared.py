@@ -47,6 +47,19 @@ class PreparedTable(TableDataset):
                 frame = step.apply(frame)
         return frame if len(frame) == num_rows else frame.reset_index(drop=True)
 
+    def texts(self, column: str) -> pd.Series[Any]:
+        if any(step.name not in _ROWS_AS_THEY_ARE for step in self._steps):
+            return super().texts(column)  # the steps may have changed the values
+        kept = self._source.frame().reset_index(drop=True)
+        with preparing():
+            for step in self._steps:
+                kept = step.apply(kept)
+        if column not in kept.columns:
+            raise SpecError(
+                f"there is no column {column!r}; there are {', '.join(map(str, kept.columns))[:300]}"
+            )
+        return self._source.texts(column).iloc[kept.index.to_numpy()].reset_index(drop=True)
+
     def source(self) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
         changing = [step.name for step in self._steps if step.name not in _ROWS_AS_THEY_ARE]
         if changing:

@@ -7,25 +7,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
+from fedjob.data.category import is_category
 from fedjob.data.preprocessing.base import TableStep, names_of, need
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _COMPARE = {
-    "==": operator.eq,
-    "!=": operator.ne,
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
 }
-_TESTS = (*_COMPARE, "in", "present")
+_TESTS = ("==", "!=", *_COMPARE, "in", "present")
 
 
 @dataclass(frozen=True, slots=True)
 class Filter(TableStep):
     """Keep the rows whose value in a column passes a test; a missing value passes no test.
+
+    Equal are values that are one category: `1`, `1.0` and the text `1`, whichever of them a node's data hold.
 
     Args:
         test: `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` (value: a list) or `present` (no value).
@@ -46,12 +47,16 @@ class Filter(TableStep):
             raise SpecError(f"Filter({self.column!r}, {self.test!r}, ...) can't compare with {self.value!r}")
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import numpy as np
+
         need(frame, [self.column], "Filter")
         column = frame[self.column]
         kept = column.notna()
         try:
-            if self.test == "in":
-                kept &= column.isin(list(self.value))
+            if self.test in ("==", "!=", "in"):
+                values = self.value if self.test == "in" else [self.value]
+                equal = np.logical_or.reduce([_equal(column, value) for value in values] or [~kept & kept])
+                kept &= ~equal if self.test == "!=" else equal
             elif self.test != "present":
                 kept &= _COMPARE[self.test](column, self.value).fillna(False).astype(bool)
         except TypeError as error:
@@ -59,3 +64,11 @@ class Filter(TableStep):
                 f"Filter: column {self.column!r} can't be compared with {self.value!r}"
             ) from error
         return frame[kept]
+
+
+def _equal(column: pd.Series[Any], value: Any) -> pd.Series[bool]:
+    """Return where a column has a value: numbers by value, others by the name of the category."""
+    kind = getattr(column.dtype, "kind", "O")
+    if kind in "mM" or (kind in "iufb" and not isinstance(value, str)):
+        return (column == value).fillna(False).astype(bool)
+    return is_category(column, value)

@@ -41,6 +41,7 @@ READERS: Registry[Reader] = Registry(
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",
+    ".tab": "csv",
     ".data": "csv",
     ".txt": "csv",
     ".parquet": "parquet",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, UnreadableData
 from fedjob.data.leftovers import walked
 
 if TYPE_CHECKING:
@@ -84,6 +84,26 @@ class Dataset(ABC):
         """Return (inputs, targets)."""
         raise SpecError(f"dataset {self.name or self.path.name} has no arrays: use .frame() or .items")
 
+    def texts(self, column: str) -> pd.Series[Any]:
+        """Return a column as texts, to compare identifiers by: exactly what the data hold; NaN where one is missing.
+
+        Raises:
+            SpecError: there is no such column.
+        """
+        from fedjob.data.column_types import texts_of
+
+        frame = self.frame()
+        if column not in frame.columns:
+            raise SpecError(
+                f"there is no column {column!r}; there are {', '.join(map(str, frame.columns))[:300]}"
+            )
+        return texts_of(frame[column])
+
+    @property
+    def notes(self) -> list[str]:
+        """What the owner should know about how the data are read, in sentences."""
+        return []
+
     @property
     def items(self) -> Sequence[Any]:
         """The examples, one by one."""
@@ -146,6 +166,9 @@ class _ItemSubset(Dataset):
     def items(self) -> Sequence[Any]:
         items = self._source.items
         return [items[place] for place in self._places]
+
+    def texts(self, column: str) -> pd.Series[Any]:
+        return self._source.texts(column).iloc[self._places].reset_index(drop=True)
 
     def identities(self) -> list[ItemIdentity]:
         identities = self._source.identities()
@@ -223,7 +246,7 @@ def check_path(path: Path) -> Path:
     """Return a path that exists and can be read.
 
     Raises:
-        SpecError: it can't be read; the message has the reason.
+        UnreadableData: it can't be read; the message has the reason.
     """
     try:
         if path.is_dir():
@@ -232,7 +255,7 @@ def check_path(path: Path) -> Path:
             with path.open("rb"):
                 pass
     except OSError as error:
-        raise SpecError(f"{path} can't be read: {error.strerror}") from error
+        raise UnreadableData(f"{path} can't be read: {error.strerror}") from error
     return path
 
 

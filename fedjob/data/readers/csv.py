@@ -7,94 +7,39 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import SpecError
-from fedjob.data.readers.base import Dataset, Reader, flag, words
-from fedjob.data.readers.table import TableDataset, check_table, join_types, type_name
+from fedjob.data.readers.base import Dataset, Reader
+from fedjob.data.readers.table import TableDataset, check_table
+from fedjob.data.readers.text_layout import TEXT_OPTIONS
+from fedjob.data.readers.text_table import TextTable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": r"\s+"}
-_CHUNK_ROWS = 100_000
 
 
 class CsvDataset(TableDataset):
     """A table in a text file."""
 
-    def read(self) -> pd.DataFrame:
-        import pandas as pd
-
-        def load(**settings: Any) -> pd.DataFrame:
-            return self.joined([pd.read_csv(file, **settings) for file in self.files])
-
-        return self._parse(load)
-
     @cached_property
-    def _summary(self) -> tuple[int, dict[str, str]]:
-        """Count rows and join types piece by piece, so that memory stays bounded for a large file."""
-        import pandas as pd
+    def _text(self) -> TextTable:
+        return TextTable(self.files, self.options)
 
-        def scan(**settings: Any) -> tuple[int, dict[str, str]]:
-            rows, types = 0, dict[str, str]()
-            for file in self.files:
-                with pd.read_csv(file, chunksize=_CHUNK_ROWS, **settings) as chunks:
-                    for chunk in chunks:
-                        rows += len(chunk)
-                        self.check_form(types or chunk, chunk, file)
-                        for column in chunk:
-                            found = type_name(chunk[column].dtype)
-                            types[str(column)] = join_types(types.get(str(column), found), found)
-            return rows, types
-
-        found: tuple[int, dict[str, str]] = self._parse(scan)
-        return found
+    def read(self) -> pd.DataFrame:
+        return self._text.read()
 
     @property
     def num_rows(self) -> int:
-        return len(self._frame) if "_frame" in self.__dict__ else self._summary[0]
+        return self._text.num_rows
 
     @property
     def columns(self) -> list[dict[str, str]]:
-        return [{"name": name, "type": kind} for name, kind in self._summary[1].items()]
+        return [{"name": name, "type": type_} for name, type_ in self._text.types.items()]
 
-    def _parse(self, read: Any) -> Any:
-        """Call `read` with the arguments of pandas that follow from the options.
+    def texts(self, column: str) -> pd.Series[Any]:
+        return self._text.texts(column)
 
-        Raises:
-            SpecError: the file can't be read as csv.
-        """
-        separator = self.options.get("separator", ",")
-        settings: dict[str, Any] = {"sep": _SEPARATORS.get(separator, separator)}
-        names = words(self.options, "names")
-        if not flag(self.options, "header", default=not names):
-            settings["header"] = None
-        if "na" in self.options:
-            settings["na_values"] = words(self.options, "na")
-        if names:
-            settings["names"] = names
-        if "encoding" in self.options:
-            settings["encoding"] = self.options["encoding"]
-        try:
-            if names:
-                self._check_names(names, settings)
-            result = read(**settings)
-        except (ValueError, OSError, LookupError, EOFError) as error:
-            if isinstance(error, SpecError):
-                raise
-            raise SpecError(f"{self.path} can't be read as csv: {error}") from error
-        if not names and settings.get("header", 0) is None and hasattr(result, "columns"):
-            result.columns = [str(number) for number in result.columns]
-        return result
-
-    def _check_names(self, names: list[str], settings: dict[str, Any]) -> None:
-        import pandas as pd
-
-        first = pd.read_csv(self.files[0], sep=settings["sep"], header=None, nrows=1)
-        if len(first.columns) != len(names):
-            raise SpecError(
-                f"option names gives {len(names)} names, but {self.path.name} has "
-                f"{len(first.columns)} columns"
-            )
+    @property
+    def notes(self) -> list[str]:
+        return self._text.notes
 
 
 class CsvReader(Reader):
@@ -103,11 +48,7 @@ class CsvReader(Reader):
     name: ClassVar[str] = "csv"
     opens: ClassVar[type[Dataset]] = CsvDataset
     options: ClassVar[Mapping[str, str]] = {
-        "header": "yes or no: the first line names the columns (default yes, no with names)",
-        "names": "column names, comma separated",
-        "na": "texts that mean a missing value, comma separated, beside the usual ones",
-        "separator": "the separator between columns: a character, tab, or space (default comma)",
-        "encoding": "of the text (default utf-8)",
+        **TEXT_OPTIONS,
         "target": "the column that .arrays() gives as targets (default the last)",
     }
 

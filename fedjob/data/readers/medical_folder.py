@@ -1,7 +1,7 @@
 """The reader of medical images in a folder per subject and modality, with a table of demographics.
 
     root/
-        demographics.csv            a row for each subject
+        demographics.csv            a row for each subject; or participants.tsv, see BIDS
         subject-01/T1/scan.nii.gz   one NIfTI file for each modality
         subject-01/T2/scan.nii
         ...
@@ -18,17 +18,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import MissingPackage, SpecError
+from fedjob.common.errors import MissingPackage, SpecError, UnreadableData
+from fedjob.data.column_types import numeric_array, text_column
 from fedjob.data.leftovers import listed
 from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, words
 from fedjob.data.readers.loading_plan import LoadingPlan
-from fedjob.data.readers.table import type_name
+from fedjob.data.readers.table import records_of, type_name
+from fedjob.data.readers.text_layout import TEXT_OPTIONS
+from fedjob.data.readers.text_table import TextTable
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+TABLE_SUFFIXES = (".csv", ".tsv")
+SUBJECT = "subject"
+"""The column of `frame` with the names of the subjects."""
+
+PARTICIPANTS = "participants.tsv"
+"""The table of demographics in a folder of the Brain Imaging Data Structure, https://bids.neuroimaging.io."""
 
 
 @dataclass(frozen=True)
@@ -80,41 +89,61 @@ class MedicalFolderDataset(Dataset):
         return [child for child in listed(self.path) if child.is_dir()]
 
     @cached_property
-    def _table(self) -> pd.DataFrame | None:
-        """The demographics, by subject; None where there are none."""
-        import pandas as pd
-
+    def _demographics(self) -> TextTable | None:
+        """The file of the demographics; None where there is none."""
         given = self.options.get("demographics")
-        tables = [child for child in listed(self.path) if child.suffix == ".csv"]
+        tables = [file for file in listed(self.path) if file.suffix.lower() in TABLE_SUFFIXES]
+        if given is None and len(tables) > 1:
+            tables = [file for file in tables if file.name == PARTICIPANTS] or tables
         if given is None and len(tables) > 1:
             raise SpecError(
-                f"{self.path} has {len(tables)} tables: choose one with --option demographics=NAME.csv"
+                f"{self.path} has {len(tables)} tables: choose one with --option demographics={tables[0].name}"
             )
         if given is None and not tables:
             return None
         file = self.path / given if given is not None else tables[0]
         if file.parent != self.path:
             raise SpecError("option demographics names a file in the dataset's folder itself")
-        try:
-            table = pd.read_csv(file)
-        except (ValueError, OSError) as error:
-            raise SpecError(f"{file} can't be read as csv: {error}") from error
-        table = table.rename(columns=self._plan.new_names([str(name) for name in table]))
-        index = self.options.get("subject", str(table.columns[0]))
-        if index not in table.columns:
-            raise SpecError(f"{file.name} has no column {index!r}; it has {', '.join(map(str, table))}")
-        names = table[index].astype(str)
-        if names.duplicated().any():
+        return TextTable(
+            [file], {name: value for name, value in self.options.items() if name in TEXT_OPTIONS}
+        )
+
+    @cached_property
+    def _table(self) -> pd.DataFrame | None:
+        """The demographics, by subject; None where there are none."""
+        import pandas as pd
+
+        text = self._demographics
+        if text is None:
+            return None
+        new_names = self._plan.new_names(text.names)
+        file = self.options.get("demographics", "the table of demographics")
+        index = self.options.get("subject", new_names[text.names[0]])
+        own = {name: there for there, name in new_names.items()}
+        if index not in own:
+            raise SpecError(f"{file} has no column {index!r}; it has {', '.join(own)}")
+        if SUBJECT in own and index != SUBJECT:
             raise SpecError(
-                f"{file.name}: column {index!r} names {int(names.duplicated().sum())} subjects twice"
+                f"{file} has a column {SUBJECT!r} beside {index!r}, which names the subjects: give it another name with a "
+                "loading plan"
             )
-        return table.drop(columns=index).set_index(names)
+        names = text.texts(own[index])
+        if names.dropna().duplicated().any():
+            raise UnreadableData(
+                f"{file}: column {index!r} names {int(names.dropna().duplicated().sum())} subjects twice"
+            )
+        table = text.read().rename(columns=new_names).drop(columns=index)
+        return table[names.notna().to_numpy()].set_index(pd.Index(names.dropna()))
+
+    @property
+    def notes(self) -> list[str]:
+        return [] if self._demographics is None else self._demographics.notes
 
     @cached_property
     def items(self) -> list[MedicalSubject]:
         """The subjects that have a row and every modality, sorted by name."""
         table, found = self._table, []
-        rows = {} if table is None else {str(name): row for name, row in table.to_dict("index").items()}
+        rows = {} if table is None else dict(zip(table.index, records_of(table), strict=True))
         for folder in self._folders:
             images = {name: self._image_of(folder, folders) for name, folders in self.modalities.items()}
             if all(images.values()) and (table is None or folder.name in rows):
@@ -122,10 +151,21 @@ class MedicalFolderDataset(Dataset):
                 row = {str(name): value for name, value in rows.get(folder.name, {}).items()}
                 found.append(MedicalSubject(folder.name, there, row))
         if not found:
-            raise SpecError(
+            raise UnreadableData(
                 f"{self.path} has no subject with a row of demographics and all of {', '.join(self.modalities)}"
+                f"{self._unlike(rows)}"
             )
         return found
+
+    def _unlike(self, rows: Mapping[str, Any]) -> str:
+        """Describe how the names in the table differ from those of all folders; empty where some are the same."""
+        folders = [folder.name for folder in self._folders]
+        if not rows or set(rows) & set(folders):
+            return ""
+        return (
+            f": no name in the table is that of a folder; it names {sorted(rows)[0]!r}, a folder is {folders[0]!r} "
+            "(another column of names: --option subject=NAME)"
+        )
 
     def _image_of(self, subject: Path, folders: Sequence[str]) -> Path | None:
         for name in folders:
@@ -154,10 +194,12 @@ class MedicalFolderDataset(Dataset):
 
     def frame(self) -> pd.DataFrame:
         """Return the demographics of the subjects, in their order, with a first column `subject`."""
-        import pandas as pd
-
-        rows = [{"subject": item.name, **item.demographics} for item in self.items]
-        return pd.DataFrame(rows)
+        names = text_column([item.name for item in self.items])
+        if self._table is None:
+            return names.to_frame(SUBJECT)
+        frame = self._table.loc[names.tolist()].reset_index(drop=True)
+        frame.insert(0, SUBJECT, names)
+        return frame
 
     def image(self, item: MedicalSubject | int, modality: str | None = None) -> np.ndarray[Any, Any]:
         """Return one image, float32, with the axes of its file.
@@ -185,7 +227,6 @@ class MedicalFolderDataset(Dataset):
         Raises:
             SpecError: there is no such target, or the images differ in size.
         """
-        import numpy as np
 
         target = self.options.get("target", "")
         columns = [] if self._table is None else [str(name) for name in self._table]
@@ -197,7 +238,7 @@ class MedicalFolderDataset(Dataset):
         inputs = self._stacked([name for name in self.modalities if name != target])
         if target in self.modalities:
             return inputs, self._stacked([target])[:, 0]
-        return inputs, np.array([item.demographics[target] for item in self.items])
+        return inputs, numeric_array(self.frame()[target])
 
     def _stacked(self, modalities: Sequence[str]) -> np.ndarray[Any, Any]:
         import numpy as np
@@ -265,7 +306,7 @@ def _reading(file: Path) -> Iterator[None]:
     except MissingPackage:
         raise
     except Exception as error:  # a damaged file may make the parser raise anything
-        raise SpecError(f"{file} can't be read as NIfTI: {type(error).__name__}") from error
+        raise UnreadableData(f"{file} can't be read as NIfTI: {type(error).__name__}") from error
 
 
 class MedicalFolderReader(Reader):
@@ -274,7 +315,8 @@ class MedicalFolderReader(Reader):
     name: ClassVar[str] = "medical-folder"
     opens: ClassVar[type[Dataset]] = MedicalFolderDataset
     options: ClassVar[Mapping[str, str]] = {
-        "demographics": "the csv file with the demographics, where the folder has several tables",
+        **TEXT_OPTIONS,
+        "demographics": "the csv or tsv file with the demographics, where the folder has several tables",
         "subject": "the column of this table with the names of the subjects' folders (default the first)",
         "modalities": "the modalities to read, comma separated, in their order (default all)",
         "target": "the column or modality that .arrays() gives as targets",

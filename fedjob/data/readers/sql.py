@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from fedjob.common.errors import MissingPackage, SpecError
+from fedjob.common.errors import MissingPackage, SpecError, UnreadableData
+from fedjob.data.column_types import settled
 from fedjob.data.readers.base import Dataset, Reader, check_file
 from fedjob.data.readers.table import TableDataset
 
@@ -53,7 +54,7 @@ class SqlDataset(TableDataset):
         try:
             found = tomllib.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise SpecError(f"{self.path.name} can't be read as TOML: {type(error).__name__}") from error
+            raise UnreadableData(f"{self.path.name} can't be read as TOML: {type(error).__name__}") from error
         for name, value in found.items():
             if name not in _SETTINGS or not isinstance(value, str):
                 raise SpecError(
@@ -97,7 +98,14 @@ class SqlDataset(TableDataset):
             raise SpecError(f"the query of {self.path.name} gives more than {MAX_ROWS} rows: narrow it down")
         if len(set(names)) < len(names):
             raise SpecError(f"the query of {self.path.name} gives two columns of one name: name them with AS")
-        return pd.DataFrame.from_records([tuple(row) for row in rows], columns=names, coerce_float=True)
+        columns = zip(*rows, strict=True) if rows else [()] * len(names)
+        return pd.DataFrame(
+            {
+                name: settled(pd.Series(values, dtype=object))
+                for name, values in zip(names, columns, strict=True)
+            },
+            columns=names,
+        )
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -119,7 +127,7 @@ class SqlDataset(TableDataset):
                 yield connection
                 connection.rollback()
         except (SQLAlchemyError, OSError) as error:  # whose message may quote the url, the query or values
-            raise SpecError(
+            raise UnreadableData(
                 f"the database of {self.path.name} does not answer, or refuses the query: {type(error).__name__}"
             ) from error
         finally:
@@ -150,7 +158,7 @@ class SqlDataset(TableDataset):
                 raise SpecError(f"the password_file of {self.path.name} can be read by others: chmod 600 it")
             return url.set(password=file.read_text(encoding="utf-8").partition("\n")[0])
         except OSError as error:
-            raise SpecError(
+            raise UnreadableData(
                 f"the password_file of {self.path.name} can't be read: {error.strerror}"
             ) from error
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import EmptyData, SpecError, UnreadableData
+from fedjob.data.column_types import numeric_array, texts_of
 from fedjob.data.leftovers import listed
 from fedjob.data.readers.base import Dataset, ItemIdentity, files_of
 
@@ -38,22 +39,30 @@ class TableDataset(Dataset):
             first, other: the columns of the first file and of `file`.
 
         Raises:
-            SpecError: the columns differ; the message names both lists.
+            UnreadableData: the columns differ; the message names both lists.
         """
         wanted, found = [str(name) for name in first], [str(name) for name in other]
         if wanted != found:
-            raise SpecError(
+            raise UnreadableData(
                 f"{file.name} has columns {', '.join(found)[:200]}; expected those of {self.files[0].name}: "
                 f"{', '.join(wanted)[:200]}"
             )
 
     def joined(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """Return the tables of all files as one."""
+        """Return the tables of all files as one, each column with the type that all its values have in common."""
         import pandas as pd
 
         for file, frame in zip(self.files, frames, strict=True):
             self.check_form(frames[0], frame, file)
-        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+        if len(frames) == 1:
+            return frames[0]
+        parts = [frame.copy(deep=False) for frame in frames]
+        for name in frames[0]:
+            types = [type_name(frame[name].dtype) for frame in frames]
+            if common_form(types) == "string" and set(types) != {"string"}:
+                for part in parts:
+                    part[name] = texts_of(part[name])
+        return pd.concat(parts, ignore_index=True)
 
     @abstractmethod
     def read(self) -> pd.DataFrame:
@@ -76,18 +85,27 @@ class TableDataset(Dataset):
         return [{"name": str(name), "type": type_name(self._frame[name].dtype)} for name in self._frame]
 
     def frame(self) -> pd.DataFrame:
-        """Return a copy of the table."""
+        """Return a copy of the table.
+
+        Whole numbers and truth values with gaps have pandas' types Int64 and boolean, and `pandas.NA` where one is
+        missing: `frame.to_numpy(dtype="float32")` makes NaN of it.
+        """
         return self._frame.copy()
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return (inputs, targets): float32 of shape (rows, columns), and the target column.
 
-        Missing values are NaN in the inputs.
+        Missing values are NaN in the inputs, and in a target of numbers or truth values.
 
         Raises:
+            EmptyData: the table has no rows.
             SpecError: there is no such target, or an input column holds texts.
         """
+        import numpy as np
+
         frame = self._frame
+        if not len(frame):
+            raise EmptyData(f"{self.path.name} has no rows")
         names = [str(name) for name in frame]
         if len(names) < 2:
             raise SpecError(
@@ -104,13 +122,13 @@ class TableDataset(Dataset):
                 f"{self.path.name}: column {texts[0]!r} does not hold numbers; use .frame() and encode it"
             )
         # copies, because the arrays that pandas returns otherwise are read-only
-        given = inputs.to_numpy(dtype="float32", na_value=float("nan"), copy=True)
-        return given, frame.iloc[:, place].to_numpy(copy=True)
+        given = inputs.to_numpy(dtype="float32", na_value=np.nan, copy=True)
+        return given, numeric_array(frame.iloc[:, place])
 
     @property
     def items(self) -> Sequence[dict[str, Any]]:
-        records: list[dict[str, Any]] = self._frame.to_dict("records")
-        return records
+        """The rows, as dictionaries of Python's own values; NaN where one is missing."""
+        return records_of(self._frame)
 
     def source(self) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
         """Return the table as its files hold it, and the positions in it of the rows of `frame`.
@@ -162,8 +180,16 @@ class _NamedTable(TableDataset):
     def columns(self) -> list[dict[str, str]]:
         return [{**column, "name": self._names[column["name"]]} for column in self._source.columns]
 
+    @property
+    def notes(self) -> list[str]:
+        return self._source.notes
+
     def read(self) -> pd.DataFrame:
         return self._source.frame().rename(columns=self._names)
+
+    def texts(self, column: str) -> pd.Series[Any]:
+        own = {given: name for name, given in self._names.items()}
+        return self._source.texts(own.get(column, column))
 
 
 class _TakenTable(TableDataset):
@@ -180,6 +206,9 @@ class _TakenTable(TableDataset):
 
     def read(self) -> pd.DataFrame:
         return self._source._frame.iloc[self._places].reset_index(drop=True)
+
+    def texts(self, column: str) -> pd.Series[Any]:
+        return self._source.texts(column).iloc[self._places].reset_index(drop=True)
 
     def source(self) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
         frame, kept = self._source.source()
@@ -202,11 +231,21 @@ def type_name(dtype: Any) -> str:
     return _KINDS.get(kind, "string")
 
 
-def join_types(a: str, b: str) -> str:
+def common_form(types: Sequence[str]) -> str:
     """Return the type of a column whose parts have these types."""
-    if a == b:
-        return a
-    return "float" if {a, b} == {"int", "float"} else "string"
+    found = set(types)
+    if len(found) == 1:
+        return types[0]
+    return "float" if found == {"int", "float"} else "string"
+
+
+def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as dictionaries of Python's own values; NaN where one is missing."""
+    import numpy as np
+
+    plain = frame.astype({name: object for name in frame if type_name(frame[name].dtype) in ("int", "bool")})
+    records: list[dict[str, Any]] = plain.where(plain.notna(), np.nan).to_dict("records")
+    return records
 
 
 def check_table(path: Path, reader: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from fedjob.common.errors import SpecError
 from fedjob.data.leftovers import leftovers_of
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
-from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_dataset
+
+MAX_SHOWN_COLUMNS = 20
 
 
 @click.group()
@@ -69,6 +72,7 @@ def data_add(
         pairs[key] = value
     from fedjob.data.readers.loading_plan import read_loading_plan
 
+    notes: list[str] = []
     words = [tag.strip() for tag in tags.split(",") if tag.strip()]
     with open_database(home) as database:
         dataset = describe_dataset(
@@ -83,23 +87,35 @@ def data_add(
             description=description,
             contact=contact,
             warn=lambda text: click.echo(f"warning: {text}", err=True),
+            note=notes.append,
         )
         Datasets(database).add(dataset)
+    _show_reading(dataset, notes, pairs)
+
+
+def _show_reading(dataset: RegisteredDataset, notes: list[str], options: Mapping[str, str]) -> None:
+    """Print what was registered and how it was read, so that the owner sees a mistake before researchers do."""
     click.echo(
-        f"dataset {name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
+        f"dataset {dataset.name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
         f"read as {dataset.reader}"
     )
-    if path.is_dir() and (left := leftovers_of(path)):
+    if dataset.path.is_dir() and (left := leftovers_of(dataset.path)):
         click.echo(f"note: hidden and system files are not read: {', '.join(left)}", err=True)
+    if dataset.columns:
+        shown = [f"{column['name']} {column['type']}" for column in dataset.columns[:MAX_SHOWN_COLUMNS]]
+        more = ", ..." if len(dataset.columns) > len(shown) else ""
+        click.echo(f"columns: {', '.join(shown)}{more}")
+    for sentence in notes:
+        click.echo(f"note: {sentence}", err=True)
     names = [str(column["name"]) for column in dataset.columns]
     if (
         dataset.reader == "csv"
-        and not pairs.keys() & {"header", "names"}
+        and not options.keys() & {"header", "names"}
         and 2 * sum(map(_is_number, names)) > len(names)
     ):
         click.echo(
             f"note: the first row was read as the names of the columns ({', '.join(names[:4])}, ...): if it is "
-            f"data, `fedjob node data remove {name}` and add it again with --option header=no",
+            f"data, `fedjob node data remove {dataset.name}` and add it again with --option header=no",
             err=True,
         )
 

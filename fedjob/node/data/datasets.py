@@ -194,11 +194,13 @@ def describe_dataset(
     description: str = "",
     contact: str = "",
     warn: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> RegisteredDataset:
     """Open the data once and return what is registered of them.
 
     Args:
         loading: a loading plan as plain data.
+        note: called with each sentence on how the data were read.
         warn: called with a message where the mock's columns differ from the data's.
 
     Raises:
@@ -214,6 +216,8 @@ def describe_dataset(
     chosen = reader or guess_reader(path)
     given = dict(options or {})
     found = describe(path, chosen, given, loading)
+    for sentence in found["notes"]:
+        note(sentence)
     columns = tuple(dict(column) for column in found.get("columns", ()))
     num_rows = int(found["num_rows"])
     if num_rows < min_rows:

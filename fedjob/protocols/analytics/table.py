@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedjob.common.errors import NodeFailure, SpecError
+from fedjob.common.errors import NodeFailure, SpecError, UnreadableData
+from fedjob.data.category import category_text
 from fedjob.data.readers.base import EXTREMES, flag
 from fedjob.privacy.releases import Admit, Floats, Release, Rows
 
@@ -97,18 +98,13 @@ def categories(node: str, frame: pd.DataFrame, name: str) -> npt.NDArray[Any]:
             f"column {name!r} has more than {MAX_CATEGORIES} different values at this node: "
             "it holds no categories; bin it first",
         )
-    texts = np.array([*(category_text(value) for value in distinct), None], dtype=object)
+    texts = np.array([*(_name_of(value) for value in distinct), None], dtype=object)
     found: npt.NDArray[Any] = texts[codes]  # where one is missing the code is -1: the last
     return found
 
 
-def category_text(value: Any) -> str:
-    """Return a category's name, the same for equal numbers of any type."""
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value))
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return str(value).replace(SEPARATOR, " ")[:MAX_CATEGORY_CHARS]
+def _name_of(value: Any) -> str:
+    return category_text(value).replace(SEPARATOR, " ")[:MAX_CATEGORY_CHARS]
 
 
 def category_value(text: str) -> Any:
@@ -215,6 +211,8 @@ def opened_table(local: Local) -> Iterator[AuditedTable]:
         raise NodeFailure(local.node, "columns", "the job has no data: give it a table, data=...")
     try:
         frame = local.data.frame().reset_index(drop=True)
+    except UnreadableData:
+        raise
     except SpecError as error:
         raise NodeFailure(local.node, "columns", f"these data are no table: {error}") from error
     if local.releases is None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedjob.data.category import category_text
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.measures import Measures
 from fedjob.protocols.analytics.quantiles import Bracket, ranks_of
-from fedjob.protocols.analytics.table import SEPARATOR, category_text, category_value, in_order
+from fedjob.protocols.analytics.table import SEPARATOR, category_value, in_order
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,6 +10,7 @@ import pytest
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError
+from fedjob.data.readers.base import Dataset
 from fedjob.privacy.blinding import blind, divided, joined, point_of
 from fedjob.protocols.base import Ask, Gathered, Instruction, Local, Reply, View
 from fedjob.protocols.psi import PrivateSetIntersection
@@ -17,12 +18,20 @@ from fedjob.protocols.psi import PrivateSetIntersection
 PSI = PrivateSetIntersection(on="id", own="a")
 
 
-class Rows:
+class Rows(Dataset):
     """A dataset in memory."""
 
     def __init__(self, ids: list[Any]) -> None:
-        self.num_rows = len(ids)
+        super().__init__(Path("nowhere"), {})
         self._frame = pd.DataFrame({"id": ids})
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._frame)
+
+    @property
+    def columns(self) -> list[dict[str, str]]:
+        return [{"name": "id", "type": "string"}]
 
     def frame(self) -> pd.DataFrame:
         return self._frame

@@ -228,7 +228,7 @@ def test_csv_without_header_with_names_and_question_marks(tmp_path: Path) -> Non
     inputs, targets = dataset.arrays()
     np.testing.assert_array_equal(inputs, np.array([[63, 1, np.nan], [67, 0, 286]], dtype=np.float32))
     assert targets.tolist() == [2, 0]
-    assert describe(path, None, options)["columns"][2] == {"name": "chol", "type": "float"}
+    assert describe(path, None, options)["columns"][2] == {"name": "chol", "type": "int"}
     assert open_dataset({"path": path, "options": {**options, "target": "sex"}}).arrays()[1].tolist() == [
         1,
         0,
