@@ -8,6 +8,7 @@ from typing import Any
 
 from fedjob.common.errors import PlanError
 from fedjob.training_plans.source.bindings import BUILTINS, Binding, Module, Unit
+from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings
 from fedjob.training_plans.source.plan_source import Origins
 
 Locate = Callable[[object], tuple[Unit, int] | None]
@@ -25,6 +26,7 @@ class Extraction:
         path: for messages.
         strict: nothing will compare what the text gives with the live values, so that a name with
             several definitions is taken only where one of them counts for sure.
+        around: the folder that modules beside the plan are taken from.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class Extraction:
         locate: Locate = lambda found: None,
         path: str = "",
         strict: bool = False,
+        around: Surroundings = NOWHERE,
     ) -> None:
         self._module, self._live, self._locate, self._path = module, live or {}, locate, path
-        self._strict = strict
+        self._strict, self._around = strict, around
         self._needs: dict[Binding, list[Binding]] = {}
         self._chosen: dict[str, list[Binding]] = {}
 
@@ -62,7 +65,7 @@ class Extraction:
             kind = _kind_of_piece(binding)
             blank = int(bool(lines) and not (kind == before and kind in ("import", "constant")))
             blank += int(bool(lines) and "definition" in (kind, before))
-            piece = binding.text.split("\n")
+            piece = (self._absolute(binding) or binding.text).split("\n")
             whole = len(piece) == binding.last_line - binding.place[1] + 1
             lines += [*[""] * blank, *piece]
             origins += [("", 0)] * blank
@@ -160,10 +163,11 @@ class Extraction:
 
     def _refuse(self, binding: Binding, name: str) -> None:
         where = _place(binding)
-        if binding.kind == "relative":
+        if binding.kind == "relative" and not self._absolute(binding):
             raise PlanError(
-                f"the plan uses {name!r} from `{binding.text}` ({where}): nodes have no package around "
-                "a plan; write it into the same file or notebook, or import it from an installed package",
+                f"the plan uses {name!r} from `{binding.text}` ({where}), which is not beside it: nodes have no "
+                "package around a plan; write it into the same file or notebook, put the module into the plan's "
+                "folder, or import it from an installed package",
                 path=self._path,
                 name=name,
             )
@@ -188,6 +192,22 @@ class Extraction:
                 path=self._path,
                 name=name,
             )
+
+    def _absolute(self, binding: Binding) -> str:
+        """Return a relative import by the module's full name; empty if it is none, or leads nowhere."""
+        node = binding.node
+        if binding.kind != "relative" or not isinstance(node, ast.ImportFrom):
+            return ""
+        base = self._around.absolute(node)
+        [alias] = [item for item in node.names if (item.asname or item.name) in binding.names]
+        if base is None:
+            return ""
+        whole = f"{base}.{alias.name}" if base else alias.name
+        known = self._around.file_of(base) or self._around.file_of(whole)
+        if known is None:
+            return ""
+        taken: ast.stmt = ast.ImportFrom(base, [alias], 0) if base else ast.Import([alias])
+        return ast.unparse(taken)
 
     def _fail_unknown(self, name: str, user: Binding) -> None:
         stars = [b.text for b in self._module.bindings if b.kind == "star"]

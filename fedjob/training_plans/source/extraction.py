@@ -7,11 +7,13 @@ from pathlib import Path
 
 from fedjob.common.errors import PlanError
 from fedjob.training_plans.function import RemoteFunction
+from fedjob.training_plans.source.brought_modules import brought_modules
 from fedjob.training_plans.source.comparison import Comparison
 from fedjob.training_plans.source.compilation import checked_code, compile_text, plan_module_name
 from fedjob.training_plans.source.dependencies import Extraction
 from fedjob.training_plans.source.locations import SourceLocation, place_in_file, place_of
 from fedjob.training_plans.source.plan_source import SOURCE_ATTRIBUTE, PlanSource, plan_hash
+from fedjob.training_plans.source.sections import joined
 from fedjob.training_plans.source.text_checks import check_plan_text, with_plain_comments
 
 
@@ -48,9 +50,19 @@ def extract(plan: object) -> PlanSource:
 
 def _extract_at(place: SourceLocation) -> tuple[PlanSource, Extraction]:
     extraction = Extraction(
-        place.module, live=place.live, locate=place.locate, path=place.path, strict=place.strict
+        place.module,
+        live=place.live,
+        locate=place.locate,
+        path=place.path,
+        strict=place.strict,
+        around=place.around,
     )
     text, origins = extraction.text(place.entry, place.name)
+    brought = brought_modules(text, place.around)
+    text = joined(text, [section for section, _ in brought])
+    for section, path in brought:
+        length = section.text.count("\n")
+        origins += (("", 0), ("", 0), (str(path), 1), *((str(path), n + 1) for n in range(length)))
     text = check_plan_text(with_plain_comments(text), origins)
     checked_code(text, place.path or None, place.name)
     return PlanSource(text, place.name, plan_hash(text), origins), extraction

@@ -15,6 +15,7 @@ from typing import Any
 
 from fedjob.common.errors import PlanError
 from fedjob.training_plans.source.bindings import Binding, Module, Unit, bound_names, has_future_annotations
+from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings, surroundings_of
 from fedjob.training_plans.source.changes import EVERYTHING, changes_of
 from fedjob.training_plans.source.dependencies import Locate
 from fedjob.training_plans.source.text_checks import decode_plan
@@ -36,6 +37,7 @@ class SourceLocation:
         locate: where a live function or class was written.
         strict: the file was not imported, so that there is nothing to compare the text with.
         exact: the text is that of a plan already, and nothing has to be compared.
+        around: the folder that modules beside the plan are taken from.
     """
 
     name: str
@@ -46,6 +48,7 @@ class SourceLocation:
     locate: Locate = lambda found: None
     strict: bool = False
     exact: bool = False
+    around: Surroundings = NOWHERE
 
 
 def place_in_file(plan: str) -> SourceLocation:
@@ -72,7 +75,7 @@ def place_in_file(plan: str) -> SourceLocation:
             path=path,
             name=name,
         )
-    return SourceLocation(name, found[-1], module, path, strict=True)
+    return SourceLocation(name, found[-1], module, path, strict=True, around=surroundings_of(path, None))
 
 
 def _find_changes(module: Module, unit: Unit, tree: ast.Module, *, main: bool, strict: bool) -> None:
@@ -133,6 +136,7 @@ def _place_in_source(
 ) -> SourceLocation:
     unit = Unit(_read(Path(path)) if text is None else text, path)
     main = live.get("__name__") == "__main__"
+    package = live.get("__package__")
     module = _module_of([unit], path, main=main)
     parts = [part for part in definition.__qualname__.split(".") if part != "<locals>"]
     tree = _parse(unit, path)
@@ -168,7 +172,8 @@ def _place_in_source(
             path=path,
             name=name,
         )
-    return SourceLocation(name, entry[-1], module, path, live, exact=text is not None)
+    around = surroundings_of(path, package) if text is None else NOWHERE
+    return SourceLocation(name, entry[-1], module, path, live, exact=text is not None, around=around)
 
 
 def _add_enclosing(
@@ -252,7 +257,8 @@ def _place_in_notebook(definition: Definition, shell: Any, filename: str) -> Sou
         candidates = [b for b in candidates if b.unit is place[0]] or candidates
     if not candidates:
         raise PlanError(f"no cell of this notebook defines {name}: run the cell that does", name=name)
-    return SourceLocation(name, candidates[-1], module, "the notebook", live, locate)
+    around = Surroundings(Path.cwd().resolve())
+    return SourceLocation(name, candidates[-1], module, "the notebook", live, locate, around=around)
 
 
 def _cells(shell: Any) -> Iterator[Unit]:
