@@ -341,9 +341,13 @@ def test_the_owner_is_told_that_only_form_differs_from_an_approved_plan(
         ADD_ONE.replace("lr=0.1)", "lr=0.1)  # as before").replace("import torch\n", "import torch\n\n\n", 1),
     )
     new = owner.pending()
-    assert f"the same as   grant {approved}, approved: only comments or formatting differ" in owner.types(
-        "grants", "show", new
+    decided = re.search(r"^decided +(\S+ \S+) by", owner.types("grants", "show", approved), re.MULTILINE)
+    assert decided is not None
+    assert (
+        f"only comments or formatting differ from the plan approved on {decided[1]} (grant {approved})"
+        in owner.types("grants", "show", new)
     )
+    assert owner.json("grants", "show", new)["differs_only_in_form_from"] == approved
     owner.types("grants", "reject", new, "--reason", "no")
     asks(ann, ADD_ONE.replace("lr=0.1", "lr=0.2"))
     assert owner.json("grants", "show", owner.pending())["differs_only_in_form_from"] == ""

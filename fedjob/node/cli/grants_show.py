@@ -66,7 +66,7 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         org = store.known.org_of(grant.subject.researcher, grant.subject.key_hex)
         dataset = Datasets(database).find(grant.subject.dataset)
     if as_json:
-        plain = {**grant.to_plain(), "differs_only_in_form_from": alike}
+        plain = {**grant.to_plain(), "differs_only_in_form_from": "" if alike is None else alike.id}
         print_json({**plain, "code": text} if code else plain)
         return
     for key, value in _lines(grant, 0 if dataset is None else dataset.num_rows, org):
@@ -77,8 +77,9 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
 
     click.echo(f"{'imports':<14}{', '.join(imported_packages(text)) or '-'}")
     click.echo(f"{'not installed':<14}{', '.join(missing_packages(text)) or '-'}")
-    if alike:
-        click.echo(f"{'the same as':<14}grant {alike}, approved: only comments or formatting differ")
+    if alike is not None:
+        approved = f"approved on {when(alike.decided)} (grant {alike.id})"
+        click.echo(f"{'compared':<14}only comments or formatting differ from the plan {approved}")
     if not code:
         lines = text.count("\n")
         click.echo(f"{'lines':<14}{lines}; read them: fedjob node grants show {grant.id} --code")
@@ -192,12 +193,12 @@ def _text(store: Grants, grant: Grant) -> str:
     return data.decode()
 
 
-def _alike(store: Grants, grant: Grant, text: str) -> str:
-    """Return the id of the newest approved grant whose text differs in comments or formatting only."""
+def _alike(store: Grants, grant: Grant, text: str) -> Grant | None:
+    """Return the newest approved grant whose text differs in comments or formatting only."""
     from fedjob.node.grants.plan_review import differs_only_in_form
 
     for other in store.approved_plans() if text else []:
         approved = store.texts.of(other.subject.plan)
         if approved is not None and differs_only_in_form(approved.decode(), text):
-            return other.id
-    return ""
+            return other
+    return None

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from importlib.util import find_spec
 
+from fedjob.common.errors import PlanError
+
 CHECK_WITHIN_S = 60.0
 
 _TALKS = {"ftplib", "http", "httpx", "paho", "requests", "smtplib", "socket", "ssl", "urllib", "urllib3"}
@@ -68,11 +70,13 @@ def numbered(text: str, found: Iterable[Remark]) -> list[str]:
 def differs_only_in_form(one: str, other: str) -> bool:
     """Tell whether two texts mean the same: only comments, blank space or line ends differ.
 
-    A docstring is part of the meaning: a plan can read its own.
+    A docstring is part of the meaning: a plan can read its own. So is the module that a line stands in.
     """
+    from fedjob.training_plans.source.sections import meaning
+
     try:
-        return one != other and ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
-    except (SyntaxError, ValueError, RecursionError):
+        return one != other and meaning(one) == meaning(other)
+    except (SyntaxError, ValueError, RecursionError, PlanError):
         return False
 
 

@@ -109,7 +109,7 @@ def read_operation(
             'an instance of one, or "file.py:Class"'
         )
     source = extract(training_plan)
-    plan = make_plan(source.text, source.entry)
+    plan = make_plan(source.text, source.entry, source.origins)
     if isinstance(plan, FunctionPlan):
         raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
     if isinstance(plan, Pipeline) or isinstance(protocol, Steps):
@@ -128,7 +128,7 @@ def read_args(source: PlanSource, raw: Mapping[str, Any]) -> None:
     """
     if not source.text:
         return
-    plan = make_plan(source.text, source.entry)
+    plan = make_plan(source.text, source.entry, source.origins)
     if isinstance(plan, FunctionPlan):
         plan.remote.check(raw)
     elif isinstance(plan, TrainingPlan):
@@ -269,7 +269,7 @@ def _function(
     if plan is not None:
         raise SpecError(f"{source.entry} is a function and needs no training_plan: leave it out")
     raw = plain_args("arguments", {**bound, **plain_args("training_args", args)})
-    built = make_plan(source.text, source.entry)
+    built = make_plan(source.text, source.entry, source.origins)
     if isinstance(built, Pipeline):
         return _steps(Steps(), source, built, raw)
     if not isinstance(built, FunctionPlan):

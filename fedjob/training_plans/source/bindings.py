@@ -18,8 +18,12 @@ BUILTINS = frozenset(dir(builtins)) - {"get_ipython", "display", "__IPYTHON__"} 
 """Names that need no definition; notebooks add the three left out, nodes don't have them."""
 
 _CONVERTERS = frozenset({"set", "frozenset", "dict", "tuple", "list", "range", "float", "int", "bool", "str"})
-_MUTATORS = {"append", "extend", "insert", "update", "add", "pop", "popitem", "remove", "discard", "clear"}
-_MUTATORS |= {"setdefault", "sort", "reverse"}
+_CONVERTERS |= {"abs", "len", "max", "min", "round", "sorted", "sum", "hasattr"}
+MUTATORS = frozenset({"append", "extend", "insert", "update", "add", "pop", "popitem", "remove", "discard"})
+MUTATORS |= {"appendleft", "clear", "extendleft", "move_to_end", "popleft", "reverse", "setdefault", "sort"}
+MUTATORS |= {"__setitem__", "__delitem__", "__setattr__", "__iadd__", "__ior__", "subtract", "rotate"}
+_OF_ONE_PROCESS = frozenset({"os.environ", "os.environb", "sys.argv", "sys.orig_argv", "sys.path"})
+_OF_ONE_PROCESS |= {"os.getenv", "os.getcwd", "sys.executable", "sys.modules", "sys.stdin", "os.getpid"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,25 @@ class Binding:
         return _global_names(ast.unparse(ast.fix_missing_locations(_Gutted().visit(tree))))
 
     @cached_property
+    def of_one_process(self) -> str:
+        """Something of this process, such as `os.environ`, that is read at once; empty for nothing."""
+        tree = _Gutted().visit(ast.parse(self.text))
+        found = sorted(_OF_ONE_PROCESS & _prefixes(_dotted_names(tree)))
+        return found[0] if found else ""
+
+    @cached_property
+    def imports_of_one_process(self) -> bool:
+        """Whether it imports such a thing by its name, as `from os import environ` does."""
+        if not isinstance(self.node, ast.ImportFrom):
+            return False
+        return any(f"{self.node.module}.{alias.name}" in _OF_ONE_PROCESS for alias in self.node.names)
+
+    @cached_property
+    def certain(self) -> frozenset[str]:
+        """Those of its names that it binds whatever way it goes."""
+        return frozenset(self.names) if self.kind != "block" else frozenset(_surely_bound([self.node]))
+
+    @cached_property
     def assigns(self) -> frozenset[str]:
         """Global names that its functions assign themselves."""
         return frozenset(_assigned_globals(symtable.symtable(self.text, "<plan>", "exec"), top=True))
@@ -101,14 +124,31 @@ class Module:
     Args:
         bindings: in the order in which they ran.
         changed: name -> (unit label, line) of a statement that changes what the name stands for.
+        patched: the same, where another object is put into something that is imported.
+        guarded: name -> (unit label, line) of a definition under `if __name__ == "__main__"` that did not run.
     """
 
     bindings: list[Binding] = field(default_factory=list)
     changed: dict[str, tuple[str, int]] = field(default_factory=dict)
+    patched: dict[str, tuple[str, int]] = field(default_factory=dict)
+    guarded: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    def add(self, unit: Unit, body: Iterable[ast.stmt], number: int, *, future: bool) -> None:
-        """Add the bindings of some statements of a unit."""
+    def add(
+        self, unit: Unit, body: Iterable[ast.stmt], number: int, *, future: bool, main: bool = False
+    ) -> None:
+        """Add the bindings of some statements of a unit.
+
+        Args:
+            main: the unit ran as a program, with what stands under `if __name__ == "__main__"`.
+        """
         for node in body:
+            if is_main_guard(node):
+                ran, skipped = _guarded(node, main)
+                for statement in skipped:
+                    for name in bound_names(statement):
+                        self.guarded.setdefault(name, (unit.label, statement.lineno))
+                self.add(unit, ran, number, future=future, main=main)
+                continue
             self.bindings.extend(_bindings_of(node, unit, number, future))
             for name in _changed_by(node):
                 self.changed.setdefault(name, (unit.label, node.lineno))
@@ -174,8 +214,6 @@ def _bindings_of(node: ast.stmt, unit: Unit, number: int, future: bool) -> Itera
             kind: Kind = "relative" if node.level else "star" if alias.name == "*" else "import"
             yield binding([] if alias.name == "*" else [alias.asname or alias.name], kind, text)
         return
-    if _is_main_guard(node):
-        return
     names = sorted(bound_names(node))
     if names:
         yield binding(names, _kind(node), _text(node, unit, first, last))
@@ -205,7 +243,8 @@ def _is_name_target(target: ast.expr) -> bool:
 def _is_plain_block(node: ast.stmt) -> bool:
     """Tell whether an `if` or `try` only chooses between imports and definitions."""
     if isinstance(node, ast.If):
-        return all(_is_plain_block(child) for child in (*node.body, *node.orelse))
+        # what a call answers, such as whether there is a GPU, may be something else at a node
+        return is_constant(node.test) and all(_is_plain_block(c) for c in (*node.body, *node.orelse))
     if isinstance(node, ast.Try):
         handlers = [child for handler in node.handlers for child in handler.body]
         parts = (*node.body, *handlers, *node.orelse, *node.finalbody)
@@ -222,7 +261,8 @@ def is_constant(node: ast.expr) -> bool:
     if isinstance(node, (ast.Constant, ast.Name, ast.Lambda)):
         return True
     if isinstance(node, ast.Attribute):
-        return isinstance(node.value, (ast.Name, ast.Attribute)) and is_constant(node.value)
+        plain = isinstance(node.value, (ast.Name, ast.Attribute)) and is_constant(node.value)
+        return plain and ast.unparse(node) not in _OF_ONE_PROCESS
     if isinstance(node, ast.Call):
         known = isinstance(node.func, ast.Name) and node.func.id in _CONVERTERS
         arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -273,7 +313,7 @@ def _changed_by(node: ast.stmt) -> Iterator[str]:
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         called = node.value.func
         if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
-            if called.attr in _MUTATORS:
+            if called.attr in MUTATORS:
                 yield called.value.id
         elif isinstance(called, ast.Name) and called.id == "setattr" and node.value.args:
             target = node.value.args[0]
@@ -281,11 +321,41 @@ def _changed_by(node: ast.stmt) -> Iterator[str]:
                 yield target.id
 
 
-def _is_main_guard(node: ast.stmt) -> bool:
-    if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare):
+def is_main_guard(node: ast.stmt) -> bool:
+    """Tell whether a statement asks for `__name__`, as `if __name__ == "__main__":` does."""
+    if not isinstance(node, ast.If):
         return False
-    parts = [node.test.left, *node.test.comparators]
-    return any(isinstance(part, ast.Name) and part.id == "__name__" for part in parts)
+    return any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test))
+
+
+def _guarded(node: ast.stmt, main: bool) -> tuple[list[ast.stmt], list[ast.stmt]]:
+    """Return the statements of a main guard that ran, and those that did not."""
+    assert isinstance(node, ast.If)
+    compares = node.test.ops if isinstance(node.test, ast.Compare) else []
+    reverse = len(compares) == 1 and isinstance(compares[0], ast.NotEq)
+    return (node.body, node.orelse) if main != reverse else (node.orelse, node.body)
+
+
+def _surely_bound(body: Iterable[ast.stmt]) -> set[str]:
+    """Return the names that statements bind, whichever way an `if` or a `try` goes."""
+    found: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.If):
+            found |= _surely_bound(node.body) & _surely_bound(node.orelse)
+        elif isinstance(node, ast.Try):
+            ways = [_surely_bound([*node.body, *node.orelse])]
+            for handler in node.handlers:
+                ends = isinstance(handler.body[-1], ast.Raise)
+                ways += [] if ends else [_surely_bound(handler.body)]
+            found |= set.intersection(*ways) | _surely_bound(node.finalbody)
+        else:
+            found |= bound_names(node)
+    return found
+
+
+def _prefixes(dotted: Iterable[str]) -> set[str]:
+    """Return the first two words of each dotted name, as `os.environ` of `os.environ.get`."""
+    return {".".join(name.split(".")[:2]) for name in dotted}
 
 
 def _global_names(text: str) -> frozenset[str]:

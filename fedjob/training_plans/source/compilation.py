@@ -5,6 +5,7 @@ The one place of fedjob that compiles and executes text.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import linecache
 import sys
@@ -20,8 +21,16 @@ from fedjob.training_plans.pipeline import Pipeline
 from fedjob.training_plans.plan_checks import check_plan_class
 from fedjob.training_plans.randomness import seed_everything
 from fedjob.training_plans.schedules import at_round
+from fedjob.training_plans.source.embedded_imports import EmbeddedImports
 from fedjob.training_plans.source.locations import PLAN_FILENAME, where
-from fedjob.training_plans.source.plan_source import SOURCE_ATTRIBUTE, PlanSource, plan_hash
+from fedjob.training_plans.source.plan_source import (
+    SOURCE_ATTRIBUTE,
+    Origins,
+    PlanSource,
+    line_words,
+    plan_hash,
+)
+from fedjob.training_plans.source.sections import Section, split
 from fedjob.training_plans.source.text_checks import check_plan_text
 from fedjob.training_plans.step_plan import Plan, check_step_plan
 
@@ -38,13 +47,16 @@ def compile_plan(text: str, entry: str) -> type[TrainingPlan]:
     return cls
 
 
-def make_plan(text: str, entry: str) -> TrainingPlan | FunctionPlan | Pipeline:
+def make_plan(text: str, entry: str, origins: Origins = ()) -> TrainingPlan | FunctionPlan | Pipeline:
     """Build a plan of any kind, or a function as one, from its text and nothing else.
+
+    Args:
+        origins: where its lines were written, for messages.
 
     Raises:
         PlanError: as `compile_plan`.
     """
-    found = compile_text(text, entry)
+    found = compile_text(text, entry, origins)
     if isinstance(found, (RemoteFunction, types.FunctionType)):
         return FunctionPlan(function(found))
     if isinstance(found, type) and issubclass(found, Plan):
@@ -52,37 +64,46 @@ def make_plan(text: str, entry: str) -> TrainingPlan | FunctionPlan | Pipeline:
     return check_plan_class(found)()
 
 
-def compile_text(text: str, entry: str) -> object:
+def plan_module_name(sha256: str) -> str:
+    """Return the name of the module that a plan's text is run in."""
+    return f"plan_{sha256[:12]}"
+
+
+def compile_text(text: str, entry: str, origins: Origins = ()) -> object:
     """Run a text in a module of its own and return what it defines under a name.
 
     Neither the import path nor the table of loaded modules is different
     afterwards, beside what the text itself imports.
 
+    Args:
+        origins: where its lines were written, for messages.
+
     Raises:
         PlanError: the text is refused, or running it raises; the cause is chained.
     """
-    check_plan_text(text)
+    check_plan_text(text, origins)
     digest = plan_hash(text)[:12]
     filename = f"{PLAN_FILENAME}{digest}>"
-    code = checked_code(text, None, entry, filename)
+    codes, sections = checked_code(text, None, entry, filename)
     # tracebacks show the plan's own lines; an entry without a time is never thrown away
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    module = types.ModuleType(f"plan_{digest}")
-    module.__dict__["__builtins__"] = builtins
+    module = types.ModuleType(plan_module_name(digest))
+    embedded = EmbeddedImports(module.__name__, sections, codes)
+    module.__dict__["__builtins__"] = embedded.namespace if sections else builtins
     # dataclasses look their module up while they are being made
     sys.modules[module.__name__] = module
     try:
-        exec(code, module.__dict__)
+        exec(codes[""], module.__dict__)
     except ImportError as error:
         raise PlanError(
-            f"plan {entry} can't import what it needs: {error}. Install it where the plan runs, or write the "
-            "code into the plan's own file or notebook",
+            f"plan {entry} can't import what it needs: {error}{_line_of(error, filename, origins)}. Install it where "
+            "the plan runs, or put the module beside the plan's file, so that it travels with the plan",
             name=entry,
         ) from error
     except (Exception, SystemExit) as error:
         raise PlanError(
             f"plan {entry} raises while it is loaded: {type(error).__name__}: {error}"
-            f"{_line_of(error, filename)}",
+            f"{_line_of(error, filename, origins)}",
             name=entry,
         ) from error
     finally:
@@ -94,25 +115,36 @@ def compile_text(text: str, entry: str) -> object:
     return found
 
 
-def checked_code(text: str, path: str | None, name: str, filename: str = "<plan>") -> types.CodeType:
+def checked_code(
+    text: str, path: str | None, name: str, filename: str = "<plan>"
+) -> tuple[dict[str, types.CodeType], tuple[Section, ...]]:
     """Compile a text without running it.
+
+    Returns:
+        the code of each module that travels with the plan by its path, that of the plan itself
+        under ""; and those modules. Their lines are those of the whole text.
 
     Raises:
         PlanError: it is not valid Python.
     """
+    plan, sections = split(text)
     try:
-        return compile(text, filename, "exec", dont_inherit=True)
+        codes = {"": compile(plan, filename, "exec", dont_inherit=True)}
+        for part in sections:
+            tree = ast.increment_lineno(ast.parse(part.text, filename), part.first_line - 1)
+            codes[part.path] = compile(tree, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PlanError(f"plan {name} is not valid Python: {error}", path=path, name=name) from error
+    return codes, sections
 
 
-def _line_of(error: BaseException, filename: str) -> str:
+def _line_of(error: BaseException, filename: str, origins: Origins) -> str:
     trace, line = error.__traceback__, 0
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == filename:
             line = trace.tb_lineno
         trace = trace.tb_next
-    return f" (line {line} of the plan)" if line else ""
+    return f" ({line_words(line, origins)})" if line else ""
 
 
 def built_plan(

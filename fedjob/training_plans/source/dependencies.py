@@ -8,6 +8,8 @@ from typing import Any
 
 from fedjob.common.errors import PlanError
 from fedjob.training_plans.source.bindings import BUILTINS, Binding, Module, Unit
+from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings
+from fedjob.training_plans.source.plan_source import Origins
 
 Locate = Callable[[object], tuple[Unit, int] | None]
 """Returns the unit and line where a live function or class was written, None if unknown."""
@@ -22,6 +24,9 @@ class Extraction:
             several definitions of a name, and shows constants that changed.
         locate: where a live function or class was written.
         path: for messages.
+        strict: nothing will compare what the text gives with the live values, so that a name with
+            several definitions is taken only where one of them counts for sure.
+        around: the folder that modules beside the plan are taken from.
     """
 
     def __init__(
@@ -31,31 +36,49 @@ class Extraction:
         live: Mapping[str, Any] | None = None,
         locate: Locate = lambda found: None,
         path: str = "",
+        strict: bool = False,
+        around: Surroundings = NOWHERE,
     ) -> None:
         self._module, self._live, self._locate, self._path = module, live or {}, locate, path
+        self._strict, self._around = strict, around
         self._needs: dict[Binding, list[Binding]] = {}
         self._chosen: dict[str, list[Binding]] = {}
 
-    def text(self, entry: Binding, name: str) -> str:
-        """Return the plan's text.
+    def text(self, entry: Binding, name: str) -> tuple[str, Origins]:
+        """Return the plan's text, and where each of its lines was written.
 
         Raises:
             PlanError: the entry captures something that is not text; it is named.
         """
         self._chosen[name] = [entry]
         self._collect(entry, name)
+        if self._strict:
+            self._refuse_between()
         ordered = self._ordered()
+        lines: list[str] = []
+        origins: list[tuple[str, int]] = []
+        if any(binding.future for binding in ordered):
+            lines, origins = ["from __future__ import annotations"], [("", 0)]
+        before = "import" if lines else ""
         # the same definition run again later keeps its place
-        pieces = [_piece(binding) for binding in ordered]
-        future = "from __future__ import annotations\n" if any(b.future for b in ordered) else ""
-        text, before = future, "import" if future else ""
-        for kind, piece in pieces:
-            if text:
-                text += "" if kind == before == "import" or kind == before == "constant" else "\n"
-                text += "\n" if "definition" in (kind, before) else ""
-            text += piece + "\n"
+        for binding in ordered:
+            kind = _kind_of_piece(binding)
+            blank = int(bool(lines) and not (kind == before and kind in ("import", "constant")))
+            blank += int(bool(lines) and "definition" in (kind, before))
+            piece = (self._absolute(binding) or binding.text).split("\n")
+            whole = len(piece) == binding.last_line - binding.place[1] + 1
+            lines += [*[""] * blank, *piece]
+            origins += [("", 0)] * blank
+            origins += [
+                (binding.unit.label, binding.place[1] + (n if whole else 0)) for n in range(len(piece))
+            ]
             before = kind
-        return text
+        return "\n".join(lines) + "\n", tuple(origins)
+
+    def place_of(self, name: str) -> str:
+        """Return where something that the text holds was written; empty if it holds no such thing."""
+        found = [binding for binding in self._needs if name in binding.names]
+        return _place(found[-1]) if found else ""
 
     def _collect(self, entry: Binding, name: str) -> None:
         waiting: list[tuple[Binding, str]] = [(entry, name)]
@@ -66,11 +89,15 @@ class Extraction:
                 continue
             needs = self._needs[binding] = []
             self._refuse(binding, who)
+            if binding.kind != "import" and binding.of_one_process:
+                self._fail_process(binding.of_one_process, who, binding)
             assigned |= binding.assigns
             for used in sorted(binding.uses - set(binding.names)):
                 found = self._find(used, binding)
                 if not found and used not in BUILTINS and used not in assigned:
                     self._fail_unknown(used, binding)
+                if used in binding.eager and any(item.imports_of_one_process for item in found):
+                    self._fail_process(used, who, binding)
                 needs += found
                 waiting += [(item, used) for item in found]
             for mentioned in sorted(binding.mentions - set(binding.names)):
@@ -94,6 +121,20 @@ class Extraction:
         candidates = self._module.of(name)
         if not candidates:
             return []
+        return self._with_those_before(name, candidates, self._choose_among(name, candidates))
+
+    @staticmethod
+    def _with_those_before(name: str, candidates: list[Binding], chosen: list[Binding]) -> list[Binding]:
+        """Add what a name stands for where an `if` that may bind it does not."""
+        if len(chosen) != 1 or name in chosen[0].certain:
+            return chosen
+        for earlier in reversed(candidates[: candidates.index(chosen[0])]):
+            chosen = [earlier, *chosen]
+            if name in earlier.certain:
+                break
+        return chosen
+
+    def _choose_among(self, name: str, candidates: list[Binding]) -> list[Binding]:
         latest = candidates[-1]
         if latest.kind == "import":
             imports = [b for b in candidates if b.kind == "import"]
@@ -113,25 +154,26 @@ class Extraction:
         same = [b for b in candidates if not _contradicts(b, name, live)]
         if not same and latest.kind == "constant":
             raise PlanError(
-                f"{name!r} was written as {_short(latest.text)!r} but is now {_short(repr(live))}: "
-                "a plan carries constants as they are written; set it where it is defined",
+                f"{name!r} was written as {_short(latest.text)!r} but is now {_short(repr(live))} "
+                f"({_place(latest)}): a plan carries constants as they are written; set it where it is defined",
                 path=self._path,
                 name=name,
             )
         return same[-1:] or [latest]
 
     def _refuse(self, binding: Binding, name: str) -> None:
-        where = f"{binding.unit.label}, line {binding.place[1]}"
-        if binding.kind == "relative":
+        where = _place(binding)
+        if binding.kind == "relative" and not self._absolute(binding):
             raise PlanError(
-                f"the plan uses {name!r} from `{binding.text}` ({where}): nodes have no package around "
-                "a plan; write it into the same file or notebook, or import it from an installed package",
+                f"the plan uses {name!r} from `{binding.text}` ({where}), which is not beside it: nodes have no "
+                "package around a plan; write it into the same file or notebook, put the module into the plan's "
+                "folder, or import it from an installed package",
                 path=self._path,
                 name=name,
             )
         if binding.kind == "other":
             what = (
-                f"a {type(self._live[name]).__name__}" if name in self._live else "made when the program ran"
+                f"a {type(self._live[name]).__name__}" if name in self._live else "made when the program runs"
             )
             raise PlanError(
                 f"the plan captures {name!r}, which is {what} (`{_short(binding.text)}`, {where}): only "
@@ -140,8 +182,9 @@ class Extraction:
                 path=self._path,
                 name=name,
             )
-        changed = self._module.changed.get(name)
-        if changed and binding.kind in ("constant", "function", "class"):
+        changed = self._module.changed.get(name) if binding.kind != "import" else None
+        changed = changed or self._module.patched.get(name)
+        if changed:
             raise PlanError(
                 f"the plan uses {name!r}, which {changed[0]}, line {changed[1]} changes after its "
                 "definition: a plan carries definitions as they are written; put the change "
@@ -149,6 +192,22 @@ class Extraction:
                 path=self._path,
                 name=name,
             )
+
+    def _absolute(self, binding: Binding) -> str:
+        """Return a relative import by the module's full name; empty if it is none, or leads nowhere."""
+        node = binding.node
+        if binding.kind != "relative" or not isinstance(node, ast.ImportFrom):
+            return ""
+        base = self._around.absolute(node)
+        [alias] = [item for item in node.names if (item.asname or item.name) in binding.names]
+        if base is None:
+            return ""
+        whole = f"{base}.{alias.name}" if base else alias.name
+        known = self._around.file_of(base) or self._around.file_of(whole)
+        if known is None:
+            return ""
+        taken: ast.stmt = ast.ImportFrom(base, [alias], 0) if base else ast.Import([alias])
+        return ast.unparse(taken)
 
     def _fail_unknown(self, name: str, user: Binding) -> None:
         stars = [b.text for b in self._module.bindings if b.kind == "star"]
@@ -159,13 +218,58 @@ class Extraction:
                 f"it is a {type(self._live[name]).__name__} that no statement here defines: only what is "
                 "written in the same file or notebook travels to the nodes"
             )
+        elif name in self._module.guarded:
+            label, line = self._module.guarded[name]
+            advice = (
+                f'it is defined under `if __name__ == "__main__"` ({label}, line {line}), which does not run '
+                "where the plan is read: move it to the top level"
+            )
         else:
             advice = "define or import it in the same file or notebook"
         raise PlanError(
-            f"{' and '.join(user.names)} uses {name!r}, which is not defined ({user.unit.label}): {advice}",
+            f"{' and '.join(user.names)} uses {name!r}, which is not defined ({_place(user)}): {advice}",
             path=self._path,
             name=name,
         )
+
+    def _fail_process(self, what: str, name: str, binding: Binding) -> None:
+        raise PlanError(
+            f"{name!r} reads {what} while the plan is loaded ({_place(binding)}), and nodes have another one: "
+            "pass the value through model_args or training_args",
+            path=self._path,
+            name=name,
+        )
+
+    def _refuse_between(self) -> None:
+        """Refuse a name that is defined again after something has used it at once."""
+        for binding in self._needs:
+            for name in sorted(self._at_once(binding)):
+                places = [b for b in self._module.of(name) if b is not binding]
+                before = [b for b in places if b.place < binding.place]
+                after = (
+                    [b for b in places if b.place > binding.place and b.text != before[-1].text]
+                    if before
+                    else []
+                )
+                if before and after:
+                    raise PlanError(
+                        f"{name!r} is defined twice ({_place(before[-1])}, and line {after[-1].place[1]}), and "
+                        f"{' and '.join(binding.names)} (line {binding.place[1]}) uses it in between: a plan "
+                        "carries one definition of a name; give the second one another name",
+                        path=self._path,
+                        name=name,
+                    )
+
+    def _at_once(self, binding: Binding) -> set[str]:
+        """Return the names that are looked up when a statement runs, in the functions too that it may call."""
+        found: set[str] = set()
+        waiting = [(binding, binding.eager)]
+        while waiting:
+            user, names = waiting.pop()
+            for name in set(names) - found:
+                found.add(name)
+                waiting += [(need, need.uses) for need in self._needs.get(user, []) if name in need.names]
+        return found
 
     def _ordered(self) -> list[Binding]:
         """Return what was collected in definition order, moved up where it is needed at once."""
@@ -202,9 +306,9 @@ class Extraction:
         return [binding for binding in placed if unique[binding.text] is binding]
 
 
-def _piece(binding: Binding) -> tuple[str, str]:
-    kinds = {"import": "import", "constant": "constant"}
-    return kinds.get(binding.kind, "definition"), binding.text
+def _kind_of_piece(binding: Binding) -> str:
+    kinds = {"import": "import", "relative": "import", "constant": "constant"}
+    return kinds.get(binding.kind, "definition")
 
 
 def _contradicts(binding: Binding, name: str, live: object) -> bool:
@@ -219,6 +323,10 @@ def _contradicts(binding: Binding, name: str, live: object) -> bool:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return False
     return type(live) is not type(written) or repr(live) != repr(written)
+
+
+def _place(binding: Binding) -> str:
+    return f"{binding.unit.label}, line {binding.place[1]}"
 
 
 def _short(text: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 from fedjob.common.errors import PlanError
 from fedjob.training_plans.source.bindings import Binding, Module, Unit, bound_names, has_future_annotations
+from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings, surroundings_of
+from fedjob.training_plans.source.changes import EVERYTHING, changes_of
 from fedjob.training_plans.source.dependencies import Locate
 from fedjob.training_plans.source.text_checks import decode_plan
 
@@ -33,6 +35,9 @@ class SourceLocation:
     Args:
         live: the namespace as it is now; empty for a file that was not imported.
         locate: where a live function or class was written.
+        strict: the file was not imported, so that there is nothing to compare the text with.
+        exact: the text is that of a plan already, and nothing has to be compared.
+        around: the folder that modules beside the plan are taken from.
     """
 
     name: str
@@ -41,6 +46,9 @@ class SourceLocation:
     path: str
     live: Mapping[str, Any] = field(default_factory=dict)
     locate: Locate = lambda found: None
+    strict: bool = False
+    exact: bool = False
+    around: Surroundings = NOWHERE
 
 
 def place_in_file(plan: str) -> SourceLocation:
@@ -54,6 +62,10 @@ def place_in_file(plan: str) -> SourceLocation:
         raise PlanError(f"a plan in a file is named 'file.py:Class'; found {plan!r}", path=path or plan)
     unit = Unit(_read(Path(path)), path)
     module = _module_of([unit], path)
+    main = name in module.guarded and not module.of(name)
+    if main:  # whoever names a class under the main guard means the file as it runs as a program
+        module = _module_of([unit], path, main=True)
+    _find_changes(module, unit, _parse(unit, path), main=main, strict=True)
     found = [b for b in module.of(name) if b.kind in ("class", "function", "block")]
     if not found:
         names = sorted({n for b in module.bindings if b.kind == "class" for n in b.names})
@@ -63,7 +75,26 @@ def place_in_file(plan: str) -> SourceLocation:
             path=path,
             name=name,
         )
-    return SourceLocation(name, found[-1], module, path)
+    return SourceLocation(name, found[-1], module, path, strict=True, around=surroundings_of(path, None))
+
+
+def _find_changes(module: Module, unit: Unit, tree: ast.Module, *, main: bool, strict: bool) -> None:
+    """Note what a file changes after its definition.
+
+    Args:
+        strict: the file is only read; else what its names stand for is looked at instead, and what is put
+            into other modules alone is noted.
+    """
+    for name, change in changes_of(tree.body, main=main).items():
+        place = unit.label, change.line
+        if change.patch:
+            module.patched.setdefault(name, place)
+        if strict and name == EVERYTHING:
+            for binding in module.bindings:
+                if binding.kind != "import":
+                    module.changed.update(dict.fromkeys(binding.names, place))
+        elif strict:
+            module.changed.setdefault(name, place)
 
 
 def place_of(definition: Definition) -> SourceLocation:
@@ -104,7 +135,9 @@ def _place_in_source(
     text: str | None = None,
 ) -> SourceLocation:
     unit = Unit(_read(Path(path)) if text is None else text, path)
-    module = _module_of([unit], path)
+    main = live.get("__name__") == "__main__"
+    package = live.get("__package__")
+    module = _module_of([unit], path, main=main)
     parts = [part for part in definition.__qualname__.split(".") if part != "<locals>"]
     tree = _parse(unit, path)
     chains = list(_chains(tree.body, parts, []))
@@ -123,6 +156,7 @@ def _place_in_source(
             name=name,
         )
     chain = fitting[-1]
+    _find_changes(module, unit, tree, main=main, strict=False)
     if any(isinstance(owner, ast.ClassDef) for _, owner in chain[:-1]):
         raise PlanError(
             f"{definition.__qualname__} is defined inside another class: move it to the top level", name=name
@@ -131,7 +165,15 @@ def _place_in_source(
         _add_enclosing(module, unit, tree, chain)
         live = {}  # a function's own variables are not the module's
     entry = [b for b in module.of(name) if b.place[1] <= _first(chain[-1][1]) <= b.last_line]
-    return SourceLocation(name, entry[-1], module, path, live)
+    if not entry:
+        raise PlanError(
+            f"{name} is defined where no plan can be taken from ({path}, line {_first(chain[-1][1])}): move it to "
+            'the top level of the file, to a function, or directly under `if __name__ == "__main__":`',
+            path=path,
+            name=name,
+        )
+    around = surroundings_of(path, package) if text is None else NOWHERE
+    return SourceLocation(name, entry[-1], module, path, live, exact=text is not None, around=around)
 
 
 def _add_enclosing(
@@ -199,7 +241,7 @@ def _place_in_notebook(definition: Definition, shell: Any, filename: str) -> Sou
         text = _cached_text(found)
         if text is not None and all(text != unit.text for unit in units):
             units.append(Unit(text, "a cell"))
-    module = _module_of(units, "the notebook", skip_broken=True)
+    module = _module_of(units, "the notebook", skip_broken=True, main=True)
 
     def locate(found: object) -> tuple[Unit, int] | None:
         text = _cached_text(found)
@@ -215,7 +257,8 @@ def _place_in_notebook(definition: Definition, shell: Any, filename: str) -> Sou
         candidates = [b for b in candidates if b.unit is place[0]] or candidates
     if not candidates:
         raise PlanError(f"no cell of this notebook defines {name}: run the cell that does", name=name)
-    return SourceLocation(name, candidates[-1], module, "the notebook", live, locate)
+    around = Surroundings(Path.cwd().resolve())
+    return SourceLocation(name, candidates[-1], module, "the notebook", live, locate, around=around)
 
 
 def _cells(shell: Any) -> Iterator[Unit]:
@@ -281,7 +324,7 @@ def _shell() -> Any:
     return None if ipython is None else ipython.get_ipython()
 
 
-def _module_of(units: list[Unit], path: str, *, skip_broken: bool = False) -> Module:
+def _module_of(units: list[Unit], path: str, *, skip_broken: bool = False, main: bool = False) -> Module:
     module = Module()
     for number, unit in enumerate(units):
         try:
@@ -290,7 +333,7 @@ def _module_of(units: list[Unit], path: str, *, skip_broken: bool = False) -> Mo
             if skip_broken:  # a cell that is not Python did not run
                 continue
             raise
-        module.add(unit, tree.body, number, future=has_future_annotations(tree))
+        module.add(unit, tree.body, number, future=has_future_annotations(tree), main=main)
     return module
 
 

@@ -7,14 +7,17 @@ import sys
 from importlib.util import find_spec
 
 from fedjob.common.errors import PlanError
+from fedjob.training_plans.source.sections import split
 
 
 def imported_packages(text: str) -> tuple[str, ...]:
     """Return the packages that a plan imports, and those that its class lists in `requires`.
 
-    Neither the standard library nor fedjob is among them, nor an import that
-    the plan can do without (inside `try` with `except ImportError`).
+    Neither the standard library nor fedjob is among them, nor the modules that travel
+    with the plan, nor an import that the plan can do without (inside `try` with
+    `except ImportError`).
     """
+    brought = {part.module.partition(".")[0] for part in split(text)[1]}
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -24,7 +27,7 @@ def imported_packages(text: str) -> tuple[str, ...]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             found.update(_required(node))
-    return tuple(sorted(found - set(sys.stdlib_module_names) - {"fedjob"}))
+    return tuple(sorted(found - set(sys.stdlib_module_names) - {"fedjob"} - brought))
 
 
 def missing_packages(text: str) -> tuple[str, ...]:

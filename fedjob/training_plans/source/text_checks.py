@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedjob.common.errors import PlanError
+from fedjob.training_plans.source.plan_source import Origins, line_words
 
 MAX_PLAN_BYTES = 256 * 1024
 MAX_LINE_CHARS = 1000
@@ -75,11 +76,43 @@ def decode_plan(data: bytes, *, path: str | Path | None = None) -> str:
     return text.replace("\r\n", "\n")
 
 
-def check_plan_text(text: str | bytes) -> str:
+def with_plain_comments(text: str) -> str:
+    """Return a user's text with plain comments, as no comment changes what runs.
+
+    Assistants, word processors and web pages put spaces of another width into
+    comments, and invisible characters beside their signs. The first become plain
+    ones here, the second go, before the text is hashed or shown to anybody.
+    """
+    if text.isascii():
+        return text
+    lines = text.split("\n")
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT and not token.string.isascii():
+                row, column = token.start
+                lines[row - 1] = (lines[row - 1][:column] + _plain(token.string)).rstrip()
+    except (tokenize.TokenError, SyntaxError):
+        return text  # the checks that follow name what is wrong with it
+    return "\n".join(lines)
+
+
+def _plain(comment: str) -> str:
+    kept = []
+    for char in comment:
+        category = unicodedata.category(char)
+        if category == "Zs":
+            kept.append(" ")
+        elif category not in _REFUSED_CATEGORIES and char not in _INVISIBLE:
+            kept.append(char)
+    return "".join(kept)
+
+
+def check_plan_text(text: str | bytes, origins: Origins = ()) -> str:
     """Return plan text that reads as it runs.
 
     Args:
         text: as it will be hashed, approved and compiled.
+        origins: where its lines were written, for messages.
 
     Raises:
         PlanError: names the first thing that does not belong into a plan, and its line.
@@ -94,17 +127,20 @@ def check_plan_text(text: str | bytes) -> str:
     if text.startswith("\ufeff"):
         raise PlanError("the plan begins with a byte order mark: save it as UTF-8 without one")
     for number, line in enumerate(text.split("\n"), start=1):
+        where = line_words(number, origins)
         if len(line) > MAX_LINE_CHARS:
-            raise PlanError(f"line {number} of the plan has {len(line)} characters; at most {MAX_LINE_CHARS}")
+            raise PlanError(f"{where} has {len(line)} characters; at most {MAX_LINE_CHARS}: break it in two")
         if not line.isascii() or not line.isprintable():
-            _refuse_characters(line, number)
-            _refuse_marks(line, number)
-        _refuse_gaps(line, number)
-    if _BLANK.search(text):
-        raise PlanError(f"the plan has more than {MAX_BLANK_LINES} empty lines in one piece")
+            _refuse_characters(line, where)
+            _refuse_marks(line, where)
+        _refuse_gaps(line, where)
+    blank = _BLANK.search(text)
+    if blank:
+        where = line_words(text.count("\n", 0, blank.start()) + 1, origins)
+        raise PlanError(f"the plan has more than {MAX_BLANK_LINES} empty lines in one piece ({where})")
     _refuse_cookie(text, "the plan", None)
     if not text.isascii():
-        _refuse_tokens(text)
+        _refuse_tokens(text, origins)
     return text
 
 
@@ -118,7 +154,7 @@ def _refuse_cookie(text: str, where: str, path: str | Path | None) -> None:
             )
 
 
-def _refuse_characters(line: str, number: int) -> None:
+def _refuse_characters(line: str, where: str) -> None:
     for column, char in enumerate(line, start=1):
         if char in "\t ":
             continue
@@ -127,12 +163,12 @@ def _refuse_characters(line: str, number: int) -> None:
             what = "an invisible character"
         if what is not None:
             raise PlanError(
-                f"line {number} of the plan has {what}, U+{ord(char):04X}, in column {column}: "
-                "write it as an escape sequence"
+                f"{where} has {what}, U+{ord(char):04X}, in column {column}: "
+                "delete or retype it; in a string, write it as an escape sequence"
             )
 
 
-def _refuse_marks(line: str, number: int) -> None:
+def _refuse_marks(line: str, where: str) -> None:
     """Marks are drawn over the letter before them: on anything else, or in a pile, they hide it."""
     num_marks, before = 0, " "
     for column, char in enumerate(line, start=1):
@@ -142,21 +178,21 @@ def _refuse_marks(line: str, number: int) -> None:
         num_marks += 1
         if num_marks > MAX_MARKS or not (before.isalnum() or ord(before) > 0x2000):
             raise PlanError(
-                f"line {number} of the plan has a mark, U+{ord(char):04X}, in column {column} that covers what "
+                f"{where} has a mark, U+{ord(char):04X}, in column {column} that covers what "
                 "stands before it: write it as an escape sequence"
             )
 
 
-def _refuse_gaps(line: str, number: int) -> None:
+def _refuse_gaps(line: str, where: str) -> None:
     for gap in _GAP.finditer(line):
         if len(gap.group().replace("\t", " " * 8)) > MAX_GAP_CHARS:
             raise PlanError(
-                f"line {number} of the plan has {len(gap.group())} blanks in one piece, which put what follows "
+                f"{where} has {len(gap.group())} blanks in one piece, which put what follows "
                 f"out of sight; at most {MAX_GAP_CHARS}"
             )
 
 
-def _refuse_tokens(text: str) -> None:
+def _refuse_tokens(text: str, origins: Origins) -> None:
     """Look at names, and at text that is written from right to left."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
@@ -170,17 +206,17 @@ def _refuse_tokens(text: str) -> None:
         is_code = token.type not in (tokenize.STRING, tokenize.COMMENT)
         if token.type == tokenize.STRING and "f" in token.string.split(token.string[-1])[0].lower():
             for name in _names(token.string):  # what stands in braces is code
-                _refuse_name(name, line)
+                _refuse_name(name, line_words(line, origins))
         if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in token.string):
             if is_code or turned == line:
                 raise PlanError(
-                    f"line {line} of the plan has text from right to left in a name or in two places, which turns "
+                    f"{line_words(line, origins)} has text from right to left in a name or in two places, which turns "
                     "around what stands between them: write it as escape sequences"
                 )
             turned = token.end[0]
     for line, code in _code_by_line(tokens):
         for name in _names(code):
-            _refuse_name(name, line)
+            _refuse_name(name, line_words(line, origins))
 
 
 def _code_by_line(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[int, str]]:
@@ -205,23 +241,21 @@ def _names(text: str) -> list[str]:
     return "".join(c if c.isalnum() or f"a{c}".isidentifier() else " " for c in text).split()
 
 
-def _refuse_name(name: str, line: int) -> None:
+def _refuse_name(name: str, where: str) -> None:
     if name.isascii():
         return
     plain = unicodedata.normalize("NFKC", name)
     if plain != name:
         raise PlanError(
-            f"line {line} of the plan spells {plain!r} as {name!r}, which Python reads as the same name: write it "
-            "plainly"
+            f"{where} spells {plain!r} as {name!r}, which Python reads as the same name: write it plainly"
         )
     scripts = {unicodedata.name(char, "").split(" ")[0] for char in name if char.isalpha()}
     if "LATIN" in scripts and scripts & {"CYRILLIC", "ARMENIAN", "CHEROKEE"}:
         raise PlanError(
-            f"line {line} of the plan mixes alphabets in the name {name!r}: letters of one look like letters of "
-            "the other"
+            f"{where} mixes alphabets in the name {name!r}: letters of one look like letters of the other"
         )
     if all(char.isascii() or char in _LOOKALIKES for char in name):
         raise PlanError(
-            f"line {line} of the plan has the name {name!r} ({name!a}), whose letters look like Latin ones: "
+            f"{where} has the name {name!r} ({name!a}), whose letters look like Latin ones: "
             "write it in Latin letters"
         )
