@@ -167,6 +167,7 @@ class Pong:
         versions: package -> version.
         jobs: that the asking researcher has tasks of here; what it does not know it can end.
         projects: that the node is enrolled in.
+        faults: number of its owner's settings that can't be read; while there are any, its strictest hold.
     """
 
     kind: ClassVar[str] = "reply"
@@ -184,6 +185,7 @@ class Pong:
     labels: list[str] = field(default_factory=list)
     projects: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
+    faults: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from fedjob.common.config import CONFIG_NAME, Scalar, load_config
+from fedjob.common.config import Scalar
 from fedjob.common.errors import ConfigError
 from fedjob.common.files import is_locked, open_locked
 from fedjob.common.types import Address
@@ -25,9 +25,9 @@ from fedjob.identity.membership import (
     save_membership,
 )
 from fedjob.identity.roster import Roster
-from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
+from fedjob.node.daemon.settings import Settings
 from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 
@@ -86,7 +86,7 @@ def open_daemon(
     home.check()
     membership = load_membership(home.root)
     identity = Identity.load_or_create(home.keys)
-    settings = Settings(home, options or {})
+    settings = Settings(home, options)
     hub = fetch_hub(membership.hub_url, verify=membership.verify)
     roster = Roster(fetch_parties(membership), lambda: fetch_parties(membership))
     transport = MqttTransport(
@@ -98,7 +98,7 @@ def open_daemon(
     )
     return Daemon(
         home=home,
-        config=settings(),
+        settings=settings(),
         identity=identity,
         federation=membership.federation,
         roster=roster,
@@ -107,35 +107,6 @@ def open_daemon(
         reload=settings,
         crash_at=crash_at,
     )
-
-
-class Settings:
-    """A home's settings, read again only when `config.toml` was written."""
-
-    def __init__(self, home: NodeHome, options: dict[str, Scalar | None]) -> None:
-        self._home = home
-        self._options = options
-        self._stamp: object = None
-        self._config = NodeConfig()
-
-    def __call__(self) -> NodeConfig:
-        """Return the settings of now.
-
-        Raises:
-            ConfigError: the file is wrong.
-        """
-        stamp = self._look()
-        if stamp != self._stamp:
-            self._config = load_config(NodeConfig, self._home.root, options=self._options)
-            self._stamp = stamp
-        return self._config
-
-    def _look(self) -> object:
-        try:
-            found = (self._home.root / CONFIG_NAME).stat()
-        except FileNotFoundError:
-            return "none"
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 @contextmanager

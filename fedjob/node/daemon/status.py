@@ -53,12 +53,20 @@ def node_status(config: NodeConfig, tasks: TaskStore, *, busy: int) -> NodeStatu
 
 
 def pong(
-    message: Message, config: NodeConfig, tasks: TaskStore, *, num_datasets: int, book: Book, busy: int
+    message: Message,
+    config: NodeConfig,
+    tasks: TaskStore,
+    *,
+    num_datasets: int,
+    book: Book,
+    busy: int,
+    faults: int,
 ) -> Pong:
     """Return the answer to a ping.
 
     Args:
         busy: tasks that run.
+        faults: number of the owner's settings that can't be read.
     """
     now = node_status(config, tasks, busy=busy)
     jobs = {row.job for row in book.unfinished() if row.researcher == message.sender}
@@ -76,6 +84,7 @@ def pong(
         labels=sorted(read_labels(config.labels)),
         projects=sorted(read_labels(config.projects)),
         jobs=sorted(jobs)[:MAX_SHOWN_JOBS],
+        faults=faults,
     )
 
 

@@ -33,6 +33,7 @@ class NodeInfo:
         busy, free: its workers that compute, and that do not.
         last_task: when a task ended there last, seconds since 1970; 0 for never.
         versions: package -> version, of the packages that plans run with.
+        faults: number of its owner's settings that it can't read; while there are any, its strictest hold.
     """
 
     id: str
@@ -48,6 +49,7 @@ class NodeInfo:
     contact: str = ""
     labels: tuple[str, ...] = ()
     projects: tuple[str, ...] = ()
+    faults: int = 0
 
     def takes_part(self, project: str) -> bool:
         """Return whether the node is enrolled in a project; every node takes part in jobs without one."""
@@ -244,6 +246,7 @@ def list_nodes(connection: Connection, timeout_s: float = 3.0) -> Listing[NodeIn
                     contact=pong.contact,
                     labels=tuple(pong.labels),
                     projects=tuple(pong.projects),
+                    faults=pong.faults,
                 )
             )
     return Listing(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))

@@ -114,6 +114,16 @@ def _broker(home: Path) -> list[Finding]:
                 "" if online else "start one: fedjob node start",
             )
         )
+        for node in nodes:
+            if node.faults:
+                findings.append(
+                    Finding(
+                        f"settings of {node.id}",
+                        False,
+                        f"{node.faults} can't be read there, so its strictest hold: every use is asked for",
+                        f"ask its owner{f' ({node.contact})' if node.contact else ''} to look at fedjob node status",
+                    )
+                )
     findings.append(_rights(home))
     return findings
 
