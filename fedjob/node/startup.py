@@ -14,16 +14,9 @@ from fedjob.common.config import Scalar
 from fedjob.common.errors import ConfigError
 from fedjob.common.files import is_locked, open_locked
 from fedjob.common.types import Address
+from fedjob.identity.enrolment import check_role_of_home, enrol_home
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import (
-    MEMBERSHIP_NAME,
-    Invitation,
-    enrol,
-    fetch_hub,
-    fetch_parties,
-    load_membership,
-    save_membership,
-)
+from fedjob.identity.membership import fetch_hub, fetch_parties, load_membership
 from fedjob.identity.roster import Roster
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
@@ -55,18 +48,9 @@ def init_node(
     Raises:
         FedjobError: the home holds somebody else, or the hub refuses or does not answer.
     """
+    check_role_of_home(home.root, "node")
     home.create()
-    identity = Identity.load_or_create(home.keys, node, key=key)
-    if (home.root / MEMBERSHIP_NAME).exists():
-        known = load_membership(home.root)
-        wanted = hub or (known.hub_url if invite is None else Invitation.load(invite).hub)
-        if known.party == node and wanted.rstrip("/") == known.hub_url.rstrip("/"):
-            return
-        raise ConfigError(
-            f"{home.root} is node {known.party!r} at {known.hub_url} already: use another --home"
-        )
-    membership = enrol(hub, node, "node", identity.public_key_hex, invite, tls_ca=tls_ca)
-    save_membership(home.root, membership)
+    enrol_home(home.root, node, "node", hub=hub, invite=invite, tls_ca=tls_ca, key=key)
     Database(home.database).close()
 
 

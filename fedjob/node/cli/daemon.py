@@ -48,7 +48,7 @@ STOP_WITHIN_S = 30.0
 @click.option(
     "--tls-ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificate of the hub's own authority, if it has one; do not move the file later.",
+    help="Certificate of the hub's own authority, if it has one; it is copied into the home.",
 )
 @click.option(
     "--key",

@@ -19,6 +19,7 @@ from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.messages import Body, Message
 from fedjob.messaging.outbox import CourierStore
 from fedjob.repository.base import Repository
+from fedjob.researcher.connection.end_messages import release_again
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.connection.known_nodes import FILE_NAME, KnownNodes
 from fedjob.researcher.connection.login import Proving
@@ -37,6 +38,7 @@ class Connection:
 
     Args:
         home: the researcher's home folder.
+        start: reaches the hub.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Connection:
         repository: Repository,
         roster: Roster,
         outbox: CourierStore,
+        *,
+        start: Callable[[], None] | None = None,
     ) -> None:
         self.home = home
         self.membership = membership
@@ -60,7 +64,22 @@ class Connection:
         """Whether nodes that `known_nodes` does not name are refused."""
         self.prove: Callable[[], str] = Proving(home)
         """Returns the proof that nodes' verifiers are given beside the signature; see docs/identity.md."""
+        self.closed = False
         self._outbox = outbox
+        self._start = start
+
+    def reach(self) -> None:
+        """Reach the hub, where it was away when this connection was opened.
+
+        Raises:
+            RepositoryUnreachable, BrokerUnreachable: it is still away.
+            NotPermitted: it does not take this party any more.
+        """
+        with self.lock:
+            if self._start is not None:
+                self._start()
+                self._start = None
+                release_again(self)
 
     @property
     def party(self) -> str:
@@ -90,6 +109,7 @@ class Connection:
             nodes: None asks everybody, and does not wait for nodes that show no presence.
             timeout_s: after which silence is an answer too.
         """
+        self.reach()
         with self.lock:
             endpoint = self.endpoint
             ids: set[str] = set()
@@ -127,6 +147,7 @@ class Connection:
         Returns:
             node -> its answer, for those that answered in time.
         """
+        self.reach()
         with self.lock:
             endpoint = self.endpoint
             ids = {
@@ -166,6 +187,7 @@ class Connection:
 
     def close(self) -> None:
         """Leave the federation's broker and repository."""
+        self.closed = True
         self.endpoint.stop()
         self.repository.close()
 
