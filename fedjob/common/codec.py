@@ -86,10 +86,24 @@ def from_plain(kind: type[T], plain: Any) -> T:
         return _CONVERTER.structure(plain, kind)
     except Exception as error:  # cattrs groups whatever the hooks and __post_init__ raise
         try:
-            found = "; ".join(cattrs.transform_error(error, path=kind.__name__, format_exception=_words))
+            faults = cattrs.transform_error(error, path=kind.__name__, format_exception=_words)
+            found = "; ".join(_with_field(fault, kind.__name__) for fault in faults)
         except Exception:
             found = str(error)
-        raise MessageError(f"not a {kind.__name__}: {found}") from error
+        raise MessageError(f"not {_article(kind.__name__)} {kind.__name__}: {found}") from error
+
+
+def _with_field(fault: str, kind: str) -> str:
+    """Return a fault of cattrs, `words @ Kind.field`, with the field first and the kind, which is named before, left out."""
+    words, at, path = fault.rpartition(" @ ")
+    if not at:
+        return fault
+    field = path.removeprefix(kind).removeprefix(".")
+    return f"{field}: {words}" if field else words
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1] in "AEIOU" else "a"
 
 
 def _words(error: BaseException, kind: Any) -> str:

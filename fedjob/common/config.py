@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -46,19 +46,84 @@ def load_config(
     Raises:
         ConfigError: a key is unknown (the nearest is named) or a value does not fit.
     """
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    values: dict[str, Scalar] = {}
-    path = home / CONFIG_NAME
-    for key, value in read_config(home).items():
-        values[key] = _checked(kind, _known(known, key, str(path)), value, str(path))
+    found = read_settings(kind, home, environ=environ, options=options)
+    for fault in found.faults:
+        raise ConfigError(fault.text)
+    return kind(**found.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A setting that can't be read.
+
+    Args:
+        key: its name, which may be one that nobody knows; empty for the whole file.
+        text: what was expected and what was found.
+    """
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSettings:
+    """The settings that a home gives, and those that can't be read.
+
+    Args:
+        values: those that can, by name.
+    """
+
+    values: dict[str, Scalar]
+    faults: tuple[Fault, ...]
+
+
+def read_settings(
+    kind: type[Any],
+    home: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, Scalar | None] | None = None,
+) -> FoundSettings:
+    """Return the settings of `home` one by one, with every fault; for the arguments see `load_config`."""
+    try:
+        written = read_config(home)
+    except ConfigError as error:
+        return FoundSettings({}, (Fault("", str(error)),))
+    return check_settings(kind, written, str(home / CONFIG_NAME), environ=environ, options=options)
+
+
+def check_settings(
+    kind: type[Any],
+    written: Mapping[str, Any],
+    path: str,
+    *,
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, Scalar | None] | None = None,
+) -> FoundSettings:
+    """Return settings one by one, with every fault.
+
+    Args:
+        written: the content of the file.
+        path: of the file, for messages.
+    """
+    known = {f.name: f for f in fields(kind)}
+    given: list[tuple[str, Any, str, bool]] = [(key, value, path, False) for key, value in written.items()]
     for variable, text in (os.environ if environ is None else environ).items():
         key = variable.removeprefix(_PREFIX).lower()
         if variable.startswith(_PREFIX) and key in known:
-            values[key] = parse_value(kind, key, text, where=variable)
-    for key, option in (options or {}).items():
-        if option is not None:
-            values[key] = _checked(kind, _known(known, key, "an option"), option, f"option {key}")
-    return kind(**values)
+            given.append((key, text, variable, True))
+    given += [(key, o, f"option {key}", False) for key, o in (options or {}).items() if o is not None]
+    values: dict[str, Scalar] = {}
+    faults: list[Fault] = []
+    for key, value, where, is_text in given:
+        values.pop(key, None)  # a wrong value that would win is no reason to use the one that it hides
+        try:
+            field = _known(known, key, where)
+            parsed = parse_value(kind, key, value, where=where) if is_text else value
+            values[key] = _checked(kind, field, parsed, where)
+        except ConfigError as error:
+            faults.append(Fault(key, str(error)))
+    return FoundSettings(values, tuple(faults))
 
 
 def read_config(home: Path) -> dict[str, Any]:
@@ -78,12 +143,15 @@ def set_config(kind: type[Any], home: Path, key: str, text: str) -> Scalar:
     Raises:
         ConfigError: the key is unknown or the value does not fit; the file is unchanged.
     """
-    known = {f.name: f for f in fields(kind)}
-    value = parse_value(kind, _known(known, key, "the command").name, text, where=key)
-    values = {**read_config(home), key: value}
+    value = parse_value(kind, key, text, where="the command")
+    write_config(home, {**read_config(home), key: value})
+    return value
+
+
+def write_config(home: Path, values: Mapping[str, Scalar]) -> None:
+    """Replace `config.toml` in `home`, durably. Comments in the file are not kept."""
     lines = [f"{name} = {_toml(values[name])}\n" for name in sorted(values)]
     write_atomic(home / CONFIG_NAME, "".join(lines).encode())
-    return value
 
 
 def parse_value(kind: type[Any], key: str, text: str, *, where: str) -> Scalar:
@@ -103,7 +171,8 @@ def parse_value(kind: type[Any], key: str, text: str, *, where: str) -> Scalar:
         elif wanted in (int, float):
             value = wanted(text)
     except ValueError as error:
-        raise ConfigError(f"{where}: expected {_expected(kind, field)}, found {text[:80]!r}") from error
+        expected = _expected(kind, field)
+        raise ConfigError(f"{_place(where, field)}: expected {expected}, found {text[:80]!r}") from error
     return _checked(kind, field, value, where)
 
 
@@ -124,11 +193,20 @@ def _checked(kind: type[Any], field: Field[Any], value: Any, where: str) -> Scal
     fits = type(value) is wanted and (choices is None or value in choices)
     if not fits or (at_least is not None and not value >= at_least):
         raise ConfigError(
-            f"{where}: {field.name}: expected {_expected(kind, field)}, found {str(value)[:80]!r}"
+            f"{_place(where, field)}: expected {_expected(kind, field)}, found {str(value)[:80]!r}"
         )
     if check := field.metadata.get("check"):
-        check(value)
+        try:
+            check(value)
+        except ConfigError as error:
+            text = str(error).removeprefix(f"{field.name}: ")
+            raise ConfigError(f"{_place(where, field)}: {text}") from error
     return value  # type: ignore[no-any-return]
+
+
+def _place(where: str, field: Field[Any]) -> str:
+    """Return where a value stands: the place and the setting, without naming the setting twice."""
+    return where if field.name in where.lower().split("/")[-1] else f"{where}: {field.name}"
 
 
 def _expected(kind: type[Any], field: Field[Any]) -> str:

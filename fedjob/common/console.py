@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -39,6 +40,18 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, _, about) in self._commands_of.items()])
+
+
+class HomeFolder(click.Path):
+    """The folder that `--home` names; an empty one, as an empty variable of a shell gives it, is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value).strip():
+            self.fail("expected a folder, found an empty text: is a variable of the shell empty?", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def run_command_line(

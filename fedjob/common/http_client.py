@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import ssl
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
@@ -23,6 +25,7 @@ import requests.adapters
 import urllib3.exceptions
 
 from fedjob.common.errors import (
+    ConfigError,
     DecodeError,
     FedjobError,
     NoSpace,
@@ -34,6 +37,9 @@ from fedjob.common.errors import (
     SpecError,
 )
 from fedjob.common.files import BLOCK_BYTES, Blocks
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 MAX_REPLY_BYTES = 8 << 20
 MAX_EXPLANATION_BYTES = 4096
@@ -119,6 +125,8 @@ class Web:
         self.patience = patience or Patience()
         self._closed = threading.Event()
         self._verify = str(verify) if isinstance(verify, Path) else verify
+        if isinstance(self._verify, str):
+            check_authority(self._verify)
         self._headers = {"Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -217,10 +225,13 @@ class Web:
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
             return SpecError(f"Url not valid: {self.url}")
         if isinstance(error, requests.exceptions.SSLError):
-            return RepositoryUnreachable(
-                f"{self.url}: its certificate is not trusted: name its authority, --tls-ca FILE or connect(tls_ca=...) ({_innermost(error)})"
-            )
+            ca = self._verify if isinstance(self._verify, str) else None
+            return RepositoryUnreachable(tls_trouble(self.url, _ssl_error(error), ca))
         late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
+        if not late and self.url.startswith("http://") and speaks_tls(self.url):
+            return RepositoryUnreachable(
+                f"{self.url} speaks TLS: give its address as https://{self.url.removeprefix('http://')}"
+            )
         kind = "does not answer in time" if late else "can't be reached"
         return Passing(RepositoryUnreachable(f"{self.url} {kind}: is the hub running? ({_innermost(error)})"))
 
@@ -332,6 +343,139 @@ def refusal(status: int, headers: Mapping[str, str], message: str, what: str) ->
     if 300 <= status < 400:
         return RepositoryError(f"{what}: the server sends elsewhere (status {status}); give its final URL")
     return RepositoryError(f"{what}: refused with status {status}{because}")
+
+
+TLS_PAGE = "docs/tls.md"
+
+_LOOK_S = 3.0
+_STRICT = ("key usage", "key identifier", "basic constraints")
+"""Words of what Python 3.13 requires of an authority's certificate beyond what earlier versions did."""
+
+
+def check_authority(path: str | Path) -> None:
+    """Refuse a file that holds no certificate of an authority.
+
+    Raises:
+        ConfigError: it is not there, may not be read, or holds no certificate in PEM.
+    """
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{path} holds no certificate that can be read: expected the certificate of the hub's authority, a PEM "
+            f"file that begins with -----BEGIN CERTIFICATE-----; see {TLS_PAGE}"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"the certificate of the hub's authority, {path}, can't be read ({error.strerror or error}): give it "
+            f"again, --tls-ca FILE or connect(tls_ca=...); see {TLS_PAGE}"
+        ) from error
+
+
+def tls_trouble(url: str, error: ssl.SSLError | None, authority: str | Path | None) -> str:
+    """Return in words why a server is not talked to over TLS, and what to do.
+
+    Args:
+        authority: the certificate file that the server was checked against; None for the system's.
+    """
+    words = str(getattr(error, "verify_message", "") or getattr(error, "reason", "") or error or "no reason")
+    code = getattr(error, "verify_code", 0)
+    certificate = _certificate_of(url)
+    if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER" in words or "HTTP_REQUEST" in words:
+        plain = url.replace("https://", "http://").replace("mqtts://", "mqtt://").replace("wss://", "ws://")
+        text = f"{url} does not speak TLS: its address is {plain}, or another port than this"
+    elif code == 10:
+        text = f"{url}: its certificate expired{_at(certificate, 'not_valid_after_utc')}: who runs it has to renew it"
+    elif code == 9:
+        text = (
+            f"{url}: its certificate is not valid yet{_at(certificate, 'not_valid_before_utc', 'it is from')}: set the "
+            "clock of this machine, or of the one that made it"
+        )
+    elif code in (62, 64):
+        text = (
+            f"{url}: its certificate is for {_names(certificate)}, not for {urlsplit(url).hostname}: use a name that "
+            "it has, or have it made for this one"
+        )
+    elif any(word in words.lower() for word in _STRICT):
+        text = (
+            f"{url}: the certificate of its authority lacks what this Python requires ({words}): make the authority "
+            "anew, with the key usage that the page shows"
+        )
+    else:
+        issuer = "" if certificate is None else f", issued by {certificate.issuer.rfc4514_string()!r}"
+        against = (
+            f"{authority} is not the certificate of its authority: give that, not the server's own"
+            if authority
+            else "name its authority, --tls-ca FILE or connect(tls_ca=...)"
+        )
+        text = (
+            f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {against}"
+        )
+    return f"{text}; see {TLS_PAGE}"
+
+
+def speaks_tls(url: str) -> bool:
+    """Whether a server answers a TLS handshake, whatever its certificate is."""
+    return _handshake(url) is not None
+
+
+def _handshake(url: str) -> bytes | None:
+    """Return the certificate that a server shows, in DER, empty for none; None where it speaks no TLS."""
+    parts = urlsplit(url)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # only to look: nothing is sent
+    try:
+        address = (parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 443))
+        with (
+            socket.create_connection(address, timeout=_LOOK_S) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname) as secure,
+        ):
+            return secure.getpeercert(binary_form=True) or b""
+    except (OSError, ValueError):
+        return None
+
+
+def _certificate_of(url: str) -> x509.Certificate | None:
+    from cryptography import x509
+
+    der = _handshake(url)
+    try:
+        return x509.load_der_x509_certificate(der) if der else None
+    except ValueError:
+        return None
+
+
+def _at(certificate: x509.Certificate | None, field: str, words: str = "on") -> str:
+    return "" if certificate is None else f" {words} {getattr(certificate, field):%Y-%m-%d}"
+
+
+def _names(certificate: x509.Certificate | None) -> str:
+    """Return the hosts that a certificate is for."""
+    from cryptography import x509
+
+    if certificate is None:
+        return "another host"
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return "no host (it has no subjectAltName)"
+    hosts = [
+        *found.get_values_for_type(x509.DNSName),
+        *map(str, found.get_values_for_type(x509.IPAddress)),
+    ]
+    return ", ".join(hosts[:8]) or "no host"
+
+
+def _ssl_error(error: BaseException) -> ssl.SSLError | None:
+    """Return the error of TLS that is behind another."""
+    seen: list[BaseException] = [error]
+    for found in seen:
+        if isinstance(found, ssl.SSLError):
+            return found
+        inner = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
+        seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]
+    return None
 
 
 def _innermost(error: BaseException) -> str:

@@ -12,6 +12,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PARTY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
+MIN_PREFIX_CHARS = 4
+"""A shorter beginning is a typing error, or an empty variable of a shell, rather than a choice."""
+
 MAX_FRAME_BYTES = 64 * 1024
 """Of one message on its way, signature and envelope included."""
 
@@ -98,3 +101,32 @@ def check_job_id(job_id: str) -> str:
     if not _JOB_ID.fullmatch(job_id):
         raise SpecError(f"a job id reads job_<uuid4>; found {job_id[:80]!r}")
     return job_id
+
+
+def check_prefix(text: str, found: str, *, start: str = "") -> None:
+    """Refuse the beginning of an id that is too short to have been meant, although it begins one only.
+
+    Args:
+        found: the only id that begins so.
+        start: with which all ids begin; it does not count as a part of what was typed.
+
+    Raises:
+        SpecError: fewer than `MIN_PREFIX_CHARS` characters were typed.
+    """
+    if len(text.removeprefix(start)) < MIN_PREFIX_CHARS:
+        enough = found[: len(start) + MIN_PREFIX_CHARS]
+        raise SpecError(
+            f"expected at least {MIN_PREFIX_CHARS} characters of an id, found {text[:80]!r}: type {enough} "
+            f"if you mean {found}"
+        )
+
+
+def check_given(text: str, what: str) -> str:
+    """Return a name or an id that was typed.
+
+    Raises:
+        SpecError: it is empty or blank: nothing is chosen by it.
+    """
+    if not text.strip():
+        raise SpecError(f"expected {what}, found {text[:80]!r}: is a variable of the shell empty?")
+    return text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from fedjob.common.console import HomeFolder
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ DEFAULT_URL = "http://127.0.0.1:8844"
 
 home_option = click.option(
     "--home",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=HomeFolder(),
     help="The hub's folder.  [default: $FEDJOB_HOME, else ~/.fedjob/hub]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

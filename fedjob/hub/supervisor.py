@@ -74,7 +74,7 @@ class HubSettings:
 
     def warnings(self) -> list[str]:
         """Return the warnings that the owner should read before the hub starts."""
-        warnings = []
+        warnings = [] if self.tls is None else self.tls.warnings()
         if not is_loopback(self.host) and self.tls is None:
             warnings.append(
                 f"the hub listens on {self.host} without TLS: others on the network can read tokens and "

@@ -37,19 +37,28 @@ class Identity:
         return cls(party, Ed25519PrivateKey.generate())
 
     @classmethod
-    def load_or_create(cls, folder: Path, party: str | None = None, *, key: Path | None = None) -> Identity:
+    def load_or_create(
+        cls, folder: Path, party: str | None = None, *, key: Path | None = None, is_enrolled: bool = True
+    ) -> Identity:
         """Return the identity stored in `folder`, which is made on first use.
 
         Args:
             folder: `home/"keys"`.
             party: the expected name; may be left out once it is stored.
             key: file of a private key to use; it is copied into `folder`. None makes one.
+            is_enrolled: False where no hub has accepted what is stored: it then takes the name and the key that are given.
 
         Raises:
             ConfigError: no name is known, another name or key is stored, or a key file is unusable.
         """
         key_path, party_path = folder / "ed25519", folder / "party"
         stored = party_path.read_text(encoding="utf-8").strip() if party_path.exists() else None
+        if stored is not None and party is not None and not is_enrolled and party != stored:
+            check_party(party)
+            write_atomic(party_path, party.encode() + b"\n")
+            stored = party
+        if key is not None and not is_enrolled and key_path.exists():
+            write_atomic(key_path, _read_key(key).private_bytes_raw().hex().encode() + b"\n", mode=0o600)
         name = stored or party
         if name is None:
             raise ConfigError(f"no identity in {folder}: run `fedjob init` or `fedjob node init` with --id")

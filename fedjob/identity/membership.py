@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.errors import ConfigError, DecodeError, SpecError
-from fedjob.common.files import write_atomic
 from fedjob.common.http_client import Patience, Web
 from fedjob.common.types import check_party
 
@@ -59,7 +58,8 @@ class Membership:
 
     Args:
         broker_url: of the broker at enrolment; `fetch_hub` returns the present one.
-        tls_ca: path of the certificate of the hub's own authority; empty for the public ones.
+        tls_ca: path of the certificate of the hub's own authority, in the file relative to the home; empty for the
+            public ones.
     """
 
     hub_url: str
@@ -114,6 +114,7 @@ def enrol(
     invite: Path | None = None,
     *,
     tls_ca: Path | None = None,
+    token: str = "",
 ) -> Membership:
     """Join the federation of a hub.
 
@@ -123,6 +124,7 @@ def enrol(
         public_key_hex: of the key that signs this party's messages.
         invite: the invitation's file; a hub on loopback needs none.
         tls_ca: the certificate of the hub's own authority.
+        token: the secret to be known by from now on; a repetition with the same one is the same request. Empty makes one.
 
     Raises:
         SpecError: a name, role, key, URL or invitation file is malformed.
@@ -141,8 +143,8 @@ def enrol(
     url = hub_url or (None if invitation is None else invitation.hub)
     if url is None:
         raise SpecError("expected the URL of a hub or an invitation, found neither")
-    # The token is made here, so that a repetition after a lost response is the same request.
-    token = secrets.token_hex(32)
+    # The token is made on this side, so that a repetition after a lost response is the same request.
+    token = token or secrets.token_hex(32)
     wanted: dict[str, Any] = {"party": party, "role": role, "key": public_key_hex, "token": token}
     if invitation is not None:
         wanted["invite"] = invitation.code
@@ -206,12 +208,6 @@ def fetch_parties(membership: Membership) -> dict[str, Party]:
     return {party.name: party for party in parties}
 
 
-def save_membership(home: Path, membership: Membership) -> None:
-    """Store a membership in a party's home, durably, readable by its owner only."""
-    home.mkdir(parents=True, exist_ok=True)
-    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(membership)), mode=0o600)
-
-
 def load_membership(home: Path) -> Membership:
     """Return the membership stored in a party's home.
 
@@ -220,11 +216,12 @@ def load_membership(home: Path) -> Membership:
     """
     path = home / MEMBERSHIP_NAME
     try:
-        return from_plain(Membership, unpack(path.read_bytes(), limit_bytes=MAX_INVITATION_BYTES))
+        found = from_plain(Membership, unpack(path.read_bytes(), limit_bytes=MAX_INVITATION_BYTES))
     except FileNotFoundError:
         raise ConfigError(f"{home} belongs to no federation yet: run init with --hub or --invite") from None
     except (OSError, DecodeError) as error:
         raise ConfigError(f"{path} is not readable ({error}): run init again with an invitation") from error
+    return replace(found, tls_ca=str(home / found.tls_ca)) if found.tls_ca else found
 
 
 def _hub_info(web: Web) -> HubInfo:

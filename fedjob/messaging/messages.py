@@ -168,6 +168,7 @@ class Pong:
         jobs: that the asking researcher has tasks of here; what it does not know it can end.
         projects: that the node is enrolled in.
         twin: another daemon runs under the node's name, such as one on a copy of its home.
+        faults: number of its owner's settings that can't be read; while there are any, its strictest hold.
     """
 
     kind: ClassVar[str] = "reply"
@@ -186,6 +187,7 @@ class Pong:
     projects: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
     twin: bool = False
+    faults: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

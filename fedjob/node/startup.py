@@ -11,26 +11,18 @@ from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from fedjob.common.config import CONFIG_NAME, Scalar, load_config
+from fedjob.common.config import Scalar
 from fedjob.common.errors import ConfigError, RepositoryUnreachable
 from fedjob.common.files import is_locked, open_locked
 from fedjob.common.types import Address
+from fedjob.identity.enrolment import check_role_of_home, enrol_home
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import (
-    MEMBERSHIP_NAME,
-    Invitation,
-    Membership,
-    enrol,
-    fetch_hub,
-    fetch_parties,
-    load_membership,
-    save_membership,
-)
+from fedjob.identity.membership import Membership, fetch_hub, fetch_parties, load_membership
 from fedjob.identity.roster import Roster
 from fedjob.messaging.clock import hub_ahead_s
-from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
+from fedjob.node.daemon.settings import Settings
 from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 
@@ -60,18 +52,9 @@ def init_node(
     Raises:
         FedjobError: the home holds somebody else, or the hub refuses or does not answer.
     """
+    check_role_of_home(home.root, "node")
     home.create()
-    identity = Identity.load_or_create(home.keys, node, key=key)
-    if (home.root / MEMBERSHIP_NAME).exists():
-        known = load_membership(home.root)
-        wanted = hub or (known.hub_url if invite is None else Invitation.load(invite).hub)
-        if known.party == node and wanted.rstrip("/") == known.hub_url.rstrip("/"):
-            return
-        raise ConfigError(
-            f"{home.root} is node {known.party!r} at {known.hub_url} already: use another --home"
-        )
-    membership = enrol(hub, node, "node", identity.public_key_hex, invite, tls_ca=tls_ca)
-    save_membership(home.root, membership)
+    enrol_home(home.root, node, "node", hub=hub, invite=invite, tls_ca=tls_ca, key=key)
     Database(home.database).close()
 
 
@@ -132,7 +115,7 @@ def open_daemon(
     home.check()
     membership = load_membership(home.root)
     identity = Identity.load_or_create(home.keys)
-    settings = Settings(home, options or {})
+    settings = Settings(home, options)
     hub = fetch_hub(membership.hub_url, verify=membership.verify)
     roster = Roster(fetch_parties(membership), lambda: fetch_parties(membership))
     transport = MqttTransport(
@@ -144,7 +127,7 @@ def open_daemon(
     )
     return Daemon(
         home=home,
-        config=settings(),
+        settings=settings(),
         identity=identity,
         federation=membership.federation,
         roster=roster,
@@ -154,35 +137,6 @@ def open_daemon(
         hub_ahead_s=lambda: clock_of_hub(membership),
         crash_at=crash_at,
     )
-
-
-class Settings:
-    """A home's settings, read again only when `config.toml` was written."""
-
-    def __init__(self, home: NodeHome, options: dict[str, Scalar | None]) -> None:
-        self._home = home
-        self._options = options
-        self._stamp: object = None
-        self._config = NodeConfig()
-
-    def __call__(self) -> NodeConfig:
-        """Return the settings of now.
-
-        Raises:
-            ConfigError: the file is wrong.
-        """
-        stamp = self._look()
-        if stamp != self._stamp:
-            self._config = load_config(NodeConfig, self._home.root, options=self._options)
-            self._stamp = stamp
-        return self._config
-
-    def _look(self) -> object:
-        try:
-            found = (self._home.root / CONFIG_NAME).stat()
-        except FileNotFoundError:
-            return "none"
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import pytest
 
 from fedjob import FedAvg, Job, JobFailed, Quorum, TorchPlan, connect
 from fedjob.common.errors import NoDatasets, NotPermitted, PlanError, RepositoryUnreachable, SpecError
-from fedjob.identity.membership import load_membership, save_membership
+from fedjob.identity.enrolment import save_membership
+from fedjob.identity.membership import load_membership
 from tests.data import TRAINING
 from tests.e2e.conftest import NODES, one_broker
 from tests.e2e.federation import PATIENCE_S, Federation

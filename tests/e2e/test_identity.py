@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fedjob import connect
-from fedjob.common.errors import BrokerUnreachable, ConfigError, RepositoryUnreachable
+from fedjob import Job, Statistics, connect
+from fedjob.common.errors import BrokerUnreachable, ConfigError, NoDatasets, RepositoryUnreachable, SpecError
 from tests.processes import Processes
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.feature("FB-14", "BF-42", "BF-45")
+@pytest.mark.feature("FB-14", "BF-42", "BF-45", "PS-51")
 def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processes, tmp_path: Path) -> None:
     hub = processes.start(
         "fedjob", "hub", "start", "--home", tmp_path / "hub", "--port", "0", "--mqtt-port", "0", name="hub"
@@ -48,6 +48,27 @@ def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processe
     assert {"alice", given} <= {row["party"] for row in json.loads(listed)}
     with pytest.raises(ConfigError, match="alice"):
         connect(home=home, id="bob")
+    with connect(home=home, timeout_s=30) as session:
+        drafted = Job(Statistics(mean="age"), data={"tags": ["heart"]}).id
+        assert (home / "jobs" / drafted).is_dir()
+        others = Job(Statistics(mean="age"), data={"tags": ["heart"]}, home=tmp_path / "carol")
+        with pytest.raises(NoDatasets):
+            others.check()
+        assert others._session is not None
+        assert others._session.party == "carol"
+        assert Job(Statistics(mean="age"), data={"tags": ["heart"]}).folder.parent.parent == home
+        with pytest.raises(ConfigError, match="belongs to no federation"):
+            Job(Statistics(mean="age"), data={"tags": ["heart"]}, home=tmp_path / "new").check()
+        with pytest.raises(SpecError, match="another home"):
+            Job(Statistics(mean="age"), data={"tags": ["heart"]}, session=session, home=tmp_path / "carol")
     hub.stop()
+    with connect(home=home, timeout_s=5) as session:  # its jobs lie here
+        assert drafted in [job.id for job in session.jobs(state="draft")]
+        found = session.find(id=drafted)
+        assert found is not None
+        with pytest.raises(RepositoryUnreachable):
+            session.nodes()
+        with pytest.raises(RepositoryUnreachable):
+            found.check()
     with pytest.raises(RepositoryUnreachable):
-        connect(home=home)
+        connect(hub=url, home=home, timeout_s=5)

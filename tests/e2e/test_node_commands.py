@@ -115,6 +115,19 @@ def test_a_node_starts_in_the_background_says_how_it_is_and_stops(owner: Owner) 
         assert "approval  on" in owner.types("status")
         owner.types("config", "set", "approval", "off")
         assert "without its owner's approval" in owner.types("status")
+        with (owner.home / "config.toml").open("a", encoding="utf-8") as file:
+            file.write('verifier_options = "issuer"\n')  # by hand: the command would refuse it
+        wait_until(
+            lambda: json.loads(owner.types("status", "--json"))["settings_faults"],
+            timeout_s=10,
+            what="the daemon to see that its settings can't be read",
+        )
+        assert owner.types("config", "get", "approval").strip() == "on"
+        assert "NOT READABLE" in owner.types("status")
+        assert "the strictest hold" in (owner.home / "logs" / "node.log").read_text(encoding="utf-8")
+        assert "nothing is changed" in owner.types("config", "set", "approval", "off", expect=1)
+        owner.types("config", "unset", "verifier_options")
+        assert owner.types("config", "get", "approval").strip() == "off"
     finally:
         assert "node stopped" in owner.types("stop")
         owner.types("config", "set", "approval", "on")

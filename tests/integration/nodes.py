@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy
 import torch
 
+from fedjob.common.config import FoundSettings
 from fedjob.common.types import Address, Ref, new_job_id
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Party
@@ -25,6 +26,7 @@ from fedjob.messaging.transport.memory import MemoryBroker, MemoryTransport
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
+from fedjob.node.daemon.settings import InForce, settle
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
@@ -142,16 +144,19 @@ class Node:
                 else:
                     grants.reject(grant.id, note=note, by="owner")
 
+    def _settings(self) -> InForce:
+        return settle(FoundSettings(asdict(self.config), ()), None)
+
     def start(self) -> Node:
         self.daemon = Daemon(
             home=self.home,
-            config=self.config,
+            settings=self._settings(),
             identity=self.identity,
             federation=self.federation.name,
             roster=Roster(self.federation.parties, lambda: self.federation.parties),
             transport=MemoryTransport(self.federation.broker, Address(self.name)),
             repository=self.federation.repository,
-            reload=lambda: self.config,
+            reload=self._settings,
         )
         self._thread = threading.Thread(target=self._run, name=f"node {self.name}")
         self._thread.start()

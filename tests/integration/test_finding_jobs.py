@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from fedjob import FedAvg, Job
-from fedjob.common.errors import AmbiguousJob, NoSuchJob, NotReady, RecordUnreadable, SpecError
+from fedjob.cli import cli
+from fedjob.common.errors import AmbiguousJob, FedjobError, NoSuchJob, NotReady, RecordUnreadable, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import new_job_id
 from fedjob.researcher.jobs.session import HomeJobs
@@ -60,6 +62,33 @@ def make(tmp_path: Path, home: Home) -> Callable[..., Job]:
         return job
 
     return make_job
+
+
+@pytest.mark.parametrize("typed", ["", " ", "\t", "*", "job_", None])
+def test_an_empty_or_doubtful_id_chooses_no_job(
+    make: Callable[..., Job], home: Home, typed: str | None
+) -> None:
+    job = make()
+    typed = job.id[:6] if typed is None else typed
+    with pytest.raises((SpecError, NoSuchJob)):
+        the_folder(home.home, typed)
+    if typed != "*":
+        with pytest.raises(SpecError):
+            home.find(id=typed)
+    for command in ("kill", "cancel", "stop", "restart", "delete", "submit", "show", "clone", "result"):
+        done = CliRunner().invoke(cli, ["job", command, typed, "--home", str(home.home)])
+        assert isinstance(done.exception, FedjobError), (command, done.output, done.exception)
+    assert [(entry.id, entry.state) for entry in list_entries(home.home)] == [(job.id, "completed")]
+
+
+def test_a_name_chooses_a_job_however_short_it_is_but_no_pattern_does(
+    make: Callable[..., Job], home: Home
+) -> None:
+    job = make(name="cnn")
+    assert the_folder(home.home, "cnn").path.name == job.id
+    assert the_folder(home.home, job.id[:9]).path.name == job.id
+    with pytest.raises(NoSuchJob):
+        the_folder(home.home, "cnn*")
 
 
 @pytest.mark.feature("TB-34", "TB-35", "TB-36", "TB-37", "TB-38", "PS-35", "PS-24", "NV-61")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from click.testing import CliRunner
 
 from fedjob import Job, JobFailed
 from fedjob.cli import cli
+from fedjob.common.config import FoundSettings
 from fedjob.common.errors import ConfigError, NotPermitted, RepositoryError, WaitTimeout
 from fedjob.identity.keys import Identity
 from fedjob.identity.openid import nonce_of
 from fedjob.node.config.config import NodeConfig
+from fedjob.node.daemon.settings import settle
 from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim
 from fedjob.researcher.connection.login import Proving, load_login, log_out, login
@@ -231,13 +235,14 @@ def test_a_setting_that_does_not_hold_together_never_becomes_no_verification(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         build_verifier(name, options)
-    federation = Federation(tmp_path)
-    try:
-        node = federation.node(config=NodeConfig(verifier=name, verifier_options=options))
-        with pytest.raises(ConfigError, match=words):
-            node.start()
-    finally:
-        federation.ann.endpoint.stop()
+    given = NodeConfig(verifier=name, verifier_options=options, approval="off")
+    found = settle(FoundSettings(asdict(given), ()), None)
+    assert re.search(words, found.faults[0])
+    assert found.config.approval == "on"
+    with pytest.raises(NotPermitted, match="ask its owner"):
+        build_verifier(found.config.verifier, found.config.verifier_options).verify(
+            Claim("ann", ANN.public_key_hex, "a.b.c")
+        )
 
 
 def test_a_provider_that_is_away_is_no_yes(tmp_path: Path) -> None:

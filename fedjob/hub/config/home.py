@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedjob.common.errors import ConfigError
 from fedjob.common.files import is_locked, open_locked, write_atomic
+from fedjob.identity.enrolment import check_role_of_home
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class HubHome:
         self.storage = (storage or self.folder / "storage").expanduser().absolute()
         self.ledger = self.folder / "hub.sqlite"
         self.broker = self.folder / "broker"
+        check_role_of_home(self.folder, "hub")
         try:
             self.broker.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.storage.mkdir(parents=True, exist_ok=True, mode=0o700)

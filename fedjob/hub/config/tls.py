@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
+
 from fedjob.common.errors import ConfigError
+
+SOON = timedelta(days=30)
+"""For so long before its end a certificate is worth a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +35,28 @@ class TlsFiles:
                 f"expected a PEM certificate and its key in {self.cert} and {self.key}: {error}"
             ) from error
         return self
+
+    def warnings(self, now: datetime | None = None) -> list[str]:
+        """Return what the owner should know of the certificate's validity.
+
+        Args:
+            now: in UTC; None for the present.
+        """
+        now = now or datetime.now(UTC)
+        try:
+            certificate = x509.load_pem_x509_certificate(self.cert.read_bytes())
+        except (OSError, ValueError):
+            return []  # `check` says what is wrong with it
+        ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+        if ends <= now:
+            return [
+                f"the certificate {self.cert} expired on {ends:%Y-%m-%d}: no node and no researcher will connect; "
+                "renew it, see docs/tls.md"
+            ]
+        if begins > now:
+            return [
+                f"the certificate {self.cert} is valid from {begins:%Y-%m-%d %H:%M} UTC only: look at the clock"
+            ]
+        if ends - now < SOON:
+            return [f"the certificate {self.cert} expires on {ends:%Y-%m-%d}: renew it, see docs/tls.md"]
+        return []

@@ -31,6 +31,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fedjob.common.errors import BrokerUnreachable, SpecError
+from fedjob.common.http_client import tls_trouble
 from fedjob.common.types import Address
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
 from fedjob.messaging.transport.presence import PresenceBoard
@@ -58,7 +59,7 @@ class _ConnectAttempt:
         why: the reason, where there is one.
     """
 
-    how: Literal["ok", "refused", "closed", "silent", "unreachable"]
+    how: Literal["ok", "refused", "closed", "silent", "unreachable", "tls"]
     why: str = ""
 
 
@@ -117,7 +118,7 @@ class MqttTransport(Transport):
             left_s = max(0.1, deadline - time.monotonic())
             if version is None:
                 attempt = self._try(5, min(PROBE_S, left_s), probe=True)
-                if attempt.how != "unreachable":
+                if attempt.how not in ("unreachable", "tls"):
                     # A refusal because the probe gave no user name also shows that the broker knows version 5.
                     version = 5 if attempt.how == "ok" or attempt.why in _NOT_ALLOWED else 4
                     continue
@@ -193,7 +194,7 @@ class MqttTransport(Transport):
             )
         except ssl.SSLError as error:
             self._client = None
-            return _ConnectAttempt("unreachable", f"TLS: {error.reason or error}")
+            return _ConnectAttempt("tls", tls_trouble(self.url, error, self._tls_ca))
         except (OSError, ValueError) as error:
             self._client = None
             return _ConnectAttempt("unreachable", str(error))
@@ -243,6 +244,8 @@ class MqttTransport(Transport):
                 f"the broker at {self.url} refuses {who} ({attempt.why}): "
                 f"enrol again, or ask whoever runs the hub whether {self.address.party} was revoked"
             )
+        if attempt.how == "tls":
+            return f"the broker at {attempt.why}"
         if attempt.how in ("refused", "closed"):
             why = attempt.why or "it closed the connection"
             return f"the broker at {self.url} does not take this client ({why}): is it an MQTT broker?"

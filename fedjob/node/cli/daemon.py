@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fedjob.common.codec import unpack
-from fedjob.common.config import load_config
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.identity.keys import Identity
@@ -33,6 +32,7 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.config.hours import is_open_now
 from fedjob.node.daemon.connection_watch import TWIN_TEXT
 from fedjob.node.daemon.daemon import Daemon
+from fedjob.node.daemon.settings import InForce, Settings, live_facts
 from fedjob.node.daemon.status import node_status
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants
@@ -66,7 +66,7 @@ STOP_WITHIN_S = 30.0
 @click.option(
     "--tls-ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificate of the hub's own authority, if it has one; do not move the file later.",
+    help="Certificate of the hub's own authority, if it has one; it is copied into the home.",
 )
 @click.option(
     "--key",
@@ -90,16 +90,15 @@ def init(
 
 @click.command()
 @home_option
-@click.option("--workers", type=int, help="Number of tasks that run at the same time.")
+@click.option("--workers", type=click.IntRange(min=0), help="Number of tasks that run at the same time.")
 @click.option(
     "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
 )
 def start(home: NodeHome, workers: int | None, detach: bool) -> None:
     """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C."""
     home.check()
-    load_config(
-        NodeConfig, home.root, options={"workers": workers}
-    )  # a wrong setting is an error before anything is started
+    for fault in Settings(home, {"workers": workers})().faults:
+        click.echo(f"fedjob: the strictest settings hold, approval on: {fault}", err=True)
     if detach:
         _start_detached(home, workers)
         return
@@ -212,16 +211,30 @@ def stop(home: NodeHome) -> None:
 @json_option
 def status(home: NodeHome, as_json: bool) -> None:
     """Show whether the node runs, its queue, its workers, and the messages it dropped."""
-    config = load_config(NodeConfig, home.root)
-    facts = _facts(home, config)
+    with open_database(home):
+        pass  # a folder that is no node's home is refused before anything is read of it
+    settings = settings_in_force(home)
+    facts = _facts(home, settings)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
-        _show(facts, config)
+        _show(facts, settings.config)
 
 
-def _facts(home: NodeHome, config: NodeConfig) -> dict[str, Any]:
+def settings_in_force(home: NodeHome) -> InForce:
+    """Return the settings that the running daemon uses; where none runs, those that the next one would."""
+    if running_pid(home) is not None:
+        facts = live_facts(home)
+        settings = facts.get("settings")
+        known = {field.name for field in fields(NodeConfig)}
+        if isinstance(settings, dict) and settings.keys() == known:
+            return InForce(NodeConfig(**settings), tuple(facts.get("faults", ())))
+    return Settings(home)()
+
+
+def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
     """Return what `status` shows."""
+    config = settings.config
     with open_database(home) as database:
         pid = running_pid(home)
         row = database.row("SELECT facts FROM live")
@@ -238,8 +251,9 @@ def _facts(home: NodeHome, config: NodeConfig) -> dict[str, Any]:
             "trouble": live.get("trouble", ""),
             "twin": bool(live.get("twin")),
             "clock": live.get("clock", ""),
+            "settings_faults": list(settings.faults),
             "approval": config.approval,
-            "verifier": live.get("verifier", config.verifier),
+            "verifier": config.verifier,
             "workers": config.workers,
             "threads": config.torch_threads,
             **asdict(node_status(config, tasks, busy=queue.get("running", 0))),
@@ -273,6 +287,8 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"home      {facts['home']}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
+    for fault in facts["settings_faults"]:
+        click.echo(f"settings  NOT READABLE, the strictest hold until they are: {fault}")
     click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")
     click.echo(f"grants    {facts['pending_grants']} wait for a decision")
     click.echo(f"tasks     {_counts(facts['queue'])}; the last ended {when(facts['last_task'], 'never')}")

@@ -13,6 +13,7 @@ from fedjob.common.checks import printable
 from fedjob.common.config import load_config
 from fedjob.common.console import json_option, print_json
 from fedjob.common.errors import SpecError
+from fedjob.common.types import check_given
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
@@ -138,7 +139,7 @@ def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 )
 @click.option("--data", default=None, help="Dataset: a name or a pattern.")
 @click.option("--use", type=click.Choice(("private", "mock")), default="private", show_default=True)
-@click.option("--project", default="", help="Only jobs of this project.")
+@click.option("--project", help="Only jobs of this project.")
 @click.option("--note", default="", help="Text that is sent to the researcher.")
 @_by_option
 @_limited
@@ -149,7 +150,7 @@ def allow(
     plan: str | None,
     data: str | None,
     use: str,
-    project: str,
+    project: str | None,
     note: str,
     by: str | None,
     as_json: bool,
@@ -160,6 +161,9 @@ def allow(
         raise SpecError(
             "--use private needs --plan and --data: name the plan and the dataset; '*' stands for any"
         )
+    for option, text in (("who", who), ("plan", plan), ("data", data), ("project", project), ("by", by)):
+        if text is not None:
+            check_given(text, f"a value of --{option}")
     limits, config = parse_limits(**options), load_config(NodeConfig, home.root)
     with open_database(home) as database:
         store = Grants(database)
@@ -171,7 +175,7 @@ def allow(
             entry=entry,
             dataset=_data(Datasets(database), data or "*"),
             use=use,
-            project=project,
+            project=project or "",
         )
         rule = pinned(rule, store)
         waited = {grant.id for grant in store.all("pending")}
@@ -202,6 +206,7 @@ def allow(
 @_limited
 def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
     """Set limits for all jobs of project NAME, beside each grant's own; `default` is for all others."""
+    check_given(name, "the name of a project")
     limits = parse_limits(**options)
     with open_database(home) as database:
         Grants(database).projects.limit(name, limits, _who(by))
@@ -218,13 +223,14 @@ def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) ->
     """Record that you know a researcher's key, so that agreements for several researchers cover them."""
     if not re.fullmatch(r"[0-9a-f]{64}", key):
         raise SpecError("--key is a public key of 64 hex digits; the hub's `party list` shows it")
+    check_given(researcher, "the name of a researcher")
     with open_database(home) as database:
         Grants(database).known.add(researcher, key, org, _who(by))
     click.echo(f"known: {researcher}, key {key[:16]}..." + (f", of {org}" if org else ""))
 
 
 def _who(by: str | None) -> str:
-    return (by or getpass.getuser())[:80]
+    return check_given(getpass.getuser() if by is None else by, "a value of --by")[:80]
 
 
 def _version(datasets: Datasets, grant: Grant) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from fedjob.common.console import HomeFolder
 from fedjob.node.config.home import NodeHome
 from fedjob.node.storage.database import Database
 
@@ -23,7 +24,7 @@ def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option `--home` to a command, which receives a `NodeHome`."""
     return click.option(
         "--home",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=HomeFolder(),
         callback=lambda ctx, param, value: NodeHome(value or _default_home()),
         expose_value=True,
         help="The node's folder; default $FEDJOB_HOME, then ~/.fedjob/node.",

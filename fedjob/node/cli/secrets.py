@@ -9,6 +9,7 @@ import click
 
 from fedjob.common.console import json_option, table
 from fedjob.common.errors import SpecError
+from fedjob.common.types import check_given
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets
@@ -26,6 +27,7 @@ def secrets() -> None:
 @home_option
 def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
     """Store secret NAME of DATASET; its value is prompted for, or read from standard input."""
+    check_given(name, "the name of a secret")
     with open_database(home) as database:
         if Datasets(database).find(dataset) is None:
             raise SpecError(f"there is no dataset {dataset}: `fedjob node data list` shows which there are")

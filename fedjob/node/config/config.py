@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.requirements import read_bytes
@@ -81,10 +83,12 @@ class NodeConfig:
     projects: str = "*"
     contact: str = ""
     notify_mail: str = ""
-    notify_webhook: str = ""
-    notify_command: str = ""
+    notify_webhook: str = field(default="", metadata={"check": lambda text: _url(text, "http", "https")})
+    notify_command: str = field(default="", metadata={"check": lambda text: _words(text)})
     notify_every_s: float = field(default=60.0, metadata={"at_least": 0.0})
-    smtp: str = "smtp://127.0.0.1:25"
+    smtp: str = field(
+        default="smtp://127.0.0.1:25", metadata={"check": lambda text: _url(text, "smtp", "smtps")}
+    )
     bring: str = field(default="on", metadata={"choices": ("on", "off")})
     bring_mb: int = field(default=1024, metadata={"at_least": 1})
     publish_mocks: str = field(default="on", metadata={"choices": ("on", "off")})
@@ -163,6 +167,26 @@ def _memory_bytes(text: str) -> int:
         return read_bytes(text) if text else machine_memory_bytes()
     except SpecError as error:
         raise ConfigError(str(error)) from error
+
+
+def _url(text: str, *schemes: str) -> None:
+    try:
+        url = urlsplit(text)
+        fits = url.scheme in schemes and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        fits = False
+    if text and not fits:
+        expected = " or ".join(f"{scheme}://HOST:PORT" for scheme in schemes)
+        raise ConfigError(f"expected {expected}, found {text[:80]!r}")
+
+
+def _words(text: str) -> None:
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"expected a command, as a shell reads it, found {text[:80]!r} ({error})"
+        ) from error
 
 
 def num_gpus_here() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError
+from fedjob.identity.enrolment import check_role_of_home
 
 
 class NodeHome:
@@ -43,8 +44,9 @@ class NodeHome:
         """Refuse a folder that is no node's home.
 
         Raises:
-            ConfigError: it has no key.
+            ConfigError: it has no key, or is another role's.
         """
+        check_role_of_home(self.root, "node")
         if not (self.keys / "party").exists():
             raise ConfigError(
                 f"{self.root} is not a node's home: run `fedjob node init --home {self.root} --id NAME "

@@ -15,6 +15,6 @@ def read_options(text: str) -> dict[str, str]:
     for piece in filter(str.strip, text.split(",")):
         name, equals, value = piece.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"launcher_options: expected 'name=value, name=value', found {piece[:80]!r}")
+            raise ConfigError(f"expected 'name=value, name=value', found {piece[:80]!r}")
         options[name.strip()] = value.strip()
     return options

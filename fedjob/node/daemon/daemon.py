@@ -26,7 +26,6 @@ from fedjob.messaging import messages as wire
 from fedjob.messaging.endpoint import Endpoint, seen_entries
 from fedjob.messaging.messages import Message
 from fedjob.messaging.transport.base import Transport
-from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.commit import encode_replies, encode_states, must_last, put_rows
@@ -37,6 +36,7 @@ from fedjob.node.daemon.offers import OfferHandler
 from fedjob.node.daemon.searches import Published, SearchHandler
 from fedjob.node.daemon.sender_verification import Checked, SenderVerification, without_proof
 from fedjob.node.daemon.session_liveness import SessionLiveness
+from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.state_reports import StateReports
 from fedjob.node.daemon.status import pong
 from fedjob.node.daemon.tasks import TaskHandler
@@ -62,7 +62,7 @@ class Daemon:
     """A node at work.
 
     Args:
-        config: the owner's settings.
+        settings: those of the owner that hold.
         reload: returns them anew, cheaply: it is called twice a second.
         hub_ahead_s: returns by how many seconds the hub's clock is ahead of this machine's, see `ConnectionWatch`.
         crash_at: called with the name of each step between accept and release: `accepted`, `started`,
@@ -73,17 +73,18 @@ class Daemon:
         self,
         *,
         home: NodeHome,
-        config: NodeConfig,
+        settings: InForce,
         identity: Identity,
         federation: str,
         roster: Roster,
         transport: Transport,
         repository: Repository,
-        reload: Callable[[], NodeConfig] | None = None,
+        reload: Callable[[], InForce] | None = None,
         hub_ahead_s: Callable[[], float | None] | None = None,
         crash_at: Callable[[str], None] | None = None,
     ) -> None:
         home.create()
+        config = settings.config
         self._database = Database(home.database)
         self._store = DatabaseStore(self._database)
         self._endpoint = self._open_endpoint(identity, federation, roster, transport)
@@ -114,7 +115,7 @@ class Daemon:
         self._liveness = SessionLiveness()
         self._state_reports = StateReports()
         self._watch = ConnectionWatch(self._endpoint, hub_ahead_s)
-        self._housekeeping = self._open_housekeeping(reload)
+        self._housekeeping = self._open_housekeeping(settings, reload)
         self._stopping = threading.Event()
         self.ready = threading.Event()
 
@@ -132,7 +133,7 @@ class Daemon:
             on_give_up=lambda id_: self._taken.append(events.ReplyGivenUp(id_)),
         )
 
-    def _open_housekeeping(self, reload: Callable[[], NodeConfig] | None) -> Housekeeping:
+    def _open_housekeeping(self, settings: InForce, reload: Callable[[], InForce] | None) -> Housekeeping:
         return Housekeeping(
             self._context,
             offers=self._offers,
@@ -142,6 +143,7 @@ class Daemon:
             notices=self._notices,
             state_reports=self._state_reports,
             liveness=self._liveness,
+            settings=settings,
             reload=reload,
             book=lambda: self._book,
             commit=self._commit,
@@ -291,6 +293,7 @@ class Daemon:
                     book=turn.book,
                     busy=len(self._attempts),
                     twin=self._watch.twin,
+                    faults=self._housekeeping.num_faults,
                 )
                 context.answer(turn, message, answer)
             case wire.Search() as search:

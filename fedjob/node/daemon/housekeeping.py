@@ -6,11 +6,11 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from fedjob.common.codec import pack
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import ConfigError
 from fedjob.messaging import messages as wire
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Message
@@ -22,6 +22,7 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.offers import OfferHandler
 from fedjob.node.daemon.sender_verification import SenderVerification
 from fedjob.node.daemon.session_liveness import SessionLiveness
+from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.state_reports import StateReports
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
@@ -46,7 +47,8 @@ class Housekeeping:
     """Does what is due from time to time, between the daemon's turns.
 
     Args:
-        reload: returns the owner's settings anew, cheaply; None where they never change.
+        settings: those of the owner that hold.
+        reload: returns them anew, cheaply; None where they never change.
         book: returns the book as it is.
         commit: makes a turn durable and carries out its commands.
         write_lazily: writes what waits for a commit that did not come.
@@ -64,7 +66,8 @@ class Housekeeping:
         notices: Notices,
         state_reports: StateReports,
         liveness: SessionLiveness,
-        reload: Callable[[], NodeConfig] | None,
+        settings: InForce,
+        reload: Callable[[], InForce] | None,
         book: Callable[[], Book],
         commit: Callable[[Turn], None],
         write_lazily: Callable[[], None],
@@ -78,6 +81,7 @@ class Housekeeping:
         self._notices = notices
         self._state_reports = state_reports
         self._liveness = liveness
+        self._settings = settings
         self._reload = reload
         self._book = book
         self._commit = commit
@@ -85,7 +89,14 @@ class Housekeeping:
         self._watch = watch
         self._leased = self._looked = self._tidied = self._published = 0.0
         self._facts = b""
+        if settings.faults:
+            log_faults(settings)
         self._undecided = True  # there may be decisions of the time when no daemon ran
+
+    @property
+    def num_faults(self) -> int:
+        """Number of the owner's settings that can't be read; while there are any, the strictest hold."""
+        return len(self._settings.faults)
 
     def look_around(self) -> bool:
         """Do what is due from time to time; return whether the database accepted it."""
@@ -174,26 +185,28 @@ class Housekeeping:
             turn.outgoing.append(self._context.endpoint.prepare(to, event, task=task["key"], **header))
 
     def _follow_config(self) -> None:
-        """Apply the owner's changed settings; settings that contradict each other change nothing."""
+        """Apply the owner's changed settings; while they can't be read, the strictest hold."""
         if self._reload is None:
             return
-        try:
-            config = self._reload()
-        except FedjobError as error:
-            log.warning("the settings are kept as they were: %s", error)
-            return
-        before = self._context.config
+        settings = self._reload()
+        if settings.faults != self._settings.faults:
+            log_faults(settings)
+        self._settings = settings
+        config, before = settings.config, self._context.config
         if config == before:
             return
-        try:
-            if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
-                self._verification.configure(config)
-            if (config.hooks, config.hook_options) != (before.hooks, before.hook_options):
-                self._hooks.configure(config)
-        except FedjobError as error:
-            log.warning("the settings are kept as they were: %s", error)
-            return
         self._use(config)
+        if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
+            try:
+                self._verification.configure(config)
+            except ConfigError as error:  # it could be built a moment ago, when the settings were checked
+                log.error("nobody is verified: %s", error)
+                self._verification.configure(replace(config, verifier="nobody", verifier_options=""))
+        if (config.hooks, config.hook_options) != (before.hooks, before.hook_options):
+            try:
+                self._hooks.configure(config)
+            except ConfigError as error:
+                log.error("the hooks stay as they were: %s", error)
         turn = Turn(sized(self._book(), config))
         turn.step(events.TimePassed(time.monotonic()))  # it fills the new slots
         self._commit(turn)
@@ -260,7 +273,9 @@ class Housekeeping:
             "workers": self._context.workers.facts(),
             "resources": self._book().ledger.facts(),
             "is_open": self._book().is_open,
-            "verifier": self._context.config.verifier,
+            "settings": asdict(self._context.config),
+            "readable_settings": dict(self._settings.readable or {}),
+            "faults": list(self._settings.faults),
         }
         packed = pack(facts)
         if packed != self._facts:
@@ -269,6 +284,17 @@ class Housekeeping:
                     "INSERT OR REPLACE INTO live VALUES (1, ?, ?)", (time.time(), packed)
                 )
             self._facts = packed
+
+
+def log_faults(settings: InForce) -> None:
+    """Write into the log that the owner's settings can't be read, or can again."""
+    if settings.faults:
+        log.error(
+            "the settings can't be read, so the strictest hold (approval on, nothing without a grant): %s",
+            "; ".join(settings.faults),
+        )
+    else:
+        log.info("the settings can be read again, and hold")
 
 
 def sized(book: Book, config: NodeConfig) -> Book:

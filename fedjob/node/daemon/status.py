@@ -60,6 +60,7 @@ def pong(
     num_datasets: int,
     book: Book,
     busy: int,
+    faults: int,
     twin: bool = False,
 ) -> Pong:
     """Return the answer to a ping.
@@ -67,6 +68,7 @@ def pong(
     Args:
         busy: tasks that run.
         twin: another daemon runs under the node's name.
+        faults: number of the owner's settings that can't be read.
     """
     now = node_status(config, tasks, busy=busy)
     jobs = {row.job for row in book.unfinished() if row.researcher == message.sender}
@@ -85,6 +87,7 @@ def pong(
         projects=sorted(read_labels(config.projects)),
         jobs=sorted(jobs)[:MAX_SHOWN_JOBS],
         twin=twin,
+        faults=faults,
     )
 
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 
 from fedjob.common.errors import PlanError, SpecError
+from fedjob.common.types import check_given, check_prefix
 from fedjob.node.grants.grant import (
     Grant,
     GrantSubject,
@@ -129,10 +130,11 @@ class Grants:
         """Return the one grant whose id begins so.
 
         Raises:
-            SpecError: none, or several.
+            SpecError: none, several, or too little is given of the id.
         """
+        check_given(prefix, "the id of a grant")
         found = self._rows.select("WHERE id = ?", (prefix,)) or self._rows.select(
-            "WHERE substr(id, 1, ?) = ? ORDER BY requested DESC", (len(prefix) or -1, prefix)
+            "WHERE substr(id, 1, ?) = ? ORDER BY requested DESC", (len(prefix), prefix)
         )
         if len(found) != 1:
             several = ", ".join(grant.id for grant in found[:5])
@@ -141,6 +143,7 @@ class Grants:
                 if found
                 else f"there is no grant {prefix!r}; see `fedjob node grants list`"
             )
+        check_prefix(prefix, found[0].id)
         return found[0]
 
     def approved_plans(self) -> list[Grant]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from fedjob.common.errors import PlanError
+from fedjob.common.types import MIN_PREFIX_CHARS
 from fedjob.node.storage.database import Database
 
 MAX_RECENT = 32
@@ -46,9 +47,9 @@ class PlanTexts:
         A class is named by who wrote it, so a name alone never means a text that nobody approved.
         """
         rows = self._database.rows(
-            "SELECT DISTINCT plan, entry FROM grants WHERE length(plan) = 64 AND (substr(plan, 1, ?) = ? "
+            "SELECT DISTINCT plan, entry FROM grants WHERE length(plan) = 64 AND ((? AND substr(plan, 1, ?) = ?) "
             "OR (entry = ? AND status IN ('granted', 'expired')))",
-            (len(words), words, words),
+            (len(words) >= MIN_PREFIX_CHARS, len(words), words, words),
         )
         return [(row["plan"], row["entry"]) for row in rows]
 

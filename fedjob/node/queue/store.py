@@ -10,6 +10,7 @@ from typing import Any
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
 from fedjob.common.lifecycle import PENDING, State
+from fedjob.common.types import check_given, check_prefix
 from fedjob.node.queue.book import Book, JobRow, TaskRow
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
@@ -129,14 +130,16 @@ class TaskStore:
         """Return the task whose key begins so, its latest run where it ran several times.
 
         Raises:
-            SpecError: none, or several.
+            SpecError: none, several, or too little is given of the key.
         """
+        check_given(start, "the key of a task")
         found = {task["key"]: task for task in reversed(self.list_tasks()) if task["key"].startswith(start)}
         if not found:
             raise SpecError(f"no task begins with {start[:64]!r}: `fedjob node tasks` lists them")
         if len(found) > 1:
             keys = ", ".join(key[:12] for key in list(found)[:5])
             raise SpecError(f"{len(found)} tasks begin with {start[:64]!r} ({keys}, ...): say more of it")
+        check_prefix(start, next(iter(found)))
         return next(iter(found.values()))
 
     def asker_of(self, key: str) -> dict[str, Any] | None:

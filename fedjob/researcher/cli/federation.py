@@ -21,7 +21,7 @@ from fedjob.researcher.cli.home import HOME
 @click.option(
     "--tls-ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificate of the hub's own authority, if it has one; do not move the file later.",
+    help="Certificate of the hub's own authority, if it has one; it is copied into the home.",
 )
 @click.option(
     "--key",

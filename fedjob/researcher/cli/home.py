@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from fedjob.common.console import HomeFolder
+
 if TYPE_CHECKING:
     from fedjob.researcher.storage.folder import JobFolder
 
@@ -17,7 +19,7 @@ else:
 
 HOME = click.option(
     "--home",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=HomeFolder(),
     help="The researcher's folder; default $FEDJOB_HOME, then ~/.fedjob/researcher.",
 )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedjob.common.console import json_option, print_json, show_rows
+from fedjob.common.types import check_given
 from fedjob.researcher.cli.home import HOME, folder_of
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _job(what: str, home: Path | None, strict: bool) -> Job:
     from fedjob.researcher.jobs.script import job_of_script
     from fedjob.researcher.jobs.session import connect
 
+    check_given(what, "FILE.py, a folder or zip with a job.json, or the id of a draft")
     path = Path(what).expanduser()
     where = home_path(home)
     if path.suffix == ".py" and path.is_file():

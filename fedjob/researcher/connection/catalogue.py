@@ -35,6 +35,7 @@ class NodeInfo:
         versions: package -> version, of the packages that plans run with.
         twin: another daemon runs under its name, such as one on a copy of its home.
         silence: why it is taken to be away, where it is not `online`.
+        faults: number of its owner's settings that it can't read; while there are any, its strictest hold.
     """
 
     id: str
@@ -52,6 +53,7 @@ class NodeInfo:
     projects: tuple[str, ...] = ()
     twin: bool = False
     silence: str = ""
+    faults: int = 0
 
     def takes_part(self, project: str) -> bool:
         """Return whether the node is enrolled in a project; every node takes part in jobs without one."""
@@ -277,6 +279,7 @@ def list_nodes(connection: Connection, timeout_s: float = 3.0, *, patient: bool 
                     labels=tuple(pong.labels),
                     projects=tuple(pong.projects),
                     twin=pong.twin,
+                    faults=pong.faults,
                 )
             )
     return Listing(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))

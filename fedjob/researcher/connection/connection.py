@@ -20,6 +20,7 @@ from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.messages import Body, Message
 from fedjob.messaging.outbox import CourierStore
 from fedjob.repository.base import Repository
+from fedjob.researcher.connection.end_messages import release_again
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.connection.known_nodes import FILE_NAME, KnownNodes
 from fedjob.researcher.connection.login import Proving
@@ -38,6 +39,7 @@ class Connection:
 
     Args:
         home: the researcher's home folder.
+        start: reaches the hub.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Connection:
         repository: Repository,
         roster: Roster,
         outbox: CourierStore,
+        *,
+        start: Callable[[], None] | None = None,
     ) -> None:
         self.home = home
         self.membership = membership
@@ -61,9 +65,24 @@ class Connection:
         """True if nodes that `known_nodes` does not name are refused."""
         self.prove: Callable[[], str] = Proving(home)
         """Returns the proof that nodes' verifiers are given beside the signature; see docs/identity.md."""
-        self._outbox = outbox
         self.clock = ""
-        """What is wrong with this machine's clock, compared with the hub's; empty where nothing is."""
+        """The fault of this machine's clock, compared with the hub's; empty where there is none."""
+        self.closed = False
+        self._outbox = outbox
+        self._start = start
+
+    def reach(self) -> None:
+        """Reach the hub, where it was away when this connection was opened.
+
+        Raises:
+            RepositoryUnreachable, BrokerUnreachable: it is still away.
+            NotPermitted: it does not take this party any more.
+        """
+        with self.lock:
+            if self._start is not None:
+                self._start()
+                self._start = None
+                release_again(self)
 
     @property
     def party(self) -> str:
@@ -101,6 +120,7 @@ class Connection:
                 presence after `PRESENCE_GRACE_S`.
             patient: wait as long for nodes that show no presence.
         """
+        self.reach()
         with self.lock:
             endpoint = self.endpoint
             ids: set[str] = set()
@@ -138,6 +158,7 @@ class Connection:
         Returns:
             node -> its answer, for those that answered in time.
         """
+        self.reach()
         with self.lock:
             endpoint = self.endpoint
             ids = {
@@ -192,6 +213,7 @@ class Connection:
 
     def close(self) -> None:
         """Leave the federation's broker and repository."""
+        self.closed = True
         self.endpoint.stop()
         self.repository.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import secrets
+import shutil
 import sys
 import threading
 import time
@@ -19,10 +20,14 @@ from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
 from fedjob.researcher.connection.catalogue import NodeInfo, list_nodes
 from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.connection.home import check_home
 from fedjob.researcher.connection.opening import open_connection
 
 PROBE_S = 0.7
 """Time to wait for the forbidden message, after the permitted one that was sent later has arrived."""
+
+LOW_BYTES = 1 << 30
+"""Free space on the disk of a home below which the doctor warns."""
 
 ARRIVE_S = 10.0
 """Time to wait for the permitted message."""
@@ -40,7 +45,7 @@ class Finding:
 
 def examine(home: Path) -> list[Finding]:
     """Check everything that a job needs, in order; stop where nothing after can work."""
-    findings = [_versions()]
+    findings = [_versions(), _disk(home)]
     try:
         membership = load_membership(home)
     except FedjobError as error:
@@ -49,7 +54,12 @@ def examine(home: Path) -> list[Finding]:
     try:
         info = fetch_hub(membership.hub_url, verify=membership.verify)
     except FedjobError as error:
-        return [*findings, Finding("hub", False, str(error), "start it: fedjob hub start")]
+        advice = (
+            "see docs/tls.md"
+            if "TLS" in str(error) or "certificate" in str(error)
+            else "start it: fedjob hub start"
+        )
+        return [*findings, Finding("hub", False, str(error), advice)]
     findings.append(Finding("hub", True, f"{membership.hub_url}, fedjob {info.version}"))
     ahead_s = hub_ahead_s(info.time, info.asked, info.answered)
     wrong = clock_text(ahead_s)
@@ -73,11 +83,28 @@ def _versions() -> Finding:
     return Finding("versions", sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}, {found}")
 
 
+def _disk(home: Path) -> Finding:
+    """Check that this home can be written and that its disk has room for jobs."""
+    try:
+        check_home(home)
+        free_bytes = shutil.disk_usage(home).free
+    except (FedjobError, OSError) as error:
+        return Finding(
+            "home", False, str(error), "free some space, or give another folder: --home, FEDJOB_HOME"
+        )
+    is_enough = free_bytes >= LOW_BYTES
+    found = f"{home}, {free_bytes / 1e9:.1f} GB free"
+    return Finding("home", is_enough, found, "" if is_enough else "free some space: breakpoints need it")
+
+
 def _token(membership: Membership) -> Finding:
     try:
         parties = fetch_parties(membership)
     except FedjobError as error:
-        return Finding("token", False, str(error), "ask the hub's owner for a new invitation")
+        advice = (
+            "ask the hub's owner for a new invitation, then: fedjob init --id NAME --invite FILE in this home"
+        )
+        return Finding("token", False, str(error), advice)
     return Finding("token", True, f"{len(parties)} parties in the roster")
 
 
@@ -120,6 +147,16 @@ def _broker(home: Path) -> list[Finding]:
                 "" if online else "start one: fedjob node start",
             )
         )
+        for node in nodes:
+            if node.faults:
+                findings.append(
+                    Finding(
+                        f"settings of {node.id}",
+                        False,
+                        f"{node.faults} can't be read there, so its strictest hold: every use is asked for",
+                        f"ask its owner{f' ({node.contact})' if node.contact else ''} to look at fedjob node status",
+                    )
+                )
     findings.append(_rights(home))
     return findings
 

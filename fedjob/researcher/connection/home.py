@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from fedjob.common.errors import ConfigError, NoSpace
+from fedjob.identity.enrolment import check_role_of_home
+
+FREE_BYTES = 16 << 20
+"""Free space below which no job is begun: its record would soon fail to be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,3 +40,28 @@ def home_path(given: str | Path | None) -> Path:
     """Return the home: what is given, else `$FEDJOB_HOME`, else `~/.fedjob/researcher`."""
     chosen = given if given is not None else os.environ.get("FEDJOB_HOME") or "~/.fedjob/researcher"
     return Path(chosen).expanduser().resolve()
+
+
+def check_home(home: Path) -> None:
+    """Refuse a folder in which a researcher can't work, before anything else is done.
+
+    Raises:
+        ConfigError: it is a node's or a hub's home, another user's, or can't be made or written.
+        NoSpace: its disk is full.
+    """
+    try:
+        check_role_of_home(home, "researcher")
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError("it can't be written by this user")
+        free_bytes = shutil.disk_usage(home).free
+    except OSError as error:
+        raise ConfigError(
+            f"{home} can't be used as a researcher's home: {error.strerror or error}; give another folder, "
+            "connect(home=...) or FEDJOB_HOME"
+        ) from error
+    if free_bytes < FREE_BYTES:
+        raise NoSpace(
+            f"the disk of your own home {home} is full: {free_bytes >> 20} MB are free and at least "
+            f"{FREE_BYTES >> 20} are needed; free some, or give another home"
+        )

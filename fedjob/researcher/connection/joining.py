@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import secrets
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError
+from fedjob.identity.enrolment import check_role_of_home, enrol_home
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import (
-    MEMBERSHIP_NAME,
-    Invitation,
-    Membership,
-    enrol,
-    fetch_hub,
-    load_membership,
-    save_membership,
-)
+from fedjob.identity.membership import MEMBERSHIP_NAME, Invitation, Membership, load_membership
 
 
 def join(
@@ -34,41 +26,45 @@ def join(
     Raises:
         ConfigError: no hub is known, or the home belongs to another federation.
     """
-    if not (home / MEMBERSHIP_NAME).exists():
-        if hub is None and invite is None:
-            raise ConfigError(
-                f"{home} belongs to no federation yet: connect(hub='http://...'), "
-                f"or run `fedjob init --home {home} --id NAME --hub URL`"
-            )
-        invitation = None if invite is None else Path(invite)
-        party = id or (default_party() if invitation is None else Invitation.load(invitation).party)
-        identity = Identity.load_or_create(home / "keys", party, key=None if key is None else Path(key))
-        membership = enrol(
-            hub,
-            party,
-            "researcher",
-            identity.public_key_hex,
-            invitation,
-            tls_ca=None if tls_ca is None else Path(tls_ca),
+    check_role_of_home(home, "researcher")
+    is_member = (home / MEMBERSHIP_NAME).exists()
+    if not is_member and hub is None and invite is None:
+        raise ConfigError(
+            f"{home} belongs to no federation yet: connect(hub='http://...'), "
+            f"or run `fedjob init --home {home} --id NAME --hub URL`"
         )
-        save_membership(home, membership)
-        return membership, identity
+    invitation = None if invite is None else Path(invite)
+    party = (
+        id or (load_membership(home).party if is_member else "") or _invited(invitation) or default_party()
+    )
+    return enrol_home(
+        home,
+        party,
+        "researcher",
+        hub=hub,
+        invite=invitation,
+        tls_ca=None if tls_ca is None else Path(tls_ca),
+        key=None if key is None else Path(key),
+    )
+
+
+def _invited(invitation: Path | None) -> str:
+    return "" if invitation is None else Invitation.load(invitation).party
+
+
+def known_membership(home: Path, *, id: str | None, key: str | Path | None) -> tuple[Membership, Identity]:
+    """Return the membership that a home has, without asking the hub.
+
+    Raises:
+        ConfigError: it is somebody else's home.
+    """
+    check_role_of_home(home, "researcher")
     membership = load_membership(home)
     if id is not None and id != membership.party:
         raise ConfigError(f"{home} is the home of {membership.party!r}, not of {id!r}: give another home")
-    identity = Identity.load_or_create(
+    return membership, Identity.load_or_create(
         home / "keys", membership.party, key=None if key is None else Path(key)
     )
-    info = fetch_hub(hub or membership.hub_url, verify=membership.verify)
-    if info.federation != membership.federation:
-        raise ConfigError(
-            f"{home} belongs to federation {membership.federation}, but {info.url} is {info.federation}: "
-            "give another home for it"
-        )
-    moved = replace(membership, hub_url=info.url, broker_url=info.broker_url)
-    if moved != membership:
-        save_membership(home, moved)
-    return moved, identity
 
 
 def default_party() -> str:

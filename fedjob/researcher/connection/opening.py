@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import secrets
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import BrokerUnreachable, FedjobError, RepositoryUnreachable
 from fedjob.common.types import Address
-from fedjob.identity.membership import Membership, fetch_hub, fetch_parties
+from fedjob.identity.membership import MEMBERSHIP_NAME, Membership, Party, fetch_hub, fetch_parties
 from fedjob.identity.roster import Roster
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.endpoint import Endpoint
@@ -17,9 +17,8 @@ from fedjob.messaging.outbox import MemoryStore
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
 from fedjob.researcher.connection.connection import Connection
-from fedjob.researcher.connection.end_messages import release_again
-from fedjob.researcher.connection.home import home_path
-from fedjob.researcher.connection.joining import join
+from fedjob.researcher.connection.home import check_home, home_path
+from fedjob.researcher.connection.joining import join, known_membership
 
 C = TypeVar("C", bound=Connection)
 
@@ -42,14 +41,27 @@ def open_connection(
 ) -> C:
     """Connect to a federation and make this the default connection.
 
-    Nodes that have not received the end of a job are sent it once more.
+    Nodes that have not received the end of a job are sent it once more. While the hub is away, a home that has
+    joined a federation before is opened all the same, if no address is given: its jobs lie there. Whatever needs
+    the hub connects then, or raises what connecting raised.
 
     Args:
         kind: the class of what is returned; for the other arguments and for what is raised see `session.connect`.
     """
     folder = home_path(home)
-    membership, identity = join(folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key)
-    roster = Roster(fetch_parties(membership), refresh=lambda: fetch_parties(membership))
+    check_home(folder)
+    may_wait = hub is None and broker is None and repo is None and (folder / MEMBERSHIP_NAME).exists()
+    away: FedjobError | None = None
+    parties: dict[str, Party] = {}
+    try:
+        membership, identity = join(folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key)
+        parties = fetch_parties(membership)
+    except RepositoryUnreachable as error:
+        if not may_wait:
+            raise
+        away = error
+        membership, identity = known_membership(folder, id=id, key=key)
+    roster = Roster(parties, refresh=lambda: fetch_parties(membership))
     transport = MqttTransport(
         broker or membership.broker_url,
         Address(membership.party, secrets.token_hex(8)),
@@ -60,16 +72,32 @@ def open_connection(
     outbox = MemoryStore()
     endpoint = Endpoint(identity, membership.federation, roster, transport, outbox, "researcher")
     repository = open_repository(repo or membership.hub_url, token=membership.token, verify=membership.verify)
-    try:
+
+    def start() -> None:
+        """Reach the hub: its list of parties, then its broker."""
+        if away is not None:
+            roster.refresh()
+            if roster.last_error is not None:
+                raise roster.last_error
         endpoint.start(timeout_s)
+        connection.clock = _compare_clocks(membership)
+
+    connection = kind(folder, membership, identity, endpoint, repository, roster, outbox, start=start)
+    connection.strict = connection.strict if strict is None else strict
+    try:
+        if away is None:
+            connection.reach()
+    except BrokerUnreachable as error:
+        if not may_wait:
+            repository.close()
+            raise
+        away = error
     except BaseException:
         repository.close()
         raise
-    connection = kind(folder, membership, identity, endpoint, repository, roster, outbox)
-    connection.strict = connection.strict if strict is None else strict
-    connection.clock = _compare_clocks(membership)
+    if away is not None:
+        _log.warning("the jobs of %s can be looked at, but its hub is away: %s", folder, away)
     _default.connection = connection
-    release_again(connection)
     return connection
 
 
@@ -88,16 +116,36 @@ def _compare_clocks(membership: Membership) -> str:
 
 
 class _Default:
-    """The holder of the connection that is used where none is given."""
+    """The connection that is used where none is given, and those of other homes that jobs named."""
 
     connection: Connection | None = None
+    others: ClassVar[dict[Path, Connection]] = {}
 
 
 _default = _Default()
 
 
-def default_connection(home: str | Path | None = None) -> Connection:
-    """Return the connection that was opened last, or open the home's."""
-    if _default.connection is None or not _default.connection.endpoint.connected:
-        return open_connection(Connection, home=home)
-    return _default.connection
+def default_home() -> Path | None:
+    """Return the home of the connection that was opened last and not closed; None for none."""
+    connection = _default.connection
+    return None if connection is None or connection.closed else connection.home
+
+
+def default_connection(home: Path | None = None) -> Connection:
+    """Return a connection that stands.
+
+    Args:
+        home: None for that of the connection that was opened last, then the default one. Another home's connection
+            does not become the default one.
+    """
+    first = _default.connection
+    wanted = home or default_home() or home_path(None)
+    for found in (first, _default.others.get(wanted)):
+        if found is not None and not found.closed and found.home == wanted:
+            found.reach()
+            return found
+    opened = open_connection(Connection, home=wanted)
+    opened.reach()
+    if first is not None and not first.closed and first.home != wanted:
+        _default.others[wanted], _default.connection = opened, first
+    return opened

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import ConfigError, FedjobError
-from fedjob.common.files import link_or_copy, new_folder, write_atomic
+from fedjob.common.files import fsync_dir, link_or_copy, new_folder, remove_folder, write_atomic
 from fedjob.researcher.definition.artifacts import copy_artifacts, keep_artifacts
 from fedjob.researcher.definition.brought_data import bring
 from fedjob.researcher.definition.initial_params import check_first, first_params, write_first
@@ -86,3 +89,29 @@ def _first_record(folder: JobFolder, defined: Defined, spec: JobSpec, *, cloned:
         content_hash=content_hash(spec, seed=arguments.seed, asked=defined.asked, init_hash=init_hash),
         keep_files="" if keep_files is None else str(Path(keep_files).expanduser().resolve()),
     )
+
+
+def move_draft(folder: JobFolder, target: JobFolder) -> JobFolder:
+    """Move a draft to another home, which may lie on another file system; return its folder there.
+
+    Raises:
+        ConfigError: the other home can't be written; the draft is where it was.
+    """
+    half = target.path.with_name(f".{target.path.name}.tmp")
+    try:
+        target.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(folder.path, target.path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with new_folder(half):
+                shutil.copytree(folder.path, half, symlinks=True, dirs_exist_ok=True)
+                os.rename(half, target.path)
+            fsync_dir(target.path.parent)
+            remove_folder(folder.path)
+    except OSError as error:
+        raise ConfigError(
+            f"can't move the job's folder to {target.path}: {error.strerror or error}"
+        ) from error
+    return target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,8 +20,7 @@ from fedjob.common.quorum import Quorum
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.steps import Steps
 from fedjob.researcher.connection.connection import Connection
-from fedjob.researcher.connection.home import ResearcherConfig, home_path
-from fedjob.researcher.connection.opening import default_connection
+from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.definition.arguments import LOCAL, JobArguments, check_hook
 from fedjob.researcher.definition.clone import NEW_PARAMS, define_clone
 from fedjob.researcher.definition.components import from_part
@@ -50,11 +48,15 @@ from fedjob.researcher.jobs.approval import (
 )
 from fedjob.researcher.jobs.deletion import delete_job
 from fedjob.researcher.jobs.lifecycle import (
+    at_home,
+    belongs_somewhere,
     check_broker,
     check_has_ended,
     check_travel,
     connect_to_submit,
     find_beginning,
+    home_of_draft,
+    reach_home,
     take_next_attempt,
 )
 from fedjob.researcher.jobs.manual_rounds import ManualRounds
@@ -206,9 +208,10 @@ class Job(ManualRounds, JobView):
         home: str | Path | None = None,
     ) -> None:
         arguments = JobArguments(**{name: value for name, value in locals().items() if name != "self"})
-        where = session.home if session is not None and home is None else home_path(home)
+        where = home_of_draft(home, session)
         defined = define(arguments, load_config(ResearcherConfig, where))
         self._draft(defined, where, session)
+        self._is_anywhere = home is None and session is None
 
     def _draft(
         self,
@@ -250,6 +253,7 @@ class Job(ManualRounds, JobView):
         self._session = session
         self._data, self._nodes_asked, self._as_node = data, nodes, as_node
         self._position, self._extras, self._runner = None, {}, None
+        self._is_anywhere = False
         self._last_requests = LastRequests()
 
     @cached_property
@@ -546,10 +550,10 @@ class Job(ManualRounds, JobView):
         """Return the session, connected if need be, None for a local job; the folder lies in its home then."""
         if self._spec.local:
             return None
-        session = self._session = self._session or default_connection()
-        if not self._spec.researcher and self._folder.path.parent.parent != session.home:
-            self._move(job_folder(session.home, self.id))
-        return session
+        self._session = reach_home(self._folder, self._session, is_anywhere=self._is_anywhere)
+        if not self._spec.researcher:
+            self._folder = at_home(self._folder, self._session, is_anywhere=self._is_anywhere)
+        return self._session
 
     def _resolve(self, session: Connection | None) -> None:
         check_plans(self._spec, self._source, self._folder)
@@ -562,11 +566,6 @@ class Job(ManualRounds, JobView):
         self._spec.save(self._folder.spec)
         if session is not None:
             warn_of_no_workers(session, self._spec.datasets)
-
-    def _move(self, target: JobFolder) -> None:
-        target.path.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(self._folder.path, target.path)
-        self._folder = target
 
     @classmethod
     def from_json(cls, source: str | Path | Mapping[str, Any], **changes: Any) -> Job:
@@ -686,6 +685,7 @@ class Job(ManualRounds, JobView):
             else tuple(from_part(HOOKS, part) for part in spec.hooks)
         )
         job._take(folder, spec, source, running, session=session, data=data, nodes=nodes, as_node=as_node)
+        job._is_anywhere = not belongs_somewhere(folder)
         return job
 
     @classmethod

@@ -19,10 +19,14 @@ from fedjob.common.errors import (
     TransportError,
 )
 from fedjob.common.lifecycle import HISTORY, State
+from fedjob.identity.membership import MEMBERSHIP_NAME
+from fedjob.researcher.connection.home import check_home, home_path
+from fedjob.researcher.connection.opening import default_connection, default_home
+from fedjob.researcher.definition.draft import move_draft
 from fedjob.researcher.definition.job_definition import travels
 from fedjob.researcher.runner.submission import check_connected
 from fedjob.researcher.storage.breakpoints import adopt, find_breakpoint, list_breakpoints, load_breakpoint
-from fedjob.researcher.storage.folder import LET_GO_S
+from fedjob.researcher.storage.folder import LET_GO_S, job_folder
 from fedjob.researcher.storage.record import JobRecord, load_record
 from fedjob.researcher.storage.spec import load_spec
 from fedjob.researcher.storage.transitions import walk
@@ -33,6 +37,63 @@ if TYPE_CHECKING:
     from fedjob.researcher.storage.folder import JobFolder
     from fedjob.researcher.storage.position import Position
     from fedjob.researcher.storage.spec import JobSpec
+
+
+# -- the home ---------------------------------------------------------------------
+
+
+def home_of_draft(home: str | Path | None, session: Connection | None) -> Path:
+    """Return the home of a new job: the one that is given, else that of the session in use, else the default one.
+
+    Raises:
+        SpecError: another home is given than that of the session.
+        ConfigError, NoSpace: nobody can work there, see `check_home`.
+    """
+    where = home_path(home) if home is not None else session.home if session is not None else default_home()
+    where = home_path(None) if where is None else where
+    if session is not None and where != session.home:
+        raise SpecError(
+            f"home={str(home)!r} is another home than that of session=, {session.home}: give one of both"
+        )
+    check_home(where)
+    return where
+
+
+def belongs_somewhere(folder: JobFolder) -> bool:
+    """Whether the home of a job's folder has joined a federation."""
+    return (folder.path.parent.parent / MEMBERSHIP_NAME).exists()
+
+
+def reach_home(folder: JobFolder, session: Connection | None, *, is_anywhere: bool) -> Connection:
+    """Return the connection of a job's home, which reaches its hub.
+
+    Args:
+        session: the one that was given; None to find one.
+        is_anywhere: nobody chose the home that the job lies in; the connection that was opened last will do.
+
+    Raises:
+        ConfigError: the home belongs to no federation.
+    """
+    if session is None:
+        return default_connection(None if is_anywhere else folder.path.parent.parent)
+    session.reach()
+    return session
+
+
+def at_home(folder: JobFolder, session: Connection, *, is_anywhere: bool) -> JobFolder:
+    """Return the folder of a draft in the home of its connection; where nobody chose another, it is moved there.
+
+    Raises:
+        SpecError: the home that was chosen is not that of the session.
+    """
+    home = folder.path.parent.parent
+    if home == session.home:
+        return folder
+    if not is_anywhere:
+        raise SpecError(
+            f"job {folder.path.name} lies in {home}, and the session is of {session.home}: open a session of its home"
+        )
+    return move_draft(folder, job_folder(session.home, folder.path.name))
 
 
 # -- begin ------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def resume_at(
         spec = replace(spec, rounds=check_count("rounds", rounds, 1))
         position = replace(position, stop="")
     if not spec.local:
-        session = session or default_connection()
+        session = session or default_connection(None if home is None else home_path(home))
         if session.identity.public_key_hex != spec.owner_key:
             spec, position = _for_another_owner(spec, position, session)
     folder = _owning_folder(found, spec) if home is None else None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedjob.common.errors import AmbiguousJob, NoSuchJob, SpecError
 from fedjob.common.lifecycle import ACTIVE, GROUPS, PENDING, State
+from fedjob.common.types import check_given, check_prefix
 from fedjob.researcher.storage.folder import JobFolder, job_folder
 from fedjob.researcher.storage.index import JobEntry, list_entries, read_entry
 from fedjob.researcher.storage.transitions import notice
@@ -44,8 +45,16 @@ def find_entries(
         look: called with the folder of a job that has not ended, before it is shown.
 
     Raises:
-        SpecError: an unknown state, or a limit below 0.
+        SpecError: an unknown state, a limit below 0, or an empty name, project, plan or beginning of an id.
     """
+    for what, text in (
+        ("the beginning of an id", id),
+        ("a name", name),
+        ("a project", project),
+        ("a plan", plan),
+    ):
+        if isinstance(text, str):
+            check_given(text, what)
     states = _states(state)
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise SpecError(f"limit is a whole number of 0 or more, not {limit!r}")
@@ -82,6 +91,7 @@ def find_entry(
 
     Raises:
         AmbiguousJob: several match; they are listed.
+        SpecError: too little is given of an id.
     """
     if state is None and id is not None:
         state = tuple(State)
@@ -93,6 +103,8 @@ def find_entry(
         listed = "; ".join(f"{e.id} ({e.name or 'no name'}, {e.state})" for e in reversed(shown))
         more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
         raise AmbiguousJob(f"{len(found)} jobs match: {listed}{more}; say which by the beginning of its id")
+    if found and id is not None:
+        check_prefix(id, found[0].id, start="job_")
     return found[0] if found else None
 
 
@@ -103,7 +115,9 @@ def the_folder(home: Path, id: str) -> JobFolder:
         NoSuchJob: none; a deleted one is named as that.
         AmbiguousJob: several; they are listed.
     """
-    entry = find_entry(home, id=id) or find_entry(home, name=id)
+    check_given(id, "the id or the name of a job")
+    named = find_entry(home, name=re.compile(re.escape(id) + r"\Z"))  # a * chooses nothing to act on
+    entry = named or find_entry(home, id=id)
     if entry is not None:
         return job_folder(home, entry.id)
     from fedjob.researcher.storage.submissions import list_submissions

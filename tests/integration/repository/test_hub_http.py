@@ -30,13 +30,13 @@ from fedjob.common.http_client import Patience
 from fedjob.common.types import Ref
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.objects import ObjectStore
+from fedjob.identity.enrolment import save_membership
 from fedjob.identity.membership import (
     Invitation,
     enrol,
     fetch_hub,
     fetch_parties,
     load_membership,
-    save_membership,
 )
 from fedjob.repository.http import HttpRepository
 from tests.hubs import HASTY, HubThread

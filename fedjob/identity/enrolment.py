@@ -1,0 +1,148 @@
+"""The enrolment of a home in a federation: begun, finished after a break, repeated with a new invitation."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.errors import ConfigError, NotPermitted
+from fedjob.common.files import write_atomic
+from fedjob.common.http_client import check_authority
+from fedjob.identity.keys import Identity
+from fedjob.identity.membership import (
+    MEMBERSHIP_NAME,
+    Invitation,
+    Membership,
+    enrol,
+    fetch_hub,
+    fetch_parties,
+    load_membership,
+)
+
+AUTHORITY_NAME = "hub-authority.pem"
+PENDING_NAME = "enrolment.json"
+_FILES_OF = {"node": ("node.sqlite",), "hub": ("hub.sqlite",), "researcher": ("jobs", "known_nodes")}
+
+
+def role_of_home(home: Path) -> str:
+    """Return the role whose home a folder is: `node`, `researcher` or `hub`; empty for none yet."""
+    if (home / "hub.sqlite").exists():
+        return "hub"
+    if (home / MEMBERSHIP_NAME).exists():
+        return load_membership(home).role
+    for role, names in _FILES_OF.items():
+        if any((home / name).exists() for name in names):
+            return role
+    return ""
+
+
+def check_role_of_home(home: Path, role: str) -> None:
+    """Refuse the home of another role.
+
+    Raises:
+        ConfigError: it is one; the message says whose.
+    """
+    found = role_of_home(home)
+    if found and found != role:
+        raise ConfigError(
+            f"{home} is the home of a {found}, not of a {role}: give another folder, --home FOLDER"
+        )
+
+
+def enrol_home(
+    home: Path,
+    party: str,
+    role: str,
+    *,
+    hub: str | None,
+    invite: Path | None,
+    tls_ca: Path | None = None,
+    key: Path | None = None,
+) -> tuple[Membership, Identity]:
+    """Make a home's keys, join a federation with them, and keep the membership in the home.
+
+    A home whose enrolment failed holds keys of nobody yet: the next attempt takes them, under whatever name. One whose
+    answer was lost is finished by the same command. A member whom the hub does not accept any more (revoked, restored
+    from an old backup) joins again with a new invitation, with the same keys; a member whom it accepts stays as it is.
+
+    Raises:
+        ConfigError: it is another role's home, or another party's.
+        FedjobError: the hub refuses or does not answer.
+    """
+    check_role_of_home(home, role)
+    if tls_ca is not None:
+        check_authority(tls_ca)
+    if (home / MEMBERSHIP_NAME).exists():
+        return _enrol_again(home, party, hub=hub, invite=invite, tls_ca=tls_ca, key=key)
+    identity = Identity.load_or_create(home / "keys", party, key=key, is_enrolled=False)
+    token = _pending_token(home, party, role, identity.public_key_hex)
+    membership = enrol(hub, party, role, identity.public_key_hex, invite, tls_ca=tls_ca, token=token)
+    membership = save_membership(home, membership)
+    (home / PENDING_NAME).unlink(missing_ok=True)
+    return membership, identity
+
+
+def save_membership(home: Path, membership: Membership) -> Membership:
+    """Store a membership in a party's home, durably, readable by its owner only; return it as it is stored.
+
+    The certificate of the hub's authority is copied into the home, so that the file may be moved.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stored = membership
+    if membership.tls_ca:
+        copy = home / AUTHORITY_NAME
+        if Path(membership.tls_ca) != copy:
+            write_atomic(copy, Path(membership.tls_ca).read_bytes())
+        membership, stored = replace(membership, tls_ca=str(copy)), replace(membership, tls_ca=AUTHORITY_NAME)
+    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(stored)), mode=0o600)
+    return membership
+
+
+def _enrol_again(
+    home: Path, party: str, *, hub: str | None, invite: Path | None, tls_ca: Path | None, key: Path | None
+) -> tuple[Membership, Identity]:
+    known = before = load_membership(home)
+    invitation = None if invite is None else Invitation.load(invite)
+    wanted = hub or (known.hub_url if invitation is None else invitation.hub)
+    if party != known.party:
+        raise ConfigError(f"{home} is the home of {known.party!r}, not of {party!r}: use another --home")
+    identity = Identity.load_or_create(home / "keys", party, key=key)
+    if tls_ca is not None:
+        known = replace(known, tls_ca=str(tls_ca.resolve()))
+    info = fetch_hub(wanted, verify=known.verify)
+    if info.federation != known.federation:
+        raise ConfigError(
+            f"{home} is the home of {party!r} in federation {known.federation} at {known.hub_url}, and {wanted} is "
+            f"{info.federation}: use another --home"
+        )
+    known = replace(known, hub_url=info.url, broker_url=info.broker_url)
+    try:
+        fetch_parties(known)
+    except NotPermitted:
+        if invite is None:
+            raise
+        token = _pending_token(home, party, known.role, identity.public_key_hex)
+        ca = Path(known.tls_ca) if known.tls_ca else None
+        known = enrol(wanted, party, known.role, identity.public_key_hex, invite, tls_ca=ca, token=token)
+    if known != before:
+        known = save_membership(home, known)
+    (home / PENDING_NAME).unlink(missing_ok=True)
+    return known, identity
+
+
+def _pending_token(home: Path, party: str, role: str, key_hex: str) -> str:
+    """Return the token to enrol with: that of an attempt whose answer may have been lost, or a new one, kept first."""
+    path = home / PENDING_NAME
+    who = {"party": party, "role": role, "key": key_hex}
+    try:
+        found = json.loads(path.read_bytes())
+        if found.pop("token", "") and {name: found.get(name) for name in who} == who:
+            return str(json.loads(path.read_bytes())["token"])
+    except (OSError, ValueError, AttributeError):
+        pass  # there was no attempt, or it did not come so far
+    token = secrets.token_hex(32)
+    write_atomic(path, json.dumps({**who, "token": token}).encode(), mode=0o600)
+    return token
