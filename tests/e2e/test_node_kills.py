@@ -23,7 +23,7 @@ from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 from fedjob.repository.base import Repository
-from tests.e2e.federation import database_of
+from tests.e2e.federation import ROOT, database_of
 from tests.integration.nodes import ADD_ONE, Researcher, plan_with, write_toy
 from tests.processes import Processes, Running, runs, wait_until
 
@@ -127,6 +127,8 @@ class KilledNode:
             step,
             self.marker,
             name=f"{self.name}-{step}",
+            cwd=ROOT,
+            fork=True,
         )
 
     def trainings(self) -> int:
