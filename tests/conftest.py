@@ -29,9 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 give_children_default_signals()
 
-# what the tests import stays until the end: nobody need look for garbage in it, nor tidy it up at the end
-gc.disable()
-atexit.register(gc.freeze)
+atexit.register(gc.freeze)  # what the tests have imported goes with the process: freeing it takes a second
 
 # a machine that stalls for a moment is no fault of what is tested
 settings.register_profile("fedjob", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,10 +46,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution
     return Distribution(config, log) if config.getoption("dist") == "loadfile" else None
 
 
-def pytest_collection_finish() -> None:
-    """Look for garbage from here on, in what is new."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what is imported, neither meanwhile nor later: that takes as long as a third of it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
