@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import getpass
 import os
 import secrets
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import preloaded
 from tests.distribution import Distribution, num_workers, rank
 from tests.features import claims, rows
 from tests.parts import program
@@ -25,6 +28,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 give_children_default_signals()
+
+atexit.register(gc.freeze)  # what the tests have imported goes with the process: freeing it takes a second
 
 # a machine that stalls for a moment is no fault of what is tested
 settings.register_profile("fedjob", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,6 +44,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution | None:
     """Distribute the tests as `tests.distribution` says, if nothing else is asked for."""
     return Distribution(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among what is imported, neither meanwhile nor later: that takes as long as a third of it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
@@ -69,6 +85,13 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in [name for name in os.environ if name.startswith("FEDJOB_")]:
         del os.environ[name]
     os.environ["FEDJOB_HOME"] = str(tmp_path_factory.mktemp("default-home"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _server_of_preloaded_processes() -> Iterator[None]:
+    """End, after the last test, the process from which those of the tests are forked."""
+    yield
+    preloaded.close()
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,9 @@ from types import TracebackType
 
 import psutil
 
+from tests import preloaded
+from tests.preloaded import Forked
+
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 
@@ -71,16 +74,19 @@ def wait_until(condition: Callable[[], object], *, timeout_s: float, what: str) 
     Raises:
         AssertionError: it was not within `timeout_s`; the message says `what` was awaited.
     """
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    deadline = began + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < deadline, f"waited {timeout_s:g} s in vain: {what}"
+        time.sleep(min(max(0.02, now - began), 0.5))  # a condition that costs much is asked for less often
+        began = time.monotonic()
 
 
 class Running:
     """A process that was started, and the file that holds all it says."""
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], log_path: Path) -> None:
+    def __init__(self, name: str, popen: subprocess.Popen[bytes] | Forked, log_path: Path) -> None:
         self.name = name
         self.log_path = log_path
         self._popen = popen
@@ -171,6 +177,7 @@ class Processes:
         timeout_s: float = READY_TIMEOUT_S,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        fork: bool = False,
     ) -> Running:
         """Start a command and return once it has said its `ready` pattern.
 
@@ -178,21 +185,27 @@ class Processes:
             command: `fedjob` and `python` mean those of this virtual environment.
             ready: a regular expression, see `Running.wait_for`; None returns at once.
             name: of the log file; by default made from the command.
+            fork: fork it from a process with everything imported, see `tests.preloaded`.
         """
         words = _words(command)
         name = name or "-".join([Path(words[0]).name, *(w for w in words[1:3] if w.isalpha())])
         log_path = self._folder / f"{len(self.started):02d}-{name}.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
+        environment = self._environment(env)
+        popen: subprocess.Popen[bytes] | Forked
         with log_path.open("wb") as log:
-            popen = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(env),
-                cwd=cwd,
-                start_new_session=True,
-            )
+            if fork:
+                popen = preloaded.server().start(words, stdout=log, stderr=log, env=environment, cwd=cwd)
+            else:
+                popen = subprocess.Popen(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=cwd,
+                    start_new_session=True,
+                )
         running = Running(name, popen, log_path)
         self.started.append(running)
         if ready is not None:
@@ -213,16 +226,20 @@ class Processes:
             expect: the exit status it must have; None for any.
         """
         __tracebackhide__ = True
-        done = subprocess.run(
-            _words(command),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=self._environment(env),
-            cwd=cwd,
-            timeout=timeout_s,
-            check=False,
-        )
+        words, environment = _words(command), self._environment(env)
+        if command[0] == "fedjob" and preloaded.server().fits(environment):
+            done = preloaded.run(words, env=environment, cwd=cwd, timeout_s=timeout_s)
+        else:
+            done = subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env=environment,
+                cwd=cwd,
+                timeout=timeout_s,
+                check=False,
+            )
         assert expect is None or done.returncode == expect, (
             f"{' '.join(done.args)} ended with {done.returncode}, not {expect}:\n{done.stdout}{done.stderr}"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sys
 import time
@@ -58,6 +60,7 @@ def run_command_line(
     command: click.Command, args: list[str] | None = None, *, prog_name: str | None = None
 ) -> None:
     """Run a command line; a mistake of the user's is one line, never a traceback."""
+    atexit.register(gc.freeze)  # what imports have made goes with the process: for torch that saves a second
     try:
         command(args, prog_name=prog_name)
     except (BrokerUnreachable, RepositoryUnreachable, NotPermitted) as error:

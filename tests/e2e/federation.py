@@ -113,6 +113,12 @@ class Node:
                 os.kill(pid, signal.SIGKILL)
         return len(workers)
 
+    def tasks(self) -> list[dict[str, Any]]:
+        """Return what `fedjob node tasks` shows, for whoever looks again and again."""
+        database = Database(NodeHome(self.home).database)
+        with database_of(database):
+            return TaskStore(database).list_tasks()
+
     def end_tasks(self) -> list[str]:
         """Order the end of every task that has not ended, as the owner may; return the keys."""
         database = Database(NodeHome(self.home).database)
@@ -225,7 +231,7 @@ class Federation:
         """Start a researcher's process; see `tests.e2e.researcher`."""
         order = {"hub": self.url, "home": str(self.folder / "lab"), "id": "lab", **order}
         return self.processes.start(
-            "python", "-m", "tests.e2e.researcher", json.dumps(order), name=name, cwd=ROOT
+            "python", "-m", "tests.e2e.researcher", json.dumps(order), name=name, cwd=ROOT, fork=True
         )
 
     # -- the end ----------------------------------------------------------------------------

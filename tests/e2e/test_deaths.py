@@ -119,7 +119,7 @@ def test_an_interrupted_job_is_killed_and_its_nodes_are_free(rough: Federation, 
     about = {"plan": f"{PLANS}:Counting", "data": "points", "training_args": args, "rounds": 1}
     researcher = rough.research({"job": about})
     job = researcher.wait_for(r"^job: (\S+)")[1]
-    mine = lambda node: [task["state"] for task in node.json("tasks") if task["job"] == job]  # noqa: E731
+    mine = lambda node: [task["state"] for task in node.tasks() if task["job"] == job]  # noqa: E731
     node = rough.nodes[SITES[0]]
     wait_until(lambda: mine(node) == ["running"], timeout_s=PATIENCE_S, what="the work to begin")
     researcher.send(signal.SIGINT)
@@ -137,7 +137,7 @@ def test_what_a_test_leaves_at_work_is_ended_before_the_next(rough: Federation, 
     researcher = rough.research({"job": about})
     for node in rough.nodes.values():
         wait_until(
-            lambda node=node: "running" in node.status()["queue"],
+            lambda node=node: "running" in [task["state"] for task in node.tasks()],
             timeout_s=PATIENCE_S,
             what="the work to begin",
         )

@@ -23,7 +23,7 @@ from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 from fedjob.repository.base import Repository
-from tests.e2e.federation import database_of
+from tests.e2e.federation import ROOT, database_of
 from tests.integration.nodes import ADD_ONE, Researcher, plan_with, write_toy
 from tests.processes import Processes, Running, runs, wait_until
 
@@ -111,53 +111,79 @@ class KilledNode:
         self.processes = processes
         self.folder = folder / name
         self.home = NodeHome(self.folder / "home")
+        self.armed = self.folder / "armed"
         self.marker = self.folder / "crashed"
+        self.process: Running | None = None
         write_toy(self.folder / "toy.npz")
         processes.run("fedjob", "node", "init", "--home", self.home.root, "--id", name, "--hub", hub_url)
         set_config(NodeConfig, self.home.root, "approval", "off")
         with database_of(Database(self.home.database)) as database:
             Datasets(database).add(describe_dataset("toy", self.folder / "toy.npz"))
 
-    def start(self, step: str) -> Running:
+    def running(self) -> Running:
+        """Return the daemon's process, started if there is none."""
+        if self.process is None or not self.process.alive:
+            self.process = self.start()
+        return self.process
+
+    def start(self) -> Running:
         return self.processes.start(
             "python",
             "-m",
             "tests.e2e.node_main",
             self.home.root,
-            step,
+            self.armed,
             self.marker,
-            name=f"{self.name}-{step}",
+            name=self.name,
+            cwd=ROOT,
+            fork=True,
         )
+
+    def arm(self, step: str, job: str) -> None:
+        """Let the daemon end itself at this step of this job's task, once."""
+        self.marker.unlink(missing_ok=True)
+        written = self.armed.with_suffix(".new")
+        written.write_text(f"{step} {job}")
+        written.rename(self.armed)
 
     def trainings(self) -> int:
         file = self.folder / "trainings.txt"
         return len(file.read_text().splitlines()) if file.exists() else 0
 
 
+@pytest.fixture(scope="module")
+def killed(shared: tuple[Processes, Path], hub_url: str) -> KilledNode:
+    """One node for every step: started again after a kill, it goes on with the next job."""
+    processes, folder = shared
+    return KilledNode(processes, folder, hub_url, "kill")
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_it_trains_once_and_answers(
-    shared: tuple[Processes, Path], hub_url: str, ann: Researcher, step: str
+    killed: KilledNode, ann: Researcher, step: str
 ) -> None:
-    processes, folder = shared
-    node = KilledNode(processes, folder, hub_url, f"kill-{step}")
-    process = node.start(step)
+    node = killed
+    process = node.running()
+    trainings = node.trainings()
     ann.job = new_job_id()
     first = ann.task(ADD_ONE, "AddOne")
-    sent = ann.train(node.name, first)
     if step == "released":
+        sent = ann.train(node.name, first)
         ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent], timeout_s=120)
-        sent = ann.train(node.name, first, round_=2)
-    ann.take(lambda received: process.wait(timeout_s=0) if not process.alive else None, timeout_s=120)
-    assert node.marker.read_text() == step
-    process = node.start(step)
+    node.arm(step, ann.job)
+    sent = ann.train(node.name, first, round_=2 if step == "released" else 1)
+    ann.take(lambda received: not process.alive, timeout_s=120)
+    assert process.wait(timeout_s=0) == -signal.SIGKILL
+    assert node.marker.read_text() == f"{step} {ann.job}"
+    process = node.running()
     ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent], timeout_s=120)
     result = next(m.body for m in ann.received if getattr(m.body, "of", "") == sent)
     assert result.ok, (result.reason, result.detail)
     assert ann.federation.repository.exists(result.params)
-    process.stop()
+    assert process.alive
     # a worker keeps its data between rounds: one load each for the workers before and after the kill at most
     before = {"accepted": 0, "started": 0, "receipted": 0, "fetched": 0, "released": 1}
-    assert node.trainings() == before.get(step, 0) + 1
+    assert node.trainings() - trainings == before.get(step, 0) + 1
     assert len([m for m in ann.received if getattr(m.body, "of", "") == sent]) == 1
 
 
@@ -173,7 +199,7 @@ def test_workers_and_what_they_started_die_with_their_daemon(
         f"with open({str(pids)!r}, 'a') as file: file.write(f'{{os.getpid()}} ')\n"
         "while True: time.sleep(1)"
     )
-    process = node.start("never")
+    process = node.start()
     ann.job = new_job_id()
     ann.train(node.name, ann.task(plan_with(step), "Odd"))
     ann.take(lambda received: pids.exists() and len(pids.read_text().split()) >= 3, timeout_s=120)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.conftest import Mosquitto
 from tests.processes import Processes, end_processes_of, processes_of, runs, wait_until
 
@@ -49,6 +53,61 @@ def test_neither_a_process_nor_its_child_outlives_its_owner(tmp_path: Path) -> N
         assert runs(child)
     assert not parent.alive
     wait_until(lambda: not runs(child), timeout_s=30, what="the end of the child")
+
+
+OF_A_FORKED_PROCESS = """\
+import json, os, random, signal, sys
+print(json.dumps({
+    "loaded": "torch" in sys.modules,
+    "arguments": sys.argv[1:],
+    "session": os.getsid(0) == os.getpid(),
+    "folder": os.getcwd(),
+    "word": os.environ.get("WORD"),
+    "random": random.random(),
+    "signals": [signal.getsignal(n) in (signal.SIG_DFL, signal.default_int_handler) for n in (1, 2, 15, 17)],
+    "input": sys.stdin.read(),
+}))
+print("bad", file=sys.stderr)
+sys.exit(3)
+"""
+
+
+def test_a_forked_process_has_its_own_streams_folder_environment_signals_and_status(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", OF_A_FORKED_PROCESS, "one", "two"]
+    environment = {"PATH": os.environ["PATH"], "WORD": "spoken"}
+    ran = [preloaded.run(words, env=environment, timeout_s=60, cwd=tmp_path) for _ in range(2)]
+    assert [(done.returncode, done.stderr) for done in ran] == [(3, "bad\n")] * 2
+    first, second = (json.loads(done.stdout) for done in ran)
+    assert first.pop("random") != second.pop("random")
+    assert first == {
+        "loaded": True,
+        "arguments": ["one", "two"],
+        "session": True,
+        "folder": str(tmp_path),
+        "word": "spoken",
+        "signals": [True] * 4,
+        "input": "",
+    }
+
+
+def test_a_forked_process_is_killed_interrupted_and_late_as_any_other(processes: Processes) -> None:
+    sleeps = "import sys, time; print('up', flush=True); time.sleep(60)"
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        running = processes.start("python", "-c", sleeps, ready="^up", fork=True)
+        assert running.alive
+        with pytest.raises(AssertionError, match="still runs"):
+            running.wait(timeout_s=0.1)
+        running.send(number)
+        assert running.wait(timeout_s=30) == -number
+        assert not runs(running.pid)
+    assert "KeyboardInterrupt" in running.log()
+    with pytest.raises(subprocess.TimeoutExpired):
+        preloaded.run([sys.executable, "-c", sleeps], env=dict(os.environ), timeout_s=0.2)
+    done = preloaded.run([sys.executable, "-c", "raise SystemExit('no such room')"], env={}, timeout_s=60)
+    assert (done.returncode, done.stderr) == (1, "no such room\n")
+    failed = preloaded.run([sys.executable, "-c", "1 / 0"], env={}, timeout_s=60)
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
 SIGNALS_OF_A_CHILD = """\

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from fedjob import FedAvg, Job
+from tests import preloaded
 from tests.data import make_points
 from tests.processes import wait_until
 from tests.slow import slow_plan
@@ -75,16 +77,37 @@ class Shell:
         )
         return str(path)
 
-    def __call__(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [FEDJOB, "job", *words], capture_output=True, text=True, timeout=PATIENCE_S, env=self.environment
+    def job(self, *, nap_s: float = 0.0, updates: int = 2, rounds: int = 1, **about: Any) -> Job:
+        """Make a job like `script`'s in this process, where what a command does with it is the question."""
+        return Job(
+            FedAvg(),
+            training_plan=slow_plan(self.folder, nap_s),
+            data=self.data,
+            nodes="local",
+            training_args={"num_updates": updates, "batch_size": 16},
+            rounds=rounds,
+            home=self.home,
+            **about,
         )
+
+    def __call__(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        done = preloaded.run([FEDJOB, "job", *words], timeout_s=PATIENCE_S, env=self.environment)
         assert done.returncode == expect, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         return done
 
     def submit(self, file: str, *options: str, **about: Any) -> str:
         return self("submit", self.script(file, **about), *options).stdout.strip()
+
+    def ran(self, **about: Any) -> str:
+        """Run a job to its end in this process."""
+        job = self.job(**about)
+        job.run(progress=False)
+        return job.id
+
+    def detached(self, **about: Any) -> str:
+        """Start a job in a process of its own."""
+        return self.job(**about).submit().id
 
     def rows(self, *words: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(self("list", *words, "--json").stdout)
@@ -112,7 +135,7 @@ def test_wait_tells_by_its_exit_code_how_a_job_ended(shell: Shell) -> None:
     good = shell.submit("good.py", name="good")
     assert re.fullmatch(r"job_[0-9a-f-]{36}", good)
     assert shell("wait", good).stdout.strip() == f"{good} completed"
-    slow = shell.submit("slow.py", nap_s=600)
+    slow = shell.detached(nap_s=600)
     done = shell("wait", slow, "--timeout", "1", expect=3)
     assert "it goes on" in done.stderr
     shell.until(slow, "running")
@@ -139,7 +162,7 @@ def test_wait_tells_by_its_exit_code_how_a_job_ended(shell: Shell) -> None:
 
 @pytest.mark.feature("NV-14", "NV-63", "NV-13")
 def test_a_result_is_fetched_whole_and_never_over_something_else(shell: Shell, tmp_path: Path) -> None:
-    id_ = shell.submit("job.py", rounds=2)
+    id_ = shell.ran(rounds=2)
     shell("wait", id_, "--silent")
     out = tmp_path / "out"
     files = json.loads(shell("result", id_, "-o", str(out), "--json").stdout)["files"]
@@ -156,13 +179,12 @@ def test_a_result_is_fetched_whole_and_never_over_something_else(shell: Shell, t
 @pytest.mark.feature("NV-61", "NV-27", "TB-37", "NV-56", "TB-21")
 def test_jobs_are_listed_by_every_option(shell: Shell) -> None:
     ids = [
-        shell.submit("a.py", name="train-a"),
-        shell.submit("b.py", name="train-b", project="p1"),
+        shell.ran(name="train-a"),
+        shell.ran(name="train-b", project="p1"),
         shell.submit("c.py", "--token", "T.1", name="other", project="p1"),
     ]
-    slow = shell.submit("d.py", name="slow", nap_s=600)
-    for id_ in ids:
-        shell("wait", id_, "-q")
+    slow = shell.detached(name="slow", nap_s=600)
+    shell("wait", ids[2], "-q")
     shell.until(slow, "running")
 
     def names(*options: str) -> list[str]:
@@ -209,10 +231,9 @@ def test_jobs_are_listed_by_every_option(shell: Shell) -> None:
 
 
 def test_a_job_is_cloned_and_restarted_by_command(shell: Shell) -> None:
-    busy = shell.submit("busy.py", nap_s=600.0)
+    busy = shell.detached(nap_s=600.0)
     assert "kill it, or wait" in shell("restart", busy, expect=1).stderr
-    id_ = shell.submit("job.py", rounds=1, name="first")
-    shell("wait", id_, "-q")
+    id_ = shell.ran(rounds=1, name="first")
     assert shell("restart", id_, "--from", "1", "--rounds", "2").stdout.strip() == f"{id_} attempt 2"
     shell("wait", id_, "-q")
     twin = shell("clone", id_, "--set", "name=second", "--set", "rounds=1").stdout.strip()
@@ -232,7 +253,7 @@ def test_a_job_is_cloned_and_restarted_by_command(shell: Shell) -> None:
 @pytest.mark.feature("TB-42", "TB-70")
 @pytest.mark.parametrize("answer", ["leave", "stop"])
 def test_ctrl_c_asks_in_a_terminal(shell: Shell, answer: str) -> None:
-    id_ = shell.submit("job.py", nap_s=0.25, rounds=2000)
+    id_ = shell.detached(nap_s=0.25, rounds=2000)
     shell.until(id_, "running")
     child, terminal = pty.fork()
     if not child:
@@ -269,7 +290,7 @@ def _read_until(terminal: int, text: str) -> str:
 
 @pytest.mark.feature("TB-42")
 def test_ctrl_c_without_a_terminal_leaves_the_job_running(shell: Shell) -> None:
-    id_ = shell.submit("job.py", nap_s=0.25, rounds=2000)
+    id_ = shell.detached(nap_s=0.25, rounds=2000)
     shell.until(id_, "running")
     waiting = subprocess.Popen(
         [FEDJOB, "job", "wait", id_],

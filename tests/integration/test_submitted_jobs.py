@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.runner.slots import Ticket
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.transitions import notice
+from tests import preloaded
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Raises, Tiny
 from tests.processes import wait_until
@@ -107,10 +109,13 @@ def runner_of(job: Job) -> int:
     return job._folder.holder()
 
 
+def run_python(text: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", text, *arguments]
+    return preloaded.run(words, env=dict(os.environ), timeout_s=PATIENCE_S, cwd=cwd)
+
+
 def python(text: str, *arguments: str, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, cwd=cwd
-    )
+    done = run_python(text, *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -439,7 +444,7 @@ sys.setprofile(watch)
 job.submit(token="t")
 """
     job = make()
-    done = subprocess.run([sys.executable, "-c", cut, str(job.folder)], timeout=PATIENCE_S, cwd=tmp_path)
+    done = run_python(cut, str(job.folder), cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL
     assert job.state == ("draft" if when == "begin" else "waiting")
     again = make().submit(token="t")
@@ -470,14 +475,8 @@ def test_two_processes_that_submit_at_once_with_one_token_make_one_job(
 ) -> None:
     jobs = [make() for _ in range(3)]
     text = "import sys; from fedjob import Job; print(Job.open(sys.argv[1]).submit(token='both').id)"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", text, str(job.folder)], stdout=subprocess.PIPE, text=True, cwd=tmp_path
-        )
-        for job in jobs
-    ]
-    ids = {process.communicate(timeout=PATIENCE_S)[0].strip() for process in processes}
-    assert [process.returncode for process in processes] == [0, 0, 0]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        ids = set(pool.map(lambda job: python(text, str(job.folder), cwd=tmp_path), jobs))
     assert len(ids) == 1
     (submitted,) = [job for job in jobs if job.id in ids]
     assert submitted.wait(timeout_s=PATIENCE_S, silent=True).success
@@ -534,9 +533,7 @@ def test_a_job_is_never_completed_without_a_readable_result(
 ) -> None:
     """It is killed with its last round saved, with its result saved, and as soon as it is completed."""
     job = make(rounds=1)
-    done = subprocess.run(
-        [sys.executable, "-c", CRASHING, str(job.folder), point], timeout=PATIENCE_S, cwd=tmp_path
-    )
+    done = run_python(CRASHING, str(job.folder), point, cwd=tmp_path)
     assert done.returncode == 9
     assert notice(job._folder).state == ends_as
     if ends_as == "completed":

@@ -99,7 +99,8 @@ def _show_reading(dataset: RegisteredDataset, notes: list[str], options: Mapping
         f"dataset {dataset.name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
         f"read as {dataset.reader}"
     )
-    if dataset.path.is_dir() and (left := leftovers_of(dataset.path)):
+    path = Path(dataset.path)
+    if path.is_dir() and (left := leftovers_of(path)):
         click.echo(f"note: hidden and system files are not read: {', '.join(left)}", err=True)
     if dataset.columns:
         shown = [f"{column['name']} {column['type']}" for column in dataset.columns[:MAX_SHOWN_COLUMNS]]

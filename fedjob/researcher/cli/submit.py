@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -87,12 +88,14 @@ def request(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
 
 def _job(what: str, home: Path | None, strict: bool) -> Job:
     """Return the draft that a script, a spec or an id names."""
+    gc.disable()  # imports leave no garbage, and looking for it takes as long as a third of them
     from fedjob.researcher.connection.home import home_path
     from fedjob.researcher.jobs.job import Job
     from fedjob.researcher.jobs.script import job_of_script
     from fedjob.researcher.jobs.session import connect
 
     check_given(what, "FILE.py, a folder or zip with a job.json, or the id of a draft")
+    gc.enable()
     path = Path(what).expanduser()
     where = home_path(home)
     if path.suffix == ".py" and path.is_file():

@@ -280,7 +280,7 @@ class ManualRounds(JobView):
         current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
         return str(current.path), current.ref
 
-    def _complete(self, runner: Runner, state: Mapping[str, Any], gathered: Gathered) -> None:
+    def _complete(self, runner: Runner, state: dict[str, Any], gathered: Gathered) -> None:
         """Commit the round whose state this is."""
         position = replace(runner.position, state=state, round=runner.position.round + 1)
         runner.position = self._position = runner.commit(position, gathered)

@@ -6,6 +6,8 @@ runner is gone before it began. It ends with the job.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -48,8 +50,11 @@ def main(path: str, lock: int) -> int:
     try:
         if not load_spec(folder.spec).local:
             session = _connect(folder)
+        gc.disable()  # imports leave no garbage, and looking for it takes as long as a third of them
         from fedjob.researcher.jobs.job import Job
 
+        gc.freeze()
+        gc.enable()
         Job.open(folder.path, session=session).run_on(lock)
         return 0
     except JobFailed as error:
@@ -104,4 +109,5 @@ def _connect(folder: JobFolder) -> Session:
 
 
 if __name__ == "__main__":
+    atexit.register(gc.freeze)  # what torch has made goes with the process: freeing it would take a second
     sys.exit(main(sys.argv[1], int(sys.argv[2])))
