@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fedjob.common.errors import (
@@ -108,6 +108,11 @@ class EventSource(ABC):
         return
 
 
+def gone(folder: JobFolder) -> NoSuchJob:
+    """Return the error for a job whose folder is not there any more."""
+    return NoSuchJob(f"job {folder.path.name} is not there any more: was it deleted?")
+
+
 class FolderSource(EventSource):
     """The events in a job's own folder.
 
@@ -122,7 +127,7 @@ class FolderSource(EventSource):
 
     def read(self) -> list[JobEvent]:
         if not self._folder.spec.exists():
-            raise NoSuchJob(f"job {self._folder.path.name} is not there any more: was it deleted?")
+            raise gone(self._folder)
         return self._file.read()
 
     def standing(self) -> JobStanding:
@@ -130,6 +135,61 @@ class FolderSource(EventSource):
             self._look()
         record = load_record(self._folder.record)
         return JobStanding(str(record.state), record.reason, record.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a job.
+
+    Args:
+        standing: state and reason; None where new events came and the state was not asked for.
+        batch: the events since the look before.
+        pause_s: seconds until the next look; 0 where there were events.
+    """
+
+    standing: JobStanding | None
+    batch: Sequence[JobEvent]
+    pause_s: float
+
+
+def looks(
+    source: EventSource,
+    *,
+    eager: bool,
+    retry: Retry | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Look]:
+    """Look at a job again and again, without an end, with growing pauses while nothing happens.
+
+    Args:
+        eager: ask for the state in every look; else only once there are no more events by now.
+        sleep: waits for so many seconds.
+
+    Raises:
+        ConnectionLost: more failures in a row than `retry` forgives.
+        NoSuchJob: the job was deleted meanwhile.
+    """
+    retry = retry or Retry()
+    idle_s = IDLE_S
+    while True:
+        try:
+            standing = source.standing() if eager or idle_s > IDLE_S else None
+            batch = source.read()
+        except PASSING as error:
+            retry, pause_s = retry.failed()
+            if pause_s is None:
+                raise ConnectionLost(
+                    f"the job's events can't be read, tried {retry.num_failed} times: {error}"
+                ) from error
+            sleep(pause_s)
+            continue
+        retry = retry.worked()
+        yield Look(standing, batch, 0.0 if batch else idle_s)
+        if batch:
+            idle_s = IDLE_S
+        else:
+            sleep(idle_s)
+            idle_s = min(2 * idle_s, source.idle_s)
 
 
 def stream(
@@ -156,44 +216,29 @@ def stream(
         ConnectionLost: more failures in a row than `retry` forgives.
         NoSuchJob: the job was deleted meanwhile.
     """
-    retry = retry or Retry()
     wanted = None if type is None else {type} if isinstance(type, str) else set(type)
     last: JobEvent | None = None
-    idle_s, settled_s = IDLE_S, 0.0
+    settled_s = 0.0
     try:
-        while True:
-            try:
-                standing = source.standing() if idle_s > IDLE_S or not follow else None
-                batch = source.read()
-            except PASSING as error:
-                retry, pause_s = retry.failed()
-                if pause_s is None:
-                    raise ConnectionLost(
-                        f"the job's events can't be read, tried {retry.num_failed} times: {error}"
-                    ) from error
-                sleep(pause_s)
-                continue
-            retry = retry.worked()
-            last = next((event for event in reversed(batch) if is_job_state(event)), last)
-            if batch and on_batch is not None:
-                on_batch(batch)
-            for event in batch:
+        for look in looks(source, eager=not follow, retry=retry, sleep=sleep):
+            last = next((event for event in reversed(look.batch) if is_job_state(event)), last)
+            if look.batch and on_batch is not None:
+                on_batch(look.batch)
+            for event in look.batch:
                 if wanted is None or event.type in wanted:
                     yield event
-            if batch:
-                idle_s, settled_s = IDLE_S, 0.0
-                continue
-            if not follow:
-                return outcome(standing, last)
-            if standing is not None and standing.over:
+            if look.batch:
+                settled_s = 0.0
+            elif not follow:
+                return outcome(look.standing, last)
+            elif look.standing is not None and look.standing.over:
                 # the record is written before its event: give the event a moment to follow
                 if (last is not None and is_end(last)) or settled_s >= SETTLE_S:
-                    return outcome(standing, last)
-                settled_s += idle_s
-            sleep(idle_s)
-            idle_s = min(2 * idle_s, source.idle_s)
+                    return outcome(look.standing, last)
+                settled_s += look.pause_s
     finally:
         source.close()
+    return None
 
 
 def outcome(standing: JobStanding | None, last: JobEvent | None) -> Exception | None:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from fedjob.common.errors import JobFailed, NoSuchJob, NotReady, SpecError, WaitTimeout
+from fedjob.common.errors import JobFailed, NotReady, SpecError, WaitTimeout
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.researcher.monitoring.stream import JobStanding, ended_error
+from fedjob.researcher.monitoring.stream import FolderSource, JobStanding, ended_error, gone, looks
 from fedjob.researcher.runner.control import kill
 from fedjob.researcher.runner.revival import look
 from fedjob.researcher.storage.event import JobEvent, is_job_state
@@ -17,8 +17,6 @@ from fedjob.researcher.storage.event_log import EventFile
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord
 
-FIRST_LOOK_S = 0.02
-LOOK_S = 0.3
 _REFUSED = ("rejected", "revoked")
 
 
@@ -44,20 +42,18 @@ def wait_for(
         NoSuchJob: it was deleted.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    events = EventFile(folder.events, _before_attempt(folder))
+    events = _WaitedFor(folder)
     waits_for_owners = False
-    look_s = FIRST_LOOK_S
-    while True:
-        if not folder.spec.exists():
-            raise NoSuchJob(f"job {folder.path.name} is not there any more: was it deleted?")
-        record = look(folder)
-        while batch := events.read():
-            look_s = FIRST_LOOK_S
-            for event in batch:
-                if event.type == "grant" and "waiting" in event.body:
-                    waits_for_owners = bool(event.body["waiting"])
-                if tell is not None:
-                    tell(event)
+    for found in looks(events, eager=True, sleep=lambda pause_s: _sleep(pause_s, deadline)):
+        record = events.record
+        for event in found.batch:
+            if event.type == "grant" and "waiting" in event.body:
+                waits_for_owners = bool(event.body["waiting"])
+            if tell is not None:
+                tell(event)
+        late = deadline is not None and time.monotonic() > deadline
+        if found.batch and not late:
+            continue  # the state was read before these events: there may be more
         if record.state == State.DRAFT:
             raise NotReady(f"job {folder.path.name} is a draft: job.submit() it first")
         if record.state == State.COMPLETED:
@@ -66,14 +62,32 @@ def wait_for(
             raise _error_of(folder.path.name, record)
         if not for_grants and record.state == State.WAITING and waits_for_owners:
             return record
-        now = time.monotonic()
-        if deadline is not None and now > deadline:
-            raise WaitTimeout(
-                f"job {folder.path.name} is still {record.state} after {timeout_s:g} s; it goes on: wait again, "
-                "or job.kill() it"
-            )
-        time.sleep(look_s if deadline is None else max(0.0, min(look_s, deadline - now)))
-        look_s = min(2 * look_s, LOOK_S)
+        if late:
+            break
+    raise WaitTimeout(
+        f"job {folder.path.name} is still {record.state} after {timeout_s:g} s; it goes on: wait again, or job.kill() it"
+    )
+
+
+class _WaitedFor(FolderSource):
+    """The events of a job's attempt from its folder, and the record that each look found."""
+
+    idle_s = 0.3
+
+    def __init__(self, folder: JobFolder) -> None:
+        super().__init__(folder, _before_attempt(folder))
+        self.record = JobRecord()
+
+    def standing(self) -> JobStanding:
+        if not self._folder.spec.exists():
+            raise gone(self._folder)
+        self.record = look(self._folder)
+        return JobStanding(str(self.record.state), self.record.reason, self.record.detail)
+
+
+def _sleep(pause_s: float, deadline: float | None) -> None:
+    """Wait, but not longer than to a deadline of the monotonic clock."""
+    time.sleep(pause_s if deadline is None else max(0.0, min(pause_s, deadline - time.monotonic())))
 
 
 def _error_of(id_: str, record: JobRecord) -> JobFailed:

@@ -194,6 +194,6 @@ def test_the_key_of_work_is_the_one_that_nodes_have_in_their_databases() -> None
         artifacts={"p": Ref("4" * 64, 1)}, state="s", keep_states=["a"], limit_s=1.0, proof="p",
     )  # fmt: skip
     assert [work_key(job="j", round_=1, step="s", node="n", task=task) for task in (plain, full)] == [
-        "c117bc27a7416ac6837fc499ccb9da22292f818c0852a2cabb8f54d537d5832d",
-        "d48493d4d56b22a66fdf213d3224e2edb229833cb513102d6575ad8cbf366515",
+        "507f595fe26bc722801f721494615835a3387a22bcb4200bde355139d0cf09f7",
+        "7552b0ed4c51e6c891cb1120f6e6381131de2f03547c9f1612db9e0a99698743",
     ]
