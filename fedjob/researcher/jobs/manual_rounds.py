@@ -26,8 +26,7 @@ from fedjob.researcher.results.training_replies import (
 from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.storage.breakpoints import adopt, load_breakpoint, only_breakpoint
 from fedjob.researcher.storage.spec import plain_args
-from fedjob.training_plans.schedules import at_round
-from fedjob.training_plans.training_args import TrainingArgs
+from fedjob.training_plans.training_args import check_rounds
 
 if TYPE_CHECKING:
     from fedjob.repository.base import Repository
@@ -126,8 +125,11 @@ class ManualRounds(JobView):
     @training_args.setter
     def training_args(self, training_args: Mapping[str, Any]) -> None:
         plain = plain_args("training_args", training_args)
-        TrainingArgs.parse(at_round(plain, 1), extra_args=type(self._plan).extra_args)
         runner = self._opened()
+        first = runner.position.round + 1
+        check_rounds(
+            plain, max(first, self._spec.rounds), extra_args=type(self._plan).extra_args, first=first
+        )
         runner.position = self._position = replace(runner.position, training_args=plain)
         runner.events.add("note", round_=runner.position.round + 1, text=f"training_args are now {plain}")
 
