@@ -290,14 +290,7 @@ class ManualRounds(JobView):
             BreakpointMissing: there is none, or there are several.
             BreakpointCorrupt: it has been damaged.
         """
-        if isinstance(state, Mapping):
-            if not isinstance(state.get("path"), (str, Path)):
-                raise SpecError(
-                    "load_state_breakpoint takes what save_state_breakpoint returned, or a path; the given state "
-                    f"has no path, but {', '.join(map(str, state)) or 'nothing'}"
-                )
-            state = state["path"]
-        found = load_breakpoint(only_breakpoint(Path(state).expanduser().resolve()))
+        found = load_breakpoint(only_breakpoint(_path_of(state)))
         if found.spec.get("id") != self._spec.id:
             raise SpecError(
                 f"that breakpoint is of {found.spec.get('id')}, not of {self._spec.id}: use Job.resume"
@@ -348,3 +341,15 @@ class ManualRounds(JobView):
 def _reply_file(round_: int, node: str) -> str:
     """Return the name in a breakpoint of the file with a reply's tensors."""
     return f"reply_{round_:04d}_{node}.safetensors"
+
+
+def _path_of(state: str | Path | Mapping[str, Any]) -> Path:
+    """Return the path that a saved state names, or that was given itself."""
+    path = state.get("path") if isinstance(state, Mapping) else state
+    if not isinstance(path, (str, Path)):
+        found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise SpecError(
+            "load_state_breakpoint takes what save_state_breakpoint returned, or a path; the given state has no path, "
+            f"but {found or 'nothing'}"
+        )
+    return Path(path).expanduser().resolve()

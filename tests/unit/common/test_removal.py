@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.files import is_own_name, new_folder, remove_folder
-from fedjob.common.types import new_job_id
 
 ROOT = Path(__file__).parents[3]
+JOB = "job_00000000-0000-4000-8000-000000000000"
 REMOVES_WHOLE = {"rmtree", "removedirs", "rmdirs"}
 
 
@@ -41,8 +41,8 @@ def test_a_folder_with_a_marker_is_removed_where_a_home_is_replaced_only() -> No
         "round_0007",
         ".round_0007.4711.tmp",
         ".round_0007_2.4711.tmp",
-        new_job_id(),
-        f".deleted.{new_job_id()}",
+        JOB,
+        f".deleted.{JOB}",
         "ab" * 32,
         f"{'ab' * 32}.0123abcd",
         f"local_clinic-1_{'0' * 16}",
