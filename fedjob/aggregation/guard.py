@@ -26,25 +26,40 @@ class Guard:
     Args:
         max_norm: largest L2 norm of a node's update, over all floating-point parameters
             together, above 0; longer updates are left out. None does not limit it.
+        max_examples_per_row: most examples that a plan makes of each row of a dataset, above 0: 1 for a plan that
+            uses rows as they are. A node that claims more is left out. None does not limit it, because windows,
+            slices, patches and oversampling make more examples than there are rows.
     """
 
     max_norm: float | None = None
+    max_examples_per_row: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_norm is not None:
             check_positive("Guard(max_norm=...)", self.max_norm)
+        if self.max_examples_per_row is not None:
+            check_positive("Guard(max_examples_per_row=...)", self.max_examples_per_row)
 
 
-def check_weight(weight: float, num_examples: int, num_rows: int | None) -> str:
+def check_weight(
+    weight: float, num_examples: int, num_rows: int | None = None, per_row: float | None = None
+) -> str:
     """Return why a weight is not plausible; empty if it is.
 
     Args:
-        num_rows: registered size of the node's dataset; None if it is not known.
+        num_rows: size of the node's dataset, as described last; None if it is not known.
+        per_row: most examples that a plan makes of a row; None for any number.
     """
     if not math.isfinite(weight) or weight < 0:
         return f"bad_weight: expected a finite weight of 0 or more, found {weight}"
-    if num_rows is not None and num_rows > 0 and (num_examples > num_rows or weight > num_rows):
-        return f"bad_weight: {num_examples} examples claimed of a dataset registered with {num_rows} rows"
+    if num_examples < 0:
+        return f"bad_weight: {num_examples} examples claimed"
+    if num_rows and per_row is not None and max(num_examples, weight) > num_rows * per_row:
+        return (
+            f"bad_weight: {num_examples} examples claimed of {num_rows} rows, more than "
+            f"Guard(max_examples_per_row={per_row:g}) lets count: raise it if the plan makes so many of a row, or "
+            "search the dataset anew if it has grown"
+        )
     return ""
 
 

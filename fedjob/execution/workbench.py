@@ -105,7 +105,7 @@ class Workbench:
             value=to_plain(value),
             params_path=params_path,
             state_path=state_path,
-            weight=float(contribution.weight),
+            weight=_capped(protocol, order, float(contribution.weight)),
             num_examples=int(contribution.weight),
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
             timing={**timing, "total": time.perf_counter() - started},
@@ -166,6 +166,14 @@ class Workbench:
         else:
             plan.load_data(data)
         return plan, True
+
+
+def _capped(protocol: Any, order: WorkOrder, weight: float) -> float:
+    """Return the weight of a contribution, within what the dataset's owner lets it weigh in training."""
+    from fedjob.protocols.training.base import TrainingProtocol
+
+    cap = int(order.dataset.get("max_weight") or 0) if order.dataset else 0
+    return min(weight, float(cap)) if cap and isinstance(protocol, TrainingProtocol) else weight
 
 
 def _begin_step(

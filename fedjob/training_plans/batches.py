@@ -42,6 +42,8 @@ class Examples(ABC):
     batch_size: int | None = None
     shuffle: bool = True
     drop_last: bool = False
+    order_seed: int = 0
+    """Seed of the generator of the user's own DataLoader, which the round's seed is mixed with; 0 for none."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -79,28 +81,47 @@ class TensorExamples(Examples):
 
 
 class DatasetExamples(Examples):
-    """A torch Dataset, collated as its DataLoader would."""
+    """A torch Dataset, collated as its DataLoader would.
+
+    Args:
+        settings: further arguments of its DataLoader, by name, such as `worker_init_fn`.
+    """
 
     def __init__(
         self,
         dataset: Dataset[Any],
         collate: Callable[[list[Any]], Any] = default_collate,
         num_workers: int = 0,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset, self.collate, self.num_workers = dataset, collate, num_workers
+        self.settings = dict(settings or {})
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def batches(self, order: IndexBatches) -> Iterator[Any]:
-        if self.num_workers:
+        if self.num_workers or self.settings:
             numbered = [[int(number) for number in numbers] for numbers in order]
+            # of its own for each round: what workers draw is then a function of the round's seed
             yield from DataLoader(
-                self.dataset, batch_sampler=numbered, collate_fn=self.collate, num_workers=self.num_workers
+                self.dataset,
+                batch_sampler=numbered,
+                collate_fn=self.collate,
+                num_workers=self.num_workers,
+                generator=self._generator(),
+                **self.settings,
             )
             return
         for numbers in order:
             yield self.collate([self.dataset[int(number)] for number in numbers])
+
+    def _generator(self) -> torch.Generator | None:
+        """Return what workers' seeds are drawn from: the round's seed, and that of the user's own generator."""
+        if not self.order_seed:
+            return None
+        drawn = int(torch.empty((), dtype=torch.int64).random_())
+        return torch.Generator().manual_seed(drawn ^ self.order_seed)
 
 
 class ExampleStream:
@@ -338,14 +359,7 @@ def _stream_loader(data: Any) -> DataLoader[Any] | None:
         return DataLoader(_Generated(data), batch_size=None)
     if not isinstance(data, DataLoader):
         return None
-    plain = (
-        not isinstance(data.dataset, IterableDataset)
-        and type(data.batch_sampler) is BatchSampler
-        and type(data.sampler) in (RandomSampler, SequentialSampler)
-        and not getattr(data.sampler, "replacement", False)
-        and getattr(data.sampler, "_num_samples", None) is None
-    )
-    return None if plain else data
+    return None if has_plain_order(data) else data
 
 
 def _renewed(again: Callable[[], Any], where: str) -> DataLoader[Any]:
@@ -356,11 +370,57 @@ def _renewed(again: Callable[[], Any], where: str) -> DataLoader[Any]:
 
 
 def _loader_examples(loader: DataLoader[Any]) -> Examples:
-    examples = DatasetExamples(loader.dataset, loader.collate_fn, loader.num_workers)
-    examples.batch_size = loader.batch_size
-    examples.shuffle = isinstance(loader.sampler, RandomSampler)
-    examples.drop_last = loader.drop_last
+    """Return the examples of a user's DataLoader, of an order of torch's, with all its settings.
+
+    fedjob draws an order of the same kind from the round's seed, so that a round can be repeated.
+    """
+    batches = loader.batch_sampler
+    assert isinstance(batches, BatchSampler)
+    settings = _settings_of(loader)
+    examples = DatasetExamples(loader.dataset, loader.collate_fn, loader.num_workers, settings)
+    examples.batch_size, examples.drop_last = batches.batch_size, batches.drop_last
+    examples.shuffle = isinstance(batches.sampler, RandomSampler)
+    generator = getattr(batches.sampler, "generator", None) or loader.generator
+    examples.order_seed = 0 if generator is None else generator.initial_seed()
     return examples
+
+
+def has_plain_order(loader: DataLoader[Any]) -> bool:
+    """Tell whether a loader's batches are of one size and in torch's own order, each example once in a pass."""
+    batches = loader.batch_sampler
+    own_pass = type(loader).__iter__ is not DataLoader.__iter__
+    if own_pass or isinstance(loader.dataset, IterableDataset) or type(batches) is not BatchSampler:
+        return False
+    sampler = batches.sampler
+    return (
+        type(sampler) in (RandomSampler, SequentialSampler)
+        and not getattr(sampler, "replacement", False)
+        and getattr(sampler, "_num_samples", None) is None
+        and _length(sampler) == _length(loader.dataset)
+    )
+
+
+_WITH_WORKERS = ("timeout", "prefetch_factor", "multiprocessing_context", "worker_init_fn")
+_ALWAYS = ("pin_memory", "pin_memory_device", "in_order")
+
+
+def _settings_of(loader: DataLoader[Any]) -> dict[str, Any]:
+    """Return the settings of a loader that are not those of its order and its batches, where they are not torch's.
+
+    Workers live for a round and all its passes, whether or not they are persistent: a round that begins with fresh
+    ones can be repeated.
+    """
+    names = (*_ALWAYS, *(_WITH_WORKERS if loader.num_workers else ()))
+    plain = DataLoader(loader.dataset, num_workers=min(1, loader.num_workers))
+    found = {name: getattr(loader, name) for name in names if hasattr(plain, name)}
+    return {name: value for name, value in found.items() if value != getattr(plain, name)}
+
+
+def _length(sized: Any) -> int:
+    try:
+        return len(sized)
+    except TypeError:
+        return -1
 
 
 def _name(data: Any) -> str:

@@ -86,7 +86,7 @@ class LinearDecay(Schedule):
 
     Args:
         start: above 0.
-        end: 0 or more; a learning rate must stay above 0.
+        end: 0 or more.
         rounds: 2 or more.
     """
 
@@ -114,7 +114,7 @@ class CosineDecay(Schedule):
 
     Args:
         start: above 0.
-        end: 0 or more; a learning rate must stay above 0.
+        end: 0 or more.
         rounds: 2 or more.
         warmup: 0 or more, below `rounds - 1`; round k of them has `k / (warmup + 1)` of `start`.
     """
@@ -192,7 +192,7 @@ def at_round(args: Mapping[str, Any], round_: int) -> dict[str, Any]:
     Raises:
         SpecError: a schedule has wrong settings.
     """
-    return {name: _build(value).at(round_) if _is_data(value) else value for name, value in args.items()}
+    return {name: _build(value).at(round_) if is_schedule(value) else value for name, value in args.items()}
 
 
 def every_value(value: Any, rounds: int) -> Iterator[Any]:
@@ -201,7 +201,7 @@ def every_value(value: Any, rounds: int) -> Iterator[Any]:
     Raises:
         SpecError: a schedule has wrong settings.
     """
-    if not _is_data(value):
+    if not is_schedule(value):
         yield value
         return
     schedule = _build(value)
@@ -214,7 +214,8 @@ def _as_data(schedule: Schedule) -> dict[str, Any]:
     return {MARK: name, **config}
 
 
-def _is_data(value: Any) -> bool:
+def is_schedule(value: Any) -> bool:
+    """Tell whether an argument is a schedule as data."""
     # a map that names no schedule is an ordinary argument: a function may take one
     return isinstance(value, Mapping) and MARK in value and value[MARK] in SCHEDULES.names()
 

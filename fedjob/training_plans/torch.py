@@ -366,7 +366,7 @@ class TorchPlan(TrainingPlan):
         order = training_batches(
             self._train_rows,
             args,
-            seed,
+            seed ^ data.order_seed,
             batch_size=data.batch_size,
             shuffle=data.shuffle,
             drop_last=data.drop_last,

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.metrics.states import check_metric
+from fedjob.training_plans.schedules import MAX_LOOKED_AT, at_round, is_schedule
 
 HYPERPARAMETERS = (
     "alpha",
@@ -37,8 +38,9 @@ _ELSEWHERE = {
     "optimizer_args": "give each of them by its own name: lr, momentum, weight_decay, ...",
     "loader_args": "give batch_size and drop_last by their own names",
 }
-_POSITIVE = ("lr", "learning_rate", "clip_norm", "eps")
-_NOT_NEGATIVE = ("weight_decay", "momentum", "dampening", "dropout")
+_RATES = ("lr", "learning_rate")
+_POSITIVE = ("clip_norm", "eps")
+_NOT_NEGATIVE = (*_RATES, "weight_decay", "momentum", "dampening", "dropout")
 
 
 class Arguments(Mapping[str, Any]):
@@ -182,6 +184,46 @@ def merged_args(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, A
     if any(over.get(name) is not None for name in _LENGTHS):
         kept = {name: value for name, value in kept.items() if name not in _LENGTHS}
     return {**kept, **over}
+
+
+def check_rounds(
+    raw: Mapping[str, Any], rounds: int, *, extra_args: Iterable[str] = (), first: int = 1
+) -> None:
+    """Check a user's dictionary as it is in each round of a job, schedules included.
+
+    A schedule may bring a learning rate down to 0; a rate that is 0 in every round is a mistake.
+
+    Args:
+        rounds: the last round; of an endless job, and beyond `MAX_LOOKED_AT`, so many are looked at.
+        first: the round that it counts from.
+
+    Raises:
+        SpecError: as `TrainingArgs.parse`, with the round in which a schedule has a wrong value.
+    """
+    extra, seen = tuple(extra_args), set()
+    scheduled = any(is_schedule(value) for value in raw.values())
+    rates: dict[str, bool] = {}
+    for round_ in range(first, max(first, min(rounds, first + MAX_LOOKED_AT - 1)) + 1):
+        try:
+            args = at_round(raw, round_)
+            for name in _RATES:
+                if name in args and name not in extra:
+                    rates[name] = rates.get(name, False) or args[name] != 0
+            if (key := repr(args)) in seen:
+                continue
+            seen.add(key)
+            TrainingArgs.parse(args, extra_args=extra)
+        except (SpecError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            if not scheduled and isinstance(error, SpecError):
+                raise
+            raise SpecError(f"in round {round_}: {error}") from error
+        if not scheduled:
+            break
+    for name, trains in rates.items():
+        if not trains:
+            raise SpecError(
+                f"training_args {name!r} is greater than 0 in some round, not 0 in all: nothing would be trained"
+            )
 
 
 def _check_names(raw: Mapping[str, Any], known: list[str]) -> None:

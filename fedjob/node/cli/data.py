@@ -16,6 +16,7 @@ from fedjob.data.leftovers import leftovers_of
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_dataset
+from fedjob.node.data.redescription import describe_changed
 
 MAX_SHOWN_COLUMNS = 20
 
@@ -45,6 +46,12 @@ def data() -> None:
 @click.option(
     "--min-rows", type=int, default=0, help="Least number of rows that anything may be computed on."
 )
+@click.option(
+    "--max-weight",
+    type=int,
+    default=0,
+    help="Most that its examples weigh in a mean with other nodes', however many a plan makes of its rows; 0: no limit.",
+)
 @click.option("--description", default="", help="Description of the data for researchers.")
 @click.option("--contact", default="", help="Person to ask about the data, if not the node's own contact.")
 def data_add(
@@ -57,6 +64,7 @@ def data_add(
     loading_plan: Path | None,
     mock: Path | None,
     min_rows: int,
+    max_weight: int,
     description: str,
     contact: str,
 ) -> None:
@@ -84,6 +92,7 @@ def data_add(
             loading=None if loading_plan is None else read_loading_plan(loading_plan).to_plain(),
             mock=mock,
             min_rows=min_rows,
+            max_weight=max_weight,
             description=description,
             contact=contact,
             warn=lambda text: click.echo(f"warning: {text}", err=True),
@@ -133,8 +142,9 @@ def _is_number(text: str) -> bool:
 @home_option
 @json_option
 def data_list(home: NodeHome, as_json: bool) -> None:
-    """List the datasets."""
+    """List the datasets, as their data are now."""
     with open_database(home) as database:
+        _refresh(Datasets(database))
         found = Datasets(database).all()
     if as_json:
         click.echo(json.dumps([_plain(dataset) for dataset in found], indent=2))
@@ -166,11 +176,22 @@ def data_list(home: NodeHome, as_json: bool) -> None:
 def data_show(name: str, home: NodeHome, as_json: bool) -> None:
     """Show a dataset, its columns and their types."""
     with open_database(home) as database:
+        _refresh(Datasets(database), name)
         dataset = Datasets(database).get(name)
     if as_json:
         click.echo(json.dumps(_plain(dataset), indent=2))
         return
-    for key in ("name", "description", "contact", "path", "mock", "reader", "num_rows", "min_rows"):
+    for key in (
+        "name",
+        "description",
+        "contact",
+        "path",
+        "mock",
+        "reader",
+        "num_rows",
+        "min_rows",
+        "max_weight",
+    ):
         click.echo(f"{key:<13}{getattr(dataset, key) or '-'}")
     click.echo(f"{'size':<13}{size(dataset.size_bytes)}")
     click.echo(f"{'tags':<13}{', '.join(dataset.tags) or '-'}")
@@ -179,6 +200,30 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
         for name, here in names.items():
             click.echo(f"{part:<13}{name} = {here if isinstance(here, str) else ', '.join(here)}")
     table(("column", "type"), [(str(c["name"]), str(c["type"])) for c in dataset.columns], empty="no columns")
+
+
+@data.command("refresh")
+@click.argument("name", required=False, default="")
+@home_option
+def data_refresh(name: str, home: NodeHome) -> None:
+    """Look at the data of NAME, or of all datasets, and describe those anew that have changed.
+
+    `data list`, `data show` and the node do so by themselves.
+    """
+    with open_database(home) as database:
+        found = describe_changed(Datasets(database), name)
+    for one in found:
+        click.echo(str(one))
+    if not found:
+        click.echo("nothing has changed")
+    if any(one.problem for one in found):
+        raise SpecError("not every dataset could be described")
+
+
+def _refresh(datasets: Datasets, name: str = "") -> None:
+    """Describe what has changed anew, and say so beside the output."""
+    for one in describe_changed(datasets, name):
+        click.echo(f"note: {one}", err=True)
 
 
 @data.command("remove")

@@ -14,6 +14,7 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.data.item_ledger import ItemLedger
+from fedjob.node.data.redescription import Redescriber
 from fedjob.node.data.versions import Versions
 from fedjob.node.execution.pool import WorkerEvent, Workers
 from fedjob.node.execution.transfers import TransferEvent, Transfers
@@ -50,6 +51,7 @@ class NodeContext:
     grants: Grants
     ledger: ItemLedger
     versions: Versions
+    redescriber: Redescriber
     permissions: Permissions
     point: Callable[[str], None]
 
@@ -90,6 +92,9 @@ def open_context(
     """
     spool = Spool(home, repository)
     datasets, grants, versions = Datasets(database), Grants(database), Versions()
+    transfers = Transfers(
+        home=home, config=config, node=node, spool=spool, repository=repository, notify=report, point=point
+    )
     return NodeContext(
         home=home,
         config=config,
@@ -99,20 +104,13 @@ def open_context(
         endpoint=endpoint,
         spool=spool,
         workers=Workers(home, config, report),
-        transfers=Transfers(
-            home=home,
-            config=config,
-            node=node,
-            spool=spool,
-            repository=repository,
-            notify=report,
-            point=point,
-        ),
+        transfers=transfers,
         tasks=TaskStore(database),
         datasets=datasets,
         grants=grants,
         ledger=ItemLedger(database),
         versions=versions,
+        redescriber=Redescriber(home.root, versions, transfers.later),
         permissions=Permissions(
             config=config,
             roster=roster,

@@ -38,6 +38,8 @@ class OfferHandler:
         """Answer an offer, or fetch its plan first."""
         context = self._context
         verdict = context.permissions.judge(message, offer)
+        if verdict.dataset is not None and offer.use == "private":
+            context.redescriber.is_changed(verdict.dataset)
         if verdict.subject is None or verdict.status == "rejected":
             return self._answer(turn, message, verdict)
         missing: tuple[str, ...] = ()

@@ -72,10 +72,11 @@ class SearchHandler:
             self._context.answer(turn, message, Found(of=message.id, datasets=[answer]))
 
     def _now(self, dataset: RegisteredDataset) -> dict[str, Any]:
-        """Return what changes about a registered dataset: its versions, its contact, whether its mock is published."""
+        """Return what changes about a registered dataset: its versions, whether it is being described anew, its contact, whether its mock is published."""
         context = self._context
         return {
             "version": context.versions.of(dataset.path),
+            "changed": context.redescriber.is_changed(dataset),
             "mock_version": context.versions.of(dataset.mock) if dataset.mock else "",
             "mock_published": bool(dataset.mock) and context.config.publish_mocks == "on",
             "contact": dataset.contact or context.config.contact,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
+from fedjob.node.data.versions import Versions
 from fedjob.node.storage.database import Database
 
 MAX_PUBLIC_COLUMNS = 100
@@ -32,7 +33,10 @@ class RegisteredDataset:
 
     Args:
         min_rows: nothing is computed on fewer rows than these.
-        num_rows, size_bytes, columns: as found when it was added; columns are `{name, type}`.
+        num_rows, size_bytes, columns: as found when it was described last; columns are `{name, type}`.
+        version: of the data then, see `Versions`.
+        max_weight: weight that its examples have together in a mean at most, 0 for no limit; however many a plan
+            makes of its rows.
         loading: a loading plan as plain data: names for plans -> names in the data; empty for none.
         mock: path of a safe stand-in of the same form; empty for none.
         description, contact: for researchers; the contact is the node's own where it is empty.
@@ -49,6 +53,8 @@ class RegisteredDataset:
     num_rows: int = 0
     size_bytes: int = 0
     columns: tuple[Mapping[str, Any], ...] = ()
+    version: str = ""
+    max_weight: int = 0
     description: str = ""
     contact: str = ""
     added: float = 0.0
@@ -65,6 +71,7 @@ class RegisteredDataset:
             "num_columns": len(self.columns),
             "has_mock": bool(self.mock),
             "min_rows": self.min_rows,
+            "max_weight": self.max_weight,
             "description": self.description,
             "contact": self.contact,
             "options": dict(self.options),
@@ -80,6 +87,7 @@ class RegisteredDataset:
             "tags": list(self.tags),
             "options": dict(self.options),
             "loading": dict(self.loading),
+            **({"max_weight": self.max_weight} if self.max_weight else {}),
         }
 
 
@@ -103,8 +111,8 @@ class Datasets:
                 )
             self._database.execute(
                 "INSERT INTO datasets (name, path, reader, tags, options, loading, mock, min_rows, num_rows, "
-                "size_bytes, columns, description, contact, added) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "size_bytes, columns, version, max_weight, description, contact, added) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     dataset.name,
                     dataset.path,
@@ -117,9 +125,25 @@ class Datasets:
                     dataset.num_rows,
                     dataset.size_bytes,
                     pack([dict(column) for column in dataset.columns]),
+                    dataset.version,
+                    dataset.max_weight,
                     dataset.description,
                     dataset.contact,
                     dataset.added or time.time(),
+                ),
+            )
+
+    def describe_anew(self, dataset: RegisteredDataset) -> None:
+        """Replace what is known of the data of a registered dataset: rows, size, columns and version."""
+        with self._database.transaction():
+            self._database.execute(
+                "UPDATE datasets SET num_rows = ?, size_bytes = ?, columns = ?, version = ? WHERE name = ?",
+                (
+                    dataset.num_rows,
+                    dataset.size_bytes,
+                    pack([dict(column) for column in dataset.columns]),
+                    dataset.version,
+                    dataset.name,
                 ),
             )
 
@@ -191,6 +215,7 @@ def describe_dataset(
     loading: Mapping[str, Any] | None = None,
     mock: Path | None = None,
     min_rows: int = 0,
+    max_weight: int = 0,
     description: str = "",
     contact: str = "",
     warn: Callable[[str], None] = lambda text: None,
@@ -215,6 +240,9 @@ def describe_dataset(
     path = path.absolute()
     chosen = reader or guess_reader(path)
     given = dict(options or {})
+    if max_weight < 0:
+        raise SpecError(f"--max-weight is 1 or more, or 0 for no limit, not {max_weight}")
+    version = Versions().of(str(path))  # before they are read: what is written meanwhile is another version
     found = describe(path, chosen, given, loading)
     for sentence in found["notes"]:
         note(sentence)
@@ -238,6 +266,8 @@ def describe_dataset(
         loading=dict(loading or {}),
         mock="" if mock is None else str(mock),
         min_rows=min_rows,
+        max_weight=max_weight,
+        version=version,
         num_rows=num_rows,
         size_bytes=int(found.get("size_bytes", 0)),
         columns=columns,
@@ -245,6 +275,48 @@ def describe_dataset(
         contact=contact,
         added=time.time(),
     )
+
+
+def described_anew(dataset: RegisteredDataset, version: str) -> RegisteredDataset:
+    """Return a dataset as its data are now.
+
+    Args:
+        version: of the data, taken before this call.
+
+    Raises:
+        SpecError: they can't be read any more as they are registered.
+    """
+    from fedjob.data.loader import describe
+
+    found = describe(Path(dataset.path), dataset.reader, dict(dataset.options), dict(dataset.loading) or None)
+    return replace(
+        dataset,
+        num_rows=int(found["num_rows"]),
+        size_bytes=int(found.get("size_bytes", 0)),
+        columns=tuple(dict(column) for column in found.get("columns", ())),
+        version=version,
+    )
+
+
+def changes_of(before: RegisteredDataset, after: RegisteredDataset) -> str:
+    """Return in words what is different about the data of a dataset; empty for nothing that is described."""
+    found = []
+    if before.num_rows != after.num_rows:
+        found.append(f"{after.num_rows} rows, {before.num_rows} before")
+    old = {str(column["name"]): str(column["type"]) for column in before.columns}
+    new = {str(column["name"]): str(column["type"]) for column in after.columns}
+    gone, added = [name for name in old if name not in new], [name for name in new if name not in old]
+    found += [f"without column {name!r}" for name in gone] + [
+        f"with the new column {name!r}" for name in added
+    ]
+    found += [
+        f"column {name!r} is {new[name]}, {old[name]} before"
+        for name in old
+        if name in new and new[name] != old[name]
+    ]
+    if not gone and not added and list(old) != list(new):
+        found.append("with its columns in another order")
+    return "; ".join(found[:5]) + ("; ..." if len(found) > 5 else "")
 
 
 def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str, contact: str) -> None:
@@ -295,6 +367,8 @@ def _dataset(row: Any) -> RegisteredDataset:
         num_rows=row["num_rows"],
         size_bytes=row["size_bytes"],
         columns=tuple(unpack(row["columns"])),
+        version=row["version"],
+        max_weight=row["max_weight"],
         description=row["description"],
         contact=row["contact"],
         added=row["added"],

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -15,6 +15,8 @@ CREATE TABLE datasets (
     num_rows INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
     columns BLOB NOT NULL,
+    version TEXT NOT NULL DEFAULT '',
+    max_weight INTEGER NOT NULL DEFAULT 0,
     description TEXT NOT NULL DEFAULT '',
     contact TEXT NOT NULL DEFAULT '',
     added REAL NOT NULL

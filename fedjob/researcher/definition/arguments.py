@@ -71,7 +71,7 @@ def checked_guard(name: str, guard: Any) -> dict[str, Any]:
         SpecError: it is none.
     """
     if guard is not None and not isinstance(guard, Guard):
-        raise SpecError(f"guard is a Guard(max_norm=...) or None, not {guard!r}")
+        raise SpecError(f"guard is a Guard(max_norm=..., max_examples_per_row=...) or None, not {guard!r}")
     plain: dict[str, Any] = {} if guard is None else to_plain(guard)
     return plain
 

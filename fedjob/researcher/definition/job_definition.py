@@ -125,9 +125,11 @@ def _spec_of(
     arguments: JobArguments, settings: ResearcherConfig, wanted: Operation, sources: Mapping[str, PlanSource]
 ) -> JobSpec:
     """Return the spec; what is not computed here is kept under the argument's own name."""
-    each = arguments.checked("each")
-    for own in each.values():
-        read_args(wanted.source, merged_args(wanted.training_args, own))
+    each, rounds = arguments.checked("each"), arguments.checked("rounds")
+    for source in (wanted.source, *sources.values()):
+        read_args(source, wanted.training_args, rounds)
+    for node, own in each.items():
+        read_args(sources.get(node, wanted.source), merged_args(wanted.training_args, own), rounds)
     name, config = PROTOCOLS.config_of(with_optimizer(wanted.protocol, arguments.server_optimizer))
     trained = wanted.trained
     preprocess, known = _preprocessing(arguments, trained)

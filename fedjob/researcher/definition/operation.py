@@ -29,7 +29,7 @@ from fedjob.training_plans.source.compilation import compile_plan, make_plan
 from fedjob.training_plans.source.extraction import extract
 from fedjob.training_plans.source.plan_source import PlanSource
 from fedjob.training_plans.step_plan import Plan
-from fedjob.training_plans.training_args import TrainingArgs, merged_args
+from fedjob.training_plans.training_args import TrainingArgs, check_rounds, merged_args
 
 NO_PLAN = PlanSource("", "", "")
 
@@ -120,19 +120,27 @@ def read_operation(
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 
 
-def read_args(source: PlanSource, raw: Mapping[str, Any]) -> None:
-    """Check training arguments, or a function's, against the code that gets them.
+def read_args(source: PlanSource, raw: Mapping[str, Any], rounds: int, *, first: int = 1) -> None:
+    """Check training arguments in all rounds of a job, or a function's, against the code that gets them.
+
+    Args:
+        rounds, first: the last round and the one that they count from.
 
     Raises:
         SpecError: one is unknown, of the wrong type or out of range.
     """
-    if not source.text:
+    read_args_of(source.text, source.entry, raw, rounds, first=first)
+
+
+def read_args_of(text: str, entry: str, raw: Mapping[str, Any], rounds: int, *, first: int = 1) -> None:
+    """Do what `read_args` does, for a plan's text and the name of its class; for no text nothing."""
+    if not text:
         return
-    plan = make_plan(source.text, source.entry, source.origins)
+    plan = make_plan(text, entry)
     if isinstance(plan, FunctionPlan):
         plan.remote.check(raw)
     elif isinstance(plan, TrainingPlan):
-        TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
+        check_rounds(raw, rounds, extra_args=type(plan).extra_args, first=first)
 
 
 def check_plan_args(

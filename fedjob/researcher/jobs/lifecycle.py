@@ -24,12 +24,14 @@ from fedjob.researcher.connection.home import check_home, home_path
 from fedjob.researcher.connection.opening import default_connection, default_home
 from fedjob.researcher.definition.draft import move_draft
 from fedjob.researcher.definition.job_definition import travels
+from fedjob.researcher.definition.operation import read_args_of
 from fedjob.researcher.runner.submission import check_connected
 from fedjob.researcher.storage.breakpoints import adopt, find_breakpoint, list_breakpoints, load_breakpoint
 from fedjob.researcher.storage.folder import LET_GO_S, job_folder
 from fedjob.researcher.storage.record import JobRecord, load_record
 from fedjob.researcher.storage.spec import load_spec
 from fedjob.researcher.storage.transitions import walk
+from fedjob.training_plans.training_args import merged_args
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
@@ -191,6 +193,11 @@ def _write_next_attempt(folder: JobFolder, begin: str, rounds: int | None) -> Jo
         last = int(begin[6:]) if begin else max([0, *map(_round_of, kept)])
         if rounds < last:
             raise SpecError(f"the breakpoint is of round {last}; rounds={rounds} lies before it")
+        if rounds > last:
+            text = folder.plan.read_bytes().decode()
+            for own in ({}, *spec.each.values()):
+                args = merged_args(spec.training_args, own)
+                read_args_of(text, spec.plan_entry, args, rounds, first=last + 1)
         spec.save(folder.spec)
     record = replace(record, begin=begin, rounds=spec.rounds, further=rounds is not None, detached=True)
     walk(folder, record, [State.WAITING])

@@ -30,8 +30,7 @@ from fedjob.researcher.results.training_replies import (
 from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.storage.breakpoints import adopt, load_breakpoint, only_breakpoint
 from fedjob.researcher.storage.spec import plain_args
-from fedjob.training_plans.schedules import at_round
-from fedjob.training_plans.training_args import TrainingArgs, merged_args
+from fedjob.training_plans.training_args import check_rounds, merged_args
 
 if TYPE_CHECKING:
     import torch
@@ -137,12 +136,16 @@ class ManualRounds(JobView):
     @training_args.setter
     def training_args(self, training_args: Mapping[str, Any]) -> None:
         plain = plain_args("training_args", training_args)
-        TrainingArgs.parse(at_round(plain, 1), extra_args=type(self._plan).extra_args)
         if self._runner is None and self.record.state == State.DRAFT:  # nobody is asked, nothing is opened
+            check_rounds(plain, self._spec.rounds, extra_args=type(self._plan).extra_args)
             self._spec = replace(self._spec, training_args=plain)
             self._spec.save(self._folder.spec)
             return
         runner = self._opened()
+        first = runner.position.round + 1
+        check_rounds(
+            plain, max(first, self._spec.rounds), extra_args=type(self._plan).extra_args, first=first
+        )
         runner.position = self._position = replace(runner.position, training_args=plain)
         runner.events.add("note", round_=runner.position.round + 1, text=f"training_args are now {plain}")
 
@@ -190,7 +193,7 @@ class ManualRounds(JobView):
             raise SpecError(f"rounds count from 1, not {round_}")
         runner = self._opened()
         own_args = checked_each("each", each)
-        check_own_args(own_args, self._spec, self.training_args, type(self._plan).extra_args)
+        check_own_args(own_args, self._spec, self.training_args, type(self._plan).extra_args, round_)
         position = replace(runner.position, round=round_ - 1)
         if do_training:
             ask = runner.protocol.instruct(
@@ -347,14 +350,7 @@ class ManualRounds(JobView):
             BreakpointMissing: there is none, or there are several.
             BreakpointCorrupt: it has been damaged.
         """
-        if isinstance(state, Mapping):
-            if not isinstance(state.get("path"), (str, Path)):
-                raise SpecError(
-                    "load_state_breakpoint takes what save_state_breakpoint returned, or a path; the given state "
-                    f"has no path, but {', '.join(map(str, state)) or 'nothing'}"
-                )
-            state = state["path"]
-        found = load_breakpoint(only_breakpoint(Path(state).expanduser().resolve()))
+        found = load_breakpoint(only_breakpoint(_path_of(state)))
         if found.spec.get("id") != self._spec.id:
             raise SpecError(
                 f"that breakpoint is of {found.spec.get('id')}, not of {self._spec.id}: use Job.resume"
@@ -412,6 +408,7 @@ def check_own_args(
     spec: JobSpec,
     training_args: Mapping[str, Any],
     extra_args: Sequence[str],
+    round_: int,
 ) -> None:
     """Check the training arguments of single nodes together with those of all.
 
@@ -423,4 +420,16 @@ def check_own_args(
             f"each names {', '.join(unknown)}; the job's nodes are {', '.join(sorted(spec.datasets))}"
         )
     for own in each.values():
-        TrainingArgs.parse(at_round(merged_args(training_args, own), 1), extra_args=tuple(extra_args))
+        check_rounds(merged_args(training_args, own), round_, extra_args=extra_args, first=round_)
+
+
+def _path_of(state: str | Path | Mapping[str, Any]) -> Path:
+    """Return the path that a saved state names, or that was given itself."""
+    path = state.get("path") if isinstance(state, Mapping) else state
+    if not isinstance(path, (str, Path)):
+        found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise SpecError(
+            "load_state_breakpoint takes what save_state_breakpoint returned, or a path; the given state has no path, "
+            f"but {found or 'nothing'}"
+        )
+    return Path(path).expanduser().resolve()

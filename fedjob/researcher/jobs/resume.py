@@ -16,6 +16,7 @@ from fedjob.researcher.connection.home import home_path
 from fedjob.researcher.connection.opening import default_connection
 from fedjob.researcher.definition.arguments import LOCAL
 from fedjob.researcher.definition.data import SCHEMA, resolve_local
+from fedjob.researcher.definition.operation import read_args_of
 from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.storage.breakpoints import Breakpoint, adopt, find_breakpoint
 from fedjob.researcher.storage.deployment import restore_plans
@@ -23,6 +24,7 @@ from fedjob.researcher.storage.folder import JobFolder, job_folder
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.record import load_record, utc_now
 from fedjob.researcher.storage.spec import JobSpec, spec_from_plain
+from fedjob.training_plans.training_args import merged_args
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ def resume_at(
             raise SpecError(f"the breakpoint is of round {position.round}; rounds={rounds} lies before it")
         spec = replace(spec, rounds=check_count("rounds", rounds, 1))
         position = replace(position, stop="")
+        _check_further_rounds(found, spec, position)
     if not spec.local:
         session = session or default_connection(None if home is None else home_path(home))
         if session.identity.public_key_hex != spec.owner_key:
@@ -79,6 +82,15 @@ def resume_at(
             info.pop(SCHEMA, None)
         spec = replace(spec, datasets=attach(spec.preprocess, data, moved))
     return Resumed(found=found, spec=spec, position=position, folder=folder, session=session)
+
+
+def _check_further_rounds(found: Breakpoint, spec: JobSpec, position: Position) -> None:
+    """Check the training arguments in the rounds that are to come."""
+    if spec.rounds <= position.round:
+        return
+    for own in ({}, *spec.each.values()):
+        args = merged_args(position.training_args, own)
+        read_args_of(found.plan_text, spec.plan_entry, args, spec.rounds, first=position.round + 1)
 
 
 def begin_at(resumed: Resumed) -> tuple[Position, dict[str, Path]]:

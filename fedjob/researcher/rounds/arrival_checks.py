@@ -41,9 +41,11 @@ class ArrivalChecks:
     def refusal(self, arrival: Arrival) -> str:
         """Return why an arrival does not count (`reason: detail`), or nothing."""
         result = arrival.result
-        # weights that no arithmetic uses may exceed the registered rows: data grow while a job looks for new ones
+        # weights that no arithmetic uses may exceed the rows: data grow while a job looks for new ones
         num_rows = self.num_rows.get(arrival.node) if self.aggregator.arithmetic else None
-        problem = check_weight(result.weight, result.num_examples, num_rows) or check_metrics(result.metrics)
+        per_row = self.guard.max_examples_per_row
+        problem = check_weight(result.weight, result.num_examples, num_rows, per_row)
+        problem = problem or check_metrics(result.metrics)
         if problem:
             return problem
         if self.ask.step in MEASURING:

@@ -148,6 +148,14 @@ class Gatherer:
             self.events.add("error", round_=place.round, node=node, reason=reason)
         arrivals = {node: collected.arrivals[node] for node in sorted(collected.arrivals)}
         keep_replies(self.folder, place.round, place.step, {**collected.parts, **arrivals})
+        for node, arrival in arrivals.items() if chosen.ask.commit else ():
+            result = arrival.result
+            if result.ok and 0 < result.weight < result.num_examples:
+                text = (
+                    f"{node} counts as {result.weight:g} of its {result.num_examples} examples: the owner of its dataset "
+                    "lets it weigh no more (--max-weight)"
+                )
+                self.events.add("note", round_=place.round, node=node, text=text)
         return replace(collected, arrivals=arrivals)
 
     def _aggregate(self, chosen: _Chosen, collected: Collected) -> tuple[Gathered, str]:

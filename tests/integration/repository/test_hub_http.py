@@ -401,8 +401,14 @@ def test_what_nobody_ended_is_swept_when_its_time_is_up(tmp_path: Path) -> None:
     with HubThread(tmp_path / "hub", limits=TIGHT) as hub:
         alice = hub.repository("alice", "researcher")
         old = alice.put(b"old", job="job_1")
-        stray = hub.folder / "storage" / "incoming" / "stray.tmp"
+        stray = hub.folder / "storage" / "incoming" / f"{'0' * 32}.tmp"
         stray.write_bytes(b"left by a kill")
+        others = [
+            hub.folder / "storage" / "incoming" / "mail.txt",
+            hub.store.path("ab" * 32).parent / "notes",
+        ]
+        for path in others:
+            path.write_text("of the owner, who chose the folder")
         lost = hub.store.path("ab" * 32)
         lost.write_bytes(b"renamed, never committed")
         assert hub.store.sweep().num_objects == 0
@@ -412,6 +418,8 @@ def test_what_nobody_ended_is_swept_when_its_time_is_up(tmp_path: Path) -> None:
         )
         swept = later.sweep()
         assert (swept.num_jobs, swept.num_objects, swept.num_files) == (1, 1, 2)
+        for path in others:
+            path.unlink()  # they are there still
         assert stored_files(hub) == []
         assert not alice.exists(old)
 

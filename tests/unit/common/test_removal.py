@@ -10,6 +10,7 @@ import pytest
 from fedjob.common.files import is_own_name, new_folder, remove_folder
 
 ROOT = Path(__file__).parents[3]
+JOB = "job_00000000-0000-4000-8000-000000000000"
 REMOVES_WHOLE = {"rmtree", "removedirs", "rmdirs"}
 
 
@@ -40,8 +41,8 @@ def test_a_folder_with_a_marker_is_removed_where_a_home_is_replaced_only() -> No
         "round_0007",
         ".round_0007.4711.tmp",
         ".round_0007_2.4711.tmp",
-        "job_0f0e0d0c-0b0a-4908-8706-050403020100",
-        ".deleted.job_0f0e0d0c-0b0a-4908-8706-050403020100",
+        JOB,
+        f".deleted.{JOB}",
         "ab" * 32,
         f"{'ab' * 32}.0123abcd",
         f"local_clinic-1_{'0' * 16}",

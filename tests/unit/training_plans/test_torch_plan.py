@@ -10,13 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from fedjob import FedAvg, Job
 from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.metrics.states import value, values
 from fedjob.training_plans.base import TrainingPlan
-from fedjob.training_plans.batches import to_device
+from fedjob.training_plans.batches import DatasetExamples, Examples, ExampleStream, examples_of, to_device
 from fedjob.training_plans.context import Context
 from fedjob.training_plans.plan_checks import check_plan_class
 from fedjob.training_plans.torch import TorchPlan
@@ -851,3 +859,118 @@ class TestMemoryOfOptimizers:
 
         with pytest.raises(PlanError, match=r"a tensor of shape \[7\] that is no parameter of the model"):
             built(Stray).train()
+
+
+class Marked(torch.utils.data.Dataset[Any]):
+    """Numbers, with the mark that a worker's worker_init_fn sets."""
+
+    mark = 0
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, number: int) -> Any:
+        return torch.tensor([float(number)]), torch.tensor([float(self.mark)])
+
+
+def mark_worker(number: int) -> None:
+    info = torch.utils.data.get_worker_info()
+    assert info is not None
+    info.dataset.mark = 7  # type: ignore[attr-defined]
+
+
+def shout(examples: list[Any]) -> Any:
+    return torch.stack([x for x, _ in examples]) + 100, torch.stack([y for _, y in examples])
+
+
+class OwnPass(DataLoader[Any]):
+    def __iter__(self) -> Any:
+        yield from (("mine", batch) for batch in super().__iter__())
+
+
+def batches(data: Any, count: int = 10) -> list[Any]:
+    examples = examples_of(data, "training_data")
+    assert isinstance(examples, Examples)
+    return list(examples.batches([np.arange(count)]))
+
+
+class TestSettingsOfALoader:
+    """Every setting of a user's DataLoader is kept."""
+
+    def test_worker_init_fn_is_called_in_each_worker(self) -> None:
+        ((_, marks),) = batches(DataLoader(Marked(), num_workers=1, worker_init_fn=mark_worker))
+        assert set(marks.flatten().tolist()) == {7.0}
+        ((_, marks),) = batches(DataLoader(Marked(), num_workers=1))
+        assert set(marks.flatten().tolist()) == {0.0}
+
+    def test_the_others_reach_the_loader_that_draws_the_batches(self) -> None:
+        given = DataLoader(
+            Marked(),
+            batch_size=4,
+            shuffle=True,
+            drop_last=True,
+            collate_fn=shout,
+            num_workers=1,
+            worker_init_fn=mark_worker,
+            timeout=30,
+            prefetch_factor=5,
+            persistent_workers=True,
+            multiprocessing_context="fork",
+            pin_memory=True,
+        )
+        found = examples_of(given, "training_data")
+        assert isinstance(found, DatasetExamples)
+        assert (found.batch_size, found.shuffle, found.drop_last, found.num_workers) == (4, True, True, 1)
+        assert found.collate is shout
+        assert found.settings == {
+            "pin_memory": True,
+            "timeout": 30,
+            "prefetch_factor": 5,
+            "multiprocessing_context": given.multiprocessing_context,
+            "worker_init_fn": mark_worker,
+        }
+        plain = examples_of(DataLoader(Marked(), num_workers=2), "training_data")
+        assert isinstance(plain, DatasetExamples)
+        assert plain.settings == {}
+
+    def test_a_collate_function_is_called(self) -> None:
+        ((numbers, _),) = batches(DataLoader(Marked(), collate_fn=shout))
+        assert numbers.flatten().tolist() == [100.0 + number for number in range(10)]
+
+    @pytest.mark.parametrize("shuffle", [True, False])
+    def test_a_batch_sampler_of_torchs_own_says_size_and_order(self, shuffle: bool) -> None:
+        order: Any = RandomSampler(Marked()) if shuffle else SequentialSampler(Marked())
+        found = examples_of(DataLoader(Marked(), batch_sampler=BatchSampler(order, 3, True)), "x")
+        assert isinstance(found, DatasetExamples)
+        assert (found.batch_size, found.shuffle, found.drop_last) == (3, shuffle, True)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: DataLoader(Marked(), batch_size=5, sampler=WeightedRandomSampler([1.0] * 10, 10)),
+            lambda: DataLoader(Marked(), batch_size=5, sampler=RandomSampler(Marked(), num_samples=4)),
+            lambda: DataLoader(Marked(), batch_size=5, sampler=RandomSampler(Marked(), replacement=True)),
+            lambda: DataLoader(Marked(), batch_size=5, sampler=SequentialSampler(range(6))),
+            lambda: DataLoader(Marked(), batch_size=5, sampler=[3, 1]),
+            lambda: DataLoader(Marked(), batch_sampler=[[1, 2, 3], [4]]),
+            lambda: DataLoader(Marked(), batch_size=None),
+            lambda: OwnPass(Marked(), batch_size=5),
+        ],
+    )
+    def test_a_loader_with_an_order_or_a_pass_of_its_own_is_used_as_it_is(self, make: Any) -> None:
+        loader = make()
+        found = examples_of(loader, "training_data")
+        assert isinstance(found, ExampleStream)
+        assert found.loader is loader
+
+    def test_the_seed_of_its_generator_counts_and_a_round_can_be_repeated(self) -> None:
+        def seen(seed: int | None, round_: int = 1) -> list[float]:
+            generator = None if seed is None else torch.Generator().manual_seed(seed)
+            data = DataLoader(TensorDataset(*_tensors()), batch_size=10, shuffle=True, generator=generator)
+            plan = built(Recording, {"lr": 0.1}, data, seed=50 + round_)
+            plan.train()
+            return [float(number) for number in plan.seen[0]]
+
+        assert seen(1) == seen(1)
+        assert len({tuple(seen(seed)) for seed in (None, 1, 2)}) == 3
+        assert seen(1) != seen(1, round_=2)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedjob import FedAvg, Job
 from fedjob.common.errors import FedjobError, SpecError
-from fedjob.training_plans.training_args import HYPERPARAMETERS, TrainingArgs, merged_args
+from fedjob.training_plans.schedules import CosineDecay, LinearDecay, Piecewise, StepDecay, declared
+from fedjob.training_plans.training_args import HYPERPARAMETERS, TrainingArgs, check_rounds, merged_args
+from tests.data import TRAINING, make_points
+from tests.plans import Tiny
 
 VALID = {
     "epochs": [1, 30],
@@ -55,8 +60,8 @@ INVALID = {
     "use_gpu": ["cuda", 1],
     "share_persistent_buffers": [0],
     "dry_run": ["no"],
-    "lr": [0, -1e-3, "0.1", True, float("inf"), float("nan")],
-    "learning_rate": [0],
+    "lr": [-1e-3, "0.1", True, float("inf"), float("nan")],
+    "learning_rate": [-1],
     "weight_decay": [-1e-4],
     "momentum": [-0.9, "high"],
     "dampening": [-1],
@@ -159,3 +164,70 @@ def test_epochs_stand_in_for_updates_and_the_reverse() -> None:
     assert merged_args({"epochs": 2}, {"num_updates": 3, "lr": 1}) == {"num_updates": 3, "lr": 1}
     assert merged_args(base, {"lr": 1, "epochs": None}) == {"num_updates": 10, "lr": 1, "epochs": None}
     assert base == {"num_updates": 10, "lr": 0.1}
+
+
+class TestRounds:
+    """Values are checked when the job is made, in all its rounds."""
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            ({"lr": Piecewise({1: 0.1, 7: -0.1})}, "in round 7: training_args 'lr' is 0 or more, not -0.1"),
+            ({"epochs": LinearDecay(3, 1, 4)}, "in round 1: training_args 'epochs' is a whole number"),
+            ({"batch_size": Piecewise({1: 8, 5: "all"})}, "in round 5: training_args 'batch_size'"),
+            ({"epochs": Piecewise({1: None, 3: 2}), "num_updates": 5}, r"in round 3: .*give one of the two"),
+            ({"test_metric": Piecewise({1: "mse", 2: "msq"})}, r"in round 2: .*test_metric"),
+            ({"lr": 0}, "'lr' is greater than 0 in some round, not 0 in all"),
+            ({"learning_rate": Piecewise({1: 0.0})}, "'learning_rate' is greater than 0 in some round"),
+            ({"eps": LinearDecay(1e-8, 0.0, 10)}, "in round 10: training_args 'eps' is greater than 0"),
+        ],
+    )
+    def test_a_wrong_value_names_its_round(self, args: dict[str, Any], message: str) -> None:
+        with pytest.raises(SpecError, match=message):
+            check_rounds(declared(args), 10)
+
+    @pytest.mark.parametrize("schedule", [LinearDecay(0.1, 0.0, 3), CosineDecay(0.1, 3, end=0.0)])
+    def test_a_learning_rate_may_end_at_0(self, schedule: Any) -> None:
+        check_rounds(declared({"lr": schedule}), 10)
+
+    def test_only_the_rounds_of_the_job_count(self) -> None:
+        args = declared({"lr": Piecewise({1: 0.1, 7: -0.1})})
+        check_rounds(args, 6)
+        with pytest.raises(SpecError, match="in round 7"):
+            check_rounds(args, 7, first=7)
+        check_rounds(declared({"lr": Piecewise({1: -1.0, 2: 0.1})}), 9, first=2)
+        check_rounds(declared({"lr": StepDecay(0.1)}), 2**62)  # an endless job
+
+    def test_a_job_is_refused_when_it_is_made_and_when_it_gets_more_rounds(self, tmp_path: Path) -> None:
+        data = {name: str(make_points(tmp_path / f"{name}.npz", 20, 1)) for name in "ab"}
+        more: dict[str, Any] = {
+            "training_plan": Tiny,
+            "data": data,
+            "nodes": "local",
+            "home": tmp_path / "home",
+        }
+        falls = {**TRAINING, "lr": Piecewise({1: 0.1, 3: -1.0})}
+        with pytest.raises(SpecError, match="in round 3: training_args 'lr'"):
+            Job(FedAvg(), rounds=3, training_args=falls, **more)
+        with pytest.raises(SpecError, match="in round 3: training_args 'lr'"):
+            Job(FedAvg(), rounds=3, training_args=TRAINING, each={"b": {"lr": falls["lr"]}}, **more)
+        job = Job(FedAvg(), rounds=2, training_args=falls, **more)
+        job.run(progress=False)
+        with pytest.raises(SpecError, match="in round 3: training_args 'lr'"):
+            Job.resume(job.breakpoints[-1], rounds=3)
+        with pytest.raises(SpecError, match="in round 3: training_args 'lr'"):
+            job.clone(rounds=3)
+
+    def test_a_rate_that_falls_to_0_trains_to_the_end(self, tmp_path: Path) -> None:
+        data = {"a": str(make_points(tmp_path / "a.npz", 20, 1))}
+        job = Job(
+            FedAvg(),
+            training_plan=Tiny,
+            data=data,
+            nodes="local",
+            home=tmp_path / "home",
+            rounds=2,
+            training_args={**TRAINING, "lr": LinearDecay(0.1, 0.0, 2)},
+        )
+        job.run(progress=False)
+        assert job.position.round == 2

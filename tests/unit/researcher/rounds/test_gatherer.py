@@ -168,8 +168,7 @@ NAN, INF = float("nan"), float("inf")
         ((answer()[0], None), "no_params"),
         (answer(weight=NAN), "bad_weight"),
         (answer(weight=-1.0), "bad_weight"),
-        (answer(weight=101.0), "bad_weight"),
-        (answer(num_examples=101), "bad_weight"),
+        (answer(num_examples=-1), "bad_weight"),
         (answer(metrics={"train": {"loss": "most of all"}}), "bad_metrics"),
         (answer(metrics={"train": {"loss": {"kind": "mean", "total": "x", "weight": 1}}}), "bad_metrics"),
         (answer(metrics={"train": {"loss": {"kind": "accuracy"}}}), "bad_metrics"),
@@ -183,6 +182,29 @@ def test_a_contribution_that_can_not_be_right_is_named_and_left_out(
     assert gathered.total.value["w"].tolist() == [2.0] * 3
     assert gathered.left_out["b"].startswith(reason)
     assert "b" not in after.node_states
+
+
+def test_a_plan_may_make_many_examples_of_a_row_and_a_guard_may_say_how_many(tmp_path: Path) -> None:
+    answers = {"a": answer(1.0), "b": answer(3.0, weight=300.0, num_examples=300), "c": answer(1.0)}
+    gathered, _, _ = gather(tmp_path / "free", answers)
+    assert gathered.left_out == {}
+    expected = (answers["a"][0].weight * 2 + 3 * 300) / (answers["a"][0].weight * 2 + 300)
+    assert gathered.total.value["w"].tolist() == pytest.approx([expected] * 3)
+    for per_row, left_out in ((3, []), (2.9, ["b"])):
+        bound, _, _ = gather(tmp_path / str(per_row), answers, guard=Guard(max_examples_per_row=per_row))
+        assert list(bound.left_out) == left_out
+    assert "300 examples claimed of 100 rows" in bound.left_out["b"]
+    assert "max_examples_per_row=2.9" in bound.left_out["b"]
+
+
+def test_what_an_owner_lets_a_dataset_weigh_is_explained(tmp_path: Path) -> None:
+    answers = {"a": answer(1.0), "b": answer(3.0, weight=50.0, num_examples=300), "c": answer(1.0)}
+    gathered, _, _ = gather(tmp_path, answers)
+    (job,) = tmp_path.iterdir()
+    assert gathered.left_out == {}
+    notes = [e.body["text"] for e in read_events(JobFolder(job).events) if e.type == "note"]
+    assert [note for note in notes if "b counts as 50 of its 300 examples" in note]
+    assert not [note for note in notes if note.startswith("a ")]
 
 
 def test_an_update_beyond_the_guards_bound_is_left_out_and_nan_is_found_before_its_length(
