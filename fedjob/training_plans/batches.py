@@ -269,15 +269,22 @@ def as_tensor(data: Any, where: str) -> torch.Tensor:
     if isinstance(data, torch.Tensor):
         tensor = data.detach()
     else:
+        if np.ma.is_masked(data):
+            raise PlanError(
+                f"{where} returned {_name(data)} that is masked in part: fill or drop what is masked"
+            )
         array = np.asarray(data)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+            array = _signed(array, where)
         if array.dtype.kind not in "biuf":
             raise PlanError(
                 f"{where} returned {_name(data)} of type {array.dtype}; "
                 "numbers are needed: encode texts and fill what is missing first"
             )
-        tensor = torch.from_numpy(np.array(array, order="C"))
+        # torch knows the machine's own byte order alone
+        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if tensor.ndim == 0:
         raise PlanError(f"{where} returned a single number where rows are needed")
     return tensor
@@ -306,6 +313,13 @@ def to_device(batch: Any, device: torch.device) -> Any:
             object.__setattr__(twin, field.name, to_device(getattr(batch, field.name), device))
         return twin
     return batch
+
+
+def _signed(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
+    """Return whole numbers without sign as a type with one, because torch computes with no others."""
+    if array.dtype.itemsize == 8 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise PlanError(f"{where} returned whole numbers over 2**63, with which torch can't compute")
+    return array.astype(np.int32 if array.dtype.itemsize == 2 else np.int64)
 
 
 def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | None = None) -> int:
