@@ -344,6 +344,32 @@ def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | N
     return counted
 
 
+def missing_in(batch: Any, depth: int = 8) -> str:
+    """Return that a batch holds missing or infinite numbers, and what to do; empty where it holds none."""
+    if isinstance(batch, np.ndarray) and batch.dtype.kind in "fc":
+        batch = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float64))
+    if isinstance(batch, torch.Tensor):
+        if not (batch.is_floating_point() or batch.is_complex()) or batch.layout != torch.strided:
+            return ""
+        if bool(torch.isnan(batch).any()):
+            return (
+                "the inputs hold missing values (NaN): fill or drop them in training_data, or by preprocess"
+            )
+        return (
+            "" if bool(torch.isfinite(batch).all()) else "the inputs hold infinite values: cut them off first"
+        )
+    if not depth:
+        return ""
+    parts: Iterable[Any] = ()
+    if isinstance(batch, Mapping):
+        parts = batch.values()
+    elif isinstance(batch, (list, tuple)):
+        parts = batch
+    elif dataclasses.is_dataclass(batch):
+        parts = [getattr(batch, field.name, None) for field in dataclasses.fields(batch)]
+    return next(filter(None, (missing_in(part, depth - 1) for part in parts)), "")
+
+
 def _stream_loader(data: Any) -> DataLoader[Any] | None:
     """Return the loader of what decides its own order; None for anything else."""
     if isinstance(data, IterableDataset):

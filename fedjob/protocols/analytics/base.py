@@ -21,6 +21,7 @@ from fedjob.protocols.analytics.design import (
     Design,
     all_levels,
     complete_rows,
+    far_means,
     released_levels,
     scaled,
     sums_of,
@@ -99,7 +100,8 @@ class ModelProtocol(FederatedProtocol):
     # --- researcher --------------------------------------------------------------------------
 
     def start(self, params: Mapping[str, Any]) -> State:
-        return {"levels": None if self.categories else {}, "sums": None, "model": {}, "nodes": {}}
+        levels = None if self.categories else {}
+        return {"levels": levels, "about": None, "sums": None, "model": {}, "nodes": {}}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         to = tuple(state["nodes"]) or None
@@ -107,6 +109,8 @@ class ModelProtocol(FederatedProtocol):
             return Ask(step=LEVELS, to=to, aggregator=Sum(), commit=False)
         shared = {"levels": state["levels"]}
         if state["sums"] is None:
+            if state["about"] is not None:
+                shared["about"] = state["about"]
             return Ask(step=SUMS, shared=shared, to=to, aggregator=Sum(), commit=False)
         design = self._design(state)
         wanted = self.ask(state["model"])
@@ -129,7 +133,9 @@ class ModelProtocol(FederatedProtocol):
             return {**state, "nodes": nodes, "levels": all_levels(total, self.categories)}
         if state["sums"] is None:
             nodes = {node: int(reply.value["count"]) for node, reply in gathered.replies.items()}
-            state = {**state, "nodes": nodes, "sums": total}
+            if state["about"] is None and self.centred and (means := far_means(total)):
+                return {**state, "nodes": nodes, "about": means}
+            state = {**state, "nodes": nodes, "sums": {**total, "about": state["about"]}}
             return {**state, "model": self.begin(self._design(state), total)}
         design = self._design(state)
         return {**state, "model": self.advance(state["model"], design, total)}
@@ -156,7 +162,7 @@ class ModelProtocol(FederatedProtocol):
             used, terms, others = complete_rows(table, design, self.outcomes, products=self.releases_products)
             if instruction.step == SUMS:
                 self.check_outcomes(table, others)
-                sums = sums_of(terms)
+                sums = sums_of(terms, values.get("about"))
             else:
                 sums = self.answer(instruction, design, terms, others, table)
             return Contribution(sums, float(len(used)))

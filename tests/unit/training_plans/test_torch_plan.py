@@ -474,6 +474,47 @@ def test_columns_of_pandas_own_whole_numbers_become_tensors() -> None:
     assert as_tensor(pandas.Series([1, 2], dtype="Int64"), "here").tolist() == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda x, y: (x, y), lambda x, y: {"x": x, "y": y}, lambda x, y: ({"x": [x]}, y)]
+)
+@pytest.mark.parametrize(("number", "words"), [(math.nan, "missing values"), (math.inf, "infinite values")])
+def test_what_is_missing_in_the_inputs_is_named_before_the_learning_rate(
+    wrap: Any, number: float, words: str
+) -> None:
+    class Wrapped(Line):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            return (model(torch.ones(1, 3)) * number).mean()
+
+        def training_data(self, dataset: Any, training_args: Any) -> Any:
+            inputs = torch.ones(4, 3)
+            inputs[1, 2] = number
+            return DataLoader(
+                TensorDataset(inputs),
+                batch_size=4,
+                collate_fn=lambda rows: wrap(torch.stack([r[0] for r in rows]), 1),
+            )
+
+    plan = built(Wrapped)
+    with pytest.raises(NodeFailure, match=words) as caught:
+        plan.train()
+    assert caught.value.reason == "not_finite"
+    assert "learning rate" not in str(caught.value)
+
+
+def test_a_missing_value_of_the_test_data_is_named() -> None:
+    class Tested(Line):
+        def testing_data(self, dataset: Any, training_args: Any) -> Any:
+            return torch.full((4, 3), math.nan), torch.zeros(4, 1)
+
+    class Predicting(Tested):
+        def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
+            return model(batch[0]), batch[1]
+
+    for cls in (Tested, Predicting):
+        with pytest.raises(NodeFailure, match=r"test data.*the inputs hold missing values"):
+            built(cls).validate()
+
+
 def test_no_data_is_a_failure_of_the_node() -> None:
     with pytest.raises(NodeFailure) as caught:
         built(data=(np.zeros((0, 3)), np.zeros((0, 1)))).train()
