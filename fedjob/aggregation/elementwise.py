@@ -108,6 +108,8 @@ def _from_array(leaf: Any) -> torch.Tensor:
     import numpy
     import torch
 
+    if numpy.ma.is_masked(leaf):
+        raise SpecError("masked numbers can't be aggregated: fill them at the nodes, value.filled(0)")
     array = numpy.asarray(leaf)
     if array.dtype.kind not in "biuf":
         raise SpecError(

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.codec import to_plain
-from fedjob.common.errors import NodeFailure, PreparationError
+from fedjob.common.codec import pack, to_plain, unpack
+from fedjob.common.errors import DecodeError, EncodeError, NodeFailure, PreparationError
 from fedjob.common.seeds import seed_for
 from fedjob.data.item_choice import ITEMS_NAME, save_remembered
 from fedjob.data.preprocessing.learning import LEARN, LEARNED
@@ -96,6 +96,7 @@ class Workbench:
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
 
         contribution, output = worked.contribution, Path(order.output_path)
+        _check_readable(contribution.value)
         value, params_path = _saved_params(contribution, order.node, output)
         state_path = _saved_state(order, plan, local, output)
         timing = {"setup": setup_s, **({} if plan is None else plan.timing)}
@@ -214,6 +215,23 @@ def _local_of(
         releases=_releases(order),
         keep=partial(_keep, Path(order.output_path)),
     )
+
+
+def _check_readable(value: Any) -> None:
+    """Read a value as its receiver will, before the work counts as done.
+
+    Raises:
+        EncodeError: it could not be read again.
+    """
+    from fedjob.common.values import decode
+    from fedjob.parameters.files import is_params
+
+    if value is None or is_params(value):
+        return
+    try:
+        decode(unpack(pack(to_plain(value))))
+    except (DecodeError, RecursionError) as error:
+        raise EncodeError(f"what was found here could not be read by its receiver: {error}") from error
 
 
 def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[Any, str]:

@@ -22,6 +22,8 @@ def as_array(data: ArrayLike, what: str) -> np.ndarray:
     """
     import numpy as np
 
+    if np.ma.is_masked(data):
+        raise SpecError(f"{what} are masked in part: measure those that are not")
     array = np.asarray(data)
     if array.dtype == np.bool_:
         array = array.astype(np.int64)

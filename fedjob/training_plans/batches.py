@@ -290,15 +290,22 @@ def as_tensor(data: Any, where: str) -> torch.Tensor:
     if isinstance(data, torch.Tensor):
         tensor = data.detach()
     else:
+        if np.ma.is_masked(data):
+            raise PlanError(
+                f"{where} returned {_name(data)} that is masked in part: fill or drop what is masked"
+            )
         array = np.asarray(data)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+            array = _signed(array, where)
         if array.dtype.kind not in "biuf":
             raise PlanError(
                 f"{where} returned {_name(data)} of type {array.dtype}; "
                 "numbers are needed: encode texts and fill what is missing first"
             )
-        tensor = torch.from_numpy(np.array(array, order="C"))
+        # torch knows the machine's own byte order alone
+        tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if tensor.ndim == 0:
         raise PlanError(f"{where} returned a single number where rows are needed")
     return tensor
@@ -329,6 +336,13 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
+def _signed(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
+    """Return whole numbers without sign as a type with one, because torch computes with no others."""
+    if array.dtype.itemsize == 8 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise PlanError(f"{where} returned whole numbers over 2**63, with which torch can't compute")
+    return array.astype(np.int32 if array.dtype.itemsize == 2 else np.int64)
+
+
 def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | None = None) -> int:
     """Return how many examples a batch holds.
 
@@ -349,6 +363,32 @@ def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | N
     if counted < 0:
         raise PlanError(f"num_examples returned {given!r:.80}; expected a whole number, 0 or more")
     return counted
+
+
+def missing_in(batch: Any, depth: int = 8) -> str:
+    """Return that a batch holds missing or infinite numbers, and what to do; empty where it holds none."""
+    if isinstance(batch, np.ndarray) and batch.dtype.kind in "fc":
+        batch = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float64))
+    if isinstance(batch, torch.Tensor):
+        if not (batch.is_floating_point() or batch.is_complex()) or batch.layout != torch.strided:
+            return ""
+        if bool(torch.isnan(batch).any()):
+            return (
+                "the inputs hold missing values (NaN): fill or drop them in training_data, or by preprocess"
+            )
+        return (
+            "" if bool(torch.isfinite(batch).all()) else "the inputs hold infinite values: cut them off first"
+        )
+    if not depth:
+        return ""
+    parts: Iterable[Any] = ()
+    if isinstance(batch, Mapping):
+        parts = batch.values()
+    elif isinstance(batch, (list, tuple)):
+        parts = batch
+    elif dataclasses.is_dataclass(batch):
+        parts = [getattr(batch, field.name, None) for field in dataclasses.fields(batch)]
+    return next(filter(None, (missing_in(part, depth - 1) for part in parts)), "")
 
 
 def _stream_loader(data: Any) -> DataLoader[Any] | None:

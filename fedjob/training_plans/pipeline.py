@@ -153,10 +153,10 @@ def joined(values: Sequence[Any]) -> Any:
         import pandas
 
         return pandas.concat(values, ignore_index=True)
-    if kinds == {"numpy.ndarray"} and all(value.ndim for value in values):
+    if kinds and kinds <= {"numpy.ndarray", "numpy.MaskedArray"} and all(value.ndim for value in values):
         import numpy
 
-        return numpy.concatenate(values)
+        return numpy.concatenate(values) if kinds == {"numpy.ndarray"} else numpy.ma.concatenate(values)
     return values[0] if len(values) == 1 else list(values)
 
 

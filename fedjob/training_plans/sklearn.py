@@ -237,6 +237,8 @@ class SklearnPlan(TrainingPlan):
         where = f"{type(self).__name__}.{method}"
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise PlanError(f"{where} returned a {type(data).__name__}; expected (inputs, targets)")
+        if any(np.ma.is_masked(part) for part in data):
+            raise PlanError(f"{where} returned values that are masked in part: fill or drop what is masked")
         try:
             inputs = np.ascontiguousarray(np.asarray(data[0]), dtype=np.float64)
         except (TypeError, ValueError) as error:

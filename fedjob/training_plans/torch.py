@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from fedjob.common.errors import PlanError
+from fedjob.common.errors import NodeFailure, PlanError
 from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import mean_state, measure
@@ -22,6 +22,7 @@ from fedjob.training_plans.batches import (
     ExampleStream,
     batches_of,
     examples_of,
+    missing_in,
     num_in_batch,
     to_device,
 )
@@ -243,7 +244,8 @@ class TorchPlan(TrainingPlan):
             loss = self._loss(batch)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
-                raise self.fail("not_finite", f"the loss is {losses[-1]}: try a smaller learning rate")
+                advice = missing_in(batch) or "try a smaller learning rate"
+                raise self.fail("not_finite", f"the loss is {losses[-1]}: {advice}")
             if not loss.requires_grad:
                 raise self.fail("plan", "training_step returned a loss that depends on no parameter")
             loss.backward()  # type: ignore[no-untyped-call]
@@ -259,14 +261,7 @@ class TorchPlan(TrainingPlan):
         return losses[0]
 
     def _loss(self, batch: Any) -> torch.Tensor:
-        loss = self.training_step(self.model, batch)
-        if not isinstance(loss, torch.Tensor):
-            raise self.fail("plan", f"training_step returned {named_type(loss)}; expected a scalar tensor")
-        if loss.numel() != 1:
-            raise self.fail(
-                "plan", f"training_step returned a tensor of shape {list(loss.shape)}; expected one number"
-            )
-        return loss.reshape(())
+        return _scalar(self, self.training_step(self.model, batch))
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -300,9 +295,14 @@ class TorchPlan(TrainingPlan):
         if not overrides(self, TorchPlan, "testing_step"):
             loss = self._loss(batch).item()
             if not math.isfinite(loss):
-                raise self.fail("not_finite", f"the loss of the test data is {loss}")
+                raise self.fail("not_finite", f"the loss of the test data is {loss}: {missing_in(batch)}")
             return {"loss": mean_state(loss, size)}
-        return self._states_of(self.testing_step(self.model, batch), size)
+        found = self.testing_step(self.model, batch)
+        try:
+            return self._states_of(found, size)
+        except NodeFailure as error:
+            missing = missing_in(batch) if error.reason == "not_finite" else ""
+            raise (self.fail("not_finite", f"the test data: {missing}") if missing else error) from error
 
     def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
         predicted, truth = (torch.as_tensor(part).detach().cpu() for part in (predictions, targets))
@@ -407,6 +407,16 @@ def _check_fit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor
                 f"parameter {name}: expected {tensor.dtype} {list(tensor.shape)}, "
                 f"found {found.dtype} {list(found.shape)}"
             )
+
+
+def _scalar(plan: TorchPlan, loss: Any) -> torch.Tensor:
+    if not isinstance(loss, torch.Tensor):
+        raise plan.fail("plan", f"training_step returned {named_type(loss)}; expected a scalar tensor")
+    if loss.numel() != 1:
+        raise plan.fail(
+            "plan", f"training_step returned a tensor of shape {list(loss.shape)}; expected one number"
+        )
+    return loss.reshape(())
 
 
 def _one_each(output: Any, size: int) -> torch.Tensor:

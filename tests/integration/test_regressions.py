@@ -233,6 +233,38 @@ TABLE = {
 }
 
 
+def test_a_time_in_nanoseconds_explains_as_it_does_in_seconds(tmp_path: Path) -> None:
+    seconds = np.arange(300)
+    draw = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {
+            "t": (1.7e18 + seconds * 1e9).astype("int64"),
+            "s": seconds,
+            "y": 0.5 * seconds + draw.normal(size=300),
+        }
+    )
+    paths = {}
+    for name, part in (("a", rows[:100]), ("b", rows[100:])):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+        paths[name] = str(tmp_path / f"{name}.csv")
+    found, expected = (
+        run(LinearRegression(target="y", features=[column]), paths, tmp_path / column)
+        for column in ("t", "s")
+    )
+    slopes = (
+        found["coefficients"].set_index("term").loc["t"],
+        expected["coefficients"].set_index("term").loc["s"],
+    )
+    assert slopes[0]["estimate"] * 1e9 == pytest.approx(slopes[1]["estimate"], rel=1e-6)
+    assert slopes[0]["std_error"] * 1e9 == pytest.approx(slopes[1]["std_error"], rel=1e-6)
+    same = pd.DataFrame({"t": [1_700_000_000_000_000_001] * 4, "y": [1.0, 2.0, 3.0, 5.0]})
+    same.to_csv(tmp_path / "same.csv", index=False)
+    with pytest.raises(JobFailed, match="t has the same value in all 4"):
+        run(
+            LinearRegression(target="y", features=["t"]), {"a": str(tmp_path / "same.csv")}, tmp_path / "same"
+        )
+
+
 @pytest.mark.parametrize(
     ("asked", "reason", "says"),
     [

@@ -82,10 +82,9 @@ class ImagesDataset(Dataset):
 
     @property
     def columns(self) -> list[dict[str, str]]:
-        with self._open(self.items[0].path) as image:
-            size = f"{image.height}, {image.width}"
+        first = self.image(0)
         return [
-            {"name": "image", "type": f"uint8[{size}{'' if self._mode == 'L' else ', 3'}]"},
+            {"name": "image", "type": f"{first.dtype}[{', '.join(map(str, first.shape))}]"},
             {"name": "label", "type": f"class of {', '.join(self.classes)}"},
         ]
 
@@ -102,18 +101,24 @@ class ImagesDataset(Dataset):
         )
 
     def image(self, item: ImageItem | int) -> np.ndarray[Any, Any]:
-        """Return one image: uint8 of shape (height, width, 3), or (height, width) if option `mode` is grey."""
-        import numpy as np
+        """Return one image, the way up that a viewer shows it.
 
-        chosen = self.items[item] if isinstance(item, int) else item
-        with self._open(chosen.path) as image:
-            return np.asarray(image, dtype=np.uint8)
-
-    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Return (images, labels), all in memory: images uint8 of one size, labels int64.
+        Returns:
+            Shape (height, width, 3), or (height, width) if option `mode` is grey. The numbers are those of the
+            file: uint8, or uint16, int32 or float32 for greyscale images of more than 8 bits.
 
         Raises:
-            SpecError: the images differ in size, and there is no option `size`.
+            SpecError: it can't be read, or not without loss: it has several frames, or transparent pixels and
+                there is no option `background`.
+        """
+        chosen = self.items[item] if isinstance(item, int) else item
+        return read_image(chosen.path, self._mode, self._size, self.options.get("background", ""))
+
+    def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return (images, labels), all in memory: images of one size and dtype, see `image`; labels int64.
+
+        Raises:
+            SpecError: the images differ in size, and there is no option `size`, or they differ in depth.
         """
         import numpy as np
 
@@ -123,6 +128,11 @@ class ImagesDataset(Dataset):
                 raise SpecError(
                     f"{item.path} has the shape {image.shape}, the first image {images[0].shape}: "
                     "register the dataset with option size=WIDTHxHEIGHT"
+                )
+            if image.dtype != images[0].dtype:
+                raise SpecError(
+                    f"{item.path} has numbers of {image.dtype}, the first image of {images[0].dtype}: "
+                    "bring all images to one depth, or read them one by one, .items and .image()"
                 )
         return np.stack(images), np.array([item.label for item in self.items], dtype=np.int64)
 
@@ -142,15 +152,81 @@ class ImagesDataset(Dataset):
             raise SpecError(f"option size is WIDTHxHEIGHT, not {self.options['size']!r}")
         return int(width), int(height)
 
-    def _open(self, path: Path) -> Any:
-        from PIL import Image, UnidentifiedImageError
 
-        try:
-            with Image.open(path) as opened:
-                image = opened.convert(self._mode)
-        except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise SpecError(f"{path} can't be read as an image: {error}") from error
-        return image if self._size is None else image.resize(self._size)
+def read_image(path: Path, mode: str, size: tuple[int, int] | None, background: str) -> np.ndarray[Any, Any]:
+    """Read an image without loss.
+
+    Args:
+        mode: RGB or L, as Pillow calls them.
+        size: width and height to scale it to; None keeps it.
+        background: colour on which transparent pixels are laid; empty where there may be none.
+
+    Raises:
+        SpecError: see `ImagesDataset.image`.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            frames = getattr(opened, "n_frames", 1)
+            if frames > 1 and opened.format != "MPO":  # a camera's file, with previews beside the image
+                raise SpecError(
+                    f"{path} has {frames} frames; one is read: split them into files of their own"
+                )
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                return _deep(image, opened.format or "", mode, size)
+            flat = _flattened(image, path, background).convert(mode)
+    except SpecError:
+        raise
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise SpecError(f"{path} can't be read as an image: {error}") from error
+    import numpy as np
+
+    return np.asarray(flat if size is None else flat.resize(size), dtype=np.uint8)
+
+
+def _flattened(image: Any, path: Path, background: str) -> Any:
+    """Return an image without transparency.
+
+    Under a transparent pixel lies a colour that nobody sees; showing it would be another image.
+    """
+    from PIL import Image, ImageColor
+
+    if not image.has_transparency_data:
+        return image
+    whole = image.convert("RGBA")
+    if whole.getchannel("A").getextrema()[0] == 255:
+        return whole
+    if not background:
+        raise SpecError(
+            f"{path} has transparent pixels: register the dataset with the colour that lies under them, such as "
+            "--option background=black"
+        )
+    try:
+        colour = ImageColor.getrgb(background)
+    except ValueError as error:
+        raise SpecError(
+            f"option background is a colour such as black or #808080, not {background!r}"
+        ) from error
+    return Image.alpha_composite(Image.new("RGBA", whole.size, (*colour[:3], 255)), whole)
+
+
+def _deep(image: Any, format_: str, mode: str, size: tuple[int, int] | None) -> np.ndarray[Any, Any]:
+    """Return a greyscale image of more than 8 bits with its own numbers; Pillow would clip them at 255."""
+    import numpy as np
+    from PIL import Image
+
+    array = np.asarray(image)
+    array = array.astype(array.dtype.newbyteorder("="))
+    if image.mode == "I" and format_ in ("PNG", "PPM"):  # both have at most 16 bits without sign
+        array = array.astype(np.uint16)
+    if size is not None:
+        scaled = np.asarray(Image.fromarray(array.astype(np.float32)).resize(size))
+        if array.dtype.kind != "f":
+            scaled = np.clip(np.rint(scaled), array.min(), array.max())
+        array = scaled.astype(array.dtype)
+    return array if mode == "L" else np.repeat(array[:, :, None], 3, axis=2)
 
 
 class ImagesReader(Reader):
@@ -162,6 +238,7 @@ class ImagesReader(Reader):
         "classes": "all classes in their order, comma separated; needed where nodes may lack some",
         "size": "WIDTHxHEIGHT in pixels to which images are scaled (default: not scaled)",
         "mode": "rgb or grey (default rgb)",
+        "background": "the colour under transparent pixels, such as black (default: such images are refused)",
     }
 
     def accept(self, path: Path) -> Path:

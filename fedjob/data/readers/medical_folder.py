@@ -216,7 +216,21 @@ class MedicalFolderDataset(Dataset):
             raise SpecError(f"there is no modality {name!r}; there are {', '.join(chosen.images)}")
         file = chosen.images[name]
         with _reading(file):
-            return np.asarray(_nibabel().load(file).dataobj, dtype=np.float32)
+            numbers = np.asarray(_nibabel().load(file).dataobj)
+        if numbers.dtype.kind not in "biuf":
+            raise SpecError(
+                f"{file} holds {numbers.dtype}, not one number for each voxel: read it in the plan"
+            )
+        if (
+            numbers.dtype.kind in "iu"
+            and numbers.size
+            and max(-int(numbers.min()), int(numbers.max())) > 1 << 24
+        ):
+            raise SpecError(
+                f"{file} holds whole numbers over {1 << 24}, such as labels, which float32 can't tell apart: read "
+                "the file in the plan, item.images[...]"
+            )
+        return numbers.astype(np.float32)
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return (images, targets), all in memory.

@@ -101,7 +101,7 @@ def _read_idx(path: Path, *, axes: int) -> np.ndarray[Any, Any]:
         raise SpecError(f"{path} can't be read as IDX: {error}") from error
     if len(data) != expected:
         raise SpecError(f"{path} is damaged: {expected} bytes announced, found {len(data)} or more")
-    return np.frombuffer(data, dtype=dtype).reshape(shape).copy()
+    return np.frombuffer(data, dtype=dtype).reshape(shape).astype(np.dtype(dtype).newbyteorder("="))
 
 
 class MnistReader(Reader):

@@ -70,7 +70,8 @@ class NpzDataset(Dataset):
             raise SpecError(f"{self.path.name} has no array {name!r}; it has {', '.join(self._heads)}")
         try:
             with np.load(self.path, allow_pickle=False) as archive:
-                found: np.ndarray[Any, Any] = archive[name]
+                read = archive[name]
+                found: np.ndarray[Any, Any] = read.astype(read.dtype.newbyteorder("="), copy=False)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise SpecError(f"{self.path}: array {name!r} can't be read: {error}") from error
         return found

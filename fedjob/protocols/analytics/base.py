@@ -21,6 +21,7 @@ from fedjob.protocols.analytics.design import (
     Design,
     all_levels,
     complete_rows,
+    far_means,
     released_levels,
     scaled,
     sums_of,
@@ -119,6 +120,7 @@ class ModelProtocol(FederatedProtocol):
     def start(self, params: Mapping[str, Any]) -> State:
         return {
             "levels": None if self.categories else {},
+            "about": None,
             "sums": None,
             "model": {},
             "nodes": {},
@@ -131,6 +133,8 @@ class ModelProtocol(FederatedProtocol):
             return Ask(step=LEVELS, to=to, aggregator=Sum(), commit=False)
         shared = {"levels": state["levels"]}
         if state["sums"] is None:
+            if state["about"] is not None:
+                shared["about"] = state["about"]
             return Ask(step=SUMS, shared=shared, to=to, aggregator=Sum(), commit=False)
         design = self._design(state)
         wanted = self.ask(state["model"])
@@ -155,7 +159,10 @@ class ModelProtocol(FederatedProtocol):
         if state["sums"] is None:
             nodes = {node: int(reply.value["count"]) for node, reply in gathered.replies.items()}
             coverage = {node: dict(reply.value["coverage"]) for node, reply in gathered.replies.items()}
-            state = {**state, "nodes": nodes, "coverage": coverage, "sums": total}
+            state = {**state, "nodes": nodes, "coverage": coverage}
+            if state["about"] is None and self.centred and (means := far_means(total)):
+                return {**state, "about": means}
+            state = {**state, "sums": {**total, "about": state["about"]}}
             return {**state, "model": self.begin(self._design(state), total)}
         design = self._design(state)
         return {**state, "model": self.advance(state["model"], design, total)}
@@ -182,7 +189,7 @@ class ModelProtocol(FederatedProtocol):
             used, terms, others = complete_rows(table, design, self.outcomes, products=self.releases_products)
             if instruction.step == SUMS:
                 self.check_outcomes(table, others)
-                sums = {**sums_of(terms), "coverage": table.coverage(len(used))}
+                sums = {**sums_of(terms, values.get("about")), "coverage": table.coverage(len(used))}
             else:
                 sums = self.answer(instruction, design, terms, others, table)
             return Contribution(sums, float(len(used)))

@@ -153,13 +153,40 @@ def complete_rows(
     return used, values[used], others[used]
 
 
-def sums_of(values: Floats) -> dict[str, Any]:
-    """Return the number of rows, and the sums and sums of squares of columns, from which means and scales follow."""
+def sums_of(values: Floats, about: Sequence[float] | None = None) -> dict[str, Any]:
+    """Return the number of rows, and the sums and sums of squares of columns, from which means and scales follow.
+
+    Args:
+        about: subtracted from each column first; None for nothing.
+    """
+    if about is not None:
+        values = values - np.asarray(about)
     return {
         "count": len(values),
         "linear": values.sum(axis=0).tolist(),
         "squares": np.square(values).sum(axis=0).tolist(),
     }
+
+
+_FAR = 1e-8
+"""The share of a variance in the mean of squares below which half of its digits, or more, are lost."""
+
+
+def far_means(sums: Mapping[str, Any]) -> list[float]:
+    """Return the means of all columns if one lies far from zero for its spread, as that of times does; else none.
+
+    The variance is then lost in the difference of two large numbers, and is to be summed about the mean
+    (Chan, Golub, LeVeque 1983, https://doi.org/10.1080/00031305.1983.10483115).
+    """
+    count = sums["count"]
+    if count < 2:
+        return []
+    means = [linear / count for linear in sums["linear"]]
+    far = [
+        squares / count - mean * mean < _FAR * squares / count
+        for mean, squares in zip(means, sums["squares"], strict=True)
+    ]
+    return means if any(far) else []
 
 
 def scaled(design: Design, sums: Mapping[str, Any], *, centred: bool) -> Design:
@@ -174,7 +201,8 @@ def scaled(design: Design, sums: Mapping[str, Any], *, centred: bool) -> Design:
             f"{count} rows of all nodes together have a value in every column; expected 2 or more"
         )
     means, scales = [], []
-    for term, linear, squares in zip(terms, sums["linear"], sums["squares"], strict=True):
+    abouts = sums.get("about") or [0.0] * len(terms)
+    for term, linear, squares, about in zip(terms, sums["linear"], sums["squares"], abouts, strict=True):
         mean = linear / count
         variance = squares / count - mean * mean
         if centred and variance <= 1e-14 * squares / count:
@@ -182,6 +210,6 @@ def scaled(design: Design, sums: Mapping[str, Any], *, centred: bool) -> Design:
                 f"{term} has the same value in all {count} complete rows: its effect can't be separated from the "
                 "intercept; leave it out"
             )
-        means.append(mean if centred else 0.0)
+        means.append(about + mean if centred else 0.0)
         scales.append(math.sqrt(max(variance, 0.0)) if centred else math.sqrt(squares / count) or 1.0)
     return Design(design.features, design.levels, means, scales, design.intercept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import enum
 import math
 from typing import Any
@@ -136,13 +137,145 @@ def test_tables_keep_types_names_and_index() -> None:
         (np.array([object()]), "array of object"),
         (pandas.DataFrame({"a": [object()]}), "table"),
         (open, "can't travel"),
-        (datetime.timedelta(1), "timedelta"),
+        (np.array([1.5], dtype=np.longdouble), "differs between machines"),
+        (np.longdouble(1.5), "differs between machines"),
+        (np.zeros(2, dtype=[("a", "i4")]), "array of"),
+        (np.ma.zeros(2, dtype=[("a", "i4")]), "array of"),
+        (np.array([1]).view(np.recarray), "numbers could travel"),
+        (torch.eye(2).to_sparse(), "to_dense"),
+        (torch.ones(2, device="meta"), "can't travel"),
+        (pandas.Series(pandas.arrays.SparseArray([0, 1])), "to_dense"),
+        (pandas.Series([1, "a"], dtype=object), "table that can't travel"),
+        (pandas.Series([{"a": 1}, {"b": 2}]), "would arrive as another"),
+        (pandas.DataFrame({"a": np.array([1.5], dtype=np.longdouble)}), "column 'a' .* differs between"),
         (list(range(200_000)), "numpy array"),
     ],
 )
 def test_what_can_not_travel_is_named(value: Any, says: str) -> None:
     with pytest.raises(EncodeError, match=says):
         encode(value)
+
+
+PERIODS = pandas.period_range("2020-01", periods=2, freq="M")
+AGES = pandas.Series([10, 60, 30])
+BINS = pandas.cut(AGES, [0, 50, 100])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        BINS,
+        BINS.value_counts(),
+        pandas.qcut(AGES, 2).value_counts(sort=False),
+        AGES.groupby(BINS, observed=False).mean(),
+        pandas.crosstab(pandas.Series(["a", "b", "a"]), BINS),
+        pandas.DataFrame({"bin": pandas.cut(pandas.Series([10, None]), [0, 50]), "n": 1}),
+        pandas.Series([1, 2], index=PERIODS, name="n"),
+        pandas.Series(PERIODS.insert(0, pandas.NaT)),
+        pandas.Series([1, 2], index=pandas.date_range("2020", periods=2, tz="Europe/Berlin")),
+        pandas.Series([1, 2], index=pandas.RangeIndex(0, 4, 2, name="r")),
+        pandas.Series(pandas.Categorical([1, None, 2], categories=[2, 1], ordered=True)),
+        pandas.Series([1, None, 2**53 + 1], dtype=object),
+        pandas.Series([2**63 + 5], dtype="uint64"),
+        pandas.Series([1.5], dtype="float16"),
+        pandas.Series([np.inf, -0.0, np.nan]),
+        pandas.Series(["2020-01-01"], dtype="datetime64[s]"),
+        pandas.Series(pandas.to_timedelta(["1D", None])),
+        pandas.Series(["a", pandas.NA], dtype="string"),
+        pandas.Series(["a", None], dtype="string[pyarrow]"),
+        pandas.DataFrame({"c": np.array([1 + 2j]), "d": [1]}),
+        pandas.DataFrame([[1, 2]], columns=["a", "a"]),
+        pandas.DataFrame([[1, 2]], columns=pandas.interval_range(0, 2)),
+        pandas.DataFrame(index=[1, 2]),
+        pandas.DataFrame({"a": [1, 1], "b": ["x", "y"], "c": [1.0, 2.0]}).groupby(["a", "b"]).sum(),
+    ],
+)
+def test_tables_of_every_kind_arrive_as_they_are(value: Any) -> None:
+    frame = isinstance(value, pandas.DataFrame)
+    compare = pandas.testing.assert_frame_equal if frame else pandas.testing.assert_series_equal
+    compare(through(value), value, check_freq=False)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pandas.Index([3, 4], name="n"),
+        pandas.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["x", None]),
+        PERIODS,
+    ],
+)
+def test_an_index_keeps_its_names(index: Any) -> None:
+    pandas.testing.assert_index_equal(through(index), index)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1 + 2j,
+        decimal.Decimal("1.10"),
+        datetime.timedelta(1, 2, 3),
+        datetime.time(1, 2, 3),
+        pandas.Timedelta("1D 3ns"),
+        pandas.Interval(0, 1.5, closed="left"),
+        pandas.Period("2020-01", "M"),
+        pandas.Timestamp("2020-01-01 01:02:03.123456789", tz="Europe/Berlin"),
+        {frozenset({1}), frozenset({2, (3,)})},
+        2**64 - 1,
+    ],
+)
+def test_single_values_of_every_kind_arrive_as_they_are(value: Any) -> None:
+    assert through(value) == value
+    assert type(through(value)) is type(value)
+
+
+def test_tensors_of_complex_numbers_arrive_as_they_are() -> None:
+    value = torch.tensor([1 + 2j, 3 - 1j]).conj()
+    assert torch.equal(through(value), value)
+    assert torch.equal(through(torch.ones(2, dtype=torch.bfloat16)), torch.ones(2, dtype=torch.bfloat16))
+
+
+SECRET = 77_777_777
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float64])
+def test_what_is_masked_never_leaves(kind: Any) -> None:
+    values = np.array([SECRET, 2, 30], dtype=kind)
+    masked = np.ma.masked_equal(values, SECRET)
+    packed = pack(encode({"counts": [masked]}))
+    assert kind(SECRET).tobytes() not in packed
+    found = decode(unpack(packed))["counts"][0]
+    assert found.mask.tolist() == [True, False, False]
+    assert found.compressed().tolist() == [2, 30]
+    assert through(np.ma.masked) is np.ma.masked
+    assert through(np.ma.array([1, 2])).tolist() == [1, 2]
+    assert through(np.ma.masked_less(np.array(3), 5)).mask
+
+
+HIDING = {
+    "Int64": np.int64(SECRET).tobytes(),
+    "Float64": np.float64(SECRET).tobytes(),
+    "int64[pyarrow]": np.int64(SECRET).tobytes(),
+    "string": str(SECRET).encode(),
+    "string[pyarrow]": str(SECRET).encode(),
+}
+
+
+@pytest.mark.parametrize("dtype", HIDING)
+@pytest.mark.parametrize("way", ["set", "where", "cut off"])
+def test_what_a_missing_value_replaced_never_leaves(dtype: str, way: str) -> None:
+    text = dtype.startswith("string")
+    column = pandas.Series([str(n) if text else n for n in (SECRET, 1, 2)], dtype=dtype)
+    if way == "set":
+        column[0] = pandas.NA
+    elif way == "where":
+        column = column.where(column != column[0])
+    else:
+        column = column[1:]
+    for value in (column, column.to_frame("a"), pandas.Series(1, index=pandas.Index(column))):
+        packed = pack(encode(value))
+        assert HIDING[dtype] not in packed
+        found = decode(unpack(packed))
+        assert len(found) == len(value)
 
 
 def test_what_holds_itself_is_refused() -> None:
@@ -163,8 +296,11 @@ def test_what_holds_itself_is_refused() -> None:
         {MARK: "array", "dtype": "nonsense", "shape": [1], "data": b"1"},
         {MARK: "scalar", "dtype": "V8", "shape": [], "data": b"12345678"},
         {MARK: "tensor", "safetensors": b"no"},
-        {MARK: "frame", "columns": [], "names": [], "arrow": b"no"},
-        {MARK: "frame", "columns": ["a", "b"], "names": [None], "arrow": b""},
+        {MARK: "frame", "columns": [], "index": [], "arrow": b"no", "apart": {}},
+        {MARK: "frame", "columns": {"kind": "range", "names": [None], "range": [0, 1, 1]}, "arrow": b""},
+        {MARK: "series", "name": None, "index": {"kind": "range"}, "column": {"kind": "odd"}},
+        {MARK: "masked", "array": 1, "mask": 2},
+        {MARK: "period", "ordinal": "x", "freq": "M"},
         {MARK: "date", "iso": "never"},
         {MARK: "map", "items": [[1]]},
         {MARK: "set", "items": [{}]},

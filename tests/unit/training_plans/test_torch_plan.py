@@ -24,7 +24,14 @@ from fedjob import FedAvg, Job
 from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.metrics.states import value, values
 from fedjob.training_plans.base import TrainingPlan
-from fedjob.training_plans.batches import DatasetExamples, Examples, ExampleStream, examples_of, to_device
+from fedjob.training_plans.batches import (
+    DatasetExamples,
+    Examples,
+    ExampleStream,
+    as_tensor,
+    examples_of,
+    to_device,
+)
 from fedjob.training_plans.context import Context
 from fedjob.training_plans.plan_checks import check_plan_class
 from fedjob.training_plans.torch import TorchPlan
@@ -458,11 +465,68 @@ def test_every_kind_of_batch_is_moved_to_the_device() -> None:
         ((np.zeros((3, 2)), np.zeros(4)), "3, 4 rows"),
         ((np.array(["a"]), np.zeros(1)), "numbers are needed"),
         ((np.float64(3), np.zeros(1)), "rows are needed"),
+        ((np.ma.masked_less(np.arange(3.0), 2), np.zeros(3)), "masked in part"),
+        ((np.array([2**63], "u8"), np.zeros(1)), r"over 2\*\*63"),
     ],
 )
 def test_data_of_another_form_is_refused(data: Any, words: str) -> None:
     with pytest.raises(PlanError, match=words):
         built(data=data)
+
+
+@pytest.mark.parametrize("dtype", [">i8", ">i2", ">u2", "u2", "u4", "u8", ">f8", "f2", "?"])
+def test_arrays_of_every_byte_order_and_width_become_tensors(dtype: str) -> None:
+    given = np.array([1, 0, 1], dtype=dtype)
+    found = as_tensor(given[::-1], "here")
+    assert found.tolist() == [1, 0, 1]
+    assert found.dtype in (torch.int64, torch.int32, torch.int16, torch.float32, torch.bool)
+
+
+def test_columns_of_pandas_own_whole_numbers_become_tensors() -> None:
+    import pandas
+
+    assert as_tensor(pandas.Series([1, 2], dtype="Int64"), "here").tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x, y: (x, y), lambda x, y: {"x": x, "y": y}, lambda x, y: ({"x": [x]}, y)]
+)
+@pytest.mark.parametrize(("number", "words"), [(math.nan, "missing values"), (math.inf, "infinite values")])
+def test_what_is_missing_in_the_inputs_is_named_before_the_learning_rate(
+    wrap: Any, number: float, words: str
+) -> None:
+    class Wrapped(Line):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            return (model(torch.ones(1, 3)) * number).mean()
+
+        def training_data(self, dataset: Any, training_args: Any) -> Any:
+            inputs = torch.ones(4, 3)
+            inputs[1, 2] = number
+            return DataLoader(
+                TensorDataset(inputs),
+                batch_size=4,
+                collate_fn=lambda rows: wrap(torch.stack([r[0] for r in rows]), 1),
+            )
+
+    plan = built(Wrapped)
+    with pytest.raises(NodeFailure, match=words) as caught:
+        plan.train()
+    assert caught.value.reason == "not_finite"
+    assert "learning rate" not in str(caught.value)
+
+
+def test_a_missing_value_of_the_test_data_is_named() -> None:
+    class Tested(Line):
+        def testing_data(self, dataset: Any, training_args: Any) -> Any:
+            return torch.full((4, 3), math.nan), torch.zeros(4, 1)
+
+    class Predicting(Tested):
+        def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
+            return model(batch[0]), batch[1]
+
+    for cls in (Tested, Predicting):
+        with pytest.raises(NodeFailure, match=r"test data.*the inputs hold missing values"):
+            built(cls).validate()
 
 
 def test_no_data_is_a_failure_of_the_node() -> None:
