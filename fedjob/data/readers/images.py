@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, UnreadableData
 from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, identity_of, words
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class ImagesDataset(Dataset):
             with Image.open(path) as opened:
                 image = opened.convert(self._mode)
         except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise SpecError(f"{path} can't be read as an image: {error}") from error
+            raise UnreadableData(f"{path} can't be read as an image: {error}") from error
         return image if self._size is None else image.resize(self._size)
 
 

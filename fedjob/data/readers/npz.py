@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, UnreadableData
 from fedjob.data.readers.base import Dataset, Reader, check_file
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class NpzDataset(Dataset):
                         shape, _, dtype = read(file)
                     heads[entry.removesuffix(".npy")] = (tuple(shape), str(dtype))
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise SpecError(f"{self.path} can't be read as npz: {error}") from error
+            raise UnreadableData(f"{self.path} can't be read as npz: {error}") from error
         if not heads:
-            raise SpecError(f"{self.path} holds no arrays")
+            raise UnreadableData(f"{self.path} holds no arrays")
         return heads
 
     @property
@@ -67,7 +67,7 @@ class NpzDataset(Dataset):
             with np.load(self.path, allow_pickle=False) as archive:
                 found: np.ndarray[Any, Any] = archive[name]
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise SpecError(f"{self.path}: array {name!r} can't be read: {error}") from error
+            raise UnreadableData(f"{self.path}: array {name!r} can't be read: {error}") from error
         return found
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
