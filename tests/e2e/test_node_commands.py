@@ -77,6 +77,20 @@ def test_the_owner_sees_how_a_table_was_read(owner: Owner, tmp_path: Path) -> No
     owner.types("data", "remove", "export")
 
 
+@pytest.mark.parametrize(("package", "name"), [("pandas", "t.csv"), ("pyarrow", "t.parquet")])
+def test_without_the_packages_of_a_reader_one_line_says_what_to_install(
+    package: str, name: str, owner: Owner, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("a,b\n1,2\n")
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('none', name={package!r})\n")
+    command = ("fedjob", "node", "data", "add", "lacking", tmp_path / name, "--home", owner.home)
+    done = owner.processes.run(*command, env={"PYTHONPATH": str(tmp_path)}, expect=None)
+    assert done.returncode != 0
+    assert done.stderr == (
+        f"fedjob: reader {name[2:]} needs the package {package}, which is not installed here: pip install 'fedjob[node]'\n"
+    )
+
+
 def test_data_are_added_listed_shown_and_removed(owner: Owner, table: Path) -> None:
     said = owner.types("data", "add", "people", table, "--tags", "a,b", "--min-rows", "2")
     assert "3 rows, 2 columns" in said

@@ -12,9 +12,10 @@ import io
 import lzma
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -85,7 +86,6 @@ def opened_bytes(file: Path) -> Iterator[IO[bytes]]:
         MissingPackage: zst needs the package zstandard.
     """
     suffix = file.suffix.lower()
-    opened: Any
     if suffix == ".zip":
         with zipfile.ZipFile(file) as archive:
             inside = [name for name in archive.namelist() if not name.endswith("/")]
@@ -94,15 +94,13 @@ def opened_bytes(file: Path) -> Iterator[IO[bytes]]:
             with archive.open(inside[0]) as stream:
                 yield stream
         return
+    openers: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     if suffix == ".zst":
         try:
-            import zstandard
+            openers[suffix] = import_module("zstandard").open
         except ImportError as error:
             raise MissingPackage(f"{file.name} needs the package zstandard: pip install zstandard") from error
-        opened = zstandard.open(file, "rb")
-    else:
-        opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix, open)(file, "rb")
-    with opened as stream:
+    with openers.get(suffix, open)(file, "rb") as stream:
         yield stream
 
 

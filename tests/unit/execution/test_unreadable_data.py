@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,34 +54,3 @@ def test_what_a_node_can_not_read_is_a_reason_of_the_node(
     assert "canary" not in result.detail
     assert "rows" in result.detail if reason == "no_data" else "owner" in result.detail
     assert logged in result.message
-
-
-@pytest.mark.parametrize(
-    ("package", "reader", "name"), [("pandas", "csv", "t.csv"), ("pyarrow", "parquet", "t.parquet")]
-)
-def test_without_the_packages_of_a_reader_one_line_says_what_to_install(
-    package: str, reader: str, name: str, tmp_path: Path
-) -> None:
-    (tmp_path / name).write_text("a,b\n1,2\n")
-    lacking = tmp_path / "packages"
-    lacking.mkdir()
-    (lacking / f"{package}.py").write_text(f"raise ModuleNotFoundError('none', name={package!r})\n")
-    code = (
-        "from fedjob.common.errors import MissingPackage\n"
-        "from fedjob.data.loader import describe\n"
-        "try:\n"
-        f"    describe({str(tmp_path / name)!r})\n"
-        "except MissingPackage as error:\n"
-        "    print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(lacking)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.stdout == (
-        f"reader {reader} needs the package {package}, which is not installed here: pip install 'fedjob[node]'\n"
-    ), done.stderr
