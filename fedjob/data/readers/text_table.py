@@ -45,7 +45,7 @@ _SHORT_ROWS = ("error", "missing")
 
 @dataclass
 class _Facts:
-    """What a look at all rows found.
+    """The result of a look at all rows.
 
     Args:
         kinds: of the values of each column, in the order of the columns.
@@ -202,7 +202,7 @@ class TextTable:
         Args:
             kept: a list to which the rows are appended, column by column; None where they are not needed.
         """
-        import pandas as pd  # noqa: F401  who registers a table is told at once if its values can't be read later
+        import pandas as pd  # noqa: F401  so that data are not registered where nothing can read their values
 
         facts = _Facts([set() for _ in self.names])
         text = {self.names.index(name) for name in words(self._options, "text")}
