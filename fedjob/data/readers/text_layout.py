@@ -186,6 +186,7 @@ def _encoding(file: Path, head: bytes, options: Mapping[str, str], found: dict[s
         plain = given.lower().replace("-", "").replace("_", "")
         codec = "utf-8-sig" if plain == "utf8" else given
         try:
+            "".encode(codec)  # which refuses codecs that are for something else than text
             return codec, _decoded(head, codec)
         except LookupError as error:
             raise SpecError(

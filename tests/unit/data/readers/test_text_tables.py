@@ -136,6 +136,7 @@ def test_a_suspicious_reading_is_refused_with_the_option_that_helps(
         ({"decimal": "dot"}, "decimal is point, comma; found 'dot'"),
         ({"decimal": "comma", "thousands": "comma"}, "both comma"),
         ({"encoding": "klingon"}, "none of the name 'klingon'"),
+        ({"encoding": "base64"}, "none of the name 'base64'"),
         ({"header": "maybe"}, "yes or no, or a number"),
         ({"skip": "-1"}, "number of lines"),
         ({"text": "c"}, "option text names 'c', which is no column; there are a, b"),
