@@ -41,7 +41,8 @@ def examples(frame):
     levels = [rows["cp"] == level for level in CHEST_PAINS] + [
         rows["restecg"] == level for level in CARDIOGRAMS
     ]
-    features = np.column_stack([rows.drop(columns=["cp", "restecg", "num"]), *levels])
+    numbers = rows.drop(columns=["cp", "restecg", "num"]).to_numpy(dtype="float64")
+    features = np.column_stack([numbers, *(level.to_numpy(dtype=bool) for level in levels)])
     return torch.tensor(features, dtype=torch.float32), torch.tensor(rows["num"].to_numpy() > 0)
 
 

@@ -1,1 +1,1 @@
-"""Datasets: read, chosen, prepared."""
+"""Datasets at a node: readers of files, the choice of items for a job, and preprocessing."""

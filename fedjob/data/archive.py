@@ -1,8 +1,8 @@
-"""A file or a folder as one object, the same bytes for the same content, and back under limits.
+"""A file or a folder as one archive, packed to the same bytes for the same content, and unpacked within limits.
 
-The object is a zip archive with one entry at its top: the file, or the folder. Names are
-sorted, times are fixed and owners forgotten. What a peer packed is unpacked with nothing
-believed: no path leads out, no link comes in, and no more bytes come out than are allowed.
+The archive is a zip file with one entry at its top: the file, or the folder. Names are sorted, times are fixed, and
+owners and rights of files are left out. An archive of a peer is not trusted: it is refused if a path in it leads out of
+the folder, if it holds a link, or if it unpacks to more bytes than are allowed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SQUEEZED = frozenset(
         ".mp4",
     }
 )
-"""Files that do not get smaller."""
+"""Endings of files that are compressed already, and are stored as they are."""
 
 _ODD = re.compile(r"[\x00-\x1f\x7f\\:]")
 
@@ -194,7 +194,7 @@ def _check_name(name: str) -> str:
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], limit_bytes: int) -> str:
-    """Look an archive's table over before anything is written; return the name at its top."""
+    """Check the list of an archive's entries before anything is written, and return the name at its top."""
     if not 0 < len(entries) <= MAX_FILES:
         raise ObjectTooLarge(f"an archive has 1 to {MAX_FILES} files, this one {len(entries)}")
     seen: set[str] = set()
@@ -220,7 +220,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], limit_bytes: int) -> str:
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limit_bytes: int) -> int:
-    """Write one entry, counting what really comes out."""
+    """Write one entry and return its size, counted while it is unpacked: the size in the archive may be wrong."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     done = 0
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

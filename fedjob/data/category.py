@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,15 @@ def category_texts(column: pd.Series[Any]) -> pd.Series[Any]:
     return pd.Series(texts[codes], index=column.index)  # where one is missing the code is -1: the last
 
 
-def is_category(column: pd.Series[Any], category: Any) -> pd.Series[bool]:
-    """Return where a column has a category, whichever type the column has here and the category had elsewhere.
+def where_categories(column: pd.Series[Any], categories: Sequence[Any]) -> list[pd.Series[bool]]:
+    """Return for each category in which rows a column has it, whichever type the column and the category have.
 
     A column of truth values has the categories 0 and 1, too.
     """
-    if getattr(column.dtype, "kind", "O") == "b" and not isinstance(category, (bool, str)):
-        column = column.astype("Int64")
-    return category_texts(column) == category_text(category)
+    texts = category_texts(column)
+    truth = getattr(column.dtype, "kind", "O") == "b"
+    numbers = category_texts(column.astype("Int64")) if truth else texts
+    return [
+        (texts if isinstance(category, (bool, str)) else numbers) == category_text(category)
+        for category in categories
+    ]

@@ -223,5 +223,7 @@ def numeric_array(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
     import numpy as np
 
     if getattr(column.dtype, "kind", "O") in "iub" and column.isna().any():
-        return column.to_numpy(dtype="float64", na_value=np.nan)
-    return column.to_numpy(copy=True)
+        found: np.ndarray[Any, Any] = column.to_numpy(dtype="float64", na_value=np.nan)
+    else:
+        found = column.to_numpy(copy=True)
+    return found

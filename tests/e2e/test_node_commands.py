@@ -61,6 +61,36 @@ def test_init_again_is_harmless_and_another_id_is_refused(
     assert "--hub URL, or --invite FILE" in owner.types("init", "--id", "clinic", expect=1)
 
 
+def test_the_owner_sees_how_a_table_was_read(owner: Owner, tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_bytes("Größe;krank\n1,75;0\n1,8;1\n;;\n".encode("cp1252"))
+    done = owner.processes.run("fedjob", "node", "data", "add", "export", path, "--home", owner.home)
+    assert "dataset export: 2 rows, 2 columns" in done.stdout
+    assert "columns: Größe float, krank int" in done.stdout
+    assert "note: read with encoding=cp1252 separator=semicolon decimal=comma" in done.stderr
+    assert "note: 1 row without any value is left out" in done.stderr
+    refused = owner.types("data", "add", "other", path, "--option", "separator=comma", expect=1)
+    assert "a comma does not divide its rows alike" in refused
+    assert "give --option separator=semicolon" in refused
+    path.write_text("a,b\n")
+    assert "export.csv has no rows" in owner.types("data", "add", "empty", path, expect=1)
+    owner.types("data", "remove", "export")
+
+
+@pytest.mark.parametrize(("package", "name"), [("pandas", "t.csv"), ("pyarrow", "t.parquet")])
+def test_without_the_packages_of_a_reader_one_line_says_what_to_install(
+    package: str, name: str, owner: Owner, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("a,b\n1,2\n")
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('none', name={package!r})\n")
+    command = ("fedjob", "node", "data", "add", "lacking", tmp_path / name, "--home", owner.home)
+    done = owner.processes.run(*command, env={"PYTHONPATH": str(tmp_path)}, expect=None)
+    assert done.returncode != 0
+    assert done.stderr == (
+        f"fedjob: reader {name[2:]} needs the package {package}, which is not installed here: pip install 'fedjob[node]'\n"
+    )
+
+
 def test_data_are_added_listed_shown_and_removed(owner: Owner, table: Path) -> None:
     said = owner.types("data", "add", "people", table, "--tags", "a,b", "--min-rows", "2")
     assert "3 rows, 2 columns" in said

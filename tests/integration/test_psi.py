@@ -132,3 +132,26 @@ def test_a_column_that_a_node_lacks_ends_the_job_with_the_nodes_name(tmp_path: P
         JobFailed, match=r"needs the answers of all nodes.*theirs: spec: there is no column 'name'"
     ):
         local(tmp_path, psi)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "common"),
+    [
+        ("9007199254740992\n456", '9007199254740993\n""', []),
+        ('9007199254740993\n""', "9007199254740993\n1", ["9007199254740993"]),
+        ("007\n8", "7\n008", []),
+        ("1.10\n2.5", "1.1\n2.50", []),
+        ('7.0\n8.0\n""', "7\n9", ["7"]),
+        ("7\nA", "7.0\n9.0", ["7"]),
+        ("True\n1", "TRUE\n1.5", []),
+        ("12345678901234567890", "12345678901234567891\n12345678901234567890", ["12345678901234567890"]),
+    ],
+)
+def test_identifiers_are_equal_where_their_texts_are(
+    ours: str, theirs: str, common: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(f"id\n{ours}\n")
+    (tmp_path / "b.csv").write_text(f"id\n{theirs}\n")
+    data = {"a": tmp_path / "a.csv", "b": tmp_path / "b.csv"}
+    job = Job(PrivateSetIntersection(on="id", own="a"), data=data, nodes="local", home=tmp_path / "home")
+    assert job.run(progress=False).value.tolist() == common

@@ -421,3 +421,24 @@ def test_smallest_and_largest_values_are_told_where_the_owner_says_so(
     else:
         assert np.isnan([row["min"], row["max"]]).all()
         assert found["withheld"]["strict"] == 1
+
+
+def test_what_one_node_holds_as_numbers_and_another_as_text_are_the_same_categories(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("code,ok,y\n1,True,1\n2,False,2\n1,,3\n")
+    (tmp_path / "b.csv").write_text("code;ok;y\n1;True;1,5\nx;True;\n1;True;2,5\n")
+    pd.DataFrame({"code": [1.0, 2.0, None], "ok": [True, None, False], "y": [1, None, 2**53]}).to_parquet(
+        tmp_path / "c.parquet"
+    )
+    data = {"a": tmp_path / "a.csv", "b": tmp_path / "b.csv", "c": tmp_path / "c.parquet"}
+    asked = Statistics(categories=["code", "ok"], mean="ok", count="y", max="y")
+    found = locally(asked, {node: str(path) for node, path in data.items()}, tmp_path / "home")
+    counts = (
+        found["categories"]
+        .groupby("column")
+        .apply(lambda rows: dict(zip(rows.category, rows["count"], strict=True)))
+    )
+    assert counts["code"] == {"1": 5, "2": 2, "x": 1}
+    assert counts["ok"] == {"True": 5, "False": 2}
+    columns = found["columns"].set_index("column")
+    assert columns.loc["ok", "mean"] == 5 / 7
+    assert (columns.loc["y", "count"], columns.loc["y", "max"]) == (7, 2**53)

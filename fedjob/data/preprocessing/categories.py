@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.data.category import category_text, is_category
+from fedjob.data.category import category_text, where_categories
 from fedjob.data.preprocessing.base import LearningStep, TableStep, names_of, need
 from fedjob.data.preprocessing.category_counts import added, counts_of
 
@@ -53,7 +53,7 @@ class Encode(LearningStep):
 
         need(frame, [self.column], "Encode")
         categories = self._found()
-        where = [is_category(frame[self.column], category) for category in categories]
+        where = where_categories(frame[self.column], categories)
         if self.unknown == "error" and not np.logical_or.reduce(where).all():
             raise SpecError(
                 f"Encode: rows of column {self.column!r} have none of the {len(categories)} categories: "

@@ -42,7 +42,7 @@ def at_least(min_rows: int) -> Discretion:
 def audited(
     book: ReleaseBook, source: pd.DataFrame, frame: pd.DataFrame, *, releases_extremes: bool
 ) -> Iterator[Discretion]:
-    """Yield the rule that also compares with earlier releases, see `analytics/releases.py`.
+    """Yield the rule that also compares with earlier releases, see `privacy/releases.py`.
 
     Steps derive columns from others, and fill in missing values. A number about a derived column is compared with
     the releases about every column, because any of them may be its source. A value that was filled in does not

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing import build_steps
@@ -26,6 +26,8 @@ S = TypeVar("S", bound=Step)
 
 class PreparedTable(TableDataset):
     """A table that steps have prepared, in memory; it is never written to disk."""
+
+    made_of_another: ClassVar[bool] = True
 
     def __init__(self, source: TableDataset, steps: Sequence[TableStep]) -> None:
         names = {str(column["name"]) for column in source.columns}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError
-from fedjob.data.category import is_category
+from fedjob.data.category import where_categories
 from fedjob.data.preprocessing.base import TableStep, names_of, need
 
 if TYPE_CHECKING:
@@ -71,4 +71,4 @@ def _equal(column: pd.Series[Any], value: Any) -> pd.Series[bool]:
     kind = getattr(column.dtype, "kind", "O")
     if kind in "mM" or (kind in "iufb" and not isinstance(value, str)):
         return (column == value).fillna(False).astype(bool)
-    return is_category(column, value)
+    return where_categories(column, [value])[0]

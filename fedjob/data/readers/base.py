@@ -110,7 +110,7 @@ class Dataset(ABC):
         return range(self.num_rows)
 
     def named(self, plan: LoadingPlan) -> Dataset:
-        """Return these data under the names of a loading plan, see `loading.py`.
+        """Return these data under the names of a loading plan, see `loading_plan.py`.
 
         Raises:
             SpecError: data of this kind have no columns or modalities, or not those of the loading plan.
@@ -183,7 +183,7 @@ def identity_of(file: Path, folder: Path) -> ItemIdentity:
     id_ = file.relative_to(folder).as_posix() if file != folder else file.name
     try:
         found = file.stat()
-    except OSError:  # it is gone, or may not be read: whoever reads it raises the error
+    except OSError:  # the file is gone or may not be read, which is an error when it is read
         return ItemIdentity(id_, None, UNREADABLE)
     return ItemIdentity(id_, found.st_mtime, f"size:{found.st_size}")
 

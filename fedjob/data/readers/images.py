@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, UnreadableData
 from fedjob.data.leftovers import listed, walked
 from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, identity_of, words
 
@@ -180,7 +180,7 @@ def read_image(path: Path, mode: str, size: tuple[int, int] | None, background: 
     except SpecError:
         raise
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SpecError(f"{path} can't be read as an image: {error}") from error
+        raise UnreadableData(f"{path} can't be read as an image: {error}") from error
     import numpy as np
 
     return np.asarray(flat if size is None else flat.resize(size), dtype=np.uint8)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, UnreadableData
 from fedjob.data.leftovers import listed
 from fedjob.data.readers.base import Dataset, Reader
 
@@ -79,9 +79,9 @@ def _head(path: Path, *, axes: int) -> tuple[tuple[int, ...], str]:
             magic = file.read(4)
             shape = struct.unpack(f">{axes}I", file.read(4 * axes))
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise SpecError(f"{path} can't be read as IDX: {error}") from error
+        raise UnreadableData(f"{path} can't be read as IDX: {error}") from error
     if magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] != axes:
-        raise SpecError(f"{path} is not an IDX file of {axes} axes: it begins with {magic.hex()}")
+        raise UnreadableData(f"{path} is not an IDX file of {axes} axes: it begins with {magic.hex()}")
     return shape, _TYPES[magic[2]]
 
 
@@ -91,16 +91,16 @@ def _read_idx(path: Path, *, axes: int) -> np.ndarray[Any, Any]:
     shape, dtype = _head(path, axes=axes)
     expected = math.prod(shape) * np.dtype(dtype).itemsize
     if expected > _MAX_BYTES:
-        raise SpecError(f"{path} announces {expected} bytes; at most {_MAX_BYTES} are read")
+        raise UnreadableData(f"{path} announces {expected} bytes; at most {_MAX_BYTES} are read")
     try:
         with _open(path) as file:
             file.read(4 + 4 * axes)
             # one byte more than expected is enough to detect a longer file without unpacking all of it
             data = file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise SpecError(f"{path} can't be read as IDX: {error}") from error
+        raise UnreadableData(f"{path} can't be read as IDX: {error}") from error
     if len(data) != expected:
-        raise SpecError(f"{path} is damaged: {expected} bytes announced, found {len(data)} or more")
+        raise UnreadableData(f"{path} is damaged: {expected} bytes announced, found {len(data)} or more")
     return np.frombuffer(data, dtype=dtype).reshape(shape).astype(np.dtype(dtype).newbyteorder("="))
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, UnreadableData
 from fedjob.data.leftovers import is_leftover
 from fedjob.data.readers.base import Dataset, Reader, check_file
 
@@ -41,9 +41,9 @@ class NpzDataset(Dataset):
                         shape, _, dtype = read(file)
                     heads[entry.removesuffix(".npy")] = (tuple(shape), str(dtype))
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise SpecError(f"{self.path} can't be read as npz: {error}") from error
+            raise UnreadableData(f"{self.path} can't be read as npz: {error}") from error
         if not heads:
-            raise SpecError(f"{self.path} holds no arrays")
+            raise UnreadableData(f"{self.path} holds no arrays")
         return heads
 
     @property
@@ -73,7 +73,7 @@ class NpzDataset(Dataset):
                 read = archive[name]
                 found: np.ndarray[Any, Any] = read.astype(read.dtype.newbyteorder("="), copy=False)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise SpecError(f"{self.path}: array {name!r} can't be read: {error}") from error
+            raise UnreadableData(f"{self.path}: array {name!r} can't be read: {error}") from error
         return found
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import EmptyData, SpecError, UnreadableData
 from fedjob.data.column_types import numeric_array, texts_of
@@ -68,9 +68,15 @@ class TableDataset(Dataset):
     def read(self) -> pd.DataFrame:
         """Read the whole table."""
 
+    made_of_another: ClassVar[bool] = False
+    """Whether the table is made of another one, and may have no rows of it."""
+
     @cached_property
     def _frame(self) -> pd.DataFrame:
-        return self.read()
+        frame = self.read()
+        if not len(frame) and not self.made_of_another:
+            raise EmptyData(f"{self.path.name} has no rows: expected one or more")
+        return frame
 
     @property
     def num_rows(self) -> int:
@@ -86,6 +92,9 @@ class TableDataset(Dataset):
 
     def frame(self) -> pd.DataFrame:
         """Return a copy of the table.
+
+        Raises:
+            EmptyData: the files have no rows.
 
         Whole numbers and truth values with gaps have pandas' types Int64 and boolean, and `pandas.NA` where one is
         missing: `frame.to_numpy(dtype="float32")` makes NaN of it.
@@ -163,6 +172,8 @@ class TableDataset(Dataset):
 class _NamedTable(TableDataset):
     """A table under the names of a loading plan."""
 
+    made_of_another: ClassVar[bool] = True
+
     def __init__(self, source: TableDataset, plan: LoadingPlan) -> None:
         super().__init__(source.path, source.options, name=source.name, tags=source.tags)
         self._source = source
@@ -194,6 +205,8 @@ class _NamedTable(TableDataset):
 
 class _TakenTable(TableDataset):
     """Some rows of a table."""
+
+    made_of_another: ClassVar[bool] = True
 
     def __init__(self, source: TableDataset, places: Sequence[int]) -> None:
         super().__init__(source.path, source.options, name=source.name, tags=source.tags)

@@ -12,10 +12,10 @@ import io
 import lzma
 import re
 import zipfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -86,7 +86,6 @@ def opened_bytes(file: Path) -> Iterator[IO[bytes]]:
         MissingPackage: zst needs the package zstandard.
     """
     suffix = file.suffix.lower()
-    opened: Any
     if suffix == ".zip":
         with zipfile.ZipFile(file) as archive:
             inside = [name for name in archive.namelist() if not name.endswith("/")]
@@ -95,15 +94,13 @@ def opened_bytes(file: Path) -> Iterator[IO[bytes]]:
             with archive.open(inside[0]) as stream:
                 yield stream
         return
+    openers: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     if suffix == ".zst":
         try:
-            import zstandard
+            openers[suffix] = import_module("zstandard").open
         except ImportError as error:
             raise MissingPackage(f"{file.name} needs the package zstandard: pip install zstandard") from error
-        opened = zstandard.open(file, "rb")
-    else:
-        opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(suffix, open)(file, "rb")
-    with opened as stream:
+    with openers.get(suffix, open)(file, "rb") as stream:
         yield stream
 
 
@@ -142,7 +139,7 @@ def layout_of(file: Path, options: Mapping[str, str]) -> TextLayout:
         if separator != ",":
             found["separator"] = _word(SEPARATORS, separator)
     layout = replace(layout, separator=separator)
-    _check_one_column(file, lines, layout, options)
+    _check_separator(file, lines, layout, options)
     return replace(layout, numbers=_number_format(file, lines, layout, options, found), found=dict(found))
 
 
@@ -189,6 +186,7 @@ def _encoding(file: Path, head: bytes, options: Mapping[str, str], found: dict[s
         plain = given.lower().replace("-", "").replace("_", "")
         codec = "utf-8-sig" if plain == "utf8" else given
         try:
+            "".encode(codec)  # which refuses codecs that are for something else than text
             return codec, _decoded(head, codec)
         except LookupError as error:
             raise SpecError(
@@ -325,20 +323,26 @@ def _fits(first: list[str], row: list[str]) -> bool:
     return len(row) == len(first) or (len(trimmed(row)) <= len(trimmed(first)) < len(row))
 
 
-def _check_one_column(
+def _check_separator(
     file: Path, lines: Sequence[str], layout: TextLayout, options: Mapping[str, str]
 ) -> None:
-    """Refuse a table of one column whose every row could be divided by another separator."""
+    """Refuse a separator that leaves one column, or rows of different lengths, where another one divides all rows alike."""
     rows = first_rows(lines, layout)
-    if not rows or any(len(row) > 1 for row in rows) or len(words(options, "names")) == 1:
+    alike = all(_fits(rows[0], row) for row in rows)
+    if not rows or (alike and len(rows[0]) > 1) or len(words(options, "names")) == 1:
         return
-    for word, sign in SEPARATORS.items():
+    for sign in _CANDIDATES:
         divided = first_rows(lines, replace(layout, separator=sign))
-        widths = Counter(map(len, divided))
-        if sign not in (layout.separator, " ") and len(widths) == 1 and divided and len(divided[0]) > 1:
+        if (
+            sign != layout.separator
+            and len(divided[0]) > 1
+            and all(_fits(divided[0], row) for row in divided)
+        ):
+            word, now = _word(SEPARATORS, sign), _word(SEPARATORS, layout.separator)
+            found = "it has one column" if alike else f"a {now} does not divide its rows alike"
             raise UnreadableData(
-                f"{file} can't be read as csv: it has one column, and a {word} in every row; give --option "
-                f"separator={word}, or its one name, --option names=NAME"
+                f"{file} can't be read as csv: {found}, and a {word} in every row; give --option separator={word}"
+                f"{', or its one name, --option names=NAME' if alike else ''}"
             )
 
 

@@ -45,7 +45,7 @@ _SHORT_ROWS = ("error", "missing")
 
 @dataclass
 class _Facts:
-    """What a look at all rows found.
+    """The result of a look at all rows.
 
     Args:
         kinds: of the values of each column, in the order of the columns.
@@ -137,7 +137,12 @@ class TextTable:
             for way, names in ways.items()
         ]
         if self._facts.num_empty:
-            notes.append(f"{self._facts.num_empty} rows without any value are left out")
+            rows = (
+                "1 row without any value is"
+                if self._facts.num_empty == 1
+                else f"{self._facts.num_empty} rows without any value are"
+            )
+            notes.append(f"{rows} left out")
         kinds = dict(zip(self.names, self._facts.kinds, strict=True))
         if codes := [name for name in self.names if CODE in kinds[name] and not kinds[name] & {TEXT, BOOL}]:
             notes.append(
@@ -180,9 +185,7 @@ class TextTable:
         import pyarrow as pa
 
         if name not in self.names:
-            raise SpecError(
-                f"{self._files[0].name} has no column {name!r}; it has {', '.join(self.names)[:300]}"
-            )
+            raise SpecError(f"there is no column {name!r}; there are {', '.join(self.names)[:300]}")
         parts = [columns[self.names.index(name)] for _, columns in self._pieces()]
         texts = pa.chunked_array(parts, pa.large_string())
         return text_column(without_fraction(texts).to_pylist())
@@ -199,6 +202,8 @@ class TextTable:
         Args:
             kept: a list to which the rows are appended, column by column; None where they are not needed.
         """
+        import pandas as pd  # noqa: F401  so that data are not registered where nothing can read their values
+
         facts = _Facts([set() for _ in self.names])
         text = {self.names.index(name) for name in words(self._options, "text")}
         for file, columns in self._pieces(facts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pandas as pd
 import pytest
 
 from fedjob.common.errors import MessageError, SpecError
+from fedjob.data.category import category_text
 from fedjob.data.loader import open_dataset
 from fedjob.data.preprocessing import STEPS, build_steps, canonical, hash_of, per_dataset, to_plain_steps
 from fedjob.data.preprocessing.categories import Bin, Encode
 from fedjob.data.preprocessing.columns import Cast, Select, Target
+from fedjob.data.preprocessing.disclosure import at_least
 from fedjob.data.preprocessing.images import Resize
 from fedjob.data.preprocessing.missing import Impute
 from fedjob.data.preprocessing.rows import Filter
@@ -185,3 +188,96 @@ def test_images_are_resized_and_a_table_step_on_them_is_refused(tmp_path: Path) 
     assert images.shape == (1, 3, 4)
     with pytest.raises(SpecError, match="'select' is not for images"):
         open_dataset({**info, "preprocess": to_plain_steps([Select("a")])})
+
+
+def gaps(values: list[Any], dtype: str) -> pd.DataFrame:
+    return pd.DataFrame({"c": pd.array(values, dtype=dtype)})  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([1, 2, 1]),
+        pd.Series([1.0, 2.0, 1.0]),
+        pd.Series(["1", "2", "1"]),
+        pd.Series([1, 2, 1], dtype="Int64"),
+        pd.Series([1, 2, 1], dtype="uint8"),
+        pd.Series([np.int64(1), 2.0, "1"], dtype=object),
+        pd.Series([Decimal(1), Decimal("2.0"), 1], dtype=object),
+    ],
+)
+@pytest.mark.parametrize("categories", [(1, 2), ("1", "2"), (1.0, np.int64(2))])
+def test_one_value_is_one_category_whatever_type_it_has(column: Any, categories: Any) -> None:
+    found = Encode("c", categories=categories).apply(pd.DataFrame({"c": column}))
+    assert found.to_dict("list") == {"c=1": [1, 0, 1], "c=2": [0, 1, 0]}
+    for value in categories:
+        kept = Filter("c", "==", value).apply(pd.DataFrame({"c": column}))
+        assert len(kept) == (2 if category_text(value) == "1" else 1)
+        assert len(Filter("c", "!=", value).apply(pd.DataFrame({"c": column}))) == 3 - len(kept)
+    assert len(Filter("c", "in", list(categories)).apply(pd.DataFrame({"c": column}))) == 3
+
+
+def test_truth_values_are_categories_by_name_and_by_number() -> None:
+    frame = gaps([True, False, True], "boolean")
+    assert Encode("c", categories=(0, 1)).apply(frame).to_dict("list") == {"c=0": [0, 1, 0], "c=1": [1, 0, 1]}
+    assert Encode("c", categories=(False, True)).apply(frame)["c=True"].tolist() == [1, 0, 1]
+    assert Encode("c", categories=("True",), unknown="ignore").apply(frame)["c=True"].tolist() == [1, 0, 1]
+    with pytest.raises(SpecError, match="each of them once"):
+        Encode("c", categories=(1, "1"))
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "fill", "expected"),
+    [
+        ([1, None], "Int64", 2, [1, 2]),
+        ([1, None], "Int64", 2.5, [1.0, 2.5]),
+        ([1, None], "Int64", "2", [1, 2]),
+        ([2**53 + 1, None], "Int64", 0, [2**53 + 1, 0]),
+        ([True, None], "boolean", False, [True, False]),
+        ([True, None], "boolean", 0.5, [1.0, 0.5]),
+        ([1.5, None], "float64", np.float64(2), [1.5, 2.0]),
+        (["a", None], "str", "b", ["a", "b"]),
+        (["a", None], "str", 0, ["a", "0"]),
+    ],
+)
+def test_impute_gives_a_column_room_for_what_it_fills_in(
+    values: list[Any], dtype: str, fill: Any, expected: list[Any]
+) -> None:
+    frame = Impute("c", value=fill).apply(gaps(values, dtype))
+    assert [(type(v), v) for v in frame["c"].tolist()] == [(type(v), v) for v in expected]
+    assert frame["c"].to_numpy().dtype != object or isinstance(expected[0], str)
+
+
+def test_impute_does_not_mix_texts_into_numbers() -> None:
+    with pytest.raises(SpecError, match="holds numbers, and 'none' is none"):
+        Impute("c", value="none").apply(gaps([1, None], "Int64"))
+
+
+def test_cast_makes_truth_values_and_texts_of_what_is_there_and_nothing_of_gaps() -> None:
+    texts = pd.DataFrame({"c": ["True", "false", "1", "0"]})
+    assert Cast("c", to="bool").apply(texts)["c"].tolist() == [True, False, True, False]
+    for wrong, to in ((["yes"], "bool"), ([1.0, None], "bool"), ([1.0, None], "int"), (["x"], "float")):
+        with pytest.raises(SpecError, match="impute what is missing first"):
+            Cast("c", to=to).apply(pd.DataFrame({"c": wrong}))
+    found = Cast("c", to="str").apply(gaps([1, None], "Int64"))["c"]
+    assert (
+        found.dropna().tolist()
+        == Cast("c", to="str").apply(pd.DataFrame({"c": [1.0]}))["c"].tolist()
+        == ["1"]
+    )
+    assert found.isna().tolist() == [False, True]
+    assert np.isnan(Cast("c", to="float").apply(gaps([1, None], "Int64"))["c"].tolist()[1])
+
+
+def test_nodes_agree_on_categories_that_they_hold_as_different_types() -> None:
+    frames = {"a": pd.DataFrame({"c": [1, 2, 1]}), "b": pd.DataFrame({"c": ["1", "2", "x"]})}
+    step = Encode("c")
+    found = step.learn({node: step.measure(frame, at_least(0)) for node, frame in frames.items()})
+    assert found.categories == ("1", "2", "x")
+    assert found.apply(frames["a"]).columns.tolist() == found.apply(frames["b"]).columns.tolist()
+    assert found.apply(frames["a"])["c=1"].tolist() == [1, 0, 1]
+    again = step.learn({node: step.measure(frames[node], at_least(0)) for node in ("b", "a")})
+    assert again == found
+    fill = Impute("c", strategy="most_frequent")
+    shares = {node: fill.measure(frame, at_least(0)) for node, frame in frames.items()}
+    assert fill.learn(shares).apply(gaps([2, None], "Int64"))["c"].tolist() == [2, 1]

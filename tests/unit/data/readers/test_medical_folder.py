@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +54,67 @@ def test_subjects_without_a_row_or_an_image_do_not_count(tmp_path: Path) -> None
     (path / "demographics.csv").unlink()
     assert opened(path).num_rows == 2
     assert opened(path).frame().columns.tolist() == ["subject"]
+
+
+def study(folder: Path, names: list[str]) -> Path:
+    """Make a folder of subjects with one small image each."""
+    for name in names:
+        place = folder / "study" / name / "T1"
+        place.mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), dtype=np.float32), np.eye(4)), place / "t1.nii")
+    return folder / "study"
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["001", "002", "010"], "subject,age\n001,30\n002,40\n010,50\n"),
+        (["1", "2"], "subject,age\n1,30\n2,40\n,\n"),
+        (["1", "2"], "subject,age\n1.0,30\n2.0,40\n,50\n"),
+        (["9007199254740993"], "subject,age\n9007199254740993,30\n9007199254740992,1\n,2\n"),
+        (["1e5", "True"], "subject,age\n1e5,30\nTrue,40\n"),
+    ],
+)
+def test_subjects_are_found_by_their_names_as_text(names: list[str], text: str, tmp_path: Path) -> None:
+    path = study(tmp_path, names)
+    (path / "d.csv").write_text(text)
+    dataset = opened(path)
+    assert [item.name for item in dataset.items] == names
+    assert dataset.frame()["subject"].tolist() == names
+    assert dataset.frame()["age"].tolist() == [30, 40, 50][: len(names)]
+    assert dataset.texts("subject").tolist() == names
+
+
+def test_demographics_are_read_like_any_other_table(tmp_path: Path) -> None:
+    path = study(tmp_path, ["sub-01", "sub-02"])
+    (path / "participants.tsv").write_text("participant_id\tage\tnote\nsub-01\t30\tx\nsub-02\tn/a\ty\n")
+    (path / "sessions.tsv").write_text("a\tb\n")
+    dataset = opened(path, target="age")
+    assert [(c["name"], c["type"]) for c in dataset.columns][1:] == [("age", "int"), ("note", "string")]
+    assert dataset.frame()["age"].dropna().tolist() == [30]
+    np.testing.assert_array_equal(dataset.arrays()[1], np.array([30, np.nan]))
+    assert np.isnan(dataset.items[1].demographics["age"])
+    (path / "participants.tsv").write_bytes("Größe;wer\n1,75;sub-01\n1,80;sub-02\n".encode("cp1252"))
+    dataset = opened(path, subject="wer")
+    assert dataset.frame()["Größe"].tolist() == [1.75, 1.8]
+    assert (
+        "encoding=cp1252 separator=semicolon decimal=comma"
+        in describe(path, None, {"subject": "wer"})["notes"][0]
+    )
+    assert opened(path, subject="wer", encoding="latin-1", decimal="point").frame()["Größe"].tolist() == [
+        "1,75",
+        "1,80",
+    ]
+
+
+def test_names_that_are_no_folders_are_shown_beside_one(tmp_path: Path) -> None:
+    path = study(tmp_path, ["001"])
+    (path / "d.csv").write_text("subject,age\n1,30\n")
+    with pytest.raises(SpecError, match=r"it names '1', a folder is '001'.*subject=NAME"):
+        opened(path).num_rows  # noqa: B018
+    (path / "d.csv").write_text("subject,who\n5,001\n")
+    with pytest.raises(SpecError, match="a column 'subject' beside 'who'"):
+        opened(path, subject="who").num_rows  # noqa: B018
 
 
 def test_a_loading_plan_names_modalities_and_columns_as_plans_do(tmp_path: Path) -> None:

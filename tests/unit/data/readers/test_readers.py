@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import datetime
 import gzip
 import sqlite3
 import struct
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from fedjob.common.errors import SpecError
 from fedjob.data.loader import describe, open_dataset
 from fedjob.data.readers import READERS, find_reader, fitting_reader, guess_reader
+from fedjob.data.readers.table import type_name
 from fedjob.testing.readers import ReaderCase, ReaderContract
 from tests.parts import shared_data
 
@@ -257,6 +262,55 @@ def test_parquet_columns_come_from_the_footer(tmp_path: Path) -> None:
     inputs, targets = open_dataset({"path": path}).arrays()
     assert inputs.dtype == np.float32
     assert targets.tolist() == [True, False, True]
+
+
+def test_what_a_parquet_file_lists_is_what_is_read_with_gaps_and_to_the_last_digit(tmp_path: Path) -> None:
+    path = tmp_path / "kinds.parquet"
+    day = datetime.date(2024, 1, 31)
+    columns = {
+        "whole": pa.array([2**53 + 1, None], pa.int64()),
+        "small": pa.array([1, None], pa.uint8()),
+        "truth": pa.array([True, None]),
+        "number": pa.array([1.5, None]),
+        "money": pa.array([Decimal("1.25"), None], pa.decimal128(10, 2)),
+        "count": pa.array([Decimal(7), None], pa.decimal128(10, 0)),
+        "case": pa.array([Decimal(10**20 + 1), None], pa.decimal128(38, 0)),
+        "day": pa.array([day, None]),
+        "group": pa.array(["a", None]).dictionary_encode(),
+        "nothing": pa.array([None, None], pa.null()),
+        "text": pa.array(["007", None]),
+    }
+    pq.write_table(pa.table(columns), path)
+    dataset = open_dataset({"path": path})
+    frame = dataset.frame()
+    assert dataset.columns == [{"name": name, "type": type_name(frame[name].dtype)} for name in frame]
+    assert [column["type"] for column in dataset.columns] == (
+        ["int", "int", "bool", "float", "float", "int", "string", "datetime", "category", "float", "string"]
+    )
+    assert frame.isna().all(axis=1).tolist() == [False, True]
+    first = frame.iloc[0]
+    assert (first["whole"], first["truth"], first["money"], first["count"]) == (2**53 + 1, True, 1.25, 7)
+    assert (first["case"], first["day"], first["text"]) == (str(10**20 + 1), pd.Timestamp(day), "007")
+
+
+def test_a_named_index_of_a_parquet_file_is_a_column_and_one_without_a_name_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    frame = pd.DataFrame({"a": [1, 2], "y": [0, 1]}, index=pd.Index(["p1", "p2"], name="pid"))
+    frame.to_parquet(path)
+    dataset = open_dataset({"path": path})
+    assert [column["name"] for column in dataset.columns] == list(dataset.frame()) == ["pid", "a", "y"]
+    assert dataset.frame()["pid"].tolist() == ["p1", "p2"]
+    frame.rename_axis(None).to_parquet(path)
+    dataset = open_dataset({"path": path})
+    assert [column["name"] for column in dataset.columns] == list(dataset.frame()) == ["a", "y"]
+
+
+def test_parts_of_a_table_with_different_types_have_their_common_type(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1, 2], "c": [1, 2]}).to_parquet(tmp_path / "1.parquet")
+    pd.DataFrame({"a": [0.5], "c": ["x"]}).to_parquet(tmp_path / "2.parquet")
+    dataset = open_dataset({"path": tmp_path})
+    assert [column["type"] for column in dataset.columns] == ["float", "string"]
+    assert dataset.frame().to_dict("list") == {"a": [1.0, 2.0, 0.5], "c": ["1", "2", "x"]}
 
 
 def test_npz_arrays_by_name_order_or_option(tmp_path: Path) -> None:

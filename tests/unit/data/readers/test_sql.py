@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import sqlite3
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from fedjob.common.codec import pack
-from fedjob.common.errors import FedjobError, MissingPackage, SpecError
+from fedjob.common.errors import EmptyData, FedjobError, MissingPackage, SpecError
+from fedjob.data.column_types import settled
 from fedjob.data.loader import describe, open_dataset
 from fedjob.node.data.datasets import describe_dataset
 
@@ -48,6 +54,49 @@ def test_the_rows_of_a_query_are_a_table_with_types_and_gaps(tmp_path: Path) -> 
         ("VALUES (1), (2), (3)", 3),
     ):
         assert open_dataset({**info, "options": {"query": query}}).num_rows == rows
+
+
+def test_the_values_of_a_column_have_one_type_and_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "kinds.sqlite"
+    with closing(sqlite3.connect(path)) as opened:
+        opened.execute("CREATE TABLE t (id, n, mixed, code TEXT, x REAL, none)")
+        rows = [
+            (2**53 + 1, 1, 1, "007", 0.5, None),
+            (None, None, "a", None, None, None),
+            (2**53, 3, 2.0, "7", 2, None),
+        ]
+        opened.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?)", rows)
+        opened.commit()
+    dataset = open_dataset({"path": path, "reader": "sql", "options": {"query": "SELECT * FROM t"}})
+    frame = dataset.frame()
+    types = {column["name"]: column["type"] for column in dataset.columns}
+    assert types == {
+        "id": "int",
+        "n": "int",
+        "mixed": "string",
+        "code": "string",
+        "x": "float",
+        "none": "float",
+    }
+    assert frame["id"].dropna().tolist() == [2**53 + 1, 2**53]
+    assert dataset.texts("id").dropna().tolist() == [str(2**53 + 1), str(2**53)]
+    assert frame["mixed"].tolist() == ["1", "a", "2"]
+    assert frame["code"].dropna().tolist() == ["007", "7"]
+    empty = {"query": "SELECT id, code FROM t WHERE n > 9"}
+    with pytest.raises(EmptyData, match="has no rows"):
+        describe(path, "sql", empty)
+
+
+def test_decimals_and_dates_of_databases_become_numbers_and_times() -> None:
+    def kept(*values: Any) -> Any:
+        return settled(pd.Series(values, dtype=object))
+
+    assert kept(Decimal("1.5"), None).dtype == "float64"
+    assert kept(Decimal("7"), None, 8).dropna().tolist() == [7, 8]
+    assert kept(Decimal(10**20 + 1), Decimal(1)).tolist() == [str(10**20 + 1), "1"]
+    assert kept(True, None).dropna().tolist() == [True]
+    assert kept(datetime.date(2024, 1, 31), None).iloc[0] == pd.Timestamp(2024, 1, 31)
+    assert kept(np.int64(1), 2, np.float64(0.5)).tolist() == [1.0, 2.0, 0.5]
 
 
 @pytest.mark.parametrize(
