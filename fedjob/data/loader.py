@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.data.counting import counted
 from fedjob.data.readers import find_reader, guess_reader
 from fedjob.data.readers.base import Dataset, files_of, version_of
 from fedjob.data.readers.loading_plan import loading_plan
@@ -51,8 +52,8 @@ def describe(
         loading: a loading plan as plain data.
 
     Returns:
-        `reader`, `num_rows`, `size_bytes`, `columns` (`[{"name", "type"}]`) and
-        `version`, which changes when the data changes.
+        `reader`, `num_rows`, `size_bytes`, `columns` (`[{"name", "type"}]`),
+        `version`, which changes when the data changes, and `counted`, lines for the owner.
 
     Raises:
         SpecError: it can't be read with that reader and those options.
@@ -65,4 +66,5 @@ def describe(
         "size_bytes": sum(file.stat().st_size for file in files_of(dataset.path)),
         "columns": dataset.columns,
         "version": version_of(dataset.path),
+        "counted": counted(dataset),
     }

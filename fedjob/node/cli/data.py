@@ -68,6 +68,7 @@ def data_add(
         pairs[key] = value
     from fedjob.data.readers.loading_plan import read_loading_plan
 
+    lines: list[str] = []
     words = [tag.strip() for tag in tags.split(",") if tag.strip()]
     with open_database(home) as database:
         dataset = describe_dataset(
@@ -82,12 +83,15 @@ def data_add(
             description=description,
             contact=contact,
             warn=lambda text: click.echo(f"warning: {text}", err=True),
+            tell=lines.append,
         )
         Datasets(database).add(dataset)
     click.echo(
         f"dataset {name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
         f"read as {dataset.reader}"
     )
+    for line in lines:
+        click.echo(line)
     names = [str(column["name"]) for column in dataset.columns]
     if (
         dataset.reader == "csv"

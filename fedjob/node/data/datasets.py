@@ -194,12 +194,14 @@ def describe_dataset(
     description: str = "",
     contact: str = "",
     warn: Callable[[str], None] = lambda text: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> RegisteredDataset:
     """Open the data once and return what is registered of them.
 
     Args:
         loading: a loading plan as plain data.
         warn: called with a message where the mock's columns differ from the data's.
+        tell: called with each line on what was counted and what was skipped.
 
     Raises:
         SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
@@ -220,6 +222,8 @@ def describe_dataset(
         raise SpecError(
             f"{path} has {num_rows} rows, fewer than --min-rows {min_rows}: nothing could run on it"
         )
+    for line in found.get("counted", ()):
+        tell(line)
     if mock is not None:
         mock = mock.absolute()
         differences = _differences(columns, describe(mock, chosen, given, loading).get("columns", ()))
