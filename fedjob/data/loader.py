@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import EmptyData, MissingPackage, SpecError
+from fedjob.data.counting import counted
 from fedjob.data.readers import find_reader, guess_reader
 from fedjob.data.readers.base import Dataset, files_of, version_of
 from fedjob.data.readers.loading_plan import loading_plan
@@ -52,7 +53,8 @@ def describe(
 
     Returns:
         `reader`, `num_rows`, `size_bytes`, `columns` (`[{"name", "type"}]`), `version`, which changes when
-        the data changes, and `notes`, sentences for the owner on how the data are read.
+        the data changes; `notes`, sentences for the owner on how the data are read; and `counted`, lines for
+        the owner on what was counted and what was skipped.
 
     Raises:
         SpecError: it can't be read with that reader and those options.
@@ -69,6 +71,7 @@ def describe(
             "columns": dataset.columns,
             "version": version_of(dataset.path),
             "notes": dataset.notes,
+            "counted": counted(dataset),
         }
     except ModuleNotFoundError as error:
         raise MissingPackage(

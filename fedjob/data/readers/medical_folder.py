@@ -201,6 +201,16 @@ class MedicalFolderDataset(Dataset):
         frame.insert(0, SUBJECT, names)
         return frame
 
+    @property
+    def listed(self) -> list[str] | None:
+        """Names of all subjects that the demographics list; None where there are no demographics."""
+        return None if self._table is None else [str(name) for name in self._table.index]
+
+    @property
+    def folders(self) -> list[str]:
+        """Names of all folders in which subjects are looked for."""
+        return [folder.name for folder in self._folders]
+
     def image(self, item: MedicalSubject | int, modality: str | None = None) -> np.ndarray[Any, Any]:
         """Return one image, float32, with the axes of its file.
 

@@ -81,6 +81,7 @@ def data_add(
     from fedjob.data.readers.loading_plan import read_loading_plan
 
     notes: list[str] = []
+    lines: list[str] = []
     words = [tag.strip() for tag in tags.split(",") if tag.strip()]
     with open_database(home) as database:
         dataset = describe_dataset(
@@ -97,12 +98,15 @@ def data_add(
             contact=contact,
             warn=lambda text: click.echo(f"warning: {text}", err=True),
             note=notes.append,
+            tell=lines.append,
         )
         Datasets(database).add(dataset)
-    _show_reading(dataset, notes, pairs)
+    _show_reading(dataset, notes, lines, pairs)
 
 
-def _show_reading(dataset: RegisteredDataset, notes: list[str], options: Mapping[str, str]) -> None:
+def _show_reading(
+    dataset: RegisteredDataset, notes: list[str], counted: list[str], options: Mapping[str, str]
+) -> None:
     """Print what was registered and how it was read, so that the owner sees a mistake before researchers do."""
     click.echo(
         f"dataset {dataset.name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
@@ -115,6 +119,8 @@ def _show_reading(dataset: RegisteredDataset, notes: list[str], options: Mapping
         shown = [f"{column['name']} {column['type']}" for column in dataset.columns[:MAX_SHOWN_COLUMNS]]
         more = ", ..." if len(dataset.columns) > len(shown) else ""
         click.echo(f"columns: {', '.join(shown)}{more}")
+    for line in counted:
+        click.echo(line)
     for sentence in notes:
         click.echo(f"note: {sentence}", err=True)
     names = [str(column["name"]) for column in dataset.columns]

@@ -220,6 +220,7 @@ def describe_dataset(
     contact: str = "",
     warn: Callable[[str], None] = lambda text: None,
     note: Callable[[str], None] = lambda text: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> RegisteredDataset:
     """Open the data once and return what is registered of them.
 
@@ -227,6 +228,7 @@ def describe_dataset(
         loading: a loading plan as plain data.
         note: called with each sentence on how the data were read.
         warn: called with a message where the mock's columns differ from the data's.
+        tell: called with each line on what was counted and what was skipped.
 
     Raises:
         SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
@@ -252,6 +254,8 @@ def describe_dataset(
         raise SpecError(
             f"{path} has {num_rows} rows, fewer than --min-rows {min_rows}: nothing could run on it"
         )
+    for line in found.get("counted", ()):
+        tell(line)
     if mock is not None:
         mock = mock.absolute()
         differences = _differences(columns, describe(mock, chosen, given, loading).get("columns", ()))

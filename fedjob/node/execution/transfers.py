@@ -5,6 +5,9 @@ They wait for the network and the disk; the daemon's loop is notified of their e
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,9 +29,15 @@ from fedjob.node.queue.task import failure, without_places
 from fedjob.node.storage.spool import Spool
 from fedjob.repository.base import Repository
 
+log = logging.getLogger(__name__)
+
 NUM_THREADS = 4
 RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to bring a finished result to a repository that does not answer."""
+
+HUB_AGAIN_S = 5.0
+HUB_PATIENCE_S = 3600.0
+"""How long a task waits for the objects that it needs while the hub does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,7 @@ class Transfers:
         self._point = point
         self.brought = Brought(home.brought, repository)
         self._large: dict[str, Ref] = {}
+        self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
 
     def prepare(self, wanted: TaskInputs) -> None:
@@ -145,6 +155,7 @@ class Transfers:
 
     def stop(self) -> None:
         """Wait for what is being done; start nothing more."""
+        self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     # --- on a thread ------------------------------------------------------------------------
@@ -152,7 +163,7 @@ class Transfers:
     def _prepare(self, wanted: TaskInputs) -> None:
         key, run = wanted.row.key, wanted.run
         try:
-            order = order_of(wanted, self._sources())
+            order = self._order_of(wanted)
             self._point("fetched")
         except NodeFailure as failed:
             self._notify(Unprepared(key, run, failed.reason, failed.detail))
@@ -162,6 +173,17 @@ class Transfers:
             self._notify(Unprepared(key, run, "internal", type(error).__name__))
         else:
             self._notify(Prepared(key, run, order))
+
+    def _order_of(self, wanted: TaskInputs) -> WorkOrder:
+        """Return a task's order; a hub that is away is asked again, which the task is not to blame for."""
+        until = time.monotonic() + HUB_PATIENCE_S
+        while True:
+            try:
+                return order_of(wanted, self._sources())
+            except RepositoryUnreachable as error:
+                if time.monotonic() > until or self._stopping.wait(HUB_AGAIN_S):
+                    raise
+                log.warning("a task waits for the repository: %s", without_places(error))
 
     def _store(self, row: TaskRow, run: int, folder: Path | None, min_rows: int) -> None:
         try:

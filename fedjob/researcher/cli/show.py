@@ -16,6 +16,8 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
     from fedjob.researcher.storage.folder import JobFolder
+    from fedjob.researcher.storage.record import JobRecord
+    from fedjob.researcher.storage.spec import JobSpec
 
 
 @click.command("list")
@@ -110,6 +112,7 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "state": record.state + (f" ({record.reason})" if record.reason else ""),
         "run by": _runner(folder, record.state, runs(folder, record)),
         "detail": record.detail or "-",
+        "took part": _took_part(folder, spec, record),
         "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
         "created": record.created or "-",
         "submitted": record.submitted or "-",
@@ -130,6 +133,17 @@ def _runner(folder: JobFolder, state: str, runs: bool) -> str:
     if state == "draft" or state in HISTORY:
         return "-"
     return f"process {folder.holder()}" if runs else "nobody: its runner died; the next look begins it again"
+
+
+def _took_part(folder: JobFolder, spec: JobSpec, record: JobRecord) -> str:
+    """Return which nodes count so far, and why others do not; nothing before anybody was asked."""
+    from fedjob.researcher.monitoring.participation import participation_of
+    from fedjob.researcher.storage.breakpoints import load_breakpoint, newest_valid
+
+    if not (record.participants or record.absent):
+        return "-"
+    newest = newest_valid(folder.breakpoints)
+    return str(participation_of(spec, record, None if newest is None else load_breakpoint(newest).position))
 
 
 def _elapsed(started: str, finished: str) -> float | None:

@@ -65,7 +65,7 @@ class Admission:
         with self._connection.lock:
             nodes = tuple(sorted(self._spec.datasets))
             self._state, commands = scheduling_machine.begin(
-                time.monotonic(), nodes, self._spec.the_quorum, self._pace
+                self._channel.now(), nodes, self._spec.the_quorum, self._pace
             )
             try:
                 self._act(commands)
@@ -78,7 +78,7 @@ class Admission:
         return self._state
 
     def _turn(self) -> None:
-        now = time.monotonic()
+        now = self._channel.now()
         due = scheduling_machine.next_wake(self._state)
         timeout_s = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
         for message in self._channel.receive(timeout_s):
@@ -88,7 +88,8 @@ class Admission:
         there = {
             node: presence[party] for node in self._spec.datasets if (party := party_of(node)) in presence
         }
-        self._feed(events.SchedulingTick(time.monotonic(), there))
+        if self._connection.endpoint.connected:  # without a connection nobody can answer: no time passes
+            self._feed(events.SchedulingTick(self._channel.now(), there))
 
     def _take(self, message: Message, answer: Answer) -> None:
         node = self._offered.get(answer.of, message.sender)
@@ -96,7 +97,7 @@ class Admission:
             return
         self._record_answer(node, answer)
         current = answer.of == self._offers.get(node)
-        self._feed(events.Answered(time.monotonic(), node, answer, current))
+        self._feed(events.Answered(self._channel.now(), node, answer, current))
 
     def _feed(self, event: events.Event) -> None:
         self._state, commands = scheduling_machine.step(self._state, event)
@@ -145,7 +146,7 @@ class Admission:
             self._gates.await_slot()
         finally:
             self._connection.lock.acquire()
-        self._feed(events.SlotTaken(time.monotonic()))
+        self._feed(events.SlotTaken(self._channel.now()))
 
     def _record_try(self, tried: events.Tried) -> None:
         self._gates.update(tries=tried.number)

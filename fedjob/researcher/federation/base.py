@@ -51,6 +51,7 @@ class Collected:
         parts: node -> the answer of a node that is left out because its owner allowed only a part of the task.
         order: the nodes that count, in the order in which their answers came in.
         busy: nodes that go on with their tasks.
+        away: nodes that showed no sign of life; the next ask does not wait for them as long.
     """
 
     arrivals: Mapping[str, Arrival] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Collected:
     parts: Mapping[str, Arrival] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     busy: tuple[str, ...] = ()
+    away: frozenset[str] = frozenset()
 
 
 Accept = Callable[[Arrival], str]

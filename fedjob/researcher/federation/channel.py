@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import ConnectionLost, SpecError
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Event, Message, Pong, Result
 from fedjob.messaging.traffic import OBJECT, Direction
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.federation.base import is_completion
 from fedjob.researcher.federation.orphans import OrphanedTasks
+from fedjob.researcher.federation.outages import MAX_OUTAGE_S, LineClock
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -45,6 +46,8 @@ class Channel:
         self.check: Callable[[], None] = lambda: None
         self._epoch = epoch
         self._orphans = OrphanedTasks(connection, spec.id)
+        self._clock = LineClock(time.monotonic())
+        self._came_back = False
 
     def receive(self, timeout_s: float) -> list[Message]:
         """Return what is there; everything but contributions is receipted at once.
@@ -53,6 +56,7 @@ class Channel:
             JobStopped: somebody asked for the job's end.
         """
         self.check()
+        self._follow_line()
         self._orphans.look(self._epoch)
         messages = self.connection.endpoint.receive(timeout_s)
         self.connection.endpoint.settle(m for m in messages if not isinstance(m.body, Result))
@@ -64,6 +68,34 @@ class Channel:
             elif isinstance(body, Pong):
                 self._orphans.end_unknown(message.sender, body)
         return messages
+
+    def now(self) -> float:
+        """Return seconds of a clock that stands still while this side is not connected."""
+        return self._clock.now(time.monotonic())
+
+    def came_back(self) -> bool:
+        """Return whether the connection has come back since this was asked last."""
+        came, self._came_back = self._came_back, False
+        return came
+
+    def _follow_line(self) -> None:
+        """Take note of outages of the broker, or of this side's line: they are blamed on no node.
+
+        Raises:
+            ConnectionLost: one lasted longer than a day.
+        """
+        endpoint, was_down, now = self.connection.endpoint, self._clock.is_down, time.monotonic()
+        away_s = self._clock.look(now, up=endpoint.connected)
+        if away_s is not None:
+            self._came_back = True
+            self.events.add("note", text=f"connected again after {away_s:.0f} s; the job goes on")
+        elif self._clock.is_down and not was_down:
+            why = endpoint.trouble or "the connection to the broker broke"
+            self.events.add("note", text=f"not connected: {why}; the job waits, and no node is blamed for it")
+        elif self._clock.away_s(now) > MAX_OUTAGE_S:
+            raise ConnectionLost(
+                f"the broker has been away for {MAX_OUTAGE_S / 3600:.0f} hours: {endpoint.trouble}"
+            )
 
     def record(self, message: Message) -> None:
         """Keep an event that a node sent."""

@@ -13,18 +13,24 @@ with its reason, never dropped in silence.
 An ask waits for all its nodes, until the deadline, and goes on if the quorum is
 met then. What arrived before the deadline is still collected after it. A node
 that shows no sign of life for a lease is left out; signs are its receipts, its
-lease events and its replies. With `enough=k` (`Buffered(k)`) the ask ends as
+lease events and its replies. A node that is known to be away has `AWAY_S` for its
+first sign: it is asked each time, so that it comes back when it answers, and
+nobody waits for it twice. With `enough=k` (`Buffered(k)`) the ask ends as
 soon as k nodes are in. An ask that is still open at `ends_at` is `AskOverdue`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from fedjob.common.quorum import Quorum, Verdict
 
 LEASE_S = 60.0
+AWAY_S = 8.0
+
+
+SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class RoundState:
         left_out: nodes that don't, with reasons.
         closed: the deadline has passed.
         overdue: time is up for the job.
+        away: nodes that were silent before and have given no sign of life since.
         ended: the outcome stands.
     """
 
@@ -71,7 +78,21 @@ class RoundState:
     listed: tuple[Listed, ...] = ()
     closed: bool = False
     overdue: bool = False
+    away: frozenset[str] = frozenset()
     ended: bool = False
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """Nodes without any sign of life since the ask began, or that were silent for a lease."""
+        silent = {node for node, reason in self.left_out.items() if reason == SILENT}
+        nodes = set(self.keys) - set(self.included)
+        return frozenset(silent | {node for node in nodes if self.last_sign[node] <= self.began})
+
+    def patience_s(self, node: str) -> float | None:
+        """Return for how long a node may give no sign of life; None for ever."""
+        if self.lease_s is None:
+            return None
+        return min(AWAY_S, self.lease_s) if node in self.away else self.lease_s
 
     @property
     def pending(self) -> list[str]:
@@ -87,6 +108,7 @@ def begin(
     enough: int | None = None,
     lease_s: float | None = LEASE_S,
     ends_at: float | None = None,
+    away: Collection[str] = (),
 ) -> RoundState:
     """Open an ask.
 
@@ -95,8 +117,11 @@ def begin(
         enough: end as soon as so many nodes are in; None waits for all.
         lease_s: silence after which a node is left out.
         ends_at: when the ask is overdue, whoever has answered.
+        away: nodes that were silent in the ask before.
     """
-    return RoundState(dict(keys), quorum, now, enough, lease_s, ends_at, dict.fromkeys(keys, now))
+    last_sign = dict.fromkeys(keys, now)
+    known = frozenset(away) & frozenset(keys)
+    return RoundState(dict(keys), quorum, now, enough, lease_s, ends_at, last_sign, away=known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +289,10 @@ def next_wake(state: RoundState) -> float | None:
         times.append(state.began + state.quorum.deadline_s)
     if state.ends_at is not None:
         times.append(state.ends_at)
-    if state.lease_s is not None:
-        times += [state.last_sign[n] + state.lease_s for n in state.pending if n not in state.collecting]
+    for node in state.pending:
+        patience_s = state.patience_s(node)
+        if patience_s is not None and node not in state.collecting:
+            times.append(state.last_sign[node] + patience_s)
     return min(times, default=None)
 
 
@@ -296,17 +323,20 @@ def _pass_time(state: RoundState, now: float) -> RoundState:
         state = replace(state, closed=True)
     if state.ends_at is not None and now >= state.ends_at:
         state = replace(state, overdue=True)
-    if state.lease_s is not None:
-        for node in state.pending:
-            if node not in state.collecting and now >= state.last_sign[node] + state.lease_s:
-                state = _leave_out(state, node, "silent")
+    for node in state.pending:
+        patience_s = state.patience_s(node)
+        if patience_s is None or node in state.collecting:
+            continue
+        if now >= state.last_sign[node] + patience_s:
+            state = _leave_out(state, node, SILENT)
     return state
 
 
 def _alive(state: RoundState, node: str, now: float) -> RoundState:
-    if now <= state.last_sign[node]:
+    if now <= state.last_sign[node] and node not in state.away:
         return state
-    return replace(state, last_sign={**state.last_sign, node: now})
+    later = max(now, state.last_sign[node])
+    return replace(state, last_sign={**state.last_sign, node: later}, away=state.away - {node})
 
 
 def _leave_out(state: RoundState, node: str, reason: str) -> RoundState:

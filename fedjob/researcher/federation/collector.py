@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import queue
-import time
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from fedjob.repository.parts import ref_of
 from fedjob.researcher.federation import collection_machine
 from fedjob.researcher.federation.base import Accept, AskContext, Collected, completion, is_completion
 from fedjob.researcher.federation.channel import Channel
+from fedjob.researcher.federation.outages import hub_answers, through_outages
 from fedjob.researcher.storage.replies import Arrival, Journal, read_journal
 
 MAX_BLOB_BYTES = 1 << 30
@@ -47,6 +48,7 @@ class Collector:
         accept: Accept,
         pool: ThreadPoolExecutor,
         ends_at: float | None = None,
+        away: Collection[str] = (),
     ) -> None:
         self._channel = channel
         self._endpoint = channel.connection.endpoint
@@ -61,7 +63,8 @@ class Collector:
         self._completions: dict[str, Message] = {}  # key of a task -> the event that reported it as completed
         self._replies: dict[str, Message] = {}
         self._fetched: queue.SimpleQueue[_Download] = queue.SimpleQueue()
-        self._sent: list[str] = []
+        self._sent: dict[str, str] = {}  # id of a task's message -> its node
+        self._over = threading.Event()
         self._keys = {
             node: work_key(
                 job=place.job, round_=place.round_of(node), step=place.step, node=party_of(node), task=task
@@ -69,11 +72,12 @@ class Collector:
             for node, task in tasks.items()
         }
         self._state = collection_machine.begin(
-            time.monotonic(),
+            self._channel.now(),
             self._keys,
             quorum,
             enough=None if until is None else until.k,
             ends_at=ends_at,
+            away=away,
         )
 
     def run(self) -> Collected:
@@ -85,10 +89,11 @@ class Collector:
         try:
             for node, task in self._tasks.items():
                 if node not in recovered:
-                    self._sent.append(self._send(node, task))
+                    self._sent[self._send(node, task)] = node
             while isinstance(outcome := collection_machine.outcome(self._state), collection_machine.Open):
                 self._turn()
         finally:
+            self._over.set()
             self._endpoint.withdraw(self._sent)
             self._journal.close()
             self._channel.awaited = frozenset()
@@ -118,12 +123,20 @@ class Collector:
             parts=self._parts,
             order=self._state.included,
             busy=tuple(busy),
+            away=self._away(busy),
         )
+
+    def _away(self, busy: Collection[str]) -> frozenset[str]:
+        """Return the nodes that are not to be waited for in the next ask unless they give a sign of life."""
+        presence = self._endpoint.presence()
+        out = set(self._keys) - set(self._state.included) - set(busy)
+        gone = {node for node in out if presence.get(party_of(node)) is False}
+        return (self._state.unseen & out) | gone
 
     def _turn(self) -> None:
         """Take what has arrived, make it durable, then receipt it."""
         due = collection_machine.next_wake(self._state)
-        timeout_s = 1.0 if due is None else min(1.0, max(0.0, due - time.monotonic()))
+        timeout_s = 1.0 if due is None else min(1.0, max(0.0, due - self._channel.now()))
         for message in self._channel.receive(timeout_s):
             if message.job != self._place.job:
                 if isinstance(message.body, Result):
@@ -134,8 +147,9 @@ class Collector:
                 if is_completion(message):
                     self._completions[message.task] = message
                 self._step(
-                    collection_machine.SignOfLife(time.monotonic(), self._node_of(message, message.task))
+                    collection_machine.SignOfLife(self._channel.now(), self._node_of(message, message.task))
                 )
+        self._take_signs()
         fetched = []
         while not self._fetched.empty():
             fetched.append(self._fetched.get())
@@ -145,13 +159,27 @@ class Collector:
         for item in fetched:
             node = self._node_of(item.message, self._key_of(item.message))
             if item.arrival is None or item.problem:
-                self._step(collection_machine.NodeFailed(time.monotonic(), node, item.problem))
+                self._step(collection_machine.NodeFailed(self._channel.now(), node, item.problem))
             else:
                 self._arrivals[node] = item.arrival
-                self._step(collection_machine.ContributionKept(time.monotonic(), node))
+                self._step(collection_machine.ContributionKept(self._channel.now(), node))
                 self._record_completion(node, item.arrival.result)
         self._endpoint.settle([item.message for item in fetched])
-        self._step(collection_machine.CollectionTick(time.monotonic()))
+        self._step(collection_machine.CollectionTick(self._channel.now()))
+
+    def _take_signs(self) -> None:
+        """Take receipts of tasks as signs of life of nodes that were away, and spare all nodes after an outage."""
+        if self._state.away:
+            waiting = self._channel.connection.unreceipted()
+            for message, node in self._sent.items():
+                if node in self._state.away and message not in waiting:
+                    self._step(collection_machine.SignOfLife(self._channel.now(), node))
+        if self._channel.came_back():
+            for (
+                node
+            ) in self._state.pending:  # no sign of theirs could arrive; they may need a while to be back
+                if node not in self._state.away:
+                    self._step(collection_machine.SignOfLife(self._channel.now(), node))
 
     def _record_completion(self, node: str, result: Result) -> None:
         """Record a task as completed once its answer is here; its node reports none that is done at once."""
@@ -169,7 +197,9 @@ class Collector:
         if result.usage is not None and not result.ok and result.key == self._keys.get(node):
             self._take_part(node, result)
         commands = self._step(
-            collection_machine.ReplyArrived(time.monotonic(), node, result.key, message.id, result.ok, reason)
+            collection_machine.ReplyArrived(
+                self._channel.now(), node, result.key, message.id, result.ok, reason
+            )
         )
         for command in commands:
             if isinstance(command, collection_machine.KeepContribution):
@@ -206,7 +236,11 @@ class Collector:
         """Bring a contribution here and look it over; runs on a thread of the pool."""
         arrival, problem = None, ""
         try:
-            arrival = self._download(self._node_of(message, result.key), result)
+            arrival = through_outages(
+                lambda: self._download(self._node_of(message, result.key), result),
+                lambda: self._over.is_set() or hub_answers(self._channel.connection),
+                check=lambda: None,
+            )
             problem = self._accept(arrival)
         except FedjobError as error:
             problem = f"{error.reason}: {error}"
@@ -243,7 +277,7 @@ class Collector:
                 continue
             self._arrivals[node] = arrival
             recovered.add(node)
-            now = time.monotonic()
+            now = self._channel.now()
             self._step(collection_machine.ReplyArrived(now, node, arrival.result.key, arrival.result.of))
             self._step(collection_machine.ContributionKept(now, node))
         return recovered

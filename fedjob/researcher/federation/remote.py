@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from fedjob.researcher.federation.admission import Admission
 from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates
 from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.federation.collector import Collector
+from fedjob.researcher.federation.outages import hub_answers, through_outages
 from fedjob.researcher.storage.breakpoints import states_at
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
@@ -45,6 +45,7 @@ class RemoteFederation(Federation):
         self._epoch = epoch
         self._nodes = tuple(sorted(spec.datasets))
         self._round = 0, 0.0
+        self._away: frozenset[str] = frozenset()
         self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
 
     # -- before the first round -----------------------------------------------
@@ -60,7 +61,12 @@ class RemoteFederation(Federation):
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         readers = sorted({party_of(each) for each in (self._nodes if node is None else (node,))})
-        ref = self._connection.repository.put(source, job=self._spec.id, readers=readers)
+        ref = through_outages(
+            lambda: self._connection.repository.put(source, job=self._spec.id, readers=readers),
+            lambda: hub_answers(self._connection),
+            check=self._channel.check,
+            tell=lambda text: self._events.add("note", text=text),
+        )
         self._channel.count("out", ref)
         return ref
 
@@ -83,11 +89,16 @@ class RemoteFederation(Federation):
         accept: Accept,
     ) -> Collected:
         if self._round[0] != place.round:
-            self._round = place.round, time.monotonic()
+            self._round = place.round, self._channel.now()
         limit_s = self._spec.round_timeout_s
         ends_at = None if limit_s is None else self._round[1] + limit_s
         with self._connection.lock:
-            return Collector(self._channel, tasks, place, quorum, until, accept, self._pool, ends_at).run()
+            collector = Collector(
+                self._channel, tasks, place, quorum, until, accept, self._pool, ends_at, self._away
+            )
+            collected = collector.run()
+        self._away = (self._away - tasks.keys()) | collected.away
+        return collected
 
     def rest(self, seconds: float) -> None:
         with self._connection.lock:

@@ -151,7 +151,7 @@ class Participation:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _AskCounts:
     """The answers of nodes, counted ask by ask."""
 
     reasons: dict[str, str] = field(default_factory=dict)
@@ -172,7 +172,7 @@ def participation_of(spec: JobSpec, record: JobRecord, position: Position | None
     Args:
         position: with its aggregations so far; None where there are none: the record's last round is taken.
     """
-    tally = _Tally()
+    tally = _AskCounts()
     asks = [] if position is None else _that_count(position)
     for entry in asks:
         tally.count(entry)

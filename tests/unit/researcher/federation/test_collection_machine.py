@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from fedjob.common.quorum import Quorum
 from fedjob.researcher.federation.collection_machine import (
+    AWAY_S,
+    LEASE_S,
     AskFinished,
     AskOverdue,
     CollectionTick,
@@ -114,6 +116,32 @@ def test_silence_for_a_lease_leaves_a_node_out_and_signs_of_life_renew_it() -> N
     assert next_wake(state) == 100.0
     state = after(state, *included("a", "b", now=90.0))
     assert outcome(state) == AskFinished(("a", "b"), {"c": "silent"})
+
+
+def test_a_node_that_was_silent_before_is_waited_for_briefly_and_fully_once_it_gives_a_sign() -> None:
+    state = begin(0.0, KEYS, Quorum(), away=["b", "c", "elsewhere"])
+    assert next_wake(state) == AWAY_S
+    state = after(state, *included("a"), SignOfLife(2.0, "c"), CollectionTick(AWAY_S))
+    assert state.left_out == {"b": "silent"}
+    assert state.pending == ["c"]
+    assert next_wake(state) == 2.0 + LEASE_S
+    state = after(state, *included("c", now=30.0))
+    assert outcome(state) == AskFinished(("a", "c"), {"b": "silent"})
+    assert state.unseen == {"b"}
+
+
+def test_a_node_that_answers_although_it_was_away_is_away_no_more() -> None:
+    state = after(begin(0.0, KEYS, Quorum(), away=["b"]), *included("a", "b", "c"))
+    assert outcome(state) == AskFinished(("a", "b", "c"), {})
+    assert state.away == frozenset()
+    assert state.unseen == frozenset()
+
+
+def test_who_gave_a_sign_before_the_deadline_is_not_taken_to_be_away() -> None:
+    state = begin(0.0, KEYS, Quorum(deadline_s=12.0))
+    state = after(state, *included("a"), SignOfLife(3.0, "b"), CollectionTick(12.0))
+    assert outcome(state) == AskFinished(("a",), {"b": "deadline", "c": "deadline"})
+    assert state.unseen == {"c"}
 
 
 def test_a_busy_caller_does_not_take_its_own_delay_for_silence() -> None:
