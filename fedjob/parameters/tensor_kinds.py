@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+NUM_EXAMPLES = "fedjob-num-examples"
+"""The parameter of a model that follows from sums: how many examples they are of; 0 before the first round."""
+
 _KEY = "kinds"
 
 

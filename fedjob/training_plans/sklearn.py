@@ -1,4 +1,4 @@
-"""Training plans for scikit-learn estimators that learn batch by batch."""
+"""Training plans for scikit-learn estimators: those that learn batch by batch, and those that follow from sums."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fedjob.common.errors import PlanError
+from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import measure
@@ -21,17 +21,25 @@ from fedjob.training_plans.training_args import Arguments, TrainingArgs
 if TYPE_CHECKING:
     import torch
 
-    from fedjob.training_plans.estimators import Fitted
+    from fedjob.training_plans.estimators.base import Fitted
 
 Array = np.ndarray[Any, Any]
+_OF_BATCHES = ("epochs", "num_updates", "batch_size", "batch_maxnum", "drop_last")
 
 
 class SklearnPlan(TrainingPlan):
-    """SGDClassifier, SGDRegressor, Perceptron or MLPClassifier, trained with `partial_fit`.
+    """A scikit-learn estimator that is trained over nodes.
+
+    SGDClassifier, SGDRegressor, Perceptron and MLPClassifier are trained with
+    `partial_fit`: an update is one call with one batch. LinearRegression, Ridge,
+    LogisticRegression, GaussianNB, MultinomialNB, BernoulliNB and ComplementNB are
+    fitted exactly: a round sums over the rows of all nodes, and the result is that of
+    scikit-learn on the rows together. Each may stand behind a StandardScaler in a
+    Pipeline, or have `class_weight="balanced"`: then the first round counts, over all
+    nodes, and trains nothing.
 
     `model_args` needs `num_features`, and for a classifier `classes`: the labels
-    of all nodes, so that parameters have the same shape everywhere. An update
-    is one `partial_fit` of one batch.
+    of all nodes, so that parameters have the same shape everywhere.
     """
 
     required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -73,7 +81,7 @@ class SklearnPlan(TrainingPlan):
         return self._fitted.estimator
 
     def build(self, model_args: Mapping[str, Any] | None, training_args: RawArgs) -> None:
-        from fedjob.training_plans.estimators import fitted
+        from fedjob.training_plans.estimators.choice import fitted, learner_of
 
         self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
         self.model_args = Arguments(model_args or {}, what="model_args")
@@ -81,12 +89,25 @@ class SklearnPlan(TrainingPlan):
         seed = seed_for(self.ctx.job_seed, 0, "", "init")
         with seeded(seed):
             estimator = self.init_estimator(self.model_args)
+            learner = learner_of(estimator)
             # a generator would remember how often it was drawn from
-            self._own_seed = getattr(estimator, "random_state", None)
-            if not isinstance(self._own_seed, int) and hasattr(estimator, "random_state"):
+            self._own_seed = getattr(learner, "random_state", None)
+            if not isinstance(self._own_seed, int) and hasattr(learner, "random_state"):
                 self._own_seed = None
-                estimator.random_state = seed % 2**32
+                learner.random_state = seed % 2**32
             self._fitted = fitted(estimator, self.model_args)
+        self._learner = learner
+        self._check_used()
+
+    def _check_used(self) -> None:
+        """Refuse arguments that an exact fit has no use for."""
+        for name in _OF_BATCHES if self._fitted.exact else ():
+            value = self.training_args.raw.get(name)
+            if value not in (None, False) and not (name == "epochs" and value == 1):
+                raise SpecError(
+                    f"training_args {name!r} has no effect on a {type(self._learner).__name__}: a round sums once over "
+                    "all rows of a node. Leave it out"
+                )
 
     def _begin_anew(self) -> None:
         self._fitted.forget()
@@ -117,6 +138,7 @@ class SklearnPlan(TrainingPlan):
                     f"found {given.dtype} {list(given.shape)}"
                 )
             array[...] = given
+        self._fitted.refresh()
 
     def train(self, adjust: Adjust | None = None) -> TrainOutcome:
         if adjust is not None:
@@ -125,19 +147,37 @@ class SklearnPlan(TrainingPlan):
             )
         return super().train()
 
+    @property
+    def _takes_all(self) -> bool:
+        """Whether the step is one pass over all rows: of an exact estimator, or to count before training."""
+        return self._fitted.exact or not self._fitted.is_prepared
+
     def _num_updates(self) -> int:
-        return num_updates(len(self._train_rows), self.training_args)
+        return 1 if self._takes_all else num_updates(len(self._train_rows), self.training_args)
 
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
         assert self._data is not None
         self._set_seed()
-        for rows in training_batches(self._train_rows, self.training_args, self.seed_of("order")):
+        if self._takes_all:
+            batches = iter([self._train_rows] if len(self._train_rows) else [])
+        else:
+            batches = training_batches(self._train_rows, self.training_args, self.seed_of("order"))
+        for rows in batches:
             inputs, targets = self._data[0][rows], self._data[1][rows]
             loss = self._fitted.loss(inputs, targets)
             if not math.isfinite(loss):
                 raise self.fail("not_finite", f"the loss is {loss}: scale the inputs, or learn more slowly")
-            self._fitted.update(inputs, targets)
+            try:
+                self._fitted.update(inputs, targets)
+            except ValueError as error:
+                raise self.fail(
+                    "plan", f"{type(self._learner).__name__} refuses the data: {error}"
+                ) from error
             yield len(rows), loss
+
+    @property
+    def optimizer_args(self) -> dict[str, Any]:
+        return {"estimator": type(self._learner).__name__, **self._fitted.settings()}
 
     def _check_finite(self) -> None:
         for name, array in self._fitted.arrays().items():
@@ -224,8 +264,8 @@ class SklearnPlan(TrainingPlan):
             ) from error
 
     def _set_seed(self) -> None:
-        if self._own_seed is None and hasattr(self.model, "random_state"):
-            self.model.random_state = self.seed_of("estimator") % 2**32
+        if self._own_seed is None and hasattr(self._learner, "random_state"):
+            self._learner.random_state = self.seed_of("estimator") % 2**32
 
     def _as_examples(self, data: Any, method: str) -> tuple[Array, Array]:
         """Check what the user's method returned.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
+from fedjob.common.errors import SpecError
 from fedjob.metrics.states import mean_state, num_examples
+from fedjob.parameters.tensor_kinds import NUM_EXAMPLES
 from fedjob.protocols.base import (
     LOSS,
     VALIDATE,
@@ -35,6 +37,17 @@ class TrainingProtocol(FederatedProtocol):
     """
 
     family = "train"
+
+    adds_sums: ClassVar[bool] = False
+    """Whether a round is the mean over nodes, weighted by their examples, and nothing else, so that models that
+    follow from sums over all examples (`parameters/tensor_kinds.py: NUM_EXAMPLES`) can be fitted with it."""
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        if NUM_EXAMPLES in params and not self.adds_sums:
+            raise SpecError(
+                f"the plan's estimator is fitted exactly, from sums over the rows of all nodes, and {self.name} does "
+                "more than add them up: use FedAvg()"
+            )
 
     def start(self, params: Mapping[str, Any]) -> State:
         return {"params": params, "round": 0, "validated": False}
@@ -82,7 +95,11 @@ class TrainingProtocol(FederatedProtocol):
     def finish(self, state: State, gathered: Gathered) -> State:
         if gathered.total.value is None:  # a round that only validated
             return {**state, "validated": True}
-        return {**state, "params": gathered.total.value, "round": state["round"] + 1, "validated": False}
+        params = gathered.total.value
+        if NUM_EXAMPLES in params and float(params[NUM_EXAMPLES]) > 0:
+            whole = params[NUM_EXAMPLES] * 0 + gathered.total.weight
+            params = {**params, NUM_EXAMPLES: whole}
+        return {**state, "params": params, "round": state["round"] + 1, "validated": False}
 
 
 def measured(plan: TrainingPlan, phase: str) -> dict[str, Any]:

@@ -25,3 +25,4 @@ class FedAvg(TrainingProtocol):
     """Federated averaging, weighted by the number of examples."""
 
     name: ClassVar[str] = "fedavg"
+    adds_sums: ClassVar[bool] = True

@@ -30,6 +30,7 @@ class PartlyShared(TrainingProtocol):
         """
 
     def check(self, params: Mapping[str, Any]) -> None:
+        TrainingProtocol.check(self, params)
         self.own_names(params)
 
     def start(self, params: Mapping[str, Any]) -> State:

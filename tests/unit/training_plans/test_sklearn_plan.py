@@ -5,9 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression, Perceptron, SGDClassifier, SGDRegressor
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    Perceptron,
+    SGDClassifier,
+    SGDRegressor,
+)
 from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.svm import LinearSVC
 
 from fedjob.common.errors import NodeFailure, PlanError
 from fedjob.metrics.states import add_all, values
@@ -227,8 +237,18 @@ def test_metrics_events_come_with_every_interval() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: LogisticRegression(), "returned a LogisticRegression; expected one of SGDClassifier"),
-        (lambda: None, "returned a NoneType"),
+        (lambda: LinearSVC(), "returned a LinearSVC, .*SGDClassifier"),
+        (
+            lambda: RandomForestClassifier(),
+            "RandomForestClassifier, which can't be combined over nodes; expected one of",
+        ),
+        (lambda: None, r"returned nothing \(None\), expected one of SGDClassifier"),
+        (lambda: LogisticRegression(l1_ratio=1.0), "L1 penalty"),
+        (lambda: LogisticRegression(solver="liblinear"), "liblinear"),
+        (lambda: LogisticRegression(warm_start=True), "warm_start"),
+        (lambda: LinearRegression(positive=True), "positive"),
+        (lambda: make_pipeline(MinMaxScaler(), SGDClassifier()), "MinMaxScaler before its estimator"),
+        (lambda: SGDClassifier(class_weight="even"), "class_weight='even'"),
         (lambda: SGDClassifier(average=True), "average"),
         (lambda: SGDClassifier(early_stopping=True), "early_stopping"),
         (lambda: MLPClassifier(warm_start=True), "warm_start"),
@@ -237,7 +257,7 @@ def test_metrics_events_come_with_every_interval() -> None:
 )
 def test_estimators_and_options_that_do_not_average_are_refused(make: Any, words: str) -> None:
     with pytest.raises(PlanError, match=words):
-        built(make, [0, 1], (INPUTS, BINARY))
+        built(make, [0, 1], (INPUTS, BINARY), {})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The scikit-learn estimators that fedjob knows: where each one keeps its parameters and its optimizer's memory.
+"""Estimators that learn batch by batch with `partial_fit`: linear models and multi-layer perceptrons.
 
 scikit-learn allocates parameters at the first fit; a federated job needs them
 before it. Counters and moments are what an estimator would forget between
@@ -7,64 +7,13 @@ rounds if only its parameters came back.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import Perceptron, SGDClassifier, SGDRegressor
-from sklearn.neural_network import MLPClassifier
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-from fedjob.common.errors import PlanError
-
-Array = np.ndarray[Any, Any]
-SUPPORTED = (SGDClassifier, SGDRegressor, Perceptron, MLPClassifier)
-
-
-class Fitted(ABC):
-    """An estimator whose parameters exist.
-
-    Args:
-        estimator: as the user made it.
-        num_features: columns of the inputs.
-        classes: labels in ascending order, None for a regressor.
-    """
-
-    def __init__(self, estimator: Any, num_features: int, classes: Array | None) -> None:
-        self.estimator, self.num_features, self.classes = estimator, num_features, classes
-
-    @abstractmethod
-    def allocate(self) -> None:
-        """Make the first parameters."""
-
-    @abstractmethod
-    def arrays(self) -> dict[str, Array]:
-        """Return the parameters by name; writing into them changes the estimator."""
-
-    @abstractmethod
-    def forget(self) -> None:
-        """Be as before the first update, apart from the parameters."""
-
-    @abstractmethod
-    def memory(self) -> dict[str, Any]:
-        """Return what the next update depends on beside the parameters; arrays included."""
-
-    @abstractmethod
-    def recall(self, memory: Mapping[str, Any]) -> None:
-        """Go on from what `memory` returned.
-
-        Raises:
-            ValueError: it does not fit.
-        """
-
-    @abstractmethod
-    def loss(self, inputs: Array, targets: Array) -> float:
-        """Return the mean loss, without the penalty, of the estimator as it is."""
-
-    def update(self, inputs: Array, targets: Array) -> None:
-        """Fit a batch once."""
-        self.estimator.partial_fit(inputs, targets)
+from fedjob.training_plans.estimators.base import Array, Fitted
 
 
 class Linear(Fitted):
@@ -87,6 +36,11 @@ class Linear(Fitted):
     def forget(self) -> None:
         self.estimator.t_ = 1.0
         self.estimator.n_iter_ = 0
+
+    def settings(self) -> dict[str, Any]:
+        estimator, names = self.estimator, ("loss", "penalty", "alpha", "learning_rate", "eta0", "power_t")
+        found = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
+        return {**found, "t": float(estimator.t_)}
 
     def memory(self) -> dict[str, Any]:
         if self.estimator.t_ == 1.0:
@@ -157,6 +111,18 @@ class Perceptrons(Fitted):
                 estimator.epsilon,
             )
 
+    def settings(self) -> dict[str, Any]:
+        estimator, optimizer = self.estimator, self.estimator._optimizer
+        found = {
+            "solver": estimator.solver,
+            "alpha": float(estimator.alpha),
+            "learning_rate": float(optimizer.learning_rate),
+            "t": int(estimator.t_),
+        }
+        if estimator.solver == "sgd":
+            return {**found, "momentum": float(estimator.momentum), "schedule": estimator.learning_rate}
+        return {**found, "betas": [float(estimator.beta_1), float(estimator.beta_2)]}
+
     def memory(self) -> dict[str, Any]:
         estimator, optimizer = self.estimator, self.estimator._optimizer
         if not estimator.t_:
@@ -195,50 +161,6 @@ class Perceptrons(Fitted):
         shares = np.clip(self.estimator.predict_proba(inputs), 1e-12, 1.0)
         columns = np.searchsorted(self.classes, targets)
         return float(-np.log(shares[np.arange(len(targets)), columns]).mean())
-
-
-def fitted(estimator: object, model_args: Mapping[str, Any]) -> Fitted:
-    """Return an estimator with its first parameters.
-
-    Args:
-        model_args: `num_features`, and `classes` for a classifier.
-
-    Raises:
-        PlanError: an estimator or an option of it that can't be averaged, or
-            model_args lacks something.
-    """
-    if type(estimator) not in SUPPORTED:
-        names = ", ".join(cls.__name__ for cls in SUPPORTED)
-        raise PlanError(f"init_estimator returned a {type(estimator).__name__}; expected one of {names}")
-    for option, advice in (
-        ("average", "averaging over steps and over nodes do not mix"),
-        ("early_stopping", "partial_fit can't stop early; stop the job by a hook"),
-        ("warm_start", "a federated job always goes on from the shared parameters"),
-    ):
-        if getattr(estimator, option, False):
-            raise PlanError(f"{type(estimator).__name__}({option}=...) is not supported: {advice}")
-    if getattr(estimator, "solver", "") == "lbfgs":
-        raise PlanError("MLPClassifier(solver='lbfgs') has no partial_fit: use adam or sgd")
-    num_features = model_args.get("num_features")
-    if isinstance(num_features, bool) or not isinstance(num_features, int) or num_features < 1:
-        raise PlanError(
-            f"model_args['num_features'] is the number of input columns, 1 or more; found {num_features!r}"
-        )
-    classes = None if isinstance(estimator, SGDRegressor) else _classes(model_args)
-    kind = Perceptrons if isinstance(estimator, MLPClassifier) else Linear
-    ready = kind(estimator, num_features, classes)
-    ready.allocate()
-    return ready
-
-
-def _classes(model_args: Mapping[str, Any]) -> Array:
-    given = model_args.get("classes")
-    if not isinstance(given, (list, tuple)) or len({str(label) for label in given}) < 2:
-        raise PlanError(
-            "model_args['classes'] lists all labels of all nodes, two or more, so that a node that misses "
-            f"one fits too; found {given!r}"
-        )
-    return np.unique(np.asarray(given))
 
 
 def _margin_loss(name: str, margins: Array) -> Array:

@@ -1,0 +1,1 @@
+"""scikit-learn estimators that can be trained over nodes."""
