@@ -81,6 +81,7 @@ _NAMES = {
     "SklearnPlan": "fedjob.training_plans.sklearn",
     "SpecError": "fedjob.common.errors",
     "State": "fedjob.common.lifecycle",
+    "Outliers": "fedjob.protocols.analytics.outliers",
     "Statistics": "fedjob.protocols.analytics.statistics",
     "StepDecay": "fedjob.training_plans.schedules",
     "SubmitError": "fedjob.common.errors",
@@ -145,6 +146,7 @@ if TYPE_CHECKING:
     from fedjob.protocols.analytics.kmeans import KMeans as KMeans
     from fedjob.protocols.analytics.linear import LinearRegression as LinearRegression
     from fedjob.protocols.analytics.linear import Ridge as Ridge
+    from fedjob.protocols.analytics.outliers import Outliers as Outliers
     from fedjob.protocols.analytics.pca import PCA as PCA
     from fedjob.protocols.analytics.statistics import Statistics as Statistics
     from fedjob.protocols.evaluation import Evaluation as Evaluation

@@ -25,6 +25,8 @@ PROTOCOLS: Registry[FederatedProtocol] = Registry(
         "kmeans": "fedjob.protocols.analytics.kmeans:KMeans",
         "linear_regression": "fedjob.protocols.analytics.linear:LinearRegression",
         "logistic_regression": "fedjob.protocols.analytics.glm:LogisticRegression",
+        "outliers": "fedjob.protocols.analytics.outliers:Outliers",
+        "own": "fedjob.protocols.own:OwnProtocol",
         "pca": "fedjob.protocols.analytics.pca:PCA",
         "poisson_regression": "fedjob.protocols.analytics.glm:PoissonRegression",
         "psi": "fedjob.protocols.psi:PrivateSetIntersection",

@@ -169,6 +169,27 @@ def test_a_result_is_saved_in_the_form_that_its_name_asks_for(
         )
 
 
+def test_results_in_hand_stay_what_they_are_when_the_job_goes_on(trained: Job, tmp_path: Path) -> None:
+    before, artifact = trained.result, trained.result.artifact
+    params = {name: tensor.clone() for name, tensor in before.params.items()}
+    after = Job.resume(trained.breakpoints[-1], rounds=5).run(progress=False)
+    for name, tensor in params.items():
+        assert torch.equal(before.params[name], tensor)
+    assert any(not torch.equal(after.params[name], tensor) for name, tensor in params.items())
+    assert load_file(before.save(tmp_path / "before.safetensors")).keys() == params.keys()
+    assert load_file(artifact.save(tmp_path / "artifact.safetensors")).keys() == params.keys()
+    kept = load_file(artifact.check())
+    assert all(torch.equal(kept[name], tensor) for name, tensor in params.items())
+    assert "2 rounds" in repr(before)
+    assert "5 rounds" in repr(after)
+    assert len(before.history["round"].unique()) < len(after.history["round"].unique())
+    predicted = Job(before, data=tmp_path / "0.npz", nodes="local", home=tmp_path).run(progress=False).value
+    assert len(predicted) == 40
+    last = Job.resume(trained.folder, rounds=6).run(progress=False)
+    assert artifact.sha256 != last.artifact.sha256 != after.artifact.sha256
+    assert after.artifact.check().exists()
+
+
 ENDINGS = [
     ".csv",
     ".parquet",

@@ -11,7 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedjob import Filter, Impute, Items, Job, JobFailed, LinearRegression, Quorum, Select, Statistics
+from fedjob import (
+    Filter,
+    Impute,
+    Items,
+    Job,
+    JobFailed,
+    LinearRegression,
+    Outliers,
+    Quorum,
+    Select,
+    Statistics,
+)
 from fedjob.common.errors import SpecError
 from fedjob.identity.keys import Identity
 from fedjob.node.config.config import NodeConfig
@@ -189,6 +200,46 @@ def test_a_column_that_does_not_fit_at_one_node_is_named(
     assert "ada" not in reason
 
 
+@pytest.mark.feature("TB-04")
+def test_outliers_are_those_of_the_pooled_rows(tmp_path: Path) -> None:
+    pooled = pooled_hearts()
+    named = Job("outliers", data=heart_data(), nodes="local", home=tmp_path).run(progress=False).value
+    chosen = locally(Outliers(columns=["chol", "oldpeak"], whisker=1.0, z=2), heart_data(), tmp_path)
+    for found, whisker, z in ((named, 1.5, 3), (chosen, 1.0, 2)):
+        for row in found["columns"].to_dict("records"):
+            values = pooled[row["column"]].dropna()
+            first, third = values.quantile(0.25), values.quantile(0.75)
+            low, high = first - whisker * (third - first), third + whisker * (third - first)
+            assert [row["count"], row["iqr_below"], row["iqr_above"]] == [
+                len(values),
+                (values < low).sum(),
+                (values > high).sum(),
+            ]
+            scores = (values - values.mean()) / values.std()
+            assert [row["z_below"], row["z_above"]] == [(scores < -z).sum(), (scores > z).sum()]
+            expected = [values.mean(), values.std(), first, third, low, high]
+            told = [row[key] for key in ("mean", "std", "q1", "q3", "iqr_low", "iqr_high")]
+            np.testing.assert_allclose(told, expected, rtol=1e-9, atol=1e-12)
+    numbers = {name for name in pooled.select_dtypes("number") if name != "hospital"}
+    assert set(named["columns"]["column"]) == numbers
+    assert chosen["coverage"]["used"].sum() == len(pooled)
+
+
+def test_outliers_of_columns_without_spread_and_of_odd_arguments(tmp_path: Path) -> None:
+    data = write(
+        tmp_path, a={"same": [2, 2, 2], "few": [1, None, None]}, b={"same": [2, 2, 9], "few": [None] * 3}
+    )
+    (same,) = locally(Outliers(columns="same"), data, tmp_path)["columns"].to_dict("records")
+    assert (same["iqr_below"], same["iqr_above"], same["iqr_low"]) == (0, 1, 2)
+    (few,) = locally(Outliers(columns="few"), data, tmp_path)["columns"].to_dict("records")
+    assert (few["count"], few["iqr_above"], few["z_above"]) == (1, 0, 0)
+    for odd in ({"whisker": 0}, {"z": float("nan")}, {"columns": ["a", "a"]}):
+        with pytest.raises(SpecError):
+            Outliers(**odd)
+    with pytest.raises(SpecError, match="no column 'nope'"):
+        locally(Outliers(columns="nope"), data, tmp_path)
+
+
 def test_rows_that_do_not_count_are_shown_with_every_result(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +376,23 @@ def test_a_federation_gives_what_a_local_job_gives(
     for name in ("rows", "columns", "quantiles", "covariance"):
         pd.testing.assert_frame_equal(far[name], near[name], check_exact=True)
     assert far["nodes"] == near["nodes"] == {"open": 40, "strict": 40}
+
+
+def test_few_outliers_are_withheld(federation: Federation, session: Session) -> None:
+    (strict,) = (node for node in federation.nodes if node.name == "strict")
+    name = f"d{secrets.token_hex(4)}"
+    offer(strict, name, MIN_ROWS)
+    # 2 of 40 ages lie below the fences and 2 above them; 10 and 10 are more than a half of a deviation off
+    asked_for = Outliers(columns="age", whisker=0.4, z=0.85)
+    found = Job(asked_for, data=f"strict/{name}", session=session).run(progress=False).value
+    (row,) = found["columns"].to_dict("records")
+    assert pd.isna(row["iqr_below"])
+    assert pd.isna(row["iqr_above"])
+    assert (row["count"], row["mean"]) == (40, 59.5)
+    assert found["withheld"]["strict"] >= 2
+    open_ = Job(asked_for, data={"path": strict.folder / f"{name}.csv"}, nodes="local", home=session.home)
+    (row,) = open_.run(progress=False).value["columns"].to_dict("records")
+    assert (row["iqr_below"], row["iqr_above"]) == (2, 2)
 
 
 @pytest.mark.feature("TB-83")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas
 import pytest
@@ -23,9 +24,13 @@ from fedjob import (
     SpecError,
     TorchPlan,
 )
+from fedjob.aggregation.contribution import Contribution
 from fedjob.identity.keys import Identity
 from fedjob.node.config.config import NodeConfig
+from fedjob.node.grants.decisions import Grants
 from fedjob.parameters.files import FileParams
+from fedjob.protocols.base import Gathered, Instruction, Local
+from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
@@ -59,6 +64,29 @@ class Small(TorchPlan):
 
     def training_step(self, model, batch):  # type: ignore[no-untyped-def]
         return torch.nn.functional.mse_loss(model(batch[0]), batch[1])
+
+
+SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class HalfWay(TrainingProtocol):
+    """Moves a share of the way to the nodes' average; nothing of it is installed anywhere."""
+
+    name: ClassVar[str] = "halfway"
+
+    share: float = SHARE
+
+    def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        local.emit("note", {"text": f"share {self.share}"})
+        return TrainingProtocol.contribute(self, instruction, local)
+
+    def finish(self, state: dict[str, Any], gathered: Gathered) -> dict[str, Any]:
+        after = TrainingProtocol.finish(self, state, gathered)
+        if gathered.total.value is None:  # a validation
+            return after
+        old, new = state["params"], gathered.total.value
+        return {**after, "params": {name: old[name] + (new[name] - old[name]) * self.share for name in old}}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +141,66 @@ def local(toy: Path, home: Path, protocol: Any, **changes: Any) -> Job:
 
 def digest(job: Job) -> str:
     return hash_file(job.folder / "result" / "params.safetensors")
+
+
+def test_a_protocol_of_a_script_runs_at_nodes_and_locally_and_is_resumed_cloned_and_told_from_others(
+    session: Session, toy: Path, tmp_path: Path
+) -> None:
+    simulated, full = local(toy, tmp_path, HalfWay()), local(toy, tmp_path, FedAvg(), rounds=1)
+    assert digest(at_nodes(session, HalfWay())) == digest(simulated)
+    resumed = Job.resume(simulated.breakpoints[0], home=tmp_path / "elsewhere")
+    resumed.run(progress=False)
+    clone = simulated.clone()
+    clone.run(progress=False)
+    assert digest(resumed) == digest(clone) == digest(simulated)
+    assert {check.verdict for check in verify_job(JobFolder(simulated.folder))} <= {"equal", "not kept"}
+    first = FileParams(full.folder / "initial.safetensors")
+    once = local(toy, tmp_path, HalfWay(share=0.25), rounds=1).result.params
+    for name, tensor in full.result.params.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(once[name], first[name] + (tensor - first[name]) * 0.25)
+    assert "HalfWay" in repr(simulated)
+    text = (simulated.folder / "plan.py").read_text()
+    assert "class Small(" in text
+    assert "class HalfWay(" in text
+
+
+def test_owners_decide_on_the_text_of_a_protocol_of_ones_own(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    node = federation.node("strict", NodeConfig(threads=1))
+    node.start()
+    try:
+        with open_session(federation, tmp_path / "lab", Identity.generate("lab")) as session:
+            job = make_job(HalfWay(), data={"tags": ["toy"]}, session=session, each=None)
+            assert list(job.request()) == ["strict"]
+            with node.database() as database:
+                (pending,) = Grants(database).all("pending")
+                assert pending.subject.plan == job.spec.plan_hash
+            node.decide()
+            job.run(progress=False)
+            other = make_job(HalfWay(share=0.1), data={"tags": ["toy"]}, session=session, each=None)
+            assert other.spec.plan_hash == job.spec.plan_hash  # a setting is no other text
+            fed = make_job(FedAvg(), data={"tags": ["toy"]}, session=session, each=None)
+            assert fed.spec.plan_hash != job.spec.plan_hash
+            assert fed.check()[0].grant != "granted"
+    finally:
+        federation.close()
+
+
+def test_a_protocol_of_ones_own_needs_a_name_and_a_plan_of_its_own() -> None:
+    @dataclass(frozen=True)
+    class Taken(TrainingProtocol):
+        name: ClassVar[str] = "fedavg"
+
+    @dataclass(frozen=True)
+    class Planless(TrainingProtocol):
+        name: ClassVar[str] = "planless"
+        needs_plan: ClassVar[bool] = False
+
+    with pytest.raises(SpecError, match="the name of another protocol"):
+        make_job(Taken())
+    with pytest.raises(SpecError, match="it needs one"):
+        make_job(Planless())
 
 
 @pytest.mark.parametrize("name", TRAINING_PROTOCOLS)

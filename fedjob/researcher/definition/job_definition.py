@@ -17,6 +17,7 @@ from fedjob.common.types import new_job_id
 from fedjob.data.preprocessing import per_dataset
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.own import inner_of
 from fedjob.protocols.steps import Steps
 from fedjob.protocols.training.fedopt import with_optimizer
 from fedjob.researcher.connection.home import ResearcherConfig
@@ -97,7 +98,7 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
     nodes = _nodes_with_plans(arguments.checked("nodes"), deployed)
     spec = _spec_of(arguments, settings, wanted, sources)
     _check_nodes(spec, nodes, deployed)
-    check_selector(spec, wanted.protocol)
+    check_selector(spec, inner_of(wanted.protocol))
     data, brought = take_brought(arguments.data, local=spec.local)
     check_names(data, arguments.nodes)
     if wanted.trained is not None and arguments.init is not None:
@@ -146,7 +147,7 @@ def _spec_of(
         "owner": {**described, **kept["owner"]},
         "max_tries": settings.max_tries if kept["max_tries"] is None else kept["max_tries"],
     }
-    if arguments.quorum is None and wanted.protocol.wants_every_node:
+    if arguments.quorum is None and inner_of(wanted.protocol).wants_every_node:
         kept["quorum"] = checked_quorum("quorum", Quorum(required=ALL))
     return JobSpec(
         id=new_job_id(),

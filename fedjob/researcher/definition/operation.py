@@ -14,6 +14,7 @@ from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.evaluation import Evaluation
 from fedjob.protocols.function import Function
 from fedjob.protocols.inference import Inference
+from fedjob.protocols.own import OwnProtocol, inner_of
 from fedjob.protocols.steps import Steps
 from fedjob.researcher.results.artifact import Artifact
 from fedjob.researcher.results.result import JobResult
@@ -27,7 +28,8 @@ from fedjob.training_plans.plan_checks import check_plan_arguments, check_test_d
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.source.compilation import compile_plan, make_plan
 from fedjob.training_plans.source.extraction import extract
-from fedjob.training_plans.source.plan_source import PlanSource
+from fedjob.training_plans.source.joined import joined
+from fedjob.training_plans.source.plan_source import PlanSource, plan_hash
 from fedjob.training_plans.step_plan import Plan
 from fedjob.training_plans.training_args import TrainingArgs, check_rounds, merged_args
 
@@ -114,9 +116,10 @@ def read_operation(
         raise SpecError(f"{source.entry} is a function: give it first, Job({source.entry}, data=...)")
     if isinstance(plan, Pipeline) or isinstance(protocol, Steps):
         return _steps(protocol, source, plan, raw)
-    protocol.check_plan(type(plan))
-    _check_aux(protocol, type(plan), source.entry)
+    inner_of(protocol).check_plan(type(plan))
+    _check_aux(inner_of(protocol), type(plan), source.entry)
     TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
+    protocol, source = _with_its_text(protocol, source)
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 
 
@@ -243,6 +246,19 @@ def trained_by(result: JobResult | Artifact) -> Trained:
     )
 
 
+def _with_its_text(protocol: FederatedProtocol, source: PlanSource) -> tuple[FederatedProtocol, PlanSource]:
+    """Return a protocol that is not installed at the nodes as its text, and the plan with that text in its own."""
+    if isinstance(protocol, OwnProtocol):
+        return protocol, joined(source, PlanSource(protocol.text, protocol.entry, plan_hash(protocol.text)))
+    name, config = PROTOCOLS.config_of(protocol)
+    if name in PROTOCOLS.names():
+        return protocol, source
+    own = extract(type(protocol))
+    protocol = OwnProtocol(entry=own.entry, text=own.text, config=config)
+    inner_of(protocol)  # it can be built of its text, as it will be everywhere
+    return protocol, joined(source, own)
+
+
 def _launches(functions: Any) -> dict[str, str]:
     return {extract(launched).sha256: launched.function.__name__ for launched in declared(functions)}
 
@@ -261,7 +277,16 @@ def _protocol(operation: Any) -> FederatedProtocol:
         raise SpecError(
             "give the function itself: Job(your_function, data=...), with @fedjob.function above it"
         )
-    PROTOCOLS.config_of(operation)
+    name, _ = PROTOCOLS.config_of(operation)
+    if name in PROTOCOLS.names() and type(operation) is not PROTOCOLS.find(name):
+        raise SpecError(
+            f"{type(operation).__name__}.name is {name!r}, which is the name of another protocol: give it a name of its own"
+        )
+    if name not in PROTOCOLS.names() and not operation.needs_plan:
+        raise SpecError(
+            f"{type(operation).__name__} is not installed and runs without a training plan: a protocol of your own travels "
+            "in its plan's text, so it needs one; or announce it in a package (docs/protocols.md)"
+        )
     protocol: FederatedProtocol = operation
     return protocol
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.errors import JobError, RepositoryError, TransportError
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.connection.catalogue import list_datasets
 from fedjob.researcher.definition.operation import check_plan_args
@@ -92,7 +93,8 @@ def check_plans(spec: JobSpec, source: PlanSource, folder: JobFolder) -> None:
     Raises:
         SpecError: one does not; the argument is named.
     """
-    if not isinstance(PROTOCOLS.build(spec.protocol.name, spec.protocol.config), TrainingProtocol):
+    protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+    if not isinstance(inner_of(protocol), TrainingProtocol):
         return
     texts = {plan["hash"]: plan["entry"] for plan in spec.plans.values()}
     sources = [

@@ -54,7 +54,7 @@ class JobSummary:
         return cls(
             id=spec.id,
             name=spec.name,
-            protocol=spec.protocol.name,
+            protocol=str(spec.protocol.config.get("entry") or spec.protocol.name),
             plan=f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "",
             state=record.state,
             reason=record.reason,

@@ -23,6 +23,7 @@ class Artifact:
         path: where it is kept.
         sha256: hash of its bytes when the job ended, in hex.
         job: id of the job that made it.
+        past: where it is kept once the job went on after this result.
     """
 
     name: str
@@ -30,6 +31,11 @@ class Artifact:
     size_bytes: int
     sha256: str
     job: str
+    past: Path | None = None
+
+    @property
+    def _kept(self) -> Path:
+        return self.past if self.past is not None and self.past.exists() else self.path
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Copy the file, checked by its hash, and return the copy's path.
@@ -49,7 +55,7 @@ class Artifact:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         total = hashlib.sha256()
         try:
-            with self.path.open("rb") as source, temporary.open("wb") as copy:
+            with self._kept.open("rb") as source, temporary.open("wb") as copy:
                 while block := source.read(_BLOCK_BYTES):
                     total.update(block)
                     copy.write(block)
@@ -67,14 +73,15 @@ class Artifact:
         Raises:
             ObjectCorrupt: they are not those that the job ended in.
         """
-        with self.path.open("rb") as file:
+        kept = self._kept
+        with kept.open("rb") as file:
             self._compare(hashlib.file_digest(file, "sha256").hexdigest())
-        return self.path
+        return kept
 
     def _compare(self, found: str) -> None:
         if found != self.sha256:
             raise ObjectCorrupt(
-                f"{self.path} was changed after job {self.job} ended: expected sha256 {self.sha256[:12]}, found "
+                f"{self._kept} was changed after job {self.job} ended: expected sha256 {self.sha256[:12]}, found "
                 f"{found[:12]}; restart the job from its last breakpoint to make it anew"
             )
 

@@ -34,7 +34,7 @@ class JobResult(ResultFolder):
     @property
     def best(self) -> dict[str, torch.Tensor]:
         """The parameters that the `KeepBest` hook kept."""
-        path = self._folder.result / "best.safetensors"
+        path = self._kept("best.safetensors")
         if not path.exists():
             raise WrongResult("no best round was kept: give the job hooks=[KeepBest('loss')]")
         return read_tensors(path)

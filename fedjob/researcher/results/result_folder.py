@@ -15,7 +15,10 @@ column `node`; of anything else there is a file for each node, `ward.notes.txt`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, MissingPackage, NotReady, WrongResult
-from fedjob.common.files import link_or_copy, write_atomic
+from fedjob.common.files import fsync_dir, link_or_copy, write_atomic
 from fedjob.common.values import decode, encode
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.function import NodeValues
@@ -142,6 +145,34 @@ def _remove_earlier(folder: JobFolder) -> None:
         (folder.result / FILES / name).unlink(missing_ok=True)
     for name in (MANIFEST, PARAMS, VALUE, TABLE):
         (folder.result / name).unlink(missing_ok=True)
+
+
+def past_result(folder: JobFolder, manifest: ResultManifest) -> Path:
+    """Return where the files of a result are kept once the job goes on after it."""
+    return folder.past_results / hashlib.sha256(pack(to_plain(manifest))).hexdigest()[:32]
+
+
+def keep_result(folder: JobFolder) -> None:
+    """Give the files of a job's result second names before it goes on, so that results in hand stay what they are.
+
+    A result that is damaged already is not kept.
+    """
+    try:
+        past = past_result(folder, load_manifest(folder))
+    except (NotReady, DecodeError):
+        return
+    if past.exists():
+        return
+    draft = past.with_name(f"{past.name}.{secrets.token_hex(4)}")
+    draft.mkdir(parents=True)
+    for path in sorted(folder.result.rglob("*")):
+        target = draft / path.relative_to(folder.result)
+        if path.is_dir():
+            target.mkdir()
+        else:
+            link_or_copy(path, target)
+    os.rename(draft, past)
+    fsync_dir(past.parent)
 
 
 def load_manifest(folder: JobFolder) -> ResultManifest:
@@ -299,9 +330,14 @@ class ResultFolder:
             return "params"
         return "table" if TABLE in self._manifest.files else "value"
 
+    def _kept(self, name: str) -> Path:
+        """Return where a file of this result lies now: the job may have gone on since."""
+        past = past_result(self._folder, self._manifest) / name
+        return past if past.exists() else self._folder.result / name
+
     @cached_property
     def _value(self) -> Any:
-        return opened(load_value(self._folder.result / VALUE), self._manifest.kind, len(self._spec.datasets))
+        return opened(load_value(self._kept(VALUE)), self._manifest.kind, len(self._spec.datasets))
 
     @property
     def value(self) -> Any:
@@ -316,7 +352,7 @@ class ResultFolder:
             WrongResult: there are none.
         """
         if self._manifest.kind == "params":
-            return read_tensors(self._folder.result / PARAMS)
+            return read_tensors(self._kept(PARAMS))
         if is_params(self._value):
             return dict(self._value)
         raise WrongResult("result is not parameters: this job trained nothing; look at .value")
@@ -351,6 +387,8 @@ class ResultFolder:
                 size_bytes=int(size),
                 sha256=str(sha256),
                 job=self._spec.id,
+                past=past_result(self._folder, self._manifest)
+                / (name if name in (PARAMS, TABLE, VALUE) else f"{FILES}/{name}"),
             )
             for name, (size, sha256) in self._manifest.files.items()
         }

@@ -23,6 +23,7 @@ from fedjob.researcher.definition.artifacts import publish_artifacts
 from fedjob.researcher.definition.components import aggregator_of, selector_of
 from fedjob.researcher.federation.base import Federation
 from fedjob.researcher.hooks.base import RoundReport
+from fedjob.researcher.results.result_folder import keep_result
 from fedjob.researcher.rounds.coordination import Coordinate, run_coordinated
 from fedjob.researcher.rounds.gatherer import Gatherer
 from fedjob.researcher.rounds.loop import run_rounds
@@ -111,6 +112,7 @@ class Runner:
         stack = ExitStack()
         stack.callback(os.close, folder.take() if lock is None else lock)
         try:
+            keep_result(folder)
             attempt = AttemptRecord(folder, spec, begins, hooks)
         except BaseException:
             with stack:

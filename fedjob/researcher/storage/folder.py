@@ -8,6 +8,7 @@
     replies/                  the bodies of the nodes' replies, a file for each ask
     spool/round_0007/         contributions, totals and the journal of replies
     result/
+    past_results/             results of earlier ends, where the job went on after one
     inbox/                    verbs that other processes leave for the one that runs the job
     runner.log                the output of a detached runner
 """
@@ -82,6 +83,11 @@ class JobFolder:
     @property
     def result(self) -> Path:
         return self.path / "result"
+
+    @property
+    def past_results(self) -> Path:
+        """The results of earlier ends, a folder for each, for those who still hold one."""
+        return self.path / "past_results"
 
     @property
     def brought(self) -> Path:
