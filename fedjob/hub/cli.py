@@ -245,6 +245,53 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     click.echo(f"there: {command} --id {party} --invite {path.name}")
 
 
+@hub.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@home_option
+@click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
+@one_line
+def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
+    """Write the hub's parties, objects and settings into FILE, while it runs or not; keep it safe."""
+    from fedjob.common.console import size
+    from fedjob.identity.home_backup import back_up
+
+    where = _existing(home)
+    running = where.running()
+    elsewhere = Path(running.storage) if running is not None else storage
+    inside = where.folder / "storage"
+    beside = {} if elsewhere is None or elsewhere.absolute() == inside else {"storage": elsewhere}
+    leave_out = ("running.json", "hub.lock", "broker.log", *(("storage",) if beside else ()))
+    made = back_up(where.folder, file, role="hub", leave_out=leave_out, beside=beside)
+    click.echo(f"{file}: {made.num_files} files, {size(made.size_bytes)}; its mode is 0600")
+
+
+@hub.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@home_option
+@one_line
+def hub_restore(file: Path, home: Path | None) -> None:
+    """Make a hub's home of the backup FILE; the folder must be empty, or not be there."""
+    from fedjob.common.console import when
+    from fedjob.identity.home_backup import restore
+
+    folder = _home(home)
+    made = restore(folder, file, role="hub")
+    num_lost = _drop_lost_objects(folder)
+    lost = f"; {num_lost} objects that it did not hold are forgotten" if num_lost else ""
+    click.echo(f"{folder}: the hub as of {when(made.created)}{lost}. Next: fedjob hub start --home {folder}")
+
+
+def _drop_lost_objects(folder: Path) -> int:
+    """Forget the objects that went between the copy of the ledger and that of the files; they are sent again."""
+    from fedjob.hub.config.home import HubHome
+    from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.objects import ObjectStore
+
+    where = HubHome(folder)
+    with _ledger(where) as ledger:
+        return ObjectStore(where.storage, ledger, HubLimits()).drop_lost()
+
+
 @hub.group()
 def party() -> None:
     """List the parties of the federation (researchers and nodes), or revoke one."""
