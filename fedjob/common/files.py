@@ -22,7 +22,9 @@ from pathlib import Path
 
 from fedjob.common.errors import NoSpace, RepositoryError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors of a full disk."""
+
 _LOOK_AGAIN_S = 0.02
 
 
@@ -69,7 +71,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         replace_durably(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise NoSpace(f"no space left to write {path}: free some, then run again") from error
         raise
 
@@ -89,7 +91,7 @@ def no_space_is_an_error(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise NoSpace(f"no space left to write {path}: free some, then run again") from error
         raise RepositoryError(f"can't write {path}: {error.strerror}") from error
 
