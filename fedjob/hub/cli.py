@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -30,6 +31,19 @@ home_option = click.option(
     help="The hub's folder.  [default: $FEDJOB_HOME, else ~/.fedjob/hub]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _complete_party(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the parties of the hub's home whose names begin so, for a shell."""
+    from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.parties import Parties
+
+    try:
+        with _ledger(_existing(ctx.params.get("home"))) as ledger:
+            names = [member.party for member in Parties(ledger, HubLimits()).all()]
+    except (FedjobError, OSError):  # a shell that completes has no place for errors
+        return []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def one_line(command: Callable[P, R]) -> Callable[P, R]:
@@ -209,7 +223,7 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
 
 
 @hub.command()
-@click.argument("party")
+@click.argument("party", shell_complete=_complete_party)
 @home_option
 @click.option("--role", type=click.Choice(["node", "researcher"]), default="node", show_default=True)
 @click.option(
@@ -230,8 +244,15 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     where = _existing(home)
     running = where.running()
     url = check_http_url(url or (DEFAULT_URL if running is None else running.url))
+    if urlsplit(url).hostname in ("0.0.0.0", "::"):
+        port = urlsplit(url).port
+        raise SpecError(
+            f"{url} is no address that a party could reach, the hub listens on all of this machine's: give --url "
+            f"{urlsplit(url).scheme}://NAME:{port}"
+        )
     limits = HubLimits()
     with _ledger(where) as ledger:
+        known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
         code = Parties(ledger, limits).invite(party, role)
     path = out or Path(f"{party}.invitation")
     try:
@@ -242,6 +263,13 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     click.echo(
         f"{path}: good for {limits.invitation_s / 86400:.0f} days, once; its holder is {party} from then on"
     )
+    if known is not None:
+        now = "was revoked" if known.revoked else "is a member now"
+        click.echo(
+            f"note: {known.role} {party} {now}; whoever uses this invitation takes that place over, with a key of their "
+            "own, and the old key and token stop working",
+            err=True,
+        )
     click.echo(f"there: {command} --id {party} --invite {path.name}")
 
 
@@ -319,7 +347,7 @@ def party_list(home: Path | None, as_json: bool) -> None:
 
 
 @party.command("revoke")
-@click.argument("party")
+@click.argument("party", shell_complete=_complete_party)
 @home_option
 @one_line
 def party_revoke(party: str, home: Path | None) -> None:

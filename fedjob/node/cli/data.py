@@ -11,7 +11,7 @@ import click
 
 from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
-from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets, describe_dataset
 
@@ -140,7 +140,7 @@ def data_list(home: NodeHome, as_json: bool) -> None:
 
 
 @data.command("show")
-@click.argument("name")
+@click.argument("name", type=KnownText("dataset"))
 @home_option
 @json_option
 def data_show(name: str, home: NodeHome, as_json: bool) -> None:
@@ -162,7 +162,7 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
 
 
 @data.command("remove")
-@click.argument("name")
+@click.argument("name", type=KnownText("dataset"))
 @home_option
 def data_remove(name: str, home: NodeHome) -> None:
     """Stop offering a dataset; the files stay where they are."""
