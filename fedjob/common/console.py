@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import json
+import re
+import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +70,60 @@ def run_command_line(
     except (BrokerUnreachable, RepositoryUnreachable, NotPermitted) as error:
         click.echo(f"fedjob: {error}", err=True)
         sys.exit(2)
-    except FedjobError as error:
-        click.echo(f"fedjob: {error}", err=True)
+    except (FedjobError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("", "fedjob"):
+            raise  # a fault of fedjob's own
+        click.echo(f"fedjob: {explain(error)}", err=True)
         sys.exit(1)
+
+
+def explain(error: Exception) -> str:
+    """Return an error of a user's, of their files or of their installation as one line that says what to do."""
+    match error:
+        case ModuleNotFoundError():
+            package = str(error.name).split(".")[0]
+            return f"the package {package!r} is needed for this and not installed: {_install(package)}"
+        case sqlite3.Error():
+            return (
+                f"a database can't be used ({error}): look at the disk, and at who owns the files of --home"
+            )
+        case OSError() if not isinstance(error, FedjobError):
+            where = f"{error.filename}: " if error.filename is not None else ""
+            to = f" (to {error.filename2})" if error.filename2 is not None else ""
+            return f"{where}{error.strerror or error}{to}{_remedy(error)}"
+    return str(error)
+
+
+def _remedy(error: OSError) -> str:
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return ": this user may not do that there; give a folder of your own, or ask its owner"
+        case errno.ENOSPC | errno.EDQUOT:
+            return ": free some space, or give a folder on another disk"
+        case errno.ENOENT:
+            return ": look at the path"
+        case errno.EISDIR | errno.ENOTDIR:
+            return ": a file was expected where a folder is, or the other way round"
+    return ""
+
+
+def _install(package: str) -> str:
+    """Return the command that installs a package: with the extra of fedjob that brings it, where there is one."""
+    names = {package.lower(), *_DISTRIBUTIONS.get(package, ())}
+    for requirement in requires("fedjob") or ():
+        needed, _, marker = requirement.partition(";")
+        name = re.split(r"[ <>=!~\[(]", needed.strip(), maxsplit=1)[0]
+        if name.lower() in names and (extra := re.search(r"extra == ['\"]([\w-]+)['\"]", marker)):
+            return f"pip install 'fedjob[{extra.group(1)}]'"
+    return f"pip install {sorted(names)[0]}"
+
+
+_DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
+    "sklearn": ("scikit-learn",),
+    "PIL": ("pillow",),
+    "jwt": ("pyjwt",),
+}
+"""Names under which packages are installed that are imported under others."""
 
 
 def json_option(command: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from fedjob.common.console import run_command_line
 from fedjob.hub.cli import hub
 
 if __name__ == "__main__":
-    hub(prog_name="fedjob hub")
+    run_command_line(hub, prog_name="fedjob hub")

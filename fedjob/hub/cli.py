@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -30,6 +31,19 @@ home_option = click.option(
     help="The hub's folder.  [default: $FEDJOB_HOME, else ~/.fedjob/hub]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _complete_party(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the parties of the hub's home whose names begin so, for a shell."""
+    from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.parties import Parties
+
+    try:
+        with _ledger(_existing(ctx.params.get("home"))) as ledger:
+            names = [member.party for member in Parties(ledger, HubLimits()).all()]
+    except (FedjobError, OSError):  # a shell that completes has no place for errors
+        return []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def one_line(command: Callable[P, R]) -> Callable[P, R]:
@@ -209,7 +223,7 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
 
 
 @hub.command()
-@click.argument("party")
+@click.argument("party", shell_complete=_complete_party)
 @home_option
 @click.option("--role", type=click.Choice(["node", "researcher"]), default="node", show_default=True)
 @click.option(
@@ -230,8 +244,15 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     where = _existing(home)
     running = where.running()
     url = check_http_url(url or (DEFAULT_URL if running is None else running.url))
+    if urlsplit(url).hostname in ("0.0.0.0", "::"):
+        port = urlsplit(url).port
+        raise SpecError(
+            f"{url} is no address that a party could reach, the hub listens on all of this machine's: give --url "
+            f"{urlsplit(url).scheme}://NAME:{port}"
+        )
     limits = HubLimits()
     with _ledger(where) as ledger:
+        known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
         code = Parties(ledger, limits).invite(party, role)
     path = out or Path(f"{party}.invitation")
     if path.exists():
@@ -247,7 +268,61 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     click.echo(
         f"{path}: good for {limits.invitation_s / 86400:.0f} days, once; its holder is {party} from then on"
     )
+    if known is not None:
+        now = "was revoked" if known.revoked else "is a member now"
+        click.echo(
+            f"note: {known.role} {party} {now}; whoever uses this invitation takes that place over, with a key of their "
+            "own, and the old key and token stop working",
+            err=True,
+        )
     click.echo(f"there: {command} --id {party} --invite {path.name}")
+
+
+@hub.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@home_option
+@click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
+@one_line
+def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
+    """Write the hub's parties, objects and settings into FILE, while it runs or not; keep it safe."""
+    from fedjob.common.console import size
+    from fedjob.identity.home_backup import back_up
+
+    where = _existing(home)
+    running = where.running()
+    elsewhere = Path(running.storage) if running is not None else storage
+    inside = where.folder / "storage"
+    beside = {} if elsewhere is None or elsewhere.absolute() == inside else {"storage": elsewhere}
+    leave_out = ("running.json", "hub.lock", "broker.log", *(("storage",) if beside else ()))
+    made = back_up(where.folder, file, role="hub", leave_out=leave_out, beside=beside)
+    click.echo(f"{file}: {made.num_files} files, {size(made.size_bytes)}; its mode is 0600")
+
+
+@hub.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@home_option
+@one_line
+def hub_restore(file: Path, home: Path | None) -> None:
+    """Make a hub's home of the backup FILE; the folder must be empty, or not be there."""
+    from fedjob.common.console import when
+    from fedjob.identity.home_backup import restore
+
+    folder = _home(home)
+    made = restore(folder, file, role="hub")
+    num_lost = _drop_lost_objects(folder)
+    lost = f"; {num_lost} objects that it did not hold are forgotten" if num_lost else ""
+    click.echo(f"{folder}: the hub as of {when(made.created)}{lost}. Next: fedjob hub start --home {folder}")
+
+
+def _drop_lost_objects(folder: Path) -> int:
+    """Forget the objects that went between the copy of the ledger and that of the files; they are sent again."""
+    from fedjob.hub.config.home import HubHome
+    from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.objects import ObjectStore
+
+    where = HubHome(folder)
+    with _ledger(where) as ledger:
+        return ObjectStore(where.storage, ledger, HubLimits()).drop_lost()
 
 
 @hub.group()
@@ -277,7 +352,7 @@ def party_list(home: Path | None, as_json: bool) -> None:
 
 
 @party.command("revoke")
-@click.argument("party")
+@click.argument("party", shell_complete=_complete_party)
 @home_option
 @one_line
 def party_revoke(party: str, home: Path | None) -> None:

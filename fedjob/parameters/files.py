@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from fedjob.common.errors import DecodeError, EncodeError
-from fedjob.common.files import fsync_file
+from fedjob.common.errors import DecodeError, EncodeError, NoSpace
+from fedjob.common.files import FULL, fsync_file
 from fedjob.common.types import Ref
 
 Params = dict[str, torch.Tensor]
@@ -114,6 +114,7 @@ def save_params(
 
     Raises:
         EncodeError: a name or a dtype is not allowed in a message.
+        NoSpace: the disk is full; no partial file is left.
     """
     ready: Params = {}
     for name in sorted(params):
@@ -130,7 +131,13 @@ def save_params(
         if tensor.numel() and pointer in seen:
             ready[name] = tensor.clone()
         seen.add(pointer)
-    save_file(ready, path, metadata=metadata)
+    try:
+        save_file(ready, path, metadata=metadata)
+    except (SafetensorError, OSError) as error:
+        if any(f"os error {number}" in str(error) for number in FULL):  # safetensors says it in words alone
+            path.unlink(missing_ok=True)
+            raise NoSpace(f"no space left to write {path}: free some, then run again") from error
+        raise
     if durable:
         fsync_file(path)
 

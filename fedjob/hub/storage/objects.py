@@ -256,6 +256,18 @@ class ObjectStore:
                 num_files, freed = num_files + 1, freed + orphan
         return Swept(num_jobs, num_objects, num_files, freed)
 
+    def drop_lost(self) -> int:
+        """Forget the objects whose files are not there, so that whoever has them sends them again; return how many."""
+
+        def work(db: sqlite3.Connection) -> int:
+            lost = [sha for (sha,) in db.execute("SELECT sha256 FROM objects") if not self.path(sha).exists()]
+            for sha in lost:
+                db.execute("DELETE FROM leases WHERE sha256 = ?", (sha,))
+                db.execute("DELETE FROM objects WHERE sha256 = ?", (sha,))
+            return len(lost)
+
+        return self._ledger.write(work)
+
     def totals(self) -> tuple[int, int]:
         """Return the number of objects and their total size in bytes."""
         count, size = self._ledger.read("SELECT count(*), coalesce(sum(size_bytes), 0) FROM objects")[0]

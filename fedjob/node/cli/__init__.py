@@ -31,6 +31,8 @@ _COMMANDS = {
         "secrets",
         "Store passwords and keys that approved plans may use.",
     ),
+    "backup": ("fedjob.node.cli.backup", "backup_command", "Write the node's home into one file."),
+    "restore": ("fedjob.node.cli.backup", "restore_command", "Make a node's home of a backup."),
     "config": ("fedjob.node.cli.config", "config", "Show and change the node's settings."),
 }
 

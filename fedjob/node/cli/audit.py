@@ -15,6 +15,7 @@ import click
 from fedjob.common.console import json_option, print_json, table, when
 from fedjob.common.errors import ConfigError
 from fedjob.common.files import write_atomic
+from fedjob.common.types import check_given
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.storage.audit import Audit, AuditRecord
@@ -27,9 +28,7 @@ _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", 
 @click.option(
     "--verify", is_flag=True, help="Recompute the chain of hashes; the exit code is 1 if it is broken."
 )
-@click.option(
-    "--head", default="", metavar="HASH", help="A head that you noted before, which the chain must contain."
-)
+@click.option("--head", metavar="HASH", help="A head that you noted before, which the chain must contain.")
 @click.option(
     "--export",
     "export",
@@ -40,13 +39,21 @@ _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", 
 @click.option("--last", default=50, show_default=True, metavar="N", help="Number of newest records to show.")
 @json_option
 def audit(
-    home: NodeHome, verify: bool, head: str, export: Path | None, force: bool, last: int, as_json: bool
+    home: NodeHome,
+    verify: bool,
+    head: str | None,
+    export: Path | None,
+    force: bool,
+    last: int,
+    as_json: bool,
 ) -> None:
     """Show the audit log: one record for each change of a grant or of a task."""
     with open_database(home) as database:
         chain = Audit(database)
-        if verify or head or export is not None:
-            num_records = chain.verify(head)
+        if verify or head is not None or export is not None:
+            num_records = chain.verify(
+                "" if head is None else check_given(head, "a head that was noted before")
+            )
             newest = chain.head()[1]
             if export is not None:
                 if export.exists() and not force:

@@ -26,7 +26,7 @@ from fedjob.common.config import (
 from fedjob.common.console import json_option
 from fedjob.common.errors import ConfigError
 from fedjob.node.cli.daemon import settings_in_force
-from fedjob.node.cli.home import home_option
+from fedjob.node.cli.home import KnownText, home_option
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.settings import faults_between, live_facts
@@ -54,7 +54,7 @@ def config_show(home: NodeHome, as_json: bool) -> None:
 
 
 @config.command("get")
-@click.argument("key")
+@click.argument("key", type=KnownText("setting"))
 @home_option
 def config_get(key: str, home: NodeHome) -> None:
     """Print one setting that is in force."""
@@ -64,7 +64,9 @@ def config_get(key: str, home: NodeHome) -> None:
 
 
 @config.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a value
-@click.argument("pairs", metavar="KEY VALUE [KEY VALUE]...", nargs=-1, required=True)
+@click.argument(
+    "pairs", metavar="KEY VALUE [KEY VALUE]...", type=KnownText("setting"), nargs=-1, required=True
+)
 @home_option
 def config_set(pairs: tuple[str, ...], home: NodeHome) -> None:
     """Change settings, those that belong together at once; a running node applies them within a second."""
@@ -84,7 +86,7 @@ def config_set(pairs: tuple[str, ...], home: NodeHome) -> None:
 
 
 @config.command("unset")
-@click.argument("keys", nargs=-1, required=True)
+@click.argument("keys", type=KnownText("setting"), nargs=-1, required=True)
 @home_option
 def config_unset(keys: tuple[str, ...], home: NodeHome) -> None:
     """Take settings out of the file, so that their defaults hold; also those that nobody knows."""

@@ -13,7 +13,7 @@ import click
 from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.data.leftovers import leftovers_of
-from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_dataset
 from fedjob.node.data.redescription import describe_changed
@@ -176,7 +176,7 @@ def data_list(home: NodeHome, as_json: bool) -> None:
 
 
 @data.command("show")
-@click.argument("name")
+@click.argument("name", type=KnownText("dataset"))
 @home_option
 @json_option
 def data_show(name: str, home: NodeHome, as_json: bool) -> None:
@@ -209,15 +209,15 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
 
 
 @data.command("refresh")
-@click.argument("name", required=False, default="")
+@click.argument("name", required=False, type=KnownText("dataset"))
 @home_option
-def data_refresh(name: str, home: NodeHome) -> None:
+def data_refresh(name: str | None, home: NodeHome) -> None:
     """Look at the data of NAME, or of all datasets, and describe those anew that have changed.
 
     `data list`, `data show` and the node do so by themselves.
     """
     with open_database(home) as database:
-        found = describe_changed(Datasets(database), name)
+        found = describe_changed(Datasets(database), name or "")
     for one in found:
         click.echo(str(one))
     if not found:
@@ -233,7 +233,7 @@ def _refresh(datasets: Datasets, name: str = "") -> None:
 
 
 @data.command("remove")
-@click.argument("name")
+@click.argument("name", type=KnownText("dataset"))
 @home_option
 def data_remove(name: str, home: NodeHome) -> None:
     """Stop offering a dataset; the files stay where they are."""

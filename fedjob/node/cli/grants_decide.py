@@ -14,7 +14,7 @@ from fedjob.common.config import load_config
 from fedjob.common.console import json_option, print_json
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
-from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets
@@ -71,7 +71,7 @@ def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("grant_id", metavar="ID")
+@click.argument("grant_id", metavar="ID", type=KnownText("grant"))
 @home_option
 @click.option("--note", default="", help="Text that is sent to the researcher.")
 @_by_option
@@ -105,7 +105,7 @@ def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: b
 
 
 @click.command()
-@click.argument("grant_id", metavar="ID")
+@click.argument("grant_id", metavar="ID", type=KnownText("grant"))
 @home_option
 @click.option("--reason", required=True, help="Text that is sent to the researcher.")
 @_by_option
@@ -119,7 +119,7 @@ def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 
 
 @click.command()
-@click.argument("grant_id", metavar="ID")
+@click.argument("grant_id", metavar="ID", type=KnownText("grant"))
 @home_option
 @click.option("--reason", default="", help="Text that is sent to the researcher.")
 @_by_option

@@ -11,7 +11,7 @@ from fedjob.common.checks import printable
 from fedjob.common.console import json_option, print_json, show_rows, table, when
 from fedjob.common.errors import FedjobError
 from fedjob.common.types import rounds_text
-from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants
@@ -52,7 +52,7 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("grant_id", metavar="ID")
+@click.argument("grant_id", metavar="ID", type=KnownText("grant"))
 @home_option
 @click.option("--code", is_flag=True, help="Print the plan's text too, exactly as it would run.")
 @json_option

@@ -10,7 +10,7 @@ import click
 from fedjob.common.console import json_option, table
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
-from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.storage.secrets import Secrets
@@ -22,7 +22,7 @@ def secrets() -> None:
 
 
 @secrets.command("set")
-@click.argument("dataset")
+@click.argument("dataset", type=KnownText("dataset"))
 @click.argument("name")
 @home_option
 def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
@@ -59,7 +59,7 @@ def secrets_list(home: NodeHome, as_json: bool) -> None:
 
 
 @secrets.command("remove")
-@click.argument("dataset")
+@click.argument("dataset", type=KnownText("dataset"))
 @click.argument("name")
 @home_option
 def secrets_remove(dataset: str, name: str, home: NodeHome) -> None:

@@ -9,7 +9,7 @@ import click
 from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.common.files import remove_folder
-from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.queue.store import TaskStore
 
@@ -44,7 +44,7 @@ def state_list(home: NodeHome, as_json: bool) -> None:
 
 
 @state.command("drop")
-@click.argument("job")
+@click.argument("job", type=KnownText("job"))
 @home_option
 def state_drop(job: str, home: NodeHome) -> None:
     """Remove the node states of JOB; it continues with fresh ones, or fails if it requires one of them."""

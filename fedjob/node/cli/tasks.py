@@ -11,7 +11,7 @@ from fedjob.common.checks import printable
 from fedjob.common.console import json_option, table, when
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import HISTORY, State
-from fedjob.node.cli.home import home_option, open_database
+from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.startup import running_pid
@@ -55,7 +55,7 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", type=KnownText("task"))
 @click.option("--release", is_flag=True, help="Send the log to the researcher of the task.")
 @home_option
 @json_option
@@ -79,7 +79,7 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", type=KnownText("task"))
 @home_option
 def kill(task: str, home: NodeHome) -> None:
     """End a task; its researcher is informed that the node's owner ended it."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedjob.common.errors import AuditBroken
+from fedjob.common.errors import AuditBroken, SpecError
 from fedjob.node.storage.database import Database
 
 FIRST = "0" * 64
@@ -91,7 +92,12 @@ class Audit:
 
         Raises:
             AuditBroken: a record was changed, removed or put in; it is named.
+            SpecError: `head` is no hash.
         """
+        if head and not re.fullmatch(r"[0-9a-f]{64}", head):
+            raise SpecError(
+                f"expected a head as `fedjob node audit --verify` prints it, 64 hex digits, found {head[:80]!r}"
+            )
         seq, before, seen = 0, FIRST, head in ("", FIRST)
         for record in self.records():
             if record.seq != seq + 1:

@@ -76,7 +76,7 @@ def nodes(home: Path | None, as_json: bool) -> None:
             for n in found
         ],
         as_json,
-        empty="no nodes are enrolled: fedjob node init --id NAME --hub URL",
+        empty="no nodes are enrolled: fedjob node init --id NAME --invite FILE (or --hub URL on the hub's own machine)",
     )
 
 

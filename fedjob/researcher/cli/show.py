@@ -72,7 +72,9 @@ def list_jobs(
     for row in rows:
         if row.get("rounds") == ENDLESS:
             row["rounds"] = None
-    show_rows(rows, as_json, empty="no jobs in this home match")
+    show_rows(
+        rows, as_json, empty=f"no jobs of {where} match: another home is named by --home or FEDJOB_HOME"
+    )
 
 
 def _submissions(home: Path, token: str, project: str | None) -> list[dict[str, Any]]:

@@ -30,8 +30,9 @@ def join(
     is_member = (home / MEMBERSHIP_NAME).exists()
     if not is_member and hub is None and invite is None:
         raise ConfigError(
-            f"{home} belongs to no federation yet: connect(hub='http://...'), "
-            f"or run `fedjob init --home {home} --id NAME --hub URL`"
+            f"{home} belongs to no federation yet: run `fedjob init --home {home} --id NAME --invite FILE` (or --hub "
+            "URL for a hub on this machine), or connect(invite=FILE); or name the home that does, by --home, "
+            "FEDJOB_HOME or connect(home=...)"
         )
     invitation = None if invite is None else Path(invite)
     party = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedjob.common.codec import from_plain, to_plain, unpack
-from fedjob.common.errors import DecodeError, FedjobError, RoundTimeout
+from fedjob.common.errors import DecodeError, FedjobError, NoSpace, RoundTimeout
 from fedjob.common.quorum import Quorum, too_few
 from fedjob.common.types import Address, party_of
 from fedjob.messaging.messages import Event, Message, Result, Task, work_key
@@ -28,11 +28,16 @@ MAX_BLOB_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class _Download:
-    """The outcome of a download: an arrival, or the reason why it does not count."""
+    """The outcome of a download: an arrival, or the reason why it does not count.
+
+    Args:
+        own: trouble of this machine, which is no fault of the node.
+    """
 
     message: Message
     arrival: Arrival | None
     problem: str
+    own: FedjobError | None = None
 
 
 class Collector:
@@ -153,6 +158,9 @@ class Collector:
         fetched = []
         while not self._fetched.empty():
             fetched.append(self._fetched.get())
+        for item in fetched:
+            if item.own is not None:
+                raise item.own
         good = [f.arrival for f in fetched if f.arrival is not None and not f.problem]
         if good:
             self._journal.append([_to_record(arrival) for arrival in good])
@@ -235,6 +243,7 @@ class Collector:
     def _fetch(self, message: Message, result: Result) -> None:
         """Bring a contribution here and look it over; runs on a thread of the pool."""
         arrival, problem = None, ""
+        own: FedjobError | None = None
         try:
             arrival = through_outages(
                 lambda: self._download(self._node_of(message, result.key), result),
@@ -242,11 +251,13 @@ class Collector:
                 check=lambda: None,
             )
             problem = self._accept(arrival)
+        except NoSpace as error:
+            own = NoSpace(f"the disk of your own home is full: {error}")
         except FedjobError as error:
             problem = f"{error.reason}: {error}"
         except Exception as error:  # a thread must not swallow a node's answer
             problem = f"unreadable: {type(error).__name__}: {error}"
-        self._fetched.put(_Download(message, arrival, problem))
+        self._fetched.put(_Download(message, arrival, problem, own))
         self._endpoint.wake()
 
     def _download(self, node: str, result: Result) -> Arrival:

@@ -171,6 +171,11 @@ class AttemptRecord(Gates):
         else:
             outcome = "rejected" if getattr(error, "reason", "") in REFUSALS else "failed"
         self.end(outcome, reason, str(error), release)
+        if isinstance(error, KeyboardInterrupt):
+            begin = (
+                self._resume_hint() or f". Begin it again with Job.open({str(self.folder.path)!r}).restart()"
+            )
+            error.add_note(f"job {self.folder.path.name} was interrupted and is {self.record.state}{begin}")
         if isinstance(error, JobFailed):
             error.outcome = self.record.state
             return error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedjob.common.errors import DecodeError, EncodeError
+from fedjob.common.errors import DecodeError, EncodeError, NoSpace
 from fedjob.parameters.files import FileParams, read_schema, save_params, schema_of
 from fedjob.parameters.tree import load_tree, save_tree
 
@@ -166,3 +167,15 @@ def test_a_file_that_is_no_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b"nonsense" * 10)
     with pytest.raises(DecodeError):
         load_tree(tmp_path / "t")
+
+
+def test_a_full_disk_is_named_and_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "params.safetensors"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # a write beyond it fails as on a full disk
+    try:
+        with pytest.raises(NoSpace, match="no space left to write"):
+            save_params({"weight": torch.zeros(10_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not path.exists()

@@ -1,0 +1,42 @@
+"""The commands `fedjob node backup` and `restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fedjob.common.console import size, when
+from fedjob.identity.home_backup import back_up, restore
+from fedjob.node.cli.home import home_option
+from fedjob.node.config.home import NodeHome
+
+LEAVE_OUT = ("spool/objects", "spool/tasks", "scratch", "logs", "brought", "lock")
+"""What the daemon makes again: fetched objects, unfinished work, logs."""
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@click.command("backup")
+@_FILE
+@home_option
+def backup_command(file: Path, home: NodeHome) -> None:
+    """Write the node's home into FILE, while it runs or not: keep it safe, it holds the node's keys."""
+    home.check()
+    made = back_up(home.root, file, role="node", leave_out=LEAVE_OUT)
+    click.echo(
+        f"{file}: node {made.party}, {made.num_files} files, {size(made.size_bytes)}; its mode is 0600"
+    )
+
+
+@click.command("restore")
+@_FILE
+@home_option
+def restore_command(file: Path, home: NodeHome) -> None:
+    """Make a node's home of the backup FILE; the folder must be empty, or not be there."""
+    made = restore(home.root, file, role="node")
+    home.create()
+    click.echo(
+        f"{home.root}: node {made.party} as of {when(made.created)}. Start it only where no other copy of it runs: "
+        f"fedjob node start --home {home.root}"
+    )
