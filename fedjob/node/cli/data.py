@@ -12,6 +12,7 @@ import click
 
 from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
+from fedjob.common.types import check_given
 from fedjob.data.leftovers import leftovers_of
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
@@ -217,7 +218,7 @@ def data_refresh(name: str | None, home: NodeHome) -> None:
     `data list`, `data show` and the node do so by themselves.
     """
     with open_database(home) as database:
-        found = describe_changed(Datasets(database), name or "")
+        found = describe_changed(Datasets(database), "" if name is None else check_given(name, "a dataset"))
     for one in found:
         click.echo(str(one))
     if not found:
