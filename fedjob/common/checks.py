@@ -73,7 +73,7 @@ def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite number, and no bool."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def python_numbers(value: Any) -> Any:

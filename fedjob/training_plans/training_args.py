@@ -137,7 +137,8 @@ class TrainingArgs:
             raw = {}
         if not isinstance(raw, Mapping):
             raise SpecError(f"training_args is a dictionary, not {type(raw).__name__}")
-        raw = python_numbers(dict(raw))
+        given: Mapping[str, Any] = python_numbers(dict(raw))
+        raw = given
         own = [name for name in (f.name for f in fields(cls)) if name != "raw"]
         _check_names(raw, [*own, *HYPERPARAMETERS, *extra_args])
         for name, value in raw.items():

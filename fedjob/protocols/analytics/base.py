@@ -100,7 +100,7 @@ class ModelProtocol(FederatedProtocol):
     # --- researcher --------------------------------------------------------------------------
 
     def start(self, params: Mapping[str, Any]) -> State:
-        levels = None if self.categories else {}
+        levels: dict[str, Any] | None = None if self.categories else {}
         return {"levels": levels, "about": None, "sums": None, "model": {}, "nodes": {}}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
