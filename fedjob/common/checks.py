@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Mapping
 from typing import Any
 
 from fedjob.common.errors import SpecError
@@ -54,9 +56,9 @@ def check_count(what: str, value: Any, least: int = 1) -> int:
     Raises:
         SpecError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise SpecError(f"{what} is a whole number of {least} or more, not {value!r}")
-    return value
+    return int(value)
 
 
 def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -71,7 +73,19 @@ def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite number, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def python_numbers(value: Any) -> Any:
+    """Return a value with the numbers and arrays of numpy in it as Python's own, however deep they lie."""
+    if isinstance(value, Mapping) and type(value) is dict:
+        return {python_numbers(key): python_numbers(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(python_numbers(item) for item in value)
+    dtype = getattr(value, "dtype", None)
+    if type(value).__module__ == "numpy" and getattr(dtype, "kind", "") in "biufU":
+        return value.tolist()
+    return value
 
 
 def printable(text: str) -> str:

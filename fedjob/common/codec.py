@@ -37,6 +37,12 @@ def pack(value: Any) -> bytes:
 
 
 def _refuse(value: Any) -> Any:
+    if (
+        type(value).__module__ == "numpy"
+        and getattr(value, "shape", None) == ()
+        and value.dtype.kind in "biufU"
+    ):
+        return value.item()
     raise TypeError(f"found a {type(value).__module__}.{type(value).__qualname__}")
 
 

@@ -194,7 +194,8 @@ def _encode_numpy(value: Any, where: str) -> Any:
         return {MARK: "masked", "array": None}
     if isinstance(value, numpy.ma.MaskedArray):
         # neither what lies under the mask nor a fill value, which may be what was masked, leaves
-        filled = _encode_array(value.filled(numpy.zeros((), value.dtype)), "array")
+        zero: Any = numpy.zeros((), value.dtype)[()]
+        filled = _encode_array(value.filled(zero), "array")
         return {MARK: "masked", "array": filled, "mask": _encode_array(numpy.ma.getmaskarray(value), "array")}
     if isinstance(value, numpy.ndarray) and type(value) not in (numpy.ndarray, numpy.memmap, numpy.matrix):
         raise EncodeError(
@@ -253,6 +254,7 @@ def _encode_pandas(value: Any, where: str) -> Any:
         return {MARK: "interval", "ends": ends, "closed": value.closed}
     if isinstance(value, pandas.Period):
         return {MARK: "period", "ordinal": value.ordinal, "freq": value.freqstr}
+    plain: dict[str, Any]
     if isinstance(value, pandas.Index):
         plain = {MARK: "index", "index": _encode_index(value, where)}
     elif isinstance(value, pandas.Series):
@@ -274,7 +276,8 @@ def _encode_pandas(value: Any, where: str) -> Any:
 def _encode_frame(value: Any, where: str) -> dict[str, Any]:
     """Encode a table: the columns that Arrow keeps as they are in one Arrow table, others one by one."""
     # Arrow names columns by text only, so that the original names are sent beside the table
-    apart, together = {}, []
+    apart: dict[str, Any] = {}
+    together = []
     for place in range(len(value.columns)):
         column = value.iloc[:, place]
         found = _encode_apart(column, f"column {value.columns[place]!r} of {where}")
@@ -553,7 +556,8 @@ def _decode_duration(plain: Mapping[str, Any]) -> Any:
     import numpy
     import pandas
 
-    return pandas.Timedelta(numpy.timedelta64(int(plain["number"]), str(plain["unit"])))
+    unit: Any = str(plain["unit"])
+    return pandas.Timedelta(numpy.timedelta64(int(plain["number"]), unit))
 
 
 def _decode_interval(plain: Mapping[str, Any]) -> Any:

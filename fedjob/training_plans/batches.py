@@ -357,7 +357,8 @@ def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | N
         return count_examples(batch, collated)
     given = own(batch)
     try:
-        counted = operator.index(given.item() if isinstance(given, torch.Tensor) else given)
+        number: Any = given.item() if isinstance(given, torch.Tensor) else given
+        counted = operator.index(number)
     except (TypeError, ValueError, RuntimeError):
         counted = -1
     if counted < 0:

@@ -156,7 +156,9 @@ def joined(values: Sequence[Any]) -> Any:
     if kinds and kinds <= {"numpy.ndarray", "numpy.MaskedArray"} and all(value.ndim for value in values):
         import numpy
 
-        return numpy.concatenate(values) if kinds == {"numpy.ndarray"} else numpy.ma.concatenate(values)
+        if kinds == {"numpy.ndarray"}:
+            return numpy.concatenate(values)
+        return numpy.ma.concatenate(values)  # type: ignore[no-untyped-call]
     return values[0] if len(values) == 1 else list(values)
 
 

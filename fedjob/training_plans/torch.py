@@ -301,8 +301,9 @@ class TorchPlan(TrainingPlan):
         try:
             return self._states_of(found, size)
         except NodeFailure as error:
-            missing = missing_in(batch) if error.reason == "not_finite" else ""
-            raise (self.fail("not_finite", f"the test data: {missing}") if missing else error) from error
+            if error.reason == "not_finite" and (missing := missing_in(batch)):
+                raise self.fail("not_finite", f"the test data: {missing}") from error
+            raise
 
     def _compared(self, predictions: Any, targets: Any) -> dict[str, MetricState]:
         predicted, truth = (torch.as_tensor(part).detach().cpu() for part in (predictions, targets))

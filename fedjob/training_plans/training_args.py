@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from fedjob.common.checks import python_numbers
 from fedjob.common.errors import SpecError
 from fedjob.metrics.states import check_metric
 from fedjob.training_plans.schedules import MAX_LOOKED_AT, at_round, is_schedule
@@ -138,6 +139,8 @@ class TrainingArgs:
             raw = {}
         if not isinstance(raw, Mapping):
             raise SpecError(f"training_args is a dictionary, not {type(raw).__name__}")
+        given: Mapping[str, Any] = python_numbers(dict(raw))
+        raw = given
         own = [name for name in (f.name for f in fields(cls)) if name != "raw"]
         _check_names(raw, [*own, *HYPERPARAMETERS, *extra_args])
         for name, value in raw.items():

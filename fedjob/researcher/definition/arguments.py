@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.base import Aggregator, check_nodes
 from fedjob.aggregation.guard import Guard
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, python_numbers
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.items import Items
@@ -343,6 +343,10 @@ class JobArguments:
     home: str | Path | None = field(
         default=None, metadata=_facts(in_file=False, changeable=False, content=False)
     )
+
+    def __post_init__(self) -> None:
+        for name in _TABLE:
+            object.__setattr__(self, name, python_numbers(getattr(self, name)))
 
     def checked(self, name: str) -> Any:
         """Return an argument as a spec keeps it.

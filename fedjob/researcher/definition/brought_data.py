@@ -87,6 +87,9 @@ def _take(data: Any, sources: list[BroughtData], *, local: bool) -> Any:
         data = data.check()
     if isinstance(data, (list, tuple)) and not hasattr(data, "_fields"):
         return [_take(item, sources, local=local) for item in data]
+    if type(data).__module__.partition(".")[0] == "pandas":
+        sources.append(_table(data, local=local))
+        return {BROUGHT: sources[-1].name}
     if isinstance(data, io.TextIOBase):
         raise SpecError(f"open {getattr(data, 'name', 'the file')} for bytes: open(path, 'rb')")
     if hasattr(data, "read"):
@@ -107,6 +110,30 @@ def _take(data: Any, sources: list[BroughtData], *, local: bool) -> Any:
         )
     sources.append(BroughtData(path.absolute().name, path=path))
     return {BROUGHT: sources[-1].name}
+
+
+def _table(data: Any, *, local: bool) -> BroughtData:
+    """Return a DataFrame as brought data of a local job.
+
+    Raises:
+        SpecError: the job runs at nodes, or it is no table with names for its columns.
+    """
+    if not local:
+        raise SpecError(
+            'data is a pandas table: a job at nodes brings a file, table.to_parquet("table.parquet") and '
+            'data="./table.parquet"; a local job, nodes="local", takes the table itself'
+        )
+    if not hasattr(data, "to_parquet"):
+        raise SpecError(
+            f"data is a pandas {type(data).__name__}; expected a DataFrame, such as data.to_frame()"
+        )
+    packed = io.BytesIO()
+    try:
+        data.to_parquet(packed, index=False)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise SpecError(f"data is a table that can't be brought: {error}") from error
+    packed.seek(0)
+    return BroughtData("table.parquet", file=packed)
 
 
 def _is_path(text: str) -> bool:

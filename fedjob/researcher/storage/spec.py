@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, python_numbers
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import BreakpointCorrupt, DecodeError, SpecError
 from fedjob.common.files import write_atomic
@@ -187,6 +187,7 @@ def checked_seconds(what: str, seconds: Any) -> float | None:
     """
     if seconds is None:
         return None
+    seconds = python_numbers(seconds)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise SpecError(f"{what} is a number of seconds above 0, not {seconds!r}")
     return float(seconds)
@@ -202,7 +203,7 @@ def plain_args(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise SpecError(f"{what} is a dict with string keys, not a {type(value).__name__}")
-    value = declared(value)
+    value = python_numbers(dict(declared(value)))
     for key, item in value.items():
         if not isinstance(key, str):
             raise SpecError(f"{what} has string keys; found {key!r}")
