@@ -68,7 +68,7 @@ def test_the_owner_sees_how_a_table_was_read(owner: Owner, tmp_path: Path) -> No
     assert "dataset export: 2 rows, 2 columns" in done.stdout
     assert "columns: Größe float, krank int" in done.stdout
     assert "note: read with encoding=cp1252 separator=semicolon decimal=comma" in done.stderr
-    assert "note: 1 row without any value is left out" in done.stderr
+    assert "note: 1 row without any value at the end is left out" in done.stderr
     refused = owner.types("data", "add", "other", path, "--option", "separator=comma", expect=1)
     assert "a comma does not divide its rows alike" in refused
     assert "give --option separator=semicolon" in refused

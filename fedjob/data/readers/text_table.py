@@ -49,7 +49,7 @@ class _Facts:
 
     Args:
         kinds: of the values of each column, in the order of the columns.
-        num_empty: rows without any value, which are left out.
+        num_empty: rows without any value at the end of files, as spreadsheets write them; they are left out.
     """
 
     kinds: list[set[str]]
@@ -121,7 +121,7 @@ class TextTable:
 
     @property
     def num_rows(self) -> int:
-        """The number of rows with a value or more."""
+        """The number of rows, without the empty ones at the end of files."""
         return self._facts.num_rows
 
     @cached_property
@@ -137,12 +137,9 @@ class TextTable:
             for way, names in ways.items()
         ]
         if self._facts.num_empty:
-            rows = (
-                "1 row without any value is"
-                if self._facts.num_empty == 1
-                else f"{self._facts.num_empty} rows without any value are"
-            )
-            notes.append(f"{rows} left out")
+            many = self._facts.num_empty > 1
+            rows = f"{self._facts.num_empty} rows" if many else "1 row"
+            notes.append(f"{rows} without any value at the end {'are' if many else 'is'} left out")
         kinds = dict(zip(self.names, self._facts.kinds, strict=True))
         if codes := [name for name in self.names if CODE in kinds[name] and not kinds[name] & {TEXT, BOOL}]:
             notes.append(
@@ -151,6 +148,11 @@ class TextTable:
             )
         if self.num_rows and (empty := [name for name in self.names if not kinds[name]]):
             notes.append(f"{', '.join(empty)[:300]}: no row has a value")
+        if mixed := [name for name in self.names if TEXT in kinds[name] and kinds[name] & {INT, FLOAT}]:
+            notes.append(
+                f"{', '.join(mixed)[:300]}: text, because not all values are numbers; give --option na=... for texts that mean "
+                "a missing value, or --option decimal=... where the numbers have another decimal sign"
+            )
         if unnamed := [name for name in self.names if name.startswith("Unnamed: ")]:
             notes.append(f"the header gives no name to {', '.join(unnamed)}: give --option names=...")
         return notes
@@ -233,15 +235,17 @@ class TextTable:
                     yield file, [known(cells, self._missing) for cells in zip(*chunk, strict=True)]
 
     def _rows(self, file: Path, facts: _Facts | None) -> Iterator[list[str]]:
-        """Yield the rows of a file, each with as many fields as there are names."""
+        """Yield the rows of a file, each with as many fields as there are names; without the empty ones at its end."""
         layout, width = self.layouts[file], len(self.names)
+        num_empty = 0
         for number, (line, row) in enumerate(self._raw(file)):
             if number < layout.header:
                 continue
             if width > 1 and not any(map(str.strip, row)):
-                if facts is not None:
-                    facts.num_empty += 1
+                num_empty += 1
                 continue
+            yield from ([""] * width for _ in range(num_empty))
+            num_empty = 0
             if len(row) > width:
                 row = [*row[:width], *trimmed(row[width:])]
             if len(row) < width and self._short == "missing":
@@ -249,6 +253,8 @@ class TextTable:
             if len(row) != width:
                 raise UnreadableData(self._shifted(file, line, len(row), width))
             yield row
+        if facts is not None:
+            facts.num_empty += num_empty
 
     def _raw(self, file: Path) -> Iterator[tuple[int, list[str]]]:
         layout = self.layouts[file]

@@ -239,10 +239,10 @@ def test_types_are_settled_over_all_files_of_a_folder_each_in_its_own_form(tmp_p
     assert "of 2024.csv" in describe(tmp_path)["notes"][0]
 
 
-def test_rows_without_any_value_are_left_out_and_counted(tmp_path: Path) -> None:
-    path = written(tmp_path, "a,b\n1,2\n,\n\n3,4\n , \n")
-    assert values(path) == {"a": [1, 3], "b": [2, 4]}
-    assert "2 rows without any value are left out" in describe(path)["notes"]
+def test_rows_without_any_value_at_the_end_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = written(tmp_path, "a,b\n1,2\n,\n\n3,4\n , \n,,,\n")
+    assert values(path) == {"a": [1, None, 3], "b": [2, None, 4]}
+    assert "2 rows without any value at the end are left out" in describe(path)["notes"]
     assert values(written(tmp_path, 'a\n1\n""\n3\n')) == {"a": [1, None, 3]}
 
 
@@ -251,6 +251,8 @@ def test_the_owner_reads_what_became_text_and_what_has_no_name_or_value(tmp_path
     assert "code: kept as text" in notes
     assert "no name to Unnamed: 0" in notes
     assert "empty: no row has a value" in notes
+    late = written(tmp_path, "a,b\n" + "1,2\n" * 2000 + '"1,5",2\n')
+    assert "a: text, because not all values are numbers" in describe(late)["notes"][0]
 
 
 def test_a_table_without_rows_is_refused_and_holds_no_data(tmp_path: Path) -> None:
