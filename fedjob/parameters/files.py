@@ -130,7 +130,8 @@ def save_params(
         if tensor.numel() and pointer in seen:
             ready[name] = tensor.clone()
         seen.add(pointer)
-    save_file(ready, path, metadata=metadata)
+    # with no tensor and an empty map of metadata, safetensors writes a header that is no JSON
+    save_file(ready, path, metadata=metadata if ready else metadata or None)
     if durable:
         fsync_file(path)
 

@@ -231,6 +231,9 @@ class FederatedProtocol(ABC):
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of auxiliary variables that it exchanges with the plan's optimizer; a plan declares which it supports."""
 
+    reads_args: ClassVar[tuple[str, ...]] = ()
+    """Training arguments that it reads itself, beside the plan."""
+
     def check_plan(self, plan: type[TrainingPlan]) -> None:
         """Check that a complete plan can be used with this protocol; both sides call this before they begin.
 

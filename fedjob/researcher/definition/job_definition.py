@@ -121,7 +121,7 @@ def _spec_of(
     """Return the spec; what is not computed here is kept under the argument's own name."""
     each = arguments.checked("each")
     for own in each.values():
-        read_args(wanted.source, merged_args(wanted.training_args, own))
+        read_args(wanted.source, merged_args(wanted.training_args, own), wanted.protocol.reads_args)
     name, config = PROTOCOLS.config_of(with_optimizer(wanted.protocol, arguments.server_optimizer))
     trained = wanted.trained
     preprocess, known = _preprocessing(arguments, trained)

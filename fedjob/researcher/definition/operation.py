@@ -23,12 +23,14 @@ from fedjob.researcher.storage.spec import load_spec, plain_args
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.function import FunctionPlan, RemoteFunction, declared
 from fedjob.training_plans.pipeline import Pipeline
+from fedjob.training_plans.plan_checks import check_test_metric
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.source.compilation import compile_plan, make_plan
 from fedjob.training_plans.source.extraction import extract
 from fedjob.training_plans.source.plan_source import PlanSource
+from fedjob.training_plans.source.used_args import check_read
 from fedjob.training_plans.step_plan import Plan
-from fedjob.training_plans.training_args import TrainingArgs
+from fedjob.training_plans.training_args import HYPERPARAMETERS, TrainingArgs
 
 NO_PLAN = PlanSource("", "", "")
 
@@ -115,12 +117,15 @@ def read_operation(
         return _steps(protocol, source, plan, raw)
     protocol.check_plan(type(plan))
     _check_aux(protocol, type(plan), source.entry)
-    TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
+    _check_args(source, type(plan), raw, protocol.reads_args)
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 
 
-def read_args(source: PlanSource, raw: Mapping[str, Any]) -> None:
+def read_args(source: PlanSource, raw: Mapping[str, Any], reads_args: tuple[str, ...] = ()) -> None:
     """Check training arguments, or a function's, against the code that gets them.
+
+    Args:
+        reads_args: those that the protocol may read beside the plan.
 
     Raises:
         SpecError: one is unknown, of the wrong type or out of range.
@@ -131,7 +136,18 @@ def read_args(source: PlanSource, raw: Mapping[str, Any]) -> None:
     if isinstance(plan, FunctionPlan):
         plan.remote.check(raw)
     elif isinstance(plan, TrainingPlan):
-        TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
+        _check_args(source, type(plan), raw, reads_args)
+
+
+def _check_args(
+    source: PlanSource, plan: type[TrainingPlan], raw: Mapping[str, Any], reads_args: tuple[str, ...]
+) -> None:
+    """Check training arguments against the plan that gets them, and against what reads them at all."""
+    args = TrainingArgs.parse(at_round(raw, 1), extra_args=plan.extra_args)
+    check_test_metric(plan, args.test_metric)
+    own = (*plan.applied_args, *reads_args)
+    open_names = (*HYPERPARAMETERS, *plan.extra_args)
+    check_read(source.text, source.entry, [name for name in raw if name in open_names and name not in own])
 
 
 def _only(plan: Any, training_plan: Any) -> Any:

@@ -66,7 +66,9 @@ def federated(make: Any, classes: Any, parts: list[Any], rounds: int, args: Any 
             plan.start_step(args or {})
             plan.set_params(state["params"])
             given.append(Contribution(outcome_params(plan), float(len(plan._data[1])), {}))
-        state = protocol.finish(state, Gathered(total=WeightedMean().aggregate(given), replies={}, left_out={}))
+        state = protocol.finish(
+            state, Gathered(total=WeightedMean().aggregate(given), replies={}, left_out={})
+        )
     plans[0].set_params(state["params"])
     return plans[0]
 
