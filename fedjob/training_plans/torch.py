@@ -35,10 +35,10 @@ MAX_GROUPS = 64
 
 
 class TorchPlan(TrainingPlan):
-    """A torch model and how to train it; write the methods that do nothing here.
+    """A torch model and how to train it.
 
-    `init_model`, `init_optimizer`, `training_data` and `training_step` are
-    needed; `testing_data` and `testing_step` are not.
+    A user writes `init_model`, `init_optimizer`, `training_data` and `training_step`;
+    `testing_data`, `testing_step` and `inference_step` are optional.
     """
 
     required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -87,7 +87,7 @@ class TorchPlan(TrainingPlan):
     def inference_step(self, model: torch.nn.Module, batch: Any) -> Any:
         """Return a prediction for each example of a batch, or `{"name": prediction}` for several outputs.
 
-        Without it, what the model makes of the batch's first part.
+        Without it, the model is applied to the first part of the batch.
         """
         return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
@@ -444,7 +444,7 @@ def _stream_batches(stream: ExampleStream, args: TrainingArgs) -> Iterator[Any]:
 
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """Have the GPU choose the same convolution algorithms every time."""
+    """Make the GPU use the same convolution algorithms every time."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
         yield

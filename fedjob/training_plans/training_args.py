@@ -95,7 +95,7 @@ class TrainingArgs:
         use_gpu: train on a GPU where the node has one and lets it be used.
         share_persistent_buffers: buffers (such as the running means of batch
             normalisation) are parameters; else they stay at the node.
-        dry_run: one batch only, to see that everything fits.
+        dry_run: train on one batch only, to test that everything works.
         raw: the dictionary as the user wrote it.
     """
 
@@ -177,7 +177,7 @@ _LENGTHS = ("epochs", "num_updates")
 
 
 def merged_args(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return training arguments with others in their place; epochs stand in for updates, and the reverse."""
+    """Return training arguments with some of them replaced; `epochs` replaces `num_updates`, and the reverse."""
     kept = dict(base)
     if any(over.get(name) is not None for name in _LENGTHS):
         kept = {name: value for name, value in kept.items() if name not in _LENGTHS}

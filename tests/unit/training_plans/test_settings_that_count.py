@@ -200,3 +200,16 @@ def test_a_plan_without_parameters_is_a_valid_job_that_trains_nothing(
     assert made.state == "completed"
     assert list(result.value) == []
     assert {"train", "after"} <= set(result.history.phase)
+
+
+def test_a_plan_that_can_not_be_built_names_the_users_own_line(data: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\nfrom fedjob import TorchPlan\n# a remark\n\nUNUSED = 1\n\n\nclass Mine(TorchPlan):\n"
+        "    def init_model(self, model_args):\n        return torch.nn.Linear(model_args['width'], 1)\n"
+        "    def init_optimizer(self, model, training_args): ...\n"
+        "    def training_data(self, dataset, training_args): ...\n"
+        "    def training_step(self, model, batch): ...\n"
+    )
+    with pytest.raises(PlanError, match=rf"KeyError at {path}, line 10"):
+        job(data, tmp_path, f"{path}:Mine")  # type: ignore[arg-type]
