@@ -87,6 +87,7 @@ class WorkResult:
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are no batches.
         items_path: file in the output folder of the items that the node is to remember; empty for none.
         report: items that failed, and why; for the node's log only.
+        optimizer_args: what the optimizer of a training plan used, such as its learning rate.
         used: resource -> how much of it was wanted.
         overrun: what of that is beyond what the owner allows: then it is not `ok`, and `value` is of the rest.
         rows: of the dataset: `registered`, `read` and `used`, see `Result`.
@@ -106,6 +107,7 @@ class WorkResult:
     metrics: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
     threads: int = 0
+    optimizer_args: dict[str, Any] = field(default_factory=dict)
     items: dict[str, int] = field(default_factory=dict)
     items_path: str = ""
     report: str = ""
@@ -206,6 +208,7 @@ def result_of(done: WorkResult, *, params: Ref | None, state: str | None) -> Res
         timing=done.timing,
         state=state,
         threads=done.threads,
+        optimizer_args=done.optimizer_args,
         items=done.items,
         rows=done.rows,
         used=[{"resource": name, "amount": amount} for name, amount in done.used.items()],

@@ -111,6 +111,7 @@ class Workbench:
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
             timing={**timing, "total": time.perf_counter() - started},
             threads=torch.get_num_threads(),
+            optimizer_args=to_plain(getattr(plan, "optimizer_args", {})),
             items=worked.counts,
             items_path=_save_items(worked, output),
             report=worked.report,

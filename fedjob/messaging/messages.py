@@ -264,6 +264,7 @@ class Result:
         timing: seconds by stage: queued, setup, train, validate, total.
         state: id of the node state that this work proposes.
         threads: torch threads that computed it.
+        optimizer_args: what the optimizer of a training plan used, such as its learning rate.
         used: what is charged for it, `{resource, amount}` each.
         usage: `[over, allowed]` where it reached a limit of the owner's; it is not `ok` where some were over, and
             `value` is then of what was allowed.
@@ -289,6 +290,7 @@ class Result:
     timing: dict[str, float] = field(default_factory=dict)
     state: str | None = None
     threads: int = 0
+    optimizer_args: dict[str, Any] = field(default_factory=dict)
     used: list[dict[str, Any]] = field(default_factory=list)
     usage: list[int] | None = None
     items: dict[str, int] = field(default_factory=dict)

@@ -131,6 +131,8 @@ def save_params(
         if tensor.numel() and pointer in seen:
             ready[name] = tensor.clone()
         seen.add(pointer)
+    # with no tensor and an empty map of metadata, safetensors writes a header that is no JSON
+    metadata = metadata if ready else metadata or None
     try:
         save_file(ready, path, metadata=metadata)
     except (SafetensorError, OSError) as error:

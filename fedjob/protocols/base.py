@@ -239,6 +239,9 @@ class FederatedProtocol(ABC):
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of auxiliary variables that it exchanges with the plan's optimizer; a plan declares which it supports."""
 
+    reads_args: ClassVar[tuple[str, ...]] = ()
+    """Training arguments that it reads itself, beside the plan."""
+
     @property
     def needed_columns(self) -> Mapping[str, str]:
         """Column -> `NUMBERS` or `ANY`, for the columns that every node's table must have; empty where a plan decides."""

@@ -70,6 +70,9 @@ class TrainingPlan(ABC):
     extra_args: ClassVar[tuple[str, ...]] = ()
     """Names of training arguments that this plan understands beside the common ones."""
 
+    applied_args: ClassVar[tuple[str, ...]] = ()
+    """Open training arguments, such as `clip_norm`, that this kind of plan applies itself."""
+
     shows_gradients: ClassVar[bool] = True
     """True if `train` lets a protocol correct the gradients."""
 
@@ -122,6 +125,11 @@ class TrainingPlan(ABC):
         used = any(getattr(data, "used", False) for data in (self._data, self._test))
         if self._loaded is not None and (used or self._loaded != self.training_args.raw):
             self.load_data(self.dataset)
+
+    @property
+    def optimizer_args(self) -> dict[str, Any]:
+        """What the optimizer of this step used, such as its learning rate, as plain data; empty if none did."""
+        return {}
 
     @property
     def num_train(self) -> int:

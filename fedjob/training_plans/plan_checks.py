@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from fedjob.common.errors import IncompletePlan, NoTestingStep, PlanError, SpecError
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.source.required_arguments import check_arguments
 from fedjob.training_plans.training_args import TrainingArgs
+
+_NEVER_CALLED = {
+    "training_routine": "fedjob has a loop of its own; write training_step(self, model, batch), or for a loop of "
+    "yours a class derived from Plan",
+    "testing_routine": "write testing_step(self, model, batch)",
+    "init_dependencies": "a plan's imports stand at the top of its file",
+}
+"""Methods of Fed-BioMed's plans, with what to write instead."""
 
 
 def overrides(plan: type | object, base: type, name: str) -> bool:
@@ -48,6 +56,9 @@ def check_plan_class(cls: object) -> type[TrainingPlan]:
             _check_signature(cls, name, arguments)
     if overrides(cls, TrainingPlan, "round_done"):
         _check_signature(cls, "round_done", ("report",))
+    for name, advice in _NEVER_CALLED.items():
+        if getattr(cls, name, None) is not None:
+            raise PlanError(f"{cls.__name__}.{name} would never be called: {advice}", name=cls.__name__)
     _check_constructor(cls)
     return cls
 
@@ -101,6 +112,22 @@ def check_testing_step(cls: type[TrainingPlan]) -> None:
         raise NoTestingStep(
             f"{cls.__name__} lacks {_signature(name, kind.optional_methods[name])}, and an evaluation measures what "
             'that returns: (predictions, targets), or {"name": value}',
+            name=cls.__name__,
+        )
+
+
+def check_test_metric(cls: type[TrainingPlan], names: Sequence[str]) -> None:
+    """See to it that metrics that are asked for are measured.
+
+    Raises:
+        NoTestingStep: the plan measures the loss alone.
+    """
+    kind, step = _kind_of(cls), cls.measured_by
+    if names and kind is not None and step and not overrides(cls, kind, step):
+        raise NoTestingStep(
+            f"training_args['test_metric'] asks for {', '.join(names)}, and {cls.__name__} measures the loss alone: "
+            f"write {_signature(step, kind.optional_methods[step])}, which returns (predictions, targets), or leave "
+            "test_metric out",
             name=cls.__name__,
         )
 

@@ -1,4 +1,4 @@
-"""`Plan`: work on the items of a dataset in batches, with what a node's owner allows.
+"""`Plan`: a computation on the items of a dataset in batches, within the limits of the node's owner.
 
     class Sizes(Plan):
         def step(self, ctx):
@@ -59,7 +59,7 @@ class StepContext(Context):
     narrow: Callable[[Sequence[int]], None] | None = field(default=None, repr=False)
 
     def ids(self) -> list[str]:
-        """Return what each item of `data` is known by at its node: a file's path in its folder, a row's hash."""
+        """Return the id of each item of `data`: a file's path in its folder, or a row's hash."""
         return [identity.id for identity in self.data.identities()]
 
     def select(self, items: Any) -> None:
@@ -70,7 +70,7 @@ class StepContext(Context):
 
         Raises:
             PlanError: not in `setup`, or the job has no data.
-            SpecError: it names items that there are not.
+            SpecError: it names items that do not exist.
         """
         if self.narrow is None:
             raise PlanError("ctx.select works in setup, before the first batch, and with data")
@@ -91,7 +91,7 @@ class StepContext(Context):
 
 
 class Plan:
-    """Work on items in batches: write `step`, and what else is needed.
+    """A computation on items in batches: write `step`, and the other methods where they are needed.
 
     At a node one object lives through a whole job: what `setup` assigns to it, `step` finds. It is made
     without arguments. On the researcher's side `coordinate` may say in which order nodes are asked.
@@ -119,12 +119,12 @@ class Plan:
     def finish(self, ctx: Any, parts: Iterator[Any]) -> Any:
         """Make one answer of what `step` returned for each batch, in the order of the items.
 
-        Where a plan has none, lists, arrays and tables are joined, and of other values there is a list.
+        Without this method, lists, arrays and tables are joined, and other values are put into a list.
         """
         raise NotImplementedError
 
     def coordinate(self, job: Any) -> Any:
-        """Say, at the researcher, in which order nodes are asked, and return the job's result.
+        """Decide at the researcher which nodes are asked and in which order; return the job's result.
 
         Args:
             job: see `fedjob.researcher.rounds.coordination.Coordination`.
@@ -138,7 +138,7 @@ _KEPT = ("params.safetensors", "table.csv", "value.mpk")
 
 
 def is_file_name(name: object) -> bool:
-    """Tell whether a name may be that of a file which a plan returns: with a suffix, and without folders."""
+    """Tell whether a plan may return a file of this name: it has a suffix and no folders."""
     return isinstance(name, str) and _FILE.fullmatch(name) is not None and name not in _KEPT
 
 

@@ -32,12 +32,15 @@ from fedjob.training_plans.plan_checks import overrides
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import Arguments, TrainingArgs
 
+MAX_GROUPS = 64
+"""Groups of parameters whose settings are reported."""
+
 
 class TorchPlan(TrainingPlan):
-    """A torch model and how to train it; write the methods that do nothing here.
+    """A torch model and how to train it.
 
-    `init_model`, `init_optimizer`, `training_data` and `training_step` are
-    needed; `testing_data` and `testing_step` are not.
+    A user writes `init_model`, `init_optimizer`, `training_data` and `training_step`;
+    `testing_data`, `testing_step` and `inference_step` are optional.
     """
 
     required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -53,6 +56,7 @@ class TorchPlan(TrainingPlan):
         "num_examples": ("batch",),
     }
     measured_by: ClassVar[str] = "testing_step"
+    applied_args: ClassVar[tuple[str, ...]] = ("clip_norm",)
 
     model: torch.nn.Module
     model_args: Arguments
@@ -86,7 +90,7 @@ class TorchPlan(TrainingPlan):
     def inference_step(self, model: torch.nn.Module, batch: Any) -> Any:
         """Return a prediction for each example of a batch, or `{"name": prediction}` for several outputs.
 
-        Without it, what the model makes of the batch's first part.
+        Without it, the model is applied to the first part of the batch.
         """
         return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
@@ -151,6 +155,16 @@ class TorchPlan(TrainingPlan):
             self._optimizer = optimizer
         return self._optimizer
 
+    @property
+    def optimizer_args(self) -> dict[str, Any]:
+        if self._optimizer is None:
+            return {}
+        groups = [
+            {name: item for name, item in map(_plain_setting, group.items()) if name}
+            for group in self._optimizer.param_groups[:MAX_GROUPS]
+        ]
+        return {"optimizer": type(self._optimizer).__name__, "device": self.device.type, "groups": groups}
+
     def _as_examples(self, given: Any, method: str) -> Examples | ExampleStream:
         def again() -> Any:
             with seeded(self.seed_of("data", every_round=False)):
@@ -196,9 +210,24 @@ class TorchPlan(TrainingPlan):
         if adjust is not None:
             check_parameter_names(self.model)
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._note_missing_gpu()
+        if not self._is_fixed:
+            self.optimizer.zero_grad(set_to_none=True)
         with _repeatable():
             return super()._run_updates(adjust)
+
+    def _note_missing_gpu(self) -> None:
+        """Tell whoever follows the job that it asked for a GPU and goes without one."""
+        if self.training_args.use_gpu and self.device.type == "cpu":
+            why = (
+                "torch finds no GPU here" if self.ctx.allow_gpu else "the node's owner does not lend its GPU"
+            )
+            self.ctx.emit("note", {"text": f"use_gpu=True, but {why}: training on the CPU"})
+
+    @property
+    def _is_fixed(self) -> bool:
+        """True if the model has no parameters: then there is nothing to train, and no optimizer."""
+        return next(self.model.parameters(), None) is None
 
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
         for size, batch in self._training_batches():
@@ -237,6 +266,8 @@ class TorchPlan(TrainingPlan):
 
     def _update(self, batch: Any, adjust: Adjust | None) -> float:
         """Take one optimizer step; return the loss before it."""
+        if self._is_fixed:
+            return self._loss(batch).item()
         losses: list[float] = []
 
         def closure() -> torch.Tensor:
@@ -251,6 +282,9 @@ class TorchPlan(TrainingPlan):
             loss.backward()  # type: ignore[no-untyped-call]
             if adjust is not None:
                 adjust(self.model)
+            clip_norm = self.training_args.raw.get("clip_norm")
+            if clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(clip_norm))
             return loss
 
         if isinstance(self.optimizer, torch.optim.LBFGS):
@@ -383,9 +417,20 @@ class TorchPlan(TrainingPlan):
                     raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
 
 
+def _plain_setting(setting: tuple[str, Any]) -> tuple[str, Any]:
+    """Return a setting of an optimizer's group as plain data, without a name if it is none, as parameters are."""
+    name, item = setting
+    if isinstance(item, torch.Tensor) and item.numel() == 1:
+        item = item.item()
+    if isinstance(item, (tuple, list)) and len(item) <= 4 and all(isinstance(part, float) for part in item):
+        return name, list(item)
+    finite = not isinstance(item, float) or math.isfinite(item)
+    return (name if item is None or (isinstance(item, (bool, int, float)) and finite) else ""), item
+
+
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """Have the GPU choose the same convolution algorithms every time."""
+    """Make the GPU use the same convolution algorithms every time."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32):
         yield

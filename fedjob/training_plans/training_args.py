@@ -32,8 +32,8 @@ HYPERPARAMETERS = (
 """Names that every plan may read from its training arguments without declaring them."""
 
 _ELSEWHERE = {
-    "dp": "there is no differential privacy in this version",
-    "dp_args": "there is no differential privacy in this version",
+    "dp": "fedjob has no differential privacy yet, neither at the nodes nor at the researcher",
+    "dp_args": "fedjob has no differential privacy yet, neither at the nodes nor at the researcher",
     "fedprox_mu": "the proximal term belongs to the protocol: Job(FedProx(mu=...), ...)",
     "rounds": "the number of rounds is Job(rounds=...)",
     "optimizer_args": "give each of them by its own name: lr, momentum, weight_decay, ...",
@@ -98,7 +98,7 @@ class TrainingArgs:
         use_gpu: train on a GPU where the node has one and lets it be used.
         share_persistent_buffers: buffers (such as the running means of batch
             normalisation) are parameters; else they stay at the node.
-        dry_run: one batch only, to see that everything fits.
+        dry_run: train on one batch only, to test that everything works.
         raw: the dictionary as the user wrote it.
     """
 
@@ -182,7 +182,7 @@ _LENGTHS = ("epochs", "num_updates")
 
 
 def merged_args(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return training arguments with others in their place; epochs stand in for updates, and the reverse."""
+    """Return training arguments with some of them replaced; `epochs` replaces `num_updates`, and the reverse."""
     kept = dict(base)
     if any(over.get(name) is not None for name in _LENGTHS):
         kept = {name: value for name, value in kept.items() if name not in _LENGTHS}

@@ -377,7 +377,8 @@ def test_replies_tell_how_long_each_stage_took_and_hold_the_parameters(session: 
         assert reply.timing["total"] >= reply.timing["train"] > 0
         assert reply.params is not None
         assert set(reply.params) == {"weight", "bias"}
-        assert reply.optimizer_args == {}
+        [group] = reply.optimizer_args["groups"]
+        assert (reply.optimizer_args["optimizer"], group["lr"], group["momentum"]) == ("SGD", ARGS["lr"], 0.9)
         assert reply.optim_aux_var == {}
         assert reply.encryption_factor is None
 

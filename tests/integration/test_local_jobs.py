@@ -258,7 +258,12 @@ class Half(Linear):
 def test_verify_aggregates_parameters_of_two_bytes_again(
     aggregator: Aggregator, clinics: dict[str, str], tmp_path: Path
 ) -> None:
-    job = make_job(clinics, tmp_path, keep=True, training_plan=Half, rounds=2, aggregator=aggregator)
+    args = {
+        name: value for name, value in TRAINING.items() if name != "test_metric"
+    }  # Half measures the loss
+    job = make_job(
+        clinics, tmp_path, keep=True, training_plan=Half, rounds=2, aggregator=aggregator, training_args=args
+    )
     job.run(progress=False)
     assert [check.verdict for check in verify_job(JobFolder(job.folder))] == ["equal"] * 2
 
@@ -555,7 +560,8 @@ class TestRoundsByHand:
         assert Path(reply.params_path).exists()
         assert reply.params is not None
         assert set(reply.params) == set(job.training_plan.get_params())
-        assert reply.optimizer_args == {}
+        assert reply.optimizer_args["optimizer"] == "SGD"
+        assert reply.optimizer_args["groups"][0]["lr"] == TRAINING["lr"]
         assert reply.optim_aux_var == {}
         assert reply.sample_size == 60
         assert reply.encryption_factor is None

@@ -49,6 +49,7 @@ class QFedAvg(TrainingProtocol):
     lipschitz: float | None = None
 
     name: ClassVar[str] = "qfedavg"
+    reads_args: ClassVar[tuple[str, ...]] = ("lr", "learning_rate")
 
     def __post_init__(self) -> None:
         check_not_negative("QFedAvg(q=...)", self.q)

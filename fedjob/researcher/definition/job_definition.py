@@ -127,10 +127,12 @@ def _spec_of(
 ) -> JobSpec:
     """Return the spec; what is not computed here is kept under the argument's own name."""
     each, rounds = arguments.checked("each"), arguments.checked("rounds")
+    reads = inner_of(wanted.protocol).reads_args
     for source in (wanted.source, *sources.values()):
-        read_args(source, wanted.training_args, rounds)
+        read_args(source, wanted.training_args, rounds, reads_args=reads)
     for node, own in each.items():
-        read_args(sources.get(node, wanted.source), merged_args(wanted.training_args, own), rounds)
+        merged = merged_args(wanted.training_args, own)
+        read_args(sources.get(node, wanted.source), merged, rounds, reads_args=reads)
     name, config = PROTOCOLS.config_of(with_optimizer(wanted.protocol, arguments.server_optimizer))
     trained = wanted.trained
     preprocess, known = _preprocessing(arguments, trained)

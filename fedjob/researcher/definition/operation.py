@@ -24,14 +24,15 @@ from fedjob.researcher.storage.spec import load_spec, plain_args
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.function import FunctionPlan, RemoteFunction, declared
 from fedjob.training_plans.pipeline import Pipeline
-from fedjob.training_plans.plan_checks import check_plan_arguments, check_test_data
+from fedjob.training_plans.plan_checks import check_plan_arguments, check_test_data, check_test_metric
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.source.compilation import compile_plan, make_plan
 from fedjob.training_plans.source.extraction import extract
 from fedjob.training_plans.source.joined import joined
 from fedjob.training_plans.source.plan_source import PlanSource, plan_hash
+from fedjob.training_plans.source.used_args import check_read
 from fedjob.training_plans.step_plan import Plan
-from fedjob.training_plans.training_args import TrainingArgs, check_rounds, merged_args
+from fedjob.training_plans.training_args import HYPERPARAMETERS, TrainingArgs, check_rounds, merged_args
 
 NO_PLAN = PlanSource("", "", "")
 
@@ -118,24 +119,43 @@ def read_operation(
         return _steps(protocol, source, plan, raw)
     inner_of(protocol).check_plan(type(plan))
     _check_aux(inner_of(protocol), type(plan), source.entry)
-    TrainingArgs.parse(at_round(raw, 1), extra_args=type(plan).extra_args)
+    _check_read_args(source.text, source.entry, type(plan), raw, inner_of(protocol).reads_args)
     protocol, source = _with_its_text(protocol, source)
     return Operation(protocol=protocol, source=source, training_args=raw, launches=_launches(plan.launches))
 
 
-def read_args(source: PlanSource, raw: Mapping[str, Any], rounds: int, *, first: int = 1) -> None:
+def read_args(
+    source: PlanSource,
+    raw: Mapping[str, Any],
+    rounds: int,
+    *,
+    first: int = 1,
+    reads_args: tuple[str, ...] | None = None,
+) -> None:
     """Check training arguments in all rounds of a job, or a function's, against the code that gets them.
 
     Args:
         rounds, first: the last round and the one that they count from.
+        reads_args: those that the protocol may read beside the plan; None does not look for unread ones.
+
+    Args:
+        reads_args: those that the protocol may read beside the plan.
 
     Raises:
         SpecError: one is unknown, of the wrong type or out of range.
     """
-    read_args_of(source.text, source.entry, raw, rounds, first=first)
+    read_args_of(source.text, source.entry, raw, rounds, first=first, reads_args=reads_args)
 
 
-def read_args_of(text: str, entry: str, raw: Mapping[str, Any], rounds: int, *, first: int = 1) -> None:
+def read_args_of(
+    text: str,
+    entry: str,
+    raw: Mapping[str, Any],
+    rounds: int,
+    *,
+    first: int = 1,
+    reads_args: tuple[str, ...] | None = None,
+) -> None:
     """Do what `read_args` does, for a plan's text and the name of its class; for no text nothing."""
     if not text:
         return
@@ -144,6 +164,8 @@ def read_args_of(text: str, entry: str, raw: Mapping[str, Any], rounds: int, *, 
         plan.remote.check(raw)
     elif isinstance(plan, TrainingPlan):
         check_rounds(raw, rounds, extra_args=type(plan).extra_args, first=first)
+        if reads_args is not None:
+            _check_read_args(text, entry, type(plan), raw, reads_args)
 
 
 def check_plan_args(
@@ -166,6 +188,17 @@ def check_plan_args(
         parsed = TrainingArgs.parse(at_round(args, 1), extra_args=type(plan).extra_args)
         check_test_data(type(plan), parsed, at_end=at_end)
         check_plan_arguments(type(plan), source.text, parsed, others)
+
+
+def _check_read_args(
+    text: str, entry: str, plan: type[TrainingPlan], raw: Mapping[str, Any], reads_args: tuple[str, ...]
+) -> None:
+    """Check training arguments against the plan that gets them, and against what reads them at all."""
+    args = TrainingArgs.parse(at_round(raw, 1), extra_args=plan.extra_args)
+    check_test_metric(plan, args.test_metric)
+    own = (*plan.applied_args, *reads_args)
+    open_names = (*HYPERPARAMETERS, *plan.extra_args)
+    check_read(text, entry, [name for name in raw if name in open_names and name not in own])
 
 
 def _only(plan: Any, training_plan: Any) -> Any:

@@ -260,7 +260,12 @@ class Job(ManualRounds, JobView):
     def _built(self) -> TrainingPlan:
         spec = self._spec
         plan: TrainingPlan = built_plan(
-            self._source.text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed
+            self._source.text,
+            spec.plan_entry,
+            spec.model_args,
+            spec.training_args,
+            spec.seed,
+            self._source.origins,
         )
         return plan
 

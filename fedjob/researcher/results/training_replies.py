@@ -26,6 +26,8 @@ class TrainingReply:
 
     Args:
         success: False for a node that was left out; `msg` then has the reason.
+        optimizer_args: what the optimizer used: of torch `{"optimizer": "SGD", "groups": [{"lr": 0.1, ...}]}`, of
+            scikit-learn `{"estimator": "SGDClassifier", "alpha": ...}`; empty after a validation.
         params_path: safetensors file of the node's parameters; empty after a validation.
         optim_aux_var: `{module: {name: tensor}}`, empty where the optimizer shares none; a tensor is read when
             it is asked for.
@@ -170,6 +172,7 @@ def make_replies(
                 node_id=node,
                 state_id=result.state,
                 params_path=str(arrival.params.path) if arrival.params is not None else "",
+                optimizer_args=dict(result.optimizer_args),
                 optim_aux_var={} if arrival.params is None else split(arrival.params)[1],
                 sample_size=result.num_examples,
                 timing=dict(result.timing),

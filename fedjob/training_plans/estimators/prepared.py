@@ -33,7 +33,7 @@ class Prepared(Fitted):
         return self.inner.exact
 
     def allocate(self) -> None:
-        self._own = {"prepared": np.zeros(())}
+        self._own: dict[str, Array] = {"prepared": np.zeros(())}
         if self._scaler is not None:
             self._own |= {
                 "scaler.mean": np.zeros(self.num_features),

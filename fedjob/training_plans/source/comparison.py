@@ -180,7 +180,9 @@ class Comparison:
             if not isinstance(item, types.FunctionType) and not attribute.startswith("__"):
                 found = vars(live).get(attribute, _MISSING), vars(built).get(attribute, _MISSING)
                 yield from self._walk(f"{name}.{attribute}", *found)
-        for used in sorted(_global_names(other) | _global_names(one) | set(one.co_freevars)):
+        # a class in a function looks up the name of its module, which is another one at every node
+        looked_up = _global_names(other) | _global_names(one) | set(one.co_freevars)
+        for used in sorted(looked_up - _WRITTEN_BY_PYTHON):
             theirs = _looked_up(built, used)
             if theirs is _MISSING:
                 continue  # of Python, or looked up where it never is

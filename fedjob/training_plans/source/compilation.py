@@ -148,9 +148,17 @@ def _line_of(error: BaseException, filename: str, origins: Origins) -> str:
 
 
 def built_plan(
-    plan_text: str, entry: str, model_args: dict[str, Any], training_args: dict[str, Any], seed: int
+    plan_text: str,
+    entry: str,
+    model_args: dict[str, Any],
+    training_args: dict[str, Any],
+    seed: int,
+    origins: Origins = (),
 ) -> Any:
     """Build a plan on the researcher's side: the first parameters depend on the job's seed alone.
+
+    Args:
+        origins: where the lines of the text were written, for messages.
 
     Returns:
         None for a job without a plan.
@@ -160,7 +168,7 @@ def built_plan(
     """
     if not plan_text:
         return None
-    plan = make_plan(plan_text, entry)
+    plan = make_plan(plan_text, entry, origins)
     plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed)
     seed_everything(seed_for(seed, 0, "", "init"))
     try:
@@ -170,7 +178,7 @@ def built_plan(
     except Exception as error:
         raise PlanError(
             f"plan {entry} can't be built with model_args={model_args!r}: {type(error).__name__}: {error} "
-            f"({where(error)})",
+            f"({where(error, origins)})",
             name=entry,
         ) from error
     return plan

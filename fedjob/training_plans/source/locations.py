@@ -18,6 +18,7 @@ from fedjob.training_plans.source.bindings import Binding, Module, Unit, bound_n
 from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings, surroundings_of
 from fedjob.training_plans.source.changes import EVERYTHING, changes_of
 from fedjob.training_plans.source.dependencies import Locate
+from fedjob.training_plans.source.plan_source import Origins, line_words
 from fedjob.training_plans.source.text_checks import decode_plan
 
 PLAN_FILENAME = "<plan "
@@ -356,12 +357,18 @@ def _first(node: ast.stmt) -> int:
     return min([int(node.lineno), *(int(d.lineno) for d in getattr(node, "decorator_list", []))])
 
 
-def where(error: BaseException) -> str:
-    """Name the class of an error and the lines inside the plan's own text, and no values."""
+def where(error: BaseException, origins: Origins = ()) -> str:
+    """Name the class of an error and the lines inside the plan's own text, and no values.
+
+    Args:
+        origins: where these lines were written: then the user's own file and line are named.
+    """
     lines = [
-        str(frame.lineno)
+        frame.lineno or 0
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename.startswith(PLAN_FILENAME)
     ]
-    place = f" at plan line {', '.join(lines)}" if lines else ""
+    if origins and lines:
+        return f"{type(error).__name__} at {'; '.join(line_words(line, origins) for line in lines)}"
+    place = f" at plan line {', '.join(map(str, lines))}" if lines else ""
     return f"{type(error).__name__}{place}"
