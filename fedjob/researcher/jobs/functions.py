@@ -86,8 +86,9 @@ class AskedFunction:
         from fedjob.researcher.jobs.job import Job
 
         where = {"home": self.job.folder.parent.parent} if nodes == "local" else {"session": self.session}
+        operation: Any = self.source  # a function by its text
         return Job(
-            self.source,
+            operation,
             data=self.job.given_data if data is None else data,
             nodes=nodes,
             use=use,

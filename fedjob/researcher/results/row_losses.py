@@ -19,18 +19,16 @@ def row_losses(value: Any) -> list[str]:
     """
     if not isinstance(value, Mapping):
         return []
-    coverage, present = value.get(COVERAGE), value.get(PRESENT)
-    lines = []
-    if _has_columns(coverage, "node", "rows", "filtered", "incomplete", "used"):
-        together = coverage[coverage["filtered"].isna()]
-        lines += _of_nodes("left out by preprocessing", coverage, coverage["filtered"])
-        lines += _of_nodes(
-            "left out because a value is missing or withheld", coverage, coverage["incomplete"]
-        )
-        lines += _of_nodes("left out or withheld", together, together["rows"] - together["used"])
+    coverage: Any = value.get(COVERAGE)
+    present: Any = value.get(PRESENT)
+    if not _has_columns(coverage, "node", "rows", "filtered", "incomplete", "used"):
+        return []
+    together = coverage[coverage["filtered"].isna()]
+    lines = _of_nodes("left out by preprocessing", coverage, coverage["filtered"])
+    lines += _of_nodes("left out because a value is missing or withheld", coverage, coverage["incomplete"])
+    lines += _of_nodes("left out or withheld", together, together["rows"] - together["used"])
     if _has_columns(present, "node", "column", "present"):
-        used = coverage.set_index("node")["used"].to_dict()
-        lines += _of_columns(present, used)
+        lines += _of_columns(present, coverage.set_index("node")["used"].to_dict())
     return lines
 
 
