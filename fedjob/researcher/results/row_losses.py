@@ -32,6 +32,15 @@ def row_losses(value: Any) -> list[str]:
     return lines
 
 
+def num_incomplete(value: Any) -> int:
+    """Return how many rows a result leaves out because a value is missing, or because nodes withhold them."""
+    coverage: Any = value.get(COVERAGE) if isinstance(value, Mapping) else None
+    if not _has_columns(coverage, "node", "rows", "filtered", "incomplete", "used"):
+        return 0
+    together = (coverage["rows"] - coverage["used"])[coverage["filtered"].isna()]
+    return int(coverage["incomplete"].fillna(0).sum()) + int(together.sum())
+
+
 def _has_columns(table: Any, *names: str) -> bool:
     return {*names} <= {*getattr(table, "columns", ())}
 
