@@ -97,6 +97,42 @@ def test_a_large_result_travels_as_an_object_and_is_a_table(session: Session, tm
     assert result.dataframe.half.sum() == 200_000 * 199_999 / 4
 
 
+@pytest.mark.feature("PS-26")
+def test_the_functions_that_one_has_asked_for_are_listed_with_decisions_and_called_by_name(
+    session: Session, tmp_path: Path
+) -> None:
+    strict = Federation(tmp_path)
+    node = strict.node("ward", NodeConfig(threads=1))
+    path = write_table(node.folder / "heart.csv", A=[1, 2, 3], B=[10, 20, 30])
+    with node.database() as database:
+        Datasets(database).add(describe_dataset("heart", path, tags=["heart"]))
+    node.start()
+    try:
+        with open_session(strict, tmp_path / "lab", Identity.generate("lab")) as asking:
+            assert list(asking.functions()) == []
+            Job(remote.column_mean, data="ward/heart", session=asking).request()
+            (listed,) = asking.functions()
+            assert (listed.name, dict(listed.decisions)) == ("column_mean", {"ward": "pending"})
+            node.decide()
+            assert "column_mean" in repr(asking.functions())
+            assert "ward: granted" in repr(asking.functions())
+            found = asking.functions()["column_mean"](column="B", data="ward/heart", progress=False)
+            assert found.value == 20.0
+            assert asking.functions()["column_mean"](progress=False).value == 2.0  # the data of before
+            (again,) = asking.functions()
+            assert len(again.jobs) == 3
+            with pytest.raises(
+                SpecError, match="no function 'means' was asked for in this home; there are column_mean"
+            ):
+                asking.functions()["means"]
+            with pytest.raises(SpecError, match="colum"):
+                again(colum="B", progress=False)
+            node.stop()
+            assert dict(asking.functions(timeout_s=0.5)[0].decisions) == {"ward": "granted"}
+    finally:
+        strict.close()
+
+
 @pytest.mark.parametrize("nodes", [None, "local"])
 def test_an_aggregator_of_the_jobs_own_makes_one_value(
     session: Session, tmp_path: Path, nodes: str | None

@@ -271,8 +271,6 @@ def test_a_time_in_nanoseconds_explains_as_it_does_in_seconds(tmp_path: Path) ->
         (LinearRegression(target="y", features=["x", "twice"]), "unsolvable", "terms are sums of others"),
         (LinearRegression(target="y", features=["same"]), "unsolvable", "same has the same value in all 8"),
         (LinearRegression(target="y", features=["empty"]), "unsolvable", "0 rows of all nodes together"),
-        (LinearRegression(target="y", features=["name"]), "quorum_lost", "'name' does not hold numbers"),
-        (LinearRegression(target="y", features=["z"]), "quorum_lost", "no column 'z'"),
         (
             LinearRegression(target="y", features=["name"], categorical="name"),
             "unsolvable",
@@ -306,6 +304,23 @@ def test_what_the_data_do_not_determine_is_named(tmp_path: Path, asked: Any, rea
     with pytest.raises(JobFailed, match=says) as caught:
         run(asked, write(tmp_path, a=TABLE), tmp_path)
     assert caught.value.reason == reason or "columns: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("feature", "says"), [("name", r"expected numbers, found name \(string\)"), ("z", "no column 'z'")]
+)
+def test_columns_that_do_not_fit_are_named_before_anybody_is_asked(
+    tmp_path: Path, feature: str, says: str
+) -> None:
+    job = Job(
+        LinearRegression(target="y", features=[feature]),
+        data=write(tmp_path, a=TABLE),
+        nodes="local",
+        home=tmp_path,
+    )
+    with pytest.raises(SpecError, match=says):
+        job.run(progress=False)
+    assert job.state == "draft"
 
 
 @pytest.mark.parametrize(

@@ -339,8 +339,8 @@ class Job(ManualRounds, JobView):
     def run(self, *, progress: bool | None = None) -> JobResult:
         """Run the job in this process and return its result.
 
-        The last line of the progress bar says what the result is about; without a bar it is logged where nodes or
-        rows do not count, as a warning of the logger `fedjob`, which Python writes to stderr.
+        The last line of the progress bar says what the result is about; without a bar it is logged where nodes do
+        not count, or rows with missing values, as a warning of the logger `fedjob`, which Python writes to stderr.
 
         Args:
             progress: draw a progress bar; None does in a terminal and in a notebook.
@@ -355,7 +355,7 @@ class Job(ManualRounds, JobView):
         result = self._run(() if drawn is None else (drawn,))
         if drawn is not None:
             drawn.conclude(result.about)
-        elif not result.complete:
+        elif result.lacks_nodes_or_rows:
             _log.warning("%s: %s", self.name or self.id[:12], result.about)
         return result
 

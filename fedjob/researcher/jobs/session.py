@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedjob.researcher.connection.catalogue import Listing, NodeInfo, Offered, list_datasets, list_nodes
+from fedjob.protocols.function import Function
+from fedjob.researcher.connection.catalogue import (
+    Listing,
+    NodeInfo,
+    Offered,
+    list_datasets,
+    list_nodes,
+)
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.login import Login, Prompt
 from fedjob.researcher.connection.login import login as log_in
@@ -17,6 +24,7 @@ from fedjob.researcher.storage.search import Name, find_entries, find_entry
 
 if TYPE_CHECKING:
     from fedjob.researcher.jobs.followed import FollowedJob
+    from fedjob.researcher.jobs.functions import AskedFunctions
     from fedjob.researcher.jobs.job import Job
     from fedjob.researcher.storage.index import JobEntry
 
@@ -79,6 +87,24 @@ class HomeJobs:
             look=look,
         )
         return Listing([self._open(entry) for entry in found if entry.state != "unreadable"], _COLUMNS)
+
+    def functions(self, timeout_s: float = 3.0) -> AskedFunctions:
+        """Return the functions that nodes were asked for in this home, with each owner's decision.
+
+        `session.functions()["means"](column="age", data=...)` runs one by its name.
+
+        Args:
+            timeout_s: seconds to wait for nodes to say what their owners have decided by now.
+        """
+        from fedjob.researcher.jobs.functions import asked_functions
+
+        found = find_entries(self.home, state=("draft", "pending", "active", "history"))
+        jobs = [
+            self._open(entry)
+            for entry in found
+            if entry.protocol == Function.name and entry.state != "unreadable"
+        ]
+        return asked_functions(jobs, self if isinstance(self, Connection) else None, timeout_s)
 
     @property
     def active(self) -> Job | None:

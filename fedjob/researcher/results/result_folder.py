@@ -34,7 +34,7 @@ from fedjob.protocols.function import NodeValues
 from fedjob.protocols.steps import Steps
 from fedjob.researcher.monitoring.participation import NOT_ASKED, Participation
 from fedjob.researcher.results.artifact import Artifact
-from fedjob.researcher.results.row_losses import row_losses
+from fedjob.researcher.results.row_losses import num_incomplete, row_losses
 from fedjob.researcher.results.table import ResultTable, frame_of
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
@@ -65,6 +65,7 @@ class ResultManifest:
         learned: steps of the preprocessing that found values in the data of all nodes, complete.
         participation: who took part, who did not and why.
         row_losses: lines on rows of these nodes that the numbers are not about.
+        num_incomplete: those of them in which a value is missing, or that nodes withhold.
     """
 
     version: int = VERSION
@@ -76,6 +77,7 @@ class ResultManifest:
     primary: str = ""
     participation: Participation = field(default_factory=Participation)
     row_losses: list[str] = field(default_factory=list)
+    num_incomplete: int = 0
 
 
 def save_result(
@@ -130,6 +132,7 @@ def save_result(
         primary=primary,
         participation=participation or Participation(),
         row_losses=row_losses(value),
+        num_incomplete=num_incomplete(value),
     )
     write_atomic(target / MANIFEST, pack(to_plain(manifest)))
     return files
@@ -320,8 +323,13 @@ class ResultFolder:
     @property
     def complete(self) -> bool:
         """Whether every node that was asked counts, with all its rows as far as these are known."""
+        return not self.lacks_nodes_or_rows and not self._manifest.row_losses
+
+    @property
+    def lacks_nodes_or_rows(self) -> bool:
+        """Whether nodes that were asked do not count, or rows with missing values; filters are meant to leave rows out."""
         missing = [node for node, why in self.participation.left_out.items() if why != NOT_ASKED]
-        return not missing and not self._manifest.row_losses
+        return bool(missing or self._manifest.num_incomplete)
 
     @property
     def kind(self) -> str:

@@ -19,19 +19,26 @@ def row_losses(value: Any) -> list[str]:
     """
     if not isinstance(value, Mapping):
         return []
-    coverage, present = value.get(COVERAGE), value.get(PRESENT)
-    lines = []
-    if _has_columns(coverage, "node", "rows", "filtered", "incomplete", "used"):
-        together = coverage[coverage["filtered"].isna()]
-        lines += _of_nodes("left out by preprocessing", coverage, coverage["filtered"])
-        lines += _of_nodes(
-            "left out because a value is missing or withheld", coverage, coverage["incomplete"]
-        )
-        lines += _of_nodes("left out or withheld", together, together["rows"] - together["used"])
+    coverage: Any = value.get(COVERAGE)
+    present: Any = value.get(PRESENT)
+    if not _has_columns(coverage, "node", "rows", "filtered", "incomplete", "used"):
+        return []
+    together = coverage[coverage["filtered"].isna()]
+    lines = _of_nodes("left out by preprocessing", coverage, coverage["filtered"])
+    lines += _of_nodes("left out because a value is missing or withheld", coverage, coverage["incomplete"])
+    lines += _of_nodes("left out or withheld", together, together["rows"] - together["used"])
     if _has_columns(present, "node", "column", "present"):
-        used = coverage.set_index("node")["used"].to_dict()
-        lines += _of_columns(present, used)
+        lines += _of_columns(present, coverage.set_index("node")["used"].to_dict())
     return lines
+
+
+def num_incomplete(value: Any) -> int:
+    """Return how many rows a result leaves out because a value is missing, or because nodes withhold them."""
+    coverage: Any = value.get(COVERAGE) if isinstance(value, Mapping) else None
+    if not _has_columns(coverage, "node", "rows", "filtered", "incomplete", "used"):
+        return 0
+    together = (coverage["rows"] - coverage["used"])[coverage["filtered"].isna()]
+    return int(coverage["incomplete"].fillna(0).sum()) + int(together.sum())
 
 
 def _has_columns(table: Any, *names: str) -> bool:
