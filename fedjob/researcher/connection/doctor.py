@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fedjob.identity.membership import Membership, fetch_hub, fetch_parties, loa
 from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
-from fedjob.researcher.connection.catalogue import list_nodes
+from fedjob.researcher.connection.catalogue import NodeInfo, list_nodes
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.home import check_home
 from fedjob.researcher.connection.opening import open_connection
@@ -141,18 +142,23 @@ def _broker(home: Path) -> list[Finding]:
                 "" if online else "start one: fedjob node start",
             )
         )
-        for node in nodes:
-            if node.faults:
-                findings.append(
-                    Finding(
-                        f"settings of {node.id}",
-                        False,
-                        f"{node.faults} can't be read there, so its strictest hold: every use is asked for",
-                        f"ask its owner{f' ({node.contact})' if node.contact else ''} to look at fedjob node status",
-                    )
-                )
+        findings += settings_of(nodes)
     findings.append(_rights(home))
     return findings
+
+
+def settings_of(nodes: Iterable[NodeInfo]) -> list[Finding]:
+    """Return a finding for each node that can't read its owner's settings."""
+    return [
+        Finding(
+            f"settings of {node.id}",
+            False,
+            f"{node.faults} can't be read there, so its strictest hold: every use of data is asked for",
+            f"ask its owner{f' ({node.contact})' if node.contact else ''} to look at `fedjob node status`",
+        )
+        for node in nodes
+        if node.faults
+    ]
 
 
 def _rights(home: Path) -> Finding:

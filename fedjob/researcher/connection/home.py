@@ -52,14 +52,18 @@ def check_home(home: Path) -> None:
     try:
         check_role_of_home(home, "researcher")
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
-            raise PermissionError("it can't be written by this user")
+        may_write = os.access(home, os.R_OK | os.W_OK | os.X_OK)
         free_bytes = shutil.disk_usage(home).free
     except OSError as error:
         raise ConfigError(
             f"{home} can't be used as a researcher's home: {error.strerror or error}; give another folder, "
             "connect(home=...) or FEDJOB_HOME"
         ) from error
+    if not may_write:
+        raise ConfigError(
+            f"{home} can't be used as a researcher's home: this user may not write there; give another folder, "
+            "connect(home=...) or FEDJOB_HOME"
+        )
     if free_bytes < FREE_BYTES:
         raise NoSpace(
             f"the disk of your own home {home} is full: {free_bytes >> 20} MB are free and at least "

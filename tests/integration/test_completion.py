@@ -36,7 +36,9 @@ def test_grants_and_settings_are_completed(home: NodeHome) -> None:
     grant = Grants(database).file(subject, b"", protocol="statistics")
     database.close()
     for command in ("approve", "reject", "revoke", "show"):
-        assert completed("node", "grants", command, "--home", str(home.root), begin=grant.id[:2]) == [grant.id]
+        assert completed("node", "grants", command, "--home", str(home.root), begin=grant.id[:2]) == [
+            grant.id
+        ]
     assert completed("node", "config", "set", begin="approv") == ["approval", "approvers"]
     assert completed("node", "kill", "--home", str(home.root)) == []
     assert completed("node", "data", "show", "--home", str(home.root / "none")) == []
