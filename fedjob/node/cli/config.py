@@ -32,7 +32,7 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.settings import faults_between, live_facts
 from fedjob.node.startup import running_pid
 
-APPLIED_WITHIN_S = 5.0
+APPLIED_WITHIN_S = 20.0
 
 
 @click.group()

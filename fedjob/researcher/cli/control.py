@@ -156,8 +156,13 @@ def _connect(job: Any, home: Path | None) -> None:
 def delete(job_id: str, home: Path | None) -> None:
     """Delete a job that has ended, here, at the hub and at the nodes; its submission stays recorded."""
     from fedjob.researcher.jobs.deletion import delete_job
-    from fedjob.researcher.jobs.session import connect
+    from fedjob.researcher.jobs.session import Session, connect
+
+    def reach() -> Session:
+        session = connect(home=home)
+        session.reach()
+        return session
 
     folder = folder_of(home, job_id)
-    delete_job(folder, lambda: connect(home=home))
+    delete_job(folder, reach)
     click.echo(f"{folder.path.name} deleted")

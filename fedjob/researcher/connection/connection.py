@@ -20,7 +20,6 @@ from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.messages import Body, Message
 from fedjob.messaging.outbox import CourierStore
 from fedjob.repository.base import Repository
-from fedjob.researcher.connection.end_messages import release_again
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.connection.known_nodes import FILE_NAME, KnownNodes
 from fedjob.researcher.connection.login import Proving
@@ -82,7 +81,6 @@ class Connection:
             if self._start is not None:
                 self._start()
                 self._start = None
-                release_again(self)
 
     @property
     def party(self) -> str:

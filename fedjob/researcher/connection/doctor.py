@@ -147,16 +147,7 @@ def _broker(home: Path) -> list[Finding]:
                 "" if online else "start one: fedjob node start",
             )
         )
-        for node in nodes:
-            if node.faults:
-                findings.append(
-                    Finding(
-                        f"settings of {node.id}",
-                        False,
-                        f"{node.faults} can't be read there, so its strictest hold: every use is asked for",
-                        f"ask its owner{f' ({node.contact})' if node.contact else ''} to look at fedjob node status",
-                    )
-                )
+        findings += settings_of(nodes)
     findings.append(_rights(home))
     return findings
 
@@ -172,6 +163,20 @@ def twin_findings(nodes: Iterable[NodeInfo]) -> list[Finding]:
 
 def _misdated(node: NodeInfo) -> Finding:
     return Finding(f"node {node.id}", False, node.silence, "its owner sets that machine's clock (NTP)")
+
+
+def settings_of(nodes: Iterable[NodeInfo]) -> list[Finding]:
+    """Return a finding for each node that can't read its owner's settings."""
+    return [
+        Finding(
+            f"settings of {node.id}",
+            False,
+            f"{node.faults} can't be read there, so its strictest hold: every use of data is asked for",
+            f"ask its owner{f' ({node.contact})' if node.contact else ''} to look at `fedjob node status`",
+        )
+        for node in nodes
+        if node.faults
+    ]
 
 
 def _rights(home: Path) -> Finding:

@@ -49,17 +49,19 @@ def check_home(home: Path) -> None:
         ConfigError: it is a node's or a hub's home, another user's, or can't be made or written.
         NoSpace: its disk is full.
     """
+    refused = f"{home} can't be used as a researcher's home"
+    advice = "give another folder, connect(home=...) or FEDJOB_HOME"
     try:
         check_role_of_home(home, "researcher")
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
-            raise PermissionError("it can't be written by this user")
-        free_bytes = shutil.disk_usage(home).free
+        there = next(folder for folder in (home, *home.parents) if folder.exists())
+        is_folder, may_write = there.is_dir(), os.access(there, os.R_OK | os.W_OK | os.X_OK)
+        free_bytes = shutil.disk_usage(there).free
     except OSError as error:
-        raise ConfigError(
-            f"{home} can't be used as a researcher's home: {error.strerror or error}; give another folder, "
-            "connect(home=...) or FEDJOB_HOME"
-        ) from error
+        raise ConfigError(f"{refused}: {error.strerror or error}; {advice}") from error
+    if not is_folder:
+        raise ConfigError(f"{refused}: {there} is no folder; {advice}")
+    if not may_write:
+        raise ConfigError(f"{refused}: this user may not write in {there}; {advice}")
     if free_bytes < FREE_BYTES:
         raise NoSpace(
             f"the disk of your own home {home} is full: {free_bytes >> 20} MB are free and at least "

@@ -17,6 +17,7 @@ from fedjob.messaging.outbox import MemoryStore
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
 from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.connection.end_messages import release_again
 from fedjob.researcher.connection.home import check_home, home_path
 from fedjob.researcher.connection.joining import join, known_membership
 
@@ -51,16 +52,8 @@ def open_connection(
     folder = home_path(home)
     check_home(folder)
     may_wait = hub is None and broker is None and repo is None and (folder / MEMBERSHIP_NAME).exists()
-    away: FedjobError | None = None
-    parties: dict[str, Party] = {}
-    try:
-        membership, identity = join(folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key)
-        parties = fetch_parties(membership)
-    except RepositoryUnreachable as error:
-        if not may_wait:
-            raise
-        away = error
-        membership, identity = known_membership(folder, id=id, key=key)
+    known = _KnownMembership(folder, may_wait, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key)
+    membership, parties, away = known.membership, known.parties, known.away
     roster = Roster(parties, refresh=lambda: fetch_parties(membership))
     transport = MqttTransport(
         broker or membership.broker_url,
@@ -70,19 +63,19 @@ def open_connection(
         tls_ca=membership.tls_ca or None,
     )
     outbox = MemoryStore()
-    endpoint = Endpoint(identity, membership.federation, roster, transport, outbox, "researcher")
+    endpoint = Endpoint(known.identity, membership.federation, roster, transport, outbox, "researcher")
     repository = open_repository(repo or membership.hub_url, token=membership.token, verify=membership.verify)
 
     def start() -> None:
         """Reach the hub: its list of parties, then its broker."""
         if away is not None:
+            fetch_parties(membership)
             roster.refresh()
-            if roster.last_error is not None:
-                raise roster.last_error
         endpoint.start(timeout_s)
         connection.clock = _compare_clocks(membership)
+        release_again(connection)
 
-    connection = kind(folder, membership, identity, endpoint, repository, roster, outbox, start=start)
+    connection = kind(folder, membership, known.identity, endpoint, repository, roster, outbox, start=start)
     connection.strict = connection.strict if strict is None else strict
     try:
         if away is None:
@@ -113,6 +106,38 @@ def _compare_clocks(membership: Membership) -> str:
     if text:
         _log.warning("%s", text)
     return text
+
+
+class _KnownMembership:
+    """What is known of a home's place in its federation: from the hub, or while it is away from the home alone.
+
+    Args:
+        may_wait: the home has joined a federation, and may be opened while its hub is away.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        may_wait: bool,
+        *,
+        hub: str | None,
+        id: str | None,
+        invite: str | Path | None,
+        tls_ca: str | Path | None,
+        key: str | Path | None,
+    ) -> None:
+        self.away: FedjobError | None = None
+        self.parties: dict[str, Party] = {}
+        try:
+            self.membership, self.identity = join(
+                folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key
+            )
+            self.parties = fetch_parties(self.membership)
+        except RepositoryUnreachable as error:
+            if not may_wait:
+                raise
+            self.away = error
+            self.membership, self.identity = known_membership(folder, id=id, key=key)
 
 
 class _Default:

@@ -37,7 +37,7 @@ class _Download:
     message: Message
     arrival: Arrival | None
     problem: str
-    own: FedjobError | None = None
+    own: str = ""
 
 
 class Collector:
@@ -159,8 +159,8 @@ class Collector:
         while not self._fetched.empty():
             fetched.append(self._fetched.get())
         for item in fetched:
-            if item.own is not None:
-                raise item.own
+            if item.own:
+                raise NoSpace(item.own)
         good = [f.arrival for f in fetched if f.arrival is not None and not f.problem]
         if good:
             self._journal.append([_to_record(arrival) for arrival in good])
@@ -242,8 +242,7 @@ class Collector:
 
     def _fetch(self, message: Message, result: Result) -> None:
         """Bring a contribution here and look it over; runs on a thread of the pool."""
-        arrival, problem = None, ""
-        own: FedjobError | None = None
+        arrival, problem, own = None, "", ""
         try:
             arrival = through_outages(
                 lambda: self._download(self._node_of(message, result.key), result),
@@ -252,7 +251,7 @@ class Collector:
             )
             problem = self._accept(arrival)
         except NoSpace as error:
-            own = NoSpace(f"the disk of your own home is full: {error}")
+            own = f"the disk of your own home is full: {error}"
         except FedjobError as error:
             problem = f"{error.reason}: {error}"
         except Exception as error:  # a thread must not swallow a node's answer

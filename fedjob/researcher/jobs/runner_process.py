@@ -95,7 +95,13 @@ def _connect(folder: JobFolder) -> Session:
     num_failed = 0
     while True:
         try:
-            return connect(home=folder.path.parent.parent)
+            session = connect(home=folder.path.parent.parent)
+            try:
+                session.reach()
+            except BaseException:
+                session.close()
+                raise
+            return session
         except (BrokerUnreachable, RepositoryUnreachable) as error:
             sys.stderr.write(f"{error}\n")
             again = time.monotonic() + _AGAIN_S[min(num_failed, len(_AGAIN_S) - 1)]

@@ -28,9 +28,11 @@ def test_the_home_of_another_role_is_refused_before_anything_is_written(
 
 def test_a_home_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for home in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/home")):
+    for home in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigError, match="can't be used as a researcher's home"):
             check_home(home)
+    check_home(tmp_path / "new" / "home")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_full_disk_is_the_researchers_own(tmp_path: Path) -> None:

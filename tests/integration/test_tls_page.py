@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.parts import program
 
-PAGE = Path(__file__).parents[3] / "docs" / "tls.md"
+PAGE = Path(__file__).parents[2] / "docs" / "tls.md"
 
 
 def test_the_commands_of_the_page_make_what_strict_clients_accept(tmp_path: Path) -> None:
