@@ -250,16 +250,12 @@ def describe_dataset(
         note(sentence)
     columns = tuple(dict(column) for column in found.get("columns", ()))
     num_rows = int(found["num_rows"])
-    if num_rows < min_rows:
-        raise SpecError(
-            f"{path} has {num_rows} rows, fewer than --min-rows {min_rows}: nothing could run on it"
-        )
+    _check_enough(path, num_rows, min_rows)
     for line in found.get("counted", ()):
         tell(line)
     if mock is not None:
         mock = mock.absolute()
-        differences = _differences(columns, describe(mock, chosen, given, loading).get("columns", ()))
-        if differences:
+        if differences := _differences(columns, describe(mock, chosen, given, loading).get("columns", ())):
             warn(f"the mock {mock} is not of the form of {path}: {differences}")
     return RegisteredDataset(
         name=name,
@@ -279,6 +275,13 @@ def describe_dataset(
         contact=contact,
         added=time.time(),
     )
+
+
+def _check_enough(path: Path, num_rows: int, min_rows: int) -> None:
+    if num_rows < min_rows:
+        raise SpecError(
+            f"{path} has {num_rows} rows, fewer than --min-rows {min_rows}: nothing could run on it"
+        )
 
 
 def described_anew(dataset: RegisteredDataset, version: str) -> RegisteredDataset:
