@@ -34,7 +34,59 @@ MAX_GROUPS = 64
 """Groups of parameters whose settings are reported."""
 
 
-class TorchPlan(TrainingPlan):
+class TorchParameters(TrainingPlan):
+    """The parameters and buffers of a torch model, by name."""
+
+    model: torch.nn.Module
+
+    def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
+        return {
+            name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in self._shared().items()
+        }
+
+    def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
+        own = self._shared()
+        _check_fit(own, params)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(params[name])
+
+    def kinds(self) -> Kinds:
+        buffers, shared = self._buffers(), self._shared()
+        layers = [
+            prefix
+            for prefix, module in self.model.named_modules()
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+        ]
+        return Kinds(
+            buffers=tuple(name for name in shared if name in buffers),
+            batch_norm=tuple(name for name in shared if name.rpartition(".")[0] in layers),
+        )
+
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        """Return the persistent buffers by name."""
+        parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        return {name: tensor for name, tensor in self._tensors().items() if name not in parameters}
+
+    def _shared(self) -> dict[str, torch.Tensor]:
+        if self.training_args.share_persistent_buffers:
+            return self._tensors()
+        buffers = self._buffers()
+        return {name: tensor for name, tensor in self._tensors().items() if name not in buffers}
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        found = self.model.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+
+    def _check_finite(self) -> None:
+        for name, tensor in self._tensors().items():
+            if tensor.is_floating_point() and tensor.numel():
+                low, high = torch.aminmax(tensor.detach())
+                if not (torch.isfinite(low) and torch.isfinite(high)):
+                    raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
+
+
+class TorchPlan(TorchParameters):
     """A torch model and how to train it.
 
     A user writes `init_model`, `init_optimizer`, `training_data` and `training_step`;
@@ -173,30 +225,6 @@ class TorchPlan(TrainingPlan):
         if isinstance(self._data, ExampleStream):
             return self._data.count()
         return super().num_train
-
-    def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
-        return {
-            name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in self._shared().items()
-        }
-
-    def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
-        own = self._shared()
-        _check_fit(own, params)
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(params[name])
-
-    def kinds(self) -> Kinds:
-        buffers, shared = self._buffers(), self._shared()
-        layers = [
-            prefix
-            for prefix, module in self.model.named_modules()
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
-        ]
-        return Kinds(
-            buffers=tuple(name for name in shared if name in buffers),
-            batch_norm=tuple(name for name in shared if name.rpartition(".")[0] in layers),
-        )
 
     def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
         self.model.train()
@@ -371,21 +399,6 @@ class TorchPlan(TrainingPlan):
                     raise self.fail("state_mismatch", f"the kept buffer {name} does not fit the model")
                 buffer.copy_(kept[name])
 
-    def _buffers(self) -> dict[str, torch.Tensor]:
-        """Return the persistent buffers by name."""
-        parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
-        return {name: tensor for name, tensor in self._tensors().items() if name not in parameters}
-
-    def _shared(self) -> dict[str, torch.Tensor]:
-        if self.training_args.share_persistent_buffers:
-            return self._tensors()
-        buffers = self._buffers()
-        return {name: tensor for name, tensor in self._tensors().items() if name not in buffers}
-
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        found = self.model.state_dict(keep_vars=True)
-        return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
-
     def _num_updates(self) -> int:
         args, data = self.training_args, self._data
         if isinstance(data, ExampleStream):
@@ -408,13 +421,6 @@ class TorchPlan(TrainingPlan):
             drop_last=data.drop_last,
         )
         yield from data.batches(order)
-
-    def _check_finite(self) -> None:
-        for name, tensor in self._tensors().items():
-            if tensor.is_floating_point() and tensor.numel():
-                low, high = torch.aminmax(tensor.detach())
-                if not (torch.isfinite(low) and torch.isfinite(high)):
-                    raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
 
 
 def _plain_setting(setting: tuple[str, Any]) -> tuple[str, Any]:
