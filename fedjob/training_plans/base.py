@@ -248,8 +248,8 @@ class TrainingPlan(ABC):
         mean = mean_state(loss_sum / samples, samples)
         return TrainOutcome(self.num_train or samples, done, loss_sum / samples, {"loss": mean})
 
-    def validate(self) -> dict[str, MetricState]:
-        """Measure the model on the test split; the states of several nodes add.
+    def validate(self, phase: str = "validate") -> dict[str, MetricState]:
+        """Measure the model on the test split, in a phase of the history; the states of several nodes add.
 
         Raises:
             NodeFailure: there is no test data, or a prediction is not finite.
@@ -269,7 +269,7 @@ class TrainingPlan(ABC):
             )
         # left out is what nothing defines, such as the area under a curve of one class
         drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
-        self.ctx.emit("metrics", {"phase": "test", "round": self.ctx.round, "samples": samples, **drawn})
+        self.ctx.emit("metrics", {"phase": phase, "round": self.ctx.round, "samples": samples, **drawn})
         self._add_time("validate", started)
         return total
 
