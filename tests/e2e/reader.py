@@ -94,6 +94,7 @@ class Reader:
             (homes / "node").symlink_to(federation.folder / OWN)
             (homes / "hub").symlink_to(federation.folder / "hub")
             self.fedjob("init", "--id", "lab", "--hub", federation.url)
+            self.fedjob("init", "--id", "bob", "--hub", federation.url, "--home", str(self.home / "bob"))
         for block in blocks(ROOT / "docs" / "plans.md"):
             if block.file == "heart.py":
                 self.save("heart.py", block.text)
@@ -181,6 +182,7 @@ class Reader:
         assert "Traceback" not in said, f"{block.place}: {said}"
 
     def __enter__(self) -> Reader:
+        self._settings = (self.node.home / "config.toml").read_bytes()
         return self
 
     def __exit__(
@@ -188,6 +190,7 @@ class Reader:
     ) -> None:
         if self._script is not None:
             self._script.close()
+        (self.node.home / "config.toml").write_bytes(self._settings)
         end_processes_of(self.folder)
 
 
