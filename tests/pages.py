@@ -37,10 +37,10 @@ NOT_TYPED = {
 }
 REASONS = {
     "several machines": "each line belongs to another party's machine, with names and certificates of its own",
+    "checkout": "it belongs to a checkout of fedjob, not to a reader's folder, and takes long or runs the tests",
     "system": "it changes the system: services, packages, accounts",
     "provider": "it needs somebody else's server, such as an OpenID provider, a mail server or a tracker",
     "data of yours": "it needs a file that only the reader has",
-    "install": "it installs, trains for long, or runs the tests themselves",
     "by hand": "somebody has to type at it, or to look at it until they have seen enough",
 }
 COMMANDS = ("fedjob", ".venv/bin/fedjob", ".venv/bin/python", "python", "make", "openssl", "curl", "pip")
@@ -111,7 +111,9 @@ def _blocks(text: str, name: str) -> Iterator[Block]:
         if token.type == "fence":
             assert token.map is not None
             language, _, about = token.info.strip().partition(" ")
-            yield Block(name, token.map[0] + 2, language, about.strip(), inspect.cleandoc("\n" + token.content))
+            yield Block(
+                name, token.map[0] + 2, language, about.strip(), inspect.cleandoc("\n" + token.content)
+            )
         elif token.type == "code_block":
             assert token.map is not None
             block = Block(name, token.map[0] + 1, "", "", token.content.rstrip("\n"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +27,20 @@ BLOCK_TIMEOUT_S = 120.0
 HOSPITALS = ("cleveland", "hungarian", "va")
 OWN = "cleveland"
 """The node whose owner types `fedjob node ...`."""
+PRINTED_HUB = "http://127.0.0.1:8844"
+"""Where a hub listens unless it is told otherwise; that of a test has another port."""
+REQUESTS = """
+import fedjob
+from fedjob import Job
+
+@fedjob.function
+def {name}(dataset):
+    return dataset.num_rows
+
+job = Job({name}, data="cleveland/heart")
+if __name__ == "__main__":
+    job.run()
+"""
 BIN = Path(sys.executable).parent
 
 
@@ -95,10 +109,17 @@ class Reader:
             (homes / "hub").symlink_to(federation.folder / "hub")
             self.fedjob("init", "--id", "lab", "--hub", federation.url)
             self.fedjob("init", "--id", "bob", "--hub", federation.url, "--home", str(self.home / "bob"))
+            self.save("first.py", REQUESTS.format(name="first"))  # so that a page finds a task and a job
+            self._checked(
+                preloaded.run([str(folder / "first.py")], env=self.environment, cwd=folder, timeout_s=60)
+            )
         for block in blocks(ROOT / "docs" / "plans.md"):
             if block.file == "heart.py":
                 self.save("heart.py", block.text)
-        shutil.copy(federation.folder / f"data of {OWN}" / "heart.csv", folder / "heart.csv")
+        hearts = (federation.folder / f"data of {OWN}" / "heart.csv").read_text()
+        (folder / "heart.csv").write_text(hearts)
+        (folder / "processed.va.data").write_text(hearts.partition("\n")[2])
+        (folder / "password.txt").write_text("open sesame\n")
 
     @property
     def node(self) -> Node:
@@ -135,11 +156,13 @@ class Reader:
         """Type the commands of a block: those of fedjob alone, one by one, anything else into a shell."""
         __tracebackhide__ = True
         lines = block.commands()
+        if any(line.startswith("fedjob node grants") and " ID" in line for line in lines):
+            self.have_two_requests()
         if not all(re.match(r"fedjob\s[^|;&<>$`]*$", line) for line in lines):
             self._check(
                 block,
                 subprocess.run(
-                    ["bash", "-euc", block.text],
+                    ["bash", "-euc", self._filled_in_text(block.text)],
                     cwd=self.folder,
                     env=self.environment,
                     capture_output=True,
@@ -150,29 +173,47 @@ class Reader:
             )
             return
         for line in lines:
-            words = [os.path.expanduser(word) if word == "~" else word for word in shlex.split(line)]
-            self._check(block, self.fedjob(*self._filled_in(words[1:]), check=False))
+            self._check(block, self.fedjob(*self._filled_in(shlex.split(line)[1:]), check=False))
 
     def fedjob(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one command of fedjob in a process of its own."""
         command = [str(BIN / "fedjob"), *words]
         done = preloaded.run(command, env=self.environment, cwd=self.folder, timeout_s=BLOCK_TIMEOUT_S)
-        assert not check or done.returncode == 0, f"{shlex.join(words)}: {done.stdout}{done.stderr}"
+        return self._checked(done) if check else done
+
+    @staticmethod
+    def _checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+        assert done.returncode == 0, f"{done.args}: {done.stdout}{done.stderr}"
         return done
 
+    def have_two_requests(self) -> None:
+        """Have a researcher ask the owner for two things: what a page about decisions begins with."""
+        self.node.cli("config", "set", "approval", "on")
+        for name in (f"rows_{secrets.token_hex(4)}" for _ in range(2)):
+            self.save(f"{name}.py", REQUESTS.format(name=name))
+            self.fedjob("job", "request", f"{name}.py")
+
     def _filled_in(self, words: Sequence[str]) -> list[str]:
-        """Put the id that a list showed last in place of `ID`, as a reader does."""
-        return [self.latest(words) if word == "ID" else word for word in words]
+        """Put what a reader has in place of what is printed: the id that a list shows for `ID`, the hub's URL."""
+        there = {"ID": lambda: self.latest(words), PRINTED_HUB: lambda: self.federation.url}
+        return [there[word]() if word in there else word for word in words]
+
+    def _filled_in_text(self, text: str) -> str:
+        lines = [
+            re.sub(r"\bID\b", lambda _, line=line: self.latest(line.split()[1:]), line)
+            for line in text.split("\n")
+        ]
+        return "\n".join(lines)
 
     def latest(self, words: Sequence[str]) -> str:
-        """Return the id that a command with `ID` is about: the newest grant, task or job; a pending one first."""
-        if words[:2] == ["node", "grants"]:
-            listed = self.node.json("grants", "list")
-            wanted = [grant for grant in listed if grant["state"] == "pending"] or listed
-            return str(max(wanted, key=lambda grant: grant.get("asked") or grant.get("created") or 0)["id"])
+        """Return the id that a command with `ID` is about: the newest grant in a fitting state, task or job."""
+        if list(words[:2]) == ["node", "grants"]:
+            wanted = "granted" if words[2] == "revoke" else "pending"
+            fitting = [grant for grant in self.node.json("grants", "list") if grant["status"] == wanted]
+            return str(max(fitting, key=lambda grant: grant["requested"])["id"])
         if words[0] == "node":
             return str(self.node.json("tasks")[0]["key"])
-        return str(json.loads(self.fedjob("job", "list", "--json").stdout)[0]["id"])
+        return str(json.loads(self.fedjob("job", "list", "--json").stdout)[-1]["id"])
 
     @staticmethod
     def _check(block: Block, done: subprocess.CompletedProcess[str]) -> None:
@@ -191,6 +232,10 @@ class Reader:
         if self._script is not None:
             self._script.close()
         (self.node.home / "config.toml").write_bytes(self._settings)
+        for line in self.fedjob("hub", "party", "list").stdout.splitlines():
+            party, role = line.split()[:2]
+            if role == "node" and party not in HOSPITALS:  # searches of later pages would wait for it
+                self.fedjob("hub", "party", "revoke", party)
         end_processes_of(self.folder)
 
 
@@ -218,7 +263,8 @@ class Script:
                 with suppress(TimeoutError):
                     self._line, _ = door.accept()
                     break
-                assert self._process.poll() is None and time.monotonic() < deadline, self.said()
+                assert self._process.poll() is None, self.said()
+                assert time.monotonic() < deadline, self.said()
         self._line.settimeout(BLOCK_TIMEOUT_S)
         self._stream = self._line.makefile("rw", encoding="utf-8")
 
@@ -235,7 +281,9 @@ class Script:
             answer = self._stream.readline()
         except TimeoutError:
             self._process.kill()
-            raise AssertionError(f"{block.place} still runs after {BLOCK_TIMEOUT_S:g} s\n{self.said()}") from None
+            raise AssertionError(
+                f"{block.place} still runs after {BLOCK_TIMEOUT_S:g} s\n{self.said()}"
+            ) from None
         error = json.loads(answer)["error"] if answer else "the process has ended"
         assert not error, f"{block.place}: {error}\n{self.said()[-3000:]}"
 
