@@ -1,4 +1,4 @@
-"""The pages of the documentation, as the blocks that a reader can copy, and what becomes of each in the tests.
+"""The pages and docstrings as the blocks that a reader can copy, and what becomes of each in the tests.
 
 A fence says what a block is:
 
@@ -104,6 +104,30 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     """Return the blocks of a page, in their order."""
     return list(_blocks(page.read_text(encoding="utf-8"), str(page.relative_to(ROOT))))
+
+
+def docstring_blocks(module: Path) -> list[Block]:
+    """Return the blocks of Python in the docstrings of a module: those with statements, not formulas."""
+    found = []
+    name = str(module.relative_to(ROOT))
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
+            text := ast.get_docstring(node)
+        ):
+            line = node.body[0].lineno
+            found += [replace(block, line=block.line + line - 1) for block in _blocks(text, name)]
+    return sorted((block for block in found if _is_program(block.text)), key=lambda block: block.line)
+
+
+def _is_program(text: str) -> bool:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return False
+    kinds = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
+    return any(isinstance(node, kinds) for node in ast.walk(tree)) or bool(
+        re.search(r"\b[A-Z]\w*[a-z]\w*\(", text)
+    )
 
 
 def _blocks(text: str, name: str) -> Iterator[Block]:

@@ -102,6 +102,7 @@ class Reader:
         self.folder = folder
         self.home = federation.folder / "home"
         self._script: Script | None = None
+        self._made_nodes = False
         if not self.home.exists():
             homes = self.home / ".fedjob"
             homes.mkdir(parents=True)
@@ -131,6 +132,10 @@ class Reader:
         path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
         return {**kept, "HOME": str(self.home), "PATH": path, "PYTHONUNBUFFERED": "1", "MPLBACKEND": "agg"}
 
+    def said(self) -> str:
+        """Return what the page's Python has printed so far."""
+        return self._script.said() if self._script is not None else ""
+
     def save(self, name: str, text: str) -> None:
         """Save a block as a file, as its fence says."""
         path = self.folder / name
@@ -156,6 +161,7 @@ class Reader:
         """Type the commands of a block: those of fedjob alone, one by one, anything else into a shell."""
         __tracebackhide__ = True
         lines = block.commands()
+        self._made_nodes = self._made_nodes or "fedjob node init" in block.text
         if any(line.startswith("fedjob node grants") and " ID" in line for line in lines):
             self.have_two_requests()
         if not all(re.match(r"fedjob\s[^|;&<>$`]*$", line) for line in lines):
@@ -232,10 +238,11 @@ class Reader:
         if self._script is not None:
             self._script.close()
         (self.node.home / "config.toml").write_bytes(self._settings)
-        for line in self.fedjob("hub", "party", "list").stdout.splitlines():
-            party, role = line.split()[:2]
-            if role == "node" and party not in HOSPITALS:  # searches of later pages would wait for it
-                self.fedjob("hub", "party", "revoke", party)
+        if self._made_nodes:  # searches of later pages would wait for them
+            for line in self.fedjob("hub", "party", "list").stdout.splitlines():
+                party, role = line.split()[:2]
+                if role == "node" and party not in HOSPITALS:
+                    self.fedjob("hub", "party", "revoke", party)
         end_processes_of(self.folder)
 
 
