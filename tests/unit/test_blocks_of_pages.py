@@ -38,6 +38,13 @@ def test_every_block_says_what_it_is() -> None:
     )
 
 
+def test_the_index_of_the_documentation_has_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in sorted(ROOT.glob("docs/*.md")) if f"]({page.name})" not in index] == [
+        "README.md"
+    ]
+
+
 def test_what_is_not_run_is_known_by_page_reason_and_number(record_property: pytest.RecordProperty) -> None:
     found: dict[str, Counter[str]] = {}
     for block in BLOCKS:
