@@ -51,7 +51,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 def one_round(job: Job, round_: int) -> None:
     job.start_nodes_training_round(round_)
-    job.update_parameters()
+    job.aggregate()
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -172,7 +172,7 @@ class TestBreakpoints:
             assert expected is not None
             assert reply.params is not None
             assert all(torch.equal(reply.params[name], expected[name]) for name in expected)
-        job.update_parameters()  # the replies of round 4 are gone, so it stays where it is
+        job.aggregate()  # the replies of round 4 are gone, so it stays where it is
         assert job.position.round == 2
         one_round(job, 3)
         assert sorted(job.training_replies) == [1, 2, 3]
