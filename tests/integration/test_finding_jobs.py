@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +44,19 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
+HELD: dict[str, int] = {}
+"""Id of a job -> the lock of its folder, as the process that runs it holds it."""
+
+
+def release(job: Job) -> Job:
+    """Let go of a job, as the end of the process that runs it does."""
+    os.close(HELD.pop(job.id))
+    return job
+
+
 @pytest.fixture
-def make(tmp_path: Path, home: Home) -> Callable[..., Job]:
+def make(tmp_path: Path, home: Home) -> Iterator[Callable[..., Job]]:
+    """Return what makes a job in any state; one that waits or is queued is held, as if a process ran it."""
     data = str(make_points(tmp_path / "points.npz", 40, 1))
     number = 0
 
@@ -57,11 +68,16 @@ def make(tmp_path: Path, home: Home) -> Callable[..., Job]:
         job = Job(FedAvg(), **arguments)  # type: ignore[arg-type]
         at = f"2026-01-01T00:00:{number:02}.000000Z"
         if state != "draft":
-            record = replace(job.record, state=state, submitted=at, attempt=1)
+            if state in ("waiting", "queued"):
+                HELD[job.id] = job._folder.take(0.0)
+            record = replace(job.record, state=state, submitted=at, attempt=1, detached=True)
             record.save(job._folder.record)
         return job
 
-    return make_job
+    yield make_job
+    for lock in HELD.values():
+        os.close(lock)
+    HELD.clear()
 
 
 @pytest.mark.parametrize("typed", ["", " ", "\t", "*", "job_", None])
@@ -142,10 +158,10 @@ def test_the_active_job_is_the_last_submitted_that_has_not_ended(
     a, b = make("waiting"), make("waiting")
     assert home.active is not None
     assert home.active.id == b.id
-    assert b.kill()
+    assert release(b).kill()
     assert b.state == "cancelled"
     assert home.active.id == a.id
-    assert a.kill()
+    assert release(a).kill()
     assert home.active is None
 
 
@@ -179,6 +195,8 @@ def test_verbs_without_a_runner_write_the_end_themselves(
     make: Callable[..., Job], verb: str, state: str
 ) -> None:
     job = make(state)
+    if job.id in HELD:
+        release(job)
     done = getattr(job, verb)()
     if state in ("waiting", "queued"):
         assert done
