@@ -8,17 +8,25 @@ or among the entry points can be built: a name from a peer is looked up, never i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import SpecError
 
 T = TypeVar("T")
+
+
+@cache
+def _points_of(group: str, search_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return the entry points of a group: to find them, every installed package is read, so it is done once."""
+    return tuple(entry_points(group=group))
 
 
 class Registry(Mapping[str, type[T]]):
@@ -59,7 +67,10 @@ class Registry(Mapping[str, type[T]]):
 
     def names(self) -> list[str]:
         """Return every known name, sorted."""
-        return sorted({*self._table, *(point.name for point in entry_points(group=self.group))})
+        return sorted({*self._table, *(point.name for point in self._points())})
+
+    def _points(self) -> tuple[EntryPoint, ...]:
+        return _points_of(self.group, tuple(sys.path))
 
     def find(self, name: str) -> type[T]:
         """Return the class of that name.
@@ -71,9 +82,10 @@ class Registry(Mapping[str, type[T]]):
             module, _, attribute = self._table[name].partition(":")
             found: type[T] = getattr(import_module(module), attribute)
             return found
-        for point in entry_points(group=self.group, name=name):
-            loaded: type[T] = point.load()
-            return loaded
+        for point in self._points():
+            if point.name == name:
+                loaded: type[T] = point.load()
+                return loaded
         near = get_close_matches(name, self.names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SpecError(f"there is no {self.kind} {name[:80]!r}{hint} Known: {', '.join(self.names())}")
