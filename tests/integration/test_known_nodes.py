@@ -26,7 +26,14 @@ def field() -> Iterator[Field]:
 
 
 def make_job(session: Session, **changes: Any) -> Job:
-    return Job(FedAvg(), training_plan=Tiny, data={"tags": ["toy"]}, session=session, **changes)
+    return Job(
+        FedAvg(),
+        training_plan=Tiny,
+        data={"tags": ["toy"]},
+        training_args={"lr": 0.1},
+        session=session,
+        **changes,
+    )
 
 
 def key_of(field: Field, node: str) -> str:
