@@ -42,7 +42,13 @@ def session(field: Field, tmp_path: Path) -> Session:
 
 
 def make_job(session: Session, **changes: Any) -> Job:
-    arguments: dict[str, Any] = {"training_plan": Tiny, "data": {"tags": ["toy"]}, "seed": 1, **changes}
+    arguments: dict[str, Any] = {
+        "training_plan": Tiny,
+        "data": {"tags": ["toy"]},
+        "training_args": {"lr": 0.1},
+        "seed": 1,
+        **changes,
+    }
     return Job(FedAvg(), session=session, **arguments)
 
 

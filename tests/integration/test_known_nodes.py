@@ -26,9 +26,13 @@ def field() -> Iterator[Field]:
 
 
 def make_job(session: Session, **changes: Any) -> Job:
-    args = {"lr": 0.1}
     return Job(
-        FedAvg(), training_plan=Tiny, data={"tags": ["toy"]}, training_args=args, session=session, **changes
+        FedAvg(),
+        training_plan=Tiny,
+        data={"tags": ["toy"]},
+        training_args={"lr": 0.1},
+        session=session,
+        **changes,
     )
 
 

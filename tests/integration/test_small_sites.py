@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedjob import Ditto, FedAvg, FineTuned, Job, JobFailed, Quorum
+from fedjob import Ditto, FedAvg, FineTuned, Job, Quorum
+from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.rows import Filter
 from fedjob.protocols.base import FederatedProtocol
 from tests.data import TRAINING, make_points
@@ -68,9 +69,12 @@ def test_a_job_that_asks_for_validation_without_a_split_is_told_how_to_get_one(
         training_args={**CHECKED, "test_ratio": 0.0},
         home=tmp_path,
     )
-    with pytest.raises(JobFailed, match="set test_ratio above 0") as failed:
+    with pytest.raises(
+        SpecError, match="there are no test data: give training_args test_ratio above 0"
+    ) as refused:
         job.run(progress=False)
-    assert failed.value.reason == "no_test_data"
+    assert "write Tiny.testing_data" in str(refused.value)
+    assert (job.state, job.tasks) == ("draft", [])
 
 
 def test_a_result_says_how_many_rows_were_registered_read_and_used(tmp_path: Path) -> None:

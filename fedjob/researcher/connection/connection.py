@@ -69,6 +69,9 @@ class Connection:
         self.closed = False
         self._outbox = outbox
         self._start = start
+        self._start_lock = (
+            threading.Lock()
+        )  # of its own: a running job has the other one for as long as it runs
 
     def reach(self) -> None:
         """Reach the hub, where it was away when this connection was opened.
@@ -77,7 +80,7 @@ class Connection:
             RepositoryUnreachable, BrokerUnreachable: it is still away.
             NotPermitted: it does not take this party any more.
         """
-        with self.lock:
+        with self._start_lock:
             if self._start is not None:
                 self._start()
                 self._start = None
