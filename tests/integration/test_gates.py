@@ -42,7 +42,13 @@ def session(field: Field, tmp_path: Path) -> Session:
 
 
 def make_job(session: Session, **changes: Any) -> Job:
-    arguments: dict[str, Any] = {"training_plan": Tiny, "data": {"tags": ["toy"]}, "seed": 1, **changes}
+    arguments: dict[str, Any] = {
+        "training_plan": Tiny,
+        "training_args": {"lr": 0.1},
+        "data": {"tags": ["toy"]},
+        "seed": 1,
+        **changes,
+    }
     return Job(FedAvg(), session=session, **arguments)
 
 
@@ -362,7 +368,7 @@ def test_all_nodes_means_those_that_are_enrolled_in_the_project(field: Field, se
 @pytest.mark.feature("PS-12")
 def test_a_node_without_workers_is_warned_of_at_once(field: Field, session: Session) -> None:
     field.node("busy")
-    field.node("idle", pong={"workers": 0, "contact": "it@idle.example"})
+    field.node("idle", pong={"workers": 0, "contacts": [{"address": "it@idle.example"}]})
     job = make_job(session)
     with pytest.warns(NoWorkersWarning) as caught:
         job.reach()
