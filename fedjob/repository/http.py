@@ -85,15 +85,15 @@ class HttpRepository(Repository):
         self._web.call("DELETE", _path(sha256), what=f"object {sha256}", accept=(404,))
 
     def end_job(self, job: str) -> None:
-        self._web.call("DELETE", f"/v1/jobs/{check_job(job)}", what=f"job {job}", accept=(404,))
+        self._web.call("DELETE", f"/v1/jobs/{check_job(job)}", what=job, accept=(404,))
 
     def put_watch(self, job: str, frame: bytes, *, readers: tuple[str, ...]) -> None:
         headers = {"X-Fedjob-Readers": ",".join(readers)}
-        self._web.call("PUT", _watch(job), headers=headers, body=frame, what=f"watching job {job}")
+        self._web.call("PUT", _watch(job), headers=headers, body=frame, what=f"watching {job}")
 
     def get_watch(self, job: str) -> bytes:
         try:
-            with self._web.stream("GET", _watch(job), what=f"watching job {job}") as stream:
+            with self._web.stream("GET", _watch(job), what=f"watching {job}") as stream:
                 return stream.read(MAX_FRAME_BYTES)
         except Passing as passing:  # no retry here: the caller polls by a schedule of its own
             error = passing.error

@@ -60,7 +60,7 @@ class MemoryRepository(Repository):
     def get_watch(self, job: str) -> bytes:
         with self._lock:
             if job not in self._watches:
-                raise ObjectMissing(f"job {job}: its owner publishes nothing about it")
+                raise ObjectMissing(f"{job}: its owner publishes nothing about it")
             return self._watches[job]
 
     def end_job(self, job: str) -> None:

@@ -248,8 +248,8 @@ class TrainingPlan(ABC):
         mean = mean_state(loss_sum / samples, samples)
         return TrainOutcome(self.num_train or samples, done, loss_sum / samples, {"loss": mean})
 
-    def validate(self) -> dict[str, MetricState]:
-        """Measure the model on the test split; the states of several nodes add.
+    def validate(self, phase: str = "validate") -> dict[str, MetricState]:
+        """Measure the model on the test split, in a phase of the history; the states of several nodes add.
 
         Raises:
             NodeFailure: there is no test data, or a prediction is not finite.
@@ -269,7 +269,7 @@ class TrainingPlan(ABC):
             )
         # left out is what nothing defines, such as the area under a curve of one class
         drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
-        self.ctx.emit("metrics", {"phase": "test", "round": self.ctx.round, "samples": samples, **drawn})
+        self.ctx.emit("metrics", {"phase": phase, "round": self.ctx.round, "samples": samples, **drawn})
         self._add_time("validate", started)
         return total
 
@@ -279,25 +279,13 @@ class TrainingPlan(ABC):
     def _states_of(self, found: Any, size: int) -> dict[str, MetricState]:
         """Read what a user's `testing_step` returned for a batch of `size` examples."""
         if isinstance(found, Mapping):
-            return {str(name): self._own_metric(str(name), item, size) for name, item in found.items()}
+            return {str(name): _own_metric(self, str(name), item, size) for name, item in found.items()}
         if isinstance(found, (tuple, list)) and len(found) == 2:
             return self._compared(*found)
         raise self.fail(
             "plan",
             f'testing_step returned {named_type(found)}; expected (predictions, targets) or {{"name": value}}',
         )
-
-    def _own_metric(self, name: str, item: Any, size: int) -> MetricState:
-        if is_state(item):
-            return dict(item)
-        try:
-            return mean_state(float(item), size)
-        except SpecError as error:
-            raise self.fail("not_finite", f"testing_step: metric {name!r} is {float(item)}") from error
-        except (TypeError, ValueError) as error:
-            raise self.fail(
-                "plan", f"testing_step: metric {name!r} is {named_type(item)}, not a number"
-            ) from error
 
     # --- what a kind of plan writes for the methods above -------------------------------------
 
@@ -411,3 +399,17 @@ class TrainingPlan(ABC):
 def named_type(found: Any) -> str:
     """Name the type of a value that a user's method returned."""
     return "nothing (None)" if found is None else f"a {type(found).__name__}"
+
+
+def _own_metric(plan: TrainingPlan, name: str, item: Any, size: int) -> MetricState:
+    """Return the state of a metric that a user's `testing_step` computed for a batch of `size` examples."""
+    if is_state(item):
+        return dict(item)
+    try:
+        return mean_state(float(item), size)
+    except SpecError as error:
+        raise plan.fail("not_finite", f"testing_step: metric {name!r} is {float(item)}") from error
+    except (TypeError, ValueError) as error:
+        raise plan.fail(
+            "plan", f"testing_step: metric {name!r} is {named_type(item)}, not a number"
+        ) from error

@@ -36,7 +36,48 @@ MAX_GROUPS = 64
 """Groups of parameters whose settings are reported."""
 
 
-class TorchPlan(TrainingPlan):
+class TorchParameters(TrainingPlan):
+    """The parameters and buffers of a torch model, by name."""
+
+    model: torch.nn.Module
+
+    def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
+        return {
+            name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in self._shared().items()
+        }
+
+    def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
+        own = self._shared()
+        _check_fit(own, params)
+        set_tensors(self.model, {name: params[name] for name in own})
+
+    def kinds(self) -> Kinds:
+        return _kinds_of(self.model, self._buffers(), self._shared())
+
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        """Return the persistent buffers, and extra state, by name."""
+        tensors = self._tensors()
+        buffers = buffer_names(self.model, tensors)
+        return {name: tensor for name, tensor in tensors.items() if name in buffers}
+
+    def _shared(self) -> dict[str, torch.Tensor]:
+        if self.training_args.share_persistent_buffers:
+            return self._tensors()
+        buffers = self._buffers()
+        return {name: tensor for name, tensor in self._tensors().items() if name not in buffers}
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return model_tensors(self.model)
+
+    def _check_finite(self) -> None:
+        for name, tensor in self._tensors().items():
+            if tensor.is_floating_point() and tensor.numel():
+                low, high = torch.aminmax(tensor.detach())
+                if not (torch.isfinite(low) and torch.isfinite(high)):
+                    raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
+
+
+class TorchPlan(TorchParameters):
     """A torch model and how to train it.
 
     A user writes `init_model`, `init_optimizer`, `training_data` and `training_step`;
@@ -192,19 +233,6 @@ class TorchPlan(TrainingPlan):
     def _num_in(self, batch: Any, collated: int | None) -> int:
         own = self.num_examples if overrides(self, TorchPlan, "num_examples") else None
         return num_in_batch(batch, collated, own)
-
-    def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
-        return {
-            name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in self._shared().items()
-        }
-
-    def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
-        own = self._shared()
-        _check_fit(own, params)
-        set_tensors(self.model, {name: params[name] for name in own})
-
-    def kinds(self) -> Kinds:
-        return _kinds_of(self.model, self._buffers(), self._shared())
 
     def _run_updates(self, adjust: Adjust | None) -> TrainOutcome:
         if adjust is not None:
@@ -369,21 +397,6 @@ class TorchPlan(TrainingPlan):
                 raise self.fail("state_mismatch", f"the kept buffer {name} does not fit the model")
         set_tensors(self.model, {name: kept[name] for name in own})
 
-    def _buffers(self) -> dict[str, torch.Tensor]:
-        """Return the persistent buffers, and extra state, by name."""
-        tensors = self._tensors()
-        buffers = buffer_names(self.model, tensors)
-        return {name: tensor for name, tensor in tensors.items() if name in buffers}
-
-    def _shared(self) -> dict[str, torch.Tensor]:
-        if self.training_args.share_persistent_buffers:
-            return self._tensors()
-        buffers = self._buffers()
-        return {name: tensor for name, tensor in self._tensors().items() if name not in buffers}
-
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        return model_tensors(self.model)
-
     def _num_updates(self) -> int:
         args, data = self.training_args, self._data
         if isinstance(data, ExampleStream):
@@ -408,13 +421,6 @@ class TorchPlan(TrainingPlan):
         )
         for collated, batch in data.collated(order):
             yield self._num_in(batch, collated), batch
-
-    def _check_finite(self) -> None:
-        for name, tensor in self._tensors().items():
-            if tensor.is_floating_point() and tensor.numel():
-                low, high = torch.aminmax(tensor.detach())
-                if not (torch.isfinite(low) and torch.isfinite(high)):
-                    raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
 
 
 def _plain_setting(setting: tuple[str, Any]) -> tuple[str, Any]:

@@ -274,7 +274,7 @@ def test_a_result_before_the_end_is_not_ready_and_says_whose_and_why(tmp_path: P
     queued = replace(job.record, state="queued")
     queued.save(job.folder / "record.json")
     assert not job.finished
-    with pytest.raises(NotReady, match=f"job {job.id} is queued") as caught:
+    with pytest.raises(NotReady, match=f"{job.id} is queued") as caught:
         _ = job.result
     assert (caught.value.id, caught.value.state) == (job.id, "queued")
 

@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from fedjob.common.codec import unpack
+from fedjob.common.config import set_config
+from fedjob.common.errors import ConfigError
+from fedjob.identity.keys import Identity
 from fedjob.messaging.messages import Answer
+from fedjob.node.cli import node as node_command
 from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.notifications import SEND_WITHIN_S
 from tests.integration.nodes import ADD_ONE, Federation, Node
@@ -205,3 +211,28 @@ def test_what_waited_while_no_way_was_set_is_told_when_one_is(federation: Federa
     told = tmp_path / "told"
     node.config = NodeConfig(notify_command=f"tee {told}")
     wait_until(lambda: told.exists() and id_ in told.read_text(), timeout_s=30, what="the command")
+
+
+def test_an_owner_sends_a_notice_as_a_test_and_reads_which_way_failed(tmp_path: Path) -> None:
+    home = NodeHome(tmp_path / "node")
+    home.create()
+    Identity.load_or_create(home.keys, "ward")
+
+    def notify() -> Result:
+        return CliRunner().invoke(node_command, ["notify", "--home", str(home.root)])
+
+    nothing = notify()
+    assert isinstance(nothing.exception, ConfigError)
+    assert "no way of being notified is set" in str(nothing.exception)
+    received = tmp_path / "received.json"
+    set_config(NodeConfig, home.root, "notify_command", f"tee {received}")
+    assert notify().output == "command  sent\n"
+    told = json.loads(received.read_text())
+    assert told["text"].startswith("fedjob node ward: a test, nothing waits")
+    assert told["waiting"] == []
+    with web_server(status=500) as server:
+        set_config(NodeConfig, home.root, "notify_webhook", f"http://127.0.0.1:{server.server_port}/")
+        failed = notify()
+    assert "webhook  failed" in failed.output
+    assert "command  sent" in failed.output
+    assert str(failed.exception) == "the notice did not go out by webhook"

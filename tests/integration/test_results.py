@@ -269,6 +269,13 @@ def test_a_model_is_exported_with_words_on_how_to_load_it(trained: Job, tmp_path
         trained.result.export(tmp_path / "x.onnx", format="onnx")
 
 
+def test_an_example_that_does_not_fit_the_model_is_named_in_one_line(trained: Job, tmp_path: Path) -> None:
+    package("onnxscript")
+    with pytest.raises(SpecError, match=r"can't be computed with that example \(shape \(1, 77\)\)") as caught:
+        trained.result.export(tmp_path / "x.onnx", format="onnx", example=torch.zeros(1, 77))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_an_exported_onnx_model_predicts_as_the_trained_one(
     trained: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,7 +184,7 @@ def test_a_watcher_changes_nothing(verb: str, lab: Lab) -> None:
     job.publishing.publish()
     before = job.folder.record.read_bytes(), own_events(job)
     followed = bob.follow(job.spec.id)
-    with pytest.raises(NotAllowed, match=f"only ann, who runs job .* may {verb} it"):
+    with pytest.raises(NotAllowed, match=f"only ann, who runs job_.* may {verb} it"):
         getattr(followed, verb)()
     with pytest.raises(NotAllowed):
         _ = followed.result

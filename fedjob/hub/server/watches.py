@@ -89,7 +89,7 @@ class WatchFrames:
         for holder in (job, watch_job(job)):
             row = db.execute("SELECT owner FROM jobs WHERE job = ?", (holder,)).fetchone()
             if row is not None and row[0] not in (None, member.party):
-                raise NotPermitted(f"job {job} belongs to another researcher")
+                raise NotPermitted(f"{job} belongs to another researcher")
         now = self._clock()
         db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", (watch_job(job), member.party, now))
         db.execute(

@@ -221,7 +221,7 @@ class ObjectStore:
             row = db.execute("SELECT owner FROM jobs WHERE job = ?", (job,)).fetchone()
             owner = row[0] if row else None
             if owner not in (None, party):
-                raise NotPermitted(f"job {job} belongs to another researcher")
+                raise NotPermitted(f"{job} belongs to another researcher")
             whose = () if owner == party else (party,)
             return self._release(db, job, *whose)
 
@@ -324,7 +324,7 @@ def _hold(db: sqlite3.Connection, sha256: str, size_bytes: int, holder: Holder, 
     owner = row[0] if row else None
     if holder.role == "researcher":
         if owner not in (None, holder.party):
-            raise NotPermitted(f"job {holder.job} belongs to another researcher")
+            raise NotPermitted(f"{holder.job} belongs to another researcher")
         owner = holder.party
     db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", (holder.job, owner, now))
     db.execute(

@@ -17,6 +17,7 @@ _COMMANDS = {
         "grants",
         "Decide who may run which training plan on which dataset.",
     ),
+    "notify": ("fedjob.node.cli.notify", "notify", "Send the owner a notice as a test."),
     "audit": ("fedjob.node.cli.audit", "audit", "Show or verify the log of every grant and task."),
     "tasks": ("fedjob.node.cli.tasks", "tasks", "List the tasks computed here, and for whom."),
     "logs": ("fedjob.node.cli.tasks", "logs", "Show the output of a task's user code, or release it."),

@@ -53,6 +53,6 @@ def state_drop(job: str, home: NodeHome) -> None:
         with database.transaction():
             gone = store.drop_states(job, ())
     if not gone:
-        raise SpecError(f"job {job} keeps no state here: `fedjob node state list` shows which do")
+        raise SpecError(f"{job} keeps no state here: `fedjob node state list` shows which do")
     remove_folder(home.states_of(job))
-    click.echo(f"removed {len(gone)} node state{'' if len(gone) == 1 else 's'} of job {job}")
+    click.echo(f"removed {len(gone)} node state{'' if len(gone) == 1 else 's'} of {job}")

@@ -342,8 +342,7 @@ def describe_dataset(
         tell(line)
     if mock is not None:
         mock = mock.absolute()
-        differences = differences_of(columns, describe(mock, chosen, given, loading).get("columns", ()))
-        if differences:
+        if differences := differences_of(columns, describe(mock, chosen, given, loading).get("columns", ())):
             warn(f"the mock {mock} is not of the form of {path}: {differences}")
     return RegisteredDataset(
         name=name,

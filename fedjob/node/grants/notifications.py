@@ -40,15 +40,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A notice to the owner. It holds no text that a researcher wrote but names, and no data."""
+    """A notice to the owner. It holds no text that a researcher wrote but names, and no data.
+
+    Args:
+        waiting: the requests that it describes, the first `MAX_LISTED`.
+        num_waiting: number of all requests.
+        is_test: nothing waits; the owner tries whether notices arrive.
+    """
 
     node: str
     waiting: tuple[dict[str, Any], ...]
     num_waiting: int
+    is_test: bool = False
 
     @property
     def subject(self) -> str:
         """One line."""
+        if self.is_test:
+            return f"fedjob node {self.node}: a test, nothing waits for a decision"
         several = "requests wait" if self.num_waiting != 1 else "request waits"
         return f"fedjob node {self.node}: {self.num_waiting} {several} for a decision"
 
@@ -150,22 +159,34 @@ class Notices:
 
     def _work(self) -> None:
         while (wanted := self._wanted.get()) is not None:
-            notice, config = wanted
-            num_failed, any_sent = 0, False
-            for way, setting, send in (
-                ("mail", config.notify_mail, send_mail),
-                ("webhook", config.notify_webhook, post),
-                ("command", config.notify_command, run_command),
-            ):
-                if not setting:
-                    continue
-                try:
-                    send(notice, config)
-                    any_sent = True
-                except Exception as error:  # whatever a mail server or command does, the thread goes on
-                    num_failed += 1
+            outcomes = send_notice(*wanted)
+            for way, error in outcomes.items():
+                if error is not None:
                     log.warning("the owner could not be told by %s that something waits: %s", way, error)
-            self._outcomes.put((num_failed, any_sent))
+            failed = [error for error in outcomes.values() if error is not None]
+            self._outcomes.put((len(failed), len(failed) < len(outcomes)))
+
+
+def send_notice(notice: Notice, config: NodeConfig) -> dict[str, Exception | None]:
+    """Send a notice by every way that is set.
+
+    Returns:
+        `mail`, `webhook` or `command` -> why it failed; None where it was taken.
+    """
+    ways = {
+        "mail": (config.notify_mail, send_mail),
+        "webhook": (config.notify_webhook, post),
+        "command": (config.notify_command, run_command),
+    }
+    outcomes: dict[str, Exception | None] = {}
+    for way, (setting, send) in ways.items():
+        if setting:
+            outcomes[way] = None
+            try:
+                send(notice, config)
+            except Exception as error:  # whatever a mail server or a command does, the others are tried
+                outcomes[way] = error
+    return outcomes
 
 
 def send_mail(notice: Notice, config: NodeConfig) -> None:

@@ -108,7 +108,7 @@ def measured(plan: TrainingPlan, phase: str) -> dict[str, Any]:
     It is empty where the node has too few examples for a split, such as a site with one patient: it trains, and the
     other nodes validate.
     """
-    return {} if plan.too_few_to_test else {phase: plan.validate()}
+    return {} if plan.too_few_to_test else {phase: plan.validate(phase)}
 
 
 def train_apart(

@@ -155,7 +155,7 @@ def watch(job_id: str, home: Path | None, since: int, types: tuple[str, ...], as
                 _terminal(job.id, job.state, job.reason, as_json)
             return
         if look(folder).state == "draft":
-            raise NotReady(f"job {folder.path.name} is a draft: submit it first")
+            raise NotReady(f"{folder.path.name} is a draft: submit it first")
         source = FolderSource(folder, since, look=lambda: look(folder))
         _show(stream(source, follow=True, type=types or None), as_json)
         record = look(folder)

@@ -66,7 +66,7 @@ def publish_artifacts(spec: JobSpec, folder: JobFolder, publish: Callable[[Path]
         path = folder.artifact_of(name)
         if not path.exists() or hash_file(path) != sha256:
             raise BreakpointIncompatible(
-                f"the artifact {name!r} of job {spec.id} is not in {folder.path} as it was: go on in the folder "
+                f"the artifact {name!r} of {spec.id} is not in {folder.path} as it was: go on in the folder "
                 "that the job was made in"
             )
         refs[name] = publish(path)

@@ -35,7 +35,7 @@ def define_clone(origin: JobFolder, here: Mapping[str, Any], changes: Mapping[st
     """
     check_changes(changes)
     if not origin.spec.exists():
-        raise NoSuchJob(f"job {origin.path.name} is not there any more: was it deleted?")
+        raise NoSuchJob(f"{origin.path.name} is not there any more: was it deleted?")
     spec, record = load_spec(origin.spec), load_record(origin.record)
     before = JobArguments.of(spec, record.asked, partial(text_of, spec, origin))
     settings = load_config(ResearcherConfig, origin.path.parent.parent)

@@ -205,7 +205,7 @@ def check_schemas(
     """Compare the columns that a job needs with the columns of the nodes' datasets.
 
     Args:
-        schema: column name -> type, or empty for any.
+        schema: column name -> type, or empty for any; whole numbers serve where `float` is asked for.
         columns: node -> column name -> type; a node that publishes no columns passes.
     """
     found = []
@@ -214,12 +214,16 @@ def check_schemas(
         odd = [
             f"{name} is {has[name]}, expected {wanted}" if name in has else f"no column {name}"
             for name, wanted in schema.items()
-            if name not in has or (wanted and has[name] != wanted)
+            if name not in has or not _serves(has[name], wanted)
         ]
         if odd and has:
             answer = replace(answer, grant="unknown", reason="schema", note="; ".join(odd))
         found.append(answer)
     return Checks(found)
+
+
+def _serves(type_: str, wanted: str) -> bool:
+    return not wanted or type_ == wanted or (wanted == "float" and type_ == "int")
 
 
 def _cell(column: str, answer: NodeAnswer) -> str:

@@ -78,7 +78,7 @@ def cross_validate(job: Job, over: str | int = NODES) -> CrossValidation:
         JobFailed: one of the jobs failed; its message says why.
     """
     if State(job.state) != State.DRAFT:
-        raise JobError(f"job {job.id} is {job.state}; cross_validate takes one that was not run or submitted")
+        raise JobError(f"{job.id} is {job.state}; cross_validate takes one that was not run or submitted")
     check_testing_step(type(job.training_plan))
     if over == NODES:
         return CrossValidation(tuple(_over_nodes(job)))

@@ -37,7 +37,7 @@ def delete_job(folder: JobFolder, reach: Callable[[], Connection]) -> None:
     """
     record = notice(folder)
     if record.state not in HISTORY and record.state != State.DRAFT:
-        raise NotFinished(f"job {folder.path.name} is {record.state}: kill it, then delete it")
+        raise NotFinished(f"{folder.path.name} is {record.state}: kill it, then delete it")
     spec = load_spec(folder.spec)
     home = folder.path.parent.parent
     with folder.locked(LET_GO_S):

@@ -48,17 +48,17 @@ class WatchedJob:
             data = self.session.repository.get_watch(self.job)
         except ObjectMissing as error:
             what = "no longer" if self._shown is not None else "not, or not yet,"
-            raise NoSuchJob(f"job {self.job} is {what} shown at this hub: ask whoever runs it") from error
+            raise NoSuchJob(f"{self.job} is {what} shown at this hub: ask whoever runs it") from error
         except NotPermitted as error:
             raise NotAllowed(
-                f"{self.session.party} is no watcher of job {self.job}: whoever runs it names its watchers "
+                f"{self.session.party} is no watcher of {self.job}: whoever runs it names its watchers "
                 "in Job(watchers=[...])"
             ) from error
         shown = open_frame(data, self.session.federation, self.job, self._key_of)
         with self._lock:
             before = self._shown
             if before is not None and shown.owner != before.owner:
-                raise NotAllowed(f"job {self.job} was shown by {before.owner}, now by {shown.owner}")
+                raise NotAllowed(f"{self.job} was shown by {before.owner}, now by {shown.owner}")
             if before is None or shown.count >= before.count:  # never back to what was before
                 self._shown = shown
             self._seen = time.monotonic()
@@ -183,11 +183,11 @@ class FollowedJob(ObservedJob):
     @property
     def result(self) -> NoReturn:
         """Results are not shown to watchers: raises NotAllowed."""
-        raise NotAllowed(f"the result of job {self.id} is {self.owner}'s: ask for it there")
+        raise NotAllowed(f"the result of {self.id} is {self.owner}'s: ask for it there")
 
     def _refuse(self, verb: str) -> NoReturn:
         raise NotAllowed(
-            f"only {self.owner}, who runs job {self.id}, may {verb} it: what is followed can be looked at"
+            f"only {self.owner}, who runs {self.id}, may {verb} it: what is followed can be looked at"
         )
 
     def _listen(self, since: int) -> EventSource:

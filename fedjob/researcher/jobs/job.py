@@ -372,7 +372,7 @@ class Job(ManualRounds, JobView):
         record = self.record
         if record.state == "completed" and self._position is None:
             raise JobError(
-                f"job {self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
+                f"{self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
             )
         session = self.reach()
         runner = Runner.open(
@@ -528,7 +528,7 @@ class Job(ManualRounds, JobView):
             TransportError, RepositoryError: the hub can't be reached; nothing was deleted.
         """
         if not self._folder.spec.exists():
-            raise NoSuchJob(f"job {self._spec.id} is not there any more: it was deleted before")
+            raise NoSuchJob(f"{self._spec.id} is not there any more: it was deleted before")
         delete_job(self._folder, lambda: check_broker(self._at_home()))
 
     # -- where its data are -----------------------------------------------------------

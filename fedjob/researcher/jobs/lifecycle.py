@@ -93,7 +93,7 @@ def at_home(folder: JobFolder, session: Connection, *, is_anywhere: bool) -> Job
         return folder
     if not is_anywhere:
         raise SpecError(
-            f"job {folder.path.name} lies in {home}, and the session is of {session.home}: open a session of its home"
+            f"{folder.path.name} lies in {home}, and the session is of {session.home}: open a session of its home"
         )
     return move_draft(folder, job_folder(session.home, folder.path.name))
 
@@ -158,9 +158,9 @@ def check_has_ended(id_: str, record: JobRecord) -> None:
         NotFinished: it runs.
     """
     if record.state == State.DRAFT:
-        raise JobError(f"job {id_} is a draft: submit it")
+        raise JobError(f"{id_} is a draft: submit it")
     if record.state not in HISTORY:
-        raise NotFinished(f"job {id_} is {record.state}: kill it, or wait for it, then restart it")
+        raise NotFinished(f"{id_} is {record.state}: kill it, or wait for it, then restart it")
 
 
 def take_next_attempt(
@@ -210,9 +210,7 @@ def _find_own_breakpoint(folder: JobFolder, id_: str, given: str | Path | int) -
         path = folder.breakpoints / path.name
     path = path.resolve()
     if path.parent != folder.breakpoints.resolve():
-        raise SpecError(
-            f"{path} is no breakpoint of job {id_}: give one of job.breakpoints, or use Job.resume"
-        )
+        raise SpecError(f"{path} is no breakpoint of {id_}: give one of job.breakpoints, or use Job.resume")
     load_breakpoint(path)
     return path
 

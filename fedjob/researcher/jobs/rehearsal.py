@@ -48,7 +48,7 @@ def changes_for_mocks(job: JobView) -> dict[str, Any]:
         SpecError: it is for the mocks itself.
     """
     if job.state != State.DRAFT:
-        raise JobError(f"job {job.id} is {job.state}: only a draft is rehearsed; take job.clone()")
+        raise JobError(f"{job.id} is {job.state}: only a draft is rehearsed; take job.clone()")
     if job.spec.use != "private":
         raise SpecError("the job itself is for the mocks: just run it")
     rounds = 1 if job.spec.rounds == ENDLESS else job.spec.rounds

@@ -145,7 +145,7 @@ class JobView(ObservedJob):
             NoSuchJob: the job was deleted.
         """
         if not self._folder.spec.exists():
-            raise NoSuchJob(f"job {self._spec.id} is not there any more: was it deleted?")
+            raise NoSuchJob(f"{self._spec.id} is not there any more: was it deleted?")
         return load_record(self._folder.record) if self._runner is not None else look(self._folder)
 
     @property
@@ -218,7 +218,7 @@ class JobView(ObservedJob):
             return self._runner.position
         position = self._position or self._stored_position()
         if position is None:
-            raise NotReady(f"job {self.id} has not run yet: call job.run()")
+            raise NotReady(f"{self.id} has not run yet: call job.run()")
         return position
 
     def _stored_position(self) -> Position | None:

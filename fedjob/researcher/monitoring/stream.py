@@ -110,7 +110,7 @@ class EventSource(ABC):
 
 def gone(folder: JobFolder) -> NoSuchJob:
     """Return the error for a job whose folder is not there any more."""
-    return NoSuchJob(f"job {folder.path.name} is not there any more: was it deleted?")
+    return NoSuchJob(f"{folder.path.name} is not there any more: was it deleted?")
 
 
 class FolderSource(EventSource):

@@ -137,18 +137,16 @@ def open_frame(data: bytes, federation: str, job: str, key_of: Callable[[str], s
     frame = decode_frame(data)
     key = key_of(frame.sender)
     if frame.federation != federation or key is None or not frame.signed_by(key):
-        raise NotPermitted(
-            f"the published state of job {job} is not signed by a researcher of this federation"
-        )
+        raise NotPermitted(f"the published state of {job} is not signed by a researcher of this federation")
     plain = unpack(frame.payload, limit_bytes=MAX_FRAME_BYTES)
     version = plain.get("version") if isinstance(plain, dict) else None
     if not isinstance(version, int) or version > VERSION:
         raise DecodeError(
-            f"the published state of job {job} is of a newer fedjob (version {str(version)[:20]}): update this one"
+            f"the published state of {job} is of a newer fedjob (version {str(version)[:20]}): update this one"
         )
     shown = from_plain(WatcherFrame, plain)
     if shown.job != job or shown.owner != frame.sender:
-        raise NotPermitted(f"the published state of job {job} is about another job or owner")
+        raise NotPermitted(f"the published state of {job} is about another job or owner")
     return shown
 
 

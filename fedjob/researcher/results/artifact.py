@@ -81,7 +81,7 @@ class Artifact:
     def _compare(self, found: str) -> None:
         if found != self.sha256:
             raise ObjectCorrupt(
-                f"{self._kept} was changed after job {self.job} ended: expected sha256 {self.sha256[:12]}, found "
+                f"{self._kept} was changed after {self.job} ended: expected sha256 {self.sha256[:12]}, found "
                 f"{found[:12]}; restart the job from its last breakpoint to make it anew"
             )
 

@@ -43,7 +43,7 @@ def download(folder: JobFolder, target: Path, *, force: bool = False) -> dict[st
     record = notice(folder)
     if record.state not in HISTORY:
         raise NotReady(
-            f"job {folder.path.name} is {record.state}: there is nothing to fetch before its end",
+            f"{folder.path.name} is {record.state}: there is nothing to fetch before its end",
             id=folder.path.name,
             state=record.state,
         )

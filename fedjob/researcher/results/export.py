@@ -132,21 +132,40 @@ def _export_onnx(model: Any, path: Path, example: Any, *, force: bool) -> Path:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise MissingPackage(f"exporting to ONNX needs {' and '.join(missing)}: pip install 'fedjob[onnx]'")
+    inputs = example if isinstance(example, tuple) else (example,)
+    try:
+        with torch.no_grad():
+            model.eval()(*inputs)
+    except Exception as error:  # the exporter would say it in a page of its own
+        raise SpecError(
+            f"the model can't be computed with that example ({_shapes(inputs)}): {type(error).__name__}: {_line(error)}"
+        ) from error
     target = free_path(path / "model.onnx" if path.is_dir() else path, force=force)
     draft = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.onnx")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch to itself
             torch.onnx.export(
-                model.eval(),
-                example if isinstance(example, tuple) else (example,),
+                model,
+                inputs,
                 str(draft),
                 verbose=False,
                 external_data=False,  # one file, which is renamed whole
             )
         os.replace(draft, target)
     except Exception as error:  # the exporter raises whatever the model makes it stumble over
-        raise SpecError(f"this model can't be exported to ONNX: {type(error).__name__}: {error}") from error
+        raise SpecError(
+            f"this model can't be exported to ONNX: {type(error).__name__}: {_line(error)}"
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
     return target
+
+
+def _shapes(inputs: tuple[Any, ...]) -> str:
+    return ", ".join(f"shape {tuple(i.shape)}" if hasattr(i, "shape") else type(i).__name__ for i in inputs)
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error: an exporter's goes on for pages."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

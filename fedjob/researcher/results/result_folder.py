@@ -298,7 +298,7 @@ class ResultFolder:
         if record.state != "completed":
             why = f" ({record.reason}: {record.detail})" if record.reason else ""
             raise NotReady(
-                f"job {found.path.name} is {record.state}{why}: it has no result. "
+                f"{found.path.name} is {record.state}{why}: it has no result. "
                 "Look at job.finished and job.success first, or at job.partial",
                 id=found.path.name,
                 state=record.state,

@@ -176,7 +176,7 @@ class AttemptRecord(Gates):
             begin = (
                 self._resume_hint() or f". Begin it again with Job.open({str(self.folder.path)!r}).restart()"
             )
-            error.add_note(f"job {self.folder.path.name} was interrupted and is {self.record.state}{begin}")
+            error.add_note(f"{self.folder.path.name} was interrupted and is {self.record.state}{begin}")
         if isinstance(error, JobFailed):
             error.outcome = self.record.state
             return error

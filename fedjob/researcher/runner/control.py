@@ -108,6 +108,6 @@ def _terminate(folder: JobFolder) -> bool:
 
 def _stuck(folder: JobFolder, verb: str) -> str:
     return (
-        f"job {folder.path.name} is run by process {folder.holder()}, which does not obey {verb!r}: "
+        f"{folder.path.name} is run by process {folder.holder()}, which does not obey {verb!r}: "
         "end that process, then the job counts as lost"
     )

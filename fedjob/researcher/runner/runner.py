@@ -330,7 +330,7 @@ def _publish_brought(spec: JobSpec, folder: JobFolder, federation: Federation) -
         return None
     if not folder.brought.exists():
         raise BreakpointIncompatible(
-            f"the data that job {spec.id} brings are not in {folder.path}: go on in the folder that "
+            f"the data that {spec.id} brings are not in {folder.path}: go on in the folder that "
             "the job was made in"
         )
     return federation.publish(folder.brought)

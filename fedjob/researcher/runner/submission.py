@@ -60,9 +60,7 @@ def hand_over(folder: JobFolder, token: str, prepare: Callable[[JobFolder], JobF
     with submissions.one_at_a_time(home):
         state = load_record(folder.record).state
         if state != State.DRAFT and not (token and load_record(folder.record).token == token):
-            raise JobError(
-                f"job {folder.path.name} is {state}: only a draft is submitted; restart or clone it"
-            )
+            raise JobError(f"{folder.path.name} is {state}: only a draft is submitted; restart or clone it")
         found = submissions.begin(home, submission_of(folder, token))
         theirs = JobFolder(home / "jobs" / found.job_id)
         state = load_record(theirs.record).state

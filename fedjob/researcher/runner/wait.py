@@ -55,7 +55,7 @@ def wait_for(
         if found.batch and not late:
             continue  # the state was read before these events: there may be more
         if record.state == State.DRAFT:
-            raise NotReady(f"job {folder.path.name} is a draft: job.submit() it first")
+            raise NotReady(f"{folder.path.name} is a draft: job.submit() it first")
         if record.state == State.COMPLETED:
             return record
         if record.state in HISTORY:
@@ -65,7 +65,7 @@ def wait_for(
         if late:
             break
     raise WaitTimeout(
-        f"job {folder.path.name} is still {record.state} after {timeout_s:g} s; it goes on: wait again, or job.kill() it"
+        f"{folder.path.name} is still {record.state} after {timeout_s:g} s; it goes on: wait again, or job.kill() it"
     )
 
 
@@ -100,7 +100,7 @@ def _error_of(id_: str, record: JobRecord) -> JobFailed:
             for node, grant in record.grants.items()
             if grant["state"] in _REFUSED
         }
-    return ended_error(standing, f"job {id_}", refused)
+    return ended_error(standing, id_, refused)
 
 
 def _before_attempt(folder: JobFolder) -> int:

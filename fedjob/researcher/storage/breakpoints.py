@@ -210,7 +210,7 @@ def find_breakpoint(path: Path) -> Breakpoint:
         return load_breakpoint(newest)
     spec = load_spec(folder.spec)
     if not spec.datasets or not folder.initial_params.exists():
-        raise BreakpointMissing(f"job {spec.id} was cut before it knew its nodes: make the job anew")
+        raise BreakpointMissing(f"{spec.id} was cut before it knew its nodes: make the job anew")
     protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
     first = FileParams(folder.initial_params)
     return Breakpoint(

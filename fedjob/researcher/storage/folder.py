@@ -199,7 +199,7 @@ class JobFolder:
         descriptor = open_locked(self.lock, wait_s=wait_s, mode=0o644)
         if descriptor is None:
             raise JobError(
-                f"job {self.path.name} is being run by process {self.holder() or 'another process'}: "
+                f"{self.path.name} is being run by process {self.holder() or 'another process'}: "
                 "wait for it or end it first"
             )
         sign(descriptor)

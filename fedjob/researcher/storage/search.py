@@ -125,7 +125,7 @@ def the_folder(home: Path, id: str) -> JobFolder:
     full = id if id.startswith("job_") else f"job_{id}"
     gone = [s for s in list_submissions(home) if s.state == "job_deleted" and s.job_id.startswith(full)]
     if gone:
-        raise NoSuchJob(f"job {gone[-1].job_id} was deleted at {gone[-1].deleted_time}")
+        raise NoSuchJob(f"{gone[-1].job_id} was deleted at {gone[-1].deleted_time}")
     raise NoSuchJob(f"no job of {home} has an id that begins with {id!r}, or that name: fedjob job list")
 
 

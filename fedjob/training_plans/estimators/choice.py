@@ -24,7 +24,7 @@ from fedjob.common.errors import PlanError
 from fedjob.training_plans.estimators.base import Array, Fitted
 from fedjob.training_plans.estimators.linear_models import MAX_COEFFICIENTS, LeastSquares, Logistic
 from fedjob.training_plans.estimators.naive_bayes import Counts, GaussianMoments
-from fedjob.training_plans.estimators.prepared import Prepared
+from fedjob.training_plans.estimators.prepared import CountedFirst
 from fedjob.training_plans.estimators.stochastic import Linear, Perceptrons
 
 KINDS: Mapping[type, type[Fitted]] = {
@@ -90,7 +90,7 @@ def fitted(estimator: Any, model_args: Mapping[str, Any]) -> Fitted:
     ready = KINDS[type(inner)](inner, num_features, classes)
     balanced = _is_balanced(inner)
     if scaler is not None or balanced:
-        ready = Prepared(estimator, ready, scaler, balanced=balanced)
+        ready = CountedFirst(estimator, ready, scaler, balanced=balanced)
     ready.allocate()
     return ready
 

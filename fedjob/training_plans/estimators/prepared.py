@@ -14,7 +14,7 @@ import numpy as np
 from fedjob.training_plans.estimators.base import Array, Fitted
 
 
-class Prepared(Fitted):
+class CountedFirst(Fitted):
     """An estimator behind a StandardScaler, or with `class_weight="balanced"`, or both.
 
     Args:

@@ -88,12 +88,12 @@ def compile_text(text: str, entry: str, origins: Origins = ()) -> object:
     # tracebacks show the plan's own lines; an entry without a time is never thrown away
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     module = types.ModuleType(plan_module_name(digest))
-    embedded = EmbeddedImports(module.__name__, sections, codes)
+    embedded = EmbeddedImports(module.__name__, sections, codes, _execute)
     module.__dict__["__builtins__"] = embedded.namespace if sections else builtins
     # dataclasses look their module up while they are being made
     sys.modules[module.__name__] = module
     try:
-        exec(codes[""], module.__dict__)
+        _execute(codes[""], module.__dict__)
     except ImportError as error:
         raise PlanError(
             f"plan {entry} can't import what it needs: {error}{_line_of(error, filename, origins)}. Install it where "
@@ -113,6 +113,10 @@ def compile_text(text: str, entry: str, origins: Origins = ()) -> object:
         raise PlanError(f"the plan's text defines no {entry!r}", name=entry)
     found: object = module.__dict__[entry]
     return found
+
+
+def _execute(code: types.CodeType, namespace: dict[str, Any]) -> None:
+    exec(code, namespace)
 
 
 def checked_code(

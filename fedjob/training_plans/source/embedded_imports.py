@@ -8,9 +8,10 @@ from __future__ import annotations
 import builtins
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedjob.common.errors import MissingPackage
 from fedjob.training_plans.source.sections import Section
 
 
@@ -21,10 +22,17 @@ class EmbeddedImports:
         base: the name of the plan's module, which those of its sections begin with.
         sections: the modules of the text.
         codes: their compiled texts, by path.
+        execute: runs a compiled text in a namespace.
     """
 
-    def __init__(self, base: str, sections: Sequence[Section], codes: Mapping[str, types.CodeType]) -> None:
-        self._base, self._codes = base, codes
+    def __init__(
+        self,
+        base: str,
+        sections: Sequence[Section],
+        codes: Mapping[str, types.CodeType],
+        execute: Callable[[types.CodeType, dict[str, Any]], None],
+    ) -> None:
+        self._base, self._codes, self._execute = base, codes, execute
         self._sections = {part.module: part for part in sections}
         self._loaded: dict[str, types.ModuleType] = {}
         self.namespace: dict[str, Any] = {**vars(builtins), "__import__": self}
@@ -60,7 +68,7 @@ class EmbeddedImports:
         package = str(namespace.get("__package__") or "").removeprefix(self._base).removeprefix(".")
         parts = package.split(".") if package else []
         if level - 1 > len(parts):
-            raise ImportError("attempted relative import beyond the plan's own modules")
+            raise MissingPackage("a relative import leads beyond the plan's own modules")
         return ".".join([*parts[: len(parts) - (level - 1)], *([name] if name else [])])
 
     def _knows(self, module: str) -> bool:
@@ -70,7 +78,7 @@ class EmbeddedImports:
         if name in self._loaded:
             return self._loaded[name]
         if not self._knows(name):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            raise MissingPackage(f"no module named {name!r} travels with the plan")
         section = self._sections.get(name)
         module = types.ModuleType(f"{self._base}.{name}")
         is_package = section is None or section.path.endswith("/__init__.py")
@@ -90,7 +98,7 @@ class EmbeddedImports:
         # dataclasses look their module up while they are being made
         sys.modules[module.__name__] = module
         try:
-            exec(code, module.__dict__)
+            self._execute(code, module.__dict__)
         except BaseException:
             del self._loaded[name]
             raise

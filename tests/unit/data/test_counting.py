@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from fedjob.data.counting import counted
 from fedjob.data.loader import describe, open_dataset
+from tests.parts import package
 
 
 def picture(path: Path) -> None:
@@ -32,7 +32,7 @@ def test_images_are_counted_by_class_and_other_files_and_empty_classes_are_named
 
 
 def test_subjects_without_an_image_or_a_row_are_named(tmp_path: Path) -> None:
-    nibabel = pytest.importorskip("nibabel")
+    nibabel = package("nibabel")
     for name, modalities in {"s1": "TF", "s2": "T", "s3": "TF"}.items():
         for modality in modalities:
             file = tmp_path / name / {"T": "T1", "F": "FLAIR"}[modality] / "scan.nii"

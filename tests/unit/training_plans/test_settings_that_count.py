@@ -148,11 +148,13 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:
     assert moved[1] == pytest.approx(0.1 * 0.5, rel=1e-4)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_noted() -> None:
     events: list[Any] = []
-    built(Fixed, {"use_gpu": True}, events).train()
-    assert ("note", {"text": "use_gpu=True, but torch finds no GPU here: training on the CPU"}) in events
+    built(Fixed, {"use_gpu": True}, events, allow_gpu=False).train()
+    assert (
+        "note",
+        {"text": "use_gpu=True, but the node's owner does not lend its GPU: training on the CPU"},
+    ) in events
     events.clear()
     built(Fixed, {}, events).train()
     assert not [type_ for type_, _ in events if type_ == "note"]

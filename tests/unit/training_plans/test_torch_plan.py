@@ -952,7 +952,7 @@ class OwnPass(DataLoader[Any]):
         yield from (("mine", batch) for batch in super().__iter__())
 
 
-def batches(data: Any, count: int = 10) -> list[Any]:
+def loaded_batches(data: Any, count: int = 10) -> list[Any]:
     examples = examples_of(data, "training_data")
     assert isinstance(examples, Examples)
     return list(examples.batches([np.arange(count)]))
@@ -962,9 +962,9 @@ class TestSettingsOfALoader:
     """Every setting of a user's DataLoader is kept."""
 
     def test_worker_init_fn_is_called_in_each_worker(self) -> None:
-        ((_, marks),) = batches(DataLoader(Marked(), num_workers=1, worker_init_fn=mark_worker))
+        ((_, marks),) = loaded_batches(DataLoader(Marked(), num_workers=1, worker_init_fn=mark_worker))
         assert set(marks.flatten().tolist()) == {7.0}
-        ((_, marks),) = batches(DataLoader(Marked(), num_workers=1))
+        ((_, marks),) = loaded_batches(DataLoader(Marked(), num_workers=1))
         assert set(marks.flatten().tolist()) == {0.0}
 
     def test_the_others_reach_the_loader_that_draws_the_batches(self) -> None:
@@ -998,7 +998,7 @@ class TestSettingsOfALoader:
         assert plain.settings == {}
 
     def test_a_collate_function_is_called(self) -> None:
-        ((numbers, _),) = batches(DataLoader(Marked(), collate_fn=shout))
+        ((numbers, _),) = loaded_batches(DataLoader(Marked(), collate_fn=shout))
         assert numbers.flatten().tolist() == [100.0 + number for number in range(10)]
 
     @pytest.mark.parametrize("shuffle", [True, False])

@@ -91,7 +91,7 @@ def test_an_attempt_that_cannot_be_written_lets_the_lock_go(tmp_path: Path) -> N
 
 
 def test_a_breakpoint_of_another_folder_begins_no_attempt(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"is no breakpoint of job job_1: .*Job\.resume"):
+    with pytest.raises(SpecError, match=r"is no breakpoint of job_1: .*Job\.resume"):
         take_next_attempt(JobFolder(tmp_path / "job_1"), "job_1", tmp_path / "elsewhere" / "round_1", None)
 
 
