@@ -455,7 +455,7 @@ def test_the_bytes_that_a_node_would_fetch_are_those_that_its_offer_names(
     assert fetched == {"a": extract(Tiny).sha256, "b": extract(Linear).sha256}
 
 
-@pytest.mark.feature("NV-03", "NV-31")
+@pytest.mark.feature("NV-03")
 def test_each_node_is_asked_for_its_own_resources_and_reserves_them(field: Field, session: Session) -> None:
     for name in ("a", "b"):
         field.node(name)

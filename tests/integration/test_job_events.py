@@ -312,7 +312,6 @@ def test_waiting_for_a_live_job_shows_its_states_and_what_its_owner_lets_out(
     assert ("Started execution.." in text) == (use == "mock")
 
 
-@pytest.mark.feature("PS-49")
 def test_waiting_returns_the_job_and_tells_on_stderr_only(
     session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:

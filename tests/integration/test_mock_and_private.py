@@ -203,7 +203,6 @@ def test_contacts_are_a_list_of_name_role_and_address(session: Session, node: No
     assert {check.contact for check in sums_job(session, data="node1/toy").check()} == {" or ".join(words)}
 
 
-@pytest.mark.feature("PS-17")
 def test_a_dataset_of_several_files_has_description_tags_and_contact(session: Session, node: Node) -> None:
     folder = node.folder / "years"
     folder.mkdir()
