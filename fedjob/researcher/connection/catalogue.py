@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedjob.common.codec import from_plain, to_plain
@@ -396,7 +395,7 @@ def _fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
         part: answer[part] for part in ("options", "loading") if isinstance(answer.get(part), dict)
     }
     if answer.get("assets"):
-        assets = [
+        assets: list[dict[str, Any]] = [
             {
                 "name": str(asset.get("name")),
                 "path": unpacked_asset(path, str(asset.get("name"))),
@@ -406,7 +405,7 @@ def _fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
             for asset in answer["assets"]
         ]
         parts |= {"assets": assets}
-        path = Path(assets[0]["path"])
+        path = assets[0]["path"]
     return open_dataset(
         {
             **parts,

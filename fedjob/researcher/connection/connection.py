@@ -77,6 +77,10 @@ class Connection:
             RepositoryUnreachable, BrokerUnreachable: it is still away.
             NotPermitted: it does not take this party any more.
         """
+        if (
+            self._start is None
+        ):  # without the lock, which a runner in this process holds as long as its job runs
+            return
         with self.lock:
             if self._start is not None:
                 self._start()
