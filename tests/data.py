@@ -30,6 +30,9 @@ TRAINING = {
     "test_metric": ["accuracy"],
 }
 
+LOSS_ALONE = {name: value for name, value in TRAINING.items() if name != "test_metric"}
+"""The same for plans that measure nothing but their loss."""
+
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 HEART_COLUMNS = (
     "age",

@@ -43,6 +43,7 @@ ALONE = (
 LONGEST_FIRST = (
     "e2e/test_deaths.py",
     "e2e/test_resume.py",
+    "e2e/test_pages.py",
     "e2e/test_notebooks.py",
     "e2e/test_node_kills.py",
     "e2e/test_hospitals.py",

@@ -21,7 +21,7 @@ class Slow(TorchPlan):
         return torch.nn.Linear(4, 2)
 
     def init_optimizer(self, model, training_args):
-        return torch.optim.SGD(model.parameters(), lr=0.1)
+        return torch.optim.SGD(model.parameters(), lr=training_args.get("lr", 0.1))
 
     def training_data(self, dataset, training_args):
         inputs, targets = dataset.arrays()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SEED = 7
 ALPHA = 0.3
 TAG = "digits"
+TABLE_TAG = "cancer"
 TRAINING = {
     "lr": 0.05,
     "epochs": 2,
@@ -40,7 +41,7 @@ TRAINING = {
 }
 MODEL = {"hidden": 32}
 _MARK = ".fedjob-demo"
-_FILES = ("plan.py", "model.safetensors", "plot.png")
+_FILES = ("plan.py", "model.safetensors", "model.safetensors.txt", "plot.png")
 _PLAN = Path(__file__).with_name("plan.py")
 _CLINIC = re.compile(r"clinic-\d+")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -85,8 +86,9 @@ def demo(
 ) -> None:
     """Start a hub and some nodes on this machine, train a model across them, and compare.
 
-    The data are the handwritten digits that ship with scikit-learn. Nothing is
-    downloaded, and nothing goes on running afterwards.
+    The data are the handwritten digits that ship with scikit-learn; each node
+    offers a table of patients as well. Nothing is downloaded, and nothing goes
+    on running afterwards.
     """
     from rich.console import Console
 
@@ -125,12 +127,13 @@ def _start(
     commands: Commands, console: Any, home: Path, nodes: list[str], alpha: float, seed: int, workers: int
 ) -> tuple[str, Shares]:
     """Start the hub, divide the data, and create and start the nodes."""
-    from fedjob.demo.data import deal
+    from fedjob.demo.data import deal, deal_patients
 
     commands.start(
         "hub", "start", "--home", str(home / "hub"), "--port", "0", "--mqtt-port", "0", log="hub", show=True
     )
     shares = deal(home / "data", nodes, alpha=alpha, seed=seed)
+    deal_patients(home / "data", nodes, seed=seed)
     ready = commands.wait_for("hub", r"hub ready: (\S+) .*")
     console.print(ready[0], soft_wrap=True)
     with ThreadPoolExecutor(5) as pool:
@@ -154,6 +157,7 @@ def _make_node(commands: Commands, home: Path, node: str, hub_url: str, show: bo
     for words in (
         ("init", "--home", where, "--id", node, "--hub", hub_url),
         ("data", "add", TAG, data, "--tags", TAG, "--home", where),
+        ("data", "add", TABLE_TAG, str(home / "data" / f"{node}.csv"), "--tags", TABLE_TAG, "--home", where),
         # no owner reads plans here; at a real node a person approves a plan's text before it runs
         ("config", "set", "approval", "off", "--home", where),
         (
@@ -198,6 +202,7 @@ def _train(
         job, marks = _federated(console, session, plan_path, nodes, rounds, seed, shares)
     saved = job.result.save(home / "model.safetensors")
     _note(saved)
+    _note(saved.with_name(f"{saved.name}.txt"))  # whom it is about
     all_marks = {FEDERATED: marks}
     console.print("\n[bold]The same plan[/] by each clinic alone, and on the data of all of them pooled")
     with console.status("training"):
@@ -355,7 +360,7 @@ def _remove_earlier(home: Path) -> None:
                 remove_folder(path, marker="keys/party")
         elif path.name == "hub" and (path / "hub.sqlite").exists():
             remove_folder(path, marker="hub.sqlite")
-    for name in ("data/*.npz", "logs/*.log", *_FILES):
+    for name in ("data/*.npz", "data/clinic-*.csv", "logs/*.log", *_FILES):
         for file in home.glob(name):
             file.unlink()
     for name in ("data", "logs"):

@@ -1,7 +1,8 @@
-"""The demo's data: the digits that ship with scikit-learn, divided unevenly among the nodes."""
+"""The demo's data, both shipped with scikit-learn: digits, divided unevenly among the nodes, and a table of patients."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,28 @@ def deal(folder: Path, nodes: list[str], *, alpha: float, seed: int) -> Shares:
     pool_path = folder / "pooled.npz"
     np.savez(pool_path, x=x[num_test:], y=y[num_test:])
     return Shares(parts=parts, pool_path=pool_path, counts=counts, test=(x[:num_test], y[:num_test]))
+
+
+def deal_patients(folder: Path, nodes: list[str], *, seed: int) -> dict[str, Path]:
+    """Deal the patients of a study of breast cancer to nodes, all alike; return node -> csv file of its own rows.
+
+    The columns are those of scikit-learn, such as `mean_radius`, and `malignant`, which is 0 or 1.
+    """
+    import numpy as np
+    from sklearn.datasets import load_breast_cancer
+
+    study = load_breast_cancer()
+    columns = [name.replace(" ", "_") for name in study.feature_names] + ["malignant"]
+    order = np.random.default_rng(seed).permutation(len(study.target))
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for node, rows in zip(nodes, np.array_split(order, len(nodes)), strict=True):
+        files[node] = folder / f"{node}.csv"
+        with files[node].open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([*study.data[row].tolist(), 1 - int(study.target[row])] for row in rows)
+    return files
 
 
 def _owners(

@@ -2,6 +2,9 @@
 
 To test your own implementation, subclass a suite as `Test...` in a test module and write its fixture:
 
+    import pytest
+    from fedjob.testing import RepositoryContract
+
     class TestMyRepository(RepositoryContract):
         @pytest.fixture
         def repository(self, tmp_path): ...

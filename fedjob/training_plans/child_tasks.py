@@ -1,13 +1,17 @@
 """Child tasks: a plan at a node starts further functions of its own text there, and uses what they return.
 
+    import fedjob
+
     @fedjob.function
     def count(dataset, words):
         return {word: words.count(word) for word in set(words)}
 
     @fedjob.function(launches=[count])
     def count_all(dataset, ctx):
-        parts = [ctx.launch(count, words=part) for part in split(dataset)]
-        return merge(part.wait() for part in parts)
+        parts = [ctx.launch(count, words=letter.split()) for letter in dataset.frame()["letter"]]
+        return [part.wait() for part in parts]
+
+    fedjob.Job(count_all, data={"tags": ["letters"]}).run()
 
 A child runs in a process of its own, in the node's queue; a parent that waits gives its
 place to somebody else. Only what the plan declares under `launches` can be launched: its

@@ -3,11 +3,14 @@
 The function still works where it was written. A job sends its text, as a plan's, and
 its arguments beside it:
 
+    import fedjob
+    from fedjob import Job
+
     @fedjob.function
     def mean_age(dataset, column, ctx):
         return float(dataset.frame()[column].mean())
 
-    Job(mean_age.bind(column="age"), data={"tags": ["heart"]})
+    Job(mean_age.bind(column="age"), data={"tags": ["heart"]}).run()
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Schedules: training arguments that change with the round, as plain data that specs and breakpoints store.
 
-    training_args={"lr": CosineDecay(0.1, rounds=50), "batch_size": 32}
+    from fedjob import CosineDecay
+
+    training_args = {"lr": CosineDecay(0.1, rounds=50), "batch_size": 32}
 
 A schedule is stored in the spec as `{"schedule": name, ...}`; nodes receive the value of
 the present round, so that a plan reads `training_args["lr"]` as usual. Rounds count from 1.

@@ -1,10 +1,12 @@
 """`Plan`: a computation on the items of a dataset in batches, within the limits of the node's owner.
 
+    from fedjob import Items, Job, Plan
+
     class Sizes(Plan):
         def step(self, ctx):
             return [file.stat().st_size for file in ctx.data.items]
 
-    Job(Sizes, data={"tags": ["scans"]}, items=Items(batch=16, tolerate=5))
+    Job(Sizes, data={"tags": ["scans"]}, items=Items(batch=16, tolerate=5)).run()
 
 Importing this module imports neither torch nor numpy.
 """

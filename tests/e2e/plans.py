@@ -105,8 +105,7 @@ class Misbehaves(Points):
                 model.weight.fill_(float("nan"))
             return model(batch[0]).sum() * 0
         if how == "shape":
-            model.weight = torch.nn.Parameter(torch.zeros(3, 4))
-            model.bias = torch.nn.Parameter(torch.zeros(3))
+            model.weight.data, model.bias.data = torch.zeros(3, 4), torch.zeros(3)
         if how == "names":
             model.more = torch.nn.Parameter(torch.zeros(3))
         if how == "exit":

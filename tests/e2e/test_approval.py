@@ -10,7 +10,7 @@ import pytest
 
 from fedjob import FedAvg, Job, JobFailed, Quorum
 from fedjob.training_plans.source.extraction import extract
-from tests.data import TRAINING, make_points
+from tests.data import LOSS_ALONE, TRAINING, make_points
 from tests.e2e.federation import PATIENCE_S, Federation, background, preferred_kind
 from tests.e2e.plans import Chatty, Points
 from tests.plans import Linear, Tiny
@@ -95,7 +95,7 @@ def test_a_job_waits_for_the_owners_and_runs_the_approved_bytes(strict: Federati
 
 @pytest.mark.feature("TB-81")
 def test_a_rejected_plan_fails_the_job_and_the_owners_reason_is_told(strict: Federation) -> None:
-    job = make_job(strict, Linear, quorum=Quorum(min_nodes=2))
+    job = make_job(strict, Linear, quorum=Quorum(min_nodes=2), training_args=LOSS_ALONE)
     with background(lambda: job.run(progress=False)) as run:
         waits_for(job, "ward-a", "ward-b")
         grant = pending(strict, "ward-a", Linear)

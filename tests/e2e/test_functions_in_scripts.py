@@ -62,7 +62,7 @@ def test_the_short_script_of_the_readme_leaves_a_csv_file(tmp_path: Path) -> Non
     with Federation(tmp_path / "federation", preferred_kind()) as federation:
         (node,) = federation.add_nodes("hospital")
         table = write_table(tmp_path / "heart.csv", age=[40, 50, 60], chol=[200.0, 210.0, 220.0])
-        node.add("heart", table, "heart").start()
+        node.add("patients", table, "cancer").start()
         lab = federation.folder / "lab"
         federation.cli("init", "--id", "lab", "--hub", federation.url)
         (tmp_path / "script.py").write_text(f"import os\nos.environ['FEDJOB_HOME'] = {str(lab)!r}\n{script}")

@@ -16,7 +16,7 @@ import pytest
 
 from fedjob import FedAvg, Job, JobFailed
 from fedjob.common.errors import AmbiguousJob, NoSuchJob, SubmitError, TokenDeleted
-from tests.data import TRAINING, make_points
+from tests.data import LOSS_ALONE, TRAINING, make_points
 from tests.e2e.federation import PATIENCE_S, Federation, preferred_kind
 from tests.plans import Linear, Raises, Tiny
 from tests.processes import wait_until
@@ -50,7 +50,7 @@ def make(fed: Federation, nodes: list[str] | None = None, home: str = "lab", **c
         "training_plan": Tiny,
         "data": "points",
         "nodes": nodes or ["open"],
-        "training_args": TRAINING,
+        "training_args": LOSS_ALONE if "training_plan" in changes else TRAINING,
         "rounds": 2,
         "seed": 5,
         "session": fed.session(home),

@@ -1,4 +1,4 @@
-"""The README's first job, as it stands there, on the demo's hub and nodes; and what the demo promises."""
+"""The README's first jobs, as they stand there, on the demo's hub and nodes; and what the demo promises."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.pages import ROOT, blocks
 from tests.processes import Processes, Running, wait_until
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -24,20 +23,18 @@ def demo(processes: Processes, tmp_path: Path) -> Running:
     return processes.start(*command, ready="Ctrl-C stops them", timeout_s=240, cwd=tmp_path)
 
 
-def first_job() -> str:
-    """Return the first Python block of the README."""
-    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert block is not None
-    return block[1]
+def scripts() -> list[str]:
+    """Return the Python blocks of the README."""
+    return [block.text for block in blocks(ROOT / "README.md") if block.language == "python"]
 
 
 def test_the_first_job_is_short() -> None:
-    lines = [line for line in first_job().splitlines() if line.strip()]
+    lines = [line for line in scripts()[0].splitlines() if line.strip()]
     assert len(lines) <= 22
 
 
 @pytest.mark.feature("TB-18", "PS-11")
-def test_the_first_job_of_the_readme_runs_on_the_nodes_of_the_demo(
+def test_the_jobs_of_the_readme_run_one_after_another_on_the_nodes_of_the_demo(
     demo: Running, processes: Processes, tmp_path: Path
 ) -> None:
     output = tmp_path / "demo-output"
@@ -46,11 +43,13 @@ def test_the_first_job_of_the_readme_runs_on_the_nodes_of_the_demo(
     trained = re.search(r"^ *federated .* ([\d.]+)%", demo.log(), re.MULTILINE)
     assert trained is not None
     assert float(trained[1]) > 80
-    (tmp_path / "first_job.py").write_text(first_job(), encoding="utf-8")
+    (tmp_path / "first_job.py").write_text("\n\n".join(scripts()), encoding="utf-8")
     said = processes.run("python", "first_job.py", cwd=tmp_path, timeout_s=120).stdout
     assert "clinic-1" in said
     assert "before" in said
     assert (tmp_path / "first.safetensors").stat().st_size > 2000
+    assert "mean_radius" in (tmp_path / "output.csv").read_text(encoding="utf-8")
+    assert re.search(r"^\d+ +mean_texture +[\d.-]+", said, re.MULTILINE)
     for line in demo.log().splitlines():  # what it says to do next
         if re.search(r"fedjob\S* (verify|nodes|node tasks) ", line):
             words = re.split(r"  +", line.strip())[0].split()

@@ -23,7 +23,7 @@ from fedjob.common.errors import (
 )
 from fedjob.researcher.results.download import MARK, download
 from fedjob.researcher.storage.folder import JobFolder
-from tests.data import TRAINING, make_points
+from tests.data import LOSS_ALONE, TRAINING, make_points
 from tests.plans import Linear, Tiny
 
 
@@ -51,7 +51,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 def one_round(job: Job, round_: int) -> None:
     job.start_nodes_training_round(round_)
-    job.update_parameters()
+    job.aggregate()
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -172,7 +172,9 @@ class TestBreakpoints:
             assert expected is not None
             assert reply.params is not None
             assert all(torch.equal(reply.params[name], expected[name]) for name in expected)
-        job.update_parameters()  # the replies of round 4 are gone, so it stays where it is
+        with pytest.raises(NotReady, match="no replies to aggregate"):  # those of round 4 are gone
+            job.aggregate()
+        job.update_parameters()
         assert job.position.round == 2
         one_round(job, 3)
         assert sorted(job.training_replies) == [1, 2, 3]
@@ -264,7 +266,7 @@ def test_kept_files_never_replace_others_of_their_names(tmp_path: Path) -> None:
 
 
 def test_a_job_is_not_written_over_a_file_unless_it_is_asked_to(tmp_path: Path) -> None:
-    job = make_job(tmp_path, training_plan=Linear)
+    job = make_job(tmp_path, training_plan=Linear, training_args=LOSS_ALONE)
     path = tmp_path / "job.json"
     path.write_text("mine")
     with pytest.raises(SpecError, match="exists already"):

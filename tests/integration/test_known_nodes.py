@@ -26,7 +26,10 @@ def field() -> Iterator[Field]:
 
 
 def make_job(session: Session, **changes: Any) -> Job:
-    return Job(FedAvg(), training_plan=Tiny, data={"tags": ["toy"]}, session=session, **changes)
+    args = {"lr": 0.1}
+    return Job(
+        FedAvg(), training_plan=Tiny, data={"tags": ["toy"]}, training_args=args, session=session, **changes
+    )
 
 
 def key_of(field: Field, node: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -363,8 +364,11 @@ def test_what_a_job_is_can_not_be_assigned(clinics: dict[str, str], tmp_path: Pa
 
 @pytest.mark.feature("FB-12")
 def test_selected_replied_and_dropped_are_told_apart(clinics: dict[str, str], tmp_path: Path) -> None:
-    empty = make_points(tmp_path / "empty.npz", 0, 1)
-    job = make_job({**clinics, "clinic-0": str(empty)}, tmp_path, rounds=1)
+    odd = make_points(tmp_path / "odd.npz", 60, 1)
+    found = dict(np.load(odd))
+    found["x"][:] = np.nan
+    np.savez(odd, **found)
+    job = make_job({**clinics, "clinic-0": str(odd)}, tmp_path, rounds=1)
     job.run(progress=False)
     info = job.rounds[1]
     assert info.selected == ("clinic-0", "clinic-1", "clinic-2")

@@ -178,12 +178,15 @@ def test_a_loading_plan_is_registered_shown_and_used_for_the_mock_too(
         assert list(handle.mock().frame()) == ["age", "dose", "sex", "sick"]
 
 
-def test_unequal_columns_are_named_and_the_node_left_out(tmp_path: Path) -> None:
+def test_unequal_columns_are_named_before_anybody_is_asked(tmp_path: Path) -> None:
     data = files(tmp_path)
     FRAMES["b"].rename(columns={"age": "years"}).to_csv(data["b"], index=False)
     job = train(data, tmp_path / "home", quorum=fedjob.Quorum(min_nodes=2))
-    with pytest.raises(JobFailed, match="b: spec: Impute: there is no column 'age'; there are years, dose"):
+    with pytest.raises(
+        SpecError, match=r"nobody was asked yet: b: .*there is no column 'age'; there are years, dose"
+    ):
         job.run(progress=False)
+    assert job.state == "draft"
 
 
 def test_a_job_whose_columns_are_empty_everywhere_fails_with_the_columns_name(tmp_path: Path) -> None:

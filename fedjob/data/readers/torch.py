@@ -17,8 +17,18 @@ class TorchDataset(FilesDataset):
 
     In a plan, with a class that is part of the plan's text:
 
-        def training_data(self, dataset, training_args):
-            return dataset.build(Scans, size=64)          # Scans(dataset.path, size=64)
+        from pathlib import Path
+
+        from fedjob import TorchPlan
+        from torch.utils.data import Dataset
+
+        class Scans(Dataset):
+            def __init__(self, path, size):
+                self.files, self.size = sorted(Path(path).iterdir()), size
+
+        class ScanPlan(TorchPlan):
+            def training_data(self, dataset, training_args):
+                return dataset.build(Scans, size=64)          # Scans(dataset.path, size=64)
     """
 
     @property

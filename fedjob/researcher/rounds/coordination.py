@@ -1,5 +1,7 @@
 """The coordination of a job by its plan: `coordinate(job)` decides which nodes are asked when.
 
+    from fedjob import Job, Plan
+
     class Twice(Plan):
         def step(self, ctx):
             return float(ctx.data.frame()["age"].mean() - ctx.values.get("centre", 0.0))
@@ -8,6 +10,8 @@
             means = job.step()                                # every node; each ask is a round
             centre = sum(means.values()) / len(means)
             return job.step(centre=centre)                    # what it returns is the job's result
+
+    Job(Twice, data={"tags": ["heart"]}).run()
 
 A job that goes on from a breakpoint calls `coordinate` again, and gives it the answers of the rounds that
 stand, in their order, without asking; so it decides by these answers and by nothing else.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedjob.demo.data import MIN_ROWS, Shares, deal
+from fedjob.demo.data import MIN_ROWS, Shares, deal, deal_patients
 from fedjob.demo.watching import of_shared_model
 from fedjob.researcher.storage.measurements import Measurement
 
@@ -53,3 +53,16 @@ def test_what_is_measured_before_a_round_is_of_the_model_of_the_rounds_before() 
     ]  # fmt: skip
     found = of_shared_model(rows)
     assert {trained: cells["all"]["loss"] for trained, cells in found.items()} == {0: 2.0, 1: 1.0, 2: 0.5}
+
+
+def test_every_patient_goes_to_one_node(tmp_path: Path) -> None:
+    from sklearn.datasets import load_breast_cancer
+
+    files = deal_patients(tmp_path, NODES, seed=7)
+    tables = [np.genfromtxt(path, delimiter=",", names=True) for path in files.values()]
+    study = load_breast_cancer()
+    assert sorted(round(radius, 6) for table in tables for radius in table["mean_radius"]) == sorted(
+        round(radius, 6) for radius in study.data[:, 0]
+    )
+    assert sum(table["malignant"].sum() for table in tables) == (study.target == 0).sum()
+    assert max(map(len, tables)) - min(map(len, tables)) <= 1
