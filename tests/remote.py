@@ -29,6 +29,14 @@ def sums(dataset):  # type: ignore[no-untyped-def]
 
 
 @fedjob.function
+def visits_of_adults(dataset):  # type: ignore[no-untyped-def]
+    """Return what two tables of one dataset say together."""
+    patients, visits = dataset.assets["patients"].frame(), dataset.assets["visits"].frame()
+    adults = patients[patients.age >= 18].id
+    return {"own": list(dataset.frame().columns), "visits": int(visits.patient.isin(adults).sum())}
+
+
+@fedjob.function
 def everything(dataset):  # type: ignore[no-untyped-def]
     """Return one of each type that may travel, nested."""
     import pandas

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from fedjob.common.errors import SpecError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PARTY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_ADDRESS = re.compile(r"@|/|(\d[ ()-]*){5}")
 _JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 MIN_PREFIX_CHARS = 4
@@ -56,6 +59,62 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.party}/{self.session}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """Somebody to ask about a node or a dataset; at least one of the three is not empty.
+
+    Args:
+        name: of a person or an office.
+        role: what they are to the data: data steward, privacy office.
+        address: where they are reached: mail, telephone, web.
+    """
+
+    name: str = ""
+    role: str = ""
+    address: str = ""
+
+    def __str__(self) -> str:
+        if not self.name:
+            return self.address + (f" ({self.role})" if self.role and self.address else self.role)
+        about = ", ".join(part for part in (self.role, self.address) if part)
+        return f"{self.name} ({about})" if about else self.name
+
+
+def read_contacts(text: str) -> tuple[Contact, ...]:
+    """Read contacts that were typed: `NAME, ROLE, ADDRESS`, several with semicolons between them.
+
+    Of fewer words than three the last is the address if it looks like one.
+
+    Raises:
+        SpecError: more than three parts.
+    """
+    contacts = []
+    for one in filter(None, map(str.strip, text.split(";"))):
+        parts = [part.strip() for part in one.split(",")]
+        if len(parts) > 3:
+            raise SpecError(
+                f"a contact is NAME, ROLE, ADDRESS, with a semicolon before the next one; found {one[:80]!r}"
+            )
+        if len(parts) < 3 and _ADDRESS.search(parts[-1]):
+            parts = [*parts[:-1], *[""] * (3 - len(parts)), parts[-1]]
+        name, role, address = [*parts, "", ""][:3]
+        if name or role or address:
+            contacts.append(Contact(name=name, role=role, address=address))
+    return tuple(contacts)
+
+
+def contacts_text(contacts: Iterable[Contact]) -> str:
+    """Return whom to ask, in words; empty for nobody."""
+    return " or ".join(map(str, contacts))
+
+
+def contacts_from_plain(plain: Any) -> tuple[Contact, ...]:
+    """Return contacts from a peer's list of `{name, role, address}`; what is none is left out."""
+    found = [one for one in plain if isinstance(one, dict)] if isinstance(plain, list) else []
+    texts = [{part: str(one.get(part) or "") for part in Contact.__slots__} for one in found]
+    return tuple(Contact(**one) for one in texts if any(one.values()))
 
 
 def rounds_text(rounds: int) -> str:

@@ -14,7 +14,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,7 @@ from fedjob.data.leftovers import is_leftover
 
 MAX_FILES = 100_000
 MAX_NAME_BYTES = 512
+ASSETS_FOLDER = "assets"
 _TIME = (1980, 1, 1, 0, 0, 0)
 _BLOCK_BYTES = 1 << 20
 _SQUEEZED = frozenset(
@@ -76,6 +77,52 @@ def pack_data(source: Path, target: Path) -> None:
         target.unlink(missing_ok=True)
         raise
     fsync_file(target)
+
+
+def pack_assets(sources: Mapping[str, Path], target: Path) -> None:
+    """Write several named files or folders as one archive to a new file, and fsync it.
+
+    Args:
+        sources: name -> path; the archive's folder has a folder of each name with what lies at the path.
+
+    Raises:
+        SpecError: see `pack_data`.
+    """
+    try:
+        with zipfile.ZipFile(target, "x", allowZip64=True) as archive:
+            num_files = 0
+            for name, source in sources.items():
+                for path in _files_of(source.absolute()):
+                    num_files += 1
+                    if num_files > MAX_FILES:
+                        raise SpecError(f"{', '.join(sources)} have more than {MAX_FILES} files together")
+                    inside = path.relative_to(source.absolute().parent).as_posix()
+                    with path.open("rb") as file:
+                        _add(archive, f"{ASSETS_FOLDER}/{name}/{inside}", file)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise SpecError(f"{error.filename or target} can't be read: {error.strerror or error}") from error
+    except SpecError:
+        target.unlink(missing_ok=True)
+        raise
+    fsync_file(target)
+
+
+def unpacked_asset(folder: Path, name: str) -> Path:
+    """Return where a named file or folder lies in the folder of an archive that `pack_assets` wrote.
+
+    Raises:
+        DecodeError: it is not there.
+    """
+    found = list((folder / name).iterdir()) if is_asset_name(name) and (folder / name).is_dir() else []
+    if len(found) != 1:
+        raise DecodeError(f"the archive holds no data named {name[:80]!r}")
+    return found[0]
+
+
+def is_asset_name(name: str) -> bool:
+    """Return whether a peer's name of an asset names a folder beside others, and nothing above."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name))
 
 
 def pack_stream(file: IO[bytes], name: str, target: Path) -> None:

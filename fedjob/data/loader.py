@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import EmptyData, MissingPackage, SpecError
 from fedjob.data.counting import counted
 from fedjob.data.readers import find_reader, guess_reader
-from fedjob.data.readers.base import Dataset, files_of, version_of
+from fedjob.data.readers.base import Assets, Dataset, files_of, version_of
 from fedjob.data.readers.loading_plan import loading_plan
 
 
@@ -19,7 +19,8 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
     Args:
         info: `path`, and `name`, `reader`, `tags`, `options` and `loading` where they are
             known; without a reader it is guessed. `preprocess`: steps as plain data, and `learned`: what
-            was found for them.
+            was found for them. `assets`: of a dataset of several tables or files a list of `name`, `path`,
+            `reader` and `options`; the first is the one at `path`.
 
     Raises:
         SpecError: there is no path, nothing readable there, or an option is wrong.
@@ -31,6 +32,8 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
     dataset = reader.open(
         path, info.get("options") or {}, name=str(info.get("name", "")), tags=tuple(info.get("tags") or ())
     )
+    if info.get("assets"):
+        dataset.assets = _assets_of(dataset, info["assets"])
     if info.get("loading"):
         dataset = dataset.named(loading_plan(info["loading"]))
     if not info.get("preprocess"):
@@ -38,6 +41,15 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
     from fedjob.data.preprocessing.prepared import prepare
 
     return prepare(dataset, info["preprocess"], info.get("learned") or ())
+
+
+def _assets_of(dataset: Dataset, infos: Sequence[Mapping[str, Any]]) -> Assets:
+    """Open the assets of a dataset; the first is the dataset itself, as it was registered."""
+    first, *others = infos
+    opened = {str(first["name"]): dataset}
+    for info in others:
+        opened[str(info["name"])] = open_dataset({**info, "name": f"{dataset.name}.{info['name']}"})
+    return Assets(dataset.name, opened)
 
 
 def describe(

@@ -182,7 +182,7 @@ class Pong:
     last_task: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     workers: int = 0
-    contact: str = ""
+    contacts: list[dict[str, str]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     projects: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
@@ -215,7 +215,7 @@ class Answer:
         until: seconds since 1970 when the grant ends, 0 for never.
         limits: of the grant, by name.
         by, decided: who decided, and when (seconds since 1970).
-        contact: whom to ask.
+        contact: whom to ask, in words.
         version: hash of the dataset's present content.
         schedule: whether it could start: empty for yes, else one of `no_workers`, `no_free_worker`,
             `resources`, `outside_hours`.

@@ -14,6 +14,8 @@ _NEVER_CALLED = {
     "training_routine": "fedjob has a loop of its own; write training_step(self, model, batch), or for a loop of "
     "yours a class derived from Plan",
     "testing_routine": "write testing_step(self, model, batch)",
+    "after_training_params": "what is done to parameters after training belongs to the protocol or the aggregator, see "
+    "docs/protocols.md",
     "init_dependencies": "a plan's imports stand at the top of its file",
 }
 """Methods of Fed-BioMed's plans, with what to write instead."""

@@ -68,7 +68,7 @@ def test_three_runs_are_allowed_and_the_fourth_waits(ward: Federation) -> None:
     revoke(ward, rule)
 
 
-@pytest.mark.feature("TB-83", "PS-18")
+@pytest.mark.feature("TB-83")
 def test_a_job_over_too_few_rows_fails_by_that_reason(ward: Federation, tmp_path: Path) -> None:
     text = extract(Tiny).text.replace("dataset.arrays()", "(part[:3] for part in dataset.arrays())")
     file = tmp_path / "few.py"

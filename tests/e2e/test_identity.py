@@ -61,8 +61,15 @@ def test_a_home_is_one_researcher_over_sessions_and_commands(processes: Processe
             Job(Statistics(mean="age"), data={"tags": ["heart"]}, home=tmp_path / "new").check()
         with pytest.raises(SpecError, match="another home"):
             Job(Statistics(mean="age"), data={"tags": ["heart"]}, session=session, home=tmp_path / "carol")
+    table = tmp_path / "ages.csv"
+    table.write_text("age,sex\n40,1\n60,0\n")
+    done = Job(Statistics(mean="age"), data=table, nodes="local", home=home, name="done")
+    mean = str(done.run(progress=False).value)
     hub.stop()
     with connect(home=home, timeout_s=5) as session:  # its jobs lie here
+        ended = session.find(name="done")
+        assert ended is not None
+        assert (ended.id, str(ended.result.value)) == (done.id, mean)
         assert drafted in [job.id for job in session.jobs(state="draft")]
         found = session.find(id=drafted)
         assert found is not None

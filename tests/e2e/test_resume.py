@@ -105,7 +105,7 @@ CUTS = [
 ]
 
 
-@pytest.mark.feature("FB-41", "FB-43", "FB-57")
+@pytest.mark.feature("FB-43")
 def test_cut_at_every_step_of_a_round_and_resumed_again_and_again(rough: Federation, golden: str) -> None:
     researcher = rough.research({**first_order(), "kill": CUTS[0]})
     folder = folder_of(rough, researcher)
@@ -173,7 +173,7 @@ def dying_workers(rough: Federation, rng: random.Random) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.feature("FB-42", "FB-44")
+@pytest.mark.feature("FB-42")
 def test_a_moved_breakpoint_alone_is_enough_even_if_the_repository_lost_everything(
     rough: Federation, golden: str, tmp_path: Path
 ) -> None:

@@ -68,7 +68,6 @@ def test_the_plan_and_the_results_are_files_that_their_hashes_find(session: Sess
         assert hashlib.sha256(artifact.check().read_bytes()).hexdigest() == artifact.sha256
 
 
-@pytest.mark.feature("TB-43")
 def test_the_hub_keeps_nothing_of_a_job_that_has_ended_unless_it_was_told_to(
     federation: Federation, session: Session, tmp_path: Path
 ) -> None:

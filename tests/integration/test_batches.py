@@ -143,7 +143,7 @@ def test_a_killed_job_leaves_nothing_at_its_nodes(federation: Federation) -> Non
     wait_until(lambda: not holds(node.home.tasks), timeout_s=60, what="the task's folder to go")
 
 
-@pytest.mark.feature("BF-47", "BF-51", "BF-62", "BF-63", "BF-50")
+@pytest.mark.feature("BF-47", "BF-62", "BF-63", "BF-50")
 def test_a_node_remembers_what_a_plan_worked_on(session: Session, federation: Federation) -> None:
     folder = add_files(federation.nodes[0], "nightly", {"a": 1, "b": 2, "bad": "corrupt"})
 

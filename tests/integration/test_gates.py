@@ -368,7 +368,7 @@ def test_all_nodes_means_those_that_are_enrolled_in_the_project(field: Field, se
 @pytest.mark.feature("PS-12")
 def test_a_node_without_workers_is_warned_of_at_once(field: Field, session: Session) -> None:
     field.node("busy")
-    field.node("idle", pong={"workers": 0, "contact": "it@idle.example"})
+    field.node("idle", pong={"workers": 0, "contacts": [{"address": "it@idle.example"}]})
     job = make_job(session)
     with pytest.warns(NoWorkersWarning) as caught:
         job.reach()
@@ -455,7 +455,7 @@ def test_the_bytes_that_a_node_would_fetch_are_those_that_its_offer_names(
     assert fetched == {"a": extract(Tiny).sha256, "b": extract(Linear).sha256}
 
 
-@pytest.mark.feature("NV-03", "NV-31")
+@pytest.mark.feature("NV-03")
 def test_each_node_is_asked_for_its_own_resources_and_reserves_them(field: Field, session: Session) -> None:
     for name in ("a", "b"):
         field.node(name)

@@ -109,7 +109,7 @@ def made(node: Node, agreement: str) -> int:
         return Grants(database).usage.used(agreement)
 
 
-@pytest.mark.feature("BF-53", "BF-54", "BF-55", "BF-56", "BF-57", "BF-65")
+@pytest.mark.feature("BF-53", "BF-54", "BF-55", "BF-56", "BF-57")
 def test_the_allowed_part_is_kept_and_what_is_over_ends_the_task(
     federation: Federation, node: Node, session: Session
 ) -> None:

@@ -176,7 +176,33 @@ def test_a_result_is_fetched_whole_and_never_over_something_else(shell: Shell, t
     assert id_ in shell("result", id_).stdout
 
 
-@pytest.mark.feature("NV-61", "NV-27", "TB-37", "NV-56", "TB-21")
+@pytest.mark.feature("NV-26", "NV-56")
+def test_where_a_job_was_submitted_from_is_in_its_record_and_in_its_submission(shell: Shell) -> None:
+    script = shell.submit("a.py", "--token", "S.1", name="by script")
+    run = shell.ran(name="in Python")
+    folder = shell.folder / "as-folder"
+    folder.mkdir()
+    (folder / "job.json").write_text(Job.open(shell.home / "jobs" / run).clone().to_json())
+    made = shell("submit", str(folder), "--token", "S.2").stdout.strip()
+    expected = {script: str(shell.folder), run: os.getcwd(), made: str(folder)}
+    for id_, where in expected.items():
+        assert json.loads(shell("show", id_, "--json").stdout)["record"]["submitted_from"] == where
+        assert re.search(rf"submitted from +{re.escape(where)}\n", shell("show", id_).stdout)
+    for token, id_ in (("S.1", script), ("S.2", made)):
+        (submission,) = shell.rows("--token", token)
+        assert submission["submitted_from"] == expected[id_]
+    shell("wait", made, "-q")
+    shell("delete", made)
+    (submission,) = shell.rows("--token", "S.2")
+    assert (submission["state"], submission["submitted_from"]) == ("job_deleted", str(folder))
+    (shell.home / "jobs.sqlite").unlink()
+    assert [shell.rows("--token", token)[0]["submitted_from"] for token in ("S.1", "S.2")] == [
+        str(shell.folder),
+        str(folder),
+    ]
+
+
+@pytest.mark.feature("NV-61", "NV-27", "TB-37", "TB-21")
 def test_jobs_are_listed_by_every_option(shell: Shell) -> None:
     ids = [
         shell.ran(name="train-a"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -280,6 +281,37 @@ def test_a_failed_job_says_why_in_its_snapshot_its_stream_and_its_handlers(sessi
 
 
 @pytest.mark.feature("PS-49")
+@pytest.mark.parametrize(
+    ("use", "printed"),
+    [("mock", "Started execution.."), ("private", "withheld by node1; ask bo@hospital.example")],
+)
+def test_waiting_for_a_live_job_shows_its_states_and_what_its_owner_lets_out(
+    use: str, printed: str, session: Session, tmp_path: Path
+) -> None:
+    gate, shown = tmp_path / "gate", io.StringIO()
+    job = make_job(
+        session, data="node1/twofold", use=use, training_args={**ARGS, "gate": str(gate)}, rounds=1
+    )
+
+    def open_gate() -> None:
+        until = "Started execution.." if use == "mock" else "| running"
+        wait_until(lambda: until in shown.getvalue(), timeout_s=60, what=f"{until!r} on the screen")
+        assert not job.finished
+        gate.touch()
+
+    with background(lambda: job.run(progress=False)) as run, background(open_gate) as opened:
+        wait_until(lambda: job.state != "draft", timeout_s=30, what="the job's begin")
+        with contextlib.redirect_stderr(shown):
+            assert job.wait(timeout_s=90) is job
+        opened.result(timeout=5)
+        run.result(timeout=30)
+    text = shown.getvalue()
+    for state in ("waiting", "queued", "starting", "running", "completed"):
+        assert f"| {state}" in text
+    assert printed in text
+    assert ("Started execution.." in text) == (use == "mock")
+
+
 def test_waiting_returns_the_job_and_tells_on_stderr_only(
     session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:

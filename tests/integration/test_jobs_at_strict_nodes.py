@@ -89,7 +89,7 @@ def tasks_of(node: Node) -> int:
         return 0 if row is None else int(row["n"])
 
 
-@pytest.mark.feature("TB-19", "PS-05", "PS-26", "TB-46")
+@pytest.mark.feature("TB-19", "PS-05", "TB-46")
 def test_check_leaves_nothing_and_request_a_pending_grant_and_no_task(
     federation: Federation, session: Session
 ) -> None:

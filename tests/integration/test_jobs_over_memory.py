@@ -531,7 +531,6 @@ def test_a_plan_that_only_works_where_it_was_written_fails_at_construction(
         make_job(session, training_plan=f"{file}:Toy")
 
 
-@pytest.mark.feature("FB-44")
 def test_a_job_resumes_though_the_repository_lost_everything(
     session: Session, federation: Federation
 ) -> None:

@@ -151,7 +151,7 @@ def test_the_same_seed_gives_the_same_first_parameters_and_the_same_result(
     assert digest(a) == digest(b)
 
 
-@pytest.mark.feature("FB-41", "FB-43")
+@pytest.mark.feature("FB-43")
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_a_moved_breakpoint_alone_ends_in_the_bytes_of_the_uninterrupted_run(
     clinics: dict[str, str], tmp_path: Path, cut: int
@@ -398,7 +398,6 @@ def test_a_local_job_shows_its_plan_parameters_and_model(clinics: dict[str, str]
     assert torch.equal(result.model().state_dict()["0.weight"], result.params["0.weight"])
 
 
-@pytest.mark.feature("FB-72", "FB-73")
 def test_the_three_forms_of_first_parameters_are_equal_and_misuse_is_refused(
     clinics: dict[str, str], tmp_path: Path
 ) -> None:

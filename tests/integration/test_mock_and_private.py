@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 import fedjob
 from fedjob import FedAvg, Job, JobFailed
 from fedjob.common.errors import JobError, NoDatasets, SpecError
+from fedjob.common.types import Contact
 from fedjob.data.archive import unpack_data
 from fedjob.identity.keys import Identity
 from fedjob.node.cli.data import data
@@ -129,7 +131,7 @@ def test_a_handle_brings_the_mock_and_never_the_data(
     stored = [unpacked(session, sha256, tmp_path) for sha256 in list(session.repository._objects)]  # type: ignore[attr-defined]
     assert all(str(SECRET) not in text for text in stored)
     assert "Hearts of 2024" in handle._repr_html_()
-    assert handle.describe()["contact"] == "bo@hospital.example"
+    assert handle.describe()["contacts"][0]["address"] == "bo@hospital.example"
 
 
 def unpacked(session: Session, sha256: str, folder: Path) -> str:
@@ -172,7 +174,35 @@ def test_a_mock_of_another_form_is_a_warning_and_searches_tell_that_there_is_one
     assert '"mock"' in data_command(node, "list", "--json").output
 
 
-@pytest.mark.feature("PS-17")
+@pytest.mark.feature("PS-18")
+def test_contacts_are_a_list_of_name_role_and_address(session: Session, node: Node) -> None:
+    table = write_table(node.folder / "asked.csv", A=[1, 2])
+    eve, ann = "Eve Smith, data steward, eve@hospital.example", "Ann, ann@hospital.example"
+    done = data_command(node, "add", "asked", str(table), "--contact", eve, "--contact", ann)
+    assert done.exit_code == 0, done.output
+    contacts = (
+        Contact(name="Eve Smith", role="data steward", address="eve@hospital.example"),
+        Contact(name="Ann", address="ann@hospital.example"),
+    )
+    plain = [{"name": c.name, "role": c.role, "address": c.address} for c in contacts]
+    (handle,) = session.datasets(name="asked")
+    assert (handle.contacts, handle.describe()["contacts"]) == (contacts, plain)
+    words = ("Eve Smith (data steward, eve@hospital.example)", "Ann (ann@hospital.example)")
+    assert handle.contact == " or ".join(words)
+    assert json.loads(data_command(node, "show", "asked", "--json").output)["contacts"] == plain
+    shown = data_command(node, "show", "asked").output
+    assert all(each in shown and each in handle._repr_html_() for each in words)
+    with pytest.raises(SpecError, match=r"NAME, ROLE, ADDRESS.*a, b, c, d"):
+        describe_dataset("more", table, contact="a, b, c, d")
+    # of the node: of a dataset without contacts of its own, and what its owner is asked for
+    node.config = NodeConfig(approval="on", threads=1, contact=f"{eve}; {ann}")
+    wait_for(lambda: session.nodes()[0].contacts == contacts)
+    assert session.nodes()[0].contact == " or ".join(words)
+    assert session.datasets(name="toy")[0].contacts == contacts
+    assert session.datasets(name="heart")[0].contact == "bo@hospital.example"
+    assert {check.contact for check in sums_job(session, data="node1/toy").check()} == {" or ".join(words)}
+
+
 def test_a_dataset_of_several_files_has_description_tags_and_contact(session: Session, node: Node) -> None:
     folder = node.folder / "years"
     folder.mkdir()

@@ -216,7 +216,7 @@ def test_a_mock_is_not_computed_on_without_a_grant_and_is_after_allow(
     assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), attempt=3).reason == "plan_not_approved"
 
 
-@pytest.mark.feature("TB-83", "PS-18")
+@pytest.mark.feature("TB-83")
 @pytest.mark.parametrize("whose", ["dataset", "grant"])
 def test_what_was_computed_on_too_few_rows_never_leaves(
     federation: Federation, node: Node, whose: str

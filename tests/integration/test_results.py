@@ -83,7 +83,7 @@ def test_tables_of_several_nodes_are_one_with_a_column_for_the_node(tmp_path: Pa
     assert [row[0] for row in result.table] == ["n0", "n0", "n1", "n1"]
 
 
-@pytest.mark.feature("PS-51", "TB-53")
+@pytest.mark.feature("TB-53")
 def test_any_process_reads_a_result_from_the_folder_alone(trained: Job, table: Job) -> None:
     script = (
         "import sys\nfrom fedjob.researcher.results.result import JobResult\n"

@@ -32,6 +32,7 @@ class PreparedTable(TableDataset):
     def __init__(self, source: TableDataset, steps: Sequence[TableStep]) -> None:
         names = {str(column["name"]) for column in source.columns}
         super().__init__(source.path, source.options, name=source.name, tags=source.tags)
+        self.assets = source.assets
         self._source = source
         self._steps = tuple(steps)
         if self.options.get("target") in names and any(step.name in ("target", "select") for step in steps):
@@ -97,7 +98,9 @@ def prepare(
             options["size"] = f"{step.width}x{step.height}"
             if step.mode:
                 options["mode"] = step.mode
-        return ImagesDataset(dataset.path, options, name=dataset.name, tags=dataset.tags)
+        resized = ImagesDataset(dataset.path, options, name=dataset.name, tags=dataset.tags)
+        resized.assets = dataset.assets
+        return resized
     raise SpecError(f"preprocess works on tables and images; dataset {dataset.name!r} is neither")
 
 

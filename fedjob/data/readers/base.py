@@ -42,6 +42,38 @@ class ItemIdentity:
     hash: str = ""
 
 
+class Assets(Mapping[str, "Dataset"]):
+    """The named tables and files of a dataset, each as its owner registered it: whole, before preprocessing.
+
+    Args:
+        dataset: name of the dataset, for messages.
+        opened: asset -> its data; empty for a dataset that is one table, folder or file.
+    """
+
+    def __init__(self, dataset: str, opened: Mapping[str, Dataset] | None = None) -> None:
+        self._dataset = dataset
+        self._opened = dict(opened or {})
+
+    def __getitem__(self, name: str) -> Dataset:
+        if name not in self._opened:
+            known = ", ".join(self._opened)
+            there = f"it has {known}" if known else "it is one table, folder or file: use it without .assets"
+            raise SpecError(f"dataset {self._dataset} has no asset {str(name)[:80]!r}; {there}")
+        return self._opened[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._opened
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._opened)
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    def __repr__(self) -> str:
+        return f"Assets({', '.join(f'{name}: {data!r}' for name, data in self._opened.items())})"
+
+
 class Dataset(ABC):
     """Data at a node, as a plan sees it. Data are read when they are first used.
 
@@ -50,6 +82,9 @@ class Dataset(ABC):
         tags: the tags by which researchers find it.
         path: of the file or folder.
         options: the options of the reader that the owner set.
+
+    `assets["visits"]` is one of the named tables or files of a dataset that has several; the first of them is the
+    dataset itself: what `.frame()`, `.arrays()` and `.items` give, and what rows are counted of.
     """
 
     def __init__(
@@ -57,6 +92,7 @@ class Dataset(ABC):
     ) -> None:
         self.path, self.options = path, dict(options)
         self.name, self.tags = name, tuple(tags)
+        self.assets = Assets(name or path.name)
 
     of_files: ClassVar[bool] = False
     """True if each item is a file of its own."""
@@ -140,6 +176,7 @@ class _ItemSubset(Dataset):
 
     def __init__(self, source: Dataset, places: Sequence[int]) -> None:
         super().__init__(source.path, source.options, name=source.name, tags=source.tags)
+        self.assets = source.assets
         self._source = source
         self._places = list(places)
 

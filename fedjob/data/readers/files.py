@@ -25,6 +25,7 @@ class FilesDataset(Dataset):
 
     def take(self, places: Sequence[int]) -> FilesDataset:
         taken = FilesDataset(self.path, self.options, name=self.name, tags=self.tags)
+        taken.assets = self.assets
         taken.__dict__["items"] = [self.items[place] for place in places]
         return taken
 

@@ -73,6 +73,7 @@ class ImagesDataset(Dataset):
 
     def take(self, places: Sequence[int]) -> ImagesDataset:
         taken = ImagesDataset(self.path, self.options, name=self.name, tags=self.tags)
+        taken.assets = self.assets
         taken.__dict__.update(classes=self.classes, items=[self.items[place] for place in places])
         return taken
 

@@ -286,6 +286,7 @@ class MedicalFolderDataset(Dataset):
 
     def take(self, places: Sequence[int]) -> MedicalFolderDataset:
         taken = self.named(self._plan)
+        taken.assets = self.assets
         taken.__dict__.update(modalities=self.modalities, items=[self.items[place] for place in places])
         return taken
 

@@ -176,6 +176,7 @@ class _NamedTable(TableDataset):
 
     def __init__(self, source: TableDataset, plan: LoadingPlan) -> None:
         super().__init__(source.path, source.options, name=source.name, tags=source.tags)
+        self.assets = source.assets
         self._source = source
         self._names = plan.new_names([str(column["name"]) for column in source.columns])
 
@@ -210,6 +211,7 @@ class _TakenTable(TableDataset):
 
     def __init__(self, source: TableDataset, places: Sequence[int]) -> None:
         super().__init__(source.path, source.options, name=source.name, tags=source.tags)
+        self.assets = source.assets
         self._source = source
         self._places = list(places)
 

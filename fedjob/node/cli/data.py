@@ -16,7 +16,8 @@ from fedjob.common.types import check_given
 from fedjob.data.leftovers import leftovers_of
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
-from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_dataset
+from fedjob.node.data.assets import RegisteredAsset, TypedAssets
+from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_cohort, describe_dataset
 from fedjob.node.data.redescription import describe_changed
 
 MAX_SHOWN_COLUMNS = 20
@@ -29,12 +30,29 @@ def data() -> None:
 
 @data.command("add")
 @click.argument("name")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), required=False)
 @home_option
-@click.option("--tags", default="", help="Comma-separated words that researchers search for.")
-@click.option("--reader", help="Reader of the data, such as csv; by default guessed from the path.")
 @click.option(
-    "--option", "options", multiple=True, metavar="K=V", help="An option of the reader; repeatable."
+    "--asset",
+    "assets",
+    multiple=True,
+    metavar="ASSET=PATH",
+    help="A named table or file of the dataset, instead of PATH; repeatable. The first is the one whose rows count.",
+)
+@click.option("--tags", default="", help="Comma-separated words that researchers search for.")
+@click.option(
+    "--reader",
+    "readers",
+    multiple=True,
+    metavar="[ASSET=]READER",
+    help="Reader of the data, such as csv; by default guessed from the path.",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="[ASSET.]K=V",
+    help="An option of the reader; repeatable.",
 )
 @click.option(
     "--loading-plan",
@@ -42,7 +60,11 @@ def data() -> None:
     help="JSON or TOML file with the local names of columns or modalities, see docs/data.md.",
 )
 @click.option(
-    "--mock", type=click.Path(path_type=Path), help="Synthetic data of the same form, for trial runs."
+    "--mock",
+    "mocks",
+    multiple=True,
+    metavar="[ASSET=]PATH",
+    help="Synthetic data of the same form, for trial runs; with assets one of each.",
 )
 @click.option(
     "--min-rows", type=int, default=0, help="Least number of rows that anything may be computed on."
@@ -54,55 +76,117 @@ def data() -> None:
     help="Most that its examples weigh in a mean with other nodes', however many a plan makes of its rows; 0: no limit.",
 )
 @click.option("--description", default="", help="Description of the data for researchers.")
-@click.option("--contact", default="", help="Person to ask about the data, if not the node's own contact.")
+@click.option(
+    "--contact",
+    "contacts",
+    multiple=True,
+    metavar="'NAME, ROLE, ADDRESS'",
+    help="Whom to ask about the data, if not the node's own contact; repeatable.",
+)
 def data_add(
     name: str,
-    path: Path,
+    path: Path | None,
     home: NodeHome,
+    assets: tuple[str, ...],
     tags: str,
-    reader: str | None,
+    readers: tuple[str, ...],
     options: tuple[str, ...],
     loading_plan: Path | None,
-    mock: Path | None,
+    mocks: tuple[str, ...],
     min_rows: int,
     max_weight: int,
     description: str,
-    contact: str,
+    contacts: tuple[str, ...],
 ) -> None:
     """Offer the data at PATH as dataset NAME; the files stay where they are.
 
-    PATH is a file, or a folder of images or of tables with the same columns, which are read as one.
+    PATH is a file, or a folder of images or of tables with the same columns, which are read as one. A dataset of
+    several tables or files is given by --asset patients=patients.csv --asset visits=visits.csv instead.
     """
-    pairs: dict[str, str] = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key:
-            raise SpecError(f"--option takes KEY=VALUE, not {option!r}")
-        pairs[key] = value
-    from fedjob.data.readers.loading_plan import read_loading_plan
-
+    if (path is None) == (not assets):
+        raise SpecError("a dataset is PATH, or one or more --asset ASSET=PATH")
     notes: list[str] = []
     lines: list[str] = []
-    words = [tag.strip() for tag in tags.split(",") if tag.strip()]
+    about: dict[str, Any] = {
+        "tags": [tag.strip() for tag in tags.split(",") if tag.strip()],
+        "min_rows": min_rows,
+        "max_weight": max_weight,
+        "description": description,
+        "contact": ";".join(contacts),
+        "warn": lambda text: click.echo(f"warning: {text}", err=True),
+        "note": notes.append,
+    }
     with open_database(home) as database:
-        dataset = describe_dataset(
-            name,
-            path,
-            tags=words,
-            reader=reader,
-            options=pairs,
-            loading=None if loading_plan is None else read_loading_plan(loading_plan).to_plain(),
-            mock=mock,
-            min_rows=min_rows,
-            max_weight=max_weight,
-            description=description,
-            contact=contact,
-            warn=lambda text: click.echo(f"warning: {text}", err=True),
-            note=notes.append,
-            tell=lines.append,
-        )
+        if path is None:
+            if loading_plan is not None:
+                raise SpecError("--loading-plan names columns of one table: a dataset of assets has none")
+            typed = typed_assets(assets, mocks=mocks, readers=readers, options=options)
+            dataset = describe_cohort(name, typed, report=lines.append, **about)
+        else:
+            from fedjob.data.readers.loading_plan import read_loading_plan
+
+            dataset = describe_dataset(
+                name,
+                path,
+                reader=_only("--reader", readers),
+                options=_pairs("--option", options, "KEY=VALUE"),
+                loading=None if loading_plan is None else read_loading_plan(loading_plan).to_plain(),
+                mock=None if (mock := _only("--mock", mocks)) is None else Path(mock),
+                tell=lines.append,
+                **about,
+            )
         Datasets(database).add(dataset)
-    _show_reading(dataset, notes, lines, pairs)
+    _show_reading(dataset, notes, lines, dataset.options)
+
+
+def typed_assets(
+    assets: tuple[str, ...], *, mocks: tuple[str, ...], readers: tuple[str, ...], options: tuple[str, ...]
+) -> TypedAssets:
+    """Read the options of a command that describe a dataset's assets.
+
+    Raises:
+        SpecError: one is not in its form, or names an asset that there is not.
+    """
+    paths = {asset: Path(path) for asset, path in _pairs("--asset", assets, "ASSET=PATH").items()}
+    mocked = {asset: Path(path) for asset, path in _pairs("--mock", mocks, "ASSET=PATH").items()}
+    for_all = [reader for reader in readers if "=" not in reader]
+    by_asset = dict.fromkeys(paths, _only("--reader", tuple(for_all)) or "")
+    own = _pairs("--reader", tuple(reader for reader in readers if "=" in reader), "ASSET=READER")
+    shared: dict[str, str] = {}
+    of_one: dict[str, dict[str, str]] = {}
+    for key, setting in _pairs("--option", options, "[ASSET.]KEY=VALUE").items():
+        asset, dot, option = key.rpartition(".")
+        if dot:
+            of_one.setdefault(asset, {})[option] = setting
+        else:
+            shared[key] = setting
+    for what, named in (("--mock", mocked), ("--reader", own), ("--option", of_one)):
+        if unknown := [asset for asset in named if asset not in paths]:
+            raise SpecError(f"{what} {unknown[0]}...: there is no such asset; there are {', '.join(paths)}")
+    return TypedAssets(
+        paths=paths,
+        mocks=mocked,
+        readers={**by_asset, **own},
+        options={asset: {**shared, **of_one.get(asset, {})} for asset in paths},
+    )
+
+
+def _pairs(what: str, given: tuple[str, ...], form: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in given:
+        key, equals, setting = text.partition("=")
+        if not equals or not key or not (setting or what == "--option"):
+            raise SpecError(f"{what} takes {form}, not {text!r}")
+        if key in pairs:
+            raise SpecError(f"{what} {key}=... is there twice: {pairs[key]!r} and {setting!r}")
+        pairs[key] = setting
+    return pairs
+
+
+def _only(what: str, given: tuple[str, ...]) -> str | None:
+    if len(given) > 1:
+        raise SpecError(f"{what} is there {len(given)} times, for one dataset: {', '.join(given)}")
+    return given[0] if given else None
 
 
 def _show_reading(
@@ -112,7 +196,14 @@ def _show_reading(
     click.echo(
         f"dataset {dataset.name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
         f"read as {dataset.reader}"
+        + (
+            f": what is said here of the whole is of its first asset, {dataset.assets[0].name}"
+            if dataset.assets
+            else ""
+        )
     )
+    for asset in dataset.assets:
+        click.echo(f"asset {_asset_line(asset)}")
     path = Path(dataset.path)
     if path.is_dir() and (left := leftovers_of(path)):
         click.echo(f"note: hidden and system files are not read: {', '.join(left)}", err=True)
@@ -135,6 +226,14 @@ def _show_reading(
             f"data, `fedjob node data remove {dataset.name}` and add it again with --option header=no",
             err=True,
         )
+
+
+def _asset_line(asset: RegisteredAsset) -> str:
+    mock = f", mock {asset.mock}" if asset.mock else ""
+    return (
+        f"{asset.name}: {asset.num_rows} rows, {len(asset.columns)} columns, {size(asset.size_bytes)}, "
+        f"read as {asset.reader} from {asset.path}{mock}"
+    )
 
 
 def _is_number(text: str) -> bool:
@@ -168,7 +267,7 @@ def data_list(home: NodeHome, as_json: bool) -> None:
                 size(d.size_bytes),
                 str(d.min_rows),
                 "yes" if d.mock else "no",
-                d.path,
+                ", ".join(f"{asset}={path}" if asset else path for asset, path in d.parts().items()),
             )
             for d in found
         ],
@@ -191,7 +290,6 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
     for key in (
         "name",
         "description",
-        "contact",
         "path",
         "mock",
         "reader",
@@ -200,12 +298,19 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
         "max_weight",
     ):
         click.echo(f"{key:<13}{getattr(dataset, key) or '-'}")
+    click.echo(f"{'contacts':<13}{'; '.join(map(str, dataset.contacts)) or '-'}")
     click.echo(f"{'size':<13}{size(dataset.size_bytes)}")
     click.echo(f"{'tags':<13}{', '.join(dataset.tags) or '-'}")
     click.echo(f"{'options':<13}{', '.join(f'{k}={v}' for k, v in dataset.options.items()) or '-'}")
     for part, names in dataset.loading.items():
         for name, here in names.items():
             click.echo(f"{part:<13}{name} = {here if isinstance(here, str) else ', '.join(here)}")
+    for asset in dataset.assets:
+        click.echo(f"{'asset':<13}{_asset_line(asset)}")
+    if dataset.assets:
+        rows = [(a.name, str(c["name"]), str(c["type"])) for a in dataset.assets for c in a.columns]
+        table(("asset", "column", "type"), rows, empty="no columns")
+        return
     table(("column", "type"), [(str(c["name"]), str(c["type"])) for c in dataset.columns], empty="no columns")
 
 

@@ -240,7 +240,7 @@ def _version(datasets: Datasets, grant: Grant) -> str | None:
     dataset = datasets.find(grant.subject.dataset)
     if dataset is None or not grant.subject.version:
         return None
-    now = Versions().of(dataset.mock if grant.subject.use == "mock" else dataset.path)
+    now = Versions().of_parts(dataset.parts(grant.subject.use))
     _, prepared, steps = grant.subject.version.partition("+")
     return now + prepared + steps
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.requirements import read_bytes
+from fedjob.common.types import Contact, read_contacts
 from fedjob.node.config.capacity import Capacity, CapacityPart, read_labels, read_pools
 from fedjob.node.config.hours import read_hours
 from fedjob.node.config.options import read_options
@@ -33,7 +34,7 @@ class NodeConfig:
             wants a login at an OpenID provider; or the name of an installed verifier.
         verifier_options: its options, `name=value, ...`: for `oidc` `issuer`, `client_id`, `claim`, `nonce`.
         projects: patterns of the projects that the node takes part in; jobs without a project always may.
-        contact: whom researchers should ask.
+        contact: whom researchers should ask, `NAME, ROLE, ADDRESS`; several with semicolons between them.
         notify_mail, notify_webhook, notify_command: where the owner is notified that a request waits.
         notify_every_s: at least so long between two notices; what came in between is notified together.
         smtp: server that takes the mail, `smtp://host:port` or `smtps://user:password@host:port`.
@@ -81,7 +82,7 @@ class NodeConfig:
     verifier: str = "signature"
     verifier_options: str = field(default="", metadata={"check": read_options})
     projects: str = "*"
-    contact: str = ""
+    contact: str = field(default="", metadata={"check": lambda text: _contacts(text)})
     notify_mail: str = ""
     notify_webhook: str = field(default="", metadata={"check": lambda text: _url(text, "http", "https")})
     notify_command: str = field(default="", metadata={"check": lambda text: _words(text)})
@@ -127,6 +128,11 @@ class NodeConfig:
         """Threads that a worker computes with."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // max(1, self.workers))
 
+    @property
+    def contacts(self) -> tuple[Contact, ...]:
+        """Whom researchers should ask."""
+        return read_contacts(self.contact)
+
     def capacity(self) -> Capacity:
         """Return what the node lends out to tasks.
 
@@ -165,6 +171,13 @@ def machine_memory_bytes() -> int:
 def _memory_bytes(text: str) -> int:
     try:
         return read_bytes(text) if text else machine_memory_bytes()
+    except SpecError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _contacts(text: str) -> None:
+    try:
+        read_contacts(text)
     except SpecError as error:
         raise ConfigError(str(error)) from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.lifecycle import State
+from fedjob.common.types import contacts_text
 from fedjob.execution.orders import WorkOrder
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event
@@ -277,7 +278,7 @@ class Attempts:
             return
         reports = list(attempt.log.events(final=final))
         if final and attempt.log.withholds():
-            reports.append({"withheld": True, "contact": self._context.config.contact})
+            reports.append({"withheld": True, "contact": contacts_text(self._context.config.contacts)})
         if final:
             attempt.log = None
         to = parse_address(row.reply_to)

@@ -11,12 +11,13 @@ from typing import Any
 
 from fedjob.common.codec import to_plain
 from fedjob.common.types import Ref
-from fedjob.data.archive import pack_data
+from fedjob.data.archive import pack_assets, pack_data
 from fedjob.messaging.messages import Found, Message, Search
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.data.datasets import RegisteredDataset, public_within
 from fedjob.node.grants.grant import matches_any
+from fedjob.node.grants.policy import contacts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class SearchHandler:
         if dataset is not None:
             answer |= {"name": dataset.name, "reader": dataset.reader}
             answer |= {"options": dict(dataset.options), "loading": dict(dataset.loading)}
+            assets = [{k: v for k, v in a.opened_as("mock").items() if k != "path"} for a in dataset.assets]
+            answer |= {"assets": assets} if assets else {}
         if event.detail:
             answer["problem"] = event.detail
         self._packing.discard((event.researcher, event.dataset))
@@ -72,14 +75,14 @@ class SearchHandler:
             self._context.answer(turn, message, Found(of=message.id, datasets=[answer]))
 
     def _now(self, dataset: RegisteredDataset) -> dict[str, Any]:
-        """Return what changes about a registered dataset: its versions, whether it is being described anew, its contact, whether its mock is published."""
+        """Return what changes about a registered dataset: its versions, whether it is being described anew, its contacts, whether its mock is published."""
         context = self._context
         return {
-            "version": context.versions.of(dataset.path),
+            "version": context.versions.of_parts(dataset.parts()),
             "changed": context.redescriber.is_changed(dataset),
-            "mock_version": context.versions.of(dataset.mock) if dataset.mock else "",
+            "mock_version": context.versions.of_parts(dataset.parts("mock")) if dataset.mock else "",
             "mock_published": bool(dataset.mock) and context.config.publish_mocks == "on",
-            "contact": dataset.contact or context.config.contact,
+            "contacts": to_plain(contacts_of(context.config, dataset)),
         }
 
     def _begin(self, dataset: RegisteredDataset, researcher: str) -> None:
@@ -93,7 +96,10 @@ class SearchHandler:
         archive = context.home.brought / f"mock-{secrets.token_hex(8)}.zip"
         try:
             archive.parent.mkdir(exist_ok=True, mode=0o700)
-            pack_data(Path(dataset.mock), archive)
+            if dataset.assets:
+                pack_assets({name: Path(path) for name, path in dataset.parts("mock").items()}, archive)
+            else:
+                pack_data(Path(dataset.mock), archive)
             name = hashlib.sha256(f"{context.node}/{dataset.name}".encode()).hexdigest()[:32]
             ref = context.transfers.repository.put(archive, job=f"mock.{name}", readers=[researcher])
             self._report(Published(researcher, dataset.name, ref))

@@ -8,6 +8,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
 from fedjob._version import __version__
+from fedjob.common.codec import to_plain
 from fedjob.messaging.messages import Message, Pong
 from fedjob.node.config.capacity import read_labels
 from fedjob.node.config.config import NodeConfig
@@ -82,7 +83,7 @@ def pong(
         last_task=now.last_task,
         versions=now.versions,
         workers=config.workers,
-        contact=config.contact,
+        contacts=to_plain(config.contacts),
         labels=sorted(read_labels(config.labels)),
         projects=sorted(read_labels(config.projects)),
         jobs=sorted(jobs)[:MAX_SHOWN_JOBS],

@@ -14,8 +14,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.codec import pack, unpack
+from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.errors import SpecError
+from fedjob.common.types import Contact, contacts_from_plain, read_contacts
+from fedjob.node.data.assets import (
+    RegisteredAsset,
+    TypedAssets,
+    assets_from_plain,
+    assets_to_plain,
+    check_rows,
+    described_again,
+    differences_of,
+)
 from fedjob.node.data.versions import Versions
 from fedjob.node.storage.database import Database
 
@@ -39,7 +49,10 @@ class RegisteredDataset:
             makes of its rows.
         loading: a loading plan as plain data: names for plans -> names in the data; empty for none.
         mock: path of a safe stand-in of the same form; empty for none.
-        description, contact: for researchers; the contact is the node's own where it is empty.
+        description: for researchers.
+        assets: of a dataset of several named tables or files; the first is the one that is described here, and
+            `size_bytes` counts all. Empty for a dataset of one.
+        contacts: whom researchers ask about the data; the node's own where there are none.
     """
 
     name: str
@@ -56,8 +69,20 @@ class RegisteredDataset:
     version: str = ""
     max_weight: int = 0
     description: str = ""
-    contact: str = ""
+    contacts: tuple[Contact, ...] = ()
     added: float = 0.0
+    assets: tuple[RegisteredAsset, ...] = ()
+
+    @property
+    def least_rows(self) -> int:
+        """The rows of the shortest of its tables; what a minimum of rows is held against."""
+        return min(self.num_rows, *(asset.num_rows for asset in self.assets if asset.columns), self.num_rows)
+
+    def parts(self, use: str = "private") -> dict[str, str]:
+        """Return where its data lie, or its mocks: asset -> path; the name is empty for a dataset of one."""
+        if not self.assets:
+            return {"": self.mock if use == "mock" else self.path}
+        return {asset.name: asset.mock if use == "mock" else asset.path for asset in self.assets}
 
     def public(self) -> dict[str, Any]:
         """Return the description that researchers may read; it has no path."""
@@ -73,10 +98,14 @@ class RegisteredDataset:
             "min_rows": self.min_rows,
             "max_weight": self.max_weight,
             "description": self.description,
-            "contact": self.contact,
+            "contacts": to_plain(self.contacts),
             "options": dict(self.options),
             "loading": dict(self.loading),
+            **({"assets": self._public_assets()} if self.assets else {}),
         }
+
+    def _public_assets(self) -> list[dict[str, Any]]:
+        return [asset.public(MAX_PUBLIC_COLUMNS) for asset in self.assets]
 
     def opened_as(self, use: str) -> dict[str, Any]:
         """Return what a worker opens it by."""
@@ -88,6 +117,7 @@ class RegisteredDataset:
             "options": dict(self.options),
             "loading": dict(self.loading),
             **({"max_weight": self.max_weight} if self.max_weight else {}),
+            **({"assets": [asset.opened_as(use) for asset in self.assets]} if self.assets else {}),
         }
 
 
@@ -111,8 +141,8 @@ class Datasets:
                 )
             self._database.execute(
                 "INSERT INTO datasets (name, path, reader, tags, options, loading, mock, min_rows, num_rows, "
-                "size_bytes, columns, version, max_weight, description, contact, added) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "size_bytes, columns, version, max_weight, description, contacts, added, assets) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     dataset.name,
                     dataset.path,
@@ -128,8 +158,9 @@ class Datasets:
                     dataset.version,
                     dataset.max_weight,
                     dataset.description,
-                    dataset.contact,
+                    pack(to_plain(dataset.contacts)),
                     dataset.added or time.time(),
+                    pack(assets_to_plain(dataset.assets)),
                 ),
             )
 
@@ -137,12 +168,13 @@ class Datasets:
         """Replace what is known of the data of a registered dataset: rows, size, columns and version."""
         with self._database.transaction():
             self._database.execute(
-                "UPDATE datasets SET num_rows = ?, size_bytes = ?, columns = ?, version = ? WHERE name = ?",
+                "UPDATE datasets SET num_rows = ?, size_bytes = ?, columns = ?, version = ?, assets = ? WHERE name = ?",
                 (
                     dataset.num_rows,
                     dataset.size_bytes,
                     pack([dict(column) for column in dataset.columns]),
                     dataset.version,
+                    pack(assets_to_plain(dataset.assets)),
                     dataset.name,
                 ),
             )
@@ -199,10 +231,66 @@ def public_within(
     """
     answer = [dataset.public() | more(dataset) for dataset in datasets]
     if len(pack(answer)) > limit_bytes:
-        answer = [{**one, "columns": []} for one in answer]
+        answer = [_without_columns(one) for one in answer]
     while len(pack(answer)) > limit_bytes:
         answer = answer[: len(answer) // 2]
     return answer
+
+
+def _without_columns(public: dict[str, Any]) -> dict[str, Any]:
+    """Return a public description that leaves columns out, of its assets too."""
+    assets = [{**asset, "columns": []} for asset in public.get("assets", ())]
+    return {**public, "columns": [], **({"assets": assets} if assets else {})}
+
+
+def describe_cohort(
+    name: str,
+    typed: TypedAssets,
+    *,
+    tags: Iterable[str] = (),
+    min_rows: int = 0,
+    max_weight: int = 0,
+    description: str = "",
+    contact: str = "",
+    warn: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
+) -> RegisteredDataset:
+    """Open a dataset of several named tables or files once and return what is registered of it.
+
+    Args:
+        typed: its assets; for the other arguments see `describe_dataset`.
+        report: called with each line on what was counted and what was skipped.
+
+    Raises:
+        SpecError: see `describe_dataset`, and `TypedAssets.described`.
+    """
+    tags = tuple(dict.fromkeys(tags))
+    _check_words(name, tags, min_rows, max_weight, description, contact)
+    for asset in typed.paths:
+        _check_words(asset)
+    paths = {asset: str(path.absolute()) for asset, path in typed.paths.items()}
+    version = Versions().of_parts(paths)  # before they are read: what is written meanwhile is another version
+    assets = typed.described(min_rows=min_rows, warn=warn, note=note, report=report)
+    first = assets[0]
+    return RegisteredDataset(
+        name=name,
+        path=first.path,
+        reader=first.reader,
+        tags=tags,
+        options=first.options,
+        mock=first.mock,
+        min_rows=min_rows,
+        max_weight=max_weight,
+        version=version,
+        num_rows=first.num_rows,
+        size_bytes=sum(asset.size_bytes for asset in assets),
+        columns=first.columns,
+        description=description,
+        contacts=read_contacts(contact),
+        added=time.time(),
+        assets=assets,
+    )
 
 
 def describe_dataset(
@@ -226,6 +314,7 @@ def describe_dataset(
 
     Args:
         loading: a loading plan as plain data.
+        contact: as `read_contacts` reads it.
         note: called with each sentence on how the data were read.
         warn: called with a message where the mock's columns differ from the data's.
         tell: called with each line on what was counted and what was skipped.
@@ -238,24 +327,22 @@ def describe_dataset(
     from fedjob.data.readers import guess_reader
 
     tags = tuple(dict.fromkeys(tags))
-    _check_words(name, tags, min_rows, description, contact)
+    _check_words(name, tags, min_rows, max_weight, description, contact)
     path = path.absolute()
     chosen = reader or guess_reader(path)
     given = dict(options or {})
-    if max_weight < 0:
-        raise SpecError(f"--max-weight is 1 or more, or 0 for no limit, not {max_weight}")
     version = Versions().of(str(path))  # before they are read: what is written meanwhile is another version
     found = describe(path, chosen, given, loading)
     for sentence in found["notes"]:
         note(sentence)
     columns = tuple(dict(column) for column in found.get("columns", ()))
     num_rows = int(found["num_rows"])
-    _check_enough(path, num_rows, min_rows)
+    check_rows(str(path), num_rows, min_rows)
     for line in found.get("counted", ()):
         tell(line)
     if mock is not None:
         mock = mock.absolute()
-        if differences := _differences(columns, describe(mock, chosen, given, loading).get("columns", ())):
+        if differences := differences_of(columns, describe(mock, chosen, given, loading).get("columns", ())):
             warn(f"the mock {mock} is not of the form of {path}: {differences}")
     return RegisteredDataset(
         name=name,
@@ -272,16 +359,9 @@ def describe_dataset(
         size_bytes=int(found.get("size_bytes", 0)),
         columns=columns,
         description=description,
-        contact=contact,
+        contacts=read_contacts(contact),
         added=time.time(),
     )
-
-
-def _check_enough(path: Path, num_rows: int, min_rows: int) -> None:
-    if num_rows < min_rows:
-        raise SpecError(
-            f"{path} has {num_rows} rows, fewer than --min-rows {min_rows}: nothing could run on it"
-        )
 
 
 def described_anew(dataset: RegisteredDataset, version: str) -> RegisteredDataset:
@@ -295,6 +375,16 @@ def described_anew(dataset: RegisteredDataset, version: str) -> RegisteredDatase
     """
     from fedjob.data.loader import describe
 
+    if dataset.assets:
+        assets = tuple(map(described_again, dataset.assets))
+        return replace(
+            dataset,
+            num_rows=assets[0].num_rows,
+            size_bytes=sum(asset.size_bytes for asset in assets),
+            columns=assets[0].columns,
+            version=version,
+            assets=assets,
+        )
     found = describe(Path(dataset.path), dataset.reader, dict(dataset.options), dict(dataset.loading) or None)
     return replace(
         dataset,
@@ -307,6 +397,14 @@ def described_anew(dataset: RegisteredDataset, version: str) -> RegisteredDatase
 
 def changes_of(before: RegisteredDataset, after: RegisteredDataset) -> str:
     """Return in words what is different about the data of a dataset; empty for nothing that is described."""
+    if before.assets:
+        pairs = zip(before.assets, after.assets, strict=True)
+        each = {old.name: _changes(old, new) for old, new in pairs}
+        return "; ".join(f"asset {name}: {changes}" for name, changes in each.items() if changes)
+    return _changes(before, after)
+
+
+def _changes(before: RegisteredDataset | RegisteredAsset, after: RegisteredDataset | RegisteredAsset) -> str:
     found = []
     if before.num_rows != after.num_rows:
         found.append(f"{after.num_rows} rows, {before.num_rows} before")
@@ -326,8 +424,15 @@ def changes_of(before: RegisteredDataset, after: RegisteredDataset) -> str:
     return "; ".join(found[:5]) + ("; ..." if len(found) > 5 else "")
 
 
-def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str, contact: str) -> None:
-    """Check the name, the tags and the texts that an owner gives a dataset."""
+def _check_words(
+    name: str,
+    tags: Iterable[str] = (),
+    min_rows: int = 0,
+    max_weight: int = 0,
+    description: str = "",
+    contact: str = "",
+) -> None:
+    """Check the name, the tags, the numbers and the texts that an owner gives a dataset, or an asset its name."""
     if not _NAME.fullmatch(name):
         raise SpecError(
             "a dataset is named by 1 to 63 of letters, digits, '.', '_' and '-', beginning with a letter or "
@@ -340,25 +445,11 @@ def _check_words(name: str, tags: Iterable[str], min_rows: int, description: str
             )
     if min_rows < 0:
         raise SpecError(f"--min-rows is 0 or more, not {min_rows}")
+    if max_weight < 0:
+        raise SpecError(f"--max-weight is 1 or more, or 0 for no limit, not {max_weight}")
     for what, text in (("--description", description), ("--contact", contact)):
         if len(text.encode()) > MAX_TEXT_BYTES:
             raise SpecError(f"{what} has at most {MAX_TEXT_BYTES} bytes, not {len(text.encode())}")
-
-
-def _differences(columns: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
-    """Describe how the columns of a mock differ from the data's; empty where they don't."""
-    ours = {str(c["name"]): str(c["type"]) for c in columns}
-    theirs = {str(c["name"]): str(c["type"]) for c in others}
-    differences = [f"it lacks column {name!r}" for name in ours if name not in theirs]
-    differences += [f"it has column {name!r}, which the data have not" for name in theirs if name not in ours]
-    differences += [
-        f"column {name!r} is {theirs[name]}, in the data {ours[name]}"
-        for name in ours
-        if theirs.get(name, ours[name]) != ours[name]
-    ]
-    if not differences and list(ours) != list(theirs):
-        differences = ["its columns are in another order"]
-    return "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
 
 
 def _dataset(row: Any) -> RegisteredDataset:
@@ -377,6 +468,7 @@ def _dataset(row: Any) -> RegisteredDataset:
         version=row["version"],
         max_weight=row["max_weight"],
         description=row["description"],
-        contact=row["contact"],
+        contacts=contacts_from_plain(unpack(row["contacts"])),
         added=row["added"],
+        assets=assets_from_plain(unpack(row["assets"])),
     )

@@ -49,12 +49,13 @@ def describe_changed(datasets: Datasets, name: str = "") -> list[Redescription]:
     """
     found, versions = [], Versions()
     for dataset in datasets.all() if not name else [datasets.get(name)]:
-        version = versions.of(dataset.path)
+        version = versions.of_parts(dataset.parts())
         if version == dataset.version:
             continue
         try:
             if not version:
-                raise FedjobError(f"there is nothing at {dataset.path}")
+                gone = [path for path in dataset.parts().values() if not versions.of(path)]
+                raise FedjobError(f"there is nothing at {', '.join(gone) or dataset.path}")
             now = described_anew(dataset, version)
         except Exception as error:  # a reader may raise anything about a file that somebody is writing
             found.append(Redescription(name=dataset.name, problem=f"{error}" or type(error).__name__))
@@ -83,7 +84,7 @@ class Redescriber:
 
     def is_changed(self, dataset: RegisteredDataset) -> bool:
         """Tell whether the data are others than those that were described, and begin to describe them if so."""
-        version = self._versions.of(dataset.path)
+        version = self._versions.of_parts(dataset.parts())
         if version == dataset.version:
             return False
         with self._lock:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedjob.data.leftovers import is_leftover
@@ -35,6 +35,20 @@ class Versions:
     def __init__(self) -> None:
         self._known: dict[str, tuple[Signature, str]] = {}
         self._due: dict[str, float] = {}
+
+    def of_parts(self, parts: Mapping[str, str]) -> str:
+        """Return one version of several parts of a dataset; empty where one of them is gone.
+
+        Args:
+            parts: asset -> path; one without a name has the version of what lies there.
+        """
+        found = {name: self.of(path) for name, path in parts.items()}
+        if not all(found.values()):
+            return ""
+        if list(found) == [""]:
+            return found[""]
+        text = "\0".join(f"{name}\0{version}" for name, version in found.items())
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def of(self, path: str) -> str:
         """Return the version of what lies there; empty where nothing does."""

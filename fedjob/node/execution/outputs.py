@@ -7,7 +7,7 @@ from typing import Any
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import EncodeError, ObjectTooLarge
-from fedjob.common.types import Ref
+from fedjob.common.types import Ref, contacts_text
 from fedjob.execution.orders import WorkResult, result_of
 from fedjob.messaging.messages import MAX_INLINE_BYTES, Result
 from fedjob.node.config.config import NodeConfig
@@ -77,7 +77,7 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
     if not found.ok and not found.overrun:
         return _failed(row, run, found, to.config)
     if found.num_examples < min_rows:
-        ask = f"; ask {to.config.contact}" if to.config.contact else ""
+        ask = f"; ask {whom}" if (whom := contacts_text(to.config.contacts)) else ""
         detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
         return StoredResult(row.key, run, failure(row.key, "min_rows", detail))
     kept = to.home.outputs_of(row.job, row.dataset, row.round)

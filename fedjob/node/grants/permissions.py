@@ -92,7 +92,7 @@ class Permissions:
         """Return the version of a dataset, or of its mock."""
         if dataset is None:
             return ""
-        return self._versions.of(dataset.mock if use == "mock" else dataset.path)
+        return self._versions.of_parts(dataset.parts(use))
 
     def may_start(self, row: TaskRow, root: TaskRow) -> tuple[str, str] | None:
         """Ask policy again when a task begins to run, and count the run; return why it may not.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from fedjob.common.types import Contact, contacts_text
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import RegisteredDataset
 from fedjob.node.grants.grant import Grant, GrantSubject, OnFile, Question, Request, counted_org, is_about
@@ -72,7 +73,7 @@ def judge(
     if is_stranger and not _rules_about(question, on_file):
         detail = f"this node's owner does not know the key of {subject.researcher}{ask(config, dataset)}"
         return replace(verdict, status="rejected", reason="unknown_researcher", detail=detail)
-    if dataset is not None and subject.use == "private" and dataset.num_rows < ours.min_rows:
+    if dataset is not None and subject.use == "private" and dataset.least_rows < ours.min_rows:
         return not_possible("min_rows", too_few_rows(dataset, subject.project, config), dataset)
     if broken := asked.breaks(ours):
         detail = f"project {subject.project or 'default'}: {broken}{ask(config, dataset)}"
@@ -90,7 +91,12 @@ def ask(config: NodeConfig, dataset: RegisteredDataset | None = None) -> str:
 
 def contact_of(config: NodeConfig, dataset: RegisteredDataset | None) -> str:
     """Return whom to ask: about this dataset, or else about the node."""
-    return (dataset.contact if dataset is not None else "") or config.contact
+    return contacts_text(contacts_of(config, dataset))
+
+
+def contacts_of(config: NodeConfig, dataset: RegisteredDataset | None = None) -> tuple[Contact, ...]:
+    """Return the contacts of this dataset, or else those of the node."""
+    return (dataset.contacts if dataset is not None else ()) or config.contacts
 
 
 def not_possible(reason: str, detail: str, dataset: RegisteredDataset | None = None) -> Permission:

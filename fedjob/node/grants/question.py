@@ -90,7 +90,7 @@ def _refused_for_its_use(
         return None
     if wanted.use == "mock" and not dataset.mock:
         return not_possible("no_mock", f"dataset {dataset.name} has no mock{ask(config, dataset)}")
-    if wanted.use == "private" and dataset.num_rows < dataset.min_rows:
+    if wanted.use == "private" and dataset.least_rows < dataset.min_rows:
         return not_possible("min_rows", too_few_rows(dataset, "", config))
     return None
 

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -18,8 +18,9 @@ CREATE TABLE datasets (
     version TEXT NOT NULL DEFAULT '',
     max_weight INTEGER NOT NULL DEFAULT 0,
     description TEXT NOT NULL DEFAULT '',
-    contact TEXT NOT NULL DEFAULT '',
-    added REAL NOT NULL
+    contacts BLOB NOT NULL,
+    added REAL NOT NULL,
+    assets BLOB NOT NULL
 ) STRICT;
 
 CREATE TABLE plans (

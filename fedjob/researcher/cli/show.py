@@ -118,6 +118,7 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
         "created": record.created or "-",
         "submitted": record.submitted or "-",
+        "submitted from": record.submitted_from or "-",
         "started": record.started or "-",
         "finished": record.finished or "-",
         "elapsed": f"{took:.1f} s" if took is not None else "-",

@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedjob.common.codec import from_plain
+from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import NoReply, SpecError
-from fedjob.common.types import Ref
-from fedjob.data.archive import unpacked_once
+from fedjob.common.types import Contact, Ref, contacts_from_plain, contacts_text
+from fedjob.data.archive import unpacked_asset, unpacked_once
 from fedjob.messaging.messages import Found, Ping, Pong, Search
 
 if TYPE_CHECKING:
@@ -48,16 +48,36 @@ class NodeInfo:
     last_task: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     workers: int = 0
-    contact: str = ""
+    contacts: tuple[Contact, ...] = ()
     labels: tuple[str, ...] = ()
     projects: tuple[str, ...] = ()
     twin: bool = False
     silence: str = ""
     faults: int = 0
 
+    @property
+    def contact(self) -> str:
+        """The contacts, in words."""
+        return contacts_text(self.contacts)
+
     def takes_part(self, project: str) -> bool:
         """Return whether the node is enrolled in a project; every node takes part in jobs without one."""
         return not project or any(fnmatchcase(project, pattern) for pattern in self.projects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetHandle:
+    """One table or file of a dataset at a node: what its owner published of it."""
+
+    name: str
+    reader: str = ""
+    num_rows: int = 0
+    columns: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def schema(self) -> dict[str, str]:
+        """Column name -> type."""
+        return {str(column.get("name")): str(column.get("type")) for column in self.columns}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +86,8 @@ class DatasetHandle:
 
     Args:
         version, mock_version: hashes that change when the data, or the mock, change.
+        assets: name -> table or file, of a dataset that has several; rows and columns of the handle are those of
+            the first.
         has_mock: jobs may `use="mock"`; where the owner publishes it, `mock()` brings it here too.
         session: the session that found it.
     """
@@ -79,11 +101,17 @@ class DatasetHandle:
     has_mock: bool = False
     min_rows: int = 0
     description: str = ""
-    contact: str = ""
+    contacts: tuple[Contact, ...] = ()
     version: str = ""
     mock_version: str = ""
+    assets: Mapping[str, AssetHandle] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     session: Connection | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def contact(self) -> str:
+        """Whom to ask about the data, in words; `contacts` has names, roles and addresses."""
+        return contacts_text(self.contacts)
 
     @property
     def schema(self) -> dict[str, str]:
@@ -93,7 +121,8 @@ class DatasetHandle:
     def describe(self) -> dict[str, Any]:
         """Return everything that the node publishes of the dataset."""
         facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "session")}
-        return facts | self.extra
+        assets = {name: to_plain(asset) for name, asset in self.assets.items()}
+        return facts | {"contacts": to_plain(self.contacts), "assets": assets} | self.extra
 
     def mock(self, timeout_s: float = 60.0) -> Dataset:
         """Download the mock and return it as a local dataset: `.frame()`, `.arrays()`, `.path`.
@@ -116,18 +145,24 @@ class DatasetHandle:
         facts = {
             "dataset": str(self),
             "description": self.description or "-",
-            "contact": self.contact or "-",
+            "contacts": self.contact or "-",
             "tags": ", ".join(self.tags) or "-",
             "rows": str(self.num_rows),
             "reader": self.reader,
             "mock": "yes" if self.has_mock else "no",
-            "columns": ", ".join(f"{name} ({kind})" for name, kind in list(self.schema.items())[:30]) or "-",
+            "columns": _columns_text(self.schema),
         }
+        for asset in self.assets.values():
+            facts[f"asset {asset.name}"] = f"{asset.num_rows} rows, {_columns_text(asset.schema)}"
         rows = "".join(
             f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
             for key, value in facts.items()
         )
         return f"<table>{rows}</table>"
+
+
+def _columns_text(schema: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in list(schema.items())[:30]) or "-"
 
 
 T = TypeVar("T")
@@ -216,12 +251,29 @@ def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | Non
         has_mock=bool(info.get("has_mock")),
         min_rows=int(info.get("min_rows") or 0),
         description=str(info.get("description", "")),
-        contact=str(info.get("contact", "")),
+        contacts=contacts_from_plain(info.get("contacts")),
         version=str(info.get("version", "")),
         mock_version=str(info.get("mock_version", "")),
+        assets=_assets_from_wire(info.get("assets")),
         extra={key: value for key, value in info.items() if key not in known},
         session=session,
     )
+
+
+def _assets_from_wire(plain: Any) -> dict[str, AssetHandle]:
+    """Return assets from a node's answer, whose types are not trusted."""
+    infos = [info for info in plain if isinstance(info, dict)] if isinstance(plain, list) else []
+    found = {}
+    for info in infos:
+        columns = info.get("columns")
+        name = str(info.get("name", ""))
+        found[name] = AssetHandle(
+            name=name,
+            reader=str(info.get("reader", "")),
+            num_rows=int(info.get("num_rows") or 0),
+            columns=tuple(c for c in columns if isinstance(c, dict)) if isinstance(columns, list) else (),
+        )
+    return found
 
 
 class Offered(Listing[DatasetHandle]):
@@ -275,7 +327,7 @@ def list_nodes(connection: Connection, timeout_s: float = 3.0, *, patient: bool 
                     last_task=pong.last_task,
                     versions=pong.versions,
                     workers=pong.workers,
-                    contact=pong.contact,
+                    contacts=contacts_from_plain(pong.contacts),
                     labels=tuple(pong.labels),
                     projects=tuple(pong.projects),
                     twin=pong.twin,
@@ -339,7 +391,21 @@ def _fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
     ref = from_plain(Ref, answer["mock"])
     home = session.home / "mocks" / handle.node / handle.name
     path = unpacked_once(home / ref.sha256, partial(session.repository.get, ref), limit_bytes=MAX_MOCK_BYTES)
-    parts = {part: answer[part] for part in ("options", "loading") if isinstance(answer.get(part), dict)}
+    parts: dict[str, Any] = {
+        part: answer[part] for part in ("options", "loading") if isinstance(answer.get(part), dict)
+    }
+    if answer.get("assets"):
+        assets: list[dict[str, Any]] = [
+            {
+                "name": str(asset.get("name")),
+                "path": unpacked_asset(path, str(asset.get("name"))),
+                "reader": str(asset.get("reader", "")),
+                "options": dict(asset.get("options") or {}),
+            }
+            for asset in answer["assets"]
+        ]
+        parts |= {"assets": assets}
+        path = assets[0]["path"]
     return open_dataset(
         {
             **parts,

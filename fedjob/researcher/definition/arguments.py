@@ -33,7 +33,14 @@ from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.base import Selector
-from fedjob.researcher.storage.spec import Component, JobSpec, checked_rounds, checked_seconds, plain_args
+from fedjob.researcher.storage.spec import (
+    Component,
+    JobSpec,
+    checked_rounds,
+    checked_seconds,
+    plain_args,
+    resources_by_node,
+)
 from fedjob.training_plans.source.plan_source import PlanSource, plan_hash
 from fedjob.training_plans.step_plan import check_split
 
@@ -106,16 +113,14 @@ def checked_items(name: str, items: Any) -> Items:
     return items or Items()
 
 
-def checked_resources(name: str, resources: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Return resources per node; what is given for no node in particular is the default of all.
+def checked_resources(name: str, resources: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return resources as they were given: those of every node, or a map of them by node.
 
     Raises:
         SpecError: they are not plain, or a node's name is none.
     """
     plain = plain_args("resources", resources)
-    if plain and not any(isinstance(value, dict) for value in plain.values()):
-        plain = {"default": plain}
-    for node, wanted in plain.items():
+    for node, wanted in resources_by_node(plain).items():
         check_party(node)
         if not isinstance(wanted, dict):
             raise SpecError(

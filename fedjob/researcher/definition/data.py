@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -326,18 +327,19 @@ def resolve_local(
     """Describe local data for a job with `nodes="local"`.
 
     Args:
-        data: a path; `{"path": ..., "reader": ..., "options": {...}, "loading": {...}, "mock": ...}`; or a map from
-            node names to either, for a federation simulated in this process; None for a job without data.
+        data: a path; `{"path": ..., "reader": ..., "options": {...}, "loading": {...}, "mock": ...}`; `{"assets":
+            {name: path, or {"path": ..., "mock": ...}}}` for several tables or files; or a map from node names to these, for a federation simulated in this process; None for a job without data.
         folder: of the job, with what it brings.
         use: `mock` reads the mocks.
 
     Returns:
-        node -> `{name, path, reader, tags, options, loading, num_rows, version, schema}`.
+        node -> `{name, path, reader, tags, options, loading, num_rows, version, schema}`, and `assets` where there
+        are several.
 
     Raises:
         SpecError: it is none of these, or can't be read.
     """
-    if isinstance(data, Mapping) and not data.keys() & {"path", BROUGHT}:
+    if isinstance(data, Mapping) and not data.keys() & {"path", "assets", BROUGHT}:
         if not data:
             raise NoDatasets('nodes="local" needs data: a path, or {"node": path, ...}')
         return {str(node): _local(item, str(node), folder, use) for node, item in sorted(data.items())}
@@ -345,13 +347,20 @@ def resolve_local(
 
 
 def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
-    from fedjob.data.loader import describe
-    from fedjob.data.readers import fitting_reader
-
     if item is None:
         return {"name": "", "num_rows": None, "version": ""}
     if isinstance(item, Mapping) and item.keys() == {BROUGHT}:
         item = {"path": unpacked(folder)}
+    if isinstance(item, Mapping) and "assets" in item:
+        return _local_assets(item, node, use)
+    return _local_file(item, node, use)
+
+
+def _local_file(item: Any, node: str, use: str) -> dict[str, Any]:
+    """Describe local data of one table, folder or file."""
+    from fedjob.data.loader import describe
+    from fedjob.data.readers import fitting_reader
+
     if isinstance(item, (str, Path)):
         item = {"path": item}
     if not isinstance(item, Mapping) or not isinstance(item.get("path"), (str, Path)):
@@ -383,4 +392,32 @@ def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:
         "num_rows": about.get("num_rows"),
         "version": about["version"],
         SCHEMA: {str(column["name"]): str(column["type"]) for column in about.get("columns") or ()},
+    }
+
+
+def _local_assets(item: Mapping[str, Any], node: str, use: str) -> dict[str, Any]:
+    """Describe local data of several named tables or files; the first is the dataset's own."""
+    given = item["assets"]
+    if not isinstance(given, Mapping) or not given or set(item) - {"assets", "name", "tags"}:
+        raise SpecError(
+            f"data for {node}: expected {{'assets': {{name: path or {{'path': ..., 'mock': ...}}}}}} and at most name "
+            f"and tags beside it; found {item!r}"
+        )
+    for asset, data in given.items():
+        if not isinstance(data, (str, Path, Mapping)) or (isinstance(data, Mapping) and "path" not in data):
+            raise SpecError(f"data for {node}: asset {asset!r} is a path or {{'path': ...}}, not {data!r}")
+        if isinstance(data, Mapping) and (odd := set(data) - {"path", "reader", "options", "mock"}):
+            raise SpecError(
+                f"data for {node}: asset {asset!r} has path, reader, options, mock, no {sorted(odd)}"
+            )
+    opened = {str(asset): _local_file(data, f"{node}, asset {asset}", use) for asset, data in given.items()}
+    first = next(iter(opened.values()))
+    kept = ("path", "reader", "options")
+    versions = "\0".join(f"{asset}\0{info['version']}" for asset, info in opened.items())
+    return {
+        **first,
+        "name": str(item.get("name") or next(iter(opened))),
+        "tags": list(item.get("tags") or ()),
+        "version": hashlib.sha256(versions.encode()).hexdigest(),
+        "assets": [{"name": name, **{key: info[key] for key in kept}} for name, info in opened.items()],
     }

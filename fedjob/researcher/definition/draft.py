@@ -19,7 +19,7 @@ from fedjob.researcher.definition.job_definition import Defined, content_hash
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.deployment import write_plans
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.record import JobRecord, utc_now
+from fedjob.researcher.storage.record import JobRecord, load_record, utc_now
 from fedjob.researcher.storage.spec import JobSpec
 
 
@@ -89,6 +89,12 @@ def _first_record(folder: JobFolder, defined: Defined, spec: JobSpec, *, cloned:
         content_hash=content_hash(spec, seed=arguments.seed, asked=defined.asked, init_hash=init_hash),
         keep_files="" if keep_files is None else str(Path(keep_files).expanduser().resolve()),
     )
+
+
+def name_origin(folder: JobFolder, submitted_from: str) -> None:
+    """Record the folder or archive that a draft was defined in; empty for none."""
+    if submitted_from:
+        replace(load_record(folder.record), submitted_from=submitted_from).save(folder.record)
 
 
 def move_draft(folder: JobFolder, target: JobFolder) -> JobFolder:

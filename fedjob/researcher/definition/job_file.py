@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,13 @@ class Definition:
         operation: a protocol, or "file.py:function".
         arguments: the other arguments of `Job`.
         job_id: that the file gives, checked; a job made of it has an id of its own.
+        folder: absolute path of the folder or zip archive that holds it; empty where there is none.
     """
 
     operation: Any
     arguments: Mapping[str, Any]
     job_id: str = ""
+    folder: str = ""
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def open_definition(source: str | Path | Mapping[str, Any]) -> Iterator[Definiti
     elif zipfile.is_zipfile(path):
         with tempfile.TemporaryDirectory(prefix="fedjob-job-") as folder:
             _unpack(path, Path(folder))
-            yield _from_folder(_top(Path(folder)))
+            yield replace(_from_folder(_top(Path(folder))), folder=str(path.absolute()))
     elif path.is_file():
         yield _from_file(path)
     else:
@@ -262,7 +264,7 @@ def _from_file(path: Path) -> Definition:
         raise SpecError(f"{path} can't be read as JSON: {error}") from error
     if not isinstance(plain, dict):
         raise SpecError(f"{path} holds a {type(plain).__name__}, expected a map")
-    return read_definition(plain, path.parent)
+    return replace(read_definition(plain, path.parent), folder=str(path.absolute().parent))
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -33,7 +33,7 @@ SCRATCH = ".fedjob_scratch"
 """Name of the folder that plans may write into, gone with the job's end."""
 
 _STATE = "node_state_"
-_OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess", "num_rows")
+_OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess", "num_rows", "assets")
 
 
 class LocalFederation(Federation):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedjob.common.errors import SpecError
-from fedjob.common.types import Ref, new_job_id
+from fedjob.common.types import Ref, contacts_from_plain, contacts_text, new_job_id
 from fedjob.messaging.messages import Answer, Offer, Ping, Pong
 from fedjob.researcher.connection.catalogue import Listing
 from fedjob.researcher.connection.connection import Connection
@@ -257,7 +257,8 @@ def warn_of_no_workers(session: Connection, nodes: Iterable[str]) -> None:
     """Warn of every node that reports no workers; a node that does not answer within `TIMEOUT_S` is skipped."""
     for node, message in sorted(session.ask(list(nodes), Ping(), timeout_s=TIMEOUT_S).items()):
         if isinstance(message.body, Pong) and message.body.workers == 0:
-            warnings.warn(no_workers_text(node, message.body.contact), NoWorkersWarning, stacklevel=4)
+            whom = contacts_text(contacts_from_plain(message.body.contacts))
+            warnings.warn(no_workers_text(node, whom), NoWorkersWarning, stacklevel=4)
 
 
 def no_workers_text(node: str, contact: str = "") -> str:

@@ -63,6 +63,7 @@ def delete_job(folder: JobFolder, reach: Callable[[], Connection]) -> None:
                     project=spec.project,
                     owner=owner_of(home),
                     time=record.submitted,
+                    submitted_from=record.submitted_from,
                     deleted_by=owner_of(home),
                     deleted_time=utc_now(),
                 ),

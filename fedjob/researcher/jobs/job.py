@@ -25,7 +25,7 @@ from fedjob.researcher.definition.arguments import LOCAL, JobArguments, check_ho
 from fedjob.researcher.definition.clone import NEW_PARAMS, define_clone
 from fedjob.researcher.definition.components import from_part
 from fedjob.researcher.definition.data import resolve_for
-from fedjob.researcher.definition.draft import write_draft
+from fedjob.researcher.definition.draft import name_origin, write_draft
 from fedjob.researcher.definition.job_definition import Defined, define
 from fedjob.researcher.definition.job_file import open_definition
 from fedjob.researcher.definition.job_file_text import job_json
@@ -584,7 +584,9 @@ class Job(ManualRounds, JobView):
             SpecError: it does not define a job; says what was expected.
         """
         with open_definition(source) as defined:
-            return cls(defined.operation, **{**defined.arguments, **changes})
+            job = cls(defined.operation, **{**defined.arguments, **changes})
+        name_origin(job._folder, defined.folder)
+        return job
 
     def to_json(self, path: str | Path | None = None, *, force: bool = False) -> str:
         """Return what `Job.from_json` and `fedjob job submit` make an equal job of, its plan's text included.

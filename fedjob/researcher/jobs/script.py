@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from fedjob.common.errors import SpecError
+from fedjob.researcher.definition.draft import name_origin
 from fedjob.researcher.jobs.job import Job
+from fedjob.researcher.storage.folder import JobFolder
 
 
 def job_of_script(path: Path, home: Path) -> Job:
@@ -35,4 +37,5 @@ def job_of_script(path: Path, home: Path) -> Job:
             f"{path} has run its job already: leave submitting to `fedjob job submit`, or put job.run() "
             'under if __name__ == "__main__"'
         )
+    name_origin(JobFolder(job.folder), str(path.parent))
     return job

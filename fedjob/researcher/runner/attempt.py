@@ -22,7 +22,7 @@ from fedjob.researcher.storage.event import JobEvent
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import Position
-from fedjob.researcher.storage.record import JobRecord, load_record, utc_now
+from fedjob.researcher.storage.record import JobRecord, load_record, utc_now, working_folder
 from fedjob.researcher.storage.spec import JobSpec
 from fedjob.researcher.storage.transitions import moved, route
 
@@ -82,6 +82,7 @@ class AttemptRecord(Gates):
         if self.record.state in PENDING:
             self.record.save(self.folder.record)
             return
+        self.record = replace(self.record, submitted_from=self.record.submitted_from or working_folder())
         self.enter(State.WAITING)
 
     def note(self, text: str) -> None:

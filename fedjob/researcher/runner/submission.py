@@ -20,7 +20,7 @@ from fedjob.researcher.runner.revival import look
 from fedjob.researcher.storage import submissions
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.index import owner_of
-from fedjob.researcher.storage.record import load_record, utc_now
+from fedjob.researcher.storage.record import load_record, utc_now, working_folder
 from fedjob.researcher.storage.spec import load_spec
 from fedjob.researcher.storage.submissions import Submission, check_token
 from fedjob.researcher.storage.transitions import walk
@@ -39,6 +39,7 @@ def submission_of(folder: JobFolder, token: str) -> Submission:
         project=spec.project,
         owner=owner_of(home),
         time=utc_now(),
+        submitted_from=record.submitted_from or working_folder(),
     )
 
 
@@ -76,7 +77,13 @@ def hand_over(folder: JobFolder, token: str, prepare: Callable[[JobFolder], JobF
                 raise
             lock = theirs.take()
             try:
-                walk(theirs, replace(load_record(theirs.record), token=token, detached=True), [State.WAITING])
+                record = replace(
+                    load_record(theirs.record),
+                    token=token,
+                    detached=True,
+                    submitted_from=found.submitted_from,
+                )
+                walk(theirs, record, [State.WAITING])
             except BaseException:
                 os.close(lock)
                 raise

@@ -298,7 +298,9 @@ def _progress(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
 def _metrics(event: JobEvent, body: Mapping[str, Any]) -> Drawn:
     reported = body.get("values") or body
     measured = {key: value for key, value in reported.items() if key not in _QUIET}
-    phase = f"{body['phase']}: " if body.get("phase") else ""
+    tested = body.get("phase") != "train" and "samples" in body
+    of = f" on {short(body['samples'])} records" if tested else ""
+    phase = f"{body['phase']}{of}: " if body.get("phase") else ""
     return [f"{phase}{pairs(measured)}"], f"{_who(event)}{phase}{pairs(measured)}"
 
 

@@ -21,8 +21,8 @@ from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import load_spec
 
 BUSY_S = 10.0
-LAYOUT = 1
-"""Of the index; it grows when a column comes, and the index is then made again."""
+LAYOUT = 2
+"""Of the index; it grows when a column comes, and the index is then made again from the jobs' folders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,7 @@ SUBMISSION_FIELDS = (
     "project",
     "owner",
     "time",
+    "submitted_from",
     "schema",
     "deleted_by",
     "deleted_time",
@@ -75,6 +76,7 @@ CREATE TABLE IF NOT EXISTS jobs ({", ".join("id TEXT PRIMARY KEY" if c == "id" e
 CREATE TABLE IF NOT EXISTS submissions (
     job_id TEXT PRIMARY KEY, token TEXT NOT NULL, state TEXT NOT NULL, name TEXT NOT NULL,
     spec_hash TEXT NOT NULL, project TEXT NOT NULL, owner TEXT NOT NULL, time TEXT NOT NULL,
+    submitted_from TEXT NOT NULL DEFAULT '',
     schema INTEGER NOT NULL, deleted_by TEXT NOT NULL DEFAULT '', deleted_time TEXT NOT NULL DEFAULT '');
 CREATE UNIQUE INDEX IF NOT EXISTS one_token ON submissions (project, owner, token) WHERE token != '';
 """
@@ -97,13 +99,13 @@ def open_index(home: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
-        if (layout := connection.execute("PRAGMA user_version").fetchone()[0]) != LAYOUT:
+        if connection.execute("PRAGMA user_version").fetchone()[0] != LAYOUT:
             connection.execute("DROP TABLE IF EXISTS jobs")
+            connection.execute("DROP TABLE IF EXISTS submissions")
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {LAYOUT}")
-            if not layout:
-                _remember_submissions(connection, home)
+            _remember_submissions(connection, home)
         yield connection
         connection.execute("COMMIT")
     except sqlite3.Error as error:
@@ -170,8 +172,9 @@ def _remember_submissions(index: sqlite3.Connection, home: Path) -> None:
     for path in (home / "jobs").glob("job_*"):
         entry = read_entry(JobFolder(path))
         if entry.submitted:
-            hash_, owner = load_record(JobFolder(path).record).content_hash, owner_of(home)
-            columns = (entry.name, hash_, entry.project, owner, entry.submitted, SCHEMA, "", "")
+            record, owner = load_record(JobFolder(path).record), owner_of(home)
+            asked = (entry.name, record.content_hash, entry.project, owner, entry.submitted)
+            columns = (*asked, record.submitted_from, SCHEMA, "", "")
             rows.append((entry.id, entry.token, "created", *columns))
     for path in (home / "tombstones").glob("job_*.json"):
         with suppress(OSError, ValueError, KeyError):

@@ -57,6 +57,8 @@ class JobRecord:
         asked: what the constructor was given as `data` and `nodes`, as plain data.
         content_hash: sha256 of everything that was asked for, whatever the job's id.
         token: that it was submitted with.
+        submitted_from: the folder or zip archive that it was submitted from: of its `job.json`, of the script that
+            defines it, or the working folder of whoever submitted it. An absolute path.
         begin: name of the breakpoint that this attempt goes on from; empty for the newest.
         further: this attempt goes on where a hook ended an earlier one.
         detached: this attempt has a runner of its own, as `submit` and `restart` give it one, which any process of
@@ -86,6 +88,7 @@ class JobRecord:
     asked: dict[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     token: str = ""
+    submitted_from: str = ""
     begin: str = ""
     further: bool = False
     detached: bool = False
@@ -123,6 +126,14 @@ def load_record(path: Path) -> JobRecord:
         return from_plain(JobRecord, {key: value for key, value in plain.items() if key in known})
     except DecodeError as error:
         raise RecordUnreadable(f"the record at {path} can't be read: {error}") from error
+
+
+def working_folder() -> str:
+    """Return the absolute path of this process's working folder; empty where it was removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""
 
 
 def utc_now() -> str:

@@ -57,7 +57,7 @@ class JobSpec:
         project: namespace; nodes that are not enrolled in it take no part.
         props: free properties, never interpreted.
         owner: how the researcher describes themselves: `{name, org, role}`.
-        resources: node, or `default` -> `{cpus, memory, gpus, labels, pool}`.
+        resources: as they were given: `{cpus, memory, gpus, labels, pool}`, or node or `default` -> these.
         each: node -> training arguments for it alone, over those of all.
         launches: plan texts' sha256 -> entry of what the plan may launch as child tasks.
         watchers: parties that may follow the job.
@@ -103,7 +103,7 @@ class JobSpec:
     project: str = ""
     props: dict[str, Any] = field(default_factory=dict)
     owner: dict[str, str] = field(default_factory=dict)
-    resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
     each: dict[str, dict[str, Any]] = field(default_factory=dict)
     launches: dict[str, str] = field(default_factory=dict)
     watchers: list[str] = field(default_factory=list)
@@ -166,8 +166,14 @@ def load_spec(path: Path) -> JobSpec:
 
 def resources_of(spec: JobSpec, node: str) -> dict[str, Any]:
     """Return what a node would have to spare: its own entry, else the default."""
-    own = spec.resources.get(node, spec.resources.get(party_of(node)))
-    return dict(spec.resources.get("default", {}) if own is None else own)
+    by_node = resources_by_node(spec.resources)
+    own = by_node.get(node, by_node.get(party_of(node)))
+    return dict(by_node.get("default", {}) if own is None else own)
+
+
+def resources_by_node(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return resources by node; what is given for no node in particular is the default of all."""
+    return given if any(isinstance(value, dict) for value in given.values()) else {"default": given}
 
 
 def checked_rounds(rounds: Any) -> int:

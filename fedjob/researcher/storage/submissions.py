@@ -35,6 +35,7 @@ class Submission:
         token: empty for none.
         state: `creating`, `created` or `job_deleted`.
         spec_hash: of everything that was asked for.
+        submitted_from: folder or zip archive, see `JobRecord`.
     """
 
     token: str
@@ -45,6 +46,7 @@ class Submission:
     project: str
     owner: str
     time: str
+    submitted_from: str = ""
     schema: int = SCHEMA
     deleted_by: str = ""
     deleted_time: str = ""

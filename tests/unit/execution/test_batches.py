@@ -227,7 +227,7 @@ def test_a_file_whose_time_cannot_be_read_is_new(tmp_path: Path) -> None:
         choose([row, row], Items(only="new"), Known(processed={"0f": (None, "")}), "a")
 
 
-@pytest.mark.feature("BF-51", "BF-63")
+@pytest.mark.feature("BF-63")
 def test_items_that_failed_before_can_be_left_out_until_they_change(tmp_path: Path) -> None:
     bench = Bench(tmp_path, stepping.Sizes).files({"good": 1, "bad": "corrupt"})
     bad = (tmp_path / "data" / "bad").stat()

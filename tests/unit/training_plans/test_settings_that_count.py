@@ -120,12 +120,19 @@ def test_metrics_without_a_testing_step_are_refused_when_the_job_is_made(
         job(data, tmp_path, training_args={"test_metric": "accuracy", "test_ratio": 0.5})
 
 
-def test_a_training_routine_is_not_ignored() -> None:
-    class Routine(Fixed):
-        def training_routine(self) -> None: ...
-
-    with pytest.raises(PlanError, match=r"training_routine would never be called: .* training_step"):
-        check_plan_class(Routine)
+@pytest.mark.parametrize(
+    ("method", "advice"),
+    [
+        ("training_routine", "training_step"),
+        ("testing_routine", "testing_step"),
+        ("init_dependencies", "imports stand at the top"),
+        ("after_training_params", "the protocol or the aggregator"),
+    ],
+)
+def test_a_method_that_would_never_be_called_is_not_ignored(method: str, advice: str) -> None:
+    routine = type("Routine", (Fixed,), {method: lambda self: None})
+    with pytest.raises(PlanError, match=rf"{method} would never be called: .*{advice}"):
+        check_plan_class(routine)
 
 
 def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:

@@ -13,7 +13,6 @@ from fedjob.node.storage.usage import UsageLedger
 from fedjob.protocols.usage import INFERENCES, Usage, capped, usage_of
 
 
-@pytest.mark.feature("BF-53")
 def test_usage_is_a_pair_with_names() -> None:
     usage = Usage(4, 10)
     assert usage == (4, 10)

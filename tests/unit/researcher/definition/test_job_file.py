@@ -17,6 +17,7 @@ from fedjob.common.types import check_job_id, new_job_id
 from fedjob.researcher.cli.jobs import job as job_commands
 from fedjob.researcher.definition.job_file import read_definition
 from fedjob.researcher.storage.folder import job_folder
+from fedjob.researcher.storage.spec import load_spec, resources_of
 from fedjob.training_plans.source.extraction import extract
 from tests import remote
 from tests.plans import Linear, Raises, Tiny
@@ -138,8 +139,24 @@ def test_a_quorum_counts_from_one(min_nodes: Any) -> None:
 @pytest.mark.feature("NV-03", "NV-31")
 def test_resources_are_kept_as_they_were_given() -> None:
     given = {"default": {}, "node-a": {"gpus": 1, "cpus": 4, "memory": "8Gi"}}
-    assert make(resources=given).spec.resources == given
-    assert make(resources={"gpus": 2}).spec.resources == {"default": {"gpus": 2}}
+    for resources in (given, {"gpus": 2, "labels": ["a100"]}, {"default": {"cpus": 0.5}}, {}):
+        job = make(resources=resources)
+        assert job.spec.resources == load_spec(job.folder / "spec.mpk").resources == resources
+        shown = CliRunner().invoke(
+            job_commands, ["show", job.id, "--home", str(job.folder.parents[1]), "--json"]
+        )
+        assert json.loads(shown.output)["spec"]["resources"] == resources
+        written = json.loads(job.to_json())
+        assert written.get("resources", {}) == resources
+        assert Job.from_json(written).spec.resources == resources
+
+
+@pytest.mark.feature("NV-03")
+def test_resources_of_no_node_in_particular_are_those_of_every_node() -> None:
+    assert resources_of(make(resources={"gpus": 2}).spec, "node-a") == {"gpus": 2}
+    spec = make(resources={"default": {"cpus": 1}, "node-a": {"gpus": 2}}).spec
+    assert (resources_of(spec, "node-a"), resources_of(spec, "node-b")) == ({"gpus": 2}, {"cpus": 1})
+    assert resources_of(make().spec, "node-a") == {}
 
 
 @pytest.mark.feature("NV-03")
@@ -185,7 +202,6 @@ def zipped(folder: Path, archive: Path, prefix: str = "") -> Path:
     return archive
 
 
-@pytest.mark.feature("NV-26")
 def test_a_folder_its_file_and_its_zip_define_the_same_job(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "two-apps")
     sources = [
@@ -200,6 +216,20 @@ def test_a_folder_its_file_and_its_zip_define_the_same_job(tmp_path: Path) -> No
     assert (jobs[0].name, jobs[0].spec.rounds, jobs[0].seed) == ("two-apps", 3, 7)
     other = Job.from_json(write_folder(tmp_path / "other", rounds=4))
     assert other.record.content_hash != jobs[0].record.content_hash
+
+
+@pytest.mark.feature("NV-26")
+def test_the_folder_or_archive_that_a_job_comes_from_is_in_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "two-apps")
+    archive = zipped(folder, tmp_path / "flat.zip")
+    monkeypatch.chdir(tmp_path)
+    for source, expected in ((folder, folder), (folder / "job.json", folder), (archive, archive)):
+        for path in (source, source.relative_to(tmp_path)):
+            job = Job.from_json(path)
+            assert Job.open(job.folder).record.submitted_from == str(expected)
+    assert make().record.submitted_from == ""  # nobody has submitted it yet
 
 
 @pytest.mark.feature("NV-01", "NV-30")
