@@ -249,8 +249,7 @@ def _same_code(live: types.CodeType, built: types.CodeType) -> bool:
         return False
     inner = [[c for c in code.co_consts if isinstance(c, types.CodeType)] for code in (live, built)]
     literals = [
-        [repr(c) for c in _literals_of(code) if not isinstance(c, types.CodeType)]
-        for code in (live, built)
+        [repr(c) for c in _literals_of(code) if not isinstance(c, types.CodeType)] for code in (live, built)
     ]
     # a qualified name is a literal in some versions of Python
     literals = [[text.replace("<locals>.", "") for text in some] for some in literals]
