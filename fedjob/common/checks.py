@@ -158,7 +158,11 @@ def _to_bool(value: Any) -> bool:
 
 
 def _to_int(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not -(2**63) <= value < 2**63:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or not -(2**63) <= int(value) < 2**63
+    ):
         raise TypeError
     return int(value)
 
@@ -167,7 +171,8 @@ def _to_float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError
     found = float(value)
-    return value if type(value) is int else found
+    given: Any = value
+    return given if type(given) is int else found
 
 
 def _to_text(value: Any) -> str:

@@ -39,7 +39,7 @@ def check_names(what: str, names: str | Sequence[str], *, least: int = 0) -> tup
     try:
         given = (names,) if isinstance(names, str) else tuple(python_numbers(names))
     except TypeError:
-        given = (None,)  # type: ignore[assignment]
+        given = (None,)
     if any(not isinstance(name, str) or not name for name in given):
         raise SpecError(f"{what} names columns: one name or a list of names; found {shown(names)}")
     if len(set(given)) < len(given):
