@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedjob.common.checks import check_positive
+from fedjob.common.checks import check_kinds, check_positive
 from fedjob.common.errors import FedjobError
 from fedjob.common.values import decode
 from fedjob.metrics.states import add, num_examples, value
@@ -35,6 +35,7 @@ class Guard:
     max_examples_per_row: float | None = None
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.max_norm is not None:
             check_positive("Guard(max_norm=...)", self.max_norm)
         if self.max_examples_per_row is not None:

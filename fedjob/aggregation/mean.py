@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.aggregation.elementwise import aggregate_leaves, like_leaf, tensors_of
-from fedjob.common.checks import check_not_negative
+from fedjob.common.checks import check_kinds, check_not_negative
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +98,7 @@ class BufferedMean(Aggregator):
     name: ClassVar[str] = "buffered_mean"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_not_negative("BufferedMean(exponent=...)", self.exponent)
 
     def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
 
 from fedjob.common.errors import SpecError
+
+T = TypeVar("T")
+
+MAX_PATH_BYTES = 4096
+
+MAX_SHOWN = 120
+"""Most characters of a value that an error quotes."""
 
 
 def check_positive(what: str, value: Any) -> None:
@@ -17,7 +27,7 @@ def check_positive(what: str, value: Any) -> None:
         SpecError: it is none.
     """
     if not is_number(value) or not value > 0:
-        raise SpecError(f"{what} is a number above 0, not {value!r}")
+        raise SpecError(f"{what} is a number above 0, not {shown(value)}")
 
 
 def check_not_negative(what: str, value: Any) -> None:
@@ -27,7 +37,7 @@ def check_not_negative(what: str, value: Any) -> None:
         SpecError: it is none.
     """
     if not is_number(value) or not value >= 0:
-        raise SpecError(f"{what} is a number of 0 or more, not {value!r}")
+        raise SpecError(f"{what} is a number of 0 or more, not {shown(value)}")
 
 
 def check_decay(what: str, value: Any) -> None:
@@ -37,7 +47,7 @@ def check_decay(what: str, value: Any) -> None:
         SpecError: it is none.
     """
     if not is_number(value) or not 0 <= value < 1:
-        raise SpecError(f"{what} is a number from 0 to below 1, not {value!r}")
+        raise SpecError(f"{what} is a number from 0 to below 1, not {shown(value)}")
 
 
 def check_share(what: str, value: Any) -> None:
@@ -47,7 +57,7 @@ def check_share(what: str, value: Any) -> None:
         SpecError: it is none.
     """
     if not is_number(value) or not 0 < value <= 1:
-        raise SpecError(f"{what} is a number above 0 and at most 1, not {value!r}")
+        raise SpecError(f"{what} is a number above 0 and at most 1, not {shown(value)}")
 
 
 def check_count(what: str, value: Any, least: int = 1) -> int:
@@ -57,7 +67,7 @@ def check_count(what: str, value: Any, least: int = 1) -> int:
         SpecError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise SpecError(f"{what} is a whole number of {least} or more, not {value!r}")
+        raise SpecError(f"{what} is a whole number of {least} or more, not {shown(value)}")
     return int(value)
 
 
@@ -67,25 +77,165 @@ def check_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
     Raises:
         SpecError: it is none of them.
     """
-    if value not in choices:
-        raise SpecError(f"{what} is {' or '.join(repr(choice) for choice in choices)}, not {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise SpecError(f"{what} is {' or '.join(repr(choice) for choice in choices)}, not {shown(value)}")
 
 
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite number, and no bool."""
-    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    try:
+        return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def is_list(value: Any) -> bool:
+    """Tell whether a value can be read as a list: a sequence, a set, or what is read once, and no text or bytes."""
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
+        return False
+    return isinstance(value, (Sequence, Set, Iterator))
 
 
 def python_numbers(value: Any) -> Any:
-    """Return a value with the numbers and arrays of numpy in it as Python's own, however deep they lie."""
-    if isinstance(value, Mapping) and type(value) is dict:
-        return {python_numbers(key): python_numbers(item) for key, item in value.items()}
+    """Return a value with the numbers and arrays of numpy in it as Python's own, however deep they lie.
+
+    Raises:
+        SpecError: it holds itself, or is nested too deeply.
+    """
+    try:
+        return _python_numbers(value)
+    except RecursionError as error:
+        raise SpecError(f"this {type(value).__name__} holds itself, or is nested too deeply") from error
+
+
+def _python_numbers(value: Any) -> Any:
+    if type(value) is dict:
+        return {_python_numbers(key): _python_numbers(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(python_numbers(item) for item in value)
+        return type(value)(_python_numbers(item) for item in value)
     dtype = getattr(value, "dtype", None)
     if type(value).__module__ == "numpy" and getattr(dtype, "kind", "") in "biufU":
         return value.tolist()
     return value
+
+
+def check_kinds(part: Any) -> None:
+    """Check the fields of a dataclass against their annotations; numbers of numpy become Python's own.
+
+    Kinds that are checked: bool, int (of 64 bits), float, str, and tuples of these, which may be given as any
+    sequence; each with None where the annotation has it. One name is left as it is where several can be
+    given, and so is what has another annotation.
+
+    Args:
+        part: a component, frozen or not, at the beginning of its `__post_init__`.
+
+    Raises:
+        SpecError: a field holds something else; it is named.
+    """
+    for entry in fields(part):
+        kind = str(entry.type).removesuffix(" | None")
+        if not entry.init or kind not in _KINDS:
+            continue
+        value = getattr(part, entry.name)
+        if value is None and kind != entry.type:
+            continue
+        words, convert = _KINDS[kind]
+        try:
+            found = convert(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError, AttributeError) as error:
+            optional = " or None" if kind != entry.type else ""
+            raise SpecError(
+                f"{type(part).__name__}({entry.name}=...) is {words}{optional}, not {shown(value)}"
+            ) from error
+        object.__setattr__(part, entry.name, found)
+
+
+def _to_bool(value: Any) -> bool:
+    value = python_numbers(value)
+    if type(value) is not bool:
+        raise TypeError
+    return value
+
+
+def _to_int(value: Any) -> int:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or not -(2**63) <= int(value) < 2**63
+    ):
+        raise TypeError
+    return int(value)
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError
+    found = float(value)
+    given: Any = value
+    return given if type(given) is int else found
+
+
+def _to_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # half a character can't be written
+    return str(value)
+
+
+def _to_texts(value: Any) -> tuple[str, ...] | str:
+    return _to_text(value) if isinstance(value, str) else _to_items(value, _to_text)
+
+
+def _to_items(value: Any, convert: Callable[[Any], T]) -> tuple[T, ...]:
+    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping)):
+        raise TypeError
+    return tuple(convert(item) for item in python_numbers(value))
+
+
+def _to_numbers(value: Any) -> tuple[float, ...]:
+    return _to_items(value, _to_float)
+
+
+_KINDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "bool": ("True or False", _to_bool),
+    "int": ("a whole number", _to_int),
+    "float": ("a number", _to_float),
+    "str": ("text", _to_text),
+    "tuple[str, ...]": ("a list of names", _to_texts),
+    "tuple[float, ...]": ("a list of numbers", _to_numbers),
+    "tuple[float, float]": ("two numbers", _to_numbers),
+    "tuple[tuple[float, ...], ...]": (
+        "a list of lists of numbers",
+        lambda value: _to_items(value, _to_numbers),
+    ),
+}
+"""Annotation -> what it is in words, and what makes it of a value or raises."""
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error: in one line, shortened, whatever it is."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # it holds itself, is too long a number, or its class can't show it
+        text = f"this {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def check_path(what: str, value: Any) -> Path:
+    """Return a path, with `~` as the user's own folder.
+
+    Raises:
+        SpecError: no path, or one that no file system takes.
+    """
+    try:
+        if not isinstance(value, (str, os.PathLike)) or value == "":
+            raise TypeError
+        path = Path(value)
+        if not 0 < len(os.fsencode(path)) <= MAX_PATH_BYTES or "\0" in str(path):
+            raise ValueError
+        return path.expanduser()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SpecError(f"{what} is the path of a file or folder, not {shown(value)}") from error
 
 
 def printable(text: str) -> str:

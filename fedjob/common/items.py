@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 
 ONLY = ("all", "new")
@@ -35,18 +36,19 @@ class Items:
     retry_single: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.only not in ONLY:
-            raise SpecError(f"Items(only=...) is 'all' or 'new', not {self.only!r}")
+        check_kinds(self)
+        if not isinstance(self.only, str) or self.only not in ONLY:
+            raise SpecError(f"Items(only=...) is 'all' or 'new', not {shown(self.only)}")
         for name, least in (("limit", 1), ("batch", 1), ("tolerate", 0)):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < least):
                 raise SpecError(
-                    f"Items({name}=...) is a whole number of {least} or more, or None, not {value!r}"
+                    f"Items({name}=...) is a whole number of {least} or more, or None, not {shown(value)}"
                 )
         if type(self.retry_failed) is not bool:
-            raise SpecError(f"Items(retry_failed=...) is True or False, not {self.retry_failed!r}")
+            raise SpecError(f"Items(retry_failed=...) is True or False, not {shown(self.retry_failed)}")
         if self.retry_single is not None and type(self.retry_single) is not bool:
-            raise SpecError(f"Items(retry_single=...) is True or False, not {self.retry_single!r}")
+            raise SpecError(f"Items(retry_single=...) is True or False, not {shown(self.retry_single)}")
         if self.retry_single and self.tolerate == 0:
             raise SpecError(
                 "Items(retry_single=True) tries the items of failed batches again, but tolerate=0 ends the task at "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
 
+from fedjob.common.checks import check_kinds, is_list, shown
 from fedjob.common.errors import QuorumNotReached, SpecError
 
 ALL: Literal["all"] = "all"
@@ -39,19 +40,20 @@ class Quorum:
     grants_deadline_s: float | None = None
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         required: Any = self.required
-        if required != ALL:
-            if isinstance(required, str) or not all(isinstance(node, str) for node in required):
-                raise SpecError(f'Quorum(required=...) takes a list of nodes or "all", not {required!r}')
+        if not isinstance(required, str) or required != ALL:
+            if not is_list(required) or not all(isinstance(node, str) for node in required):
+                raise SpecError(f'Quorum(required=...) takes a list of nodes or "all", not {shown(required)}')
             object.__setattr__(self, "required", tuple(required))
         if isinstance(self.min_nodes, bool) or not isinstance(self.min_nodes, int) or self.min_nodes < 1:
             raise SpecError(
-                f"Quorum(min_nodes=...) takes a whole number of 1 or more, not {self.min_nodes!r}"
+                f"Quorum(min_nodes=...) takes a whole number of 1 or more, not {shown(self.min_nodes)}"
             )
         for name in ("deadline_s", "grants_deadline_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise SpecError(f"Quorum({name}=...) takes seconds above 0 or None, not {value!r}")
+                raise SpecError(f"Quorum({name}=...) takes seconds above 0 or None, not {shown(value)}")
 
     @property
     def required_words(self) -> str:

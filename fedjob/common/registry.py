@@ -17,6 +17,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
+from fedjob.common.checks import shown
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import SpecError
 
@@ -59,7 +60,7 @@ class Registry(Mapping[str, type[T]]):
 
     def __getattr__(self, name: str) -> type[T]:
         if name.startswith("_") or name not in self.names():
-            raise AttributeError(f"there is no {self.__dict__.get('kind', 'component')} {name!r}")
+            raise AttributeError(f"there is no {self.__dict__.get('kind', 'component')} {shown(name)}")
         return self.find(name)
 
     def __repr__(self) -> str:
@@ -105,6 +106,6 @@ class Registry(Mapping[str, type[T]]):
         if not isinstance(name, str) or not is_dataclass(component) or isinstance(component, type):
             raise SpecError(
                 f"a {self.kind} is a frozen dataclass with a `name`, such as an instance of one of "
-                f"{', '.join(self.names())}; found {component!r}"
+                f"{', '.join(self.names())}; found {shown(component)}"
             )
         return name, {f.name: to_plain(getattr(component, f.name)) for f in fields(component)}

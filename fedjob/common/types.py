@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import SpecError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -128,10 +129,10 @@ def check_party(name: str) -> str:
     Raises:
         SpecError: it may not; the message describes valid names.
     """
-    if not _PARTY.fullmatch(name):
+    if not isinstance(name, str) or not _PARTY.fullmatch(name):
         raise SpecError(
             f"a party is named by 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit; "
-            f"found {name[:80]!r}"
+            f"found {shown(name)}"
         )
     return name
 

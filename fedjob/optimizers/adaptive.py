@@ -23,7 +23,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.common.checks import check_decay, check_not_negative, check_positive
+from fedjob.common.checks import check_decay, check_kinds, check_not_negative, check_positive, shown
 from fedjob.common.errors import SpecError
 from fedjob.optimizers.base import ServerOptimizer
 
@@ -50,11 +50,12 @@ class Adaptive(ServerOptimizer):
     slots: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         kind = type(self).__name__
         check_positive(f"{kind}(lr=...)", self.lr)
         check_positive(f"{kind}(tau=...)", self.tau)
         if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
-            raise SpecError(f"{kind}(betas=...) is two numbers from 0 to below 1, not {self.betas!r}")
+            raise SpecError(f"{kind}(betas=...) is two numbers from 0 to below 1, not {shown(self.betas)}")
         object.__setattr__(self, "betas", tuple(self.betas))
         for beta in self.betas:
             check_decay(f"each of {kind}(betas=...)", beta)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.common.checks import check_decay, check_positive
+from fedjob.common.checks import check_decay, check_kinds, check_positive
 from fedjob.optimizers.base import ServerOptimizer
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class FedAvgM(ServerOptimizer):
     slots: ClassVar[tuple[str, ...]] = ("m",)
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_positive("FedAvgM(lr=...)", self.lr)
         check_decay("FedAvgM(momentum=...)", self.momentum)
 

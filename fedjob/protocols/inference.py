@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.collect import Collect
 from fedjob.aggregation.contribution import Contribution
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.codec import pack
 from fedjob.common.errors import LimitsExceeded, SpecError
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
@@ -75,12 +76,13 @@ class Inference(FederatedProtocol):
     remembers_items: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.output not in FORMS:
-            raise SpecError(f"Inference(output=...) is one of {', '.join(FORMS)}, not {self.output!r}")
+            raise SpecError(f"Inference(output=...) is one of {', '.join(FORMS)}, not {shown(self.output)}")
         if type(self.release) is not bool:
-            raise SpecError(f"Inference(release=...) is True or False, not {self.release!r}")
+            raise SpecError(f"Inference(release=...) is True or False, not {shown(self.release)}")
         if not isinstance(self.primary, str):
-            raise SpecError(f"Inference(primary=...) is the name of an output, not {self.primary!r}")
+            raise SpecError(f"Inference(primary=...) is the name of an output, not {shown(self.primary)}")
 
     # -- researcher -----------------------------------------------------------------
 

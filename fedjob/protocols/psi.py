@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.collect import Collect
 from fedjob.aggregation.contribution import Contribution
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError, UnreadableData
 from fedjob.common.values import decode, encode
 from fedjob.privacy.blinding import POINT_BYTES, blind, divided, joined, new_key, point_of
@@ -65,16 +66,17 @@ class PrivateSetIntersection(FederatedProtocol):
     needs_plan: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         names = self.on.values() if isinstance(self.on, Mapping) else [self.on]
         if not names or not all(isinstance(name, str) and name for name in names):
             raise SpecError(
                 "PrivateSetIntersection(on=...) names the column of identifiers, for all nodes or as "
-                f"{{node: column}}; found {self.on!r}"
+                f"{{node: column}}; found {shown(self.on)}"
             )
         if not isinstance(self.own, str) or not self.own:
             raise SpecError(
                 "a private set intersection finds which of your own records others have: one of its datasets is yours, "
-                f"so name the node that has it, own='node'; found own={self.own!r}"
+                f"so name the node that has it, own='node'; found own={shown(self.own)}"
             )
 
     def start(self, params: Mapping[str, Any]) -> State:

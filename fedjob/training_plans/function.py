@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.values import decode
 from fedjob.training_plans.context import Context
@@ -92,7 +93,7 @@ class RemoteFunction:
         return (CONTEXT,) if CONTEXT in inspect.signature(self.function).parameters else ()
 
     def __repr__(self) -> str:
-        bound = ", ".join(f"{name}={value!r}" for name, value in self.args.items())
+        bound = ", ".join(f"{name}={shown(value)}" for name, value in self.args.items())
         return f"<fedjob.function {self.function.__name__}{f' with {bound}' if bound else ''}>"
 
 
@@ -128,10 +129,10 @@ def declared(launches: Any) -> tuple[RemoteFunction, ...]:
         PlanError: something in it is no @fedjob.function.
     """
     if isinstance(launches, (str, bytes)) or not isinstance(launches, Sequence):
-        raise PlanError(f"launches is a list of @fedjob.function functions, not {launches!r:.80}")
+        raise PlanError(f"launches is a list of @fedjob.function functions, not {shown(launches)}")
     for launched in launches:
         if not isinstance(launched, RemoteFunction):
-            raise PlanError(f"launches is a list of @fedjob.function functions; found {launched!r:.80}")
+            raise PlanError(f"launches is a list of @fedjob.function functions; found {shown(launched)}")
     return tuple(launches)
 
 
@@ -141,7 +142,7 @@ def _remote(definition: Callable[..., Any]) -> RemoteFunction:
     if not isinstance(definition, types.FunctionType) or inspect.iscoroutinefunction(definition):
         raise PlanError(
             "@fedjob.function is written above a plain `def name(dataset, ...)` at the top level of a file or a "
-            f"notebook cell, not above {definition!r:.80}"
+            f"notebook cell, not above {shown(definition)}"
         )
     name, parameters = definition.__name__, list(inspect.signature(definition).parameters.values())
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -16,7 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from fedjob.common.checks import check_count, check_not_negative, check_positive, check_share
+from fedjob.common.checks import (
+    check_count,
+    check_kinds,
+    check_not_negative,
+    check_positive,
+    check_share,
+    shown,
+)
 from fedjob.common.errors import MessageError, SpecError
 from fedjob.common.registry import Registry
 
@@ -53,6 +60,7 @@ class StepDecay(Schedule):
     name: ClassVar[str] = "step_decay"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_positive("StepDecay(start=...)", self.start)
         check_share("StepDecay(factor=...)", self.factor)
         check_count("StepDecay(every=...)", self.every)
@@ -75,6 +83,7 @@ class ExponentialDecay(Schedule):
     name: ClassVar[str] = "exponential_decay"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_positive("ExponentialDecay(start=...)", self.start)
         check_share("ExponentialDecay(factor=...)", self.factor)
 
@@ -98,6 +107,7 @@ class LinearDecay(Schedule):
     name: ClassVar[str] = "linear_decay"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_positive("LinearDecay(start=...)", self.start)
         check_not_negative("LinearDecay(end=...)", self.end)
         check_count("LinearDecay(rounds=...)", self.rounds, 2)
@@ -128,6 +138,7 @@ class CosineDecay(Schedule):
     name: ClassVar[str] = "cosine_decay"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_positive("CosineDecay(start=...)", self.start)
         check_count("CosineDecay(rounds=...)", self.rounds, 2)
         check_not_negative("CosineDecay(end=...)", self.end)
@@ -156,12 +167,17 @@ class Piecewise(Schedule):
     name: ClassVar[str] = "piecewise"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         try:  # keys of plain data are text
             values = {int(round_): value for round_, value in dict(self.values).items()}
         except (TypeError, ValueError) as error:
-            raise SpecError(f"Piecewise takes a map from rounds to values, not {self.values!r}") from error
+            raise SpecError(
+                f"Piecewise takes a map from rounds to values, not {shown(self.values)}"
+            ) from error
         if 1 not in values or min(values) < 1:
-            raise SpecError(f"Piecewise needs a value for round 1, and counts from there; found {values!r}")
+            raise SpecError(
+                f"Piecewise needs a value for round 1, and counts from there; found {shown(values)}"
+            )
         object.__setattr__(self, "values", {str(round_): values[round_] for round_ in sorted(values)})
 
     def at(self, round_: int) -> Any:
@@ -226,4 +242,4 @@ def _build(data: Mapping[str, Any]) -> Schedule:
     try:
         return SCHEDULES.build(str(data[MARK]), {key: value for key, value in data.items() if key != MARK})
     except MessageError as error:
-        raise SpecError(f"the schedule {data!r} can't be built: {error}") from error
+        raise SpecError(f"the schedule {shown(data)} can't be built: {error}") from error

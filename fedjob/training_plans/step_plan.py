@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.data.item_choice import places_of
 from fedjob.training_plans.context import Context
@@ -88,7 +89,7 @@ class StepContext(Context):
         """
         if name not in self.artifacts:
             listed = ", ".join(sorted(self.artifacts)) or "none"
-            raise PlanError(f"the job sends no artifact {name!r:.80}; it sends {listed}")
+            raise PlanError(f"the job sends no artifact {shown(name)}; it sends {listed}")
         return Path(self.artifacts[name])
 
 
@@ -160,7 +161,7 @@ def check_step_plan(cls: type[Plan]) -> type[Plan]:
         raise PlanError(f"{name} {both}", name=name)
     for part in cls.steps:
         if not (isinstance(part, type) and issubclass(part, Plan)):
-            raise PlanError(f"{name}.steps lists classes derived from Plan; found {part!r:.80}", name=name)
+            raise PlanError(f"{name}.steps lists classes derived from Plan; found {shown(part)}", name=name)
         check_step_plan(part)
         if part.steps:
             raise PlanError(f"{part.__name__} is one of {name}.steps: list its own steps there", name=name)
@@ -206,16 +207,16 @@ def check_split(split: Any) -> dict[str, Any]:
     if isinstance(split, str):
         return {"column": split}
     if not isinstance(split, Mapping) or not split:
-        raise SpecError(f'split is {{"test": 0.2, "seed": 0}} or the name of a column, not {split!r}')
+        raise SpecError(f'split is {{"test": 0.2, "seed": 0}} or the name of a column, not {shown(split)}')
     plain = dict(split)
     if set(plain) == {"column"} and isinstance(plain["column"], str):
         return plain
     seed = plain.pop("seed", 0)
     if type(seed) is not int:
-        raise SpecError(f"split['seed'] is a whole number, not {seed!r}")
+        raise SpecError(f"split['seed'] is a whole number, not {shown(seed)}")
     for name, fraction in plain.items():
         if not isinstance(name, str) or name == "train" or not isinstance(fraction, (int, float)):
-            raise SpecError(f"split[{name!r}] is a fraction of the items; what is left is 'train'")
+            raise SpecError(f"split[{shown(name)}] is a fraction of the items; what is left is 'train'")
     if not plain or not all(0 < fraction < 1 for fraction in plain.values()) or sum(plain.values()) >= 1:
-        raise SpecError(f"the fractions of split lie above 0 and together below 1; found {plain!r}")
+        raise SpecError(f"the fractions of split lie above 0 and together below 1; found {shown(plain)}")
     return {**{name: float(fraction) for name, fraction in plain.items()}, "seed": seed}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -175,3 +177,54 @@ def test_a_class_from_a_script_that_was_run_is_found(run: Run, tmp_path: Path) -
     path.write_text("\n\n".join([IMPORTS, CONSTANT, HELPER, PLAN]))
     text = cells(run, f"%run {path}", SHOW)
     assert text == extract(f"{path}:Plan").text
+
+
+EDITS = {
+    "method": ("lr=0.1", "lr=0.7"),
+    "constant": ("WIDTH = 3", "WIDTH = 7"),
+    "function": ("    # as it comes\n    return dataset", "    return list(dataset)"),
+    "new_attribute": ("class Plan(TorchPlan):", "class Plan(TorchPlan):\n    rate = 0.7"),
+    "new_method": ("    def init_model(", "    def width(self):\n        return WIDTH\n\n    def init_model("),
+    "docstring": ("(self, model, batch):", '(self, model, batch):\n        """One.\n\n        Two.\n        """'),
+    "super": ("    def init_model(", "    def init_state(self):\n        return super().init_state()\n\n    def init_model("),
+    "lines": ("WIDTH = 3", "\n\n\nWIDTH = 3"),
+    "module_beside": ("from fedjob.training_plans.torch", "from {0}_beside import more\nfrom fedjob.training_plans.torch"),
+}  # fmt: skip
+"""Edits of a plan's file, each what is replaced and by what."""
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])
+def test_a_file_that_autoreload_has_read_again_travels_as_it_was_edited(
+    run: Run, tmp_path: Path, future: str
+) -> None:
+    run(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n%load_ext autoreload\n%autoreload 2\n{IMPORTS}")
+    prefix = "later" if future else "plain"
+    written = future + "\n\n".join([IMPORTS, CONSTANT, HELPER, PLAN]) + "\n"
+    for number, (name, (before, after)) in enumerate(EDITS.items()):
+        module = f"{prefix}_{name}"
+        path = tmp_path / f"{module}.py"
+        path.write_text(written)
+        (tmp_path / f"{module}_beside.py").write_text("def more(x):\n    return x\n")
+        run(f"from {module} import Plan")
+        first = run(SHOW)
+        edited = written.replace(before, after.format(module))
+        assert edited != written
+        path.write_text(edited)
+        os.utime(path, (time.time() + 10 + number,) * 2)  # the clock of a file system may be coarse
+        text = run(SHOW)
+        assert text == extract(f"{path}:Plan").text, name
+        assert (text == first) is (name in ("lines", "module_beside"))
+
+
+def test_a_file_that_changed_without_autoreload_is_refused_by_what_differs(run: Run, tmp_path: Path) -> None:
+    run(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n%autoreload 0\n{IMPORTS}")
+    path = tmp_path / "stale.py"
+    path.write_text("\n\n".join([IMPORTS, CONSTANT, HELPER, PLAN]))
+    run("from stale import Plan")
+    first = run(SHOW)
+    path.write_text("\n\n".join([IMPORTS, CONSTANT, HELPER, "\n\n" + PLAN.replace("lr=0.1", "lr=0.2")]))
+    error = run(SHOW)
+    assert error.startswith("PlanError: 'Plan.init_optimizer' is the function Plan.init_optimizer (line ")
+    assert "if the file or the cell was edited since, import or run it again" in error
+    path.write_text("\n\n".join([IMPORTS, CONSTANT, HELPER, "\n\n" + PLAN]))
+    assert run(SHOW) == first

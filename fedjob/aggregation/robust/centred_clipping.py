@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.aggregation.geometry import Matrix, combined, products_about, squared_from
 from fedjob.aggregation.robust.norm_bounded import shrink
-from fedjob.common.checks import check_count, check_positive
+from fedjob.common.checks import check_count, check_kinds, check_positive
 
 if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
@@ -46,6 +46,7 @@ class CentredClipping(Aggregator):
     name: ClassVar[str] = "centred_clipping"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_positive("CentredClipping(max_norm=...)", self.max_norm)
         check_count("CentredClipping(num_steps=...)", self.num_steps, 1)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.aggregation.geometry import Matrix, products_about_median, squared_from
 from fedjob.aggregation.mean import mean_of
-from fedjob.common.checks import check_count, check_positive
+from fedjob.common.checks import check_count, check_kinds, check_positive
 
 if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
@@ -46,6 +46,7 @@ class GeometricMedian(Aggregator):
     name: ClassVar[str] = "geometric_median"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_count("GeometricMedian(max_steps=...)", self.max_steps, 1)
         check_positive("GeometricMedian(smoothing=...)", self.smoothing)
 

@@ -40,7 +40,7 @@ from fedjob.aggregation.elementwise import aggregate_places
 from fedjob.aggregation.geometry import Matrix, squared_distances
 from fedjob.aggregation.mean import mean_of
 from fedjob.aggregation.sorting import sorted_rows
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, check_kinds
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +60,7 @@ class Bulyan(Aggregator):
     name: ClassVar[str] = "bulyan"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_count("Bulyan(num_byzantine=...)", self.num_byzantine, 0)
 
     @property
@@ -110,6 +111,7 @@ class Krum(Aggregator):
     name: ClassVar[str] = "krum"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_count("Krum(num_byzantine=...)", self.num_byzantine, 0)
         check_count("Krum(num_selected=...)", self.num_selected, 1)
 

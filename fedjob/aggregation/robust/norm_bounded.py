@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.aggregation.geometry import combined, squared_norms
 from fedjob.aggregation.mean import shares_of
-from fedjob.common.checks import check_positive
+from fedjob.common.checks import check_kinds, check_positive
 
 if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
@@ -38,6 +38,7 @@ class NormBounded(Aggregator):
     name: ClassVar[str] = "norm_bounded"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_positive("NormBounded(max_norm=...)", self.max_norm)
 
     def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:

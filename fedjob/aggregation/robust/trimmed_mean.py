@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedjob.aggregation.base import Aggregator, Origin, totalled
 from fedjob.aggregation.elementwise import aggregate_places
 from fedjob.aggregation.sorting import sorted_rows
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, check_kinds
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,7 @@ class TrimmedMean(Aggregator):
     name: ClassVar[str] = "trimmed_mean"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_count("TrimmedMean(num_trimmed=...)", self.num_trimmed, 0)
 
     @property

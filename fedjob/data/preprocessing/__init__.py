@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import SpecError
 from fedjob.common.registry import Registry
 from fedjob.data.preprocessing.base import Step
@@ -46,7 +47,7 @@ def to_plain_steps(steps: Iterable[Any]) -> PlainSteps:
         if isinstance(step, Mapping):
             step = _build(step)
         if not isinstance(step, Step):
-            raise SpecError(f"preprocess is a list of steps such as Select(['age']); found {step!r}")
+            raise SpecError(f"preprocess is a list of steps such as Select(['age']); found {shown(step)}")
         name, config = STEPS.config_of(step)
         plain.append({"step": name, **config})
     return plain
@@ -89,10 +90,12 @@ def per_dataset(preprocess: Any, num_datasets: int) -> list[PlainSteps]:
     Raises:
         SpecError: there is another number of lists, or something that is no list of steps.
     """
+    if preprocess is None:
+        return []
+    if isinstance(preprocess, (str, bytes, Mapping)) or not isinstance(preprocess, Sequence):
+        raise SpecError(f"preprocess is a list of steps, or a list of lists, not {shown(preprocess)}")
     if not preprocess:
         return []
-    if isinstance(preprocess, (str, Mapping)) or not isinstance(preprocess, Sequence):
-        raise SpecError(f"preprocess is a list of steps, or a list of lists, not {preprocess!r}")
     nested = [isinstance(entry, Sequence) and not isinstance(entry, str) for entry in preprocess]
     if not any(nested):
         return [to_plain_steps(preprocess)]

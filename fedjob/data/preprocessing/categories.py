@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fedjob.common.checks import check_kinds, python_numbers, shown
 from fedjob.common.errors import SpecError
 from fedjob.data.category import category_text, where_categories
 from fedjob.data.preprocessing.base import LearningStep, TableStep, names_of, need
@@ -39,13 +40,21 @@ class Encode(LearningStep):
     unknown: str = "error"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         names_of(self.column, "Encode")
         if self.categories is not None:
-            object.__setattr__(self, "categories", tuple(self.categories))
+            given: Any = python_numbers(self.categories)
+            if not isinstance(given, (list, tuple)) or any(
+                isinstance(one, (list, tuple, dict)) for one in given
+            ):
+                raise SpecError(f"Encode(categories=...) is a list of categories or None, not {shown(given)}")
+            object.__setattr__(self, "categories", tuple(given))
             if not self.categories or len({*map(category_text, self.categories)}) < len(self.categories):
-                raise SpecError(f"Encode({self.column!r}) takes one or more categories, each of them once")
+                raise SpecError(
+                    f"Encode({shown(self.column)}) takes one or more categories, each of them once"
+                )
         if self.unknown not in ("error", "ignore"):
-            raise SpecError(f"Encode(unknown=...) takes error or ignore, not {self.unknown!r}")
+            raise SpecError(f"Encode(unknown=...) takes error or ignore, not {shown(self.unknown)}")
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         import numpy as np
@@ -56,7 +65,7 @@ class Encode(LearningStep):
         where = where_categories(frame[self.column], categories)
         if self.unknown == "error" and not np.logical_or.reduce(where).all():
             raise SpecError(
-                f"Encode: rows of column {self.column!r} have none of the {len(categories)} categories: "
+                f"Encode: rows of column {shown(self.column)} have none of the {len(categories)} categories: "
                 "add what is missing, or give unknown='ignore'"
             )
         place = list(frame.columns).index(self.column)
@@ -76,7 +85,7 @@ class Encode(LearningStep):
         found = added([[category, 0] for category in own["categories"]] for own in measured.values())
         if not found:
             raise SpecError(
-                f"Encode: no node has a category of column {self.column!r} that it may release: the column is empty, or "
+                f"Encode: no node has a category of column {shown(self.column)} that it may release: the column is empty, or "
                 "every category has fewer rows than the owner's minimum; leave it out, or declare its categories"
             )
         return replace(self, categories=tuple(found))
@@ -117,10 +126,11 @@ class Bin(TableStep):
     edges: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         names_of(self.column, "Bin")
         object.__setattr__(self, "edges", tuple(float(edge) for edge in self.edges))
         if not self.edges or any(a >= b for a, b in pairwise(self.edges)):
-            raise SpecError(f"Bin({self.column!r}) takes increasing edges, not {self.edges!r}")
+            raise SpecError(f"Bin({shown(self.column)}) takes increasing edges, not {shown(self.edges)}")
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         import numpy as np
@@ -128,5 +138,5 @@ class Bin(TableStep):
         need(frame, [self.column], "Bin")
         column = frame[self.column]
         if column.dtype.kind not in "iufb" or column.isna().any():
-            raise SpecError(f"Bin: column {self.column!r} has to hold numbers, none of them missing")
+            raise SpecError(f"Bin: column {shown(self.column)} has to hold numbers, none of them missing")
         return frame.assign(**{self.column: np.digitize(column.to_numpy(), self.edges).astype("int64")})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.data.column_types import texts_of
 from fedjob.data.preprocessing.base import TableStep, names_of, need
@@ -28,6 +29,7 @@ class Select(TableStep):
     columns: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "columns", names_of(self.columns, "Select"))
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -43,6 +45,7 @@ class Target(TableStep):
     column: str
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         names_of(self.column, "Target")
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -66,9 +69,10 @@ class Cast(TableStep):
     to: str
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "columns", names_of(self.columns, "Cast"))
         if self.to not in _TYPES:
-            raise SpecError(f"Cast(to=...) takes {', '.join(_TYPES)}, not {self.to!r}")
+            raise SpecError(f"Cast(to=...) takes {', '.join(_TYPES)}, not {shown(self.to)}")
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         need(frame, self.columns, "Cast")

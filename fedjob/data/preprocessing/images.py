@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.base import Step
 
@@ -24,10 +25,11 @@ class Resize(Step):
     mode: str = ""
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for side in (self.width, self.height):
             if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= 65_536:
                 raise SpecError(
-                    f"Resize takes width and height in pixels, not {self.width!r}, {self.height!r}"
+                    f"Resize takes width and height in pixels, not {shown(self.width)}, {shown(self.height)}"
                 )
         if self.mode not in ("", "rgb", "grey"):
-            raise SpecError(f"Resize(mode=...) takes rgb or grey, not {self.mode!r}")
+            raise SpecError(f"Resize(mode=...) takes rgb or grey, not {shown(self.mode)}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fedjob.common.checks import check_kinds
 from fedjob.common.errors import SpecError
 from fedjob.data.category import category_text
 from fedjob.data.preprocessing.base import LearningStep, names_of, need
@@ -42,6 +43,7 @@ class Impute(LearningStep):
     values: tuple[Any, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "columns", names_of(self.columns, "Impute"))
         if self.strategy not in ("", *_STRATEGIES) or (self.value is None) == (not self.strategy):
             raise SpecError(f"Impute takes a value, or strategy={', '.join(map(repr, _STRATEGIES))}")

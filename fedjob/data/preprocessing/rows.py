@@ -6,6 +6,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.data.category import where_categories
 from fedjob.data.preprocessing.base import TableStep, names_of, need
@@ -38,13 +39,16 @@ class Filter(TableStep):
     value: Any = None
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         names_of(self.column, "Filter")
         if self.test not in _TESTS:
-            raise SpecError(f"Filter tests with {' '.join(_TESTS)}, not {self.test!r}")
+            raise SpecError(f"Filter tests with {' '.join(_TESTS)}, not {shown(self.test)}")
         if (self.test == "in") != isinstance(self.value, (list, tuple)) or (
             (self.test == "present") != (self.value is None)
         ):
-            raise SpecError(f"Filter({self.column!r}, {self.test!r}, ...) can't compare with {self.value!r}")
+            raise SpecError(
+                f"Filter({shown(self.column)}, {shown(self.test)}, ...) can't compare with {shown(self.value)}"
+            )
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         import numpy as np
@@ -61,7 +65,7 @@ class Filter(TableStep):
                 kept &= _COMPARE[self.test](column, self.value).fillna(False).astype(bool)
         except TypeError as error:
             raise SpecError(
-                f"Filter: column {self.column!r} can't be compared with {self.value!r}"
+                f"Filter: column {shown(self.column)} can't be compared with {shown(self.value)}"
             ) from error
         return frame[kept]
 

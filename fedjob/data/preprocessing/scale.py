@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.base import LearningStep, names_of, need
 from fedjob.data.preprocessing.moments import combined, moments_of, numbers_of, present
@@ -43,9 +44,10 @@ class Scale(LearningStep):
     spread: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "columns", names_of(self.columns, "Scale"))
         if self.method not in _METHODS:
-            raise SpecError(f"Scale(method=...) takes {' or '.join(_METHODS)}, not {self.method!r}")
+            raise SpecError(f"Scale(method=...) takes {' or '.join(_METHODS)}, not {shown(self.method)}")
         if (self.centre is None) != (self.spread is None) or (self.own and self.centre is not None):
             raise SpecError("Scale takes centre and spread together, or finds both; own=True takes neither")
         for field in ("centre", "spread"):
@@ -54,7 +56,9 @@ class Scale(LearningStep):
                 object.__setattr__(self, field, tuple(float(number) for number in given))
         for centre, spread in zip(self.centre or (), self.spread or (), strict=False):
             if not math.isfinite(centre) or not (math.isfinite(spread) and spread > 0):
-                raise SpecError(f"Scale takes finite centres and spreads above 0, not {centre!r}, {spread!r}")
+                raise SpecError(
+                    f"Scale takes finite centres and spreads above 0, not {shown(centre)}, {shown(spread)}"
+                )
         if self.centre is not None and not len(self.centre) == len(self.spread or ()) == len(self.columns):
             raise SpecError(f"Scale takes a centre and a spread for each of its {len(self.columns)} columns")
 

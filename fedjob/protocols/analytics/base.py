@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import QuorumNotReached, SpecError
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.design import (
@@ -219,13 +220,14 @@ class Regression(ModelProtocol):
     categorical: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "features", check_names("features", self.features, least=1))
         object.__setattr__(self, "categorical", check_names("categorical", self.categorical))
         outcomes = check_names("the outcome", list(self.outcomes), least=1)
         if both := sorted(set(outcomes) & set(self.features)):
-            raise SpecError(f"{both[0]!r} can't be explained by itself: leave it out of features")
+            raise SpecError(f"{shown(both[0])} can't be explained by itself: leave it out of features")
         if odd := sorted(set(self.categorical) - set(self.features)):
-            raise SpecError(f"categorical names {odd[0]!r}, which is not one of the features")
+            raise SpecError(f"categorical names {shown(odd[0])}, which is not one of the features")
 
     @property
     def columns(self) -> tuple[str, ...]:

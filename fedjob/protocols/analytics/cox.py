@@ -39,6 +39,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import NodeFailure, SpecError, Unsolvable
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import Regression
@@ -77,9 +78,10 @@ class CoxRegression(Regression):
     name: ClassVar[str] = "cox_regression"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         Regression.__post_init__(self)
         if self.baseline not in BASELINES:
-            raise SpecError(f"baseline is one of {', '.join(BASELINES)}, not {self.baseline!r}")
+            raise SpecError(f"baseline is one of {', '.join(BASELINES)}, not {shown(self.baseline)}")
 
     @property
     def outcomes(self) -> tuple[str, ...]:
@@ -137,11 +139,13 @@ class CoxRegression(Regression):
     def check_outcomes(self, table: AuditedTable, others: Floats) -> None:
         if (others[:, 0] < 0).any():
             raise NodeFailure(
-                table.node, "columns", f"column {self.duration!r} holds negative times at this node"
+                table.node, "columns", f"column {shown(self.duration)} holds negative times at this node"
             )
         if not np.isin(others[:, 1], (0.0, 1.0)).all():
             raise NodeFailure(
-                table.node, "columns", f"column {self.event!r} holds other numbers than 0 and 1 at this node"
+                table.node,
+                "columns",
+                f"column {shown(self.event)} holds other numbers than 0 and 1 at this node",
             )
 
     def result(self, model: State, design: Design) -> dict[str, Any]:

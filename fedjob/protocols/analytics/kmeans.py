@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import ModelProtocol
@@ -62,6 +63,7 @@ class KMeans(ModelProtocol):
     name: ClassVar[str] = "kmeans"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "features", check_names("features", self.features, least=1))
         object.__setattr__(self, "first", tuple(tuple(map(float, centre)) for centre in self.first))
         if self.clusters < 2 or self.max_steps < 1 or not self.tolerance >= 0:
@@ -73,7 +75,7 @@ class KMeans(ModelProtocol):
             len(self.first) != self.clusters or {len(centre) for centre in self.first} != {len(self.features)}
         ):
             raise SpecError(
-                f"first holds {self.clusters} centres of {len(self.features)} numbers; found {self.first!r}"
+                f"first holds {self.clusters} centres of {len(self.features)} numbers; found {shown(self.first)}"
             )
 
     @property

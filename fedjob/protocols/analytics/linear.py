@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError, Unsolvable
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import TargetRegression, names_of
@@ -101,9 +102,10 @@ class Ridge(LinearRegression):
     name: ClassVar[str] = "ridge"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         TargetRegression.__post_init__(self)
         if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise SpecError(f"alpha is a finite number above 0, not {self.alpha!r}")
+            raise SpecError(f"alpha is a finite number above 0, not {shown(self.alpha)}")
 
     def result(self, model: State, design: Design) -> dict[str, Any]:
         products, both = np.asarray(model["terms"]), np.asarray(model["both"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from fedjob.common.checks import check_kinds, is_number, python_numbers, shown
 from fedjob.common.errors import SpecError
 from fedjob.protocols.analytics.table import check_names
 
@@ -40,13 +41,14 @@ class Measures:
     precision: float = 1e-9
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name in (*_OF_COLUMNS, "categories", "covariance", "correlation", "table", "by"):
             least = 2 if name in ("covariance", "correlation", "table") and getattr(self, name) else 0
             object.__setattr__(self, name, check_names(name, getattr(self, name), least=least))
         object.__setattr__(self, "histogram", _checked_edges(self.histogram))
         object.__setattr__(self, "quantiles", _checked_fractions(self.quantiles))
         if not 1e-15 <= self.precision <= 0.5:
-            raise SpecError(f"precision is a fraction from 1e-15 to 0.5, not {self.precision!r}")
+            raise SpecError(f"precision is a fraction from 1e-15 to 0.5, not {shown(self.precision)}")
         if not self.all_columns:
             raise SpecError(
                 'nothing is asked for: Statistics(mean="age"), for example; see docs/analytics.md'
@@ -97,23 +99,33 @@ def together(*names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _checked_edges(histogram: Any) -> dict[str, tuple[float, ...]]:
     if not isinstance(histogram, Mapping):
-        raise SpecError(f"histogram maps columns to the edges of their bins; found {histogram!r}")
-    checked = {name: tuple(float(edge) for edge in edges) for name, edges in histogram.items()}
+        raise SpecError(f"histogram maps columns to the edges of their bins; found {shown(histogram)}")
+    checked = {name: _numbers(f"histogram[{shown(name)}]", edges) for name, edges in histogram.items()}
     for name, edges in checked.items():
         ascending = all(low < high for low, high in pairwise(edges))
         if len(edges) < 2 or not ascending or not all(map(math.isfinite, edges)):
-            raise SpecError(f"histogram[{name!r}] has two ascending, finite edges or more; found {edges}")
+            raise SpecError(
+                f"histogram[{shown(name)}] has two ascending, finite edges or more; found {edges}"
+            )
     return checked
 
 
 def _checked_fractions(quantiles: Any) -> dict[str, tuple[float, ...]]:
     if not isinstance(quantiles, Mapping):
         quantiles = dict.fromkeys(check_names("quantiles", quantiles), _QUARTILES)
-    checked = {
-        name: tuple(float(q) for q in ([given] if isinstance(given, (int, float)) else given))
-        for name, given in quantiles.items()
-    }
+    checked = {name: _numbers(f"quantiles[{shown(name)}]", given) for name, given in quantiles.items()}
     for name, fractions in checked.items():
         if not fractions or not all(0 <= fraction <= 1 for fraction in fractions):
-            raise SpecError(f"quantiles[{name!r}] has fractions from 0 to 1; found {fractions}")
+            raise SpecError(f"quantiles[{shown(name)}] has fractions from 0 to 1; found {fractions}")
     return checked
+
+
+def _numbers(what: str, given: Any) -> tuple[float, ...]:
+    """Return a number or several as floats."""
+    try:
+        found = python_numbers(given)
+        if isinstance(found, (str, bytes, Mapping)):
+            raise TypeError
+        return tuple(float(number) for number in ([found] if is_number(found) else found))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SpecError(f"{what} is a list of numbers, not {shown(given)}") from error

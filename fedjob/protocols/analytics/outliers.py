@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import QuorumNotReached, SpecError, Unsolvable
 from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.protocols.analytics.table import check_names, opened_table
@@ -73,11 +74,12 @@ class Outliers(FederatedProtocol):
     wants_every_node: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "columns", check_names("columns", self.columns))
         for name in ("whisker", "z"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise SpecError(f"{name} is a finite number above 0, not {value!r}")
+                raise SpecError(f"{name} is a finite number above 0, not {shown(value)}")
 
     @property
     def needed_columns(self) -> Mapping[str, str]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import ModelProtocol
@@ -50,9 +51,12 @@ class PCA(ModelProtocol):
     name: ClassVar[str] = "pca"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "features", check_names("features", self.features, least=2))
         if self.components is not None and not 1 <= self.components <= len(self.features):
-            raise SpecError(f"components is a number from 1 to {len(self.features)}, not {self.components!r}")
+            raise SpecError(
+                f"components is a number from 1 to {len(self.features)}, not {shown(self.components)}"
+            )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedjob.common.checks import python_numbers, shown
 from fedjob.common.errors import NodeFailure, SpecError, UnreadableData
 from fedjob.data.category import category_text
 from fedjob.data.readers.base import EXTREMES, flag
@@ -35,13 +36,18 @@ def check_names(what: str, names: str | Sequence[str], *, least: int = 0) -> tup
     Raises:
         SpecError: they are no names, or fewer than `least`.
     """
-    given = (names,) if isinstance(names, str) else tuple(names)
+    try:
+        given = (names,) if isinstance(names, str) else tuple(python_numbers(names))
+    except TypeError:
+        given = (None,)
     if any(not isinstance(name, str) or not name for name in given):
-        raise SpecError(f"{what} names columns: one name or a list of names; found {names!r}")
+        raise SpecError(f"{what} names columns: one name or a list of names; found {shown(names)}")
     if len(set(given)) < len(given):
         raise SpecError(f"{what} names a column twice: {', '.join(given)}")
     if len(given) < least:
-        raise SpecError(f"{what} names at least {least} column{'s' if least > 1 else ''}; found {names!r}")
+        raise SpecError(
+            f"{what} names at least {least} column{'s' if least > 1 else ''}; found {shown(names)}"
+        )
     return given
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from fedjob.common.checks import check_choice
+from fedjob.common.checks import check_choice, check_kinds
 from fedjob.common.seeds import seed_for
 from fedjob.protocols.base import Ask, Done, Gathered, State, View
 from fedjob.protocols.training.base import TrainingProtocol
@@ -46,6 +46,7 @@ class Cyclic(TrainingProtocol):
     name: ClassVar[str] = "cyclic"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_choice("Cyclic(order=...)", self.order, ORDERS)
         check_choice("Cyclic(round=...)", self.round, ROUNDS)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.common.checks import check_not_negative
+from fedjob.common.checks import check_kinds, check_not_negative
 from fedjob.protocols.base import Instruction, Local
 from fedjob.protocols.training.base import TrainingProtocol, measured, train_apart
 from fedjob.protocols.training.corrections import check_gradients, pull_towards
@@ -43,6 +43,7 @@ class Ditto(TrainingProtocol):
     name: ClassVar[str] = "ditto"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_not_negative("Ditto(lam=...)", self.lam)
 
     def check_plan(self, plan: type[TrainingPlan]) -> None:

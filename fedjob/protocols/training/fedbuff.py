@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.mean import BufferedMean
-from fedjob.common.checks import check_count, check_not_negative, check_positive
+from fedjob.common.checks import check_count, check_kinds, check_not_negative, check_positive
 from fedjob.common.errors import SpecError
 from fedjob.parameters.tensor_kinds import kinds_of
 from fedjob.protocols.base import Ask, Buffered, Done, Gathered, Instruction, Local, State, View
@@ -57,6 +57,7 @@ class FedBuff(TrainingProtocol):
     name: ClassVar[str] = "fedbuff"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_count("FedBuff(k=...)", self.k)
         check_positive("FedBuff(server_lr=...)", self.server_lr)
         check_not_negative("FedBuff(staleness_exponent=...)", self.staleness_exponent)

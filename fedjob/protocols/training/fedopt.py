@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.common.checks import check_not_negative
+from fedjob.common.checks import check_kinds, check_not_negative, shown
 from fedjob.common.errors import SpecError
 from fedjob.optimizers import OPTIMIZERS
 from fedjob.optimizers.base import ServerOptimizer
@@ -54,6 +54,7 @@ class FedOpt(TrainingProtocol):
     name: ClassVar[str] = "fedopt"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_not_negative("FedOpt(mu=...)", self.mu)
         object.__setattr__(self, "optimizer", _as_data(self.optimizer))
 
@@ -139,7 +140,7 @@ def _as_data(optimizer: Any) -> dict[str, Any]:
         optimizer = optimizer()
     elif isinstance(optimizer, Mapping):
         if set(optimizer) != {"name", "config"}:
-            raise SpecError(f'a server optimizer as data is {{"name", "config"}}; found {optimizer!r}')
+            raise SpecError(f'a server optimizer as data is {{"name", "config"}}; found {shown(optimizer)}')
         optimizer = OPTIMIZERS.build(optimizer["name"], optimizer["config"])
     name, config = OPTIMIZERS.config_of(optimizer)
     return {"name": name, "config": config}

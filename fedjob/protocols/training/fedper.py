@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.protocols.training.partly_shared import PartlyShared
 
@@ -35,10 +36,11 @@ class FedPer(PartlyShared):
     name: ClassVar[str] = "fedper"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         given: Any = self.personal
         if isinstance(given, str) or not given or not all(isinstance(one, str) and one for one in given):
             raise SpecError(
-                f'FedPer(personal=...) is a list of parameters\' names or patterns, such as ["head.*"], not {given!r}'
+                f'FedPer(personal=...) is a list of parameters\' names or patterns, such as ["head.*"], not {shown(given)}'
             )
         object.__setattr__(self, "personal", tuple(given))
 
@@ -46,7 +48,7 @@ class FedPer(PartlyShared):
         for pattern in self.personal:
             if not any(fnmatchcase(name, pattern) for name in params):
                 raise SpecError(
-                    f"FedPer(personal=...): no parameter is named {pattern!r}; the model has {_some(params)}"
+                    f"FedPer(personal=...): no parameter is named {shown(pattern)}; the model has {_some(params)}"
                 )
         own = [name for name in params if any(fnmatchcase(name, pattern) for pattern in self.personal)]
         if len(own) == len(params):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.common.checks import check_not_negative
+from fedjob.common.checks import check_kinds, check_not_negative
 from fedjob.protocols.base import Instruction, Local
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.protocols.training.corrections import check_gradients, pull_towards
@@ -42,6 +42,7 @@ class FedProx(TrainingProtocol):
     name: ClassVar[str] = "fedprox"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_not_negative("FedProx(mu=...)", self.mu)
 
     def check_plan(self, plan: type[TrainingPlan]) -> None:

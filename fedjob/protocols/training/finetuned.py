@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, check_kinds
 from fedjob.common.errors import SpecError
 from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
 from fedjob.protocols.training.base import TrainingProtocol, measured, train_apart
@@ -41,6 +41,7 @@ class FineTuned(TrainingProtocol):
     name: ClassVar[str] = "finetuned"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if (self.num_updates is None) == (self.epochs is None):
             raise SpecError("FineTuned takes num_updates=... or epochs=..., one of the two")
         for what, value in self._length().items():

@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.mean import PlainMean
-from fedjob.common.checks import check_not_negative, check_positive
+from fedjob.common.checks import check_kinds, check_not_negative, check_positive
 from fedjob.parameters.files import schema_of
 from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
 from fedjob.protocols.training.base import TrainingProtocol
@@ -52,6 +52,7 @@ class QFedAvg(TrainingProtocol):
     reads_args: ClassVar[tuple[str, ...]] = ("lr", "learning_rate")
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_not_negative("QFedAvg(q=...)", self.q)
         if self.lipschitz is not None:
             check_positive("QFedAvg(lipschitz=...)", self.lipschitz)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.mean import PlainMean, WeightedMean
-from fedjob.common.checks import check_choice, check_positive
+from fedjob.common.checks import check_choice, check_kinds, check_positive
 from fedjob.parameters.tensor_kinds import kinds_of
 from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
 from fedjob.protocols.training.base import TrainingProtocol
@@ -68,6 +68,7 @@ class Scaffold(TrainingProtocol):
     aux_modules: ClassVar[tuple[str, ...]] = (MODULE,)
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_positive("Scaffold(server_lr=...)", self.server_lr)
         check_choice("Scaffold(option=...)", self.option, OPTIONS)
         check_choice("Scaffold(kept_by=...)", self.kept_by, KEEPERS)

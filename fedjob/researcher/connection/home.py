@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedjob.common.checks import check_path
 from fedjob.common.errors import ConfigError, NoSpace
 from fedjob.identity.enrolment import check_role_of_home
 
@@ -39,7 +40,7 @@ class ResearcherConfig:
 def home_path(given: str | Path | None) -> Path:
     """Return the home: what is given, else `$FEDJOB_HOME`, else `~/.fedjob/researcher`."""
     chosen = given if given is not None else os.environ.get("FEDJOB_HOME") or "~/.fedjob/researcher"
-    return Path(chosen).expanduser().resolve()
+    return check_path("home", chosen).resolve()
 
 
 def check_home(home: Path) -> None:

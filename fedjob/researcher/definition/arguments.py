@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.base import Aggregator, check_nodes
 from fedjob.aggregation.guard import Guard
-from fedjob.common.checks import check_count, python_numbers
+from fedjob.common.checks import check_count, check_path, is_list, python_numbers, shown
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.items import Items
@@ -64,11 +64,21 @@ def checked_text(name: str, value: Any) -> str:
     """Return text.
 
     Raises:
-        SpecError: it is something else.
+        SpecError: it is something else, or holds half of a character, which can't be written.
     """
     if not isinstance(value, str):
-        raise SpecError(f"{name} is text, not {value!r}")
-    return value
+        raise SpecError(f"{name} is text, not {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise SpecError(f"{name} is text that can be written as UTF-8, not {shown(value)}") from error
+    return str(value)
+
+
+def _checked_folder(name: str, folder: Any) -> Any:
+    if folder is not None:
+        check_path(name, folder)
+    return folder
 
 
 def checked_guard(name: str, guard: Any) -> dict[str, Any]:
@@ -78,7 +88,9 @@ def checked_guard(name: str, guard: Any) -> dict[str, Any]:
         SpecError: it is none.
     """
     if guard is not None and not isinstance(guard, Guard):
-        raise SpecError(f"guard is a Guard(max_norm=..., max_examples_per_row=...) or None, not {guard!r}")
+        raise SpecError(
+            f"guard is a Guard(max_norm=..., max_examples_per_row=...) or None, not {shown(guard)}"
+        )
     plain: dict[str, Any] = {} if guard is None else to_plain(guard)
     return plain
 
@@ -89,9 +101,11 @@ def checked_quorum(name: str, quorum: Any) -> dict[str, Any]:
     Raises:
         SpecError: it is none.
     """
-    quorum = quorum or Quorum()
+    quorum = Quorum() if quorum is None else quorum
     if not isinstance(quorum, Quorum):
-        raise SpecError(f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {quorum!r}")
+        raise SpecError(
+            f"quorum is a Quorum(required=..., min_nodes=..., deadline_s=...), not {shown(quorum)}"
+        )
     return {
         "required": ALL if quorum.required == ALL else list(quorum.required),
         "min_nodes": quorum.min_nodes,
@@ -108,9 +122,9 @@ def checked_items(name: str, items: Any) -> Items:
     """
     if items is not None and not isinstance(items, Items):
         raise SpecError(
-            f"items is Items(only=..., limit=..., batch=..., tolerate=..., retry_single=..., retry_failed=...), not {items!r}"
+            f"items is Items(only=..., limit=..., batch=..., tolerate=..., retry_single=..., retry_failed=...), not {shown(items)}"
         )
-    return items or Items()
+    return Items() if items is None else items
 
 
 def checked_resources(name: str, resources: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -124,7 +138,7 @@ def checked_resources(name: str, resources: Mapping[str, Any] | None) -> dict[st
         check_party(node)
         if not isinstance(wanted, dict):
             raise SpecError(
-                f"resources[{node!r}] is a map such as {{'gpus': 1, 'memory': '8Gi'}}, not {wanted!r}"
+                f"resources[{shown(node)}] is a map such as {{'gpus': 1, 'memory': '8Gi'}}, not {shown(wanted)}"
             )
         read_need(wanted)
     return plain
@@ -137,7 +151,9 @@ def checked_watchers(name: str, watchers: Sequence[str]) -> list[str]:
         SpecError: one is no party's name.
     """
     if isinstance(watchers, str):
-        raise SpecError(f"watchers is a list of parties: watchers=[{watchers!r}]")
+        raise SpecError(f"watchers is a list of parties: watchers=[{shown(watchers)}]")
+    if not is_list(watchers):
+        raise SpecError(f"watchers is a list of parties, not {shown(watchers)}")
     return [check_party(party) for party in watchers]
 
 
@@ -151,9 +167,9 @@ def checked_each(name: str, each: Mapping[str, Mapping[str, Any]] | None) -> dic
         return {}
     if not isinstance(each, Mapping):
         raise SpecError(
-            f"each is a map from nodes to training arguments, such as {{'node-a': {{'epochs': 2}}}}, not {each!r}"
+            f"each is a map from nodes to training arguments, such as {{'node-a': {{'epochs': 2}}}}, not {shown(each)}"
         )
-    return {check_party(node): plain_args(f"each[{node!r}]", own) for node, own in each.items()}
+    return {check_party(node): plain_args(f"each[{shown(node)}]", own) for node, own in each.items()}
 
 
 def checked_nodes(name: str, nodes: Any) -> Any:
@@ -163,8 +179,15 @@ def checked_nodes(name: str, nodes: Any) -> Any:
         SpecError: a single node's name, which would be read as a list of letters.
     """
     if isinstance(nodes, str) and nodes != LOCAL:
-        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {nodes!r}')
-    return nodes
+        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {shown(nodes)}')
+    if nodes is None or isinstance(nodes, str):
+        return nodes
+    if not is_list(nodes):
+        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {shown(nodes)}')
+    listed = list(nodes)
+    if not all(isinstance(node, str) for node in listed):
+        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {shown(listed)}')
+    return listed
 
 
 def checked_use(name: str, use: Any) -> str:
@@ -173,8 +196,8 @@ def checked_use(name: str, use: Any) -> str:
     Raises:
         SpecError: it is none of the two.
     """
-    if use not in _USES:
-        raise SpecError(f"use is 'private' or 'mock', not {use!r}")
+    if not isinstance(use, str) or use not in _USES:
+        raise SpecError(f"use is 'private' or 'mock', not {shown(use)}")
     return str(use)
 
 
@@ -184,10 +207,12 @@ def checked_owner(name: str, owner: Mapping[str, str] | None) -> dict[str, str]:
     Raises:
         SpecError: an unknown key, or a value that is no text.
     """
+    if owner is not None and not isinstance(owner, Mapping):
+        raise SpecError(f"owner is a dict of text with the keys {', '.join(OWNER)}, not {shown(owner)}")
     for key, value in (owner or {}).items():
         if key not in OWNER or not isinstance(value, str):
             raise SpecError(
-                f"owner is a dict of text with the keys {', '.join(OWNER)}; found {key!r}: {value!r}"
+                f"owner is a dict of text with the keys {', '.join(OWNER)}; found {shown(key)}: {shown(value)}"
             )
     return dict(owner or {})
 
@@ -199,7 +224,7 @@ def check_hook(hook: Any) -> Hook:
         SpecError: it is not.
     """
     if not isinstance(hook, Hook):
-        raise SpecError(f"hooks are instances of Hook, such as EarlyStopping('loss'); found {hook!r}")
+        raise SpecError(f"hooks are instances of Hook, such as EarlyStopping('loss'); found {shown(hook)}")
     return hook
 
 
@@ -209,6 +234,8 @@ def checked_hooks(name: str, hooks: Sequence[Any]) -> tuple[Hook, ...]:
     Raises:
         SpecError: one is none.
     """
+    if not is_list(hooks):
+        raise SpecError(f"hooks is a list of hooks, such as [EarlyStopping('loss')], not {shown(hooks)}")
     return tuple(check_hook(hook) for hook in hooks)
 
 
@@ -296,7 +323,7 @@ class JobArguments:
     # what was drawn says nothing of what was asked for; a seed that was given is hashed beside the fields
     seed: int | None = field(default=None, metadata=_facts(content=False))
     nodes: Sequence[str] | str | None = field(default=None, metadata=_facts(checked_nodes))
-    as_node: str = field(default=LOCAL, metadata=_facts(changeable=False))
+    as_node: str = field(default=LOCAL, metadata=_facts(checked_text, changeable=False))
     quorum: Quorum | None = field(
         default=None, metadata=_facts(checked_quorum, back=lambda plain: Quorum(**plain))
     )
@@ -340,7 +367,7 @@ class JobArguments:
     keep_breakpoints: int = field(default=3, metadata=_facts())
     keep: bool = field(default=False, metadata=_facts())
     keep_files_dir: str | Path | None = field(
-        default=None, metadata=_facts(in_file=False, changeable=False, content=False)
+        default=None, metadata=_facts(_checked_folder, in_file=False, changeable=False, content=False)
     )
     session: Connection | None = field(
         default=None, metadata=_facts(in_file=False, changeable=False, content=False)
@@ -411,7 +438,7 @@ def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
         check_nodes(aggregator, num_nodes, found)
     selector = selector_of(spec.selector)
     if num_nodes < selector.min_nodes:
-        raise SpecError(f"{selector!r} needs {selector.min_nodes} nodes or more, but {found}")
+        raise SpecError(f"{shown(selector)} needs {selector.min_nodes} nodes or more, but {found}")
 
 
 def check_selector(spec: JobSpec, protocol: FederatedProtocol) -> None:

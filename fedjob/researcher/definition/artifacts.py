@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import BreakpointIncompatible, SpecError
 from fedjob.common.files import link_or_copy
 from fedjob.common.types import Ref
@@ -28,10 +29,12 @@ def keep_artifacts(artifacts: Mapping[str, Any] | None, folder: JobFolder) -> di
     Raises:
         SpecError: a name that is none, or no file there.
     """
-    kept = {}
+    kept: dict[str, str] = {}
+    if artifacts is not None and not isinstance(artifacts, Mapping):
+        raise SpecError(f"artifacts is a dict from names to files or results, not {shown(artifacts)}")
     for name, source in (artifacts or {}).items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise SpecError(f"an artifact is named by letters, digits, '_', '.' and '-'; found {name!r}")
+            raise SpecError(f"an artifact is named by letters, digits, '_', '.' and '-'; found {shown(name)}")
         target = folder.artifact_of(name)
         target.parent.mkdir(exist_ok=True)
         link_or_copy(_file_of(name, source), target)

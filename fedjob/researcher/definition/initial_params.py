@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.checks import check_path, shown
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
@@ -123,8 +124,8 @@ def _opened(argument: str, path: Path) -> FileParams:
             f"{argument}={path.name!r}: parameters are a safetensors file, not {_OTHER_FORMATS[path.suffix.lower()]}: load it "
             "yourself and give the named tensors, or save them with safetensors.torch.save_file"
         )
-    if not path.is_file():
-        raise SpecError(f"{argument}={str(path)!r}: there is no such file; expected a safetensors file")
+    if not check_path(argument, path).is_file():
+        raise SpecError(f"{argument}={shown(str(path))}: there is no such file; expected a safetensors file")
     try:
         return FileParams(path)
     except DecodeError as error:

@@ -95,12 +95,15 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
     deployed = read_deploy_map(arguments.training_plan)
     wanted = _read(arguments, deployed.own)
     sources = {node: _read(arguments, plan).source for node, plan in deployed.plans.items()}
-    nodes = _nodes_with_plans(arguments.checked("nodes"), deployed)
+    named = arguments.checked("nodes")
+    nodes = _nodes_with_plans(named, deployed)
     spec = _spec_of(arguments, settings, wanted, sources)
     _check_nodes(spec, nodes, deployed)
     check_selector(spec, inner_of(wanted.protocol))
     data, brought = take_brought(arguments.data, local=spec.local)
-    check_names(data, arguments.nodes)
+    check_names(data, named)
+    arguments.checked("as_node")
+    arguments.checked("keep_files_dir")
     if wanted.trained is not None and arguments.init is not None:
         raise SpecError("a trained result as operation brings its parameters: leave init out")
     return Defined(

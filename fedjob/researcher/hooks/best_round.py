@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.common.files import replace_durably
 from fedjob.parameters.files import FileParams, save_params
@@ -41,8 +42,9 @@ class KeepBest(Hook):
     _previous: FileParams | Mapping[str, object] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.mode not in (None, "min", "max"):
-            raise SpecError(f"KeepBest(mode=...) takes 'min', 'max' or None, not {self.mode!r}")
+            raise SpecError(f"KeepBest(mode=...) takes 'min', 'max' or None, not {shown(self.mode)}")
 
     def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
         self._target = folder.result / _FILE
@@ -58,7 +60,7 @@ class KeepBest(Hook):
             measured = {(row.metric, row.phase) for row in report.position.rows}
             found = ", ".join(f"{metric} ({phase})" for metric, phase in sorted(measured))
             raise SpecError(
-                f"KeepBest watches {self.metric!r} in phase {self.phase!r}, but the rounds measure {found or 'nothing'}: "
+                f"KeepBest watches {shown(self.metric)} in phase {shown(self.phase)}, but the rounds measure {found or 'nothing'}: "
                 "set test_on_global_updates for phase 'before', test_on_local_updates for 'after'"
             )
         if report.round not in values or judged is None or self._target is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.storage.measurements import lower_is_better, series
@@ -28,17 +29,18 @@ class EarlyStopping(Hook):
     name: ClassVar[str] = "early_stopping"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.patience < 1:
-            raise SpecError(f"EarlyStopping(patience=...) takes 1 or more rounds, not {self.patience!r}")
+            raise SpecError(f"EarlyStopping(patience=...) takes 1 or more rounds, not {shown(self.patience)}")
         if self.mode not in (None, "min", "max"):
-            raise SpecError(f"EarlyStopping(mode=...) takes 'min', 'max' or None, not {self.mode!r}")
+            raise SpecError(f"EarlyStopping(mode=...) takes 'min', 'max' or None, not {shown(self.mode)}")
 
     def round_done(self, report: RoundReport) -> str | None:
         values = list(series(report.position.rows, self.metric, self.phase).values())
         if not values:
             known = sorted({row.metric for row in report.position.rows})
             raise SpecError(
-                f"EarlyStopping watches {self.metric!r}, but the rounds measure {', '.join(known)}"
+                f"EarlyStopping watches {shown(self.metric)}, but the rounds measure {', '.join(known)}"
             )
         down = self.mode == "min" or (self.mode is None and lower_is_better(self.metric))
         scores = [-value for value in values] if down else values

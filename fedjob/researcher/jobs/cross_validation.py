@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import JobError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.protocols.evaluation import Evaluation
@@ -77,6 +78,8 @@ def cross_validate(job: Job, over: str | int = NODES) -> CrossValidation:
         JobError: the job is no draft any more.
         JobFailed: one of the jobs failed; its message says why.
     """
+    if not isinstance(job, Job):
+        raise SpecError(f"cross_validate takes a Job that was not run yet, not {shown(job)}")
     if State(job.state) != State.DRAFT:
         raise JobError(f"{job.id} is {job.state}; cross_validate takes one that was not run or submitted")
     check_testing_step(type(job.training_plan))

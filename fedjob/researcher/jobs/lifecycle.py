@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, shown
 from fedjob.common.errors import (
     JobError,
     NotFinished,
@@ -51,6 +51,8 @@ def home_of_draft(home: str | Path | None, session: Connection | None) -> Path:
         SpecError: another home is given than that of the session.
         ConfigError, NoSpace: nobody can work there, see `check_home`.
     """
+    if session is not None and not isinstance(getattr(session, "home", None), Path):
+        raise SpecError(f"session is what fedjob.connect() returned, not {shown(session)}")
     where = home_path(home) if home is not None else session.home if session is not None else default_home()
     where = home_path(None) if where is None else where
     if session is not None and where != session.home:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fedjob.common import lifecycle
+from fedjob.common.checks import shown
 from fedjob.common.errors import SpecError
 from fedjob.researcher.storage.event import JobEvent, check_type, is_end, is_job_state
 
@@ -78,12 +79,12 @@ class Handlers:
         """
         if not isinstance(name, str):
             raise SpecError(
-                f"@fedjob.on takes the name of an event, such as 'round.finished'; found {name!r}"
+                f"@fedjob.on takes the name of an event, such as 'round.finished'; found {shown(name)}"
             )
         known = sorted([*_MOMENTS, STARTED])
         if "." in name and name not in known:
             raise SpecError(
-                f"there is no moment {name!r}: expected one of {', '.join(known)}, or an event's type"
+                f"there is no moment {shown(name)}: expected one of {', '.join(known)}, or an event's type"
             )
         check_type(name)
 
@@ -132,7 +133,7 @@ class Handlers:
                     handler(event, job)
                 except Exception as error:  # a handler never ends a job
                     problems.append(
-                        f"the handler {_known_as(handler)[1]} of {name!r} raised {type(error).__name__}: {error}"
+                        f"the handler {_known_as(handler)[1]} of {shown(name)} raised {type(error).__name__}: {error}"
                     )
         return problems
 

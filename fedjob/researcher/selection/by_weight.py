@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, check_kinds
 from fedjob.common.errors import SpecError
 from fedjob.common.seeds import seed_for
 from fedjob.researcher.selection.base import Candidates, Selector
@@ -37,6 +37,7 @@ class ByWeight(Selector):
     name: ClassVar[str] = "by_weight"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_count("ByWeight(num_nodes=...)", self.num_nodes)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedjob.common.checks import check_kinds
 from fedjob.common.errors import SpecError
 from fedjob.researcher.selection.base import Candidates, Selector
 
@@ -18,6 +19,7 @@ class Explicit(Selector):
     name: ClassVar[str] = "explicit"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "nodes", tuple(self.nodes))
         if not self.nodes:
             raise SpecError("Explicit(...) takes at least one node")

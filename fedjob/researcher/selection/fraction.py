@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
 from fedjob.common.seeds import seed_for
 from fedjob.researcher.selection.base import Candidates, Selector
@@ -24,8 +25,9 @@ class Fraction(Selector):
     name: ClassVar[str] = "fraction"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if not 0 < self.fraction <= 1:
-            raise SpecError(f"Fraction(...) takes a share above 0 and at most 1, not {self.fraction!r}")
+            raise SpecError(f"Fraction(...) takes a share above 0 and at most 1, not {shown(self.fraction)}")
 
     def select(self, candidates: Candidates) -> Sequence[str]:
         count = max(1, round(self.fraction * len(candidates.nodes)))

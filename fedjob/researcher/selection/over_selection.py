@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedjob.common.checks import check_count, check_not_negative
+from fedjob.common.checks import check_count, check_kinds, check_not_negative
 from fedjob.common.seeds import seed_for
 from fedjob.researcher.selection.base import Candidates, Selector
 
@@ -37,6 +37,7 @@ class OverSelection(Selector):
     name: ClassVar[str] = "over_selection"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_count("OverSelection(num_nodes=...)", self.num_nodes)
         check_not_negative("OverSelection(extra_fraction=...)", self.extra_fraction)
 

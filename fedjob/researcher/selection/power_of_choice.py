@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, check_kinds
 from fedjob.researcher.selection.base import Candidates, Selector
 from fedjob.researcher.selection.by_weight import drawn_by_weight
 
@@ -38,6 +38,7 @@ class PowerOfChoice(Selector):
     asks_losses: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_count("PowerOfChoice(num_nodes=...)", self.num_nodes)
         check_count("PowerOfChoice(num_candidates=...)", self.num_candidates, self.num_nodes)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from fedjob.common.checks import printable
+from fedjob.common.checks import printable, shown
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.lifecycle import HISTORY, State
 
@@ -176,6 +176,8 @@ def format_event(event: JobEvent) -> Drawn:
 
     A type that is not fedjob's own is shown as its keys and values.
     """
+    if not isinstance(event, JobEvent):
+        raise SpecError(f"format_event takes an event, such as one of job.events(), not {shown(event)}")
     draw = _DRAWN.get(event.type, _other)
     texts, now = draw(event, event.body)
     return [f"{prefix(event)} | {printable(text)}" for text in texts], printable(now)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.checks import check_count, python_numbers
+from fedjob.common.checks import check_count, is_number, python_numbers, shown
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import BreakpointCorrupt, DecodeError, SpecError
 from fedjob.common.files import write_atomic
@@ -122,7 +122,7 @@ class JobSpec:
         check_count("breakpoint_every", self.breakpoint_every, 1)
         check_count("keep_breakpoints", self.keep_breakpoints, 1)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise SpecError(f"seed is a whole number from 0 to 2**63 - 1, not {self.seed!r}")
+            raise SpecError(f"seed is a whole number from 0 to 2**63 - 1, not {shown(self.seed)}")
 
     @property
     def the_quorum(self) -> Quorum:
@@ -194,8 +194,8 @@ def checked_seconds(what: str, seconds: Any) -> float | None:
     if seconds is None:
         return None
     seconds = python_numbers(seconds)
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-        raise SpecError(f"{what} is a number of seconds above 0, not {seconds!r}")
+    if not is_number(seconds) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise SpecError(f"{what} is a number of seconds above 0, not {shown(seconds)}")
     return float(seconds)
 
 
@@ -212,11 +212,11 @@ def plain_args(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     value = python_numbers(dict(declared(value)))
     for key, item in value.items():
         if not isinstance(key, str):
-            raise SpecError(f"{what} has string keys; found {key!r}")
+            raise SpecError(f"{what} has string keys; found {shown(key)}")
         try:
             pack(item)
         except Exception as error:
-            raise SpecError(f"{what}[{key!r}] can't travel: {error}") from error
+            raise SpecError(f"{what}[{shown(key)}] can't travel: {error}") from error
     # through msgpack and back, so that a node and a local job see the same types (a tuple is a list)
     plain: dict[str, Any] = unpack(pack(dict(value)))
     return plain

@@ -170,8 +170,9 @@ class Comparison:
         self, name: str, live: types.FunctionType, built: types.FunctionType
     ) -> Iterator[Difference]:
         one, other = live.__code__, built.__code__
-        same = not _is_as_written(live) or _same_code(one, other)
-        if _plain_name(live) != _plain_name(built) or not same:
+        same = not is_compiled_by_python(live.__globals__) or _same_code(one, other)
+        # autoreload makes methods outside of their class, with the name alone
+        if _own_name(live) != _own_name(built) or not same:
             yield Difference(name, _code_words(built), _code_words(live))
             return
         yield from self._walk(f"the defaults of {name}", live.__defaults__, built.__defaults__)
@@ -200,6 +201,10 @@ def _plain_name(item: Any) -> str:
     return str(item.__qualname__).rpartition("<locals>.")[2]
 
 
+def _own_name(function: types.FunctionType) -> str:
+    return function.__qualname__.rpartition(".")[2]
+
+
 def _unwrapped(item: object) -> object:
     if isinstance(item, RemoteFunction):
         return item.function
@@ -214,9 +219,13 @@ def _unwrapped(item: object) -> object:
     return item
 
 
-def _is_as_written(function: types.FunctionType) -> bool:
-    """Tell whether Python compiled a function itself; test runners and type checkers rewrite what they import."""
-    loader = function.__globals__.get("__loader__")
+def is_compiled_by_python(namespace: Mapping[str, Any]) -> bool:
+    """Tell whether Python compiled a module itself; test runners and type checkers rewrite what they import.
+
+    Args:
+        namespace: the module's names.
+    """
+    loader = namespace.get("__loader__")
     cls = loader if isinstance(loader, type) else type(loader)
     return loader is None or cls.__module__.partition(".")[0] in _LOADERS
 
@@ -227,26 +236,32 @@ def _same_code(live: types.CodeType, built: types.CodeType) -> bool:
     A function that was written inside another one finds names in another way than one
     at the top level, so its instructions differ; its names and literals don't.
     """
-    if (
-        live.co_flags ^ built.co_flags
-    ) & __future__.annotations.compiler_flag:  # they are evaluated in one of the two
-        return True
+    future = (live.co_flags ^ built.co_flags) & __future__.annotations.compiler_flag
+    if future and any(isinstance(c, types.CodeType) for c in (*live.co_consts, *built.co_consts)):
+        return True  # annotations within are evaluated in one of the two
     if live.co_varnames != built.co_varnames or live.co_argcount != built.co_argcount:
         return False
     if live.co_freevars == built.co_freevars and _steps(live) != _steps(built):
         return False
-    names = [{*code.co_names, *code.co_freevars, *code.co_cellvars} for code in (live, built)]
+    # a method that autoreload adds is made outside of its class, without the cell that `super()` looks into
+    names = [{*code.co_names, *code.co_freevars, *code.co_cellvars} - {"__class__"} for code in (live, built)]
     if names[0] != names[1]:
         return False
     inner = [[c for c in code.co_consts if isinstance(c, types.CodeType)] for code in (live, built)]
     literals = [
-        [repr(c) for c in code.co_consts if not isinstance(c, types.CodeType)] for code in (live, built)
+        [repr(c) for c in _literals_of(code) if not isinstance(c, types.CodeType)] for code in (live, built)
     ]
     # a qualified name is a literal in some versions of Python
     literals = [[text.replace("<locals>.", "") for text in some] for some in literals]
     if literals[0] != literals[1] or len(inner[0]) != len(inner[1]):
         return False
     return all(_same_code(one, other) for one, other in zip(*inner, strict=True))
+
+
+def _literals_of(code: types.CodeType) -> tuple[Any, ...]:
+    """Return a function's literals with its docstring, if any, without its margin, which autoreload moves."""
+    first, *others = code.co_consts or (None,)
+    return (inspect.cleandoc(first) if isinstance(first, str) else first, *others)
 
 
 def _steps(code: types.CodeType) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from fedjob.common.errors import PlanError
 from fedjob.training_plans.source.bindings import Binding, Module, Unit, bound_names, has_future_annotations
 from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings, surroundings_of
 from fedjob.training_plans.source.changes import EVERYTHING, changes_of
+from fedjob.training_plans.source.comparison import is_compiled_by_python
 from fedjob.training_plans.source.dependencies import Locate
 from fedjob.training_plans.source.plan_source import Origins, line_words
 from fedjob.training_plans.source.text_checks import decode_plan
@@ -148,10 +149,12 @@ def _place_in_source(
         for chain in chains
         if all(_first(chain[-1][1]) <= n <= (chain[-1][1].end_lineno or 0) for n in lines)
     ]
+    # IPython's autoreload compiles edited methods alone, on lines of their own: the text is compared with what runs
+    fitting = fitting or (chains if is_compiled_by_python(live) else [])
     name = definition.__name__
     if not fitting:
         raise PlanError(
-            f"the source of {name} can't be obtained: {path} does not show it where it was imported from; "
+            f"the source of {name} can't be obtained: {path} does not define it where it was imported from; "
             "if the file was changed since, import it again (restart the program or the kernel)",
             path=path,
             name=name,

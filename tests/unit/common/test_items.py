@@ -25,7 +25,7 @@ def test_items_survive_the_codec(items: Items) -> None:
     [
         ({"only": "old"}, "'all' or 'new'"),
         ({"limit": 0}, "whole number of 1 or more"),
-        ({"batch": True}, "whole number of 1 or more"),
+        ({"batch": True}, "whole number or None"),
         ({"tolerate": -1}, "whole number of 0 or more"),
         ({"retry_failed": 1}, "True or False"),
         ({"limit": 5, "batch": 2}, "one batch"),

@@ -254,7 +254,7 @@ def test_a_plan_that_does_not_declare_the_module_is_refused_at_construction(
     [
         ({"server_lr": 0}, "above 0"),
         ({"server_lr": float("nan")}, "above 0"),
-        ({"server_lr": "1"}, "above 0"),
+        ({"server_lr": "1"}, "is a number"),
         ({"option": "III"}, "'I' or 'II'"),
         ({"kept_by": "hub"}, "'node' or 'researcher'"),
     ],
