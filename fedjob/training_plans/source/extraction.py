@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from pathlib import Path
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import PlanError
 from fedjob.training_plans.function import RemoteFunction
 from fedjob.training_plans.source.brought_modules import brought_modules
@@ -90,10 +91,14 @@ def _refuse_differences(
 def _refuse_non_plan(plan: object, definition: type | types.FunctionType) -> None:
     if isinstance(definition, types.FunctionType):
         return
-    if definition.__module__ == "builtins" or isinstance(plan, (Path, types.ModuleType)):
+    # an object of another library would be extracted with all that its class needs, which may be much
+    stranger = definition is not plan and not any(
+        base.__module__.partition(".")[0] == "fedjob" for base in definition.__mro__
+    )
+    if stranger or definition.__module__ == "builtins" or isinstance(plan, (Path, types.ModuleType)):
         raise PlanError(
             "a training plan is a class, an instance of one, or 'file.py:Class', "
-            f"not {type(plan).__name__} {repr(plan)[:80]}"
+            f"not {type(plan).__name__} {shown(plan)}"
         )
 
 

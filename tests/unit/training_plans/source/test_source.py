@@ -8,10 +8,13 @@ import importlib.util
 import re
 import sys
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -400,3 +403,11 @@ def test_extracting_an_extracted_text_changes_nothing(tmp_path: Path) -> None:
     again = tmp_path / "again.py"
     again.write_text(source.text)
     assert extract(f"{again}:Plan") == source
+
+
+@pytest.mark.parametrize(
+    "given", [pd.DataFrame({"a": [1]}), np.zeros(3), datetime.now(UTC)], ids=["frame", "array", "time"]
+)
+def test_an_object_of_another_library_is_no_plan_and_is_not_read(given: object) -> None:
+    with pytest.raises(PlanError, match=f"a class, an instance of one, .* not {type(given).__name__} "):
+        extract(given)
