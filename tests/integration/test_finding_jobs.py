@@ -49,7 +49,7 @@ def make(tmp_path: Path, home: Home) -> Callable[..., Job]:
     data = str(make_points(tmp_path / "points.npz", 40, 1))
     number = 0
 
-    def make_job(state: str = "completed", **changes: object) -> Job:
+    def make_job(state: str = "completed", *, detached: bool = True, **changes: object) -> Job:
         nonlocal number
         number += 1
         arguments: dict[str, object] = {"training_plan": Tiny, "training_args": TRAINING, "data": data}
@@ -57,7 +57,7 @@ def make(tmp_path: Path, home: Home) -> Callable[..., Job]:
         job = Job(FedAvg(), **arguments)  # type: ignore[arg-type]
         at = f"2026-01-01T00:00:{number:02}.000000Z"
         if state != "draft":
-            record = replace(job.record, state=state, submitted=at, attempt=1)
+            record = replace(job.record, state=state, submitted=at, attempt=1, detached=detached)
             record.save(job._folder.record)
         return job
 
@@ -150,9 +150,14 @@ def test_the_active_job_is_the_last_submitted_that_has_not_ended(
 
 
 @pytest.mark.feature("PS-44", "NV-49")
-@pytest.mark.parametrize("state", ["starting", "running", "stopping"])
-def test_a_job_that_nobody_runs_is_found_as_lost(make: Callable[..., Job], home: Home, state: str) -> None:
-    job = make(state)
+@pytest.mark.parametrize(
+    ("state", "detached"),
+    [("starting", True), ("running", True), ("stopping", True), ("waiting", False), ("queued", False)],
+)
+def test_a_job_that_nobody_runs_is_found_as_lost(
+    make: Callable[..., Job], home: Home, state: str, detached: bool
+) -> None:
+    job = make(state, detached=detached)
     (entry,) = find_entries(home.home)
     assert (entry.state, entry.reason) == ("lost", "runner_died")
     assert job.state == "lost"

@@ -51,7 +51,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 def one_round(job: Job, round_: int) -> None:
     job.start_nodes_training_round(round_)
-    job.update_parameters()
+    job.aggregate()
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -264,7 +264,7 @@ def test_kept_files_never_replace_others_of_their_names(tmp_path: Path) -> None:
 
 
 def test_a_job_is_not_written_over_a_file_unless_it_is_asked_to(tmp_path: Path) -> None:
-    job = make_job(tmp_path, training_plan=Linear)
+    job = make_job(tmp_path, training_plan=Linear, training_args={"lr": 0.1})
     path = tmp_path / "job.json"
     path.write_text("mine")
     with pytest.raises(SpecError, match="exists already"):

@@ -141,12 +141,8 @@ def test_an_aggregator_of_the_jobs_own_makes_one_value(
     if nodes:
         rows = {"node1": [10, 20, 30], "node2": [20, 20, 30]}
         data = {n: write_table(tmp_path / f"{n}.csv", A=[1, 2, 3], B=b) for n, b in rows.items()}
-    arguments = {
-        "data": data,
-        "nodes": nodes,
-        "session": session if nodes is None else None,
-        "home": tmp_path,
-    }
+    where: dict[str, Any] = {"session": session} if nodes is None else {"home": tmp_path}
+    arguments = {"data": data, "nodes": nodes, **where}
     total = Job(remote.sums, aggregator="sum", **arguments)
     assert total.run(progress=False).value == {"A": 12, "B": 130}
     mean = Job(remote.tensors.bind(value=2), aggregator="weighted_mean", **arguments)
@@ -271,7 +267,7 @@ def test_what_can_not_travel_is_named(tmp_path: Path) -> None:
 @pytest.mark.feature("PS-34", "PS-52")
 def test_a_result_before_the_end_is_not_ready_and_says_whose_and_why(tmp_path: Path) -> None:
     job = Job(remote.nothing_needed.bind(word=1), nodes="local", home=tmp_path)
-    queued = replace(job.record, state="queued")
+    queued = replace(job.record, state="queued", detached=True)  # handed over, and not begun yet
     queued.save(job.folder / "record.json")
     assert not job.finished
     with pytest.raises(NotReady, match=f"{job.id} is queued") as caught:
