@@ -22,7 +22,7 @@ from typing import IO, BinaryIO
 
 from fedjob._version import __version__
 from fedjob.common.errors import ConfigError, NoSpace
-from fedjob.common.files import fsync_dir, fsync_file, no_space_is_an_error
+from fedjob.common.files import fsync_dir, fsync_file, new_folder, no_space_is_an_error
 from fedjob.identity.enrolment import check_role_of_home, role_of_home
 
 MANIFEST_NAME = "fedjob-backup.json"
@@ -118,9 +118,7 @@ def restore(home: Path, source: Path, *, role: str) -> Backup:
     half = home.with_name(f".{home.name}.{os.getpid()}.restored")
     num_files = size_bytes = 0
     try:
-        with no_space_is_an_error(home):
-            home.parent.mkdir(parents=True, exist_ok=True)
-            half.mkdir(mode=0o700)
+        with no_space_is_an_error(home), new_folder(half, mode=0o700):
             with _opened(source) as archive:
                 about = _manifest(archive, source, role)
                 for member in archive:
@@ -141,8 +139,6 @@ def restore(home: Path, source: Path, *, role: str) -> Backup:
             fsync_dir(home.parent)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
         raise ConfigError(f"{source} is damaged ({error}): take another backup") from error
-    finally:
-        shutil.rmtree(half, ignore_errors=True)  # written by this call alone, under a name of its own
     check_role_of_home(home, role)
     return Backup(role, *about, num_files, size_bytes)
 
