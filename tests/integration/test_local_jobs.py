@@ -32,11 +32,13 @@ from fedjob.aggregation.base import Aggregator
 from fedjob.common.errors import (
     BreakpointCorrupt,
     BreakpointMissing,
+    EmptyData,
     FedjobError,
     NotReady,
     PlanError,
     SpecError,
 )
+from fedjob.data.preprocessing.rows import Filter
 from fedjob.parameters.files import FileParams
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import chain, hash_file, load_breakpoint, save_breakpoint
@@ -363,13 +365,18 @@ def test_what_a_job_is_can_not_be_assigned(clinics: dict[str, str], tmp_path: Pa
 
 @pytest.mark.feature("FB-12")
 def test_selected_replied_and_dropped_are_told_apart(clinics: dict[str, str], tmp_path: Path) -> None:
-    empty = make_points(tmp_path / "empty.npz", 0, 1)
-    job = make_job({**clinics, "clinic-0": str(empty)}, tmp_path, rounds=1)
+    for k, name in enumerate(clinics):  # the first treats nobody who is old enough
+        lines = ["age,a,b,c,sick"] + [f"{age},0.1,0.2,0.3,{age % 2}" for age in range(20 * k, 20 * k + 20)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    tables = {name: str(tmp_path / f"{name}.csv") for name in clinics}
+    job = make_job(tables, tmp_path, rounds=1, preprocess=[Filter("age", ">=", 20)])
     job.run(progress=False)
     info = job.rounds[1]
     assert info.selected == ("clinic-0", "clinic-1", "clinic-2")
     assert info.replied == ("clinic-1", "clinic-2")
     assert list(info.dropped) == ["clinic-0"]
+    with pytest.raises(EmptyData, match="has no rows"):
+        make_job({**clinics, "clinic-0": str(make_points(tmp_path / "empty.npz", 0, 1))}, tmp_path).reach()
 
 
 @pytest.mark.feature("FB-86")
