@@ -48,9 +48,13 @@ class Registry(Mapping[str, type[T]]):
         self._table = dict(table)
 
     def __getitem__(self, name: str) -> type[T]:
-        if name not in self.names():
+        if name not in self:
             raise KeyError(name)
         return self.find(name)
+
+    def __contains__(self, name: object) -> bool:
+        # without the import of the class, which a look-up would take
+        return isinstance(name, str) and (name in self._table or name in self.names())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())

@@ -235,7 +235,7 @@ def _as_data(schedule: Schedule) -> dict[str, Any]:
 def is_schedule(value: Any) -> bool:
     """Tell whether an argument is a schedule as data."""
     # a map that names no schedule is an ordinary argument: a function may take one
-    return isinstance(value, Mapping) and MARK in value and value[MARK] in SCHEDULES.names()
+    return isinstance(value, Mapping) and MARK in value and value[MARK] in SCHEDULES
 
 
 def _build(data: Mapping[str, Any]) -> Schedule:

@@ -33,11 +33,13 @@ from fedjob.aggregation.base import Aggregator
 from fedjob.common.errors import (
     BreakpointCorrupt,
     BreakpointMissing,
+    EmptyData,
     FedjobError,
     NotReady,
     PlanError,
     SpecError,
 )
+from fedjob.data.preprocessing.rows import Filter
 from fedjob.parameters.files import FileParams
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import chain, hash_file, load_breakpoint, save_breakpoint
@@ -364,16 +366,18 @@ def test_what_a_job_is_can_not_be_assigned(clinics: dict[str, str], tmp_path: Pa
 
 @pytest.mark.feature("FB-12")
 def test_selected_replied_and_dropped_are_told_apart(clinics: dict[str, str], tmp_path: Path) -> None:
-    odd = make_points(tmp_path / "odd.npz", 60, 1)
-    found = dict(np.load(odd))
-    found["x"][:] = np.nan
-    np.savez(odd, **found)
-    job = make_job({**clinics, "clinic-0": str(odd)}, tmp_path, rounds=1)
+    for k, name in enumerate(clinics):  # the first treats nobody who is old enough
+        lines = ["age,a,b,c,sick"] + [f"{age},0.1,0.2,0.3,{age % 2}" for age in range(20 * k, 20 * k + 20)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    tables = {name: str(tmp_path / f"{name}.csv") for name in clinics}
+    job = make_job(tables, tmp_path, rounds=1, preprocess=[Filter("age", ">=", 20)])
     job.run(progress=False)
     info = job.rounds[1]
     assert info.selected == ("clinic-0", "clinic-1", "clinic-2")
     assert info.replied == ("clinic-1", "clinic-2")
     assert list(info.dropped) == ["clinic-0"]
+    with pytest.raises(EmptyData, match="has no rows"):
+        make_job({**clinics, "clinic-0": str(make_points(tmp_path / "empty.npz", 0, 1))}, tmp_path).reach()
 
 
 @pytest.mark.feature("FB-86")
@@ -503,7 +507,6 @@ def test_tensorboard_gets_scalars_per_node_and_round(clinics: dict[str, str], tm
 
 
 def test_one_full_batch_step_on_every_node_is_one_step_on_the_pooled_data(tmp_path: Path) -> None:
-    import numpy as np
 
     parts = {f"n{k}": make_points(tmp_path / f"n{k}.npz", 30 + 10 * k, k) for k in range(3)}
     loaded = [np.load(path) for path in parts.values()]

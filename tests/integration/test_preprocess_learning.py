@@ -182,11 +182,13 @@ def test_unequal_columns_are_named_before_anybody_is_asked(tmp_path: Path) -> No
     data = files(tmp_path)
     FRAMES["b"].rename(columns={"age": "years"}).to_csv(data["b"], index=False)
     job = train(data, tmp_path / "home", quorum=fedjob.Quorum(min_nodes=2))
-    with pytest.raises(
-        SpecError, match=r"nobody was asked yet: b: .*there is no column 'age'; there are years, dose"
-    ):
+    lacks = "there is no column 'age'; there are years, dose"
+    with pytest.raises(SpecError, match=rf"nobody was asked yet: b: preprocessing \(impute\): {lacks}"):
         job.run(progress=False)
-    assert job.state == "draft"
+    without = train(data, tmp_path / "home")
+    without.run(progress=False)
+    assert without.participation.left_out.keys() == {"b"}
+    assert lacks in without.participation.left_out["b"]
 
 
 def test_a_job_whose_columns_are_empty_everywhere_fails_with_the_columns_name(tmp_path: Path) -> None:
