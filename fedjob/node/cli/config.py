@@ -79,10 +79,10 @@ def config_set(pairs: tuple[str, ...], home: NodeHome) -> None:
     }
     if command := changes.get("notify_command"):
         _check_command(str(command))
-    _change(home, {**read_config(home.root), **changes}, changed=set(changes))
+    readable = _change(home, {**read_config(home.root), **changes}, changed=set(changes))
     for key, value in changes.items():
         click.echo(f"{key} = {_shown(value)}")
-    _await_applied(home, changes)
+    _await_applied(home, changes, readable=readable)
 
 
 @config.command("unset")
@@ -95,16 +95,20 @@ def config_unset(keys: tuple[str, ...], home: NodeHome) -> None:
     for key in keys:
         if key not in written:
             _known(key)
-    _change(home, {key: value for key, value in written.items() if key not in keys}, changed=set(keys))
+    left = {key: value for key, value in written.items() if key not in keys}
+    readable = _change(home, left, changed=set(keys))
     defaults = asdict(NodeConfig())
     changes = {key: defaults[key] for key in keys if key in defaults}
     for key, value in changes.items():
         click.echo(f"{key} = {_shown(value)} (the default)")
-    _await_applied(home, changes)
+    _await_applied(home, changes, readable=readable)
 
 
-def _change(home: NodeHome, values: Mapping[str, Any], *, changed: set[str]) -> None:
+def _change(home: NodeHome, values: Mapping[str, Any], *, changed: set[str]) -> bool:
     """Write settings if the node can use them all, or if they mend one of several faults.
+
+    Returns:
+        True if the whole file can be read now.
 
     Raises:
         ConfigError: the file with these settings can't be read as a whole; it is unchanged.
@@ -122,14 +126,18 @@ def _change(home: NodeHome, values: Mapping[str, Any], *, changed: set[str]) -> 
     write_config(home.root, values)
     for fault in after:
         click.echo(f"fedjob: another setting can't be read, so the strictest hold: {fault.text}", err=True)
+    return not after
 
 
 def _faults(found: Any) -> tuple[Fault, ...]:
     return found.faults or faults_between(NodeConfig(**found.values))
 
 
-def _await_applied(home: NodeHome, changes: Mapping[str, Any]) -> None:
+def _await_applied(home: NodeHome, changes: Mapping[str, Any], *, readable: bool) -> None:
     """Wait until a running node has taken the settings over.
+
+    Args:
+        readable: the whole file can be read, so that its settings hold in place of the strictest.
 
     Raises:
         ConfigError: it uses others: a variable or an option of its start goes before the file.
@@ -137,8 +145,10 @@ def _await_applied(home: NodeHome, changes: Mapping[str, Any]) -> None:
     deadline = time.monotonic() + APPLIED_WITHIN_S
     used: dict[str, Any] = {}
     while running_pid(home) is not None and time.monotonic() < deadline:
-        used = live_facts(home).get("settings", {})
-        if all(used.get(key) == value for key, value in changes.items()):
+        live = live_facts(home)
+        used = live.get("settings", {})
+        faulty = readable and bool(live.get("faults"))
+        if not faulty and all(used.get(key) == value for key, value in changes.items()):
             return
         time.sleep(0.1)
     if running_pid(home) is None:
