@@ -153,7 +153,7 @@ def test_items_over_a_limit_are_not_remembered_as_worked_on(
     [
         ({"output": "pickle"}, "one of array, table, csv, files"),
         ({"release": "no"}, "True or False"),
-        ({"primary": 3}, "the name of an output"),
+        ({"primary": 3}, r"Inference\(primary=...\) is text, not 3"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(fields: dict[str, Any], words: str) -> None:
