@@ -107,7 +107,7 @@ print(digest(job))
 def test_memory_does_not_grow_with_the_rounds_that_a_job_has_replies_of(
     clinics: dict[str, str], tmp_path: Path
 ) -> None:
-    width = 100_000
+    width = 200_000
     job = make_job(
         clinics, tmp_path, model_args={"width": width}, training_args={**TRAINING, "num_updates": 1}
     )
@@ -120,8 +120,8 @@ def test_memory_does_not_grow_with_the_rounds_that_a_job_has_replies_of(
         sizes.append(process.memory_info().rss)
     assert len([reply for replies in job.training_replies.values() for reply in replies]) == 24
     job.close("killed")
-    # held in memory, the replies of the last five rounds alone would be fifteen times as much
-    assert sizes[-1] - sizes[2] < 5 * one_reply, [size >> 20 for size in sizes]
+    # held in memory, the replies of the last five rounds alone would be fifteen times one
+    assert sizes[-1] - sizes[2] < 10 * one_reply, [size >> 20 for size in sizes]
 
 
 def test_a_job_trains_and_tells_what_it_measured(clinics: dict[str, str], tmp_path: Path) -> None:

@@ -325,7 +325,8 @@ class MqttTransport(Transport):
 
     def _take_presence(self, client: Client, party: str, payload: bytes) -> None:
         self._presence.take(party, payload)
-        own = self.address.session == DAEMON and party == self.address.party
+        closing = self._client is None  # this process has just said itself that it leaves
+        own = self.address.session == DAEMON and party == self.address.party and not closing
         if own and self._presence.take_own(payload):
             self._publish_presence(client, present=True)
 
