@@ -217,7 +217,7 @@ def test_a_file_that_autoreload_has_read_again_travels_as_it_was_edited(
 
 
 def test_a_file_that_changed_without_autoreload_is_refused_by_what_differs(run: Run, tmp_path: Path) -> None:
-    run(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n%autoreload 0\n{IMPORTS}")
+    run(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n%load_ext autoreload\n%autoreload 0\n{IMPORTS}")
     path = tmp_path / "stale.py"
     path.write_text("\n\n".join([IMPORTS, CONSTANT, HELPER, PLAN]))
     run("from stale import Plan")
