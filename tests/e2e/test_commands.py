@@ -133,4 +133,8 @@ def test_a_node_that_is_started_in_the_background_is_stopped(federation: Federat
         assert "node stopped" in node.cli("stop").stdout
         federation.cli("hub", "party", "revoke", "late-comer", home=federation.folder / "hub")
     assert not node.status()["running"]
-    assert "late-comer" not in {info.id for info in federation.session().nodes()}
+    wait_until(  # a session fetches the list of parties at most once a second
+        lambda: "late-comer" not in {info.id for info in federation.session().nodes()},
+        timeout_s=30,
+        what="the session to know that the node was revoked",
+    )
