@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import EmptyData, MissingPackage, SpecError
-from fedjob.data.counting import counted
+from fedjob.data.inventory import counted
 from fedjob.data.readers import find_reader, guess_reader
 from fedjob.data.readers.base import Assets, Dataset, files_of, version_of
 from fedjob.data.readers.loading_plan import loading_plan

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fedjob.data.counting import counted
+from fedjob.data.inventory import counted
 from fedjob.data.loader import describe, open_dataset
 from tests.parts import package
 
