@@ -24,6 +24,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_URL = "http://127.0.0.1:8844"
+EVERY_ADDRESS = ("0.0.0.0", "::")
+"""Hosts that a hub listens on to be reached under each address of its machine; no party can connect to them."""
 
 home_option = click.option(
     "--home",
@@ -151,6 +153,13 @@ def start(
 def _say_ready(running: Running, accounts: Accounts) -> None:
     kind = f"{running.broker_kind} {running.broker_version}".strip()
     click.echo(f"hub ready: {running.url} {running.broker_url} (broker: {kind})")
+    address = urlsplit(running.url)
+    if address.hostname in EVERY_ADDRESS:
+        click.echo(
+            "It listens on every address of this machine. Parties need a name of it: fedjob hub invite PARTY --url "
+            f"{address.scheme}://NAME:{address.port}",
+            err=True,
+        )
     if running.broker_kind == "external":
         from fedjob.hub.broker.access import acl_file
 
@@ -244,7 +253,7 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     where = _existing(home)
     running = where.running()
     url = check_http_url(url or (DEFAULT_URL if running is None else running.url))
-    if urlsplit(url).hostname in ("0.0.0.0", "::"):
+    if urlsplit(url).hostname in EVERY_ADDRESS:
         port = urlsplit(url).port
         raise SpecError(
             f"{url} is no address that a party could reach, the hub listens on all of this machine's: give --url "
