@@ -415,7 +415,7 @@ def tls_trouble(url: str, error: ssl.SSLError | None, authority: str | Path | No
 
 
 def speaks_tls(url: str) -> bool:
-    """Whether a server answers a TLS handshake, whatever its certificate is."""
+    """True if a server answers a TLS handshake, whatever its certificate is."""
     return _handshake(url) is not None
 
 

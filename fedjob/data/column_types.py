@@ -196,7 +196,7 @@ def _text(value: Any) -> str | None:
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a value stands for a missing one: None, NaN, NaT, NA; never a list."""
+    """True if a value stands for a missing one: None, NaN, NaT, NA; never a list."""
     import pandas as pd
 
     return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))

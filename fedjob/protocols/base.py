@@ -234,7 +234,7 @@ class FederatedProtocol(ABC):
     """True if the node's half uses a training plan."""
 
     wants_every_node: ClassVar[bool] = False
-    """Whether a job without a quorum of its own requires every node: a number without one is about other people."""
+    """True if a job without a quorum of its own requires every node: a number without one is about other people."""
 
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of auxiliary variables that it exchanges with the plan's optimizer; a plan declares which it supports."""

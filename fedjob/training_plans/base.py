@@ -159,7 +159,7 @@ class TrainingPlan(ABC):
 
     @property
     def too_few_to_test(self) -> bool:
-        """Whether a split was asked for and the node has too few examples for one: it trains on all and tests on none."""
+        """True if a split was asked for and the node has too few examples for one: it trains on all and tests on none."""
         if self._data is None or self._test is None or self._test is not self._data:
             return False
         return len(self._train_rows) > 0 and not len(self._test_rows)

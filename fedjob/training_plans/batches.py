@@ -137,7 +137,7 @@ class ExampleStream:
     def __init__(self, loader: DataLoader[Any], again: Callable[[], DataLoader[Any]] | None = None) -> None:
         self._again = again
         self.used = False
-        """Whether anything was read of it."""
+        """True if anything was read of it."""
         self._passes = [0]
         self._take(loader)
 

@@ -149,7 +149,7 @@ class SklearnPlan(TrainingPlan):
 
     @property
     def _takes_all(self) -> bool:
-        """Whether the step is one pass over all rows: of an exact estimator, or to count before training."""
+        """True if the step is one pass over all rows: of an exact estimator, or to count before training."""
         return self._fitted.exact or not self._fitted.is_prepared
 
     def _num_updates(self) -> int:

@@ -69,7 +69,7 @@ class TableDataset(Dataset):
         """Read the whole table."""
 
     made_of_another: ClassVar[bool] = False
-    """Whether the table is made of another one, and may have no rows of it."""
+    """True if the table is made of another one, and may have no rows of it."""
 
     @cached_property
     def _frame(self) -> pd.DataFrame:

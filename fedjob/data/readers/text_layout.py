@@ -227,7 +227,7 @@ def _decoded(head: bytes, encoding: str) -> str:
 
 
 def _is_western(text: str) -> bool:
-    """Whether text that was decoded as cp1252 looks like a language of western Europe."""
+    """True if text that was decoded as cp1252 looks like a language of western Europe."""
     if any(ord(character) > 127 and character not in _WESTERN for character in text):
         return False
     return not re.search(r"[^\W\d_\x00-\x7f]{3}|[^\W\d_][²³¼½£µ·][^\W\d_]", text)
@@ -305,7 +305,7 @@ def _separator(file: Path, lines: Sequence[str], layout: TextLayout) -> str:
 
 
 def _is_spaced(rows: Sequence[list[str]]) -> bool:
-    """Whether rows that are divided by spaces look like a table: all as wide as the second, with a number in a column."""
+    """True if rows that are divided by spaces look like a table: all as wide as the second, with a number in a column."""
     if len(rows) < 2 or len(rows[1]) < 2 or {len(row) for row in rows[1:]} != {len(rows[1])}:
         return False
     numeric = any(all(_is_number(USUAL, cell) for cell in cells) for cells in zip(*rows[1:], strict=True))
@@ -319,7 +319,7 @@ def _num_odd(rows: Sequence[list[str]], others: set[str]) -> int:
 
 
 def _fits(first: list[str], row: list[str]) -> bool:
-    """Whether a row has as many fields as the first one, empty ones at the end aside."""
+    """True if a row has as many fields as the first one, empty ones at the end aside."""
     return len(row) == len(first) or (len(trimmed(row)) <= len(trimmed(first)) < len(row))
 
 
@@ -421,7 +421,7 @@ def _is_number(form: NumberFormat, cell: str) -> bool:
 
 
 def _shows_thousands(form: NumberFormat, cell: str) -> bool:
-    """Whether a number leaves no doubt that it has a sign between thousands: two of them, or a fraction as well.
+    """True if a number leaves no doubt that it has a sign between thousands: two of them, or a fraction as well.
 
     Two spaces are not enough: telephone numbers and identifiers have them, too.
     """

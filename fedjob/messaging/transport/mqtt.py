@@ -102,7 +102,7 @@ class MqttTransport(Transport):
         self._connected = False
         self._opening = False
         self._probing = False
-        self._presence = PresenceBoard(address.party)
+        self._presence = PresenceBoard()
         self._subscription: int | None = None
         self._ended = threading.Event()
         self._attempt = _ConnectAttempt("silent")

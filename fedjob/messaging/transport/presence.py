@@ -22,15 +22,10 @@ MAX_INSTANCES = 100
 
 
 class PresenceBoard:
-    """What a party knows of the presence of others, and says of its own.
+    """The presence of other parties as a process knows it, and what it says of its own."""
 
-    Args:
-        party: of this process.
-    """
-
-    def __init__(self, party: str, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
         self.instance = secrets.token_hex(8)
-        self._party = party
         self._wall = wall
         self._lock = threading.Lock()
         self._present: dict[str, bool] = {}

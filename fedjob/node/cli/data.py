@@ -132,7 +132,7 @@ def data_add(
                 options=_pairs("--option", options, "KEY=VALUE"),
                 loading=None if loading_plan is None else read_loading_plan(loading_plan).to_plain(),
                 mock=None if (mock := _only("--mock", mocks)) is None else Path(mock),
-                tell=lines.append,
+                report=lines.append,
                 **about,
             )
         Datasets(database).add(dataset)

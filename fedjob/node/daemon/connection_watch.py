@@ -56,7 +56,7 @@ class ConnectionWatch:
 
     @property
     def twin(self) -> bool:
-        """Whether another daemon runs under this node's name."""
+        """True if another daemon runs under this node's name."""
         return self._wall() - self._endpoint.twin_seen < TWIN_FOR_S
 
     def look(self, now: float) -> None:

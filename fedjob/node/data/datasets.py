@@ -308,7 +308,7 @@ def describe_dataset(
     contact: str = "",
     warn: Callable[[str], None] = lambda text: None,
     note: Callable[[str], None] = lambda text: None,
-    tell: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> RegisteredDataset:
     """Open the data once and return what is registered of them.
 
@@ -317,7 +317,7 @@ def describe_dataset(
         contact: as `read_contacts` reads it.
         note: called with each sentence on how the data were read.
         warn: called with a message where the mock's columns differ from the data's.
-        tell: called with each line on what was counted and what was skipped.
+        report: called with each line on what was counted and what was skipped.
 
     Raises:
         SpecError: a name or tag that can't be one, a path or option that the reader can't use, or fewer
@@ -339,7 +339,7 @@ def describe_dataset(
     num_rows = int(found["num_rows"])
     check_rows(str(path), num_rows, min_rows)
     for line in found.get("counted", ()):
-        tell(line)
+        report(line)
     if mock is not None:
         mock = mock.absolute()
         if differences := differences_of(columns, describe(mock, chosen, given, loading).get("columns", ())):

@@ -25,6 +25,7 @@ from email.message import EmailMessage
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from fedjob.common.checks import printable
 from fedjob.common.errors import ConfigError
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.grants.grant import Grant
@@ -264,4 +265,4 @@ def run_command(notice: Notice, config: NodeConfig) -> None:
 
 def _plain_text(value: Any) -> Any:
     """Keep what a researcher is called from steering whatever shows it."""
-    return "".join(c if c.isprintable() else " " for c in value)[:200] if isinstance(value, str) else value
+    return printable(value)[:200] if isinstance(value, str) else value

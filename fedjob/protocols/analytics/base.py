@@ -8,7 +8,7 @@ complete rows, by which terms are centred and scaled. Then follow the asks of th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -147,12 +147,7 @@ class ModelProtocol(FederatedProtocol):
         return Ask(step=step, shared=shared, to=to, aggregator=Sum(), commit=last)
 
     def finish(self, state: State, gathered: Gathered) -> State:
-        if lost := sorted(set(state["nodes"]) - set(gathered.replies)):
-            raise QuorumNotReached(
-                f"{', '.join(lost)} took part at first, but did not answer to the end: run the job again",
-                received=gathered.replies,
-                left_out=dict(gathered.left_out),
-            )
+        check_all_answered(state["nodes"], gathered)
         total = gathered.total.value
         if state["levels"] is None:
             nodes = dict.fromkeys(gathered.replies, 0)
@@ -262,3 +257,17 @@ class TargetRegression(Regression):
 def names_of(design: Design) -> list[str]:
     """Return the names of all coefficients."""
     return [INTERCEPT, *design.terms] if design.intercept else design.terms
+
+
+def check_all_answered(nodes: Collection[str], gathered: Gathered) -> None:
+    """Check that the nodes of the first ask answered again: sums over others would not fit together.
+
+    Raises:
+        QuorumNotReached: some did not; they are named.
+    """
+    if lost := sorted(set(nodes) - set(gathered.replies)):
+        raise QuorumNotReached(
+            f"{', '.join(lost)} took part at first, but did not answer to the end: run the job again",
+            received=gathered.replies,
+            left_out=dict(gathered.left_out),
+        )

@@ -24,7 +24,8 @@ from typing import Any, ClassVar
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
 from fedjob.common.checks import check_kinds, shown
-from fedjob.common.errors import QuorumNotReached, SpecError, Unsolvable
+from fedjob.common.errors import SpecError, Unsolvable
+from fedjob.protocols.analytics.base import check_all_answered
 from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.protocols.analytics.table import check_names, opened_table
 from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
@@ -103,12 +104,7 @@ class Outliers(FederatedProtocol):
         return replace(ask, shared={**ask.shared, "measures": asked}, to=to, commit=ask.commit and last)
 
     def finish(self, state: State, gathered: Gathered) -> State:
-        if lost := sorted(set(state["nodes"]) - set(gathered.replies)):
-            raise QuorumNotReached(
-                f"{', '.join(lost)} took part at first, but did not answer to the end: run the job again",
-                received=gathered.replies,
-                left_out=dict(gathered.left_out),
-            )
+        check_all_answered(state["nodes"], gathered)
         nodes = sorted(gathered.replies)
         if not state["columns"]:
             counts = gathered.total.value["columns"]

@@ -39,7 +39,7 @@ class TrainingProtocol(FederatedProtocol):
     family = "train"
 
     adds_sums: ClassVar[bool] = False
-    """Whether a round is the mean over nodes, weighted by their examples, and nothing else, so that models that
+    """True if a round is the mean over nodes, weighted by their examples, and nothing else, so that models that
     follow from sums over all examples (`parameters/tensor_kinds.py: NUM_EXAMPLES`) can be fitted with it."""
 
     def check(self, params: Mapping[str, Any]) -> None:

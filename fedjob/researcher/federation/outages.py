@@ -41,7 +41,7 @@ class LineClock:
 
     @property
     def is_down(self) -> bool:
-        """Whether the connection was down at the last look."""
+        """True if the connection was down at the last look."""
         return self._down_at is not None
 
     def look(self, now: float, *, up: bool) -> float | None:

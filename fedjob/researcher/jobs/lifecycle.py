@@ -64,7 +64,7 @@ def home_of_draft(home: str | Path | None, session: Connection | None) -> Path:
 
 
 def belongs_somewhere(folder: JobFolder) -> bool:
-    """Whether the home of a job's folder has joined a federation."""
+    """True if the home of a job's folder has joined a federation."""
     return (folder.path.parent.parent / MEMBERSHIP_NAME).exists()
 
 

@@ -44,7 +44,7 @@ class NodeParticipation:
 
     @property
     def took_part(self) -> bool:
-        """Whether it counts in the last round that it was asked in."""
+        """True if it counts in the last round that it was asked in."""
         return not self.reason
 
     @property
@@ -96,7 +96,7 @@ class Participation:
 
     @property
     def complete(self) -> bool:
-        """Whether every node counts, in every round."""
+        """True if every node counts, in every round."""
         return not self.left_out and not self.partly
 
     @property

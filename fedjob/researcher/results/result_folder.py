@@ -322,12 +322,12 @@ class ResultFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether every node that was asked counts, with all its rows as far as these are known."""
+        """True if every node that was asked counts, with all its rows as far as these are known."""
         return not self.lacks_nodes_or_rows and not self._manifest.row_losses
 
     @property
     def lacks_nodes_or_rows(self) -> bool:
-        """Whether nodes that were asked do not count, or rows with missing values; filters are meant to leave rows out."""
+        """True if nodes that were asked do not count, or rows with missing values; filters are meant to leave rows out."""
         missing = [node for node, why in self.participation.left_out.items() if why != NOT_ASKED]
         return bool(missing or self._manifest.num_incomplete)
 

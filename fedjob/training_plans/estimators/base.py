@@ -26,11 +26,11 @@ class Fitted(ABC):
         self.estimator, self.num_features, self.classes = estimator, num_features, classes
 
     exact: ClassVar[bool] = False
-    """Whether its parameters are sums over examples, so that one update takes all of a node's rows."""
+    """True if its parameters are sums over examples, so that one update takes all of a node's rows."""
 
     @property
     def is_prepared(self) -> bool:
-        """Whether it knows what it needs of all nodes before it can be trained."""
+        """True if it knows what it needs of all nodes before it can be trained."""
         return True
 
     @abstractmethod

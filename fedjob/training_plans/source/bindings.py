@@ -96,7 +96,7 @@ class Binding:
 
     @cached_property
     def imports_of_one_process(self) -> bool:
-        """Whether it imports such a thing by its name, as `from os import environ` does."""
+        """True if it imports such a thing by its name, as `from os import environ` does."""
         if not isinstance(self.node, ast.ImportFrom):
             return False
         return any(f"{self.node.module}.{alias.name}" in _OF_ONE_PROCESS for alias in self.node.names)

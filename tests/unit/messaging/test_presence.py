@@ -6,7 +6,7 @@ from fedjob.messaging.transport.presence import PresenceBoard
 
 
 def make(wall: float = 100.0) -> PresenceBoard:
-    return PresenceBoard("hospital", wall=lambda: wall)
+    return PresenceBoard(wall=lambda: wall)
 
 
 def test_a_will_that_comes_late_is_answered_and_ones_own_word_is_not() -> None:
