@@ -69,9 +69,8 @@ class Connection:
         self.closed = False
         self._outbox = outbox
         self._start = start
-        self._start_lock = (
-            threading.Lock()
-        )  # of its own: a running job has the other one for as long as it runs
+        # a lock of its own: a running job has the other one for as long as it runs
+        self._start_lock = threading.Lock()
 
     def reach(self) -> None:
         """Reach the hub, where it was away when this connection was opened.

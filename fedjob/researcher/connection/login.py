@@ -162,9 +162,8 @@ class Proving:
                 return found.id_token
             try:
                 made = renew(found)
-            except (
-                FedjobError
-            ) as error:  # each node's verifier refuses an expired token with words of its own
+            except FedjobError as error:
+                # each node's verifier refuses an expired token with words of its own
                 self._again = now + RETRY_S
                 log.warning("the login at %s can't be renewed: %s", found.issuer, error)
                 return found.id_token

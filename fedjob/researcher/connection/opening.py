@@ -98,10 +98,8 @@ def _compare_clocks(membership: Membership) -> str:
     """Return what is wrong with this machine's clock, and say it; messages are dropped where clocks differ."""
     try:
         found = fetch_hub(membership.hub_url, verify=membership.verify)
-    except (
-        FedjobError
-    ):  # the hub answered a moment ago; what is wrong with it now will be said by who needs it
-        return ""
+    except FedjobError:
+        return ""  # the hub answered a moment ago; what is wrong with it now is said by whoever needs it
     text = clock_text(hub_ahead_s(found.time, found.asked, found.answered))
     if text:
         _log.warning("%s", text)

@@ -177,10 +177,8 @@ class LocalFederation(Federation):
             done = bench.compute(order, self._emitter(node, round_))
         except NodeFailure:
             raise
-        except (
-            UnreadableData,
-            PreparationError,
-        ) as error:  # of the site's data, not of the plan: as at a node
+        except (UnreadableData, PreparationError) as error:
+            # of the site's data, not of the plan: as at a node
             raise NodeFailure(node, error.reason, str(error)) from error
         except Exception as error:
             raise JobFailed(f"the training plan raised {type(error).__name__}: {error}") from error

@@ -195,10 +195,8 @@ class AttemptRecord(Gates):
         """Enter a state at the job's end; on a full disk the nodes are released all the same."""
         try:
             self.enter(state, reason, detail)
-        except (
-            OSError,
-            NoSpace,
-        ) as error:  # the record stays behind: whoever reads it will call the job lost
+        except (OSError, NoSpace) as error:
+            # the record stays behind: whoever reads it will call the job lost
             self.unsaved = error
 
     def _inform_hooks(self, event: JobEvent) -> None:
