@@ -76,7 +76,7 @@ def test_a_node_waits_for_a_hub_that_is_away_and_says_why_it_is_not_connected(
     assert node.alive
     hub = ward.hub()
     node.wait_for("node ready: st-mary", timeout_s=90)
-    assert ward.status("st-mary")["connected"] is True
+    wait_until(lambda: ward.status("st-mary")["connected"], timeout_s=30, what="the node to be connected")
     hub.kill()
     wait_until(lambda: not ward.status("st-mary")["connected"], timeout_s=60, what="the node to notice")
     assert "broke" in ward.status("st-mary")["trouble"] or "answers" in ward.status("st-mary")["trouble"]
