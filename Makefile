@@ -35,7 +35,7 @@ demo: $(STAMP_DEMO)
 	@$(BIN)/fedjob demo $(DEMO)
 
 test: $(STAMP_DEV)
-	@sh envs/mosquitto/get.sh
+	@sh envs/programs.sh mosquitto nginx tinyproxy
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 quick: $(STAMP_DEV)
@@ -66,13 +66,13 @@ map: $(STAMP_DEV)
 	@$(BIN)/python docs/architecture.py
 
 bench: $(STAMP_DEV)
-	@sh envs/mosquitto/get.sh
+	@sh envs/programs.sh mosquitto
 	@for script in benchmarks/[a-z]*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
 
 table: $(STAMP_DEMO)
-	@sh envs/mosquitto/get.sh
+	@sh envs/programs.sh mosquitto
 	@$(BIN)/python examples/flamby_heart/table.py $(TABLE)
 
 venv: $(STAMP_DEV)

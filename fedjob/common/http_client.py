@@ -3,14 +3,15 @@
 Time limits depend on progress: connecting may take 10 s, silence 30 s, a transfer that
 makes progress as long as it needs. Failures that may pass (no connection, 429, 5xx) are
 retried with backoff; others are raised as the error that they mean. Redirects and
-content encodings are refused; the environment's proxies and certificates are ignored.
+content encodings are refused; a proxy is used where the home or the environment names one,
+and the environment's certificates are ignored.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import socket
+import re
 import ssl
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -37,6 +38,7 @@ from fedjob.common.errors import (
     SpecError,
 )
 from fedjob.common.files import BLOCK_BYTES, Blocks
+from fedjob.common.network.proxy import Proxy, open_tunnel, proxy_for
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -116,12 +118,20 @@ class Web:
         url: of the server, without a path of the API.
         token: sent as a bearer token.
         verify: whether to check the server's certificate, or the certificate file of its authority.
+        proxy: the home's setting: a proxy's URL, `none`, or empty for what the environment says.
     """
 
     def __init__(
-        self, url: str, *, token: str = "", verify: bool | str | Path = True, patience: Patience | None = None
+        self,
+        url: str,
+        *,
+        token: str = "",
+        verify: bool | str | Path = True,
+        proxy: str = "",
+        patience: Patience | None = None,
     ) -> None:
         self.url = check_http_url(url)
+        self.proxy = proxy_for(self.url, proxy)
         self.patience = patience or Patience()
         self._closed = threading.Event()
         self._verify = str(verify) if isinstance(verify, Path) else verify
@@ -196,12 +206,15 @@ class Web:
                 stream=True,
                 timeout=(self.patience.connect_s, self.patience.idle_s),
                 verify=self._verify,
+                proxies=None if self.proxy is None else {"http": self.proxy.url, "https": self.proxy.url},
             )
         except requests.RequestException as error:
             raise self.trouble(error) from error
         whole = False
         try:
             stream = HttpStream(self, response)
+            if response.status_code == 407 and self.proxy is not None:
+                raise _proxy_trouble(self.proxy, self.url, "407 Proxy Authentication Required")
             if not 200 <= response.status_code < 300 and response.status_code not in accept:
                 raise refusal(response.status_code, response.headers, stream.explanation(), what or path)
             if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -226,9 +239,11 @@ class Web:
             return SpecError(f"Url not valid: {self.url}")
         if isinstance(error, requests.exceptions.SSLError):
             ca = self._verify if isinstance(self._verify, str) else None
-            return RepositoryUnreachable(tls_trouble(self.url, _ssl_error(error), ca))
+            return RepositoryUnreachable(tls_trouble(self.url, _ssl_error(error), ca, self.proxy))
+        if self.proxy is not None and isinstance(error, requests.exceptions.ProxyError):
+            return _proxy_trouble(self.proxy, self.url, _innermost(error))
         late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
-        if not late and self.url.startswith("http://") and speaks_tls(self.url):
+        if not late and self.url.startswith("http://") and speaks_tls(self.url, self.proxy):
             return RepositoryUnreachable(
                 f"{self.url} speaks TLS: give its address as https://{self.url.removeprefix('http://')}"
             )
@@ -345,6 +360,28 @@ def refusal(status: int, headers: Mapping[str, str], message: str, what: str) ->
     return RepositoryError(f"{what}: refused with status {status}{because}")
 
 
+def _proxy_trouble(proxy: Proxy, url: str, why: str) -> FedjobError:
+    """Return the error that a proxy's refusal, or its absence, means."""
+    return_later = ("502", "503", "504")
+    found = re.search(r"\b([45]\d\d)\b", why)
+    if found is None:
+        away = RepositoryUnreachable(
+            f"the proxy {proxy} ({proxy.source}) can't be reached: is its address right? ({why})"
+        )
+        return Passing(away)
+    if found[1] in ("401", "407"):  # 407 by the standard
+        given = f"refuses the login of {proxy.user!r}" if proxy.user else "wants a login"
+        return RepositoryUnreachable(
+            f"the proxy {proxy} ({proxy.source}) {given}: give it as http://USER:PASSWORD@{proxy.host}:{proxy.port}, "
+            "or ask whoever runs the proxy for one"
+        )
+    refused = RepositoryUnreachable(
+        f"the proxy {proxy} ({proxy.source}) does not let this machine through to {url} (status {found[1]}): ask "
+        "whoever runs the proxy to allow it"
+    )
+    return Passing(refused) if found[1] in return_later else refused
+
+
 TLS_PAGE = "docs/tls.md"
 
 _LOOK_S = 3.0
@@ -372,15 +409,18 @@ def check_authority(path: str | Path) -> None:
         ) from error
 
 
-def tls_trouble(url: str, error: ssl.SSLError | None, authority: str | Path | None) -> str:
+def tls_trouble(
+    url: str, error: ssl.SSLError | None, authority: str | Path | None, proxy: Proxy | None = None
+) -> str:
     """Return in words why a server is not talked to over TLS, and what to do.
 
     Args:
         authority: the certificate file that the server was checked against; None for the system's.
+        proxy: through which it was asked.
     """
     words = str(getattr(error, "verify_message", "") or getattr(error, "reason", "") or error or "no reason")
     code = getattr(error, "verify_code", 0)
-    certificate = _certificate_of(url)
+    certificate = _certificate_of(url, proxy)
     if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER" in words or "HTTP_REQUEST" in words:
         plain = url.replace("https://", "http://").replace("mqtts://", "mqtt://").replace("wss://", "ws://")
         text = f"{url} does not speak TLS: its address is {plain}, or another port than this"
@@ -405,30 +445,34 @@ def tls_trouble(url: str, error: ssl.SSLError | None, authority: str | Path | No
         issuer = "" if certificate is None else f", issued by {certificate.issuer.rfc4514_string()!r}"
         against = (
             f"{authority} is not the certificate of its authority: give that, not the server's own"
-            if authority
+            if authority and proxy is None
             else "name its authority, --tls-ca FILE or connect(tls_ca=...)"
         )
+        if proxy is not None:
+            against += (
+                f"; if the proxy {proxy} looks inside TLS, that is the proxy's authority: ask your IT for it"
+            )
         text = (
             f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {against}"
         )
     return f"{text}; see {TLS_PAGE}"
 
 
-def speaks_tls(url: str) -> bool:
+def speaks_tls(url: str, proxy: Proxy | None = None) -> bool:
     """True if a server answers a TLS handshake, whatever its certificate is."""
-    return _handshake(url) is not None
+    return _handshake(url, proxy) is not None
 
 
-def _handshake(url: str) -> bytes | None:
+def _handshake(url: str, proxy: Proxy | None) -> bytes | None:
     """Return the certificate that a server shows, in DER, empty for none; None where it speaks no TLS."""
     parts = urlsplit(url)
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # only to look: nothing is sent
     try:
-        address = (parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 443))
+        port = parts.port or (8883 if parts.scheme == "mqtts" else 443)
         with (
-            socket.create_connection(address, timeout=_LOOK_S) as plain,
+            open_tunnel(parts.hostname or "", port, proxy, timeout_s=_LOOK_S) as plain,
             context.wrap_socket(plain, server_hostname=parts.hostname) as secure,
         ):
             return secure.getpeercert(binary_form=True) or b""
@@ -436,10 +480,10 @@ def _handshake(url: str) -> bytes | None:
         return None
 
 
-def _certificate_of(url: str) -> x509.Certificate | None:
+def _certificate_of(url: str, proxy: Proxy | None) -> x509.Certificate | None:
     from cryptography import x509
 
-    der = _handshake(url)
+    der = _handshake(url, proxy)
     try:
         return x509.load_der_x509_certificate(der) if der else None
     except ValueError:

@@ -74,14 +74,13 @@ def hub() -> None:
     type=click.IntRange(0, 65535),
     default=8844,
     show_default=True,
-    help="Port for HTTP; 0 means a free one.",
+    help="Port for everything; 0 means a free one.",
 )
 @click.option(
     "--mqtt-port",
     type=click.IntRange(0, 65535),
-    default=1844,
-    show_default=True,
-    help="Port of the broker; 0 means a free one.",
+    help="A port for the broker beside --port; 0 means a free one.  [default: 1844 on loopback without TLS, else none: "
+    "parties reach the broker through --port, as MQTT over WebSocket]",
 )
 @click.option(
     "--broker-kind",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.http_client import check_http_url
+from fedjob.common.network.proxy import is_loopback
 from fedjob.hub.broker.child import Accounts, BrokerChild
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
@@ -22,9 +22,11 @@ from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.identity.membership import broker_at_hub
 
 SYNC_EVERY_S = 0.5
 SWEEP_EVERY_S = 3600.0
+DEFAULT_MQTT_PORT = 1844
 BROKER_SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 
 
@@ -36,13 +38,15 @@ class HubSettings:
         broker_url: of an MQTT broker that runs elsewhere; empty to start one as a child process.
         invited_only: require invitations on loopback too.
         read_urls: other servers of the same objects, announced to the parties.
+        mqtt_port: the broker's own; None for 1844 on loopback without TLS, where that saves a step, and else for none:
+            parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
         public_broker: URL of the broker announced to the parties, where a proxy stands in front of it.
     """
 
     home: Path
     host: str = "127.0.0.1"
     port: int = 8844
-    mqtt_port: int = 1844
+    mqtt_port: int | None = None
     broker_kind: str = "auto"
     broker_url: str = ""
     storage: Path | None = None
@@ -52,6 +56,11 @@ class HubSettings:
     read_urls: tuple[str, ...] = ()
     public_broker: str = ""
     limits: HubLimits = field(default_factory=HubLimits)
+
+    @property
+    def has_one_port(self) -> bool:
+        """True if the broker has no port of its own that others could reach."""
+        return self.mqtt_port is None and (self.tls is not None or not is_loopback(self.host))
 
     def check(self) -> HubSettings:
         """Return itself if a hub may run like that.
@@ -129,17 +138,19 @@ class Hub:
                 admit=admit,
                 invited_only=settings.invited_only or not is_loopback(settings.host),
                 read_urls=settings.read_urls,
+                broker_port=None if child is None else child.on_this_machine,
             )
             stack.callback(app.close)
             server = make_server(app.app(), settings.limits, settings.tls)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             keeping = asyncio.create_task(_keep_in_step(ledger, store, sync))
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            url = f"{'http' if settings.tls is None else 'https'}://{host}:{listener.getsockname()[1]}"
             where = broker() if child is None else child
             running = Running(
                 pid=os.getpid(),
-                url=f"{'http' if settings.tls is None else 'https'}://{host}:{listener.getsockname()[1]}",
-                broker_url=where.url,
+                url=url,
+                broker_url=broker_at_hub(url) if settings.has_one_port and child is not None else where.url,
                 broker_kind=where.kind,
                 broker_version=where.version,
                 broker_pid=0 if child is None else child.pid,
@@ -181,13 +192,18 @@ class Hub:
             settings.broker_kind,
             home.broker,
             accounts,
-            host=settings.host,
-            port=settings.mqtt_port,
-            tls=settings.tls,
+            host="127.0.0.1" if settings.has_one_port else settings.host,
+            port=0
+            if settings.has_one_port
+            else DEFAULT_MQTT_PORT
+            if settings.mqtt_port is None
+            else settings.mqtt_port,
+            tls=None if settings.has_one_port else settings.tls,
         )
         stack.push_async_callback(child.stop)
         await child.start()
-        where = Broker(settings.public_broker or child.url, child.kind, child.version)
+        url = settings.public_broker or ("" if settings.has_one_port else child.url)
+        where = Broker(url, child.kind, child.version)
         return lambda: where, child.admit, child.sync, child
 
 
@@ -205,14 +221,6 @@ async def _keep_in_step(
                 swept = asyncio.get_running_loop().time()
                 await asyncio.to_thread(store.sweep)
         await asyncio.sleep(SYNC_EVERY_S)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a server that listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def check_broker_url(url: str) -> str:

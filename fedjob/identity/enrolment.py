@@ -11,6 +11,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import ConfigError, NotPermitted
 from fedjob.common.files import write_atomic
 from fedjob.common.http_client import check_authority
+from fedjob.common.network.proxy import check_proxy
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import (
     MEMBERSHIP_NAME,
@@ -60,6 +61,7 @@ def enrol_home(
     hub: str | None,
     invite: Path | None,
     tls_ca: Path | None = None,
+    proxy: str | None = None,
     key: Path | None = None,
 ) -> tuple[Membership, Identity]:
     """Make a home's keys, join a federation with them, and keep the membership in the home.
@@ -68,6 +70,9 @@ def enrol_home(
     answer was lost is finished by the same command. A member whom the hub does not accept any more (revoked, restored
     from an old backup) joins again with a new invitation, with the same keys; a member whom it accepts stays as it is.
 
+    Args:
+        proxy: through which the hub is reached, see `Membership`; None keeps what the home has.
+
     Raises:
         ConfigError: it is another role's home, or another party's.
         FedjobError: the hub refuses or does not answer.
@@ -75,11 +80,15 @@ def enrol_home(
     check_role_of_home(home, role)
     if tls_ca is not None:
         check_authority(tls_ca)
+    if proxy is not None:
+        check_proxy(proxy)
     if (home / MEMBERSHIP_NAME).exists():
-        return _enrol_again(home, party, hub=hub, invite=invite, tls_ca=tls_ca, key=key)
+        return _enrol_again(home, party, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
     identity = Identity.load_or_create(home / "keys", party, key=key, is_enrolled=False)
     token = _pending_token(home, party, role, identity.public_key_hex)
-    membership = enrol(hub, party, role, identity.public_key_hex, invite, tls_ca=tls_ca, token=token)
+    membership = enrol(
+        hub, party, role, identity.public_key_hex, invite, tls_ca=tls_ca, proxy=proxy or "", token=token
+    )
     membership = save_membership(home, membership)
     (home / PENDING_NAME).unlink(missing_ok=True)
     return membership, identity
@@ -102,7 +111,14 @@ def save_membership(home: Path, membership: Membership) -> Membership:
 
 
 def _enrol_again(
-    home: Path, party: str, *, hub: str | None, invite: Path | None, tls_ca: Path | None, key: Path | None
+    home: Path,
+    party: str,
+    *,
+    hub: str | None,
+    invite: Path | None,
+    tls_ca: Path | None,
+    proxy: str | None,
+    key: Path | None,
 ) -> tuple[Membership, Identity]:
     known = before = load_membership(home)
     invitation = None if invite is None else Invitation.load(invite)
@@ -112,7 +128,9 @@ def _enrol_again(
     identity = Identity.load_or_create(home / "keys", party, key=key)
     if tls_ca is not None:
         known = replace(known, tls_ca=str(tls_ca.resolve()))
-    info = fetch_hub(wanted, verify=known.verify)
+    if proxy is not None:
+        known = replace(known, proxy=proxy)
+    info = fetch_hub(wanted, verify=known.verify, proxy=known.proxy)
     if info.federation != known.federation:
         raise ConfigError(
             f"{home} is the home of {party!r} in federation {known.federation} at {known.hub_url}, and {wanted} is "
@@ -126,7 +144,16 @@ def _enrol_again(
             raise
         token = _pending_token(home, party, known.role, identity.public_key_hex)
         ca = Path(known.tls_ca) if known.tls_ca else None
-        known = enrol(wanted, party, known.role, identity.public_key_hex, invite, tls_ca=ca, token=token)
+        known = enrol(
+            wanted,
+            party,
+            known.role,
+            identity.public_key_hex,
+            invite,
+            tls_ca=ca,
+            proxy=known.proxy,
+            token=token,
+        )
     if known != before:
         known = save_membership(home, known)
     (home / PENDING_NAME).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import time
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,17 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from fedjob.common.codec import from_plain, to_plain, unpack
+from fedjob.common.config import read_config
 from fedjob.common.errors import ConfigError, DecodeError, SpecError
 from fedjob.common.http_client import Patience, Web
+from fedjob.common.network.proxy import is_loopback
 from fedjob.common.types import check_party
 
 MEMBERSHIP_NAME = "membership.mpk"
 MAX_INVITATION_BYTES = 64 << 10
+BROKER_PATH = "/mqtt"
+"""Path at a hub under which it carries MQTT over WebSocket to its broker."""
+
 _PATIENCE = Patience(num_retries=2)
 _ROLES = ("researcher", "node")
 
@@ -60,6 +66,8 @@ class Membership:
         broker_url: of the broker at enrolment; `fetch_hub` returns the present one.
         tls_ca: path of the certificate of the hub's own authority, in the file relative to the home; empty for the
             public ones.
+        proxy: through which the hub is reached: its URL, perhaps with a login; `none`; empty for what the environment
+            says.
     """
 
     hub_url: str
@@ -70,6 +78,12 @@ class Membership:
     broker_url: str
     broker_password: str = field(repr=False)
     tls_ca: str = ""
+    proxy: str = field(default="", repr=False)
+
+    @property
+    def broker_at_hub(self) -> str:
+        """The URL of the broker through the hub's own port, for a firewall that lets nothing else through."""
+        return broker_at_hub(self.hub_url)
 
     @property
     def verify(self) -> bool | str:
@@ -114,6 +128,7 @@ def enrol(
     invite: Path | None = None,
     *,
     tls_ca: Path | None = None,
+    proxy: str = "",
     token: str = "",
 ) -> Membership:
     """Join the federation of a hub.
@@ -124,6 +139,7 @@ def enrol(
         public_key_hex: of the key that signs this party's messages.
         invite: the invitation's file; a hub on loopback needs none.
         tls_ca: the certificate of the hub's own authority.
+        proxy: through which the hub is reached, see `Membership`.
         token: the secret to be known by from now on; a repetition with the same one is the same request. Empty makes one.
 
     Raises:
@@ -148,7 +164,7 @@ def enrol(
     wanted: dict[str, Any] = {"party": party, "role": role, "key": public_key_hex, "token": token}
     if invitation is not None:
         wanted["invite"] = invitation.code
-    web = Web(url, verify=tls_ca or True, patience=_PATIENCE)
+    web = Web(url, verify=tls_ca or True, proxy=proxy, patience=_PATIENCE)
     try:
         hub = _hub_info(web)
         body = json.dumps(wanted).encode()
@@ -166,6 +182,7 @@ def enrol(
         broker_url=hub.broker_url,
         broker_password=broker_password(token),
         tls_ca="" if tls_ca is None else str(tls_ca.resolve()),
+        proxy=proxy,
     )
 
 
@@ -174,18 +191,28 @@ def broker_password(token: str) -> str:
     return hmac.digest(bytes.fromhex(token), b"fedjob broker password", hashlib.sha256).hex()
 
 
-def fetch_hub(hub_url: str, *, verify: bool | str | Path = True) -> HubInfo:
+def broker_at_hub(hub_url: str) -> str:
+    """Return the URL at which a hub carries MQTT over WebSocket on its own port."""
+    return f"ws{hub_url.removeprefix('http').rstrip('/')}{BROKER_PATH}"
+
+
+def fetch_hub(hub_url: str, *, verify: bool | str | Path = True, proxy: str = "") -> HubInfo:
     """Return the public facts about a hub, the broker's present URL included.
 
     Raises:
         RepositoryUnreachable: no hub answers there.
         DecodeError: something else answers.
     """
-    web = Web(hub_url, verify=verify, patience=_PATIENCE)
+    web = Web(hub_url, verify=verify, proxy=proxy, patience=_PATIENCE)
     try:
         return _hub_info(web)
     finally:
         web.close()
+
+
+def hub_of(membership: Membership) -> HubInfo:
+    """Return the public facts about a party's hub, see `fetch_hub`."""
+    return fetch_hub(membership.hub_url, verify=membership.verify, proxy=membership.proxy)
 
 
 def fetch_parties(membership: Membership) -> dict[str, Party]:
@@ -196,7 +223,11 @@ def fetch_parties(membership: Membership) -> dict[str, Party]:
         RepositoryUnreachable: the hub does not answer.
     """
     web = Web(
-        membership.hub_url, token=membership.token, verify=membership.verify, patience=Patience(num_retries=1)
+        membership.hub_url,
+        token=membership.token,
+        verify=membership.verify,
+        proxy=membership.proxy,
+        patience=Patience(num_retries=1),
     )
     try:
         rows = web.call("GET", "/v1/parties", what="the list of parties").json()
@@ -211,6 +242,8 @@ def fetch_parties(membership: Membership) -> dict[str, Party]:
 def load_membership(home: Path) -> Membership:
     """Return the membership stored in a party's home.
 
+    The settings `proxy` and `tls_ca` of the home, or of the environment, go before what it joined with.
+
     Raises:
         ConfigError: there is none, or its file is damaged; the message says what to do.
     """
@@ -221,7 +254,21 @@ def load_membership(home: Path) -> Membership:
         raise ConfigError(f"{home} belongs to no federation yet: run init with --hub or --invite") from None
     except (OSError, DecodeError) as error:
         raise ConfigError(f"{path} is not readable ({error}): run init again with an invitation") from error
-    return replace(found, tls_ca=str(home / found.tls_ca)) if found.tls_ca else found
+    tls_ca, proxy = _setting(home, "tls_ca"), _setting(home, "proxy")
+    return replace(
+        found,
+        tls_ca=str(home / (tls_ca or found.tls_ca)) if tls_ca or found.tls_ca else "",
+        proxy=proxy or found.proxy,
+    )
+
+
+def _setting(home: Path, key: str) -> str:
+    """Return a setting of a home that says how its hub is reached; empty where there is none."""
+    try:
+        written = read_config(home)
+    except ConfigError:
+        written = {}  # whoever reads the other settings says so
+    return os.environ.get(f"FEDJOB_{key.upper()}") or str(written.get(key, ""))
 
 
 def _hub_info(web: Web) -> HubInfo:
@@ -240,7 +287,7 @@ def _hub_info(web: Web) -> HubInfo:
                 web.url,
                 federation,
                 version,
-                _seen_from(web.url, broker_url),
+                _seen_from(web.url, broker_url) or broker_at_hub(web.url),
                 kind,
                 str(more.get("version", "")),
                 tuple(str(url) for url in read_urls),
@@ -253,11 +300,16 @@ def _hub_info(web: Web) -> HubInfo:
 
 
 def _seen_from(hub_url: str, broker_url: str) -> str:
-    """Return the broker's URL as seen from here: if it listens on all addresses, it is at the hub's host."""
-    broker = urlsplit(broker_url)
+    """Return the broker's URL as seen from here: if it listens on all addresses, it is at the hub's host.
+
+    Empty for a broker that is reached through the hub's own port alone.
+    """
+    broker, hub = urlsplit(broker_url), urlsplit(hub_url)
+    if is_loopback(broker.hostname or "") and not is_loopback(hub.hostname or ""):
+        return ""  # a proxy stands before the hub, whose own machine the broker's address is of
     if broker.hostname not in ("0.0.0.0", "::"):
         return broker_url
-    host = urlsplit(hub_url).hostname or ""
+    host = hub.hostname or ""
     host = f"[{host}]" if ":" in host else host
     return urlunsplit(broker._replace(netloc=f"{host}:{broker.port}"))
 

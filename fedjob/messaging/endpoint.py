@@ -131,6 +131,11 @@ class Endpoint:
         return self._transport.connected()
 
     @property
+    def broker_url(self) -> str:
+        """The URL by which the broker is reached; empty where there is none."""
+        return self._transport.url
+
+    @property
     def trouble(self) -> str:
         """The reason why the connection does not stand, in words; empty while it does."""
         return self._transport.trouble

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fedjob.common.files import is_locked, open_locked
 from fedjob.common.types import Address
 from fedjob.identity.enrolment import check_role_of_home, enrol_home
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import Membership, fetch_hub, fetch_parties, load_membership
+from fedjob.identity.membership import Membership, fetch_parties, hub_of, load_membership
 from fedjob.identity.roster import Roster
 from fedjob.messaging.clock import hub_ahead_s
 from fedjob.node.config.home import NodeHome
@@ -41,12 +42,14 @@ def init_node(
     hub: str | None,
     invite: Path | None,
     tls_ca: Path | None = None,
+    proxy: str | None = None,
     key: Path | None = None,
 ) -> None:
     """Make a node's home and enrol it; doing it again with the same id and hub changes nothing.
 
     Args:
         tls_ca: the certificate of the hub's own authority.
+        proxy: through which the hub is reached, see `Membership`.
         key: file of a private key to use; None makes one.
 
     Raises:
@@ -54,7 +57,7 @@ def init_node(
     """
     check_role_of_home(home.root, "node")
     home.create()
-    enrol_home(home.root, node, "node", hub=hub, invite=invite, tls_ca=tls_ca, key=key)
+    enrol_home(home.root, node, "node", hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
     Database(home.database).close()
 
 
@@ -77,7 +80,7 @@ def wait_for_hub(
     problem, num_failed = "", 0
     while not stopping.is_set():
         try:
-            fetch_hub(membership.hub_url, verify=membership.verify)
+            hub_of(membership)
             fetch_parties(membership)
             return True
         except RepositoryUnreachable as error:
@@ -95,7 +98,7 @@ def clock_of_hub(membership: Membership) -> float | None:
     Raises:
         RepositoryUnreachable: it does not answer.
     """
-    found = fetch_hub(membership.hub_url, verify=membership.verify)
+    found = hub_of(membership)
     return hub_ahead_s(found.time, found.asked, found.answered)
 
 
@@ -110,21 +113,15 @@ def open_daemon(
     Raises:
         FedjobError: no membership, or the hub does not answer; see `wait_for_hub`.
     """
-    from fedjob.messaging.transport.mqtt import MqttTransport
+    from fedjob.messaging.transport.mqtt import transport_of
 
     home.check()
     membership = load_membership(home.root)
     identity = Identity.load_or_create(home.keys)
     settings = Settings(home, options)
-    hub = fetch_hub(membership.hub_url, verify=membership.verify)
+    hub = hub_of(membership)
     roster = Roster(fetch_parties(membership), lambda: fetch_parties(membership))
-    transport = MqttTransport(
-        hub.broker_url,
-        Address(identity.party),
-        membership.party,
-        membership.broker_password,
-        tls_ca=membership.tls_ca or None,
-    )
+    transport = transport_of(replace(membership, broker_url=hub.broker_url), Address(identity.party))
     return Daemon(
         home=home,
         settings=settings(),
@@ -132,7 +129,9 @@ def open_daemon(
         federation=membership.federation,
         roster=roster,
         transport=transport,
-        repository=open_repository(membership.hub_url, token=membership.token, verify=membership.verify),
+        repository=open_repository(
+            membership.hub_url, token=membership.token, verify=membership.verify, proxy=membership.proxy
+        ),
         reload=settings,
         hub_ahead_s=lambda: clock_of_hub(membership),
         crash_at=crash_at,

@@ -13,13 +13,16 @@ from fedjob.repository.base import Repository
 __all__ = ["Repository", "open_repository"]
 
 
-def open_repository(url: str | Path, *, token: str = "", verify: bool | str | Path = True) -> Repository:
+def open_repository(
+    url: str | Path, *, token: str = "", verify: bool | str | Path = True, proxy: str = ""
+) -> Repository:
     """Return the repository at `url`.
 
     Args:
         url: `memory://` for a new one in this process, the path of a folder, or the hub's URL.
         token: this party's token, for a hub.
         verify: whether to check a hub's certificate, or the path of its authority's certificate.
+        proxy: through which a hub is reached: its URL, `none`, or empty for what the environment says.
 
     Raises:
         SpecError: no backend has such a URL.
@@ -32,7 +35,7 @@ def open_repository(url: str | Path, *, token: str = "", verify: bool | str | Pa
     if text.startswith(("http://", "https://")):
         from fedjob.repository.http import HttpRepository
 
-        return HttpRepository(text, token=token, verify=verify)
+        return HttpRepository(text, token=token, verify=verify, proxy=proxy)
     if isinstance(url, Path) or "://" not in text:
         from fedjob.repository.directory import DirectoryRepository
 

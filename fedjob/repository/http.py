@@ -20,6 +20,7 @@ class HttpRepository(Repository):
         url: of the hub.
         token: of the party.
         verify: whether to check the hub's certificate, or the path of its authority's certificate.
+        proxy: through which it is reached: its URL, `none`, or empty for what the environment says.
     """
 
     def __init__(
@@ -28,11 +29,12 @@ class HttpRepository(Repository):
         *,
         token: str,
         verify: bool | str | Path = True,
+        proxy: str = "",
         patience: Patience | None = None,
         part_bytes: int = PART_BYTES,
     ) -> None:
         super().__init__(part_bytes=part_bytes)
-        self._web = Web(url, token=token, verify=verify, patience=patience)
+        self._web = Web(url, token=token, verify=verify, proxy=proxy, patience=patience)
 
     def __repr__(self) -> str:
         return f"HttpRepository({self._web.url!r})"

@@ -18,6 +18,7 @@ from fedjob.common.files import write_atomic
 from fedjob.hub.broker import tether
 from fedjob.hub.broker.access import acl_file, password_file
 from fedjob.hub.broker.mosquitto import find_mosquitto, mosquitto_version, settings
+from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.broker.probe import lets_in
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.storage.parties import Parties, hash_password
@@ -101,6 +102,12 @@ class BrokerChild:
     def pid(self) -> int:
         """The id of the broker's process; 0 while none runs."""
         return self._child.pid if self._child is not None and self._child.returncode is None else 0
+
+    @property
+    def on_this_machine(self) -> BrokerPort:
+        """Its port as this machine reaches it: a broker that listens on all addresses is reached on loopback."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return BrokerPort(host, self.port, tls=self._tls is not None)
 
     @property
     def url(self) -> str:
@@ -200,9 +207,7 @@ class BrokerChild:
                     break
 
     async def _lets_in(self, user: str, password: str) -> bool:
-        # A broker that listens on all addresses is reached on loopback.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return await lets_in(host, self.port, user, password, tls=self._tls is not None)
+        return await lets_in(self.on_this_machine, user, password)
 
     async def _end(self) -> None:
         if self._child is None or self._child.returncode is not None:

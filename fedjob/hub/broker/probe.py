@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
 import struct
 from contextlib import suppress
+
+from fedjob.hub.broker.port import BrokerPort
 
 _DISCONNECT = b"\xe0\x00"
 _CONNACK = 0x20
 
 
-async def lets_in(
-    host: str, port: int, user: str, password: str, *, tls: bool = False, timeout_s: float = 2.0
-) -> bool:
+async def lets_in(broker: BrokerPort, user: str, password: str, *, timeout_s: float = 2.0) -> bool:
     """Return whether the broker accepts that user; False where it does not answer in time."""
-    context = None
-    if tls:
-        context = ssl.create_default_context()
-        context.check_hostname = False  # our own child on this machine, whose certificate names another host
-        context.verify_mode = ssl.CERT_NONE
     writer = None
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            reader, writer = await broker.connect()
             writer.write(_connect(user, password))
             answer = await reader.readexactly(4)
             writer.write(_DISCONNECT)

@@ -14,7 +14,9 @@ class HubLimits:
     Args:
         object_bytes: largest size of one object.
         header_bytes: largest size of a request's line and headers together.
-        num_connections: open at the same time; further requests are answered with status 503.
+        num_connections: for HTTP at the same time; of more, the one that has been idle for longest is closed, and where
+            none is idle the new one is answered with status 503.
+        num_sessions: connections to the broker through the hub's own port, at the same time.
         num_uploads: in progress at the same time.
         idle_s: seconds without progress after which a request is cut off.
         min_body_bytes: that must arrive of a body within `idle_s`, unless it ends.
@@ -28,6 +30,7 @@ class HubLimits:
     object_bytes: int = PART_BYTES
     header_bytes: int = 256 << 10
     num_connections: int = 512
+    num_sessions: int = 8192
     num_uploads: int = 64
     idle_s: float = 30.0
     min_body_bytes: int = 16 << 10

@@ -16,7 +16,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedjob.common.errors import (
@@ -30,13 +30,15 @@ from fedjob.common.errors import (
     RepositoryError,
     SpecError,
 )
+from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
+from fedjob.hub.server.broker_relay import BrokerRelay
 from fedjob.hub.server.connection_limits import ABORT
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
-from fedjob.identity.membership import broker_password
+from fedjob.identity.membership import BROKER_PATH, broker_password
 
 MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8
@@ -66,7 +68,7 @@ class Unknown(NotPermitted):
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """The broker's address, for `GET /v1/hub`."""
+    """The broker's address, for `GET /v1/hub`; its URL is empty where the hub's own port is the only way to it."""
 
     url: str
     kind: str
@@ -82,6 +84,7 @@ class HubApp:
         admit: called after an enrolment; returns once the broker accepts the new party.
         invited_only: enrol nobody without an invitation.
         read_urls: URLs of other servers of the same objects.
+        broker_port: the broker on this machine to which `/mqtt` leads; None for none.
     """
 
     def __init__(
@@ -94,7 +97,9 @@ class HubApp:
         admit: Callable[[str, str], Awaitable[None]] | None = None,
         invited_only: bool = True,
         read_urls: tuple[str, ...] = (),
+        broker_port: BrokerPort | None = None,
     ) -> None:
+        self._relay = None if broker_port is None else BrokerRelay(broker_port, store.limits.num_sessions)
         self._federation = federation
         self._parties = parties
         self._store = store
@@ -108,8 +113,10 @@ class HubApp:
         """Return the ASGI application."""
         objects = Objects(self._store, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
+        relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
         return Starlette(
             routes=[
+                *relay,
                 Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
                 Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
                 Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),

@@ -1,4 +1,4 @@
-"""Limits on an HTTP connection that uvicorn lacks: long headers, slow headers, clients that do not read."""
+"""Limits on HTTP connections that uvicorn lacks: long or slow headers, clients that do not read, idle strangers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ READ_BYTES = 1 << 20
 """Bytes read from a connection at a time, and buffered of a body before the sender has to wait."""
 
 
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """HTTP as uvicorn speaks it; a request's head must be small and must arrive in time."""
 
@@ -23,6 +28,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._idle_since = self.loop.time()
+        self._make_room()
         if hasattr(transport, "max_size"):  # what asyncio's socket transports read at a time
             transport.max_size = READ_BYTES
         self._head_bytes = 0
@@ -66,6 +73,30 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_body = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
+    @property
+    def _is_idle(self) -> bool:
+        """True while no request is being answered, be it that none has come or that its head is still on the way."""
+        return not self._in_body and (self.cycle is None or self.cycle.response_complete)
+
+    def _make_room(self) -> None:
+        """Where there are too many connections, close the one that has been idle for longest, or refuse this one.
+
+        A client whose idle connection is closed opens another; a stranger who holds hundreds keeps nobody out.
+        """
+        others = [each for each in self.connections if isinstance(each, GuardedProtocol) and each is not self]
+        if len(others) < self.limits.num_connections:
+            return
+        idle = [each for each in others if each._is_idle]
+        if idle:
+            min(idle, key=lambda each: each._idle_since).transport.abort()
+            return
+        self.transport.write(_BUSY)
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.idle_s, self.transport.abort)

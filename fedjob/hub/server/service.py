@@ -15,9 +15,12 @@ from starlette.types import ASGIApp
 from fedjob.common.errors import ConfigError
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import TlsFiles
-from fedjob.hub.server.connection_limits import GuardedProtocol
+from fedjob.hub.server.connection_limits import READ_BYTES, GuardedProtocol
 
 KEEP_ALIVE_S = 75
+PING_S = 25.0
+"""Between pings over a WebSocket: boxes on the way close what is idle for a minute."""
+
 GRACE_S = 5
 BACKLOG = 512
 
@@ -59,7 +62,11 @@ def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) ->
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=READ_BYTES,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
+        ws_per_message_deflate=False,
         loop="asyncio",
         lifespan="off",
         interface="asgi3",
@@ -70,7 +77,7 @@ def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) ->
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        limit_concurrency=limits.num_connections,
+        limit_concurrency=limits.num_connections + limits.num_sessions,
         ssl_certfile=None if tls is None else str(tls.cert),
         ssl_keyfile=None if tls is None else str(tls.key),
     )

@@ -56,6 +56,11 @@ class Transport(ABC):
         """Return node -> whether it announced that it is connected. This is a hint, which may be out of date."""
 
     @property
+    def url(self) -> str:
+        """The URL by which the broker is reached; empty where there is none."""
+        return ""
+
+    @property
     def twin_seen(self) -> float:
         """When another daemon of this party was seen last, seconds since 1970; 0 for never."""
         return 0.0

@@ -5,7 +5,8 @@
     fedjob/1/presence/<party>                       retained, last will; a hint only
 
 It does not rely on any guarantee of the broker: `courier.py` repeats what got lost.
-It uses MQTT 5 where the broker has it, because MQTT 5 gives the reason of a refusal;
+A broker may be named by two URLs, such as `mqtts://` and, for a firewall that lets only port 443
+through, `wss://` at the hub; the second is tried where nobody answers at the first. It uses MQTT 5 where the broker has it, because MQTT 5 gives the reason of a refusal;
 else 3.1.1. This is the only module that imports paho. Its callbacks run on paho's
 network thread, and do nothing but enqueue.
 """
@@ -32,7 +33,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fedjob.common.errors import BrokerUnreachable, SpecError
 from fedjob.common.http_client import tls_trouble
+from fedjob.common.network.proxy import Proxy, proxy_for
 from fedjob.common.types import Address
+from fedjob.identity.membership import Membership
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
 from fedjob.messaging.transport.presence import PresenceBoard
 
@@ -41,6 +44,13 @@ KEEPALIVE_S = 30
 RETRY_S = 0.3
 PROBE_S = 2.0
 MAX_RECONNECT_S = 30
+CONNECT_S = 10.0
+CONNECT_FIRST_S = 3.0
+"""For the first of two URLs: a firewall that drops packets answers nothing at all."""
+
+ANSWER_S = 5.0
+"""For a broker's answer, where it has a second URL."""
+
 MAX_PACKET_BYTES = 256 * 1024
 MAX_INFLIGHT = 200
 MAX_QUEUED = 20_000
@@ -63,14 +73,40 @@ class _ConnectAttempt:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way to the broker: one of its URLs, taken apart, and the proxy on it."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    proxy: Proxy | None
+    connect_s: float
+
+    @classmethod
+    def to(cls, url: str, proxy: str, connect_s: float) -> _Way:
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise SpecError(
+                f"a broker is named by mqtt://, mqtts://, ws:// or wss:// and a host, not by {url!r}"
+            )
+        port = parts.port or _PORTS[parts.scheme]
+        path = parts.path or "/mqtt"
+        return cls(url, parts.scheme, parts.hostname, port, path, proxy_for(url, proxy), connect_s)
+
+
 class MqttTransport(Transport):
     """A party's session on an MQTT broker.
 
     Args:
         url: `mqtt://`, `mqtts://`, `ws://` or `wss://`.
+        other_url: of the same broker, tried where nobody answers at `url`; empty for none.
         user, password: of the party, from its enrolment.
         tls_ca: PEM file of the authority that signed the broker's certificate;
             None for the authorities that the system trusts.
+        proxy: the home's setting: a proxy's URL, `none`, or empty for what the environment says.
         version: 5 or 4 (3.1.1); None tries both.
     """
 
@@ -81,18 +117,17 @@ class MqttTransport(Transport):
         user: str = "",
         password: str = "",
         *,
+        other_url: str = "",
         tls_ca: str | Path | None = None,
+        proxy: str = "",
         version: Literal[4, 5] | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname:
-            raise SpecError(
-                f"a broker is named by mqtt://, mqtts://, ws:// or wss:// and a host, not by {url!r}"
-            )
         self.address = address
-        self.url = url
-        self._scheme, self._host, self._path = parts.scheme, parts.hostname, parts.path or "/mqtt"
-        self._port = parts.port or _PORTS[parts.scheme]
+        urls = [url, other_url] if other_url not in ("", url) else [url]
+        self._ways = [
+            _Way.to(each, proxy, CONNECT_S if each == urls[-1] else CONNECT_FIRST_S) for each in urls
+        ]
+        self._way = self._ways[0]
         self._user, self._password = user, password
         self._tls_ca = tls_ca
         self._version = version
@@ -107,13 +142,18 @@ class MqttTransport(Transport):
         self._ended = threading.Event()
         self._attempt = _ConnectAttempt("silent")
 
+    @property
+    def url(self) -> str:
+        """The URL by which the broker is reached, or was tried last."""
+        return self._way.url
+
     # --- the interface of a transport ---------------------------------------------------
 
     def open(self, on_frame: OnFrame, *, timeout_s: float, on_connection: OnConnection | None = None) -> None:
         self._on_frame, self._on_connection = on_frame, on_connection
         deadline = time.monotonic() + timeout_s
         version = self._version
-        failed: _ConnectAttempt | None = None
+        failed: dict[str, str] = {}
         while True:
             left_s = max(0.1, deadline - time.monotonic())
             if version is None:
@@ -123,15 +163,17 @@ class MqttTransport(Transport):
                     version = 5 if attempt.how == "ok" or attempt.why in _NOT_ALLOWED else 4
                     continue
             else:
-                attempt = self._try(version, left_s)
+                attempt = self._try(version, left_s if len(self._ways) == 1 else min(ANSWER_S, left_s))
                 if attempt.how == "ok":
                     return
-            if (
-                failed is None or attempt.how != "silent"
-            ):  # a last try with no time left must not hide the reason
-                failed = attempt
+            if self.url not in failed or attempt.how != "silent":
+                # a last try with no time left must not hide the reason
+                failed[self.url] = self._explain(attempt, timeout_s)
             if time.monotonic() + RETRY_S >= deadline:
-                raise BrokerUnreachable(self._explain(failed, timeout_s))
+                raise BrokerUnreachable("; ".join(failed[way.url] for way in self._ways if way.url in failed))
+            if attempt.how in ("unreachable", "silent", "tls", "closed") and len(self._ways) > 1:
+                self._way = self._ways[(self._ways.index(self._way) + 1) % len(self._ways)]
+                version = self._version
             time.sleep(RETRY_S)  # after a refusal too: a broker may learn of a new party a moment later
 
     def send(self, to: Address | None, frame: bytes) -> bool:
@@ -184,17 +226,17 @@ class MqttTransport(Transport):
         self._attempt = _ConnectAttempt("silent")
         self._opening = True
         try:
-            client = self._client = self._make_client(version, min(10.0, timeout_s), probe)
+            client = self._client = self._make_client(version, min(self._way.connect_s, timeout_s), probe)
             self._probing = probe
             client.connect(
-                self._host,
-                self._port,
+                self._way.host,
+                self._way.port,
                 keepalive=KEEPALIVE_S,
                 properties=_connect_properties() if version == 5 and not probe else None,
             )
         except ssl.SSLError as error:
             self._client = None
-            return _ConnectAttempt("tls", tls_trouble(self.url, error, self._tls_ca))
+            return _ConnectAttempt("tls", tls_trouble(self.url, error, self._tls_ca, self._way.proxy))
         except (OSError, ValueError) as error:
             self._client = None
             return _ConnectAttempt("unreachable", str(error))
@@ -214,13 +256,15 @@ class MqttTransport(Transport):
             client_id=f"fedjob-{secrets.token_hex(8)}",  # a second client with the same id would be disconnected
             clean_session=None if version == 5 else True,
             protocol=MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311,
-            transport="websockets" if self._scheme in ("ws", "wss") else "tcp",
+            transport="websockets" if self._way.scheme in ("ws", "wss") else "tcp",
         )
         if self._user and not probe:
             client.username_pw_set(self._user, self._password)
-        if self._scheme in ("ws", "wss"):
-            client.ws_set_options(path=self._path)
-        if self._scheme in ("mqtts", "wss"):
+        if self._way.proxy is not None:
+            client.proxy_set(**self._way.proxy.tunnel)
+        if self._way.scheme in ("ws", "wss"):
+            client.ws_set_options(path=self._way.path)
+        if self._way.scheme in ("mqtts", "wss"):
             client.tls_set(ca_certs=None if self._tls_ca is None else str(self._tls_ca))
         if self.address.session == DAEMON and not probe:
             will = self._presence.announcement(present=False)
@@ -249,6 +293,12 @@ class MqttTransport(Transport):
         if attempt.how in ("refused", "closed"):
             why = attempt.why or "it closed the connection"
             return f"the broker at {self.url} does not take this client ({why}): is it an MQTT broker?"
+        if attempt.how == "unreachable" and self._way.proxy is not None:
+            proxy = self._way.proxy
+            return (
+                f"no MQTT broker is reached at {self.url} through the proxy {proxy} ({proxy.source}): {attempt.why}; "
+                "ask whoever runs the proxy to allow it"
+            )
         if attempt.how == "unreachable":
             return (
                 f"no MQTT broker answers at {self.url} ({attempt.why}): "
@@ -337,6 +387,23 @@ class MqttTransport(Transport):
     @staticmethod
     def _presence_topic(party: str) -> str:
         return f"{ROOT}/presence/{party}"
+
+
+def transport_of(membership: Membership, address: Address, broker_url: str = "") -> MqttTransport:
+    """Return a party's transport over the broker of its federation.
+
+    Args:
+        broker_url: the only one to try, where the user gave one; empty for those that the hub has.
+    """
+    return MqttTransport(
+        broker_url or membership.broker_url,
+        address,
+        membership.party,
+        membership.broker_password,
+        other_url="" if broker_url else membership.broker_at_hub,
+        tls_ca=membership.tls_ca or None,
+        proxy=membership.proxy,
+    )
 
 
 def _connect_properties() -> Properties:

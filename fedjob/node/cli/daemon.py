@@ -69,6 +69,10 @@ STOP_WITHIN_S = 30.0
     help="Certificate of the hub's own authority, if it has one; it is copied into the home.",
 )
 @click.option(
+    "--proxy",
+    help="Proxy on the way to the hub, http://[USER:PASSWORD@]HOST:PORT, or none.  [default: as the environment says]",
+)
+@click.option(
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),
     help="File with a private key to use; by default a new one is made.",
@@ -79,12 +83,13 @@ def init(
     hub: str | None,
     invite: Path | None,
     tls_ca: Path | None,
+    proxy: str | None,
     key: Path | None,
 ) -> None:
     """Make a node's home and join a federation."""
     if hub is None and invite is None:
         raise SpecError("expected the address of the hub: give --hub URL, or --invite FILE")
-    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, key=key)
+    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
     click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
 
 

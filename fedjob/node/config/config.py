@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedjob.common.errors import ConfigError, SpecError
+from fedjob.common.network.proxy import check_proxy_setting
 from fedjob.common.requirements import read_bytes
 from fedjob.common.types import Contact, read_contacts
 from fedjob.node.config.capacity import Capacity, CapacityPart, read_labels, read_pools
@@ -21,6 +22,10 @@ class NodeConfig:
     """A node's settings; `fedjob node config show` lists them.
 
     Args:
+        proxy: on the way to the hub: its URL, with a login where it wants one; `none`; empty for what the
+            environment says. Used from the next start on.
+        tls_ca: file of the certificate of the hub's authority, or of a proxy's that looks inside TLS; empty for the
+            one that the home joined with.
         approval: `on`: user code runs only if the owner approved its exact text.
         approvers: different people who have to approve a grant before it counts.
         plans: patterns of built-in operations that run without asking, such as `fedjob.statistics`.
@@ -72,6 +77,8 @@ class NodeConfig:
         max_pending: undecided grants per researcher.
     """
 
+    proxy: str = field(default="", metadata={"check": check_proxy_setting})
+    tls_ca: str = ""
     approval: str = field(default="on", metadata={"choices": ("on", "off")})
     approvers: int = field(default=1, metadata={"at_least": 1})
     plans: str = ""

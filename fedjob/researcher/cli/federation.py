@@ -24,6 +24,10 @@ from fedjob.researcher.cli.home import HOME
     help="Certificate of the hub's own authority, if it has one; it is copied into the home.",
 )
 @click.option(
+    "--proxy",
+    help="Proxy on the way to the hub, http://[USER:PASSWORD@]HOST:PORT, or none.  [default: as the environment says]",
+)
+@click.option(
     "--key",
     type=click.Path(dir_okay=False),
     help="File with a private key to use; by default a new one is made.",
@@ -35,6 +39,7 @@ def init(
     invite: str | None,
     hub: str | None,
     tls_ca: Path | None,
+    proxy: str | None,
     key: str | None,
     strict: bool,
 ) -> None:
@@ -46,7 +51,7 @@ def init(
     if hub is None and invite is None:
         raise click.UsageError("give --hub URL for a hub on this machine, or --invite FILE for any other")
     folder = home_path(home)
-    membership, _ = join(folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca, key=key)
+    membership, _ = join(folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
     if strict:
         set_config(ResearcherConfig, folder, "strict", "on")
     click.echo(f"{membership.party} is a researcher of {membership.federation}; home: {folder}")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from fedjob.common.errors import BrokerUnreachable, FedjobError
 from fedjob.common.types import Address
-from fedjob.identity.membership import Membership, fetch_hub, fetch_parties, load_membership
+from fedjob.identity.membership import Membership, fetch_parties, hub_of, load_membership
 from fedjob.messaging.clock import clock_text, hub_ahead_s
-from fedjob.messaging.transport.mqtt import MqttTransport
+from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository
 from fedjob.researcher.connection.catalogue import NodeInfo, list_nodes
 from fedjob.researcher.connection.connection import Connection
@@ -52,7 +52,7 @@ def examine(home: Path) -> list[Finding]:
         return [*findings, Finding("membership", False, str(error), "fedjob init --id NAME --hub URL")]
     findings.append(Finding("membership", True, f"{membership.party} in {membership.federation}"))
     try:
-        info = fetch_hub(membership.hub_url, verify=membership.verify)
+        info = hub_of(membership)
     except FedjobError as error:
         advice = (
             "see docs/tls.md"
@@ -112,7 +112,7 @@ def _repository(membership: Membership) -> Finding:
     data, job = secrets.token_bytes(1000), f"doctor-{secrets.token_hex(8)}"
     try:
         with open_repository(
-            membership.hub_url, token=membership.token, verify=membership.verify
+            membership.hub_url, token=membership.token, verify=membership.verify, proxy=membership.proxy
         ) as repository:
             started = time.perf_counter()
             ref = repository.put(data, job=job)
@@ -132,7 +132,7 @@ def _broker(home: Path) -> list[Finding]:
             Finding("broker", False, str(error), "look at the hub's log; is the broker's port reachable?")
         ]
     with connection:
-        findings = [Finding("broker", True, connection.membership.broker_url)]
+        findings = [Finding("broker", True, connection.endpoint.broker_url)]
         nodes = list_nodes(connection)
         online = [node.id for node in nodes if node.online]
         findings += twin_findings(nodes)
@@ -186,13 +186,7 @@ def _rights(home: Path) -> Finding:
 
     def transport(party: str) -> MqttTransport:
         address = Address(party, f"doctor{secrets.token_hex(4)}")
-        return MqttTransport(
-            membership.broker_url,
-            address,
-            membership.party,
-            membership.broker_password,
-            tls_ca=membership.tls_ca or None,
-        )
+        return transport_of(membership, address)
 
     mine, other = transport(membership.party), transport("nobody")
     try:

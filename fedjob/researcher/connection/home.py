@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedjob.common.checks import check_path
 from fedjob.common.errors import ConfigError, NoSpace
+from fedjob.common.network.proxy import check_proxy_setting
 from fedjob.identity.enrolment import check_role_of_home
 
 FREE_BYTES = 16 << 20
@@ -25,6 +26,10 @@ class ResearcherConfig:
         retry_min_s, retry_max_s: wait between two tries; it doubles from the one to the other.
         strict: nodes that `known_nodes` in the home does not name are refused.
         owner_name, owner_org, owner_role: how the researcher describes themselves to node owners.
+        proxy: on the way to the hub: its URL, with a login where it wants one; `none`; empty for what the
+            environment says.
+        tls_ca: file of the certificate of the hub's authority, or of a proxy's that looks inside TLS; empty for the
+            one that the home joined with.
     """
 
     max_jobs: int = field(default=4, metadata={"at_least": 1})
@@ -35,6 +40,8 @@ class ResearcherConfig:
     owner_name: str = ""
     owner_org: str = ""
     owner_role: str = ""
+    proxy: str = field(default="", metadata={"check": check_proxy_setting})
+    tls_ca: str = ""
 
 
 def home_path(given: str | Path | None) -> Path:

@@ -19,6 +19,7 @@ def join(
     id: str | None,
     invite: str | Path | None,
     tls_ca: str | Path | None = None,
+    proxy: str | None = None,
     key: str | Path | None = None,
 ) -> tuple[Membership, Identity]:
     """Return a home's membership, enrolling at the hub if it has none.
@@ -45,6 +46,7 @@ def join(
         hub=hub,
         invite=invitation,
         tls_ca=None if tls_ca is None else Path(tls_ca),
+        proxy=proxy,
         key=None if key is None else Path(key),
     )
 

@@ -9,12 +9,12 @@ from typing import ClassVar, TypeVar
 
 from fedjob.common.errors import BrokerUnreachable, FedjobError, RepositoryUnreachable
 from fedjob.common.types import Address
-from fedjob.identity.membership import MEMBERSHIP_NAME, Membership, Party, fetch_hub, fetch_parties
+from fedjob.identity.membership import MEMBERSHIP_NAME, Membership, Party, fetch_parties, hub_of
 from fedjob.identity.roster import Roster
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.outbox import MemoryStore
-from fedjob.messaging.transport.mqtt import MqttTransport
+from fedjob.messaging.transport.mqtt import transport_of
 from fedjob.repository import open_repository
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.end_messages import release_again
@@ -34,6 +34,7 @@ def open_connection(
     id: str | None = None,
     invite: str | Path | None = None,
     tls_ca: str | Path | None = None,
+    proxy: str | None = None,
     broker: str | None = None,
     repo: str | None = None,
     key: str | Path | None = None,
@@ -52,19 +53,17 @@ def open_connection(
     folder = home_path(home)
     check_home(folder)
     may_wait = hub is None and broker is None and repo is None and (folder / MEMBERSHIP_NAME).exists()
-    known = _KnownMembership(folder, may_wait, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key)
+    known = _KnownMembership(
+        folder, may_wait, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key
+    )
     membership, parties, away = known.membership, known.parties, known.away
     roster = Roster(parties, refresh=lambda: fetch_parties(membership))
-    transport = MqttTransport(
-        broker or membership.broker_url,
-        Address(membership.party, secrets.token_hex(8)),
-        membership.party,
-        membership.broker_password,
-        tls_ca=membership.tls_ca or None,
-    )
+    transport = transport_of(membership, Address(membership.party, secrets.token_hex(8)), broker or "")
     outbox = MemoryStore()
     endpoint = Endpoint(known.identity, membership.federation, roster, transport, outbox, "researcher")
-    repository = open_repository(repo or membership.hub_url, token=membership.token, verify=membership.verify)
+    repository = open_repository(
+        repo or membership.hub_url, token=membership.token, verify=membership.verify, proxy=membership.proxy
+    )
 
     def start() -> None:
         """Reach the hub: its list of parties, then its broker."""
@@ -97,7 +96,7 @@ def open_connection(
 def _compare_clocks(membership: Membership) -> str:
     """Return what is wrong with this machine's clock, and say it; messages are dropped where clocks differ."""
     try:
-        found = fetch_hub(membership.hub_url, verify=membership.verify)
+        found = hub_of(membership)
     except FedjobError:
         return ""  # the hub answered a moment ago; what is wrong with it now is said by whoever needs it
     text = clock_text(hub_ahead_s(found.time, found.asked, found.answered))
@@ -122,13 +121,14 @@ class _KnownMembership:
         id: str | None,
         invite: str | Path | None,
         tls_ca: str | Path | None,
+        proxy: str | None,
         key: str | Path | None,
     ) -> None:
         self.away: FedjobError | None = None
         self.parties: dict[str, Party] = {}
         try:
             self.membership, self.identity = join(
-                folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, key=key
+                folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key
             )
             self.parties = fetch_parties(self.membership)
         except RepositoryUnreachable as error:

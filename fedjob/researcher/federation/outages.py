@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fedjob.common.errors import FedjobError, RepositoryUnreachable
-from fedjob.identity.membership import fetch_hub
+from fedjob.identity.membership import hub_of
 from fedjob.researcher.connection.connection import Connection
 
 MAX_OUTAGE_S = 24 * 3600.0
@@ -64,7 +64,7 @@ def hub_answers(connection: Connection) -> bool:
     """Return whether the hub answers at all: then trouble with an object is no outage."""
     membership = connection.membership
     try:
-        fetch_hub(membership.hub_url, verify=membership.verify)
+        hub_of(membership)
     except FedjobError:
         return False
     return True

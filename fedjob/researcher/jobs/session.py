@@ -177,6 +177,7 @@ def connect(
     id: str | None = None,
     invite: str | Path | None = None,
     tls_ca: str | Path | None = None,
+    proxy: str | None = None,
     broker: str | None = None,
     repo: str | None = None,
     key: str | Path | None = None,
@@ -191,6 +192,8 @@ def connect(
         id: this researcher's id, when the home is new; None takes one from the machine's name.
         invite: an invitation file, where the hub is not on this machine.
         tls_ca: certificate of the hub's own authority, when the home is new.
+        proxy: on the way to the hub: its URL, with a login where it wants one; `none`; None for the home's setting,
+            then the environment's variables. Kept when the home is new.
         broker: URL of the MQTT broker, where it is not reached as the hub says, such as through a tunnel.
         repo: the same for the file repository.
         key: file with a key to use, when the home is new; None makes one.
@@ -209,6 +212,7 @@ def connect(
         id=id,
         invite=invite,
         tls_ca=tls_ca,
+        proxy=proxy,
         broker=broker,
         repo=repo,
         key=key,

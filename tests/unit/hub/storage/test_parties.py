@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import ConfigError, SpecError
+from fedjob.common.network.proxy import is_loopback
 from fedjob.hub.storage.parties import check_role, hash_password, password_fits
-from fedjob.hub.supervisor import HubSettings, check_broker_url, is_loopback
+from fedjob.hub.supervisor import HubSettings, check_broker_url
 
 
 def test_a_hash_has_the_form_of_mosquittos_password_file() -> None:

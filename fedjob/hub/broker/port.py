@@ -1,0 +1,34 @@
+"""The broker's port as the hub's own machine reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+
+CONNECT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerPort:
+    """The broker's own port on this machine."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection to it.
+
+        Raises:
+            OSError, TimeoutError: it can't be reached.
+        """
+        context = None
+        if self.tls:
+            context = ssl.create_default_context()
+            context.check_hostname = (
+                False  # our own child on this machine, whose certificate names another host
+            )
+            context.verify_mode = ssl.CERT_NONE
+        async with asyncio.timeout(CONNECT_S):
+            return await asyncio.open_connection(self.host, self.port, ssl=context)
