@@ -32,6 +32,7 @@ DESCRIPTIONS = {
     "researcher": "defines jobs, orchestrates rounds, keeps results",
     "node": "keeps data, asks its owner, runs tasks",
     "hub": "broker and repository of a federation",
+    "doctor": "check-ups: machine, way, hub",
     "testing": "contract suites for components of yours",
     "execution": "one node's share of one ask, in whatever process it runs: order in, result out",
     "protocols": "both halves of every federated computation, one file each",
@@ -74,6 +75,7 @@ INNER_DESCRIPTIONS = {
     "node.config": "what the owner sets",
     "hub.cli": "commands: fedjob hub",
     "hub.supervisor": "runs server and broker",
+    "hub.doctor": "checks",
     "hub.server": "the HTTP repository",
     "hub.broker": "Mosquitto or amqtt",
     "hub.storage": "objects, parties, tokens",
@@ -92,7 +94,7 @@ FAMILIES = {
         "parameters",
     ),
     "data": ("data", "privacy"),
-    "wire": ("messaging", "repository", "identity"),
+    "wire": ("messaging", "repository", "identity", "doctor"),
 }
 FAMILY_WORDS = {
     "roles": "the three roles",
@@ -103,7 +105,7 @@ FAMILY_WORDS = {
 }
 ORDER = [  # from left to right, where floors leave it open
     *("fedjob", "cli", "demo", "researcher", "node", "testing", "execution", "protocols", "training_plans"),
-    *("data", "hub", "aggregation", "optimizers", "privacy", "messaging"),
+    *("data", "hub", "doctor", "aggregation", "optimizers", "privacy", "messaging"),
     *("metrics", "parameters", "repository", "identity", "common"),
 ]
 WIDTHS = {

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from starlette.types import ASGIApp
+
 from fedjob.common.http_client import Patience
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.server.app import Broker, HubApp
@@ -47,6 +49,10 @@ class HubThread:
         self._stack = ExitStack()
         self._members: dict[str, Membership] = {}
         self.url = ""
+
+    def application(self) -> ASGIApp:
+        """Return the hub's HTTP application, to serve it a second time."""
+        return self._app.app()
 
     def join(self, party: str, role: str = "node") -> Membership:
         """Enrol a party, once."""

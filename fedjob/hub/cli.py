@@ -203,6 +203,22 @@ def status(home: Path | None, as_json: bool) -> None:
 
 @hub.command()
 @home_option
+@json_option
+@one_line
+def doctor(home: Path | None, as_json: bool) -> None:
+    """Check the hub's machine, process, ports, certificate and broker; print what to do about problems."""
+    from fedjob.common.console import show_rows
+    from fedjob.doctor.finding import rows_of
+    from fedjob.hub.doctor import examine
+
+    findings = examine(_existing(home))
+    show_rows(rows_of(findings), as_json)
+    if not all(finding.ok for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+@hub.command()
+@home_option
 @click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
 @json_option
 @one_line

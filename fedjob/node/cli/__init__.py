@@ -11,6 +11,11 @@ _COMMANDS = {
     "start": ("fedjob.node.cli.daemon", "start", "Run the node until `node stop`, SIGTERM or Ctrl-C."),
     "stop": ("fedjob.node.cli.daemon", "stop", "Stop the running node."),
     "status": ("fedjob.node.cli.daemon", "status", "Show whether the node runs, its queue and its workers."),
+    "doctor": (
+        "fedjob.node.cli.doctor",
+        "doctor",
+        "Check this machine, the way to the hub, the hub and the node.",
+    ),
     "data": ("fedjob.node.cli.data", "data", "Add, list and remove the datasets that this node offers."),
     "grants": (
         "fedjob.node.cli.grants",

@@ -112,10 +112,11 @@ def data(home: Path | None, tags: str, as_json: bool) -> None:
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
     """Check hub, broker rights, repository, clock and versions; print what to do about problems."""
+    from fedjob.doctor.finding import rows_of
     from fedjob.researcher.connection.doctor import examine
     from fedjob.researcher.connection.home import home_path
 
     findings = examine(home_path(home))
-    show_rows([{"check": f.check, "ok": f.ok, "found": f.found, "do": f.advice} for f in findings], as_json)
+    show_rows(rows_of(findings), as_json)
     if not all(finding.ok for finding in findings):
         sys.exit(1)

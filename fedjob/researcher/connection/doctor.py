@@ -2,154 +2,56 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import secrets
-import shutil
-import sys
-import threading
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from fedjob.common.errors import BrokerUnreachable, FedjobError
-from fedjob.common.types import Address
-from fedjob.identity.membership import Membership, fetch_parties, hub_of, load_membership
-from fedjob.messaging.clock import clock_text, hub_ahead_s
-from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
-from fedjob.repository import open_repository
+from fedjob.common.errors import FedjobError
+from fedjob.doctor import machine
+from fedjob.doctor.finding import Finding
+from fedjob.doctor.hub import examine_broker, examine_hub
+from fedjob.doctor.way import examine_way
+from fedjob.identity.membership import load_membership
 from fedjob.researcher.connection.catalogue import NodeInfo, list_nodes
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.home import check_home
 from fedjob.researcher.connection.opening import open_connection
 
-PROBE_S = 0.7
-"""Time to wait for the forbidden message, after the permitted one that was sent later has arrived."""
-
-LOW_BYTES = 1 << 30
-"""Free space on the disk of a home below which the doctor warns."""
-
-ARRIVE_S = 10.0
-"""Time to wait for the permitted message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The outcome of one check, and the advice where it failed."""
-
-    check: str
-    ok: bool
-    found: str
-    advice: str = ""
-
 
 def examine(home: Path) -> list[Finding]:
     """Check everything that a job needs, in order; stop where nothing after can work."""
-    findings = [_versions(), _disk(home)]
+    findings = [machine.versions(), machine.home(home, check_home)]
     try:
         membership = load_membership(home)
     except FedjobError as error:
-        return [*findings, Finding("membership", False, str(error), "fedjob init --id NAME --hub URL")]
+        return [*findings, Finding("membership", False, str(error), "fedjob init --id NAME --hub URL", "you")]
     findings.append(Finding("membership", True, f"{membership.party} in {membership.federation}"))
-    try:
-        info = hub_of(membership)
-    except FedjobError as error:
-        advice = (
-            "see docs/tls.md"
-            if "TLS" in str(error) or "certificate" in str(error)
-            else "start it: fedjob hub start"
-        )
-        return [*findings, Finding("hub", False, str(error), advice)]
-    findings.append(Finding("hub", True, f"{membership.hub_url}, fedjob {info.version}"))
-    ahead_s = hub_ahead_s(info.time, info.asked, info.answered)
-    wrong = clock_text(ahead_s)
-    findings.append(
-        Finding(
-            "clock",
-            not wrong,
-            wrong or f"{abs(ahead_s or 0.0):.0f} s from the hub's",
-            "set this machine's clock (NTP): messages expire by it" if wrong else "",
-        )
-    )
-    findings.append(_token(membership))
-    findings.append(_repository(membership))
-    findings += _broker(home)
-    return findings
+    for examine_part in (examine_way, examine_hub, examine_broker):
+        findings += examine_part(membership)
+        if not all(f.ok for f in findings if f.check in _NEEDED):
+            return findings
+    return findings + _nodes(home)
 
 
-def _versions() -> Finding:
-    names = ("fedjob", "torch", "numpy", "msgpack", "paho-mqtt", "safetensors", "cryptography")
-    found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    return Finding("versions", sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}, {found}")
+_NEEDED = ("proxy", "name", "port", "certificate", "hub", "token", "broker")
+"""Checks without which nothing after them can work."""
 
 
-def _disk(home: Path) -> Finding:
-    """Check that this home can be written and that its disk has room for jobs."""
-    try:
-        check_home(home)
-        free_bytes = shutil.disk_usage(home).free
-    except (FedjobError, OSError) as error:
-        return Finding(
-            "home", False, str(error), "free some space, or give another folder: --home, FEDJOB_HOME"
-        )
-    is_enough = free_bytes >= LOW_BYTES
-    found = f"{home}, {free_bytes / 1e9:.1f} GB free"
-    return Finding("home", is_enough, found, "" if is_enough else "free some space: breakpoints need it")
-
-
-def _token(membership: Membership) -> Finding:
-    try:
-        parties = fetch_parties(membership)
-    except FedjobError as error:
-        advice = (
-            "ask the hub's owner for a new invitation, then: fedjob init --id NAME --invite FILE in this home"
-        )
-        return Finding("token", False, str(error), advice)
-    return Finding("token", True, f"{len(parties)} parties in the roster")
-
-
-def _repository(membership: Membership) -> Finding:
-    data, job = secrets.token_bytes(1000), f"doctor-{secrets.token_hex(8)}"
-    try:
-        with open_repository(
-            membership.hub_url, token=membership.token, verify=membership.verify, proxy=membership.proxy
-        ) as repository:
-            started = time.perf_counter()
-            ref = repository.put(data, job=job)
-            same = repository.get_bytes(ref, limit_bytes=2000) == data
-            repository.end_job(job)
-            elapsed = time.perf_counter() - started
-    except FedjobError as error:
-        return Finding("repository", False, str(error), "look at the hub's log and its disk")
-    return Finding("repository", same, f"1 kB there and back in {elapsed * 1000:.0f} ms")
-
-
-def _broker(home: Path) -> list[Finding]:
+def _nodes(home: Path) -> list[Finding]:
     try:
         connection = open_connection(Connection, home=home)
     except FedjobError as error:
-        return [
-            Finding("broker", False, str(error), "look at the hub's log; is the broker's port reachable?")
-        ]
+        return [Finding("nodes", False, str(error), "look at the hub's log", "the hub's owner")]
     with connection:
-        findings = [Finding("broker", True, connection.endpoint.broker_url)]
         nodes = list_nodes(connection)
         online = [node.id for node in nodes if node.online]
-        findings += twin_findings(nodes)
+        findings = twin_findings(nodes)
         misdated = connection.endpoint.misdated
         findings += [_misdated(node) for node in nodes if not node.online and node.id in misdated]
         away = "".join(f"; {node.id}: {node.silence}" for node in nodes if not node.online)
-        findings.append(
-            Finding(
-                "nodes",
-                bool(online),
-                f"{len(online)} of {len(nodes)} answer: {', '.join(online) or '-'}{away}",
-                "" if online else "start one: fedjob node start",
-            )
-        )
-        findings += settings_of(nodes)
-    findings.append(_rights(home))
-    return findings
+        found = f"{len(online)} of {len(nodes)} answer: {', '.join(online) or '-'}{away}"
+        advice = "" if online else "start one: fedjob node start"
+        findings.append(Finding("nodes", bool(online), found, advice, "" if online else "the node's owner"))
+        return findings + settings_of(nodes)
 
 
 def twin_findings(nodes: Iterable[NodeInfo]) -> list[Finding]:
@@ -177,34 +79,3 @@ def settings_of(nodes: Iterable[NodeInfo]) -> list[Finding]:
         for node in nodes
         if node.faults
     ]
-
-
-def _rights(home: Path) -> Finding:
-    """Check that the broker carries no message that this party sends under another party's name."""
-    membership = load_membership(home)
-    forged, arrived = threading.Event(), threading.Event()
-
-    def transport(party: str) -> MqttTransport:
-        address = Address(party, f"doctor{secrets.token_hex(4)}")
-        return transport_of(membership, address)
-
-    mine, other = transport(membership.party), transport("nobody")
-    try:
-        mine.open(
-            lambda sender, frame: (arrived if sender == membership.party else forged).set(), timeout_s=10
-        )
-        try:
-            other.open(lambda sender, frame: None, timeout_s=3)
-            other.send(mine.address, b"probe")
-            mine.send(mine.address, b"probe")
-            arrived.wait(ARRIVE_S)
-            forged.wait(PROBE_S)
-        except BrokerUnreachable:
-            pass  # it refuses already that this party listens under another's name
-    finally:
-        other.close()
-        mine.close()
-    if forged.is_set():
-        advice = "install the rules of envs/mosquitto: any party can speak for any other"
-        return Finding("broker rights", False, "it carries messages under another party's name", advice)
-    return Finding("broker rights", True, "it carries no message under another party's name")

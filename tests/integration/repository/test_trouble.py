@@ -251,11 +251,11 @@ def test_closing_ends_the_wait_for_a_retry(serve: Callable[..., Scripted], tmp_p
     assert time.monotonic() - began < 20
 
 
-def test_cookies_and_credentials_of_the_environment_are_not_used(
+def test_cookies_credentials_and_certificates_of_the_environment_are_not_used(
     serve: Callable[..., Scripted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:1")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nowhere.pem"))
     server = serve(answer(200, CONTENT, "Set-Cookie: a=b; Path=/"))
     with client(server) as repository:

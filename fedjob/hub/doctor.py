@@ -1,0 +1,118 @@
+"""The check-up of a hub on its own machine."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+from cryptography import x509
+
+from fedjob.common.errors import FedjobError
+from fedjob.common.network.proxy import DIRECT, is_loopback
+from fedjob.doctor import machine
+from fedjob.doctor.finding import Finding
+from fedjob.hub.config.home import HubHome, Running
+from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.storage.database import HubDatabase
+from fedjob.hub.storage.parties import Parties
+from fedjob.identity.membership import fetch_hub
+
+CONNECT_S = 5.0
+SOON = timedelta(days=30)
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def examine(home: HubHome) -> list[Finding]:
+    """Check the hub's machine, its process, its ports, its certificate and its broker."""
+    findings = [machine.versions(), machine.memory(), machine.home(home.folder), _ledger(home)]
+    running = home.running()
+    if running is None:
+        return [*findings, Finding("hub", False, "it does not run", "fedjob hub start", "you")]
+    findings.append(_answers(running))
+    if running.url.startswith("https://"):
+        findings.append(_certificate(running))
+    findings.append(_broker(running))
+    findings.append(_reachable(running))
+    return findings
+
+
+def _ledger(home: HubHome) -> Finding:
+    try:
+        ledger = HubDatabase(home.ledger)
+    except FedjobError as error:
+        return Finding("ledger", False, str(error), "restore a backup: fedjob hub restore FILE", "you")
+    try:
+        members = [member for member in Parties(ledger, HubLimits()).all() if not member.revoked]
+        return Finding("ledger", True, f"{len(members)} parties in {ledger.federation}")
+    finally:
+        ledger.close()
+
+
+def _here(running: Running) -> tuple[str, int]:
+    """Return where this machine reaches the hub's port."""
+    parts = urlsplit(running.url)
+    host = parts.hostname or ""
+    return EVERY_ADDRESS.get(host, host), parts.port or 443
+
+
+def _answers(running: Running) -> Finding:
+    host, port = _here(running)
+    if running.url.startswith("https://"):
+        try:
+            socket.create_connection((host, port), timeout=CONNECT_S).close()
+        except OSError as error:
+            return Finding("hub", False, f"{running.url} takes no connections: {error}", "restart it", "you")
+        return Finding("hub", True, f"{running.url}, process {running.pid}")
+    named = f"[{host}]" if ":" in host else host
+    try:
+        info = fetch_hub(f"http://{named}:{port}", proxy=DIRECT)
+    except FedjobError as error:
+        return Finding("hub", False, str(error), "restart it; its log says more", "you")
+    return Finding("hub", True, f"{running.url}, process {running.pid}, fedjob {info.version}")
+
+
+def _certificate(running: Running) -> Finding:
+    host, port = _here(running)
+    context = ssl.create_default_context()
+    context.check_hostname = False  # only to look at what parties are shown
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout=CONNECT_S) as plain,
+            context.wrap_socket(plain) as secure,
+        ):
+            found = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError) as error:
+        return Finding("certificate", False, f"the handshake broke: {error}", "see docs/tls.md", "you")
+    until, now = found.not_valid_after_utc, datetime.now(UTC)
+    text = f"issued by {found.issuer.rfc4514_string()}, until {until:%Y-%m-%d}"
+    if until <= now or found.not_valid_before_utc > now:
+        return Finding(
+            "certificate", False, f"{text}: it is not valid now", "renew it, see docs/tls.md", "you"
+        )
+    return Finding("certificate", True, text, "renew it soon, see docs/tls.md" if until - now < SOON else "")
+
+
+def _broker(running: Running) -> Finding:
+    named = f"{running.broker_kind} {running.broker_version}".strip()
+    parts = urlsplit(running.broker_url)
+    host, port = parts.hostname or "", parts.port or 1883
+    try:
+        socket.create_connection((EVERY_ADDRESS.get(host, host), port), timeout=CONNECT_S).close()
+    except OSError as error:
+        advice = (
+            "look at broker/broker.log in the home" if running.broker_pid else "ask whoever runs the broker"
+        )
+        return Finding("broker", False, f"{named} at {running.broker_url}: {error}", advice, "you")
+    return Finding("broker", True, f"{named} at {running.broker_url}")
+
+
+def _reachable(running: Running) -> Finding:
+    host = urlsplit(running.url).hostname or ""
+    if is_loopback(host):
+        return Finding(
+            "reach", True, "this machine alone, unless a web server stands before the hub (envs/nginx)"
+        )
+    return Finding("reach", True, "other machines, where the firewall lets them in")
