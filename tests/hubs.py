@@ -16,6 +16,7 @@ from fedjob.hub.server.service import ServiceThread
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import Membership, enrol
 from fedjob.repository.http import HttpRepository
 from fedjob.repository.parts import PART_BYTES
@@ -44,7 +45,7 @@ class HubThread:
             self.parties,
             self.store,
             broker=lambda: Broker("mqtt://127.0.0.1:1844", "external"),
-            invited_only=invited_only,
+            loopback=None if invited_only else make_secret(folder),
         )
         self._stack = ExitStack()
         self._members: dict[str, Membership] = {}

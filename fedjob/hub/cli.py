@@ -311,13 +311,14 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
     """Write the hub's parties, objects and settings into FILE, while it runs or not; keep it safe."""
     from fedjob.common.console import size
     from fedjob.identity.home_backup import back_up
+    from fedjob.identity.loopback import SECRET_NAME
 
     where = _existing(home)
     running = where.running()
     elsewhere = Path(running.storage) if running is not None else storage
     inside = where.folder / "storage"
     beside = {} if elsewhere is None or elsewhere.absolute() == inside else {"storage": elsewhere}
-    leave_out = ("running.json", "hub.lock", "broker.log", *(("storage",) if beside else ()))
+    leave_out = ("running.json", "hub.lock", "broker.log", SECRET_NAME, *(("storage",) if beside else ()))
     made = back_up(where.folder, file, role="hub", leave_out=leave_out, beside=beside)
     click.echo(f"{file}: {made.num_files} files, {size(made.size_bytes)}; its mode is 0600")
 

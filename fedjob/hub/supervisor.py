@@ -22,6 +22,7 @@ from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import broker_at_hub
 
 SYNC_EVERY_S = 0.5
@@ -136,7 +137,9 @@ class Hub:
                 store,
                 broker=broker,
                 admit=admit,
-                invited_only=settings.invited_only or not is_loopback(settings.host),
+                loopback=make_secret(home.folder)
+                if is_loopback(settings.host) and not settings.invited_only
+                else None,
                 read_urls=settings.read_urls,
                 broker_port=None if child is None else child.on_this_machine,
             )

@@ -19,6 +19,7 @@ from fedjob.common.errors import ConfigError, DecodeError, SpecError
 from fedjob.common.http_client import Patience, Web
 from fedjob.common.network.proxy import is_loopback
 from fedjob.common.types import check_party
+from fedjob.identity.loopback import proof_of, read_secret
 
 MEMBERSHIP_NAME = "membership.mpk"
 MAX_INVITATION_BYTES = 64 << 10
@@ -42,6 +43,9 @@ class HubInfo:
     read_urls: tuple[str, ...] = ()
     time: float = 0.0
     """The hub's clock when it answered, seconds since 1970; 0 if it does not report it."""
+
+    secret_file: str = ""
+    """On a hub that listens on loopback: the file by which it knows its own user; see `identity.loopback`."""
 
     asked: float = 0.0
     answered: float = 0.0
@@ -167,6 +171,8 @@ def enrol(
     web = Web(url, verify=tls_ca or True, proxy=proxy, patience=_PATIENCE)
     try:
         hub = _hub_info(web)
+        if invitation is None and hub.secret_file and is_loopback(urlsplit(url).hostname or ""):
+            wanted["proof"] = proof_of(read_secret(hub.secret_file), party, role, public_key_hex, token)
         body = json.dumps(wanted).encode()
         answer = web.call("POST", "/v1/parties", body=body, what=f"enrolment of {party}").json()
         if not isinstance(answer, dict) or answer.get("federation") != hub.federation:
@@ -291,6 +297,7 @@ def _hub_info(web: Web) -> HubInfo:
                 kind,
                 str(more.get("version", "")),
                 tuple(str(url) for url in read_urls),
+                secret_file=str(rest.get("secret_file", "")),
                 time=hub_time if isinstance(hub_time := rest.get("time"), float) else 0.0,
                 asked=asked,
                 answered=answered,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 import secrets
@@ -11,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -38,6 +40,7 @@ from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
+from fedjob.identity.loopback import proof_of
 from fedjob.identity.membership import BROKER_PATH, broker_password
 
 MAX_ENROLMENT_BYTES = 16 << 10
@@ -45,8 +48,6 @@ NUM_THREADS = 8
 UNKNOWN_BODY_BYTES = 1 << 20
 """Bytes read of an unknown sender's body before the response; of a party's body, a whole object is read."""
 
-_FORWARDED = ("x-forwarded-for", "forwarded", "via", "x-real-ip")
-_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _STATUS: tuple[tuple[type[FedjobError], int], ...] = (
     (ObjectMissing, 404),
     (ObjectTooLarge, 413),
@@ -82,7 +83,8 @@ class HubApp:
         federation: the federation's name.
         broker: returns the broker's present address.
         admit: called after an enrolment; returns once the broker accepts the new party.
-        invited_only: enrol nobody without an invitation.
+        loopback: the secret by which the hub's own user enrols without an invitation, and its file; None to enrol
+            nobody without one.
         read_urls: URLs of other servers of the same objects.
         broker_port: the broker on this machine to which `/mqtt` leads; None for none.
     """
@@ -95,7 +97,7 @@ class HubApp:
         *,
         broker: Callable[[], Broker],
         admit: Callable[[str, str], Awaitable[None]] | None = None,
-        invited_only: bool = True,
+        loopback: tuple[str, Path] | None = None,
         read_urls: tuple[str, ...] = (),
         broker_port: BrokerPort | None = None,
     ) -> None:
@@ -105,7 +107,7 @@ class HubApp:
         self._store = store
         self._broker = broker
         self._admit = admit
-        self._invited_only = invited_only
+        self._loopback = loopback
         self._read_urls = read_urls
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
 
@@ -139,6 +141,7 @@ class HubApp:
                 "version": version("fedjob"),
                 "broker": {"url": broker.url, "kind": broker.kind, "version": broker.version},
                 "read_urls": list(self._read_urls),
+                "secret_file": "" if self._loopback is None else str(self._loopback[1]),
             }
         )
 
@@ -153,8 +156,13 @@ class HubApp:
 
     async def _enrol(self, request: Request) -> Response:
         parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
-        party, role, key, token, code = _wanted(b"".join([part async for part in parts]))
-        invited_only = self._invited_only or _came_through_a_proxy(request)
+        party, role, key, token, code, proof = _wanted(b"".join([part async for part in parts]))
+        if "origin" in request.headers:
+            raise NotPermitted("a page in a browser enrols nobody")
+        own = self._loopback is not None and hmac.compare_digest(
+            proof, proof_of(self._loopback[0], party, role, key, token)
+        )
+        invited_only = not own
         await asyncio.get_running_loop().run_in_executor(
             self._pool,
             lambda: self._parties.enrol(party, role, key, token, code=code, invited_only=invited_only),
@@ -236,7 +244,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "the hub has no such path"}, status_code=status)
 
 
-def _wanted(body: bytes) -> tuple[str, str, str, str, str | None]:
+def _wanted(body: bytes) -> tuple[str, str, str, str, str | None, str]:
     try:
         wanted: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -244,12 +252,11 @@ def _wanted(body: bytes) -> tuple[str, str, str, str, str | None]:
     match wanted:
         case {"party": str(party), "role": str(role), "key": str(key), **more}:
             token, code = more.get("token", secrets.token_hex(32)), more.get("invite")
-            if isinstance(token, str) and (code is None or isinstance(code, str)):
-                return party, role, key, token, code
+            proof = more.get("proof", "")
+            if isinstance(token, str) and (code is None or isinstance(code, str)) and _is_ascii(proof):
+                return party, role, key, token, code, proof
     raise SpecError("expected JSON with party, role, key and perhaps invite and token")
 
 
-def _came_through_a_proxy(request: Request) -> bool:
-    """Return whether a request may come from another machine although the hub listens on loopback."""
-    host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-    return host not in _LOOPBACK_HOSTS or any(name in request.headers for name in _FORWARDED)
+def _is_ascii(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value.isascii()

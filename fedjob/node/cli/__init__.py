@@ -8,6 +8,7 @@ from fedjob.common.console import LazyGroup
 
 _COMMANDS = {
     "init": ("fedjob.node.cli.daemon", "init", "Make a node's home and join a federation."),
+    "join": ("fedjob.node.cli.join", "join", "Make a node of an invitation: home, checks and start."),
     "start": ("fedjob.node.cli.daemon", "start", "Run the node until `node stop`, SIGTERM or Ctrl-C."),
     "stop": ("fedjob.node.cli.daemon", "stop", "Stop the running node."),
     "status": ("fedjob.node.cli.daemon", "status", "Show whether the node runs, its queue and its workers."),

@@ -105,8 +105,13 @@ def start(home: NodeHome, workers: int | None, detach: bool) -> None:
     for fault in Settings(home, {"workers": workers})().faults:
         click.echo(f"fedjob: the strictest settings hold, approval on: {fault}", err=True)
     if detach:
-        _start_detached(home, workers)
-        return
+        start_detached(home, workers)
+    else:
+        start_here(home, workers)
+
+
+def start_here(home: NodeHome, workers: int | None) -> None:
+    """Run the node in this process until it is stopped."""
     log_to(home)
     stopping = threading.Event()
     with locked(home):
@@ -161,7 +166,8 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         receiver.close()
 
 
-def _start_detached(home: NodeHome, workers: int | None) -> None:
+def start_detached(home: NodeHome, workers: int | None) -> None:
+    """Start the node in a process of its own; return when it is ready, or waits for its hub."""
     if (pid := running_pid(home)) is not None:
         raise ConfigError(f"a node runs in {home.root} already (process {pid}): stop it first")
     home.create()

@@ -31,6 +31,7 @@ from fedjob.common.types import Ref
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.identity.enrolment import save_membership
+from fedjob.identity.loopback import SECRET_NAME, proof_of
 from fedjob.identity.membership import (
     Invitation,
     enrol,
@@ -472,15 +473,22 @@ def test_enrolment_on_loopback(hub: HubThread) -> None:
         enrol(hub.url, "node-b", "node", "xyz")
     with pytest.raises(SpecError, match="a party is named"):
         enrol(hub.url, "Node B", "node", "ab" * 32)
-    wanted = {"party": "node-b", "role": "node", "key": "ab" * 32, "token": "cd" * 32}
+    who = ("node-b", "node", "ab" * 32, "cd" * 32)
+    proof = proof_of((hub.folder / SECRET_NAME).read_text().strip(), *who)
+    wanted = {**dict(zip(("party", "role", "key", "token"), who, strict=True)), "proof": proof}
     for _ in range(2):  # asked again after a lost answer: the same
         status, said = request(hub, "POST", "/v1/parties", body=json.dumps(wanted).encode())
         assert (status, json.loads(said)["token"]) == (201, "cd" * 32)
-    # Behind a proxy loopback is everybody.
-    wanted["party"] = "node-c"
-    for headers in ({"X_Forwarded_For": "203.0.113.9"}, {"Host": "hub.example.org"}):
-        status, _ = request(hub, "POST", "/v1/parties", body=json.dumps(wanted).encode(), **headers)
+    # Everybody on this machine, or behind a proxy, reaches loopback; a proof is good for what it was made for.
+    for other in (
+        {"party": "node-c"},
+        {"party": "node-c", "proof": ""},
+        {"party": "node-c", "proof": "ab" * 32},
+    ):
+        status, _ = request(hub, "POST", "/v1/parties", body=json.dumps({**wanted, **other}).encode())
         assert status == 403
+    body = json.dumps(wanted).encode()
+    assert request(hub, "POST", "/v1/parties", body=body, Origin="http://127.0.0.1:9")[0] == 403
     for body in (b"", b"[]", b"{}", b"\xff", b"[" * 10_000, json.dumps({**wanted, "role": 3}).encode()):
         assert request(hub, "POST", "/v1/parties", body=body)[0] == 400
     assert request(hub, "POST", "/v1/parties", body=bytes(1 << 20))[0] == 413
