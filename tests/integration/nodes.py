@@ -39,8 +39,6 @@ from fedjob.training_plans.source.plan_source import plan_hash
 B = TypeVar("B", bound=Body)
 
 ADD_ONE = """\
-import pathlib
-
 import torch
 from fedjob import TorchPlan
 
@@ -53,8 +51,7 @@ class AddOne(TorchPlan):
         return torch.optim.SGD(model.parameters(), lr=0.1)
 
     def training_data(self, dataset, training_args):
-        with pathlib.Path(dataset.path).with_name("trainings.txt").open("a") as file:
-            file.write("load\\n")
+        print("the data are loaded")
         x, y = dataset.arrays()
         return torch.tensor(x), torch.tensor(y)
 
@@ -180,8 +177,8 @@ class Node:
 
     def trainings(self) -> int:
         """How often the plan `AddOne` loaded its data here."""
-        file = self.folder / "trainings.txt"
-        return len(file.read_text().splitlines()) if file.exists() else 0
+        logs = self.home.task_logs.glob("*.stdout")
+        return sum(log.read_text().count("the data are loaded\n") for log in logs)
 
 
 class Federation:

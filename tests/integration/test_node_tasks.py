@@ -41,7 +41,8 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def busy(shared_node: Node) -> Node:
     """A node that works for tests of this file one after the other: a new job, no trainings counted."""
     shared_node.federation.ann.job = new_job_id()
-    (shared_node.folder / "trainings.txt").unlink(missing_ok=True)
+    for log in shared_node.home.task_logs.iterdir():
+        log.unlink()
     return shared_node
 
 
