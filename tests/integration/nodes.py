@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy
+import psutil
 import torch
 
 from fedjob.common.config import FoundSettings
@@ -177,8 +178,22 @@ class Node:
 
     def trainings(self) -> int:
         """How often the plan `AddOne` loaded its data here."""
-        logs = self.home.task_logs.glob("*.stdout")
-        return sum(log.read_text().count("the data are loaded\n") for log in logs)
+        return self.printed().count("the data are loaded")
+
+    def printed(self) -> list[str]:
+        """The lines that plans have printed here, as far as they were taken down."""
+        logs = sorted(self.home.task_logs.glob("*.stdout"))
+        return [line for log in logs for line in log.read_text().splitlines()]
+
+    def worker_processes(self) -> set[int]:
+        """The processes of the workers, and of all that these have started, by the numbers that they have here."""
+        assert self.daemon is not None
+        found: set[int] = set()
+        for worker in self.daemon._context.workers.facts()["warm"]:
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(worker["pid"])
+                found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
+        return found
 
 
 class Federation:
