@@ -8,7 +8,7 @@ jobs call `perform` in their own process and get the same bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,18 +52,31 @@ class Workbench:
         self._data: Any = None
         self._made_of: tuple[Any, ...] | None = None
 
-    def perform(self, order: WorkOrder, emit: Emit, runner: ChildRunner | None = None) -> WorkResult:
+    def perform(
+        self,
+        order: WorkOrder,
+        emit: Emit,
+        runner: ChildRunner | None = None,
+        borrow: Callable[[], None] | None = None,
+    ) -> WorkResult:
         """Do the work; whatever user code raises becomes a result that says so.
 
         Args:
             runner: where child tasks run; None for this process.
+            borrow: see `ReleaseBook`; None where the record lies at the order's path.
         """
         try:
-            return self.compute(order, emit, runner)
+            return self.compute(order, emit, runner, borrow)
         except Exception as error:  # user code may raise anything; the node must answer
             return failed(order, error)
 
-    def compute(self, order: WorkOrder, emit: Emit, runner: ChildRunner | None = None) -> WorkResult:
+    def compute(
+        self,
+        order: WorkOrder,
+        emit: Emit,
+        runner: ChildRunner | None = None,
+        borrow: Callable[[], None] | None = None,
+    ) -> WorkResult:
         """Do the work; what user code raises comes through, for a debugger.
 
         Raises:
@@ -72,7 +85,7 @@ class Workbench:
         started = time.perf_counter()
         order = _with_learned(order)
         if order.step == LEARN:
-            return _measured(order)
+            return _measured(order, borrow)
         import torch
 
         from fedjob.execution.batches import work
@@ -90,7 +103,7 @@ class Workbench:
         seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
         if plan is not None:
             _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit))
-        local = _local_of(order, plan, self._data, seed, state, emit)
+        local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, borrow))
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
@@ -196,7 +209,13 @@ def _begin_step(
 
 
 def _local_of(
-    order: WorkOrder, plan: Any, data: Any, seed: int, state: Mapping[str, Any], emit: Emit
+    order: WorkOrder,
+    plan: Any,
+    data: Any,
+    seed: int,
+    state: Mapping[str, Any],
+    emit: Emit,
+    releases: ReleaseBook | None,
 ) -> Local:
     """Return what a protocol's half at the node is given."""
     from fedjob.protocols.base import Local
@@ -213,7 +232,7 @@ def _local_of(
         progress=lambda done, total: emit("progress", {"done": done, "total": total}),
         scratch=Path(order.scratch_path),
         limits=order.limits,
-        releases=_releases(order),
+        releases=releases,
         keep=partial(_keep, Path(order.output_path)),
     )
 
@@ -280,23 +299,25 @@ def _with_learned(order: WorkOrder) -> WorkOrder:
     return replace(order, values=values, dataset={**order.dataset, "learned": order.values[LEARNED]})
 
 
-def _measured(order: WorkOrder) -> WorkResult:
+def _measured(order: WorkOrder, borrow: Callable[[], None] | None) -> WorkResult:
     """Return what a node reports for a step that finds values in the data of all nodes, see `preprocess.learning`."""
     from fedjob.data.learned_values import measured
 
     try:
-        value, num_rows = measured(order.dataset, int(order.limits.get("min_rows", 0)), _releases(order))
+        value, num_rows = measured(
+            order.dataset, int(order.limits.get("min_rows", 0)), _releases(order, borrow)
+        )
     except PreparationError as error:
         raise NodeFailure(order.node, error.reason, str(error)) from error
     return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
 
 
-def _releases(order: WorkOrder) -> ReleaseBook | None:
+def _releases(order: WorkOrder, borrow: Callable[[], None] | None) -> ReleaseBook | None:
     if not order.releases_path or order.limits.get("min_rows", 0) <= 1:
         return None
     from fedjob.privacy.release_book import ReleaseBook
 
-    return ReleaseBook(Path(order.releases_path), int(order.limits["min_rows"]))
+    return ReleaseBook(Path(order.releases_path), int(order.limits["min_rows"]), borrow)
 
 
 def child_order(parent: WorkOrder, wanted: ChildOrder, values: Mapping[str, Any]) -> WorkOrder:

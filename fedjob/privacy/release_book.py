@@ -8,7 +8,7 @@ asked again, gets the same decision.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -34,10 +34,12 @@ class ReleaseBook:
     Args:
         path: of the record's file, which need not exist yet.
         min_rows: the least number of rows that a released number may be about.
+        borrow: called before the record is read: puts it at `path`, and keeps it from others until the task ends.
     """
 
     path: Path
     min_rows: int
+    borrow: Callable[[], None] | None = None
 
     @contextmanager
     def opened(self, frame: pd.DataFrame, kept: npt.NDArray[np.int64]) -> Iterator[Admit]:
@@ -51,6 +53,8 @@ class ReleaseBook:
             A function that decides which of several numbers may be released.
         """
         ids = row_ids(frame)
+        if self.borrow is not None:
+            self.borrow()
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with lock(self.path.with_suffix(".lock")):
             known, releases = self._load(ids)

@@ -103,6 +103,11 @@ def ann(shared: tuple[Processes, Path], hub_url: str) -> Iterator[Researcher]:
     repository.close()
 
 
+def _printed(home: NodeHome, line: str) -> int:
+    """Return how often the plans of a node have printed a line."""
+    return sum(log.read_text().splitlines().count(line) for log in home.task_logs.glob("*.stdout"))
+
+
 class KilledNode:
     """A home with the dataset `toy`, and the daemon in a process."""
 
@@ -147,8 +152,7 @@ class KilledNode:
         written.rename(self.armed)
 
     def trainings(self) -> int:
-        file = self.folder / "trainings.txt"
-        return len(file.read_text().splitlines()) if file.exists() else 0
+        return _printed(self.home, "the data are loaded")
 
 
 @pytest.fixture(scope="module")
@@ -192,20 +196,14 @@ def test_workers_and_what_they_started_die_with_their_daemon(
 ) -> None:
     processes, folder = shared
     node = KilledNode(processes, folder, hub_url, "orphans")
-    pids = node.folder / "pids"
-    step = (
-        f"with open({str(pids)!r}, 'a') as file: file.write(f'{{os.getpid()}} ')\n"
-        "os.fork()\n"
-        f"with open({str(pids)!r}, 'a') as file: file.write(f'{{os.getpid()}} ')\n"
-        "while True: time.sleep(1)"
-    )
+    step = "os.fork()\nprint('one of two', flush=True)\nos.setsid() if os.getpid() > 1 else None\nwhile True: time.sleep(1)"
     process = node.start()
     ann.job = new_job_id()
     ann.train(node.name, ann.task(plan_with(step), "Odd"))
-    ann.take(lambda received: pids.exists() and len(pids.read_text().split()) >= 3, timeout_s=120)
-    children = [c.pid for c in psutil.Process(process.pid).children(recursive=True)]
+    ann.take(lambda received: _printed(node.home, "one of two") == 2, timeout_s=120)
+    everyone = [c.pid for c in psutil.Process(process.pid).children(recursive=True)]
+    assert len(everyone) >= 3  # the fork server, the worker, and what the worker started
     os.kill(process.pid, signal.SIGKILL)
-    everyone = {*children, *map(int, pids.read_text().split())}
     wait_until(
         lambda: not [pid for pid in everyone if runs(pid)], timeout_s=30, what="every process to be gone"
     )

@@ -58,6 +58,9 @@ class NodeConfig:
         hours: when tasks may begin, such as `Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00`; empty for always.
         reserve_s: seconds for which an offer holds resources until a task takes them.
         orphan_after_s: seconds after which unfinished tasks are given up if who asked for them is silent.
+        sandbox: `on`: workers run in a sandbox, and none runs where it can't be closed; `none` lets plans see and do
+            what the node's user can, which every answer says.
+        scratch_mb: what one worker may write, its output included, in memory.
         launcher: how worker processes are started: `process`, or the name of an installed launcher.
         launcher_options: its options, `name=value, ...`; goes before what a job asks for.
         hooks: those that are called on events of tasks here: `csv`, or names of installed hooks, with commas between them.
@@ -111,6 +114,8 @@ class NodeConfig:
     hours: str = field(default="", metadata={"check": read_hours})
     reserve_s: float = field(default=30.0, metadata={"at_least": 1.0})
     orphan_after_s: float = field(default=6 * 3600.0, metadata={"at_least": 1.0})
+    sandbox: str = field(default="on", metadata={"choices": ("on", "none")})
+    scratch_mb: int = field(default=8192, metadata={"at_least": 16})
     launcher: str = "process"
     launcher_options: str = field(default="", metadata={"check": read_options})
     hooks: str = ""

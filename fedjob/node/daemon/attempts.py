@@ -21,7 +21,8 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.inputs import TaskInputs
 from fedjob.node.execution.outputs import StoredResult
-from fedjob.node.execution.pool import (
+from fedjob.node.execution.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
+from fedjob.node.execution.worker_events import (
     ChildAwaited,
     ChildRequested,
     WorkerBegan,
@@ -29,13 +30,15 @@ from fedjob.node.execution.pool import (
     WorkerEmitted,
     WorkerGone,
     WorkerReturned,
+    WorkerUnclosed,
 )
-from fedjob.node.execution.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
+from fedjob.node.execution.worker_identity import WorkerIdentity
 from fedjob.node.grants.grant import matches_any
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book, TaskRow, root_of
 from fedjob.node.queue.task import header_of, objects_of, packed_result, task_of
+from fedjob.node.sandbox.support import REFUSED
 from fedjob.node.storage.logs import Forwarding, add_trace, close_log
 from fedjob.protocols.inference import LEFT
 
@@ -59,6 +62,7 @@ Stage = (
     | WorkerEmitted
     | WorkerReturned
     | WorkerDied
+    | WorkerUnclosed
     | WorkerGone
     | ChildRequested
     | ChildAwaited
@@ -178,6 +182,9 @@ class Attempts:
         if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
+        if context.workers.kind == REFUSED:
+            self._report(Unprepared(key, attempt.number, "sandbox", context.workers.support.advice))
+            return
         if refusal := permissions.may_start(row, root) or permissions.used_up(row):
             self._report(Unprepared(key, attempt.number, *refusal))
             return
@@ -230,6 +237,11 @@ class Attempts:
                 text = order.plan_text.encode()
                 self._context.grants.texts.remember(hashlib.sha256(text).hexdigest(), text)
                 turn.after.append(lambda: self._work(attempt, order, row))
+            case WorkerUnclosed(detail=detail):
+                turn.after.append(lambda: self._end(key, attempt))
+                turn.step(
+                    events.Finished(key, False, b"", "sandbox", f"its sandbox can't be closed: {detail}")
+                )
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(events.Finished(key, False, b"", reason, detail))
@@ -291,10 +303,26 @@ class Attempts:
             order = replace(order, secrets=self._context.permissions.secrets_of(row))
             attempt.timing["fetch"] = time.monotonic() - attempt.started
             try:
-                self._context.workers.run(order, attempt.number, gpus=attempt.gpus, resources=row.resources)
+                identity = self._identity_of(row, attempt)
+                self._context.workers.run(order, attempt.number, identity, resources=row.resources)
             except Exception as error:  # a launcher is somebody else's code
                 log.exception("a worker could not be started")
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
+
+    def _identity_of(self, row: TaskRow, attempt: TaskAttempt) -> WorkerIdentity:
+        """Return what a task's worker is for: another grant, plan, dataset or use has another worker."""
+        task, context = task_of(row), self._context
+        dataset = context.datasets.find(task.dataset) if task.dataset else None
+        brought = "" if task.files is None else task.files.sha256
+        return WorkerIdentity(
+            job=row.job,
+            grant=context.grants.usage.bound(row.key) or "",
+            plan="" if task.plan is None else task.plan.sha256,
+            dataset=task.dataset or brought,
+            version="" if dataset is None else context.versions.of_parts(dataset.parts(task.use)),
+            use=task.use,
+            gpus=attempt.gpus,
+        )
 
     def _store(self, row: TaskRow, attempt: TaskAttempt) -> None:
         folder = None if self._context.spool.has_result(row.key) else attempt.folder

@@ -16,11 +16,13 @@ from fedjob.node.data.datasets import Datasets
 from fedjob.node.data.item_ledger import ItemLedger
 from fedjob.node.data.redescription import Redescriber
 from fedjob.node.data.versions import Versions
-from fedjob.node.execution.pool import WorkerEvent, Workers
+from fedjob.node.execution.pool import Workers
 from fedjob.node.execution.transfers import TransferEvent, Transfers
+from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.permissions import Permissions
 from fedjob.node.queue.store import TaskStore
+from fedjob.node.sandbox.support import find_support
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore
 from fedjob.node.storage.spool import Spool
@@ -103,7 +105,7 @@ def open_context(
         store=store,
         endpoint=endpoint,
         spool=spool,
-        workers=Workers(home, config, report),
+        workers=Workers(home, config, find_support(), report),
         transfers=transfers,
         tasks=TaskStore(database),
         datasets=datasets,

@@ -41,8 +41,8 @@ from fedjob.node.daemon.state_reports import StateReports
 from fedjob.node.daemon.status import pong
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.pool import WorkerEvent
 from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent
+from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events

@@ -1,23 +1,20 @@
 """The fork server: a process that has imported torch once and forks workers in milliseconds.
 
-Run as `python -m fedjob.node.execution.fork_server FD`, where FD is one end of a
-SOCK_SEQPACKET pair. A request is one packet, a msgpack map (see `ForkRequest`), with
-the worker's socket attached. Answers are `["forked", worker, pid]`,
-`["exited", pid, status]` and, once, `["ready"]`.
+Run as `python -P -m fedjob.node.execution.fork_server FD KIND HOME HOW`, where FD is one end of a
+SOCK_SEQPACKET pair, KIND the sandbox that workers are closed in and HOME the node's, of which they see nothing. A
+request is one packet, a msgpack map (see `ForkRequest`), with the worker's socket and its two streams attached, or
+`["kill", worker]`. Answers are `["exited", worker, status]` and, once, `["ready"]`. HOW is `preloaded`, or `bare`
+for one that only runs launchers' commands.
 
-It has one thread, and a child gets SIGKILL when it dies. When the daemon dies, its
-end of the pair closes: the fork server kills the process group of each child, so
-that what user code started goes too, and ends.
-
-User code may leave its worker's group and outlive its parents. The kernel then gives
-such orphans to the fork server, their nearest subreaper: every child of it that is
-no worker is one, and is killed. A worker has exited when that is done.
+It has one thread, and runs no user code: it stays outside of the sandboxes that it closes. With namespaces, it and
+all its workers live in one of processes, so that all end when it does, and each worker is the first process of one of
+its own: with it ends everything that it started. Otherwise a child gets SIGKILL when it dies, and the process group
+of each child is killed when the daemon's end of the pair closes; what user code has left behind comes to the fork
+server, as the nearest subreaper, and is killed. A worker has exited when that is done.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import selectors
 import signal
@@ -26,37 +23,18 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 
 from fedjob.common.codec import from_plain, pack, unpack
+from fedjob.node.execution.link import Link
+from fedjob.node.execution.preload import preload
+from fedjob.node.sandbox.enclosure import NAMESPACES, Enclosure
+from fedjob.node.sandbox.namespaces import enter_server_namespaces, fork_first_process
+from fedjob.node.sandbox.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+from fedjob.node.sandbox.system_files import system_paths
 
 MAX_PACKET_BYTES = 64 * 1024
-PRELOAD = (
-    "torch",
-    "numpy",
-    "safetensors.torch",
-    "fedjob.execution.workbench",
-    "fedjob.parameters.files",
-    "fedjob.parameters.tree",
-    "fedjob.protocols.training.fedavg",
-    "fedjob.execution.batches",
-    "fedjob.training_plans.source.compilation",
-    "fedjob.training_plans.base",
-    "fedjob.training_plans.torch",
-    "fedjob.training_plans.training_args",
-    "fedjob.metrics.states",
-    "fedjob.data.loader",
-    "fedjob.node.execution.process",
-)
-PRELOAD_IF_THERE = (
-    "torch._dynamo",  # the first optimizer of a process imports it, in more than a second
-    "pandas",
-)
 STRAYS_WITHIN_S = 2.0
 """For orphans to end in, when the fork server itself ends."""
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +43,7 @@ class ForkRequest:
 
     Args:
         worker: the daemon's name for it.
+        enclosure: its sandbox.
         log_bytes: of user code's output, per task and stream.
         memory_bytes: that it may allocate.
         threads: of torch.
@@ -73,6 +52,7 @@ class ForkRequest:
     """
 
     worker: str
+    enclosure: Enclosure
     log_bytes: int
     memory_bytes: int
     threads: int
@@ -80,104 +60,151 @@ class ForkRequest:
     command: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Server:
+    """The fork server's own state.
+
+    Args:
+        control: its end of the pair.
+        kind: of the sandbox.
+        own: descriptor of its namespace of processes; None without.
+        system: files of the machine that workers may read.
+        wake: the two ends of what SIGCHLD wakes it by.
+        children: process id -> the daemon's name for the worker.
+        ended: names and statuses that wait until all is gone.
+    """
+
+    control: socket.socket
+    kind: str
+    own: int | None
+    system: tuple[str, ...]
+    wake: tuple[socket.socket, socket.socket]
+    children: dict[int, str] = field(default_factory=dict)
+    ended: list[tuple[str, int]] = field(default_factory=list)
+
+
 def main(arguments: list[str]) -> None:
     """Preload, then serve until the daemon is gone."""
-    control = socket.socket(fileno=int(arguments[0]))
+    control, (kind, hidden, how) = socket.socket(fileno=int(arguments[0])), arguments[1:]
+    own = None
+    if kind == NAMESPACES and how != "bare":
+        enter_server_namespaces()
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to act on
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    gc.disable()  # imports leave next to no garbage, and looking for it takes as long as a third of them
-    for module in PRELOAD:
-        import_module(module)
-    for module in PRELOAD_IF_THERE:
-        with suppress(ImportError):
-            import_module(module)
-    gc.collect()
-    gc.freeze()  # a collection in a child would copy every page that it marks
-    gc.enable()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if how != "bare":
+        preload()
+    system = system_paths(hidden)
     control.send(pack(["ready"]))
-    _serve(control)
+    _serve(_Server(control, kind, own, system, socket.socketpair()))
 
 
-def _serve(control: socket.socket) -> None:
-    woken, waker = socket.socketpair()
+def _serve(server: _Server) -> None:
+    woken, waker = server.wake
     woken.setblocking(False)
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    children: set[int] = set()
-    ended: list[tuple[int, int]] = []
     with selectors.DefaultSelector() as selector:
-        selector.register(control, selectors.EVENT_READ)
+        selector.register(server.control, selectors.EVENT_READ)
         selector.register(woken, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
                 if key.fileobj is woken:
                     with suppress(BlockingIOError):
                         woken.recv(4096)
-                elif not _take_request(control, children, (selector, woken, waker)):
-                    _end(children)
+                elif not _take_request(server, selector):
+                    _end(set(server.children))
                     return
-            _reap(control, children, ended)
+            _reap(server)
 
 
-def _take_request(
-    control: socket.socket,
-    children: set[int],
-    mine: tuple[selectors.BaseSelector, socket.socket, socket.socket],
-) -> bool:
+def _take_request(server: _Server, selector: selectors.BaseSelector) -> bool:
     try:
-        packet, descriptors, _, _ = socket.recv_fds(control, MAX_PACKET_BYTES, 1)
+        packet, descriptors, _, _ = socket.recv_fds(server.control, MAX_PACKET_BYTES, 3)
     except ConnectionError:
         return False
     if not packet:
         return False
-    request = from_plain(ForkRequest, unpack(packet))
+    wanted = unpack(packet)
+    if isinstance(wanted, list):
+        _kill(server, wanted[1])
+        return True
+    request = from_plain(ForkRequest, wanted)
     parent = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork() if server.own is None else fork_first_process(server.own)
+    except OSError as error:
+        _refuse(server, request, descriptors, f"no process could be started: {error}")
+        return True
     if pid == 0:
         try:
-            _become_worker(request, descriptors[0], parent, control, mine)
+            _become_worker(request, descriptors, parent, server, selector)
         finally:
             os._exit(70)
-    children.add(pid)
+    server.children[pid] = request.worker
     for descriptor in descriptors:
         os.close(descriptor)
-    with suppress(OSError):
-        control.send(pack(["forked", request.worker, pid]))
     return True
+
+
+def _refuse(server: _Server, request: ForkRequest, descriptors: list[int], detail: str) -> None:
+    """Answer in the place of a worker that could not be started."""
+    link = Link(socket.socket(fileno=descriptors[0]))
+    with suppress(OSError):
+        link.send(["unclosed", detail])
+    link.close()
+    for descriptor in descriptors[1:]:
+        os.close(descriptor)
+    with suppress(OSError):
+        server.control.send(pack(["exited", request.worker, 70]))
+
+
+def _kill(server: _Server, worker: object) -> None:
+    for pid, name in server.children.items():
+        if name == worker:
+            for kill in (os.killpg, os.kill):
+                with suppress(ProcessLookupError, PermissionError):
+                    kill(pid, signal.SIGKILL)
 
 
 def _become_worker(
     request: ForkRequest,
-    descriptor: int,
+    descriptors: list[int],
     parent: int,
-    control: socket.socket,
-    mine: tuple[selectors.BaseSelector, socket.socket, socket.socket],
+    server: _Server,
+    selector: selectors.BaseSelector,
 ) -> None:
     os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the signal was armed
-        os._exit(71)
+    if server.own is None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the signal was armed
+            os._exit(71)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for closable in (*mine, control):
+    for closable in (selector, *server.wake, server.control):
         closable.close()
+    end, *streams = descriptors
+    for number, stream in zip((1, 2), streams, strict=True):
+        os.dup2(stream, number)
+        os.close(stream)
     os.environ["CUDA_VISIBLE_DEVICES"] = request.gpus
     numbers = (request.log_bytes, request.memory_bytes, request.threads)
     if request.command:
-        os.set_inheritable(descriptor, True)
-        worker = (sys.executable, "-m", "fedjob.node.execution.process", str(descriptor), *map(str, numbers))
+        os.set_inheritable(end, True)
+        module = "fedjob.node.execution.process"
+        worker = (sys.executable, "-P", "-m", module, str(end), *map(str, numbers))
         with suppress(OSError):
             os.execvp(request.command[0], [*request.command, *worker])
         os._exit(72)
-    from fedjob.node.execution.process import run
+    from fedjob.node.execution.process import run_closed
 
-    run(socket.socket(fileno=descriptor), *numbers)
+    run_closed(socket.socket(fileno=end), request.enclosure, server.system, *numbers)
     os._exit(0)
 
 
-def _reap(control: socket.socket, children: set[int], ended: list[tuple[int, int]]) -> None:
+def _reap(server: _Server) -> None:
     """Take what has ended, kill the strays, and report ended workers once there are none."""
     while True:
         try:
@@ -186,16 +213,17 @@ def _reap(control: socket.socket, children: set[int], ended: list[tuple[int, int
             break
         if pid == 0:
             break
-        if pid in children:
-            children.discard(pid)
+        if pid in server.children:
+            name = server.children.pop(pid)
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)  # what it left behind in its group
-            ended.append((pid, os.waitstatus_to_exitcode(status)))
-    if ended and not _kill_strays(children):
-        for pid, code in ended:
+            server.ended.append((name, os.waitstatus_to_exitcode(status)))
+    # With namespaces the kernel has ended all that a worker started before it reports its end.
+    if server.ended and (server.own is not None or not _kill_strays(set(server.children))):
+        for name, code in server.ended:
             with suppress(OSError):
-                control.send(pack(["exited", pid, code]))
-        ended.clear()
+                server.control.send(pack(["exited", name, code]))
+        server.ended.clear()
 
 
 def _kill_strays(children: set[int]) -> bool:
@@ -232,8 +260,8 @@ def _end(children: set[int]) -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if not _kill_strays(set()):
-            return
+        if os.getpid() == 1 or not _kill_strays(set()):
+            return  # the first process of a namespace takes all others with it
         time.sleep(0.01)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedjob.common.codec import unpack
 from fedjob.common.errors import DecodeError, NodeFailure
+from fedjob.common.files import link_or_copy
 from fedjob.common.types import Ref
 from fedjob.data.item_choice import Known, save_known
 from fedjob.execution.orders import WorkOrder, work_order_of
@@ -17,6 +18,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.brought_data import Brought
 from fedjob.node.data.datasets import RegisteredDataset
+from fedjob.node.execution.worker_place import INBOX_NAME
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import inputs_of
 from fedjob.node.storage.spool import Spool
@@ -67,13 +69,18 @@ class Sources:
 
 
 def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
-    """Fetch what a task needs, and return the order for a worker.
+    """Fetch what a task needs into the attempt's folder, and return the order for a worker.
+
+    Parameters, artifacts, the node state and what is known of items get a second name in `inbox`, since a worker sees
+    no other file of the node's home.
 
     Raises:
         FedjobError: an object, the plan or the node state is missing or damaged, or takes too much.
     """
     row, task, dataset = wanted.row, wanted.task, wanted.dataset
-    state_path = _state_path(row, task, sources)
+    inbox = wanted.folder / INBOX_NAME
+    inbox.mkdir(mode=0o700, exist_ok=True)
+    state_path = _state_path(row, task, inbox, sources)
     plan = wanted.plan
     if plan is None and task.plan is not None:
         plan = sources.repository.get_bytes(task.plan, limit_bytes=task.plan.size_bytes)
@@ -87,7 +94,7 @@ def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
         node=sources.node,
         plan_text="" if plan is None else plan.decode(),
         dataset=_data(row, task, dataset, sources),
-        path_of=sources.spool.fetch,
+        path_of=lambda ref: _placed(sources.spool.fetch(ref), inbox),
         value_of=lambda name, ref: _blob(name, ref, sources),
         state_path=state_path,
         output_path=str(wanted.folder),
@@ -98,21 +105,29 @@ def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
         child=row.child,
         limits=dict(wanted.limits),
         releases_path=_releases_path(task, dataset, sources),
-        known_path="" if wanted.known is None else str(wanted.folder / KNOWN_NAME),
+        known_path="" if wanted.known is None else str(inbox / KNOWN_NAME),
     )
     if wanted.known is not None:
-        save_known(wanted.known, wanted.folder / KNOWN_NAME)
+        save_known(wanted.known, inbox / KNOWN_NAME)
     return order
 
 
-def _state_path(row: TaskRow, task: Task, sources: Sources) -> str:
+def _placed(path: Path, inbox: Path) -> Path:
+    """Give a file of the spool a second name among a task's inputs; several tasks' inputs may be one file."""
+    placed = inbox / path.name
+    if not placed.exists():
+        link_or_copy(path, placed)
+    return placed
+
+
+def _state_path(row: TaskRow, task: Task, inbox: Path, sources: Sources) -> str:
     """Return where the node state is that a task starts from; empty for a fresh one."""
     if task.state is None:
         return ""
     path = sources.home.state_of(row.job, task.state)
     if not path.exists():
         raise NodeFailure(sources.node, "state_missing", f"there is no node state {task.state[:64]!r}")
-    return str(path)
+    return str(_placed(path, inbox))
 
 
 def _check_memory(task: Task, sources: Sources) -> None:

@@ -25,6 +25,8 @@ class Launch:
         worker: the daemon's name for it.
         memory_bytes, threads, gpus: what it gets of the machine.
         hints: the job's hints for this launcher, overridden by the options that the owner has set.
+        folder: of this worker at the node: its inputs come to `inbox` in it, what it gives to `work`.
+        data: files and folders of the one dataset.
     """
 
     worker: str
@@ -33,12 +35,21 @@ class Launch:
     threads: int
     gpus: tuple[int, ...]
     hints: Mapping[str, Any]
+    folder: str = ""
+    data: tuple[str, ...] = ()
 
 
 class Launcher(ABC):
-    """Decides how one worker process is started; a frozen dataclass without fields that must be given."""
+    """Decides how one worker process is started; a frozen dataclass without fields that must be given.
+
+    A worker that is started by a command closes the same sandbox around itself as one that is forked, before it reads
+    an order. A launcher whose command is a sandbox of its own, such as a container, says so with `isolates`: the worker
+    then closes nothing, and the command has to show it `Launch.folder` under the same name (`inbox` in it read-only,
+    `work` to write to), `Launch.data` read-only, and nothing else of the node: no home, no network, no other process.
+    """
 
     name: ClassVar[str]
+    isolates: ClassVar[bool] = False
 
     @abstractmethod
     def command(self, launch: Launch) -> list[str]:

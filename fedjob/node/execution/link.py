@@ -14,6 +14,8 @@ from fedjob.common.errors import DecodeError
 MAX_BYTES = 256 * 1024 * 1024
 SEND_TIMEOUT_S = 30
 _LENGTH = struct.Struct("<I")
+_CREDENTIALS = struct.Struct("3i")
+_DESCRIPTOR = struct.Struct("i")
 
 
 class Link:
@@ -35,6 +37,46 @@ class Link:
         with self._lock:
             self._socket.sendall(_LENGTH.pack(len(data)) + data)
 
+    def greet(self, value: Any, descriptor: int) -> None:
+        """Send the first value, with an open file beside it.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        data = pack(value)
+        with self._lock:
+            socket.send_fds(self._socket, [_LENGTH.pack(len(data)) + data], [descriptor])
+
+    def expect_greeting(self) -> None:
+        """Ask the kernel who sends; before the other end can send anything."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+    def receive_greeting(self) -> tuple[Any, int, int | None]:
+        """Wait for the first value of the other end, which no user code can have sent.
+
+        Returns:
+            It, the number of the process that sent it, as it is known here, and the file that came with it.
+
+        Raises:
+            EOFError: the other end is gone.
+            DecodeError: it sent something else.
+        """
+        space = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_DESCRIPTOR.size)
+        try:
+            head, ancillary, _, _ = self._socket.recvmsg(_LENGTH.size, space, socket.MSG_CMSG_CLOEXEC)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        except OSError as error:
+            raise EOFError from error
+        pid, descriptor = 0, None
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                pid = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
+            elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                (descriptor,) = _DESCRIPTOR.unpack(data[: _DESCRIPTOR.size])
+        if len(head) < _LENGTH.size:
+            raise EOFError
+        return self._value_of(head), pid, descriptor
+
     def receive(self) -> Any:
         """Wait for the next value.
 
@@ -42,7 +84,10 @@ class Link:
             EOFError: the other end is gone.
             DecodeError: it sent something else.
         """
-        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        return self._value_of(self._read(_LENGTH.size))
+
+    def _value_of(self, head: bytes) -> Any:
+        (length,) = _LENGTH.unpack(head)
         if length > MAX_BYTES:
             raise DecodeError(f"expected at most {MAX_BYTES} bytes between daemon and worker, found {length}")
         return unpack(self._read(length))

@@ -1,6 +1,6 @@
-"""The daemon's side of its workers: warm processes, each for one job, forked by a fork server.
+"""The daemon's side of its workers: warm processes, each of one identity, forked by a fork server.
 
-`run` hands a work order to an idle worker of the job, `kill` ends one with everything
+`run` hands a work order to an idle worker of the identity, `kill` ends one with everything
 it started. Events come back through `notify`, which is called on this module's
 own threads. Deaths are learned from the fork server, so that a worker whose
 children keep its socket open is noticed too.
@@ -8,114 +8,76 @@ children keep its socket open is noticed too.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.files import remove_folder
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
-from fedjob.node.execution.fork_server import MAX_PACKET_BYTES, ForkRequest
+from fedjob.node.execution.collection import name_result, output_folder, take_output
+from fedjob.node.execution.fork_client import DEATH_GRACE_S, ForkServer
+from fedjob.node.execution.fork_server import ForkRequest
 from fedjob.node.execution.launcher import LAUNCHERS, Launch, hints_for
 from fedjob.node.execution.link import Link
-from fedjob.node.storage.logs import STREAMS, cut
+from fedjob.node.execution.output_pipes import OutputPipes
+from fedjob.node.execution.release_desk import RECORD_NAME, ReleaseDesk
+from fedjob.node.execution.worker_events import (
+    ChildAwaited,
+    ChildRequested,
+    WorkerBegan,
+    WorkerDied,
+    WorkerEmitted,
+    WorkerEvent,
+    WorkerGone,
+    WorkerReturned,
+    WorkerUnclosed,
+)
+from fedjob.node.execution.worker_identity import WorkerIdentity
+from fedjob.node.execution.worker_place import INBOX_NAME, enclosure_for, move_inputs
+from fedjob.node.sandbox.enclosure import NONE, OUTPUT_NAME, SCRATCH_NAME, Enclosure
+from fedjob.node.sandbox.support import REFUSED, SandboxSupport
 from fedjob.training_plans.child_tasks import ChildOrder
 
-DEATH_GRACE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerBegan:
-    """A worker process is up and has the task; from here on its time counts."""
-
-    key: str
-    run: int
-    pid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerEmitted:
-    """The plan, or the protocol, emitted an event."""
-
-    key: str
-    run: int
-    type: str
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReturned:
-    """The worker is through; its output folder is complete and durable."""
-
-    key: str
-    run: int
-    result: WorkResult
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerDied:
-    """The worker ended without a result; `detail` says how."""
-
-    key: str
-    run: int
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerGone:
-    """Nothing is left of the worker that worked on this task when it was killed."""
-
-    key: str
-    run: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChildRequested:
-    """The plan launches a child."""
-
-    key: str
-    run: int
-    order: ChildOrder
-
-
-@dataclass(frozen=True, slots=True)
-class ChildAwaited:
-    """The plan waits for the child of that number."""
-
-    key: str
-    run: int
-    number: int
-
-
-WorkerEvent = (
-    WorkerBegan | WorkerEmitted | WorkerReturned | WorkerDied | WorkerGone | ChildRequested | ChildAwaited
-)
+log = logging.getLogger(__name__)
 
 
 class _Worker:
     """One process; its fields are guarded by the lock of `Workers`."""
 
-    def __init__(self, name: str, job: str, gpus: tuple[int, ...], link: Link, scratch: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        identity: WorkerIdentity,
+        enclosure: Enclosure,
+        link: Link,
+        pipes: OutputPipes,
+        server: ForkServer,
+    ) -> None:
         self.name = name
-        self.job = job
-        self.gpus = gpus
+        self.identity = identity
+        self.enclosure = enclosure
         self.link = link
-        self.scratch = scratch
+        self.pipes = pipes
+        self.server = server
         self.pid: int | None = None
+        self.output: int | None = None  # descriptor of the folder that holds what it gives
         self.key = ""  # of the task it works on
         self.run = 0
+        self.folder = Path()  # of the attempt, where the daemon puts what it takes
+        self.place = ""  # of the task, among the worker's own folders
+        self.record = ""  # of what was released about the dataset
         self.is_up = False
         self.used = time.monotonic()
         self.doomed = False  # killed, or about to be: its messages are ignored from here on
@@ -124,64 +86,99 @@ class _Worker:
 
     def kill(self) -> None:
         self.doomed = True
-        if self.pid is not None:
+        if self.pid:
             kill_group(self.pid)
+        self.server.kill(self.name)
 
 
 class Workers:
     """The worker processes of one daemon.
 
     Args:
+        support: the sandboxes that this machine allows.
         notify: takes a `WorkerEvent`; must not block.
     """
 
-    def __init__(self, home: NodeHome, config: NodeConfig, notify: Callable[[WorkerEvent], None]) -> None:
+    def __init__(
+        self,
+        home: NodeHome,
+        config: NodeConfig,
+        support: SandboxSupport,
+        notify: Callable[[WorkerEvent], None],
+    ) -> None:
         self.config = config
+        self.support = support
         self._home = home
         self._notify = notify
         self._lock = threading.RLock()
-        self._server: _ForkServer | None = None
+        self._servers: dict[
+            tuple[str, bool], ForkServer
+        ] = {}  # by kind, and whether it runs launchers' commands
         self._workers: dict[str, _Worker] = {}  # by name, the ones that can be given work
         self._dying: dict[str, _Worker] = {}  # by name, until nothing is left of them
         self._number = 0
         self._idle_since = time.monotonic()
+        self._desk = ReleaseDesk()
+
+    @property
+    def kind(self) -> str:
+        """The kind of sandbox in force: see `SandboxSupport`."""
+        return self.support.in_force(self.config.sandbox)
 
     def warm_up(self) -> None:
         """Start the fork server, if it does not run: importing torch takes a second or two."""
+        if self.kind != REFUSED:
+            self._server(bare=False)
+
+    def _server(self, *, bare: bool) -> ForkServer:
         with self._lock:
             self._idle_since = time.monotonic()
-            if self._server is None or not self._server.alive:
-                self._server = _ForkServer(self._home, self._forked, self._exited, self._server_gone)
+            kind = NONE if bare else self.kind
+            server = self._servers.get((kind, bare))
+            if server is None or not server.alive:
+                server = self._servers[kind, bare] = ForkServer(
+                    self._home, kind, bare=bare, on_exited=self._exited, on_gone=self._server_gone
+                )
+            return server
 
     def run(
         self,
         order: WorkOrder,
         number: int,
+        identity: WorkerIdentity,
         *,
-        gpus: tuple[int, ...] = (),
         resources: Mapping[str, Any] | None = None,
     ) -> None:
-        """Give an order to an idle worker of its job, which is forked if there is none; `WorkerBegan` follows.
+        """Give an order to an idle worker of its identity, which is forked if there is none; `WorkerBegan` follows.
 
         Args:
+            order: its paths are those of the node; what the attempt's folder has in `inbox` is moved to the worker.
             number: tells this attempt from earlier ones at the same task; events carry it.
-            gpus: the devices that the job holds.
             resources: what the job asked for; its launcher's hints are among it.
         """
         with self._lock:
-            idle = [w for w in self._workers.values() if w.job == order.job and not w.key]
+            idle = [w for w in self._workers.values() if not w.key]
             for worker in idle:
-                if worker.gpus != gpus:
+                if identity.replaces(worker.identity):
                     self._drop(worker)
-            fitting = [w for w in idle if w.gpus == gpus]
-            worker = fitting[0] if fitting else self._fork(order.job, gpus, resources or {})
+            fitting = [w for w in idle if w.identity == identity]
+            worker = fitting[0] if fitting else self._fork(order, identity, resources or {})
             worker.key, worker.run, worker.used = order.key, number, time.monotonic()
-            plain = to_plain(order)
-            plain["scratch_path"] = str(worker.scratch)
-            plain["log_paths"] = {s: str(self._home.log_of(order.key, s)) for s in STREAMS}
+            worker.folder = Path(order.output_path)
+            worker.place, worker.record = worker.folder.name, order.releases_path
             pid = worker.pid if worker.is_up else None
+        worker.pipes.lead_to(order.key)
         try:
-            worker.link.send(plain)
+            inside = move_inputs(order, worker.enclosure, worker.place)
+            work = worker.enclosure.work
+            output = f"{work}/{OUTPUT_NAME}/{worker.place}"
+            order = replace(
+                inside,
+                output_path=output,
+                scratch_path=f"{work}/{SCRATCH_NAME}",
+                releases_path=f"{output}/{RECORD_NAME}" if worker.record else "",
+            )
+            worker.link.send(to_plain(order))
         except (OSError, FedjobError) as error:
             self._lost(worker, f"the worker took no order: {error}")
         else:
@@ -216,7 +213,18 @@ class Workers:
         """End a job's idle workers."""
         with self._lock:
             for worker in list(self._workers.values()):
-                if worker.job == job and not worker.key:
+                if worker.identity.job == job and not worker.key:
+                    self._drop(worker)
+
+    def end_idle(self, may_stay: Callable[[WorkerIdentity], bool] = lambda identity: False) -> None:
+        """End at once the idle workers that may not stay.
+
+        Args:
+            may_stay: asked about the identity of each.
+        """
+        with self._lock:
+            for worker in list(self._workers.values()):
+                if not worker.key and not may_stay(worker.identity):
                     self._drop(worker)
 
     def tidy(self) -> None:
@@ -233,72 +241,79 @@ class Workers:
                     self._drop(worker)
             if self._workers:
                 self._idle_since = now
-            elif self._server is not None and now - self._idle_since > self.config.warm_s:
-                self._server.stop()
-                self._server = None
-            keys = [worker.key for worker in self._workers.values() if worker.key]
-        for key in keys:
-            for stream in STREAMS:
-                cut(self._home.log_of(key, stream), 2 * self.config.log_kb << 10)
+            elif self._servers and now - self._idle_since > self.config.warm_s:
+                self._stop_servers()
 
     def facts(self) -> dict[str, Any]:
         """Return what `fedjob node status` shows."""
         with self._lock:
             return {
-                "fork_server": self._server is not None and self._server.alive,
+                "fork_server": any(server.alive for server in self._servers.values()),
                 "warm": [
                     {
-                        "job": w.job,
+                        "job": w.identity.job,
                         "pid": w.pid or 0,
                         "busy": bool(w.key),
                         "task": w.key,
-                        "gpus": list(w.gpus),
+                        "gpus": list(w.identity.gpus),
                     }
                     for w in self._workers.values()
                 ],
             }
 
     def stop(self) -> None:
-        """End every worker and the fork server."""
+        """End every worker and the fork servers."""
         with self._lock:
             for worker in list(self._workers.values()):
                 worker.key = ""
                 self._drop(worker)
-            server, self._server = self._server, None
-        if server is not None:
-            server.stop()
+        self._stop_servers()
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _fork(self, job: str, gpus: tuple[int, ...], resources: Mapping[str, Any]) -> _Worker:
-        self.warm_up()
-        assert self._server is not None
+    def _stop_servers(self) -> None:
+        with self._lock:
+            servers, self._servers = self._servers, {}
+        for server in servers.values():
+            server.stop()
+
+    def _fork(self, order: WorkOrder, identity: WorkerIdentity, resources: Mapping[str, Any]) -> _Worker:
         self._number += 1
         name = f"{os.getpid()}-{self._number}"
-        config = self.config
+        config, gpus = self.config, identity.gpus
+        launcher = LAUNCHERS.build(config.launcher, {})
+        kind = NONE if launcher.isolates else self.kind
+        enclosure = enclosure_for(self._home, config, kind, f"worker_{name}", order.dataset, gpus)
         launch = Launch(
             worker=name,
-            job=job,
+            job=identity.job,
             memory_bytes=config.worker_memory_bytes,
             threads=config.torch_threads,
             gpus=gpus,
             hints=hints_for(config.launcher, resources, config.launcher_options),
+            folder=enclosure.folder,
+            data=enclosure.data,
         )
         request = ForkRequest(
             worker=name,
+            enclosure=enclosure,
             log_bytes=config.log_kb << 10,
             memory_bytes=launch.memory_bytes,
             threads=launch.threads,
             gpus=",".join(map(str, gpus)),
-            command=LAUNCHERS.build(config.launcher, {}).command(launch),
+            command=launcher.command(launch),
         )
-        scratch = self._home.scratch_of(f"worker_{name}")
-        scratch.mkdir(parents=True, mode=0o700)
+        server = self._server(bare=bool(request.command))
         ours, theirs = socket.socketpair()
-        worker = _Worker(name, job, gpus, Link(ours), scratch)
+        link, pipes = Link(ours), OutputPipes(self._home, 2 * config.log_kb << 10)
+        link.expect_greeting()
+        worker = _Worker(name, identity, enclosure, link, pipes, server)
         self._workers[name] = worker
-        self._server.request(request, theirs)
+        server.request(request, [theirs.fileno(), *pipes.writing])
         theirs.close()
+        pipes.start()
+        if request.command:
+            link.send(["close", to_plain(enclosure)])
         threading.Thread(target=self._listen, args=(worker,), name=f"worker {name}", daemon=True).start()
         return worker
 
@@ -306,42 +321,92 @@ class Workers:
         """Take a worker's messages until its end."""
         detail = "the worker ended"
         try:
+            self._greet(worker, *worker.link.receive_greeting())
             while True:
                 self._take(worker, worker.link.receive())
         except EOFError:
             pass
         except FedjobError as error:
             detail = f"the worker sent something odd: {error}"
+        except Exception as error:  # nobody would notice an exception of this thread
+            log.exception("what a worker sent could not be taken")
+            detail = f"what the worker sent could not be taken: {type(error).__name__}"
+        self._desk.take_back(worker.name)
         self._lost(worker, detail)
         worker.link.close()
-        remove_folder(worker.scratch)
+        if worker.output is not None:
+            os.close(worker.output)
+        remove_folder(Path(worker.enclosure.folder))
+
+    def _greet(self, worker: _Worker, message: Any, pid: int, output: int | None) -> None:
+        """Take a worker's first message, which it sent before any code of others could run in it."""
+        match message:
+            case ["up"] if output is not None:
+                with self._lock:
+                    worker.pid, worker.output, worker.is_up = pid, output, True
+                    if worker.doomed:
+                        worker.kill()
+                    if worker.doomed or not worker.key:
+                        return
+                self._notify(WorkerBegan(worker.key, worker.run, pid))
+            case ["unclosed", str(detail)]:
+                with self._lock:
+                    key, worker.key = worker.key, ""
+                    silent = worker.doomed
+                    self._drop(worker)
+                if key and not silent:
+                    self._notify(WorkerUnclosed(key, worker.run, detail))
+            case _:
+                raise DecodeError("no greeting")
 
     def _take(self, worker: _Worker, message: Any) -> None:
         match message:
-            case ["up"]:
-                worker.is_up = True
-                deadline = time.monotonic() + DEATH_GRACE_S
-                while worker.pid is None and not worker.doomed and time.monotonic() < deadline:
-                    time.sleep(0.002)  # it may be up before the fork server has told its number
-                event: WorkerEvent = WorkerBegan(worker.key, worker.run, worker.pid or 0)
+            case ["borrow"]:
+                worker.link.send(["lent", self._lend(worker)])
+                return
             case ["event", str(type_), dict(data)]:
-                event = WorkerEmitted(worker.key, worker.run, type_, data)
+                event: WorkerEvent = WorkerEmitted(worker.key, worker.run, type_, data)
             case ["launch", dict(wanted)]:
                 event = ChildRequested(worker.key, worker.run, from_plain(ChildOrder, wanted))
             case ["wait", int(number)]:
                 event = ChildAwaited(worker.key, worker.run, number)
             case ["result", dict(plain)]:
-                event = WorkerReturned(worker.key, worker.run, from_plain(WorkResult, plain))
+                event = self._returned(worker, from_plain(WorkResult, plain))
             case _:
                 raise DecodeError("neither an event nor a result")
         with self._lock:
             if worker.doomed or not worker.key:
                 return
             if isinstance(event, WorkerReturned):
-                if event.result.key != worker.key:
-                    raise DecodeError("a result of another task")
                 worker.key, worker.used = "", time.monotonic()
         self._notify(event)
+
+    def _lend(self, worker: _Worker) -> str:
+        """Lend a task the record of releases, and return where it finds it; empty where nothing was released yet."""
+        inbox = Path(worker.enclosure.folder, INBOX_NAME, worker.place)
+        is_there = bool(worker.record) and self._desk.lend(
+            worker.record, worker.name, inbox, lambda: not worker.doomed and worker.exit_status is None
+        )
+        return f"{worker.enclosure.inbox}/{worker.place}/{RECORD_NAME}" if is_there else ""
+
+    def _returned(self, worker: _Worker, result: WorkResult) -> WorkerReturned:
+        """Take what a worker gave; what can't be taken makes a failed result."""
+        if not worker.key or result.key != worker.key or worker.output is None:
+            raise DecodeError("a result of another task")
+        worker.pipes.drain()
+        try:
+            with output_folder(worker.output, worker.place) as given:
+                if worker.record:
+                    self._desk.commit(worker.record, worker.name, given)
+                taken = take_output(result, given, worker.folder, limit_bytes=self.config.result_mb << 20)
+        except FedjobError as error:
+            failed = WorkResult(key=result.key, ok=False, reason=error.reason, detail=str(error)[:1000])
+            taken = name_result(failed, worker.folder)
+        self._desk.take_back(worker.name)
+        with suppress(OSError, FedjobError):
+            worker.link.send(["taken", f"{worker.enclosure.work}/{OUTPUT_NAME}/{worker.place}"])
+        remove_folder(Path(worker.enclosure.folder, INBOX_NAME, worker.place))
+        return WorkerReturned(worker.key, worker.run, taken)
 
     def _drop(self, worker: _Worker) -> None:
         if self._workers.pop(worker.name, None) is not None and worker.exit_status is None:
@@ -362,28 +427,22 @@ class Workers:
         if key and not silent:
             self._notify(WorkerDied(key, worker.run, _describe(worker.exit_status, detail)))
 
-    def _forked(self, name: str, pid: int) -> None:
+    def _exited(self, name: str, status: int) -> None:
         with self._lock:
             worker = self._workers.get(name) or self._dying.get(name)
             if worker is not None:
-                worker.pid = pid
-            if worker is None or worker.doomed:
-                kill_group(pid)  # no longer wanted
+                worker.exit_status = status
+                worker.link.shut()  # wakes its listener, which reads first what had been said
+                self._bury(worker)
 
-    def _exited(self, pid: int, status: int) -> None:
+    def _server_gone(self, server: ForkServer) -> None:
         with self._lock:
             for worker in [*self._workers.values(), *self._dying.values()]:
-                if worker.pid == pid:
-                    worker.exit_status = status
-                    worker.link.shut()  # wakes its listener, which reads first what had been said
-                    self._bury(worker)
-
-    def _server_gone(self) -> None:
-        with self._lock:
-            for worker in [*self._workers.values(), *self._dying.values()]:
+                if worker.server is not server:
+                    continue
                 if worker.exit_status is None:
                     worker.exit_status = -signal.SIGKILL
-                if worker.pid is not None:
+                if worker.pid:
                     kill_group(worker.pid)
                 worker.link.shut()
                 self._bury(worker)
@@ -393,72 +452,6 @@ class Workers:
         mourned, worker.mourned = worker.mourned, ""
         if mourned:
             self._notify(WorkerGone(mourned, worker.run))
-
-
-class _ForkServer:
-    """The fork server's process, and the thread that receives its messages."""
-
-    def __init__(
-        self,
-        home: NodeHome,
-        on_forked: Callable[[str, int], None],
-        on_exited: Callable[[int, int], None],
-        on_gone: Callable[[], None],
-    ) -> None:
-        self._on_forked, self._on_exited, self._on_gone = on_forked, on_exited, on_gone
-        self.alive = True
-        self._is_ready = False
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, (home.logs / "forkserver.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "fedjob.node.execution.fork_server", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=home.root,
-                env={**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
-            )
-        threading.Thread(target=self._listen, name="fork server", daemon=True).start()
-
-    def request(self, request: ForkRequest, end: socket.socket) -> None:
-        with suppress(OSError):  # it is gone: its listener says so
-            socket.send_fds(self._control, [pack(to_plain(request))], [end.fileno()])
-
-    def stop(self) -> None:
-        """Close our end, at which it ends, and wait for that."""
-        self.alive = False
-        if not self._is_ready:
-            self._process.kill()  # still importing: it has no children, and would not hear us for seconds
-        with suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)
-        try:
-            self._process.wait(timeout=DEATH_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(timeout=DEATH_GRACE_S)
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                packet = self._control.recv(MAX_PACKET_BYTES)
-            except OSError:
-                break
-            if not packet:
-                break
-            match unpack(packet):
-                case ["ready"]:
-                    self._is_ready = True
-                case ["forked", str(name), int(pid)]:
-                    self._on_forked(name, pid)
-                case ["exited", int(pid), int(status)]:
-                    self._on_exited(pid, status)
-        self.alive = False
-        self._on_gone()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=DEATH_GRACE_S)
-        self._control.close()
 
 
 def kill_group(pid: int) -> None:

@@ -1,12 +1,12 @@
 """The program of a worker process: it takes work orders, performs each and sends back its result.
 
-It was forked from the fork server, leads its own session, and knows nothing but
-the paths that its orders name. What user code writes to standard output and to
-standard error, be it from C or from a child process, goes to two files of the task;
-what it raises, `SystemExit` included, becomes a result.
+It was forked from the fork server, leads its own session, and closes its sandbox before it reads anything; after that
+it knows nothing but the paths that its orders name. What user code writes to standard output and to standard error,
+be it from C or from a child process, goes to two pipes that the daemon reads; what it raises, `SystemExit`
+included, becomes a result.
 
-Run as `python -m fedjob.node.execution.process FD LOG_BYTES MEMORY_BYTES THREADS`
-where a launcher wants a command.
+Run as `python -P -m fedjob.node.execution.process FD LOG_BYTES MEMORY_BYTES THREADS` where a launcher wants a
+command: then the first message names the sandbox that it closes around itself.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from __future__ import annotations
 import io
 import os
 import resource
+import shutil
+import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain
@@ -29,10 +31,15 @@ from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.execution.link import Link
+from fedjob.node.execution.preload import preload
+from fedjob.node.sandbox.closing import close_sandbox
+from fedjob.node.sandbox.enclosure import NAMESPACES, Enclosure
+from fedjob.node.sandbox.namespaces import end_as, enter_server_namespaces
+from fedjob.node.sandbox.syscalls import PR_SET_PDEATHSIG, prctl
+from fedjob.node.sandbox.system_files import system_paths
 from fedjob.node.storage.secrets import hide, holds_secret
 from fedjob.training_plans.child_tasks import ChildOrder, ChildOutcome, ChildRunner
 
-RESULT_NAME = "result.mpk"
 MAX_RESULT_BYTES = 200 << 20
 MAX_EVENT_BYTES = 16 * 1024
 EVENTS_PER_S = 20.0
@@ -40,32 +47,54 @@ EVENTS_AT_ONCE = 40.0
 PROGRESS_EVERY_S = 0.25
 
 
-def run(end: socket.socket, log_bytes: int, memory_bytes: int, threads: int) -> None:
-    """Serve one daemon until it closes its end.
+def run_closed(
+    end: socket.socket,
+    enclosure: Enclosure,
+    system: Iterable[str],
+    log_bytes: int,
+    memory_bytes: int,
+    threads: int,
+) -> None:
+    """Close the sandbox, then serve one daemon until it closes its end.
 
     Args:
+        system: files of the machine that the worker may read.
         log_bytes: that Python code may write, per task and stream.
         memory_bytes: that it may allocate.
         threads: of torch.
     """
+    link = Link(end)
     sys.stdin = open(os.devnull)  # noqa: SIM115
     os.dup2(sys.stdin.fileno(), 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        output = close_sandbox(enclosure, system, (end.fileno(), sys.stdin.fileno()))
+    except (OSError, KeyError) as error:
+        link.send(["unclosed", str(error)])
+        return
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    link.greet(["up"], output)
+    os.close(output)
+    _serve(link, log_bytes, threads)
+
+
+def _serve(link: Link, log_bytes: int, threads: int) -> None:
     import torch
 
-    link = Link(end)
-    benches: dict[str, Workbench] = {}
-    link.send(["up"])
+    bench = Workbench()
+    streams = (os.dup(1), os.dup(2))
     while True:
         try:
             plain = link.receive()
         except EOFError:
             return
-        _redirect_output(plain["log_paths"], log_bytes)
+        if isinstance(plain, list):  # ["taken", folder]: the daemon has what was in it
+            shutil.rmtree(plain[1], ignore_errors=True)
+            continue
         order = from_plain(WorkOrder, plain)
+        _redirect_output(streams, log_bytes)
         torch.set_num_threads(threads)  # anew for each: user code may have changed it
-        bench = benches.setdefault(str(order.dataset.get("name", "")), Workbench())  # a job may use several
+        os.makedirs(order.output_path, mode=0o700)
         result = _perform(bench, order, link)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -75,7 +104,12 @@ def run(end: socket.socket, log_bytes: int, memory_bytes: int, threads: int) -> 
 def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
     hidden = list(order.secrets.values())
     try:
-        result = bench.perform(order, EventValve(link, hidden), WorkerChildRunner(link))
+        result = bench.perform(
+            order,
+            EventValve(link, hidden),
+            WorkerChildRunner(link),
+            BorrowedRecord(link, order.releases_path),
+        )
     except BaseException as error:  # SystemExit and the like: the plan is over, not the node
         result = WorkResult(
             key=order.key,
@@ -104,17 +138,6 @@ def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
     except FedjobError as error:
         plain = to_plain(WorkResult(key=order.key, ok=False, reason=error.reason, detail=str(error)[:1000]))
         packed = pack(plain)
-    try:
-        # Whole before the daemon hears of it: killed from here on, it finds this and need not train again.
-        # Not fsynced: against power cuts there are the parameters' own fsync and the daemon's commit.
-        unfinished = Path(order.output_path) / f".{RESULT_NAME}"
-        unfinished.write_bytes(packed)
-        unfinished.rename(unfinished.with_name(RESULT_NAME))
-    except OSError as error:
-        plain = to_plain(
-            WorkResult(key=order.key, ok=False, reason="no_space", detail="the node can't store the result")
-        )
-        sys.stderr.write(f"storing a result failed: {error}\n")
     return plain
 
 
@@ -178,6 +201,29 @@ class WorkerChildRunner(ChildRunner):
         return self._outcomes[number]
 
 
+class BorrowedRecord:
+    """The record of what was released about the dataset, which the daemon lends to one task at a time.
+
+    Args:
+        path: where this task reads and changes it.
+    """
+
+    def __init__(self, link: Link, path: str) -> None:
+        self._link = link
+        self._path = path
+        self._is_here = False
+
+    def __call__(self) -> None:
+        """Ask for the record, wait for it, and put it to its path; once it is here it stays until the task ends."""
+        if self._is_here:
+            return
+        self._link.send(["borrow"])
+        lent = self._link.receive()[1]
+        if lent:
+            shutil.copyfile(lent, self._path)
+        self._is_here = True
+
+
 class BoundedLog(io.TextIOBase):
     """A text stream that writes the first so many bytes, then says that it stopped, then drops."""
 
@@ -203,20 +249,33 @@ class BoundedLog(io.TextIOBase):
         return len(text)
 
 
-def _redirect_output(paths: dict[str, str], limit_bytes: int) -> None:
-    """Let both streams, and their file descriptors, lead to the files of a task."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        file = os.open(paths[name], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        os.dup2(file, number)
-        os.close(file)
-        # What C code or a child process writes goes past this limit: the daemon cuts the file.
-        setattr(sys, name, BoundedLog(number, limit_bytes - os.fstat(number).st_size))
+def _redirect_output(streams: Sequence[int], limit_bytes: int) -> None:
+    """Let both streams, and their file descriptors, lead to the daemon, whatever the last plan did to them."""
+    for kept, number, name in zip(streams, (1, 2), ("stdout", "stderr"), strict=True):
+        with suppress(OSError):
+            os.dup2(kept, number)
+        # What C code or a child process writes goes past this limit: the daemon has one of its own.
+        setattr(sys, name, BoundedLog(number, limit_bytes))
 
 
 def main(arguments: list[str]) -> None:
-    """Serve the daemon at the other end of an inherited socket."""
+    """Close the sandbox that the daemon at the other end of an inherited socket names, and serve it."""
     descriptor, log_bytes, memory_bytes, threads = map(int, arguments)
-    run(socket.socket(fileno=descriptor), log_bytes, memory_bytes, threads)
+    end = socket.socket(fileno=descriptor)
+    enclosure = from_plain(Enclosure, Link(end).receive()[1])
+    preload()
+    child = os.fork()  # which has one thread, whatever was imported
+    if child:
+        end_as(child)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        if enclosure.kind == NAMESPACES:
+            enter_server_namespaces()
+    except OSError as error:
+        Link(end).send(["unclosed", str(error)])
+        os._exit(70)
+    run_closed(end, enclosure, system_paths(enclosure.hidden), log_bytes, memory_bytes, threads)
+    os._exit(0)
 
 
 if __name__ == "__main__":

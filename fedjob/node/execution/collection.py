@@ -1,0 +1,171 @@
+"""The taking of what a worker gave: by descriptor, no links, regular files of the names that fedjob knows, bounded.
+
+Nothing that a worker says is believed of its files: it may change them while they are read, put links, pipes and
+devices in their places, or name others. What is taken is a copy, in a folder that no worker sees; its last file is
+`result.mpk`, which the daemon alone writes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fedjob.common.codec import pack, to_plain
+from fedjob.common.errors import DecodeError, NoSpace, ObjectTooLarge
+from fedjob.common.files import FULL, fsync_dir
+from fedjob.data.item_choice import ITEMS_NAME
+from fedjob.execution.orders import KEPT_NAME, WorkResult
+from fedjob.node.data.item_ledger import MAX_ITEMS_BYTES
+from fedjob.node.storage.spool import PARAMS_NAME, RESULT_NAME, STATE_NAME
+
+MAX_KEPT_FILES = 10_000
+COPY_BYTES = 1 << 20
+
+
+@contextmanager
+def output_folder(given: int, name: str) -> Generator[int, None, None]:
+    """Open a task's folder in a worker's output, and yield its descriptor.
+
+    Args:
+        given: descriptor of the worker's output folder.
+
+    Raises:
+        DecodeError: it is missing, or no folder.
+    """
+    try:
+        source = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=given)
+    except OSError as error:
+        raise DecodeError("the worker's output folder is not there") from error
+    try:
+        yield source
+    finally:
+        os.close(source)
+
+
+def take_output(result: WorkResult, source: int, folder: Path, *, limit_bytes: int) -> WorkResult:
+    """Copy what a worker gave into the folder of its attempt, and name it the attempt's result.
+
+    Args:
+        source: descriptor of the task's output folder.
+        folder: of the attempt.
+        limit_bytes: of all files together.
+
+    Returns:
+        The result, with the names of the files that were taken.
+
+    Raises:
+        DecodeError: a file is missing, or is no regular file of its own.
+        ObjectTooLarge: they are larger than the limit.
+        NoSpace: the node's disk is full.
+    """
+    taken = replace(
+        result,
+        params_path=PARAMS_NAME if result.params_path else "",
+        state_path=STATE_NAME if result.state_path else "",
+        items_path=ITEMS_NAME if result.items_path else "",
+    )
+    left = limit_bytes
+    for path in (taken.params_path, taken.state_path):
+        if path:
+            left -= copy_file(source, path, folder / path, limit_bytes=left, durable=True)
+    if taken.items_path:
+        copy_file(source, ITEMS_NAME, folder / ITEMS_NAME, limit_bytes=MAX_ITEMS_BYTES)
+    _take_kept(source, folder / KEPT_NAME, limit_bytes=left)
+    return name_result(taken, folder)
+
+
+def name_result(result: WorkResult, folder: Path) -> WorkResult:
+    """Write a result whose files are in the folder of its attempt, and return it.
+
+    A daemon that is killed from here on finds it, and the work need not be done again. It is not fsynced: against
+    power cuts there are the parameters' own fsync and the daemon's commit.
+
+    Raises:
+        NoSpace: the node's disk is full.
+    """
+    unfinished = folder / f".{RESULT_NAME}"
+    with _full_disk_is_named():
+        unfinished.write_bytes(pack(to_plain(result)))
+        unfinished.rename(folder / RESULT_NAME)
+    return result
+
+
+def copy_file(source: int, name: str, target: Path, *, limit_bytes: int, durable: bool = False) -> int:
+    """Copy a file out of a worker's folder; return how many bytes it has.
+
+    Args:
+        source: descriptor of the folder.
+
+    Raises:
+        DecodeError: it is missing, a link, or no regular file with this one name.
+        ObjectTooLarge: it has more bytes than the limit, be it by growing while it is read.
+        NoSpace: the node's disk is full.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(name, flags, dir_fd=source)
+    except OSError as error:
+        raise DecodeError(f"the worker's file {name[:80]} is not there, or is no file") from error
+    with open(descriptor, "rb", buffering=0) as reads:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise DecodeError(f"the worker's file {name[:80]} is no regular file with one name")
+        if found.st_size > limit_bytes:
+            raise _too_large(found.st_size, limit_bytes)
+        size = 0
+        with _full_disk_is_named(), open(target, "wb", opener=_private, buffering=0) as writes:
+            while chunk := reads.read(COPY_BYTES):
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise _too_large(size, limit_bytes)
+                view = memoryview(chunk)
+                while view:
+                    view = view[writes.write(view) :]
+            if durable:
+                os.fsync(writes.fileno())
+    return size
+
+
+def _take_kept(source: int, target: Path, *, limit_bytes: int) -> None:
+    """Copy the files that stay at the node for its owner, if there are any."""
+    try:
+        kept = os.open(KEPT_NAME, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DecodeError(f"the worker's {KEPT_NAME} is no folder") from error
+    try:
+        names = sorted(os.listdir(kept))
+        if len(names) > MAX_KEPT_FILES:
+            raise ObjectTooLarge(f"at most {MAX_KEPT_FILES} files of a task stay here, found {len(names)}")
+        target.mkdir(mode=0o700, exist_ok=True)
+        for name in names:
+            if name.startswith("."):
+                raise DecodeError("a worker's file that stays here has a hidden name")
+            limit_bytes -= copy_file(kept, name, target / name, limit_bytes=limit_bytes)
+        fsync_dir(target)
+    finally:
+        os.close(kept)
+
+
+def _too_large(size: int, limit_bytes: int) -> ObjectTooLarge:
+    return ObjectTooLarge(f"the result has {size} bytes, this node allows {max(0, limit_bytes)}")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+@contextmanager
+def _full_disk_is_named() -> Generator[None, None, None]:
+    """Turn a full disk into the error that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise NoSpace("the node can't store the result: no space is left") from error
+        raise

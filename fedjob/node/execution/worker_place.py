@@ -1,0 +1,87 @@
+"""The places of one worker: its folder at the node, and where in its sandbox it finds the inputs of its tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedjob.execution.orders import WorkOrder
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.home import NodeHome
+from fedjob.node.sandbox.enclosure import Enclosure
+
+INBOX_NAME = "inbox"
+"""The folder of an attempt, and of a worker, that holds the inputs of tasks."""
+
+PROCESSES_AT_LEAST = 256
+_COMPANIONS = ("-wal", "-shm", "-journal")
+"""Endings of the files that SQLite keeps beside a database."""
+
+
+def enclosure_for(
+    home: NodeHome,
+    config: NodeConfig,
+    kind: str,
+    name: str,
+    dataset: Mapping[str, Any],
+    gpus: tuple[int, ...],
+) -> Enclosure:
+    """Make a worker's folder and return its sandbox.
+
+    Args:
+        kind: of the sandbox.
+        name: of the worker's folder.
+        dataset: what the worker opens its data by; empty for none.
+    """
+    folder = home.scratch_of(name)
+    for inside in ("root", INBOX_NAME, "work"):
+        (folder / inside).mkdir(parents=True, mode=0o700)
+    return Enclosure(
+        kind=kind,
+        folder=str(folder),
+        hidden=str(home.root),
+        data=tuple(dict.fromkeys(_data_paths(dataset))),
+        work_bytes=config.scratch_mb << 20,
+        file_bytes=max(config.result_mb, config.scratch_mb) << 20,
+        processes=PROCESSES_AT_LEAST + 4 * config.torch_threads,
+        gpus=gpus,
+    )
+
+
+def _data_paths(dataset: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the files and folders of a dataset that exist, and what belongs beside a database's file."""
+    for part in (dataset, *dataset.get("assets", ())):
+        path = str(part.get("path") or "")
+        if path and os.path.exists(path):
+            yield os.path.abspath(path)
+            if part.get("reader") == "sql":
+                yield from (path + end for end in _COMPANIONS if os.path.exists(path + end))
+
+
+def move_inputs(order: WorkOrder, enclosure: Enclosure, place: str) -> WorkOrder:
+    """Move the inputs of an attempt to its worker, and return the order with the paths that the worker sees.
+
+    Args:
+        place: name of the task's folder in the worker's inbox.
+
+    Raises:
+        OSError: they could not be moved.
+    """
+    attempt = Path(order.output_path, INBOX_NAME)
+    if attempt.is_dir():
+        os.rename(attempt, Path(enclosure.folder, INBOX_NAME, place))
+    before, after = str(attempt), f"{enclosure.inbox}/{place}"
+
+    def moved(path: str) -> str:
+        return after + path.removeprefix(before) if path.startswith(before + "/") else path
+
+    return replace(
+        order,
+        params={name: moved(path) for name, path in order.params.items()},
+        artifacts={name: moved(path) for name, path in order.artifacts.items()},
+        state_path=moved(order.state_path),
+        known_path=moved(order.known_path),
+    )
