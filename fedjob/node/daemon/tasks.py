@@ -17,7 +17,7 @@ from fedjob.node.daemon.turn import Turn
 from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.draft import reply_id
-from fedjob.node.queue.task import objects_of, task_of
+from fedjob.node.queue.task import objects_of
 
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""
@@ -77,7 +77,7 @@ class TaskHandler:
     def stop_forbidden(self, turn: Turn) -> None:
         """End what may not run any more, because its grant was revoked or has expired."""
         for row in turn.book.unfinished():
-            verdict = self._context.permissions.judge_for(row.researcher, row.job, task_of(row))
+            verdict = self._context.permissions.judge_row(row)
             if verdict.status == "rejected" or verdict.state == "expired":
                 turn.step(events.Cancel(row.key, *verdict.refusal))
 
