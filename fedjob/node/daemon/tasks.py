@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from fedjob.common.checks import is_number
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.lifecycle import State
@@ -144,6 +145,8 @@ class TaskHandler:
             return verdict.refusal
         if task.state is not None and not _is_state_id(task.state):
             return "state_missing", "no node state is named so"
+        if task.limit_s is not None and not (is_number(task.limit_s) and task.limit_s > 0):
+            return "spec", f"limit_s is a finite number of seconds above 0, found {task.limit_s}"
         try:
             short = turn.book.ledger.never(read_need(task.resources))
         except SpecError as error:

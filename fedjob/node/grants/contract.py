@@ -119,7 +119,7 @@ def hash_of_question(asked: Request, *about: str) -> str:
     return hashlib.sha256(pack([list(about), _ordered(bound)])).hexdigest()
 
 
-def differences(approved: Request, asked: Request) -> list[Deviation]:
+def deviations(approved: Request, asked: Request) -> list[Deviation]:
     """Return the entries in which a question differs from an approved one, in the order of `SECTIONS` and `WHOLE`."""
     found: list[Deviation] = []
     if asked.needs == ("data",):  # whatever would run on the data
@@ -137,8 +137,8 @@ def differences(approved: Request, asked: Request) -> list[Deviation]:
 
 
 def not_allowed(approved: Request, asked: Request, limits: GrantLimits) -> list[Deviation]:
-    """Return the differences that the owner's ranges do not allow."""
-    return [found for found in differences(approved, asked) if not _is_free(found, asked, limits)]
+    """Return the deviations that the owner's ranges do not allow."""
+    return [found for found in deviations(approved, asked) if not _is_free(found, asked, limits)]
 
 
 def is_bounded(found: Deviation, limits: GrantLimits) -> bool:
