@@ -13,6 +13,8 @@ from fedjob.common.items import Items
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Result, Task, WorkSettings
 from fedjob.training_plans.child_tasks import ChildOrder
+from fedjob.training_plans.schedules import at_round
+from fedjob.training_plans.training_args import merged_args
 
 CHILD_STEP = "child"
 KEPT_NAME = "kept"
@@ -154,7 +156,7 @@ def work_order_of(
         values={**task.values, **large},
         params=params,
         model_args=task.model_args,
-        training_args=task.training_args,
+        training_args=at_round(merged_args(task.training_args, task.round_args), round_),
         seed=task.seed,
         state_path=state_path,
         output_path=output_path,

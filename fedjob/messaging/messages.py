@@ -51,7 +51,8 @@ class WorkSettings:
 
     Args:
         config: the protocol's configuration, plain data.
-        model_args, training_args: what the plan runs with; a grant may bind them to ranges.
+        model_args, training_args: what the plan runs with, schedules among them as data; a grant binds them to
+            these values, or to ranges.
         project: namespace of the job; selects the node's rules.
     """
 
@@ -73,6 +74,11 @@ class WorkDescription(WorkSettings):
         resources: `{cpus, memory, gpus, labels, pool}` that the node would have to spare.
         launches: sha256 of further plans that this one may launch as child tasks.
         proof: what the node's verifier wants beside the signature, such as an ID token.
+        files: data that the researcher brings, unpacked read-only at the node; `dataset` is then empty.
+        props: the job's free properties, which the plan can read.
+        items: which items of the dataset it is computed on, and how.
+        split: how a `Plan` divides them into parts, see `training_plans.step_plan.check_split`.
+        artifacts: refs of files that the job sends along, by name.
     """
 
     dataset: str
@@ -85,6 +91,11 @@ class WorkDescription(WorkSettings):
     resources: dict[str, Any] = field(default_factory=dict)
     launches: list[str] = field(default_factory=list)
     proof: str = field(default="", repr=False)
+    files: Ref | None = None
+    props: dict[str, Any] = field(default_factory=dict)
+    items: Items = field(default_factory=Items)
+    split: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, Ref] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +104,6 @@ class Offer(WorkDescription):
 
     Args:
         rounds: that the job is for.
-        brings: the researcher brings the data.
         reserve: hold the resources for a short lease; a task takes them.
         dry: look only; nothing is filed with the owner.
     """
@@ -102,7 +112,6 @@ class Offer(WorkDescription):
     job_name: str = ""
     note: str = ""
     rounds: int = 1
-    brings: bool = False
     reserve: bool = False
     dry: bool = False
 
@@ -120,23 +129,15 @@ class Task(WorkDescription):
         keep_states: ids of the node states that kept breakpoints name; others of rounds before
             this one may go. None keeps all.
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
-        files: data that the researcher brings, unpacked read-only at the node; `dataset` is then empty.
-        props: the job's free properties, which the plan can read.
-        items: which items of the dataset it is computed on, and how.
-        split: how a `Plan` divides them into parts, see `training_plans.step_plan.check_split`.
-        artifacts: refs of files that the job sends along, by name.
+        round_args: training arguments of this step alone, over `training_args`.
     """
 
     kind: ClassVar[str] = "task"
-    files: Ref | None = None
-    props: dict[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     blobs: dict[str, Ref] = field(default_factory=dict)
     params: dict[str, Ref] = field(default_factory=dict)
     seed: int = 0
-    items: Items = field(default_factory=Items)
-    split: dict[str, Any] = field(default_factory=dict)
-    artifacts: dict[str, Ref] = field(default_factory=dict)
+    round_args: dict[str, Any] = field(default_factory=dict)
     state: str | None = None
     keep_states: list[str] | None = None
     limit_s: float | None = None

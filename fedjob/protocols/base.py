@@ -255,6 +255,14 @@ class FederatedProtocol(ABC):
         """
         return
 
+    def may_follow(self, step: str) -> bool:
+        """Tell whether a step may come after a job's last round; a grant is for so many rounds."""
+        return step in MEASURING
+
+    def args_of(self, step: str) -> Mapping[str, Any]:
+        """Return the training arguments that it sets itself in a step: they follow from its configuration."""
+        return {}
+
     batched_steps: ClassVar[tuple[str, ...]] = ()
     """Steps whose contributions nodes may compute batch by batch: `join` combines them, by default as a sum."""
 

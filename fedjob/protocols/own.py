@@ -74,6 +74,9 @@ class OwnProtocol(FederatedProtocol):
     def without_node_states(self, state: State) -> State:
         return self.inner.without_node_states(state)
 
+    def may_follow(self, step: str) -> bool:
+        return True  # its text says what its steps are, and the owner has read it
+
     # --- node --------------------------------------------------------------------------------
 
     def setup(self, local: Local) -> None:

@@ -154,8 +154,6 @@ class Sites:
             else:
                 values[name] = unpack(pack(to_plain(value)))
         name, config = PROTOCOLS.config_of(protocol)
-        own = merged_args(merged_args(self.training_args, self.each.get(node, {})), ask.training_args)
-        own = merged_args(own, ask.own_args.get(node, {}))
         task = Task(
             dataset="data",
             protocol=name,
@@ -164,7 +162,8 @@ class Sites:
             values=values,
             params=params,
             model_args=dict(self.model_args),
-            training_args=own,
+            training_args=merged_args(self.training_args, self.each.get(node, {})),
+            round_args=merged_args(ask.training_args, ask.own_args.get(node, {})),
             seed=self.seed,
         )
         order = work_order_of(

@@ -196,6 +196,10 @@ class Node:
         return found
 
 
+TRAINING_ARGS = {"num_updates": 2, "batch_size": 5}
+"""What offers and tasks have in common where a test gives nothing else."""
+
+
 class Federation:
     """A broker, a repository and a researcher named ann."""
 
@@ -294,8 +298,8 @@ class Researcher:
         return found
 
     def offer(self, node: str, text: str, entry: str, **more: Any) -> str:
-        fields = {"dataset": "toy", "protocol": "fedavg", "plan": self.plan(text), "entry": entry, **more}
-        return self.send(node, Offer(**fields))
+        fields = {"dataset": "toy", "protocol": "fedavg", "plan": self.plan(text), "entry": entry}
+        return self.send(node, Offer(**{**fields, "training_args": TRAINING_ARGS, "rounds": 9, **more}))
 
     def task(self, text: str, entry: str, **more: Any) -> Task:
         task = Task(
@@ -304,7 +308,7 @@ class Researcher:
             plan=self.plan(text),
             entry=entry,
             params={"params": self.params(self.federation.folder)},
-            training_args={"num_updates": 2, "batch_size": 5},
+            training_args=TRAINING_ARGS,
             seed=11,
         )
         return replace(task, **more)

@@ -120,19 +120,23 @@ who           ann (Ann Lee, acme, statistician)
 key           {ann.identity.public_key_hex}
 known         no: no request signed with this key was approved yet
 when          {time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(listed["requested"]))}
+question      training of the model of plan AddOne by fedavg (Federated averaging, weighted by the number of examples), \
+15 rounds, lr 0.1: the trained parameters, the number of examples and metrics leave in every round
 plan          AddOne
 hash          {plan_hash(RISKY)}
 protocol      fedavg
 data          toy, 20 rows
 version       {listed["version"][:16]}
 use           private
-arguments     num_features=2, lr=0.1
+arguments     num_features = 2
+              lr = 0.1
 rounds        15
 nested plans  {"ab" * 8}
 pool          gpu
 project       heart
 job           {ann.job} heart-fedavg
 note          the cohort of March
+differs       nothing like it was approved for this researcher's key before
 imports       torch
 not installed -
 """
@@ -195,7 +199,6 @@ def test_an_approval_is_for_the_data_as_they_are_and_the_steps_that_were_asked_f
     assert "the data have changed since" in owner.types("grants", "approve", owner.pending())
     told = answered(ann, offer, "granted")
     assert told.version != asked_for
-    assert told.version.partition("+")[2] == asked_for.partition("+")[2] != ""
     assert status(ann) == "pending"  # without these steps
 
 
@@ -372,7 +375,7 @@ def test_show_tells_what_a_built_in_operation_is_to_compute(federation: Federati
     ann = federation.ann
     ann.answer_to(ann.send("node1", Offer(dataset="toy", protocol=name, config=config)), Answer)
     shown = owner.types("grants", "show", owner.pending())
-    assert "settings      mean=['age', 'chol'], by=['sex']" in shown
+    assert "settings      mean = ['age', 'chol']" in shown
 
 
 def test_limits_of_projects_are_set_and_shown(federation: Federation, owner: Owner) -> None:
@@ -384,9 +387,8 @@ def test_limits_of_projects_are_set_and_shown(federation: Federation, owner: Own
 
 
 def test_a_protection_that_is_not_built_is_refused_where_an_owner_writes_it(owner: Owner) -> None:
-    refused = owner.types("grants", "project", "heart", "--protection", "dp", expect=2)
-    assert "No such option" in refused
-    assert "--protection" in refused
+    refused = owner.types("grants", "project", "heart", "--protection", "dp", expect=1)
+    assert "there is no protection 'dp': this version of fedjob enforces none" in refused
 
 
 @pytest.mark.feature("TB-85")

@@ -19,7 +19,7 @@ from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import GrantSubject
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.storage.audit import Audit
-from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
+from tests.integration.nodes import ADD_ONE, TRAINING_ARGS, Federation, Node, Researcher, plan_with
 
 SLOW = plan_with("time.sleep(60)")
 FEW = plan_with("pass").replace(
@@ -337,8 +337,10 @@ def test_arguments_outside_the_grant_are_refused_at_the_offer_and_at_the_task(
     federation: Federation, node: Node
 ) -> None:
     ann = federation.ann
-    allow(node, GrantLimits(args={"num_updates": {"min": 1, "max": 2}}))
-    answer = asked(ann, training_args={"num_updates": 3})
+    allow(node, GrantLimits(args={"num_updates": {"min": 1, "max": 2}, "batch_size": {"choices": [5]}}))
+    assert asked(ann, training_args={"num_updates": 2}, dry=True).status == "pending"  # without batch_size
+    assert asked(ann, training_args={**TRAINING_ARGS, "lr": 5}, dry=True).status == "pending"
+    answer = asked(ann, training_args={"num_updates": 3, "batch_size": 5})
     assert (answer.status, answer.reason) == ("rejected", "limits_exceeded")
     assert "the argument num_updates is 3; the owner allows 1..2" in answer.note
     wide = replace(ann.task(ADD_ONE, "AddOne"), training_args={"num_updates": 3, "batch_size": 5})
@@ -385,7 +387,9 @@ def test_a_grant_is_about_the_steps_that_prepare_the_data(federation: Federation
     assert asked(ann, preprocess=steps).status == "granted"
     other = asked(ann, preprocess=[{"step": "select", "columns": ["age", "name"]}])
     assert (other.status, other.grant) != ("granted", decided.id)
-    assert "the steps that prepare them" in asked(ann, preprocess=[], dry=True).note
+    assert "not what its owner approved, who has to be asked anew: preprocess is ''" in (
+        asked(ann, preprocess=[], dry=True).note
+    )
 
 
 @pytest.mark.feature("FB-36")

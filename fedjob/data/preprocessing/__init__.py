@@ -7,7 +7,6 @@ of the hash that names this work.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -68,13 +67,15 @@ def _build(plain: Mapping[str, Any]) -> Step:
 
 
 def canonical(plain: Sequence[Mapping[str, Any]]) -> str:
-    """Return the canonical JSON text of a list of steps: equal steps give equal text."""
-    return json.dumps(list(plain), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Return the canonical JSON text of a list of steps: equal steps give equal text.
 
-
-def hash_of(plain: Sequence[Mapping[str, Any]]) -> str:
-    """Return the sha256 of a list of steps; the empty string for no steps."""
-    return hashlib.sha256(canonical(plain).encode()).hexdigest() if plain else ""
+    Raises:
+        SpecError: a value that no step can have, such as bytes.
+    """
+    try:
+        return json.dumps(list(plain), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError(f"preprocess: {error}") from error
 
 
 def per_dataset(preprocess: Any, num_datasets: int) -> list[PlainSteps]:

@@ -52,7 +52,15 @@ _LIMIT_OPTIONS = (
         "args",
         multiple=True,
         metavar="NAME=MIN..MAX",
-        help="Range or value that an argument must have; may be repeated.",
+        help="What an argument may be, NAME=MIN..MAX or NAME=a,b; others stay as asked for; may be repeated.",
+    ),
+    click.option("--any-args", is_flag=True, help="Let the plan be given any arguments."),
+    click.option(
+        "--protection",
+        "protections",
+        multiple=True,
+        metavar="NAME",
+        help="A protection that jobs must have; one that this version does not enforce is refused.",
     ),
 )
 
@@ -79,7 +87,8 @@ def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @json_option
 def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: bool, **options: Any) -> None:
     """Approve request ID: this plan's text, for this researcher, on this dataset, within the limits given."""
-    limits = parse_limits(**options) if any(value not in (None, ()) for value in options.values()) else None
+    is_limited = any(value is not None and value is not False and value != () for value in options.values())
+    limits = parse_limits(**options) if is_limited else None
     config = load_config(NodeConfig, home.root)
     with open_database(home) as database:
         store = Grants(database)
@@ -240,9 +249,7 @@ def _version(datasets: Datasets, grant: Grant) -> str | None:
     dataset = datasets.find(grant.subject.dataset)
     if dataset is None or not grant.subject.version:
         return None
-    now = Versions().of_parts(dataset.parts(grant.subject.use))
-    _, prepared, steps = grant.subject.version.partition("+")
-    return now + prepared + steps
+    return Versions().of_parts(dataset.parts(grant.subject.use))
 
 
 def _checked_who(who: str) -> str:

@@ -8,15 +8,19 @@ from typing import Any
 import click
 
 from fedjob.common.checks import printable
+from fedjob.common.codec import to_plain
 from fedjob.common.console import json_option, print_json, show_rows, table, when
 from fedjob.common.errors import FedjobError
+from fedjob.common.items import Items
 from fedjob.common.types import rounds_text
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
-from fedjob.node.data.datasets import Datasets
+from fedjob.node.data.datasets import Datasets, RegisteredDataset
+from fedjob.node.grants.contract import deviations
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import SHA256_CHARS, Grant
 from fedjob.node.grants.limits import describe_limits
+from fedjob.node.grants.wording import entries_in_words, question_in_words, settings_in_words, shown_name
 
 
 @click.command("list")
@@ -65,12 +69,24 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         alike = _alike(store, grant, text)
         org = store.known.org_of(grant.subject.researcher, grant.subject.key_hex)
         dataset = Datasets(database).find(grant.subject.dataset)
+        before = store.approved_before(grant)
+        min_rows = _min_rows(store, grant, dataset)
+        earlier = "" if before is None else _text(store, before)
+    question = _question(grant, min_rows)
     if as_json:
-        plain = {**grant.to_plain(), "differs_only_in_form_from": "" if alike is None else alike.id}
+        plain = {
+            **grant.to_plain(),
+            "question_in_words": question,
+            "differs_from": "" if before is None else before.id,
+            "differences": [] if before is None else _differences(before, grant),
+            "differs_only_in_form_from": "" if alike is None else alike.id,
+        }
         print_json({**plain, "code": text} if code else plain)
         return
-    for key, value in _lines(grant, 0 if dataset is None else dataset.num_rows, org):
+    for key, value in _lines(grant, 0 if dataset is None else dataset.num_rows, org, question):
         click.echo(f"{key:<14}{printable(value) or '-'}")
+    for number, line in enumerate(_compared(before, grant)):
+        click.echo(f"{'' if number else 'differs':<14}{printable(line)}")
     if not text:
         return
     from fedjob.training_plans.source.packages import imported_packages, missing_packages
@@ -85,6 +101,8 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         click.echo(f"{'lines':<14}{lines}; read them: fedjob node grants show {grant.id} --code")
         return
     _print_code(text)
+    if earlier and earlier != text and before is not None:
+        _print_changes(earlier, text, before)
 
 
 @click.command()
@@ -107,7 +125,7 @@ def researchers(home: NodeHome, as_json: bool) -> None:
     show_rows(rows, as_json, empty="no researcher is known yet: approving a request makes its key known")
 
 
-def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, str]]:
+def _lines(grant: Grant, num_rows: int, org: str | None, question: str) -> Iterator[tuple[str, str]]:
     subject, asked = grant.subject, grant.asked
     described = ", ".join(
         asked.owner.get(word, "") for word in ("name", "org", "role") if asked.owner.get(word)
@@ -125,6 +143,8 @@ def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, 
             else f"yes, of {org or 'no organisation'}",
         )
     yield "when", when(grant.requested)
+    if grant.origin == "request":
+        yield "question", question
     yield "plan", "any plan" if asked.needs == ("data",) else subject.entry
     yield "hash", subject.plan or asked.reading
     yield "protocol", grant.protocol
@@ -133,9 +153,17 @@ def _lines(grant: Grant, num_rows: int, org: str | None) -> Iterator[tuple[str, 
     yield "use", subject.use
     if asked.preprocess:
         yield "prepared by", asked.preprocess
-    if asked.config:
-        yield "settings", _settings(asked.config)
-    yield "arguments", _settings({**asked.model_args, **asked.training_args})
+    yield from _titled("settings", settings_in_words(grant.protocol, asked) if grant.protocol else [])
+    arguments = entries_in_words(asked.model_args) + entries_in_words(asked.training_args)
+    yield from _titled("arguments", arguments or ["-"])
+    yield from _titled("properties", entries_in_words(asked.props))
+    yield from _titled("items", entries_in_words(_chosen(asked.items)))
+    yield from _titled("split", entries_in_words(asked.split))
+    yield from _titled(
+        "sends along", [f"{shown_name(name)}, sha256 {of[:16]}" for name, of in asked.artifacts.items()]
+    )
+    if asked.files:
+        yield "brings", f"data of its own, sha256 {asked.files[:16]}"
     yield "rounds", rounds_text(asked.rounds)
     yield "nested plans", ", ".join(sha256[:16] for sha256 in asked.launches) or "none"
     yield "pool", str(asked.resources.get("pool", "") or "default")
@@ -158,9 +186,64 @@ def _predicted(grant: Grant) -> str:
     return f", {grant.inferences_spent} predictions" if grant.inferences_spent else ""
 
 
-def _settings(given: Mapping[str, Any]) -> str:
-    shown = (f"{name}={value!r}" for name, value in given.items() if value not in (None, [], {}))
-    return ", ".join(shown)[:1000]
+def _titled(title: str, lines: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield lines under one title; nothing of what is asked is cut off."""
+    for number, line in enumerate(lines):
+        yield "" if number else title, line
+
+
+def _chosen(items: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a job says of the items, where that is not what every job has."""
+    usual = to_plain(Items())
+    return {name: value for name, value in items.items() if value != usual.get(name)}
+
+
+def _question(grant: Grant, min_rows: int) -> str:
+    if grant.origin != "request":
+        return ""
+    if grant.asked.needs == ("data",):
+        return "whatever the researcher would run on these data: one decision for all of it"
+    return question_in_words(grant.protocol, grant.subject.entry, grant.asked, min_rows)
+
+
+def _min_rows(store: Grants, grant: Grant, dataset: RegisteredDataset | None) -> int:
+    """Return how many rows a number has to be made of here, whoever set it."""
+    of_data = 0 if dataset is None or grant.subject.use != "private" else dataset.min_rows
+    of_project = store.projects.limits_of(grant.subject.project).min_rows
+    return max(of_data, of_project, grant.limits.min_rows)
+
+
+def _compared(before: Grant | None, grant: Grant) -> Iterator[str]:
+    """Yield how a request differs from the newest that was approved for the same researcher."""
+    if grant.origin != "request":
+        return
+    if before is None:
+        yield "nothing like it was approved for this researcher's key before"
+        return
+    found = _differences(before, grant)
+    what = f"{len(found)} way{'' if len(found) == 1 else 's'}" if found else "no way"
+    yield f"in {what} from grant {before.id}, approved on {when(before.decided)}"
+    yield from found
+
+
+def _differences(before: Grant, grant: Grant) -> list[str]:
+    found = [str(one) for one in deviations(before.asked, grant.asked)]
+    if before.subject.plan != grant.subject.plan:
+        found.append(f"the plan's text is another, approved was {before.subject.plan[:16]}")
+    if before.subject.entry != grant.subject.entry:
+        found.append(f"the plan's class is {grant.subject.entry}, approved was {before.subject.entry}")
+    if before.subject.version != grant.subject.version:
+        found.append("the data have changed since")
+    return found
+
+
+def _print_changes(earlier: str, text: str, before: Grant) -> None:
+    from fedjob.node.grants.plan_review import difference, visible
+
+    click.echo("")
+    click.echo(f"changes since the plan of grant {before.id}:")
+    for line in difference(earlier, text):
+        click.echo(visible(line))
 
 
 def _print_code(text: str) -> None:
@@ -169,11 +252,12 @@ def _print_code(text: str) -> None:
     found = remarks(text)
     click.echo("")
     for line in numbered(text, found):
-        click.echo("".join(c if c.isprintable() or c == "\t" else " " for c in line))
+        click.echo(line)
     click.echo("")
     risks = sum(remark.kind == "risk" for remark in found)
     click.echo(
-        f"{risks} place{'' if risks == 1 else 's'} to look at twice; this list is a reading aid, no proof"
+        f"{risks} place{'' if risks == 1 else 's'} to look at twice; this list is a reading aid, no proof: "
+        "what it can't see through may do anything that the worker may"
     )
     if not can_look_for_risks():
         click.echo("bandit is not installed, so fewer risks were searched for: pip install bandit")

@@ -46,6 +46,7 @@ class ChildTasks:
             **child_fields(wanted),
             values={INPUTS: inputs, **_of_the_data(parent_task.values)},
             blobs=_of_the_data(parent_task.blobs),
+            round_args={},
             state=None,
             keep_states=None,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from fedjob.common.checks import is_number
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.lifecycle import State
@@ -17,7 +18,7 @@ from fedjob.node.daemon.turn import Turn
 from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.draft import reply_id
-from fedjob.node.queue.task import objects_of, task_of
+from fedjob.node.queue.task import objects_of
 
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""
@@ -77,7 +78,7 @@ class TaskHandler:
     def stop_forbidden(self, turn: Turn) -> None:
         """End what may not run any more, because its grant was revoked or has expired."""
         for row in turn.book.unfinished():
-            verdict = self._context.permissions.judge_for(row.researcher, row.job, task_of(row))
+            verdict = self._context.permissions.judge_row(row)
             if verdict.status == "rejected" or verdict.state == "expired":
                 turn.step(events.Cancel(row.key, *verdict.refusal))
 
@@ -144,6 +145,8 @@ class TaskHandler:
             return verdict.refusal
         if task.state is not None and not _is_state_id(task.state):
             return "state_missing", "no node state is named so"
+        if task.limit_s is not None and not (is_number(task.limit_s) and task.limit_s > 0):
+            return "spec", f"limit_s is a finite number of seconds above 0, found {task.limit_s}"
         try:
             short = turn.book.ledger.never(read_need(task.resources))
         except SpecError as error:

@@ -101,7 +101,9 @@ def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
     )
     order = replace(
         order,
-        training_args={**task.training_args, **(inputs_of(task, sources.spool) if row.parent else {})},
+        training_args={**task.training_args, **inputs_of(task, sources.spool)}
+        if row.parent
+        else order.training_args,
         child=row.child,
         limits=dict(wanted.limits),
         releases_path=_releases_path(task, dataset, sources),

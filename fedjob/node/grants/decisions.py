@@ -13,18 +13,19 @@ from dataclasses import replace
 
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.types import check_given, check_prefix
+from fedjob.node.grants.contract import Request
 from fedjob.node.grants.grant import (
     Grant,
     GrantSubject,
     OnFile,
     Question,
-    Request,
     counted_org,
     is_about,
     names_somebody,
+    outside_agreement,
 )
 from fedjob.node.grants.grant_rows import MAX_NOTE_CHARS, GrantRows
-from fedjob.node.grants.limits import GrantLimits, tighten
+from fedjob.node.grants.limits import GrantLimits, agreed
 from fedjob.node.grants.plan_texts import PlanTexts
 from fedjob.node.grants.projects import Projects
 from fedjob.node.grants.researchers import KnownResearchers
@@ -51,6 +52,7 @@ class Grants:
     def on_file(self, question: Question) -> OnFile:
         """Return all that policy has to know of the decisions to answer a question."""
         subject, job = question.subject, question.asked.job
+        self._bind_agreements(subject)
         return OnFile(
             exact=tuple(self.of(subject, question.protocol)),
             rules=tuple(self.rules(subject.use)),
@@ -58,10 +60,31 @@ class Grants:
             used=self.usage.grants_of(job),
             known_org=self.known.org_of(subject.researcher, subject.key_hex),
             project_limits=self.projects.limits_of(subject.project),
+            unnamed_limits=self.projects.unnamed_limits_of(subject.project),
         )
 
+    def _bind_agreements(self, subject: GrantSubject) -> None:
+        """Bind agreements that name this researcher, made before a key of theirs was met, to the first one."""
+        unbound = self._rows.select(
+            "WHERE origin = 'rule' AND status = 'granted' AND key_hex = '' AND researcher = ?",
+            (subject.researcher,),
+        )
+        if not unbound or not subject.key_hex or not names_somebody(subject.researcher):
+            return
+        keys = self.keys_of(subject.researcher) or {subject.key_hex}
+        if len(keys) == 1:
+            with self._database.transaction():
+                for rule in unbound:
+                    self._rows.bind(rule, next(iter(keys)))
+
+    def keys_of(self, researcher: str) -> set[str]:
+        """Return the keys that the owner knows of a researcher, or else those that have asked for something."""
+        known = {row["key_hex"] for row in self.known.all() if row["researcher"] == researcher}
+        asked = {grant.subject.key_hex for grant in self.all() if grant.subject.researcher == researcher}
+        return known or asked - {""}
+
     def of(self, subject: GrantSubject, protocol: str) -> list[Grant]:
-        """Return the requests about exactly this, of any version of the data, newest first.
+        """Return the requests of a key about a plan, dataset and use, whatever the question, newest first.
 
         Args:
             protocol: that would use it: a plan that may train on the data may not predict from them.
@@ -99,7 +122,8 @@ class Grants:
             raise PlanError("the plan's text does not have the hash that names it")
         with self._database.transaction():
             for found in self.of(subject, protocol):
-                if found.status == "pending" and found.subject.version == subject.version:
+                is_same = found.status == "pending" and found.subject == subject
+                if is_same and found.asked.rounds >= asked.rounds:
                     return found
             if plan:
                 self.texts.keep(plan, text)
@@ -146,6 +170,24 @@ class Grants:
         check_prefix(prefix, found[0].id)
         return found[0]
 
+    def approved_before(self, grant: Grant) -> Grant | None:
+        """Return the newest approved request of the same key that is most like one: by text, by class, by data."""
+        subject = grant.subject
+        found = [
+            other
+            for other in self._rows.select(
+                "WHERE origin = 'request' AND researcher = ? AND key_hex = ? AND protocol = ? AND use = ? "
+                "AND id <> ? AND status IN ('granted', 'expired') ORDER BY decided DESC",
+                (subject.researcher, subject.key_hex, grant.protocol, subject.use, grant.id),
+            )
+            if other.subject.plan == subject.plan or other.subject.entry == subject.entry
+        ]
+
+        def likeness(other: Grant) -> tuple[bool, bool]:
+            return other.subject.plan == subject.plan, other.subject.dataset == subject.dataset
+
+        return max(found, key=likeness, default=None)
+
     def approved_plans(self) -> list[Grant]:
         """Return the grants by which a text was approved, newest first."""
         return self._rows.select(
@@ -190,8 +232,8 @@ class Grants:
                     f"{len(earlier)} of {approvers} are there"
                 )
             chosen = grant.limits if limits is None else limits
-            if earlier:  # nobody widens what another approver agreed to
-                chosen = tighten(grant.limits, chosen)
+            if earlier and limits is not None:  # nobody widens what another approver agreed to
+                chosen = agreed(grant.limits, limits)
             now = time.time()
             approvals = (*earlier, {"by": by, "at": now, "note": note[:MAX_NOTE_CHARS]})
             status = "granted" if len(approvals) >= approvers else "pending"
@@ -317,7 +359,9 @@ class Grants:
         if grant.origin == "request":
             subject = grant.subject
             if self.known.org_of(subject.researcher, subject.key_hex) is None:
-                self.known.add(subject.researcher, subject.key_hex, grant.asked.owner.get("org", ""), by)
+                self.known.add(
+                    subject.researcher, subject.key_hex, "", by
+                )  # an organisation is the owner's to write
             return
         if grant.limits.over(now):
             return
@@ -329,8 +373,9 @@ class Grants:
                 protocol=pending.protocol, plan=subject.plan or asked.reading, subject=subject, asked=asked
             )
             known_org = self.known.org_of(subject.researcher, subject.key_hex)
-            org = counted_org(known_org, asked, anybody=anybody)
-            if not asked.breaks(grant.limits) and is_about(grant, question, known_org=org):
+            org = counted_org(known_org, anybody=anybody)
+            beyond = asked.breaks(grant.limits) or outside_agreement(grant, question)
+            if not beyond and is_about(grant, question, known_org=org):
                 self._rows.decide(
                     pending,
                     "granted",
@@ -343,9 +388,19 @@ class Grants:
 
 
 def pinned(rule: GrantSubject, grants: Grants) -> GrantSubject:
-    """Return an agreement that names a researcher, bound to the one key that is known of them."""
+    """Return an agreement that names a researcher, bound to the one key that is known of them.
+
+    Where no key is known it is bound to the first one that is met.
+
+    Raises:
+        SpecError: several keys are known.
+    """
     if not names_somebody(rule.researcher) or rule.researcher.startswith("key:"):
         return rule
-    keys = {row["key_hex"] for row in grants.known.all() if row["researcher"] == rule.researcher}
-    keys |= {g.subject.key_hex for g in grants.all() if g.subject.researcher == rule.researcher} - {""}
-    return replace(rule, key_hex=keys.pop()) if len(keys) == 1 else rule
+    keys = sorted(grants.keys_of(rule.researcher))
+    if len(keys) > 1:
+        listed = ", ".join(f"key:{key[:16]}" for key in keys[:5])
+        raise SpecError(
+            f"{len(keys)} keys are known of {rule.researcher}: {listed}; say which one is meant, --who key:HEX"
+        )
+    return replace(rule, key_hex=keys[0]) if keys else rule

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fedjob.messaging.messages import WorkSettings
+from fedjob.node.grants.contract import Deviation, Request, not_in_agreement
 from fedjob.node.grants.limits import GrantLimits
 
 STATES = ("pending", "granted", "rejected", "expired", "revoked")
@@ -26,8 +26,9 @@ class GrantSubject:
     Args:
         plan: sha256 of the plan's text; empty for a protocol without a plan, or where any plan will do.
         entry: the plan's class, or, without a plan, the protocol's name; `*` where any plan will do.
-        version: hash of the dataset's content, and of the steps that prepare it; empty for any.
-        project: empty for any.
+        version: hash of the dataset's content; empty for any.
+        project: in a standing agreement a pattern; empty for any.
+        question: hash of all that decides what is computed, see `contract.hash_of_question`; empty where any will do.
     """
 
     researcher: str
@@ -38,36 +39,7 @@ class GrantSubject:
     use: str = "private"
     version: str = ""
     project: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request(WorkSettings):
-    """The details of a request: shown to the owner, compared with limits and standing agreements.
-
-    Args:
-        owner: how the researcher describes themselves: name, org, role.
-        operation: the protocol's public name, such as `fedjob.train.fedavg`.
-        preprocess: steps that prepare the data, as one canonical JSON text; empty for none.
-        launches: sha256 of plans that this one may start as child tasks.
-        needs: of `plan` and `data`: what the owner has to allow.
-        reading: the plan's real hash, where the decision is about data only.
-    """
-
-    job: str = ""
-    job_name: str = ""
-    note: str = ""
-    owner: Mapping[str, str] = field(default_factory=dict)
-    operation: str = ""
-    rounds: int = 1
-    resources: Mapping[str, Any] = field(default_factory=dict)
-    preprocess: str = ""
-    launches: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ("plan",)
-    reading: str = ""
-
-    def breaks(self, limits: GrantLimits) -> str:
-        """Say which of these limits it would break; empty for none."""
-        return limits.broken_by(self.model_args, self.training_args, self.rounds)
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +99,12 @@ class Grant:
             "model_args": dict(asked.model_args),
             "training_args": dict(asked.training_args),
             "preprocess": asked.preprocess,
+            "props": dict(asked.props),
+            "items": dict(asked.items),
+            "split": dict(asked.split),
+            "artifacts": dict(asked.artifacts),
+            "files": asked.files,
+            "question": subject.question,
             "needs": list(asked.needs),
             "limits": self.limits.to_plain(),
             "uses": self.uses,
@@ -177,13 +155,16 @@ class OnFile:
     """The owner's decisions that bear on a question.
 
     Args:
-        exact: the requests about exactly its subject, of any version of the data, newest first.
+        exact: the requests of this researcher's key about its plan, protocol, dataset and use, whatever the
+            question and the version of the data, newest first.
         rules: the standing agreements that are in force for such a use, oldest first.
         ended_use: the revoked or expired agreement that the job ran under.
         used: ids of the grants that the job has run under.
         known_org: the organisation that the owner knows the researcher's key to belong to; None if the key
             is not known.
         project_limits: what limits everything in its project.
+        unnamed_limits: what limits it where no request of its own was approved: a job leaves no project's limits
+            by naming none.
     """
 
     exact: tuple[Grant, ...] = ()
@@ -192,16 +173,17 @@ class OnFile:
     used: frozenset[str] = frozenset()
     known_org: str | None = None
     project_limits: GrantLimits = field(default_factory=GrantLimits)
+    unnamed_limits: GrantLimits = field(default_factory=GrantLimits)
 
 
-def counted_org(known_org: str | None, asked: Request, *, anybody: bool) -> str | None:
-    """Return the organisation that a researcher counts as being of.
+def counted_org(known_org: str | None, *, anybody: bool) -> str | None:
+    """Return the organisation that a researcher counts as being of: what the owner wrote, never their own words.
 
     Args:
         known_org: that the owner knows the key to belong to; None if the key is not known.
-        anybody: researchers who are not known count, as they describe themselves.
+        anybody: researchers who are not known count, as being of no organisation.
     """
-    return asked.owner.get("org", "") if known_org is None and anybody else known_org
+    return "" if known_org is None and anybody else known_org
 
 
 def is_about(rule: Grant, question: Question, *, known_org: str | None) -> bool:
@@ -233,6 +215,11 @@ def agreement_covers(
         and rule.version in ("", subject.version)
         and (not rule.project or fnmatchcase(asked.project, rule.project))
     )
+
+
+def outside_agreement(rule: Grant, question: Question) -> list[Deviation]:
+    """Return what is asked beyond the ranges of a standing agreement."""
+    return not_in_agreement(question.asked, rule.limits, question.protocol)
 
 
 def names_somebody(who: str) -> bool:

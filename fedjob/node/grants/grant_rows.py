@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.node.grants.grant import Grant, GrantSubject, Request
+from fedjob.node.grants.contract import Request
+from fedjob.node.grants.grant import Grant, GrantSubject
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
@@ -18,8 +19,8 @@ _SELECT = (
     "SELECT *, (SELECT count(*) FROM uses WHERE grant_id = grants.id) AS uses, "
     "(SELECT coalesce(sum(made), 0) FROM inferences WHERE grant_id = grants.id) AS inferences_spent FROM grants"
 )
-_UNAUDITED = ("model_args", "training_args", "uses", "requested", "decided", "pool", "rounds")
-_SUBJECT = ("researcher", "key_hex", "plan", "entry", "dataset", "version", "use", "project")
+_UNAUDITED = ("model_args", "training_args", "props", "uses", "requested", "decided", "pool", "rounds")
+_SUBJECT = ("researcher", "key_hex", "plan", "entry", "dataset", "version", "use", "project", "question")
 
 
 class GrantRows:
@@ -44,7 +45,7 @@ class GrantRows:
         id_ = secrets.token_hex(6)
         self._database.execute(
             f"INSERT INTO grants (id, origin, status, {', '.join(_SUBJECT)}, protocol, asked, limits, "
-            "approvals, requested) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "approvals, requested) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 id_,
                 origin,
@@ -59,6 +60,11 @@ class GrantRows:
         grant = self.get(id_)
         self._record(grant, "")
         return grant
+
+    def bind(self, grant: Grant, key_hex: str) -> None:
+        """Bind a standing agreement that names a researcher to the key of theirs that was met first."""
+        self._database.execute("UPDATE grants SET key_hex = ? WHERE id = ?", (key_hex, grant.id))
+        self._record(self.get(grant.id), grant.status)
 
     def decide(
         self,

@@ -6,12 +6,13 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from fedjob.common.checks import is_number
 from fedjob.common.errors import SpecError
-from fedjob.training_plans.schedules import every_value
+from fedjob.privacy.protections import check_protections
 
 LOGS = ("none", "stdout", "all")
 """The parts of a task's log that the researcher may see, the strictest first."""
@@ -22,8 +23,8 @@ PREDICTIONS = ("leave", "stay")
 _AFTER = re.compile(r"\+?(\d+(?:\.\d+)?)(s|min|h|d|w)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _COUNTS = ("runs", "inferences", "rows", "min_rows")
-
-_FITS = object()
+_MAX_COUNT = 2**53
+_LAST = datetime(9999, 1, 1).timestamp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,9 @@ class GrantLimits:
         min_rows: nothing computed on fewer rows leaves the node.
         logs: `none`, `stdout` or `all`: what of the log the researcher sees; empty: as the node is set.
         secrets: of the dataset that the plan may use, by name; empty for none.
-        args: name of an argument -> `{min, max, choices}`; `model_args.width` names one of two.
+        args: name of an argument -> `{min, max, choices}`: it may be anything within; `model_args.width` names
+            one of several, `optimizer.lr` a nested one. With `exact` it has to be as it was asked for, too.
+        any_args: whatever arguments the plan is given.
     """
 
     until: float = 0.0
@@ -51,11 +54,12 @@ class GrantLimits:
     predictions: str = ""
     secrets: tuple[str, ...] = ()
     args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    any_args: bool = False
 
     def to_plain(self) -> dict[str, Any]:
         """Return what is limited, as plain data."""
         plain: dict[str, Any] = {
-            name: getattr(self, name) for name in ("until", *_COUNTS, "logs", "predictions")
+            name: getattr(self, name) for name in ("until", *_COUNTS, "logs", "predictions", "any_args")
         }
         plain["secrets"] = list(self.secrets)
         plain["args"] = {name: dict(bounds) for name, bounds in self.args.items()}
@@ -72,33 +76,28 @@ class GrantLimits:
         """True if the time of these limits has passed."""
         return 0 < self.until <= now
 
-    def broken_by(
-        self, model_args: Mapping[str, Any], training_args: Mapping[str, Any], rounds: int = 1
-    ) -> str:
-        """Say which limit a job with these arguments would break; empty for none.
 
-        Args:
-            rounds: over which arguments that follow a schedule are looked at.
-        """
-        both = {
-            **{f"model_args.{k}": v for k, v in model_args.items()},
-            **{f"training_args.{k}": v for k, v in training_args.items()},
-        }
-        for name, bounds in self.args.items():
-            for given, value in both.items():
-                if name not in (given, given.partition(".")[2]):
-                    continue
-                try:
-                    found = next(
-                        (each for each in every_value(value, rounds) if not _fits(each, bounds)), _FITS
-                    )
-                except SpecError:  # of a schedule that is none
-                    found = value
-                if found is not _FITS:
-                    return (
-                        f"the argument {name} is {_shown(found)}; the owner allows {describe_bounds(bounds)}"
-                    )
-        return ""
+def bounds_for(args: Mapping[str, Mapping[str, Any]], path: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """Return all bounds of an entry of a question; none where the owner did not name it.
+
+    Args:
+        args: by name, with the section before it or without.
+        path: section and names.
+    """
+    return [bounds for name, bounds in args.items() if tuple(name.split(".")) in (path, path[1:])]
+
+
+def agreed(one: GrantLimits, other: GrantLimits) -> GrantLimits:
+    """Return what two approvers agree on: the bounds of both, and free only what both leave free."""
+    both = tighten(one, other)
+    args = {}
+    for name, bounds in both.args.items():
+        is_free = all(
+            limits.any_args if name not in limits.args else not limits.args[name].get("exact")
+            for limits in (one, other)
+        )
+        args[name] = bounds if is_free else {**bounds, "exact": True}
+    return replace(both, args=args, any_args=one.any_args and other.any_args)
 
 
 def tighten(one: GrantLimits, other: GrantLimits) -> GrantLimits:
@@ -122,6 +121,7 @@ def tighten(one: GrantLimits, other: GrantLimits) -> GrantLimits:
         predictions=max(predictions, key=PREDICTIONS.index) if predictions else "",
         secrets=tuple(name for name in one.secrets if not other.secrets or name in other.secrets),
         args=args,
+        any_args=one.any_args,
     )
 
 
@@ -136,6 +136,8 @@ def parse_limits(
     predictions: str | None = None,
     secrets: Iterable[str] = (),
     args: Iterable[str] = (),
+    any_args: bool = False,
+    protections: Iterable[str] = (),
     now: float | None = None,
 ) -> GrantLimits:
     """Read limits as an owner types them.
@@ -143,14 +145,16 @@ def parse_limits(
     Args:
         until: a date (its end), a date and time, or a while from now such as `30d`.
         args: `name=1..100`, `name=..0.5` or `name=a,b`.
+        protections: that the node would have to hold a job to.
 
     Raises:
-        SpecError: one of them can't be read; says what was expected.
+        SpecError: one of them can't be read, or is not built; says what was expected.
     """
+    check_protections(protections)
     counts = {"runs": runs, "inferences": inferences, "rows": rows, "min_rows": min_rows}
     for name, value in counts.items():
-        if value is not None and value < 1:
-            raise SpecError(f"--{name.replace('_', '-')} is 1 or more, not {value}")
+        if value is not None and not 1 <= value <= _MAX_COUNT:
+            raise SpecError(f"--{name.replace('_', '-')} is 1 or more, at most {_MAX_COUNT}, not {value}")
     if logs is not None and logs not in LOGS:
         raise SpecError(f"--logs is one of {', '.join(LOGS)}, not {logs!r}")
     if predictions is not None and predictions not in PREDICTIONS:
@@ -160,7 +164,8 @@ def parse_limits(
         logs=logs or "",
         predictions=predictions or "",
         secrets=tuple(dict.fromkeys(secrets)),
-        args=dict(_parse_bounds(text) for text in args),
+        args=_parse_args(args),
+        any_args=any_args,
         **{name: value or 0 for name, value in counts.items()},
     )
 
@@ -173,7 +178,10 @@ def parse_until(text: str, now: float) -> float:
     """
     after = _AFTER.fullmatch(text)
     if after:
-        return now + float(after[1]) * _UNITS_S[after[2]]
+        end = now + float(after[1]) * _UNITS_S[after[2]]
+        if not end < _LAST:
+            raise SpecError(f"--until {text[:40]} is beyond the year 9998")
+        return end
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
@@ -208,14 +216,39 @@ def describe_limits(limits: GrantLimits) -> list[str]:
     if limits.predictions:
         lines.append(f"predictions {limits.predictions}")
     lines += [f"{name} = {describe_bounds(bounds)}" for name, bounds in limits.args.items()]
+    if limits.any_args:
+        lines.append("any arguments")
     return lines
 
 
 def describe_bounds(bounds: Mapping[str, Any]) -> str:
     """Return bounds as they are typed."""
+    exact = ", as it was asked for" if bounds.get("exact") else ""
     if "choices" in bounds:
-        return ",".join(map(str, bounds["choices"]))
-    return f"{bounds.get('min', '')}..{bounds.get('max', '')}"
+        return ",".join(map(str, bounds["choices"])) + exact
+    return f"{bounds.get('min', '')}..{bounds.get('max', '')}{exact}"
+
+
+def fits(value: Any, bounds: Mapping[str, Any]) -> bool:
+    """Tell whether a value lies within bounds; of a list each element has to, and there is one at least."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(fits(each, bounds) for each in value)
+    if "choices" in bounds:
+        return any(type(c) is type(value) and c == value for c in bounds["choices"]) or (
+            isinstance(value, float) and value in [c for c in bounds["choices"] if type(c) is int]
+        )
+    if not is_number(value):  # NaN and infinity lie within nothing
+        return False
+    return bool(bounds.get("min", -math.inf) <= value <= bounds.get("max", math.inf))
+
+
+def _parse_args(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return bounds by name; a name that is given twice has to fit both."""
+    args: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, bounds = _parse_bounds(text)
+        args[name] = _both_bounds(args[name], bounds) if name in args else bounds
+    return args
 
 
 def _parse_bounds(text: str) -> tuple[str, dict[str, Any]]:
@@ -252,29 +285,14 @@ def _scalar(text: str) -> Any:
         return text
 
 
-def _fits(value: Any, bounds: Mapping[str, Any]) -> bool:
-    if "choices" in bounds:
-        return any(type(c) is type(value) and c == value for c in bounds["choices"]) or (
-            isinstance(value, float) and value in [c for c in bounds["choices"] if isinstance(c, int)]
-        )
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        return False
-    return bool(bounds.get("min", -math.inf) <= value <= bounds.get("max", math.inf))
-
-
 def _both_bounds(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    both: dict[str, Any] = {"exact": True} if one.get("exact") or other.get("exact") else {}
     if "choices" in one and "choices" in other:
-        return {"choices": [choice for choice in one["choices"] if choice in other["choices"]]}
+        return {**both, "choices": [choice for choice in one["choices"] if fits(choice, other)]}
     if "choices" in one or "choices" in other:
         choices, span = (one, other) if "choices" in one else (other, one)
-        return {"choices": [choice for choice in choices["choices"] if not span or _fits(choice, span)]}
-    both = {**one, **other}
-    if "min" in one and "min" in other:
-        both["min"] = max(one["min"], other["min"])
-    if "max" in one and "max" in other:
-        both["max"] = min(one["max"], other["max"])
-    return both
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:60]
+        has_span = "min" in span or "max" in span
+        return {**both, "choices": [each for each in choices["choices"] if not has_span or fits(each, span)]}
+    lows = [bounds["min"] for bounds in (one, other) if "min" in bounds]
+    highs = [bounds["max"] for bounds in (one, other) if "max" in bounds]
+    return both | ({"min": max(lows)} if lows else {}) | ({"max": min(highs)} if highs else {})

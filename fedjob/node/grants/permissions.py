@@ -70,10 +70,20 @@ class Permissions:
 
     def judge(self, message: Message, wanted: Offer | Task) -> Permission:
         """Ask policy about a message."""
-        return self.judge_for(message.sender, message.job, wanted)
+        return self.judge_for(message.sender, message.job, wanted, round_=message.round, step=message.step)
 
-    def judge_for(self, researcher: str, job: str, wanted: Offer | Task) -> Permission:
-        """Ask policy about what a researcher wants for a job."""
+    def judge_row(self, row: TaskRow) -> Permission:
+        """Ask policy about a task of the node's book."""
+        return self.judge_for(row.researcher, row.job, task_of(row), round_=row.round, step=row.step)
+
+    def judge_for(
+        self, researcher: str, job: str, wanted: Offer | Task, *, round_: int = 0, step: str = ""
+    ) -> Permission:
+        """Ask policy about what a researcher wants for a job.
+
+        Args:
+            round_, step: of a task.
+        """
         dataset = self._datasets.find(wanted.dataset) if wanted.dataset else None
         question = question_of(
             wanted,
@@ -83,6 +93,8 @@ class Permissions:
             dataset=dataset,
             version=self._version_of(dataset, wanted.use),
             config=self.config,
+            round_=round_,
+            step=step,
         )
         if isinstance(question, Permission):
             return question
@@ -100,7 +112,7 @@ class Permissions:
         Args:
             root: the task of the job that a child belongs to: what was decided on that is the child's too.
         """
-        verdict = self.judge_for(root.researcher, root.job, task_of(root))
+        verdict = self.judge_row(root)
         if not verdict.allowed:
             return verdict.refusal
         if verdict.grant is not None:
@@ -163,9 +175,12 @@ class Permissions:
         """Return what limits a task: its grant, its project and its dataset together."""
         task = task_of(row)
         bound = self._grants.usage.bound(row.key)
-        limits = self._grants.projects.limits_of(task.project)
-        if bound:
-            limits = tighten(self._grants.get(bound).limits, limits)
+        grant, projects = self._grants.get(bound) if bound else None, self._grants.projects
+        if grant is not None and grant.origin == "request":
+            limits = tighten(grant.limits, projects.limits_of(task.project))
+        else:
+            limits = projects.unnamed_limits_of(task.project)
+            limits = limits if grant is None else tighten(grant.limits, limits)
         dataset = self._datasets.find(row.dataset)
         if dataset is not None and task.use == "private":
             limits = tighten(limits, GrantLimits(min_rows=dataset.min_rows))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError
-from fedjob.data.preprocessing import canonical, hash_of
+from fedjob.data.preprocessing import canonical
 from fedjob.messaging.messages import Offer, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import RegisteredDataset
-from fedjob.node.grants.grant import GrantSubject, Question, Request, matches_any
+from fedjob.node.grants.contract import Request, defaults_of, hash_of_question, is_same
+from fedjob.node.grants.grant import GrantSubject, Question, matches_any
 from fedjob.node.grants.policy import Permission, ask, not_possible, too_few_rows
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
+from fedjob.training_plans.training_args import merged_args
 
 MAX_PLAN_BYTES = 256 * 1024
 
@@ -24,10 +29,13 @@ def question_of(
     dataset: RegisteredDataset | None,
     version: str,
     config: NodeConfig,
+    round_: int = 0,
+    step: str = "",
 ) -> Question | Permission:
     """Read what is asked of the owner; a verdict where no decision of the owner could help.
 
     Args:
+        round_, step: of a task.
         key_hex: the researcher's key.
         dataset: that is named, if it is registered here.
         version: of the dataset's content.
@@ -38,11 +46,17 @@ def question_of(
     if not matches_any(config.operations, operation):
         return not_possible("protocol", f"this node does not run {operation}{ask(config, dataset)}", dataset)
     needs = _needs(wanted, operation, config)
+    try:
+        asked = _asked(wanted, job, operation, needs)
+        if isinstance(wanted, Task):
+            asked = _of_step(asked, wanted, round_, step)
+    except FedjobError as error:  # settings that the protocol can't have
+        return not_possible("spec", str(error)[:1000])
     return Question(
         protocol=wanted.protocol,
         plan="" if wanted.plan is None else wanted.plan.sha256,
-        subject=_subject(wanted, researcher, key_hex, needs, version),
-        asked=_asked(wanted, job, operation, needs),
+        subject=_subject(wanted, researcher, key_hex, asked, version),
+        asked=asked,
     )
 
 
@@ -56,9 +70,8 @@ def _refused_outright(
     wanted: Offer | Task, dataset: RegisteredDataset | None, config: NodeConfig
 ) -> Permission | None:
     """Return a verdict on what can't be computed here at all."""
-    brings = wanted.brings if isinstance(wanted, Offer) else wanted.files is not None
     return (
-        _refused_for_its_data(wanted, dataset, config, brings=brings)
+        _refused_for_its_data(wanted, dataset, config, brings=wanted.files is not None)
         or _refused_for_its_use(wanted, dataset, config)
         or _refused_for_its_plan(wanted)
     )
@@ -121,12 +134,13 @@ def _needs(wanted: Offer | Task, operation: str, config: NodeConfig) -> tuple[st
 
 
 def _subject(
-    wanted: Offer | Task, researcher: str, key_hex: str, needs: tuple[str, ...], version: str
+    wanted: Offer | Task, researcher: str, key_hex: str, asked: Request, version: str
 ) -> GrantSubject:
     plan = "" if wanted.plan is None else wanted.plan.sha256
     entry = wanted.protocol if wanted.plan is None else wanted.entry
-    if needs == ("data",):
-        plan, entry = "", "*"  # one decision for whatever would run
+    question = hash_of_question(asked, wanted.protocol, plan, entry, wanted.dataset, wanted.use)
+    if asked.needs == ("data",):
+        plan, entry, question = "", "*", ""  # one decision for whatever would run
     return GrantSubject(
         researcher=researcher,
         key_hex=key_hex,
@@ -134,8 +148,9 @@ def _subject(
         entry=entry,
         dataset=wanted.dataset,
         use=wanted.use,
-        version=f"{version}+{hash_of(wanted.preprocess)}" if wanted.preprocess else version,
+        version=version,
         project=wanted.project,
+        question=question,
     )
 
 
@@ -148,13 +163,40 @@ def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...
         project=wanted.project,
         owner=wanted.owner,
         operation=operation,
-        config=wanted.config,
+        config={**defaults_of(wanted.protocol), **wanted.config},
         model_args=wanted.model_args,
         training_args=wanted.training_args,
         resources=wanted.resources,
         preprocess=canonical(wanted.preprocess) if wanted.preprocess else "",
-        launches=tuple(wanted.launches),
+        launches=tuple(sorted(wanted.launches)),
+        props=wanted.props,
+        items=to_plain(wanted.items),
+        split=wanted.split,
+        artifacts={name: ref.sha256 for name, ref in wanted.artifacts.items()},
+        files="" if wanted.files is None else wanted.files.sha256,
         needs=needs,
         reading=wanted.plan.sha256 if wanted.plan is not None and needs == ("data",) else "",
+        has_plan=wanted.plan is not None,
         **more,  # type: ignore[arg-type]
+    )
+
+
+def _of_step(asked: Request, task: Task, round_: int, step: str) -> Request:
+    """Return what one step of a job asks for: its round, and what it has other than the job's own arguments.
+
+    Raises:
+        FedjobError: the protocol can't have these settings.
+    """
+    protocol = PROTOCOLS.build(task.protocol, task.config)
+    own = protocol.args_of(step)
+    given = {
+        name: value
+        for name, value in task.round_args.items()
+        if name not in own or not is_same(value, own[name])
+    }
+    return replace(
+        asked,
+        training_args=merged_args(asked.training_args, given),
+        round=max(1, round_),
+        rounds=max(1, round_ - protocol.may_follow(step)),
     )

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -40,6 +40,7 @@ CREATE TABLE grants (
     version TEXT NOT NULL,
     use TEXT NOT NULL,
     project TEXT NOT NULL,
+    question TEXT NOT NULL,
     protocol TEXT NOT NULL,
     asked BLOB NOT NULL,
     limits BLOB NOT NULL,

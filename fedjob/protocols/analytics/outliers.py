@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
 from fedjob.common.checks import check_kinds, shown
-from fedjob.common.errors import SpecError, Unsolvable
+from fedjob.common.errors import NodeFailure, SpecError, Unsolvable
 from fedjob.protocols.analytics.base import check_all_answered
 from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.protocols.analytics.table import check_names, opened_table
@@ -214,12 +214,41 @@ class Outliers(FederatedProtocol):
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         if instruction.step != COLUMNS:
+            self._check_measures(instruction["measures"], local.node)
             return Statistics(**instruction["measures"]).contribute(instruction, local)
         with opened_table(local) as table:
             numeric = [
                 str(name) for name in table.frame if getattr(table.frame[name].dtype, "kind", "O") in "iuf"
             ]
             return Contribution({"columns": dict.fromkeys(numeric, 1)}, float(table.num_read))
+
+    def _check_measures(self, asked: Any, node: str) -> None:
+        """Refuse a stage that asks for something else than outliers of this protocol's own columns.
+
+        Raises:
+            NodeFailure: it does.
+        """
+        if isinstance(asked, Mapping):
+            names = asked.get("mean", asked.get("count", ()))
+            edges = asked.get("histogram", {})
+            first = {
+                "mean": names,
+                "std": names,
+                "quantiles": {name: [0.25, 0.75] for name in names},
+                "precision": _PRECISION,
+            }
+            is_first = dict(asked) == first
+            is_later = (
+                set(asked) == {"count", "histogram"}
+                and set(edges) <= set(names)
+                and all(len(ends) == 2 for ends in edges.values())
+            )
+            own = list(self.columns)
+            if (is_first or is_later) and (list(names) == own or not own):
+                return
+        raise NodeFailure(
+            node, "not_permitted", "this stage asks for more than outliers of the columns that were named"
+        )
 
 
 def _outside(value: Mapping[str, Any], present: Mapping[str, int]) -> dict[str, list[int]]:

@@ -51,6 +51,12 @@ class FineTuned(TrainingProtocol):
         given = {"num_updates": self.num_updates, "epochs": self.epochs}
         return {what: value for what, value in given.items() if value is not None}
 
+    def may_follow(self, step: str) -> bool:
+        return step == STEP or TrainingProtocol.may_follow(self, step)
+
+    def args_of(self, step: str) -> Mapping[str, Any]:
+        return self._length() if step == STEP else {}
+
     def start(self, params: Mapping[str, Any]) -> State:
         return {**TrainingProtocol.start(self, params), "tuned": False}
 
@@ -63,7 +69,7 @@ class FineTuned(TrainingProtocol):
             to=view.nodes,
             commit=False,
             schema={},
-            training_args=self._length(),
+            training_args=self.args_of(STEP),
         )
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fedjob.common.checks import printable
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import NoReply, SpecError
 from fedjob.common.types import Contact, Ref, contacts_from_plain, contacts_text
@@ -139,7 +140,7 @@ class DatasetHandle:
         return _fetch_mock(self, timeout_s)
 
     def __str__(self) -> str:
-        return f"{self.node}/{self.name}"
+        return printable(f"{self.node}/{self.name}")
 
     def _repr_html_(self) -> str:
         facts = {
@@ -181,7 +182,7 @@ class Listing(list[T]):
     def __repr__(self) -> str:
         if not self:
             return "(none)"
-        rows = [list(self._columns), *self._cells()]
+        rows = [list(self._columns), *([printable(cell) for cell in row] for row in self._cells())]
         widths = [max(len(row[i]) for row in rows) for i in range(len(self._columns))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -220,7 +221,7 @@ class DatasetUsed:
     brought: bool = False
 
     def __str__(self) -> str:
-        return f"{self.node}/{self.name}"
+        return printable(f"{self.node}/{self.name}")
 
 
 def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Listing[DatasetUsed]:

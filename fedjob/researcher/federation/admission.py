@@ -23,7 +23,7 @@ from fedjob.researcher.federation.offers import (
     offer_for,
     read_answer,
 )
-from fedjob.researcher.storage.deployment import Code
+from fedjob.researcher.storage.deployment import Code, enclosed_with
 
 LOOK_S = 0.5
 """Interval at which requests to end the job, and the nodes' presence, are looked at."""
@@ -44,6 +44,7 @@ class Admission:
         self._connection = channel.connection
         self._events = channel.events
         self._code = code
+        self._enclosed = enclosed_with(channel.spec, gates.folder)
         self._gates = gates
         self._offers: dict[str, str] = {}
         self._offered: dict[str, str] = {}
@@ -124,7 +125,9 @@ class Admission:
         endpoint.withdraw([self._offers[node] for node in nodes if node in self._offers])
         proof = self._connection.prove()
         for node in nodes:
-            offer = offer_for(self._spec, node, self._code.get(node), reserve=reserve, proof=proof)
+            offer = offer_for(
+                self._spec, node, self._code.get(node), self._enclosed, reserve=reserve, proof=proof
+            )
             self._offers[node] = endpoint.send(Address(party_of(node)), offer, **self._channel.header)
             self._offered[self._offers[node]] = node
 

@@ -17,6 +17,7 @@ from fedjob.messaging.messages import Event, Message, Result, Task
 from fedjob.metrics.states import value
 from fedjob.protocols.base import Buffered
 from fedjob.researcher.storage.deployment import Code
+from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.replies import Arrival
 
@@ -77,6 +78,9 @@ class Gates(Protocol):
 
     record: JobRecord
     """The job's record as it stands; changed by `enter` and `update` only."""
+
+    folder: JobFolder
+    """The job's folder."""
 
     def enter(self, state: State, reason: str = "", detail: str = "") -> None:
         """Put the job into a state: write its record and add an event."""

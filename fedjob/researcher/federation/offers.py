@@ -12,9 +12,10 @@ from fedjob.common.types import Ref, contacts_from_plain, contacts_text, new_job
 from fedjob.messaging.messages import Answer, Offer, Ping, Pong
 from fedjob.researcher.connection.catalogue import Listing
 from fedjob.researcher.connection.connection import Connection
-from fedjob.researcher.storage.deployment import Code, publish_code
+from fedjob.researcher.storage.deployment import Code, Enclosed, enclosed_with, publish_code
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec, resources_of
+from fedjob.training_plans.training_args import merged_args
 
 NO_REPLY = "no reply"
 
@@ -131,9 +132,10 @@ def ask_nodes(
 
     try:
         code = publish_code(spec, folder, publish)
-        proof = session.prove()
+        proof, enclosed = session.prove(), enclosed_with(spec, folder)
         offers: dict[str, Offer] = {
-            node: offer_for(spec, node, code.get(node), dry=dry, proof=proof) for node in spec.datasets
+            node: offer_for(spec, node, code.get(node), enclosed, dry=dry, proof=proof)
+            for node in spec.datasets
         }
         answers = session.ask_each(offers, timeout_s=timeout_s, job=spec.id, epoch=epoch)
     finally:
@@ -274,6 +276,7 @@ def offer_for(
     spec: JobSpec,
     node: str,
     code: Code | None,
+    enclosed: Enclosed,
     *,
     reserve: bool = False,
     dry: bool = False,
@@ -283,6 +286,7 @@ def offer_for(
 
     Args:
         code: the code that the node is to run; None for a protocol without any.
+        enclosed: the files that the job sends along.
         reserve: hold resources for a short lease.
         dry: only look; no request is filed with the owner.
         proof: for the nodes' verifiers.
@@ -300,9 +304,13 @@ def offer_for(
         note=spec.note,
         owner=dict(spec.owner),
         model_args=spec.model_args,
-        training_args=spec.training_args,
+        training_args=merged_args(spec.training_args, spec.each.get(node, {})),
         rounds=spec.rounds,
-        brings=BROUGHT in dataset,
+        files=enclosed.files if BROUGHT in dataset else None,
+        props=spec.props,
+        items=spec.items,
+        split=spec.split,
+        artifacts=dict(enclosed.artifacts),
         preprocess=list(dataset.get("preprocess") or ()),
         resources=resources_of(spec, node),
         launches=sorted(spec.launches),

@@ -20,7 +20,6 @@ from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import Position, UnfinishedTask
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec, resources_of
-from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.training_args import merged_args
 
 
@@ -131,7 +130,8 @@ class TaskBuilder:
             code = self.code.get(node)
             tasks[node] = replace(
                 base,
-                training_args=training_args_of(self.spec, position, ask, node),
+                training_args=merged_args(position.training_args, self.spec.each.get(node, {})),
+                round_args=merged_args(ask.training_args, ask.own_args.get(node, {})),
                 dataset=str(self.spec.datasets[node]["name"]),
                 plan=None if code is None else code.ref,
                 entry="" if code is None else code.entry,
@@ -172,9 +172,3 @@ class TaskBuilder:
                 else:
                     small[name] = value
         return small, blobs, params
-
-
-def training_args_of(spec: JobSpec, position: Position, ask: Ask, node: str) -> dict[str, Any]:
-    """Return a node's training arguments in this round: the job's, the node's own, the ask's, the node's in the ask."""
-    merged = merged_args(merged_args(position.training_args, spec.each.get(node, {})), ask.training_args)
-    return at_round(merged_args(merged, ask.own_args.get(node, {})), position.round + 1)

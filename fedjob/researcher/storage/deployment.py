@@ -1,13 +1,19 @@
-"""The plans of a job at its nodes: one for all, or a map; each node gets the text of its own and of no other."""
+"""The plans of a job at its nodes, one for all or a map, and the names of the files that it sends along.
+
+Each node gets the text of its own plan and of no other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+from fedjob.common.errors import BreakpointIncompatible
 from fedjob.common.files import write_atomic
 from fedjob.common.types import Ref, party_of
+from fedjob.repository.parts import ref_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -21,6 +27,19 @@ class Code:
 
     ref: Ref
     entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosed:
+    """The files that a job sends along, by the names under which they will be in the repository.
+
+    Args:
+        files: the data that the researcher brings; None for none.
+        artifacts: by the names that the plan fetches them by.
+    """
+
+    files: Ref | None = None
+    artifacts: Mapping[str, Ref] = field(default_factory=dict)
 
 
 Publish = Callable[[Path, str | None], Ref]
@@ -38,6 +57,34 @@ def publish_code(spec: JobSpec, folder: JobFolder, publish: Publish) -> dict[str
         for node in spec.datasets
         if (plan := plan_at(spec, node))
     }
+
+
+def enclosed_with(spec: JobSpec, folder: JobFolder) -> Enclosed:
+    """Return what a job's owners are asked to let in beside its plan, without publishing it.
+
+    Raises:
+        BreakpointIncompatible: a file is not in the job's folder.
+    """
+    return Enclosed(
+        files=_ref_of(folder.brought) if spec.files else None,
+        artifacts={name: _ref_of(folder.artifact_of(name)) for name in spec.artifacts},
+    )
+
+
+def _ref_of(path: Path) -> Ref:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise BreakpointIncompatible(
+            f"{path} is missing, which the job sends along: go on in the folder that the job was made in"
+        ) from error
+    return _hashed(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hashed(path: Path, size_bytes: int, changed_ns: int) -> Ref:
+    """Return the ref of a file; the same file is not read again each time that owners are asked."""
+    return ref_of(path)
 
 
 def plan_at(spec: JobSpec, node: str) -> Mapping[str, str]:

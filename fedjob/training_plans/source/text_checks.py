@@ -1,8 +1,8 @@
 """Refuse plan text that does not read as it runs, before it is hashed or shown to anybody.
 
 What an owner approves must be what the owner saw: no text that turns around or
-hides, no second encoding, nothing beyond the edge of the screen, no identifier
-that Python or a reader takes for another one (Boucher and Anderson 2021, "Trojan
+hides, no second encoding, nothing beyond the edge of the screen, and names in
+letters that nobody takes for others (Boucher and Anderson 2021, "Trojan
 Source", https://arxiv.org/abs/2111.00169; Unicode Technical Standard 39).
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import io
 import re
+import string
 import tokenize
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedjob.common.errors import PlanError
@@ -45,15 +46,20 @@ _REFUSED_CATEGORIES = {
     "Zs": "a space other than the plain one",
     "Zp": "a paragraph separator",
 }
-# letters that most fonts draw as a Latin one
-_LOOKALIKES = frozenset(
-    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d\u04cf"  # Cyrillic aeopcyxijshdqwl
-    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0405\u0406\u0408"  # Cyrillic ABEKMHOPCTYXSIJ
-    "\u03bf\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03f3"  # Greek oABEZHIKMNOPTYXj
-    "\u0585\u057d\u0578\u0570\u0566\u0581\u0555"  # Armenian ounhqgO
-    "\u13a0\u13a1\u13a2\u13aa\u13ab\u13ac\u13b3\u13b7\u13bb\u13be\u13c0\u13c2\u13c3\u13cf\u13d2\u13d4\u13da\u13de\u13df"  # Cherokee
-    "\u0131\u0251\u0261\u0269\u026a\u01c0\u0196\u1d0f\u1d04\u1d20\u1d22\ua731"  # Latin letters of other alphabets
+GREEK = frozenset(
+    "\u03b1\u03b2\u03b3\u03b4\u03b5\u03b8\u03bb\u03bc\u03c0\u03c3\u03c6\u03c8\u03c9\u0393\u0394\u0398\u039b\u039e\u03a0\u03a3\u03a6\u03a8\u03a9"
 )
+"""The letters of formulas, which may each be a whole word of a name: alpha, beta, gamma, delta, ..."""
+
+_READ_AS = str.maketrans(
+    "\u03b1\u03b2\u03b3\u03b5\u03bb\u03bc\u03c0\u03c3\u03c9\u0393\u0398\u039b\u03a6\u03a9", "aByeAunowrOAOO"
+)
+"""Greek letter -> the Latin one that it could be read as, where a plan uses both in the same place of a name."""
+
+_IN_BRACES = re.compile(r"\{([^{}]*)\}")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# a string with code in it is one token until Python 3.11, and several from 3.12 on
+_TEXTS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.COMMENT)}
 _RIGHT_TO_LEFT = ("R", "AL", "AN")
 
 
@@ -198,14 +204,14 @@ def _refuse_tokens(text: str, origins: Origins) -> None:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     except (tokenize.TokenError, SyntaxError) as error:
         raise PlanError(f"the plan is not valid Python: {error}") from error
-    turned = 0
+    turned, seen = 0, {}
     for token in tokens:
         if token.string.isascii():
             continue
         line = token.start[0]
-        is_code = token.type not in (tokenize.STRING, tokenize.COMMENT)
+        is_code = token.type not in _TEXTS
         if token.type == tokenize.STRING and "f" in token.string.split(token.string[-1])[0].lower():
-            for name in _names(token.string):  # what stands in braces is code
+            for name in _names(_QUOTED.sub(" ", " ".join(_IN_BRACES.findall(token.string)))):
                 _refuse_name(name, line_words(line, origins))
         if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in token.string):
             if is_code or turned == line:
@@ -217,6 +223,8 @@ def _refuse_tokens(text: str, origins: Origins) -> None:
     for line, code in _code_by_line(tokens):
         for name in _names(code):
             _refuse_name(name, line_words(line, origins))
+            seen.setdefault(name, line_words(line, origins))
+    _refuse_pairs(seen)
 
 
 def _code_by_line(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[int, str]]:
@@ -226,7 +234,7 @@ def _code_by_line(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[int, str]]
     """
     line, end, code = 0, (0, 0), ""
     for token in tokens:
-        if token.type in (tokenize.STRING, tokenize.COMMENT):
+        if token.type in _TEXTS:
             continue
         if token.start[0] != line:
             yield line, code
@@ -242,20 +250,31 @@ def _names(text: str) -> list[str]:
 
 
 def _refuse_name(name: str, where: str) -> None:
-    if name.isascii():
+    """Refuse a name that is not ASCII: a list of the letters that look like others can't be finished."""
+    if all(word.isascii() or word.rstrip(string.digits) in GREEK for word in name.split("_")):
         return
     plain = unicodedata.normalize("NFKC", name)
     if plain != name:
         raise PlanError(
             f"{where} spells {plain!r} as {name!r}, which Python reads as the same name: write it plainly"
         )
-    scripts = {unicodedata.name(char, "").split(" ")[0] for char in name if char.isalpha()}
-    if "LATIN" in scripts and scripts & {"CYRILLIC", "ARMENIAN", "CHEROKEE"}:
-        raise PlanError(
-            f"{where} mixes alphabets in the name {name!r}: letters of one look like letters of the other"
-        )
-    if all(char.isascii() or char in _LOOKALIKES for char in name):
-        raise PlanError(
-            f"{where} has the name {name!r} ({name!a}), whose letters look like Latin ones: "
-            "write it in Latin letters"
-        )
+    raise PlanError(
+        f"{where} has the name {name!r} ({name!a}), whose letters may look like others: names are in ASCII letters, "
+        f"digits and '_', or have a Greek letter as a whole word, such as \u03bb or \u03bb_1; in strings and comments any "
+        "letters are welcome"
+    )
+
+
+def _refuse_pairs(names: Mapping[str, str]) -> None:
+    """Refuse two names of one plan that could be read for each other.
+
+    Args:
+        names: name -> where it stands first.
+    """
+    for name, where in names.items():
+        plain = name.translate(_READ_AS)
+        if plain != name and plain in names:
+            raise PlanError(
+                f"{where} has the name {name!r} ({name!a}), and the plan has {plain!r} as well, which it may be read "
+                "for: rename one of them"
+            )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from fedjob.messaging.messages import Offer
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset, public_within
 from fedjob.node.grants.decisions import Grants, pinned
-from fedjob.node.grants.grant import GrantSubject, Request
+from fedjob.node.grants.grant import Grant, GrantSubject, Question
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.plan_texts import MAX_RECENT, PlanTexts, examine_plan
 from fedjob.node.grants.policy import Permission, judge
@@ -23,9 +24,26 @@ from fedjob.node.grants.waiting_offers import MAX_WAITING, Waiting
 from fedjob.node.storage.database import Database
 
 TEXT = b"class Net:\n    pass\n"
-SUBJECT = GrantSubject(
-    researcher="ann", key_hex="ab" * 32, plan=hashlib.sha256(TEXT).hexdigest(), entry="Net", dataset="toy"
-)
+PLAN = Ref(hashlib.sha256(TEXT).hexdigest(), len(TEXT))
+OFFER = Offer(dataset="toy", protocol="fedavg", plan=PLAN, entry="Net")
+TOY = RegisteredDataset(name="toy", path="/data/toy.npz", reader="npz", options={}, num_rows=20, min_rows=5)
+
+
+def question(offer: Offer = OFFER) -> Question:
+    """Return what ann asks with an offer."""
+    found = question_of(
+        offer, researcher="ann", key_hex="ab" * 32, job="", dataset=TOY, version="", config=NodeConfig()
+    )
+    assert isinstance(found, Question)
+    return found
+
+
+SUBJECT, ASKED = question().subject, question().asked
+
+
+def filed_by(grants: Grants, subject: GrantSubject = SUBJECT, **asked: Any) -> Grant:
+    """File what ann asks with `OFFER`, changed."""
+    return grants.file(subject, TEXT, protocol="fedavg", asked=replace(ASKED, **asked))
 
 
 @pytest.fixture
@@ -47,8 +65,7 @@ def verdict(database: Database, **changes: object) -> Permission:
     about |= {name: str(changes.pop(name)) for name in list(changes) if name in about}
     config = changes.pop("config", NodeConfig())
     assert isinstance(config, NodeConfig)
-    offer = Offer(dataset="toy", protocol="fedavg", plan=Ref(SUBJECT.plan, len(TEXT)), entry="Net")
-    offer = replace(offer, **changes)  # type: ignore[arg-type]
+    offer = replace(OFFER, **changes)  # type: ignore[arg-type]
     dataset = Datasets(database).find(offer.dataset)
     question = question_of(offer, dataset=dataset, config=config, **about)
     if isinstance(question, Permission):
@@ -63,11 +80,8 @@ def status(database: Database, **changes: object) -> str:
 
 @pytest.fixture
 def toy(database: Database) -> RegisteredDataset:
-    dataset = RegisteredDataset(
-        name="toy", path="/data/toy.npz", reader="npz", options={}, num_rows=20, min_rows=5
-    )
-    Datasets(database).add(dataset)
-    return dataset
+    Datasets(database).add(TOY)
+    return TOY
 
 
 @pytest.mark.usefixtures("toy")
@@ -75,7 +89,7 @@ def test_a_grant_is_about_one_key_one_text_one_class_one_dataset_and_one_use(
     database: Database, grants: Grants
 ) -> None:
     assert status(database) == "pending"
-    filed = grants.file(SUBJECT, TEXT, protocol="fedavg")
+    filed = filed_by(grants)
     grants.approve(filed.id, by="me")
     assert status(database) == "granted"
     assert status(database, researcher="bob") == "pending"
@@ -106,22 +120,22 @@ def test_text_of_another_hash_is_not_filed(grants: Grants) -> None:
 
 
 def test_a_damaged_text_is_not_returned(database: Database, grants: Grants) -> None:
-    grants.file(SUBJECT, TEXT, protocol="fedavg")
+    filed_by(grants)
     assert grants.texts.of(SUBJECT.plan) == TEXT
     database.execute("UPDATE plans SET text = ?", (TEXT + b"#",))
     assert grants.texts.of(SUBJECT.plan) is None
 
 
 def test_ids_go_by_unique_beginnings(grants: Grants) -> None:
-    first = grants.file(SUBJECT, TEXT, protocol="fedavg")
-    grants.file(replace(SUBJECT, researcher="bob"), TEXT, protocol="fedavg")
+    first = filed_by(grants)
+    filed_by(grants, replace(SUBJECT, researcher="bob"))
     assert grants.get(first.id[:8]) == first
     with pytest.raises(SpecError, match="there is no grant"):
         grants.get("zz")
 
 
 def test_only_so_many_offers_wait_for_one_decision(grants: Grants) -> None:
-    grant = grants.file(SUBJECT, TEXT, protocol="fedavg")
+    grant = filed_by(grants)
     for number in range(MAX_WAITING + 5):
         offer = Offer(dataset="toy", protocol="fedavg", job_name=str(number))
         grants.waiting.add(grant.id, Waiting(f"offer{number}", "ann/s1", "job", "ann", offer))
@@ -138,10 +152,10 @@ def test_only_so_many_offers_wait_for_one_decision(grants: Grants) -> None:
     assert [g.status for g in grants.unannounced()] == ["revoked"]
 
 
-def approved(grants: Grants, limits: GrantLimits | None = None, subject: GrantSubject = SUBJECT) -> str:
-    return grants.approve(
-        grants.file(subject, TEXT, protocol="fedavg").id, by="me", limits=limits or GrantLimits()
-    ).id
+def approved(grants: Grants, limits: GrantLimits | None = None, about: Question | None = None) -> str:
+    about = about or question()
+    filed = grants.file(about.subject, TEXT, protocol="fedavg", asked=about.asked)
+    return grants.approve(filed.id, by="me", limits=limits or GrantLimits()).id
 
 
 @pytest.mark.usefixtures("toy")
@@ -156,7 +170,7 @@ def test_a_single_use_serves_one_job_however_many_tasks_and_the_next_job_asks_an
     assert status(database, job="job-a") == "granted"
     second = verdict(database, job="job-b")
     assert (second.status, second.state, second.reason) == ("pending", "expired", "not_requested")
-    anew = grants.file(SUBJECT, TEXT, protocol="fedavg")
+    anew = filed_by(grants)
     assert anew.id != id_
     assert verdict(database, job="job-b").grant == anew
     grants.reject(anew.id, by="me", note="once is enough")
@@ -197,7 +211,10 @@ def test_arguments_are_held_against_the_grant(database: Database, grants: Grants
         found = verdict(database, **{**good, **change})
         assert (found.status, found.reason) == ("rejected", "limits_exceeded")
         assert word in found.detail
-    assert status(database, **{**good, "training_args": {"width": 9, "lr": 0.1}}) == "granted"
+    assert (
+        status(database, **{**good, "training_args": {"width": 9, "lr": 0.1}}) == "pending"
+    )  # nobody freed it
+    assert status(database, model_args={"width": 8}) == "granted"  # the request gave no lr either
 
 
 def rule(grants: Grants, limits: GrantLimits | None = None, **about: str) -> str:
@@ -248,12 +265,18 @@ def test_what_researchers_say_of_themselves_opens_nothing(database: Database, gr
     rule(grants, researcher="*")
     claim = {"owner": {"org": "acme"}}
     assert status(database, **claim) == "pending"
-    assert status(database, config=NodeConfig(unknown="allow"), **claim) == "granted"
-    request = grants.file(SUBJECT, TEXT, protocol="fedavg", asked=Request(owner={"org": "acme"}))
+    open_to_all = verdict(database, config=NodeConfig(unknown="allow"), **claim)
+    assert open_to_all.grant is not None
+    assert open_to_all.grant.subject.researcher == "*"
+    grants.revoke(open_to_all.grant.id, by="me")
+    assert status(database, config=NodeConfig(unknown="allow"), **claim) == "pending"
+    request = filed_by(grants, owner={"org": "acme"})
     grants.approve(request.id, by="me")
-    assert grants.known.org_of("ann", "ab" * 32) == "acme"
+    assert grants.known.org_of("ann", "ab" * 32) == ""
+    assert status(database, entry="Other", **claim) == "pending"
+    grants.known.add("ann", "ab" * 32, "acme", "me")
     assert status(database, entry="Other") == "granted"
-    assert status(database, entry="Other", key_hex="cd" * 32) == "pending"
+    assert status(database, entry="Other", key_hex="cd" * 32, **claim) == "pending"
 
 
 @pytest.mark.usefixtures("toy")
@@ -276,8 +299,8 @@ def test_an_unknown_researcher_is_asked_about_refused_or_let_in_as_the_node_is_s
 def test_a_new_agreement_answers_what_waited_and_revoking_it_takes_that_back(
     database: Database, grants: Grants
 ) -> None:
-    waited = grants.file(SUBJECT, TEXT, protocol="fedavg")
-    other = grants.file(replace(SUBJECT, researcher="bob"), TEXT, protocol="fedavg")
+    waited = filed_by(grants)
+    other = filed_by(grants, replace(SUBJECT, researcher="bob"))
     id_ = rule(grants)
     assert (grants.get(waited.id).status, grants.get(waited.id).rule) == ("granted", id_)
     assert grants.get(other.id).status == "pending"
@@ -329,7 +352,7 @@ def test_a_node_says_whether_plan_or_data_or_both_need_its_owners_word(
 
 @pytest.mark.usefixtures("toy")
 def test_two_people_have_to_agree_where_the_node_asks_for_two(database: Database, grants: Grants) -> None:
-    filed = grants.file(SUBJECT, TEXT, protocol="fedavg")
+    filed = filed_by(grants)
     first = grants.approve(filed.id, by="eve", approvers=2, limits=GrantLimits(runs=3))
     assert (first.status, status(database)) == ("pending", "pending")
     with pytest.raises(SpecError, match=r"eve has approved grant .* already: it waits for another person"):
@@ -341,7 +364,7 @@ def test_two_people_have_to_agree_where_the_node_asks_for_two(database: Database
 
 
 def test_what_can_not_be_decided_so_is_said(grants: Grants) -> None:
-    filed = grants.file(SUBJECT, TEXT, protocol="fedavg")
+    filed = filed_by(grants)
     with pytest.raises(SpecError, match="is pending: only one that is granted can be revoked"):
         grants.revoke(filed.id, by="me")
     grants.approve(filed.id, by="me")
@@ -357,16 +380,18 @@ def test_what_can_not_be_decided_so_is_said(grants: Grants) -> None:
 @pytest.mark.usefixtures("toy")
 @pytest.mark.feature("NV-35")
 def test_the_same_job_gets_other_limits_in_another_project(database: Database, grants: Grants) -> None:
-    approved(grants, GrantLimits(runs=5))
+    for project in ("", "public", "private", "heart-2", "unheard-of"):
+        approved(grants, GrantLimits(runs=5), about=question(replace(OFFER, project=project)))
     grants.projects.limit("public", GrantLimits(min_rows=10, logs="all"), "me")
     grants.projects.limit("private", GrantLimits(min_rows=15, args={"lr": {"max": 0.1}}), "me")
     grants.projects.limit("default", GrantLimits(runs=2), "me")
-    offer = {"training_args": {"lr": 0.5}}
-    public = verdict(database, project="public", **offer)
+    public = verdict(database, project="public")
     assert (public.status, public.limits.min_rows, public.limits.logs) == ("granted", 10, "all")
-    private = verdict(database, project="private", **offer)
+    assert public.limits.runs == 2  # those of every project
+    private = verdict(database, project="private", training_args={"lr": 0.5})
     assert (private.status, private.reason) == ("rejected", "limits_exceeded")
     assert verdict(database, project="unheard-of").limits.runs == 2
+    assert verdict(database, project="another").status == "pending"  # it is another question
     enrolled = NodeConfig(projects="public, heart-*")
     assert status(database, config=enrolled, project="private") == "project"
     assert status(database, config=enrolled, project="heart-2") == "granted"
@@ -376,10 +401,56 @@ def test_the_same_job_gets_other_limits_in_another_project(database: Database, g
 def test_an_agreement_that_names_somebody_is_bound_to_the_one_key_that_is_known(grants: Grants) -> None:
     named = GrantSubject(researcher="ann", key_hex="", plan="*", entry="*", dataset="*")
     assert pinned(named, grants) == named
-    grants.file(SUBJECT, TEXT, protocol="fedavg")
+    filed_by(grants)
     assert pinned(named, grants).key_hex == "ab" * 32
-    grants.file(replace(SUBJECT, key_hex="cd" * 32), TEXT, protocol="fedavg")
-    assert pinned(named, grants) == named
+    filed_by(grants, replace(SUBJECT, key_hex="cd" * 32))
+    with pytest.raises(SpecError, match="2 keys are known of ann: key:abab"):
+        pinned(named, grants)
+    grants.known.add("ann", "cd" * 32, "", "me")  # what the owner knows counts for more than who has asked
+    assert pinned(named, grants).key_hex == "cd" * 32
+
+
+@pytest.mark.usefixtures("toy")
+def test_an_agreement_by_name_is_bound_to_the_first_key_that_is_met(
+    database: Database, grants: Grants
+) -> None:
+    id_ = rule(grants)
+    assert status(database) == "granted"
+    assert grants.get(id_).subject.key_hex == "ab" * 32
+    assert status(database, key_hex="cd" * 32) == "pending"
+    assert status(database) == "granted"
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_job_does_not_leave_the_limits_of_a_project_by_not_naming_it(
+    database: Database, grants: Grants
+) -> None:
+    grants.projects.limit("heart", GrantLimits(min_rows=10, args={"lr": {"max": 0.1}}), "me")
+    rule(grants)
+    for project in ("", "made-up"):
+        inside = verdict(database, project=project, training_args={"lr": 0.1})
+        assert (inside.status, inside.limits.min_rows) == ("granted", 10)
+        assert status(database, project=project, training_args={"lr": 0.2}) == "pending"
+    open_ = NodeConfig(approval="off")
+    assert verdict(database, config=open_).limits.min_rows == 10
+    assert status(database, config=open_, training_args={"lr": 0.2}) == "rejected"
+    grants.projects.limit("heart", GrantLimits(min_rows=30), "me")
+    assert status(database) == "pending"
+    assert status(database, config=open_) == "min_rows"
+
+
+@pytest.mark.usefixtures("toy")
+def test_two_approvers_free_only_what_both_leave_free(database: Database, grants: Grants) -> None:
+    filed = filed_by(grants, training_args={"lr": 0.1})
+    ranged = GrantLimits(args={"lr": {"max": 0.5}})
+    grants.approve(filed.id, by="eve", approvers=2, limits=ranged)
+    grants.approve(filed.id, by="max", approvers=2, limits=GrantLimits(runs=3))
+    assert status(database, training_args={"lr": 0.1}) == "granted"
+    assert status(database, training_args={"lr": 0.2}) == "pending"
+    again = filed_by(grants, training_args={"lr": 0.1, "epochs": 2})
+    grants.approve(again.id, by="eve", approvers=2, limits=ranged)
+    grants.approve(again.id, by="max", approvers=2)  # agrees to the ranges
+    assert status(database, training_args={"lr": 0.2, "epochs": 2}) == "granted"
 
 
 def test_plan_text_is_examined_without_running_it() -> None:

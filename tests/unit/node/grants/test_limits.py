@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import math
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.common.errors import SpecError
-from fedjob.node.grants.limits import GrantLimits, describe_limits, parse_limits, parse_until, tighten
+from fedjob.node.grants.contract import Request
+from fedjob.node.grants.limits import (
+    GrantLimits,
+    describe_limits,
+    fits,
+    parse_limits,
+    parse_until,
+    tighten,
+)
 
 bounds = st.one_of(
     st.fixed_dictionaries({}, optional={"min": st.integers(0, 5), "max": st.integers(3, 9)}),
@@ -40,7 +50,8 @@ def test_what_two_limits_hold_together_is_what_each_of_them_holds(
     one: GrantLimits, other: GrantLimits, args: dict[str, int]
 ) -> None:
     both = tighten(one, other)
-    breaks = [bool(limits.broken_by(args, args)) for limits in (one, other, both)]
+    asked = Request(model_args=args, training_args=args)
+    breaks = [bool(asked.breaks(limits)) for limits in (one, other, both)]
     assert breaks[2] == (breaks[0] or breaks[1])
     for now in (5.0, 10.0, 15.0, 20.0):
         assert both.over(now) == (one.over(now) or other.over(now))
@@ -70,8 +81,57 @@ def test_limits_are_read_as_they_are_typed() -> None:
         },
     )
     assert describe_limits(limits)[1:4] == ["3 runs", "at least 20 rows each", "logs stdout"]
-    assert limits.broken_by({}, {"optimizer": "sgd", "use_gpu": False, "epochs": 10}) == ""
-    assert "use_gpu" in limits.broken_by({}, {"use_gpu": 0})
+    assert Request(training_args={"optimizer": "sgd", "use_gpu": False, "epochs": 10}).breaks(limits) == ""
+    assert "use_gpu" in Request(training_args={"use_gpu": 0}).breaks(limits)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        (
+            "lr=..0.5",
+            [0.1, 0, -1, [0.1, 0.2]],
+            [0.6, "0.1", True, None, math.nan, -math.inf, [], [0.1, 0.6], {}],
+        ),
+        ("lr=1..", [1, 2.5, 10**30], [0.5, math.inf, 10**400, "2"]),
+        (
+            "column=age,sex",
+            ["age", ["age"], ["sex", "age"]],
+            ["ssn", ["age", "ssn"], "Age", "age ", [], None],
+        ),
+        ("n=1,2", [1, 2, 1.0], [True, "1", 3, 1.5]),
+        ("use_gpu=false", [False], [0, True, "false", None]),
+    ],
+)
+def test_an_argument_lies_within_its_range_or_it_does_not(
+    text: str, inside: list[Any], outside: list[Any]
+) -> None:
+    limits = parse_limits(args=[text])
+    (bounds,) = limits.args.values()
+    assert [value for value in inside if not fits(value, bounds)] == []
+    assert [value for value in outside if fits(value, bounds)] == []
+
+
+def test_a_range_that_is_given_twice_has_to_be_kept_twice() -> None:
+    limits = parse_limits(args=["lr=..0.5", "lr=0.1..", "c=a,b", "c=b,d"])
+    assert limits.args == {"lr": {"min": 0.1, "max": 0.5}, "c": {"choices": ["b"]}}
+
+
+@pytest.mark.parametrize("name", ["dp", "secagg", "DP", "", "dp "])
+def test_a_protection_that_is_not_built_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(SpecError, match=f"there is no protection {name!r}: .* enforces none"):
+        parse_limits(protections=[name])
+
+
+@pytest.mark.parametrize("count", [0, -1, 2**60])
+def test_a_count_is_a_whole_number_that_can_be_kept(count: int) -> None:
+    with pytest.raises(SpecError, match="--runs is 1 or more"):
+        parse_limits(runs=count)
+
+
+def test_no_grant_ends_beyond_the_calendar() -> None:
+    with pytest.raises(SpecError, match="beyond the year"):
+        parse_until("9" * 300 + "d", 0.0)
 
 
 def test_a_date_means_its_end() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.grants.grant import Grant, GrantSubject, OnFile, Question, Request
+from fedjob.node.grants.contract import Request
+from fedjob.node.grants.grant import Grant, GrantSubject, OnFile, Question
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.policy import Permission, judge
 

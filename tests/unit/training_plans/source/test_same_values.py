@@ -284,7 +284,7 @@ def test_signs_and_spaces_in_comments_become_plain_ones(tmp_path: Path) -> None:
         ("N = '\u202e'", "an invisible or direction-changing character, U+202E"),
         ("N = 'a" + " " * 120 + "b'", "blanks in one piece"),
         ("N = '" + "x" * 1100 + "'", "characters; at most 1000"),
-        ("p\u0430y = 1; N = p\u0430y", "mixes alphabets"),
+        ("p\u0430y = 1; N = p\u0430y", "whose letters may look like others"),
     ],
 )
 def test_text_that_is_refused_is_named_by_the_users_own_line(

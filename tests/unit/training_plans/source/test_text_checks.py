@@ -89,7 +89,7 @@ def test_the_message_names_line_column_and_character() -> None:
     "text",
     [
         "a = 'Hôpital Saint-Étienne, 漢字, שלום'  # naïve façade\n",
-        "σ_max, Δx, été = 1, 2, 3\n",
+        "σ_max, Δ_x, λ2 = 1, 2, 'été'\n",
         "class A:\n\tx = 1\n",
         "",
         "# coding: utf-8\na = 1\n",

@@ -164,10 +164,54 @@ for _what, _name in {
     "latin alpha": "ev\u0251l",
     "hebrew": "\u05d0",
     "arabic": "x_\u0627",
+    "cyrillic word": "\u043c\u043e\u0434\u0435\u043b\u044c",
+    "cyrillic word behind an ascii one": "load_\u043c\u043e\u0434\u0435\u043b\u044c",
+    "accent": "\u00e9t\u00e9",
+    "umlaut": "gr\u00f6\u00dfe",
+    "dot below": "l\u1ecdad",
+    "overlaid stroke": "l\u00f8ad",
+    "small capital": "load_\u1d00",
+    "chinese word": "\u8f93\u5165",
+    "katakana": "\u30a8",
+    "coptic o": "l\u2c9fad",
+    "lisu": "load_\ua4ee",
+    "deseret": "l\U0001042cad",
+    "arabic digit": "load_\u0661",
+    "devanagari digit": "load_\u0967",
+    "bengali digit": "load_\u09e7",
+    "thai digit": "load_\u0e51",
+    "nko digit": "load_\u07c1",
+    "khmer digit": "load_\u17e1",
+    "mathematical digit": "load_\U0001d7cf",
+    "greek letter in a word": "\u03bbload",
+    "greek word": "\u03bb\u03cc\u03b3\u03bf\u03c2",
+    "two greek letters": "\u0394\u03bb",
+    "greek letter that is like none of the formulas": "\u03bf",
+    "greek nu": "\u03bd",
+    "greek rho": "\u03c1_1",
+    "micro sign": "\u00b5",
+    "middle dot": "load\u00b7x",
+    "tie": "load\u203fx",
+    "click": "load\u01c0",
+    "modifier letter": "load\u02bc",
+    "script p": "\u2118",
+    "mark": "lo\u0332ad",
+    "tibetan digit": "load_\u0f21",
+    "runic": "\u16c1",
+    "georgian": "\u10ff",
+    "glagolitic": "\u2c10",
+    "gothic": "\U00010330",
 }.items():
     trick(f"a name with {_what}", _called(_name))
 trick("a name with ligature in an f-string", HONEST.replace('"user"', 'f"{\ufb01t()}"'))
 trick("a name with cyrillic e in an f-string", HONEST.replace('"user"', 'rf"""{\u0435val()}"""'))
+for _what, _one, _other in (
+    ("alpha beside a", "\u03b1", "a"),
+    ("sigma beside o", "x_\u03c3", "x_o"),
+    ("omega beside w", "\u03c91", "w1"),
+):
+    trick(f"names that read alike: {_what}", HONEST + f"{_one} = 1\n{_other} = 2\n")
+trick("a name with umlaut in an f-string", HONEST.replace('"user"', 'f"{gr\u00f6\u00dfe}"'))
 trick("strings that change places", HONEST.replace('"user"', '"\u05d0", "\u05d1"'))
 trick("a comment that takes code along", HONEST.replace('"user"  # who', '"\u05d0"  # \u05d1 who'))
 
@@ -222,9 +266,12 @@ def test_a_trick_is_refused_before_anything_is_hashed_or_shown(name: str) -> Non
         ),
         lambda text: text.replace('"user"', '"שלום עולם"'),
         lambda text: text.replace("who may do this", "кто может: Дом, это комментарий"),
-        lambda text: text.replace("inputs", "σ_max").replace("targets", "Δy"),
-        lambda text: text.replace("inputs", "модель").replace("targets", "été"),
-        lambda text: text.replace("inputs", "输入"),
+        lambda text: text.replace("inputs", "σ_max").replace("targets", "Δ_y"),
+        lambda text: text.replace("inputs", "λ").replace("targets", "β2"),
+        lambda text: text.replace('"user"', 'f"die Größe {LEVEL}: {1:>{2}} модель"').replace(
+            "LEVEL = f", "LEVEL = 'u'\nTEXT = f"
+        ),
+        lambda text: text.replace('"user"', '{"größe": 1}["größe"]'),
         lambda text: text.replace("    ", "\t"),
         lambda text: "# coding: utf-8\n" + text,
         lambda text: text + "\n\n\nx = 1" + " " * 20 + "# far, but in sight\n",
