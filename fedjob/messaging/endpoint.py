@@ -43,7 +43,7 @@ from fedjob.messaging.transport.base import Transport
 
 MAX_BATCH = 256
 MAX_INBOX_FRAMES = 10_000
-MAX_INBOX_BYTES = 32 * 1024 * 1024
+MAX_INBOX_BYTES = 16 * 1024 * 1024
 MAX_RECEIPTS = 500
 RELIABLE_TTL_S = 3600.0
 PASSING_TTL_S = 60.0
