@@ -31,7 +31,8 @@ def odd_state(state: Any) -> str:
     """Return what is wrong with a metric's state, in words; empty if it can be added to others of its kind."""
     if not isinstance(state, Mapping):
         return "is no metric's state"
-    check = _CHECKS.get(state.get("kind")) if isinstance(state.get("kind"), str) else None
+    kind = state.get("kind")
+    check = _CHECKS.get(kind) if isinstance(kind, str) else None
     if check is None:
         return "is of no kind that fedjob knows"
     return check(state)
