@@ -1,21 +1,22 @@
 """The researcher's checks of a contribution before it is aggregated; no node is trusted to have made them.
 
-The checks run in this order, each with its own reason: weight and metrics, then the file's
-parse, names, dtypes and shapes, then finite values. A norm bound comes after,
+The checks run in this order, each with its own reason: announced bytes before anything is fetched, then weight and
+metrics, then the file's parse, names, dtypes and shapes, then finite values. A norm bound comes after,
 never before: `min(1, C / norm)` with a norm of NaN is 1.
 """
 
 from __future__ import annotations
 
+import decimal
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedjob.common.checks import check_kinds, check_positive
-from fedjob.common.errors import FedjobError
+from fedjob.common.checks import check_kinds, check_positive, shown
+from fedjob.common.errors import SpecError
 from fedjob.common.values import decode
-from fedjob.metrics.states import add, num_examples, value
+from fedjob.metrics.state_checks import MAX_COUNT, odd_state
 from fedjob.parameters.files import FileParams, Schema
 
 
@@ -29,10 +30,17 @@ class Guard:
         max_examples_per_row: most examples that a plan makes of each row of a dataset, above 0: 1 for a plan that
             uses rows as they are. A node that claims more is left out. None does not limit it, because windows,
             slices, patches and oversampling make more examples than there are rows.
+        max_share: largest share of the total weight that one node may have, above 0 and below 1: a larger weight is
+            lowered to it, and the job's log says so. With fewer nodes than `1 / max_share` all weigh the same. None
+            does not limit it.
+        max_value_mb: most megabytes (2^20 bytes) of a node's plain value and metrics, above 0: what says to be larger
+            is not fetched. The protocols that know how much comes back hold less.
     """
 
     max_norm: float | None = None
     max_examples_per_row: float | None = None
+    max_share: float | None = None
+    max_value_mb: float = 64.0
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -40,6 +48,20 @@ class Guard:
             check_positive("Guard(max_norm=...)", self.max_norm)
         if self.max_examples_per_row is not None:
             check_positive("Guard(max_examples_per_row=...)", self.max_examples_per_row)
+        if self.max_share is not None:
+            check_positive("Guard(max_share=...)", self.max_share)
+            if self.max_share >= 1:
+                raise SpecError(f"Guard(max_share=...) is below 1, such as 0.5, not {shown(self.max_share)}")
+        check_positive("Guard(max_value_mb=...)", self.max_value_mb)
+
+    @property
+    def value_bytes(self) -> int:
+        """The most bytes of a node's plain value and metrics."""
+        return int(self.max_value_mb * (1 << 20))
+
+
+MAX_EXAMPLES_PER_ROW = 1_000_000
+"""No plan makes more of a row, such as windows of a recording: more are claimed to outweigh the others."""
 
 
 def check_weight(
@@ -55,6 +77,12 @@ def check_weight(
         return f"bad_weight: expected a finite weight of 0 or more, found {weight}"
     if num_examples < 0:
         return f"bad_weight: {num_examples} examples claimed"
+    most = min(MAX_COUNT, max(num_rows or 0, 1) * MAX_EXAMPLES_PER_ROW) if num_rows else MAX_COUNT
+    if max(num_examples, weight) > most:
+        of = f" of {num_rows} rows" if num_rows else ""
+        return (
+            f"bad_weight: {max(num_examples, weight):g} examples claimed{of}; nobody has more than {most:g}"
+        )
     if num_rows and per_row is not None and max(num_examples, weight) > num_rows * per_row:
         return (
             f"bad_weight: {num_examples} examples claimed of {num_rows} rows, more than "
@@ -67,13 +95,22 @@ def check_weight(
 def check_metrics(metrics: Mapping[str, Any]) -> str:
     """Return which metric's state can't be added or stands for no number; empty for none."""
     for phase, states in metrics.items():
-        for name, state in states.items() if isinstance(states, Mapping) else [("", states)]:
-            try:
-                float(value(add(state, state)))
-                num_examples(state)
-            except (FedjobError, AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
-                return f"bad_metrics: {name or phase} ({phase}) is no metric's state"
+        if not isinstance(states, Mapping) or len(states) > MAX_METRICS or len(metrics) > MAX_METRICS:
+            return f"bad_metrics: {phase[:80]} is no map of at most {MAX_METRICS} metrics"
+        for name, state in states.items():
+            if len(name) > MAX_NAME or len(phase) > MAX_NAME:
+                return (
+                    f"bad_metrics: a metric has a name of more than {MAX_NAME} characters, {name[:40]!r}..."
+                )
+            if problem := odd_state(state):
+                return f"bad_metrics: {name} ({phase}) {problem}"
     return ""
+
+
+MAX_METRICS = 10_000
+"""Metrics of one phase, and phases of one contribution."""
+
+MAX_NAME = 200
 
 
 def check_tensors(found: FileParams, expected: Schema) -> str:
@@ -98,7 +135,12 @@ def check_value(found: Any) -> str:
     Raises:
         DecodeError: an encoded array or tensor is malformed.
     """
-    for place, number in _floats(decode(found), ""):
+    return check_decoded(decode(found))
+
+
+def check_decoded(found: Any) -> str:
+    """Return which number of a decoded value is not finite; empty for none."""
+    for place, number in _floats(found, ""):
         if not math.isfinite(number):
             return f"not_finite: {place or 'the value'} is {number}"
     return ""
@@ -144,11 +186,15 @@ def _floats(found: Any, place: str) -> Iterator[tuple[str, float]]:
 
     if isinstance(found, float):
         yield place, found
+    elif isinstance(found, complex):
+        yield place, found.real if not math.isfinite(found.real) else found.imag
+    elif isinstance(found, decimal.Decimal):
+        yield place, 0.0 if found.is_finite() else math.nan
     elif isinstance(found, torch.Tensor):
-        if found.is_floating_point():
+        if found.is_floating_point() or found.is_complex():
             yield place, 0.0 if bool(torch.isfinite(found).all()) else math.nan
     elif isinstance(found, numpy.ndarray):
-        if found.dtype.kind == "f":
+        if found.dtype.kind in "fc":
             yield place, 0.0 if bool(numpy.isfinite(found).all()) else math.nan
     elif isinstance(found, Mapping):
         for name, item in found.items():

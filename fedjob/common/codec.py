@@ -20,6 +20,12 @@ T = TypeVar("T")
 MAX_ITEMS = 100_000
 """Largest number of entries of a list or map that a peer sends."""
 
+MAX_ELEMENTS = 1_000_000
+"""Largest number of values in one message or object of a peer, nested ones included: each takes up to 250 bytes here."""
+
+MAX_DEPTH = 100
+"""Deepest nesting of lists and maps that a peer sends."""
+
 
 def pack(value: Any) -> bytes:
     """Return `value` as msgpack; equal values give equal bytes if their maps have equal order.
@@ -46,28 +52,73 @@ def _refuse(value: Any) -> Any:
     raise TypeError(f"found a {type(value).__module__}.{type(value).__qualname__}")
 
 
-def unpack(data: bytes, *, limit_bytes: int | None = None) -> Any:
+def unpack(data: bytes, *, limit_bytes: int | None = None, max_elements: int | None = None) -> Any:
     """Return the plain data in `data`.
 
     Args:
         limit_bytes: longer input is refused before anything is parsed.
+        max_elements: of a peer's data: the most values, nested ones included. Input with more is refused
+            while it is parsed, and so is one nested deeper than `MAX_DEPTH`. None does not limit what
+            this side wrote itself.
 
     Raises:
-        DecodeError: too long, truncated, trailing bytes, or not plain data.
+        DecodeError: too long, too many values, truncated, trailing bytes, or not plain data.
     """
     if limit_bytes is not None and len(data) > limit_bytes:
         raise DecodeError(f"expected at most {limit_bytes} bytes, found {len(data)}")
+    budget = None if max_elements is None else _Budget(max_elements)
+    longest = min(MAX_ITEMS, len(data))  # an entry takes a byte or more: nothing is allocated for others
     try:
-        return msgpack.unpackb(
+        found = msgpack.unpackb(
             data,
             raw=False,
             strict_map_key=True,
             ext_hook=_refuse_extension,
-            max_array_len=MAX_ITEMS,
-            max_map_len=MAX_ITEMS,
+            list_hook=None if budget is None else budget.of_list,
+            object_hook=None if budget is None else budget.of_map,
+            max_array_len=longest,
+            max_map_len=longest,
         )
     except Exception as error:  # msgpack raises many types of errors, which all mean the same here
         raise DecodeError(f"not valid msgpack: {type(error).__name__}: {error}") from error
+    if budget is not None and _is_deeper(found, MAX_DEPTH):
+        raise DecodeError(f"lists and maps are nested more than {MAX_DEPTH} deep")
+    return found
+
+
+class _Budget:
+    """The number of values that may still be parsed."""
+
+    def __init__(self, left: int) -> None:
+        self._most = self._left = left
+
+    def of_list(self, found: list[Any]) -> list[Any]:
+        self._take(len(found) + 1)
+        return found
+
+    def of_map(self, found: dict[str, Any]) -> dict[str, Any]:
+        self._take(2 * len(found) + 1)
+        return found
+
+    def _take(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise ValueError(f"more than {self._most} values, nested ones included")
+
+
+def _is_deeper(found: Any, depth: int) -> bool:
+    """Return whether lists and maps are nested deeper; level by level, because recursion is what it protects."""
+    level = [found] if isinstance(found, (list, dict)) else []
+    for _ in range(depth):
+        if not level:
+            return False
+        level = [
+            item
+            for held in level
+            for item in (held.values() if isinstance(held, dict) else held)
+            if isinstance(item, (list, dict))
+        ]
+    return bool(level)
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:

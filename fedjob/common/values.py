@@ -14,17 +14,31 @@ from __future__ import annotations
 import datetime
 import decimal
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedjob.common.codec import MAX_ITEMS
 from fedjob.common.errors import DecodeError, EncodeError, MissingPackage
+from fedjob.common.tables.arrow_stream import MAX_COLUMNS, read_table
 
 MARK = "\0type"
 """The key that marks an encoded value, which no map of a user may have."""
 
 _ARRAY_KINDS = "biufcMmUS"
 _PLAIN = (bool, int, float, str, bytes, type(None))
+
+MAX_DIGITS = 16_384
+"""Hexadecimal digits of a whole number: more take a while to be written as decimal ones."""
+
+MAX_EXPONENT = 10_000
+"""Of a decimal number: as a whole number it has so many digits."""
+
+MAX_RANGE = 10_000_000
+"""Length of an index that is a range and belongs to no column of that length."""
+
+_MAX_SAME_HASH = 64
+"""Keys of one hash in a map or set: a map of many takes forever to be built."""
 
 
 def encode(value: Any, where: str = "the value") -> Any:
@@ -58,6 +72,10 @@ def _encode(value: Any, where: str) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         if kind is int and not -(1 << 63) <= value < 1 << 64:
+            if value.bit_length() > 4 * MAX_DIGITS:
+                raise EncodeError(
+                    f"{where} has {value.bit_length()} bits; a whole number travels with {4 * MAX_DIGITS}"
+                )
             return {MARK: "int", "digits": f"{value:x}"}
         return value
     if isinstance(value, Mapping):
@@ -125,6 +143,16 @@ def _hashable(value: Any) -> Any:
     return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
 
 
+def _keys(plain: Any) -> list[Any]:
+    """Return keys of a map or set, decoded, unless so many have one hash that the map would take forever to build."""
+    keys = [_hashable(_decode(key)) for key in plain]
+    if len(keys) > _MAX_SAME_HASH:
+        most = Counter(map(hash, keys)).most_common(1)[0][1]
+        if most > _MAX_SAME_HASH:
+            raise DecodeError(f"{most} keys of a map have one hash: nobody makes such keys by chance")
+    return keys
+
+
 def _encode_date(value: datetime.date | datetime.time | datetime.timedelta) -> Any:
     """Encode a date, a time, a duration, or one of pandas' kinds of them, which are both."""
     pandas = sys.modules.get("pandas")
@@ -144,8 +172,32 @@ def _encode_builtin(value: Any) -> Any:
     if isinstance(value, complex):
         return {MARK: "complex", "parts": [value.real, value.imag]}
     if isinstance(value, decimal.Decimal):
+        try:
+            _decode_decimal({"text": str(value)})
+        except DecodeError as error:
+            raise EncodeError(f"a decimal number can't travel: {error}") from error
         return {MARK: "decimal", "text": str(value)}
     return bytes(value)
+
+
+def _decode_int(plain: Mapping[str, Any]) -> int:
+    digits = str(plain["digits"])
+    if len(digits) > MAX_DIGITS + 1:
+        raise DecodeError(
+            f"a whole number has at most {MAX_DIGITS} hexadecimal digits, this one {len(digits)}"
+        )
+    return int(digits, 16)
+
+
+def _decode_decimal(plain: Mapping[str, Any]) -> decimal.Decimal:
+    text = str(plain["text"])
+    if len(text) > MAX_EXPONENT:
+        raise DecodeError(f"a decimal number has at most {MAX_EXPONENT} digits")
+    found = decimal.Decimal(text)
+    exponent = found.as_tuple().exponent
+    if isinstance(exponent, int) and not -MAX_EXPONENT <= exponent <= MAX_EXPONENT:
+        raise DecodeError(f"a decimal number has an exponent of at most {MAX_EXPONENT}, not {exponent}")
+    return found
 
 
 def _encode_torch(value: Any, where: str) -> Any:
@@ -230,7 +282,10 @@ def _decode_array(plain: Mapping[str, Any]) -> Any:
     dtype = numpy.dtype(str(plain["dtype"]))
     if dtype.kind not in _ARRAY_KINDS:
         raise DecodeError(f"an array of {dtype} is not plain data")
-    return numpy.frombuffer(plain["data"], dtype=dtype).reshape(plain["shape"]).copy()
+    shape = plain["shape"]
+    if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
+        raise DecodeError("the shape of an array is a list of whole numbers of 0 or more")
+    return numpy.frombuffer(plain["data"], dtype=dtype).reshape(shape).copy()
 
 
 def _decode_masked(plain: Mapping[str, Any]) -> Any:
@@ -321,7 +376,10 @@ def _decode_index(plain: Mapping[str, Any]) -> Any:
     names = [_hashable(_decode(name)) for name in plain["names"]]
     if plain["kind"] == "range":
         start, stop, step = (int(number) for number in plain["range"])
-        return pandas.RangeIndex(start, stop, step, name=names[0])
+        found = pandas.RangeIndex(start, stop, step, name=names[0])
+        if len(found) > MAX_RANGE:
+            raise DecodeError(f"an index has {len(found)} places, at most {MAX_RANGE}")
+        return found
     if plain["kind"] == "levels":
         levels = [_decode_column(level) for level in plain["levels"]]
         return pandas.MultiIndex.from_arrays([_as_index(level) for level in levels], names=names)
@@ -514,12 +572,7 @@ def _without_hidden(table: Any, dtypes: Any) -> Any:
 
 
 def _from_arrow(data: bytes, types_mapper: Any = None) -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingPackage("tables need pyarrow and pandas: pip install 'fedjob[researcher]'") from error
-    table = pyarrow.ipc.open_stream(data).read_all()
-    table.validate(full=True)  # checks a peer's offsets and lengths before they are used
+    table = read_table(data)
     if types_mapper is not None:
         table = table.replace_schema_metadata(None)
     return table.to_pandas(integer_object_nulls=True, types_mapper=types_mapper)
@@ -530,6 +583,8 @@ def _decode_frame(plain: Mapping[str, Any]) -> Any:
 
     together, index = _from_arrow(plain["arrow"]), _decode_index(plain["index"])
     names = _decode_index(plain["columns"])
+    if not len(names) == len(plain["apart"]) + len(together.columns) <= MAX_COLUMNS:
+        raise DecodeError("a table has another number of columns than of their names")
     apart = {str(place): _decode_column(column) for place, column in plain["apart"].items()}
     places = [str(place) for place in range(len(names))]
     columns = [apart[place] if place in apart else together[place] for place in places]
@@ -580,16 +635,22 @@ def _decode_missing(plain: Mapping[str, Any]) -> Any:
 
 
 _DECODERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "int": lambda plain: int(str(plain["digits"]), 16),
-    "map": lambda plain: {_hashable(_decode(key)): _decode(item) for key, item in plain["items"]},
-    "set": lambda plain: {_hashable(_decode(item)) for item in plain["items"]},
+    "int": _decode_int,
+    "map": lambda plain: dict(
+        zip(
+            _keys([key for key, _ in plain["items"]]),
+            [_decode(item) for _, item in plain["items"]],
+            strict=True,
+        )
+    ),
+    "set": lambda plain: set(_keys(plain["items"])),
     "tuple": lambda plain: tuple(_decode(item) for item in plain["items"]),
     "date": lambda plain: datetime.date.fromisoformat(plain["iso"]),
     "datetime": lambda plain: datetime.datetime.fromisoformat(plain["iso"]),
     "time": lambda plain: datetime.time.fromisoformat(plain["iso"]),
     "timedelta": lambda plain: datetime.timedelta(*plain["parts"]),
     "complex": lambda plain: complex(*plain["parts"]),
-    "decimal": lambda plain: decimal.Decimal(str(plain["text"])),
+    "decimal": _decode_decimal,
     "tensor": _decode_tensor,
     "array": _decode_array,
     "scalar": lambda plain: _decode_array(plain)[()],

@@ -12,6 +12,8 @@ import re
 import secrets
 import shutil
 import stat
+import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +26,15 @@ from fedjob.data.leftovers import is_leftover
 
 MAX_FILES = 100_000
 MAX_NAME_BYTES = 512
+MAX_PART_BYTES = 255
+"""Of the name of one file or folder."""
+
+MAX_DIRECTORY_BYTES = 24 << 20
+"""Of the list of an archive's files, which is read as a whole."""
 ASSETS_FOLDER = "assets"
+_END_BYTES, _LOCATOR_BYTES, _LARGE_END_BYTES = 22, 20, 56
+"""Of the record at an archive's end, and of the two before it that a large archive has."""
+
 _TIME = (1980, 1, 1, 0, 0, 0)
 _BLOCK_BYTES = 1 << 20
 _SQUEEZED = frozenset(
@@ -148,13 +158,22 @@ def unpack_data(archive_path: Path, folder: Path, *, limit_bytes: int) -> Path:
         ObjectTooLarge: it would unpack to more than `limit_bytes`, or to too many files.
     """
     try:
+        _check_directory(archive_path)
         with new_folder(folder, mode=0o700), zipfile.ZipFile(archive_path) as archive:
             entries = archive.infolist()
             tops = _check_entries(entries, limit_bytes)
             left = limit_bytes
             for entry in entries:
                 left -= _extract(archive, entry, folder / entry.filename, left)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+    ) as error:
         raise DecodeError(f"the data that were brought can't be unpacked: {error}") from error
     for path in sorted(folder.rglob("*"), reverse=True):
         path.chmod(0o500 if path.is_dir() else 0o400)
@@ -245,25 +264,68 @@ def _check_entries(entries: list[zipfile.ZipInfo], limit_bytes: int) -> str:
     if not 0 < len(entries) <= MAX_FILES:
         raise ObjectTooLarge(f"an archive has 1 to {MAX_FILES} files, this one {len(entries)}")
     seen: set[str] = set()
+    folders: set[str] = set()
     for entry in entries:
         parts = entry.filename.split("/")
         wrong = (
             _ODD.search(entry.orig_filename)
             or len(entry.filename.encode("utf-8", "replace")) > MAX_NAME_BYTES
-            or any(part in ("", ".", "..") for part in parts)
+            or any(
+                part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > MAX_PART_BYTES
+                for part in parts
+            )
+            or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             or entry.flag_bits & 0x1
             or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG)
         )
-        folded = entry.filename.casefold()
-        if wrong or folded in seen:
+        folded = _folded(entry.filename)
+        above = {folded[:place] for place, sign in enumerate(folded) if sign == "/"}
+        if wrong or folded in seen or folded in folders or above & seen:
             raise DecodeError(f"an archive may not hold {entry.filename[:80]!r}")
         seen.add(folded)
+        folders |= above
     if sum(entry.file_size for entry in entries) > limit_bytes:
         raise ObjectTooLarge(f"the archive says to unpack to more than {limit_bytes} bytes")
     tops = {entry.filename.split("/")[0] for entry in entries}
     if len(tops) != 1:
         raise DecodeError("an archive has one file or one folder at its top")
     return tops.pop()
+
+
+def _folded(name: str) -> str:
+    """Return a name as file systems compare names that take no account of case or of how accents are written."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _check_directory(archive_path: Path) -> None:
+    """Refuse an archive whose list of files is so long that reading it would fill the memory.
+
+    See "ZIP File Format Specification", 4.3.14 to 4.3.16, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+    """
+    with archive_path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - _END_BYTES - 0xFFFF - _LOCATOR_BYTES)
+        file.seek(start)
+        tail = file.read()
+        at = tail.rfind(b"PK\5\6")
+        if at < 0 or at + _END_BYTES > len(tail):
+            raise DecodeError("what was fetched is no archive: it has no list of files")
+        lengths = [struct.unpack_from("<I", tail, at + 12)[0]]
+        if at >= _LOCATOR_BYTES and tail[at - _LOCATOR_BYTES :].startswith(b"PK\6\7"):
+            named = struct.unpack_from("<Q", tail, at - _LOCATOR_BYTES + 8)[0]
+            before = (
+                start + at - _LOCATOR_BYTES - _LARGE_END_BYTES
+            )  # where Python looks for it, whatever is named
+            for place in (min(named, size), max(0, before)):
+                file.seek(place)
+                record = file.read(_LARGE_END_BYTES)
+                if record.startswith(b"PK\6\6") and len(record) == _LARGE_END_BYTES:
+                    lengths.append(struct.unpack_from("<Q", record, 40)[0])
+    real = [length for length in lengths if length != 0xFFFFFFFF]
+    if any(length > MAX_DIRECTORY_BYTES for length in real):
+        raise ObjectTooLarge(
+            f"the archive's list of files has {max(real)} bytes, at most {MAX_DIRECTORY_BYTES} are read"
+        )
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limit_bytes: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fedjob.common.codec import unpack
+from fedjob.common.codec import MAX_ELEMENTS, unpack
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.types import MAX_FRAME_BYTES, Address, check_party
 from fedjob.identity.roster import Role, Roster
@@ -27,12 +27,17 @@ MAY_SEND: dict[str, frozenset[str]] = {
     "node": frozenset({"reply", "event", "receipt"}),
 }
 TO_EVERYBODY = frozenset({"ping", "search"})
-RATES: dict[str, tuple[float, float]] = {  # unsolicited kinds: messages a second, and at once
+RATES: dict[str, tuple[float, float]] = {
     "ping": (20.0, 100.0),
     "search": (20.0, 100.0),
     "offer": (20.0, 100.0),
+    "task": (200.0, 1000.0),
+    "end": (20.0, 200.0),
     "event": (500.0, 2000.0),
+    "reply": (300.0, 2000.0),
+    "receipt": (500.0, 5000.0),
 }
+"""Of each kind from one sender: messages a second, and at once. What is more is dropped; a reliable one comes again."""
 _MAX_BUCKETS = 10_000
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -118,7 +123,7 @@ class FrameChecks:
     def _head(self, payload: bytes) -> dict[str, Any]:
         """Return what the checks before the schema need, of the right types."""
         try:
-            head = unpack(payload, limit_bytes=MAX_FRAME_BYTES)
+            head = unpack(payload, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS)
         except DecodeError as error:
             raise Dropped("schema", str(error)) from error
         if not isinstance(head, dict):
@@ -130,10 +135,7 @@ class FrameChecks:
         return head
 
     def _within_rate(self, sender: str, kind: str, now: float) -> bool:
-        limits = RATES.get(kind)
-        if limits is None:
-            return True
-        rate, burst = limits
+        rate, burst = RATES[kind]
         bucket = self._buckets.get((sender, kind))
         if bucket is None:
             if len(self._buckets) >= _MAX_BUCKETS:  # only known parties get here

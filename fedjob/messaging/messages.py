@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.codec import MAX_ELEMENTS, from_plain, pack, to_plain, unpack
 from fedjob.common.errors import EncodeError, MessageError
 from fedjob.common.items import Items
 from fedjob.common.types import MAX_FRAME_BYTES, Ref
@@ -406,7 +406,7 @@ def decode_payload(data: bytes, sender: str) -> Message:
         DecodeError: not msgpack, or too long.
         MessageError: a field is missing or has the wrong type; it is named.
     """
-    payload = from_plain(_Payload, unpack(data, limit_bytes=MAX_FRAME_BYTES))
+    payload = from_plain(_Payload, unpack(data, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS))
     if payload.kind == "reply":
         kind = _REPLIES.get(str(payload.body.get("about")))
     else:

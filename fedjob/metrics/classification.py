@@ -16,7 +16,7 @@ from fedjob.metrics.rank_sketch import area, joined, reduced, sketch_of
 if TYPE_CHECKING:
     import numpy as np
 
-_AUC_PLACES = 1024
+AUC_PLACES = 1024
 
 _AUC_CLASS_PLACES = 128
 
@@ -125,7 +125,7 @@ def measure_auc(name: str, predicted: np.ndarray, truth: np.ndarray) -> MetricSt
 
 
 def _places(num_classes: int) -> int:
-    return _AUC_PLACES if num_classes == 2 else _AUC_CLASS_PLACES
+    return AUC_PLACES if num_classes == 2 else _AUC_CLASS_PLACES
 
 
 def _are_shares(scores: np.ndarray) -> bool:

@@ -51,9 +51,9 @@ _ALIASES = {
     "explained_variance_score": "explained_variance",
 }
 
-_AVERAGES = ("auto", "binary", "macro", "micro", "weighted")
+AVERAGES = ("auto", "binary", "macro", "micro", "weighted")
 
-_PER_LABEL = ("f1", "precision", "recall")
+PER_LABEL = ("f1", "precision", "recall")
 
 
 def check_metric(name: str, **options: Any) -> str:
@@ -77,10 +77,10 @@ def check_metric(name: str, **options: Any) -> str:
             "A plan measures anything else by returning {name: value} from testing_step"
         )
     for option, setting in options.items():
-        if option != "average" or known not in _PER_LABEL:
+        if option != "average" or known not in PER_LABEL:
             raise SpecError(f"metric {known!r} has no option {option!r}")
-        if setting not in _AVERAGES:
-            raise SpecError(f"metric {known!r}: average is one of {', '.join(_AVERAGES)}, not {setting!r}")
+        if setting not in AVERAGES:
+            raise SpecError(f"metric {known!r}: average is one of {', '.join(AVERAGES)}, not {setting!r}")
     return known
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ Schema = Mapping[str, tuple[str, tuple[int, ...]]]
 
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_TENSORS = 100_000
+MAX_AXES = 64
+"""Of a tensor; torch has no more."""
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,200}")
 _ITEM_BYTES = {
     "F64": 8,
@@ -176,6 +179,11 @@ def schema_of(params: Mapping[str, torch.Tensor]) -> Schema:
     )
 
 
+def num_bytes_of(schema: Schema) -> int:
+    """Return how many bytes tensors of these dtypes and shapes have, the file's header not counted."""
+    return sum(_ITEM_BYTES[dtype] * math.prod(shape) for dtype, shape in schema.values())
+
+
 def read_schema(path: Path) -> Schema:
     """Read and check the header of a safetensors file; names come back sorted.
 
@@ -184,13 +192,21 @@ def read_schema(path: Path) -> Schema:
     """
     try:
         raw = _raw_header(path, MAX_HEADER_BYTES)
-        header = json.loads(raw)
+        header = json.loads(raw, object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
         raise DecodeError(f"{path.name}: no readable safetensors header: {error}") from error
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise DecodeError(f"{path.name}: expected a header map of at most {MAX_TENSORS} tensors")
     body_bytes = path.stat().st_size - 8 - len(raw)
     return MappingProxyType(dict(sorted(_check_header(header, body_bytes, path).items())))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a map of JSON; a name that stands there twice would mean another thing to another parser."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in a map")
+    return found
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -225,9 +241,11 @@ def _check_header(
             item_bytes = _ITEM_BYTES[dtype]
         except (KeyError, TypeError, ValueError) as error:
             raise DecodeError(f"{path.name}: tensor {name}: not a known dtype, shape and span") from error
-        if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
+        if len(shape) > MAX_AXES or not all(
+            type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end)
+        ):
             raise DecodeError(
-                f"{path.name}: tensor {name}: shape and span must be whole numbers of 0 or more"
+                f"{path.name}: tensor {name}: shape and span must be whole numbers of 0 or more, at most {MAX_AXES}"
             )
         size = item_bytes
         for length in shape:

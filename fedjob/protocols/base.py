@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fedjob.aggregation.base import Aggregator, Origin
 from fedjob.aggregation.mean import WeightedMean
+from fedjob.protocols.answer_form import AnswerForm, Anything
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +73,9 @@ class Ask:
         schema: names, dtypes and shapes that a contribution must have; None for
             those of `shared["params"]`, where there are any.
         aux: module -> names, dtypes and shapes of the auxiliary variables that it must have.
+        answer: the form of the plain value that a contribution must have, see `answer_form`.
+        value_bytes: the most bytes of that value and of the metrics, where the protocol knows it; None for what
+            the job's `Guard(max_value_mb=...)` allows.
         training_args: for this ask, in place of the job's own.
         own_args: node -> training arguments for it alone in this ask, over all others.
         sends_total: whether the next round sends the total unchanged, so that it may be published at once.
@@ -88,6 +92,8 @@ class Ask:
     late: Literal["drop", "keep"] = "drop"
     schema: Schema | None = None
     aux: Mapping[str, Schema] = field(default_factory=dict)
+    answer: AnswerForm = field(default_factory=Anything)
+    value_bytes: int | None = None
     training_args: Mapping[str, Any] = field(default_factory=dict)
     own_args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sends_total: bool = True

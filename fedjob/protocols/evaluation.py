@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.metrics.states import num_examples, values
+from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.plan_checks import check_testing_step
@@ -49,7 +50,7 @@ class Evaluation(FederatedProtocol):
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["done"]:
-            return Ask(step="validate", shared={"params": state["params"]})
+            return Ask(step="validate", shared={"params": state["params"]}, answer=Nothing())
         return Done(state["found"])
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:

@@ -45,7 +45,7 @@ class Function(FederatedProtocol):
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["done"]:
-            return Ask(step=STEP, aggregator=Collect())
+            return Ask(step=STEP, aggregator=Collect(), schema={})
         return Done(NodeValues(state["nodes"], state["total"], self.aggregated))
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:

@@ -23,6 +23,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.codec import pack
 from fedjob.common.errors import LimitsExceeded, SpecError
+from fedjob.protocols.answer_form import Something
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
 from fedjob.protocols.function import NodeValues
 from fedjob.protocols.predictions import (
@@ -93,7 +94,14 @@ class Inference(FederatedProtocol):
         left = tuple(node for node in view.nodes if node not in state["used_up"])
         if state["round"] < view.rounds and left:
             to = left if state["used_up"] else None
-            return Ask(step=STEP, shared={"params": state["params"]}, to=to, aggregator=Collect())
+            return Ask(
+                step=STEP,
+                shared={"params": state["params"]},
+                to=to,
+                aggregator=Collect(),
+                schema={},
+                answer=Something(),
+            )
         return Done(NodeValues({node: merged(passes) for node, passes in state["passes"].items()}))
 
     def finish(self, state: State, gathered: Gathered) -> State:

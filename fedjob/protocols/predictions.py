@@ -197,9 +197,10 @@ def merged(passes: Sequence[tuple[int, Any]]) -> Any:
     values = [(round_, decode(value)) for round_, value in passes]
     if len(values) == 1:
         return passes[0][1]
-    if all(isinstance(value, np.ndarray) for _, value in values):
+    shapes = {value.shape[1:] for _, value in values if isinstance(value, np.ndarray) and value.ndim}
+    if len(shapes) == 1 and all(isinstance(value, np.ndarray) and value.ndim for _, value in values):
         return encode(np.concatenate([value for _, value in values]), "the predictions")
-    if all(hasattr(value, "itertuples") for _, value in values):
+    if all(hasattr(value, "itertuples") and value.columns.is_unique for _, value in values):
         import pandas as pd
 
         frames = [value.assign(round=round_) for round_, value in values]
@@ -215,7 +216,11 @@ COUNTS = ("num_rows", "num_files")
 
 def is_count(value: Any) -> bool:
     """Return whether a node's value is only the number of predictions that stayed there."""
-    return isinstance(value, Mapping) and set(value) == set(COUNTS)
+    return (
+        isinstance(value, Mapping)
+        and set(value) == set(COUNTS)
+        and all(type(number) is int and 0 <= number < 1 << 62 for number in value.values())
+    )
 
 
 def rows_of(value: Any, most: int) -> list[list[Any]]:

@@ -34,6 +34,7 @@ from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError, UnreadableData
 from fedjob.common.values import decode, encode
 from fedjob.privacy.blinding import POINT_BYTES, blind, divided, joined, new_key, point_of
+from fedjob.protocols.answer_form import AnswerForm, Points, Something
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
 
 BLIND, PASS, REVEAL = "blind", "pass", "reveal"
@@ -96,11 +97,27 @@ class PrivateSetIntersection(FederatedProtocol):
             raise SpecError(f"PrivateSetIntersection(on={{...}}) names no column for {', '.join(unnamed)}")
         if state["places"] is not None:
             each = {self.own: {"places": state["places"]}}
-            return Ask(step=REVEAL, each=each, to=(self.own,), aggregator=Collect())
+            return Ask(
+                step=REVEAL, each=each, to=(self.own,), aggregator=Collect(), schema={}, answer=Something()
+            )
+        points = Points(POINT_BYTES, MAX_IDENTIFIERS)
         if not state["sets"]:
-            return Ask(step=BLIND, to=nodes, aggregator=Collect(), commit=False)
+            return self._of_points(BLIND, nodes, {}, points)
         each = {node: {"points": state["sets"][_from(nodes, node, state["passes"] + 1)]} for node in nodes}
-        return Ask(step=PASS, each=each, to=nodes, aggregator=Collect(), commit=False)
+        return self._of_points(PASS, nodes, each, points)
+
+    def _of_points(self, step: str, nodes: tuple[str, ...], each: Mapping[str, Any], form: AnswerForm) -> Ask:
+        """Return an ask whose answers are blinded identifiers."""
+        return Ask(
+            step=step,
+            each=each,
+            to=nodes,
+            aggregator=Collect(),
+            commit=False,
+            schema={},
+            answer=form,
+            value_bytes=POINT_BYTES * MAX_IDENTIFIERS + (1 << 20),
+        )
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         if instruction.step == BLIND:

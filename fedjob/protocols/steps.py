@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from fedjob.aggregation.collect import Collect
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.values import decode, encode
+from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
 from fedjob.protocols.function import NodeValues
 from fedjob.training_plans.pipeline import Pipeline
@@ -38,7 +39,7 @@ class Steps(FederatedProtocol):
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["ready"]:
-            return Ask(step=SETUP, aggregator=Collect(), commit=False)
+            return Ask(step=SETUP, aggregator=Collect(), commit=False, schema={}, answer=Nothing())
         if len(state["answers"]) < view.rounds:
             return ask_for({}, tuple(state["ready"]))
         return Done(NodeValues(state["answers"][-1]))
@@ -71,7 +72,7 @@ def ask_for(values: Mapping[str, Any], nodes: tuple[str, ...]) -> Ask:
         values: encoded values that the plan gets at the nodes.
     """
     shared = {"values": dict(values)} if values else {}
-    return Ask(step=STEP, shared=shared, to=nodes, aggregator=Collect())
+    return Ask(step=STEP, shared=shared, to=nodes, aggregator=Collect(), schema={})
 
 
 def _pipeline(local: Local) -> Pipeline:

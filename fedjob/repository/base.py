@@ -199,10 +199,10 @@ class Repository(ABC):
             raise ObjectTooLarge(
                 f"object {ref.sha256}: expected at most {limit_bytes} bytes, found {ref.size_bytes}"
             )
-        content = bytearray()
-        for part in self._parts(ref):
-            content += self._fetch_bytes(ref, part.sha256, size_bytes=part.size_bytes)
-        return bytes(content)
+        parts = self._parts(ref)
+        if len(parts) == 1:
+            return self._fetch_bytes(ref, parts[0].sha256, size_bytes=parts[0].size_bytes)
+        return b"".join(self._fetch_bytes(ref, part.sha256, size_bytes=part.size_bytes) for part in parts)
 
     def exists(self, ref: Ref) -> bool:
         """Return whether the object is stored and this side may read it. Its parts are not checked."""

@@ -37,13 +37,14 @@ Say = Callable[[Offer], dict[str, Any]]
 
 
 class ScriptedNode:
-    """A party that answers searches, pings and offers, and refuses every task.
+    """A party that answers searches, pings and offers, and refuses every task unless it is told how to answer.
 
     Args:
         says: fields of the answer to an offer, or a function that returns them; None keeps silent.
         pong: further fields of its answers to pings.
         columns: of its dataset.
         events: type and data of what it tells of every task, before it refuses it.
+        works: returns its answer to a task.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ScriptedNode:
         pong: dict[str, Any] | None = None,
         columns: list[dict[str, str]] | None = None,
         events: list[tuple[str, dict[str, Any]]] | None = None,
+        works: Callable[[Message, Task], Result] | None = None,
     ) -> None:
         self.name = name
         self.says = {"status": "not-needed"} if says is None else says
@@ -62,6 +64,7 @@ class ScriptedNode:
         self.pong = {"workers": 1, **(pong or {})}
         self.columns = columns or []
         self.events = [("lease", {"status": "running"}), *(events or [])]
+        self.works = works
         self.heard: list[Message] = []
         self._federation = federation
         self._identity = Identity.generate(name)
@@ -144,6 +147,8 @@ class ScriptedNode:
             case Offer() as offer:
                 fields = self.says(offer) if callable(self.says) else self.says
                 return Answer(of=message.id, **fields)
+            case Task() as task if self.works is not None:
+                return self.works(message, task)
             case Task():
                 return Result(of=message.id, key=message.task, ok=False, reason="scripted")
             case _:

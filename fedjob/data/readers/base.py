@@ -238,6 +238,10 @@ class Reader(ABC):
 
     name: ClassVar[str]
 
+    stays_in_path: ClassVar[bool] = False
+    """True if it opens files at or below its path only, whatever stands in them: somebody else's data are opened by
+    such a reader only."""
+
     options: ClassVar[Mapping[str, str]] = {}
     """Option -> one line of help."""
 

@@ -46,6 +46,7 @@ class CsvReader(Reader):
     """Opens csv files."""
 
     name: ClassVar[str] = "csv"
+    stays_in_path: ClassVar[bool] = True
     opens: ClassVar[type[Dataset]] = CsvDataset
     options: ClassVar[Mapping[str, str]] = {
         **TEXT_OPTIONS,

@@ -42,5 +42,6 @@ class FilesReader(Reader):
     """Opens any file or folder; the plan gets the paths of the files, and reads them."""
 
     name: ClassVar[str] = "files"
+    stays_in_path: ClassVar[bool] = True
     opens: ClassVar[type[Dataset]] = FilesDataset
     options: ClassVar[Mapping[str, str]] = {}

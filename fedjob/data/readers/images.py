@@ -234,6 +234,7 @@ class ImagesReader(Reader):
     """Opens folders of images."""
 
     name: ClassVar[str] = "images"
+    stays_in_path: ClassVar[bool] = True
     opens: ClassVar[type[Dataset]] = ImagesDataset
     options: ClassVar[Mapping[str, str]] = {
         "classes": "all classes in their order, comma separated; needed where nodes may lack some",

@@ -338,6 +338,7 @@ class MedicalFolderReader(Reader):
     """Opens folders of medical images."""
 
     name: ClassVar[str] = "medical-folder"
+    stays_in_path: ClassVar[bool] = True
     opens: ClassVar[type[Dataset]] = MedicalFolderDataset
     options: ClassVar[Mapping[str, str]] = {
         **TEXT_OPTIONS,

@@ -108,6 +108,7 @@ class MnistReader(Reader):
     """Opens IDX files, or a folder of them."""
 
     name: ClassVar[str] = "mnist"
+    stays_in_path: ClassVar[bool] = True
     opens: ClassVar[type[Dataset]] = MnistDataset
     options: ClassVar[Mapping[str, str]] = {
         "split": "the split to read, train or t10k, where a folder has both (default train)",

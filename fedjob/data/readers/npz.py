@@ -103,6 +103,7 @@ class NpzReader(Reader):
     """Opens npz files."""
 
     name: ClassVar[str] = "npz"
+    stays_in_path: ClassVar[bool] = True
     opens: ClassVar[type[Dataset]] = NpzDataset
     options: ClassVar[Mapping[str, str]] = {
         "inputs": "the array of inputs (default x, X, inputs, ..., or the first)",

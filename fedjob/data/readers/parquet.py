@@ -136,6 +136,7 @@ class ParquetReader(Reader):
     """Opens parquet files."""
 
     name: ClassVar[str] = "parquet"
+    stays_in_path: ClassVar[bool] = True
     opens: ClassVar[type[Dataset]] = ParquetDataset
     options: ClassVar[Mapping[str, str]] = {
         "target": "the column that .arrays() gives as targets (default the last)",

@@ -72,5 +72,6 @@ class TorchReader(Reader):
     """Opens any file or folder; a class of the plan reads it."""
 
     name: ClassVar[str] = "torch"
+    stays_in_path: ClassVar[bool] = True
     opens: ClassVar[type[Dataset]] = TorchDataset
     options: ClassVar[Mapping[str, str]] = {"rows": "the number of examples"}

@@ -48,7 +48,7 @@ from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
 from fedjob.node.storage.database import Database
-from fedjob.node.storage.outbox import DatabaseStore
+from fedjob.node.storage.outbox import DatabaseStore, Forgettable
 from fedjob.repository.base import Repository
 
 Report = WorkerEvent | TransferEvent | Published | Checked | events.ReplyReceipted | events.ReplyGivenUp
@@ -112,6 +112,7 @@ class Daemon:
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
         self._lazy: list[events.Command] = []
+        self._forgettable = Forgettable()
         self._liveness = SessionLiveness()
         self._state_reports = StateReports()
         self._watch = ConnectionWatch(self._endpoint, hub_ahead_s)
@@ -333,6 +334,7 @@ class Daemon:
         match report:
             case events.ReplyReceipted(reply=id_) | events.ReplyGivenUp(reply=id_):
                 is_there = isinstance(report, events.ReplyReceipted)
+                self._forgettable.drop([id_])
                 self._liveness.close_question(id_, time.monotonic(), is_there=is_there)
                 turn.step(report)
             case FetchedBytes():
@@ -354,7 +356,10 @@ class Daemon:
             return
         replies = encode_replies(self._endpoint, turn.commands)
         withdrawn = [c.reply for c in turn.commands if isinstance(c, events.Unreply)]
-        lasting = [outgoing for outgoing in (*replies, *turn.outgoing) if outgoing.reliable]
+        refused = [c.reply for c in turn.commands if isinstance(c, events.Refuse)]
+        forgotten = set(self._forgettable.add([*refused, *turn.forgettable]))
+        withdrawn += forgotten
+        lasting = [o for o in (*replies, *turn.outgoing) if o.reliable and o.id not in forgotten]
         seen = seen_entries(turn.settled)
         durable = bool(lasting or seen or turn.rows or any(map(must_last, turn.commands)))
         if durable:
@@ -382,7 +387,8 @@ class Daemon:
         states = encode_states(self._endpoint, self._state_reports.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first
         for outgoing in (*turn.outgoing, *states, *replies):
-            self._endpoint.post(outgoing)
+            if outgoing.id not in forgotten:
+                self._endpoint.post(outgoing)
         if replies:
             point("replied")
         if withdrawn:

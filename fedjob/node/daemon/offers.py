@@ -24,6 +24,9 @@ from fedjob.node.grants.waiting_offers import Waiting
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.allocation import Judgement, judge
 
+MAX_WAITING, MAX_WAITING_OF_ONE = 200, 50
+"""Offers that wait for the text of a plan: of all researchers, and of one."""
+
 
 class OfferHandler:
     """Handles offers, files grants, announces decisions."""
@@ -93,6 +96,7 @@ class OfferHandler:
         if isinstance(message.body, Offer):
             answer = self._scheduled(turn, message.sender, message.job, message.body, verdict, answer)
         self._context.answer(turn, message, answer)
+        turn.forgettable.append(turn.outgoing[-1].id)
 
     def _scheduled(
         self, turn: Turn, sender: str, job: str, offer: Offer, verdict: Permission, answer: Answer
@@ -141,8 +145,16 @@ class OfferHandler:
 
     def _fetch(self, turn: Turn, message: Message, plan: Ref) -> None:
         """Let an offer wait for its plan's text."""
-        turn.keep(self._waiting_for_plan)
         waiting = self._waiting_for_plan.get(plan.sha256, ())
+        every = [one for some in self._waiting_for_plan.values() for one in some]
+        if (
+            len(every) >= MAX_WAITING
+            or sum(one.sender == message.sender for one in every) >= MAX_WAITING_OF_ONE
+        ):
+            detail = f"{len(every)} offers wait for the text of their plans here: ask again"
+            self._answer(turn, message, Permission("unknown", reason="busy", detail=detail))
+            return
+        turn.keep(self._waiting_for_plan)
         self._waiting_for_plan[plan.sha256] = (*waiting, message)
         if not waiting:
             turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))

@@ -19,6 +19,9 @@ from fedjob.node.data.datasets import RegisteredDataset, public_within
 from fedjob.node.grants.grant import matches_any
 from fedjob.node.grants.policy import contacts_of
 
+MAX_ASKING = 20
+"""Searches of one researcher that wait for one mock; more are not answered, and may be sent again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -55,7 +58,10 @@ class SearchHandler:
         mocks = [dataset for dataset in datasets if dataset.mock and context.config.publish_mocks == "on"]
         if not mocks:
             return context.answer(turn, message, Found(of=message.id))
-        self._asked.setdefault((message.sender, mocks[0].name), []).append(message)
+        asked = self._asked.setdefault((message.sender, mocks[0].name), [])
+        if len(asked) >= MAX_ASKING:
+            return turn.settled.append(message)
+        asked.append(message)
         turn.after.append(lambda: self._begin(mocks[0], message.sender))
         return None
 

@@ -25,8 +25,8 @@ AGAIN_AFTER_S = 10.0
 """For so long a refusal holds: the same proof is not looked at again."""
 
 MAX_REMEMBERED = 1000
-MAX_WAITING = 1000
-"""Messages that wait at once; more are left to be sent again."""
+MAX_WAITING = 200
+"""Messages that wait at once; more are refused, and may be sent again later."""
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class SenderVerification:
         if not self._verifier.waits:
             return _ask(self._verifier, key, claim)
         if sum(map(len, self._waiting.values())) >= MAX_WAITING:
-            return None
+            return Checked(key, now, f"{MAX_WAITING} messages wait for the verifier: ask again")
         waiting = self._waiting.get(key, ())
         if not waiting:
             verifier = self._verifier

@@ -12,6 +12,7 @@ from fedjob.common.lifecycle import State
 from fedjob.common.requirements import read_need
 from fedjob.common.types import check_job_id
 from fedjob.messaging.messages import End, Message, Task, work_key
+from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
@@ -23,6 +24,12 @@ from fedjob.node.queue.task import objects_of
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""
 
+MAX_ENSURED = 100
+"""Old results that are looked after at once; of more it is taken that they are still there."""
+
+AUDITED_PER_S, AUDITED_AT_ONCE = 0.1, 200.0
+"""Refusals of one researcher's tasks that are audited: a few for each of any number of jobs fill a disk as well."""
+
 
 class TaskHandler:
     """Accepts tasks that may run, refuses the others, ends jobs."""
@@ -31,6 +38,7 @@ class TaskHandler:
         self._context = context
         self._attempts = attempts
         self._refused: dict[tuple[str, str], None] = {}  # by job and reason, what was audited
+        self._buckets: dict[str, TokenBucket] = {}  # by researcher, how many refusals may be audited
         self._ensured: dict[str, Message] = {}  # by message id, while the old result is looked after
 
     def handle_task(self, turn: Turn, message: Message, task: Task, *, ensured: bool = False) -> None:
@@ -45,7 +53,8 @@ class TaskHandler:
         if refusal := self._refusal(turn, message, task, verdict, is_new=known is None):
             self._refuse(turn, message, arrived, refusal)
             return
-        if known is not None and known.state == State.COMPLETED and not ensured:
+        wait = known is not None and known.state == State.COMPLETED and not ensured
+        if known is not None and wait and len(self._ensured) < MAX_ENSURED:
             # asked again, maybe after a long time: first see that what the answer refers to is still there
             turn.keep(self._ensured)
             self._ensured[message.id] = message
@@ -89,6 +98,8 @@ class TaskHandler:
         while len(self._refused) >= MAX_REFUSED:
             self._refused.pop(next(iter(self._refused)))
         self._refused[task.job, refusal[0]] = None
+        if not self._audited(task.researcher):
+            return
         body = {
             "job": task.job,
             "researcher": task.researcher,
@@ -99,6 +110,16 @@ class TaskHandler:
             "reason": refusal[0],
         }
         turn.rows.append(lambda: self._context.grants.audit.add("task", task.key, body))
+
+    def _audited(self, researcher: str) -> bool:
+        now = time.monotonic()
+        bucket = self._buckets.get(researcher)
+        if bucket is None:
+            while len(self._buckets) >= MAX_REFUSED:
+                self._buckets.pop(next(iter(self._buckets)))
+            bucket = TokenBucket(AUDITED_PER_S, AUDITED_AT_ONCE, AUDITED_AT_ONCE, now)
+            self._buckets[researcher] = bucket
+        return bucket.take(now)
 
     def take_ensured(self, turn: Turn, message_id: str) -> None:
         """Go on with a task whose old result was looked after."""

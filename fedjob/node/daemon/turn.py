@@ -21,6 +21,7 @@ class Turn:
     Args:
         book: as it will be.
         outgoing: messages that are sent after the commit, the lasting ones committed too.
+        forgettable: ids of outgoing messages that are the first to go where there are many: the sender asks again.
         settled: messages that are dealt with.
         rows: further changes of the database.
         after: what is done when the commit is through.
@@ -31,6 +32,7 @@ class Turn:
     book: Book
     commands: list[events.Command] = field(default_factory=list)
     outgoing: list[Outgoing] = field(default_factory=list)
+    forgettable: list[str] = field(default_factory=list)
     settled: list[Message] = field(default_factory=list)
     rows: list[Callable[[], None]] = field(default_factory=list)
     after: list[Callable[[], object]] = field(default_factory=list)

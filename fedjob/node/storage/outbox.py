@@ -15,6 +15,29 @@ from fedjob.node.storage.database import Database
 
 _CLEAN_EVERY = 256
 
+MAX_FORGETTABLE = 1000
+"""Refusals, and answers to offers, that wait for their receipts; of more, the oldest are forgotten."""
+
+
+class Forgettable:
+    """The outgoing messages that a node can do without, oldest first: whoever wants one asks again."""
+
+    def __init__(self, most: int = MAX_FORGETTABLE) -> None:
+        self._most = most
+        self._ids: dict[str, None] = {}
+
+    def add(self, ids: Iterable[str]) -> list[str]:
+        """Take note of further ones; return those that are to be forgotten, the new ones among them."""
+        self._ids.update(dict.fromkeys(ids))
+        surplus = list(self._ids)[: max(0, len(self._ids) - self._most)]
+        self.drop(surplus)
+        return surplus
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Take note that these are not on their way any more; unknown ids are ignored."""
+        for id_ in ids:
+            self._ids.pop(id_, None)
+
 
 class DatabaseStore(CourierStore):
     """A `CourierStore` that survives a kill."""

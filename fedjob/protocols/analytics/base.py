@@ -29,6 +29,7 @@ from fedjob.protocols.analytics.design import (
 )
 from fedjob.protocols.analytics.table import AuditedTable, check_names, opened_table
 from fedjob.protocols.analytics.tables import COVERAGE, coverage_table
+from fedjob.protocols.answer_form import AnswerForm, Count, Numbers, Record, TableOf
 from fedjob.protocols.base import (
     ANY,
     NUMBERS,
@@ -43,6 +44,9 @@ from fedjob.protocols.base import (
 )
 
 LEVELS, SUMS = "levels", "sums"
+
+COVERAGE_FORM = Record({"read": Count(), "kept": Count(), "used": Count()}, optional=("kept",))
+"""The form of `AuditedTable.coverage`."""
 
 
 class ModelProtocol(FederatedProtocol):
@@ -98,6 +102,10 @@ class ModelProtocol(FederatedProtocol):
         """Return the next step, its values, and whether it is the last; None when the model is done."""
 
     @abstractmethod
+    def answer_form(self, model: State, design: Design) -> AnswerForm:
+        """Return the form of what `answer` returns for the model's next ask."""
+
+    @abstractmethod
     def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
         """Return the model's next state, from the sums of all nodes."""
 
@@ -131,12 +139,21 @@ class ModelProtocol(FederatedProtocol):
     def instruct(self, state: State, view: View) -> Ask | Done:
         to = tuple(state["nodes"]) or None
         if state["levels"] is None:
-            return Ask(step=LEVELS, to=to, aggregator=Sum(), commit=False)
+            levels = Record({name: TableOf(Count()) for name in self.categories})
+            return Ask(step=LEVELS, to=to, aggregator=Sum(), commit=False, schema={}, answer=levels)
         shared = {"levels": state["levels"]}
         if state["sums"] is None:
             if state["about"] is not None:
                 shared["about"] = state["about"]
-            return Ask(step=SUMS, shared=shared, to=to, aggregator=Sum(), commit=False)
+            return Ask(
+                step=SUMS,
+                shared=shared,
+                to=to,
+                aggregator=Sum(),
+                commit=False,
+                schema={},
+                answer=self._sums_form(state["levels"]),
+            )
         design = self._design(state)
         wanted = self.ask(state["model"])
         if wanted is None:
@@ -144,7 +161,15 @@ class ModelProtocol(FederatedProtocol):
             return Done({**found, "nodes": dict(state["nodes"]), COVERAGE: coverage_table(state["coverage"])})
         step, values, last = wanted
         shared |= {"means": list(design.means), "scales": list(design.scales), **values}
-        return Ask(step=step, shared=shared, to=to, aggregator=Sum(), commit=last)
+        return Ask(
+            step=step,
+            shared=shared,
+            to=to,
+            aggregator=Sum(),
+            commit=last,
+            schema={},
+            answer=self.answer_form(state["model"], design),
+        )
 
     def finish(self, state: State, gathered: Gathered) -> State:
         check_all_answered(state["nodes"], gathered)
@@ -162,6 +187,12 @@ class ModelProtocol(FederatedProtocol):
             return {**state, "model": self.begin(self._design(state), total)}
         design = self._design(state)
         return {**state, "model": self.advance(state["model"], design, total)}
+
+    def _sums_form(self, levels: Mapping[str, Any]) -> AnswerForm:
+        width = (len(Design(self.columns, levels, intercept=self.with_intercept).terms),)
+        return Record(
+            {"count": Count(), "linear": Numbers(width), "squares": Numbers(width), "coverage": COVERAGE_FORM}
+        )
 
     def _design(self, state: State) -> Design:
         design = Design(self.columns, state["levels"], intercept=self.with_intercept)

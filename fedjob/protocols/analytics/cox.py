@@ -47,6 +47,7 @@ from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.newton import advance, begin, inverse
 from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table
+from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record, Row, TableOf
 from fedjob.protocols.base import Instruction, State
 
 TIMES, NEWTON = "times", "newton"
@@ -101,6 +102,24 @@ class CoxRegression(Regression):
         if model["done"]:
             return None
         return NEWTON, {"at": model["at"], "times": model["times"]}, bool(model["last"])
+
+    def answer_form(self, model: State, design: Design) -> AnswerForm:
+        if model["times"] is None:
+            return TableOf(Count(1), of_numbers=True)
+        width = len(design.terms)
+        if self.baseline == "node":
+            derivatives = {"gradient": Numbers((width,)), "hessian": Numbers((width, width))}
+            return Record({"events": Count(), "likelihood": Number(), **derivatives})
+        times = len(model["times"])
+        sums = Numbers((times,), Row((Number(0.0), Numbers((width,)), Numbers((width, width)))))
+        return Record(
+            {
+                "events": Numbers((times,), Count()),
+                "linear": Numbers((times, width)),
+                "risk": sums,
+                "tied": sums,
+            }
+        )
 
     def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
         if model["times"] is None:

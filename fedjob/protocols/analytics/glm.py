@@ -32,6 +32,7 @@ from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.newton import advance, begin, inverse
 from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table
+from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record
 from fedjob.protocols.base import Instruction, State
 
 NEWTON = "newton"
@@ -53,6 +54,17 @@ class NewtonRegression(TargetRegression):
 
     def ask(self, model: State) -> tuple[str, dict[str, Any], bool] | None:
         return None if model["done"] else (NEWTON, {"at": model["at"]}, bool(model["last"]))
+
+    def answer_form(self, model: State, design: Design) -> AnswerForm:
+        width = len(names_of(design))
+        return Record(
+            {
+                "count": Count(),
+                "likelihood": Number(),
+                "gradient": Numbers((width,)),
+                "hessian": Numbers((width, width)),
+            }
+        )
 
     def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
         return {**advance(model, total), "hessian": total["hessian"], "count": total["count"]}

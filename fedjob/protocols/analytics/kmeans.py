@@ -29,6 +29,7 @@ from fedjob.protocols.analytics.base import ModelProtocol
 from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.table import AuditedTable, check_names
 from fedjob.protocols.analytics.tables import centre_table
+from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record
 from fedjob.protocols.base import Instruction, State
 
 ASSIGN = "assign"
@@ -99,6 +100,16 @@ class KMeans(ModelProtocol):
 
     def ask(self, model: State) -> tuple[str, dict[str, Any], bool] | None:
         return None if model["done"] else (ASSIGN, {"centres": model["centres"]}, bool(model["last"]))
+
+    def answer_form(self, model: State, design: Design) -> AnswerForm:
+        return Record(
+            {
+                "counts": Numbers((self.clusters,), Count()),
+                "sums": Numbers((self.clusters, len(self.features))),
+                "inertia": Number(0.0),
+                "withheld": Count(self.clusters),
+            }
+        )
 
     def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
         before = np.asarray(model["centres"])

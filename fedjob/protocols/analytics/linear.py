@@ -29,6 +29,7 @@ from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.newton import inverse, solve
 from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table, estimate_table
+from fedjob.protocols.answer_form import AnswerForm, Count, Numbers, Record
 from fedjob.protocols.base import Instruction, State
 
 PRODUCTS = "products"
@@ -55,6 +56,17 @@ class LinearRegression(TargetRegression):
 
     def ask(self, model: State) -> tuple[str, dict[str, Any], bool] | None:
         return None if model else (PRODUCTS, {}, True)
+
+    def answer_form(self, model: State, design: Design) -> AnswerForm:
+        width = len(names_of(design))
+        return Record(
+            {
+                "count": Count(),
+                "terms": Numbers((width, width)),
+                "both": Numbers((width,)),
+                "target": Numbers((2,)),
+            }
+        )
 
     def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
         return dict(total)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from fedjob.common.checks import check_kinds, is_number, python_numbers, shown
 from fedjob.common.errors import SpecError
+from fedjob.protocols.analytics.quantiles import FIRST_EDGES, edges_within
 from fedjob.protocols.analytics.table import check_names
+from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record, Row, TableOf
 
 _OF_COLUMNS = ("count", "missing", "mean", "variance", "std", "min", "max")
 _QUARTILES = (0.25, 0.5, 0.75)
@@ -129,3 +131,71 @@ def _numbers(what: str, given: Any) -> tuple[float, ...]:
         return tuple(float(number) for number in ([found] if is_number(found) else found))
     except (TypeError, ValueError, OverflowError) as error:
         raise SpecError(f"{what} is a list of numbers, not {shown(given)}") from error
+
+
+MAX_GROUPS = 10_000
+"""Groups, categories or combinations of one node: no more cells leave it."""
+
+
+def first_form(measures: Measures) -> dict[str, AnswerForm]:
+    """Return the form of each part of a node's first answer; a part whose cells are all withheld is missing."""
+    columns: dict[str, AnswerForm] = {}
+    for name in measures.counted_columns:
+        counts: dict[str, AnswerForm] = {"count": Count(), "missing": Count()}
+        columns[name] = Record({**counts, "sum": Number()} if name in measures.summed_columns else counts)
+    binned = {
+        name: Record(dict.fromkeys(places, Count()), optional=places)
+        for name, edges in measures.histogram.items()
+        for places in [("below", *map(str, range(len(edges) - 1)), "above")]
+    }
+    counted: AnswerForm = TableOf(Count(), MAX_GROUPS)
+    width = len(measures.joint_columns)
+    pair = Row((Number(), Number()))
+    parts: dict[str, AnswerForm] = {
+        "rows": counted,
+        "withheld": Count(),
+        "columns": _by_group(columns),
+        "histogram": _by_group(binned),
+        "categories": _by_group(dict.fromkeys(measures.categories, counted)),
+        "joint": TableOf(Row((Count(), Numbers((width,)))), MAX_GROUPS),
+        "table": TableOf(counted, MAX_GROUPS),
+        "extremes": _by_group(dict.fromkeys((*measures.min, *measures.max), pair)),
+    }
+    return parts | quantile_form(measures, None)
+
+
+def centred_form(measures: Measures) -> dict[str, AnswerForm]:
+    """Return the form of sums of differences from the centres, of their squares and of their products."""
+    width = len(measures.joint_columns)
+    sums = Row((Count(), Number(), Number(0.0)))
+    products = Row((Count(), Numbers((width,)), Numbers((width, width))))
+    return {
+        "centred": _by_group(dict.fromkeys(measures.spread_columns, sums)),
+        "products": TableOf(products, MAX_GROUPS),
+    }
+
+
+def quantile_form(
+    measures: Measures, brackets: Mapping[str, Mapping[str, Any]] | None
+) -> dict[str, AnswerForm]:
+    """Return the form of the counts below the edges of brackets; those of the first grid, for None, in any group."""
+    if brackets is None:
+        first = dict.fromkeys(measures.quantiles, _bracket_form([len(FIRST_EDGES)]))
+        return {"quantiles": _by_group(first)}
+    groups: dict[str, AnswerForm] = {}
+    for group, columns in brackets.items():
+        lengths = {
+            name: [len(edges_within(*span)) for span in spans] for name, spans in columns.items() if spans
+        }
+        forms = {name: _bracket_form(found) for name, found in lengths.items()}
+        groups[group] = Record(forms, optional=set(forms))
+    return {"quantiles": Record(groups, optional=set(groups))}
+
+
+def _bracket_form(lengths: Sequence[int]) -> AnswerForm:
+    bounds = [Row((Numbers((length,), Count()), Numbers((length,), Count()))) for length in lengths]
+    return Record({"count": Count(), "brackets": Row(tuple(bounds))})
+
+
+def _by_group(columns: Mapping[str, AnswerForm]) -> AnswerForm:
+    return TableOf(Record(columns, optional=set(columns)), MAX_GROUPS)

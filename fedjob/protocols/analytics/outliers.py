@@ -29,6 +29,7 @@ from fedjob.protocols.analytics.base import check_all_answered
 from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.protocols.analytics.table import check_names, opened_table
 from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
+from fedjob.protocols.answer_form import Count, Record, TableOf
 from fedjob.protocols.base import (
     NUMBERS,
     Ask,
@@ -94,7 +95,8 @@ class Outliers(FederatedProtocol):
     def instruct(self, state: State, view: View) -> Ask | Done:
         to = tuple(state["nodes"]) or None
         if not state["columns"]:
-            return Ask(step=COLUMNS, to=to, aggregator=Sum(), commit=False)
+            form = Record({"columns": TableOf(Count(1))})
+            return Ask(step=COLUMNS, to=to, aggregator=Sum(), commit=False, schema={}, answer=form)
         if len(state["found"]) == len(_STAGES):
             return Done(self._report(state["found"], state["columns"]))
         asked = self._measures(state)

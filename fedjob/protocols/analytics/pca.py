@@ -26,6 +26,7 @@ from fedjob.protocols.analytics.base import ModelProtocol
 from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.table import AuditedTable, check_names
 from fedjob.protocols.analytics.tables import component_table
+from fedjob.protocols.answer_form import AnswerForm, Count, Numbers, Record
 from fedjob.protocols.base import Instruction, State
 
 PRODUCTS = "products"
@@ -71,6 +72,10 @@ class PCA(ModelProtocol):
 
     def ask(self, model: State) -> tuple[str, dict[str, Any], bool] | None:
         return None if model else (PRODUCTS, {}, True)
+
+    def answer_form(self, model: State, design: Design) -> AnswerForm:
+        width = len(self.features)
+        return Record({"count": Count(), "linear": Numbers((width,)), "products": Numbers((width, width))})
 
     def advance(self, model: State, design: Design, total: Mapping[str, Any]) -> State:
         return dict(total)

@@ -31,6 +31,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
 from fedjob.common.errors import QuorumNotReached
 from fedjob.protocols.analytics import tables
+from fedjob.protocols.analytics.base import COVERAGE_FORM
 from fedjob.protocols.analytics.cells import (
     centred_sums,
     extremes,
@@ -39,9 +40,16 @@ from fedjob.protocols.analytics.cells import (
     quantile_counts,
     released_rows,
 )
-from fedjob.protocols.analytics.measures import Measures, together
+from fedjob.protocols.analytics.measures import (
+    Measures,
+    centred_form,
+    first_form,
+    quantile_form,
+    together,
+)
 from fedjob.protocols.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
 from fedjob.protocols.analytics.table import AuditedTable, opened_table
+from fedjob.protocols.answer_form import AnswerForm, Record
 from fedjob.protocols.base import (
     ANY,
     NUMBERS,
@@ -134,6 +142,8 @@ class Statistics(Measures, FederatedProtocol):
             shared=shared,
             to=tuple(state["nodes"]) or None,
             aggregator=Sum(),
+            schema={},
+            answer=self._answer_form(step, shared.get("brackets")),
             commit=state["asked"] + 1 == len(steps),
         )
 
@@ -164,6 +174,17 @@ class Statistics(Measures, FederatedProtocol):
             **{key: total[key] for key in ("centred", "products") if key in total},
         }
         return {**state, **self._narrow(state, total.get("quantiles", {}))}
+
+    def _answer_form(self, step: str, brackets: Mapping[str, Any] | None) -> AnswerForm:
+        if step == FIRST:
+            parts = first_form(self)
+            return Record(
+                {**parts, "coverage": COVERAGE_FORM}, optional=set(parts) - {"withheld", "quantiles"}
+            )
+        parts = centred_form(self) if step == CENTRED else {}
+        if self.quantiles:
+            parts |= quantile_form(self, brackets)
+        return Record(parts, optional=set(parts) - {"quantiles"})
 
     def _steps(self) -> list[str]:
         """Return the asks: one, another where something is centred, and as many as the quantiles take."""

@@ -10,6 +10,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.common.errors import SpecError
 from fedjob.metrics.states import mean_state, num_examples
 from fedjob.parameters.tensor_kinds import NUM_EXAMPLES
+from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import (
     LOSS,
     VALIDATE,
@@ -54,9 +55,10 @@ class TrainingProtocol(FederatedProtocol):
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if state["round"] < view.rounds:
-            return Ask(step="train", shared={"params": state["params"]})
+            return Ask(step="train", shared={"params": state["params"]}, answer=Nothing())
         if view.validate_at_end and not state["validated"]:
-            return Ask(step=VALIDATE, shared={"params": state["params"]}, to=view.nodes, commit=False)
+            shared = {"params": state["params"]}
+            return Ask(step=VALIDATE, shared=shared, to=view.nodes, commit=False, answer=Nothing())
         return Done(state["params"])
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:

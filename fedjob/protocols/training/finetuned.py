@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.checks import check_count, check_kinds
 from fedjob.common.errors import SpecError
+from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
 from fedjob.protocols.training.base import TrainingProtocol, measured, train_apart
 
@@ -69,6 +70,7 @@ class FineTuned(TrainingProtocol):
             to=view.nodes,
             commit=False,
             schema={},
+            answer=Nothing(),
             training_args=self.args_of(STEP),
         )
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedjob.common.checks import printable
 from fedjob.common.codec import from_plain, to_plain
-from fedjob.common.errors import NoReply, SpecError
-from fedjob.common.types import Contact, Ref, contacts_from_plain, contacts_text
-from fedjob.data.archive import unpacked_asset, unpacked_once
+from fedjob.common.errors import NoReply, ObjectTooLarge, SpecError
+from fedjob.common.types import Contact, Ref, check_party, contacts_from_plain, contacts_text
+from fedjob.data.archive import is_asset_name, unpacked_asset, unpacked_once
+from fedjob.data.readers import READERS, find_reader, guess_reader
 from fedjob.messaging.messages import Found, Ping, Pong, Search
 
 if TYPE_CHECKING:
@@ -390,32 +392,62 @@ def _fetch_mock(handle: DatasetHandle, timeout_s: float) -> Dataset:
             f"{handle} offers no mock to fetch: {why}{_ask(handle)}; jobs with use='mock' may run on it"
         )
     ref = from_plain(Ref, answer["mock"])
-    home = session.home / "mocks" / handle.node / handle.name
+    if ref.size_bytes > MAX_MOCK_BYTES:
+        raise ObjectTooLarge(
+            f"the mock of {handle} has {ref.size_bytes} bytes, at most {MAX_MOCK_BYTES} are fetched"
+        )
+    home = _mock_folder(session.home, handle)
     path = unpacked_once(home / ref.sha256, partial(session.repository.get, ref), limit_bytes=MAX_MOCK_BYTES)
     parts: dict[str, Any] = {
         part: answer[part] for part in ("options", "loading") if isinstance(answer.get(part), dict)
     }
-    if answer.get("assets"):
-        assets: list[dict[str, Any]] = [
-            {
-                "name": str(asset.get("name")),
-                "path": unpacked_asset(path, str(asset.get("name"))),
-                "reader": str(asset.get("reader", "")),
-                "options": dict(asset.get("options") or {}),
-            }
-            for asset in answer["assets"]
-        ]
+    given = answer.get("assets")
+    if isinstance(given, list) and given:
+        assets = [_asset_of(asset, path) for asset in given]
         parts |= {"assets": assets}
         path = assets[0]["path"]
-    return open_dataset(
-        {
-            **parts,
-            "path": path,
-            "reader": str(answer.get("reader", "")),
-            "name": handle.name,
-            "tags": handle.tags,
-        }
-    )
+    reader = _local_reader(answer.get("reader"), path)
+    return open_dataset({**parts, "path": path, "reader": reader, "name": handle.name, "tags": handle.tags})
+
+
+def _mock_folder(home: Path, handle: DatasetHandle) -> Path:
+    """Return the folder for a dataset's mocks, whose name is the node's to choose.
+
+    Raises:
+        SpecError: the name is none that a dataset may have, such as one that leads elsewhere.
+    """
+    if not is_asset_name(handle.name):
+        raise SpecError(
+            f"{handle.node} offers a dataset named {handle.name[:80]!r}: a name has letters, digits, `_`, `.` and `-`, at "
+            "most 63, and begins with a letter or a digit; nothing is fetched of it"
+        )
+    return home / "mocks" / check_party(handle.node) / handle.name
+
+
+def _asset_of(asset: Any, folder: Path) -> dict[str, Any]:
+    """Return one table or file of a mock, as `open_dataset` takes it, from a node's answer."""
+    if not isinstance(asset, dict) or not isinstance(asset.get("options") or {}, dict):
+        raise SpecError("the node described its mock in a form that no node of fedjob sends")
+    name = str(asset.get("name"))
+    path = unpacked_asset(folder, name)
+    reader = _local_reader(asset.get("reader"), path)
+    return {"name": name, "path": path, "reader": reader, "options": dict(asset.get("options") or {})}
+
+
+def _local_reader(given: Any, path: Path) -> str:
+    """Return the reader of a mock, which is the node's to choose.
+
+    Raises:
+        SpecError: it would open more than the files that were fetched, such as a database's address that stands in them.
+    """
+    name = str(given or guess_reader(path))
+    if not find_reader(name).stays_in_path:
+        local = ", ".join(known for known in READERS if READERS.find(known).stays_in_path)
+        raise SpecError(
+            f"the mock is to be opened by the reader {name[:40]!r}, which opens what the node's files name: a mock is "
+            f"opened by {local} only; ask its owner for one of these, or run jobs with use='mock'"
+        )
+    return name
 
 
 def _ask(handle: DatasetHandle) -> str:

@@ -24,6 +24,7 @@ class ResearcherConfig:
         max_jobs: number of jobs of the home that run at once; the others queue.
         max_tries: number of tries to schedule a job, unless the job sets a number of its own.
         retry_min_s, retry_max_s: wait between two tries; it doubles from the one to the other.
+        events_mb: megabytes of events of one node that are recorded in a try at a job; more are counted and dropped.
         strict: nodes that `known_nodes` in the home does not name are refused.
         owner_name, owner_org, owner_role: how the researcher describes themselves to node owners.
         proxy: on the way to the hub: its URL, with a login where it wants one; `none`; empty for what the
@@ -36,6 +37,7 @@ class ResearcherConfig:
     max_tries: int = field(default=10, metadata={"at_least": 1})
     retry_min_s: float = field(default=10.0, metadata={"at_least": 0})
     retry_max_s: float = field(default=600.0, metadata={"at_least": 0})
+    events_mb: float = field(default=64.0, metadata={"at_least": 1})
     strict: bool = False
     owner_name: str = ""
     owner_org: str = ""

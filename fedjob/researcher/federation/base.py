@@ -21,6 +21,38 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.replies import Arrival
 
+MAX_PARAMS_BYTES = 64 << 30
+MAX_VALUE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplySizes:
+    """The most bytes that one node's answer may have; what says to be larger is not fetched.
+
+    Args:
+        params: of its file of tensors; 0 where none was asked for.
+        value: of its plain value and metrics.
+    """
+
+    params: int = MAX_PARAMS_BYTES
+    value: int = MAX_VALUE_BYTES
+
+    def problem(self, result: Result) -> str:
+        """Return why what a result refers to is not fetched (`reason: detail`), or nothing."""
+        if result.params is not None and not self.params:
+            return f"bad_names: {result.params.size_bytes} bytes of tensors came back, none were asked for"
+        if result.params is not None and result.params.size_bytes > self.params:
+            return (
+                f"too_large: {result.params.size_bytes} bytes of tensors announced, at most {self.params} were "
+                "asked for"
+            )
+        if result.blob is not None and result.blob.size_bytes > self.value:
+            return (
+                f"too_large: {result.blob.size_bytes} bytes of value and metrics announced, at most {self.value} "
+                "were asked for: if the plan sends so much, raise Guard(max_value_mb=...)"
+            )
+        return ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskContext:
@@ -30,6 +62,7 @@ class AskContext:
         spool: an existing folder for what arrives.
         asked: node -> round of the node's task, where that is an earlier one.
         keep: nodes that are not done when the ask is closed go on with their tasks.
+        sizes: of what may come back.
     """
 
     job: str
@@ -38,6 +71,7 @@ class AskContext:
     spool: Path
     asked: Mapping[str, int] = field(default_factory=dict)
     keep: bool = False
+    sizes: ReplySizes = field(default_factory=ReplySizes)
 
     def round_of(self, node: str) -> int:
         """Return the round that a node's task is of."""

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedjob.common.config import load_config
 from fedjob.common.errors import ConnectionLost, SpecError
-from fedjob.common.types import Ref
+from fedjob.common.types import Ref, party_of
 from fedjob.messaging.messages import Event, Message, Pong, Result
 from fedjob.messaging.traffic import OBJECT, Direction
 from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.federation.base import is_completion
+from fedjob.researcher.federation.event_allowance import BYTES_PER_S, EventAllowance
 from fedjob.researcher.federation.orphans import OrphanedTasks
 from fedjob.researcher.federation.outages import MAX_OUTAGE_S, LineClock
 from fedjob.researcher.storage.event_log import EventLog
@@ -48,6 +51,10 @@ class Channel:
         self._orphans = OrphanedTasks(connection, spec.id)
         self._clock = LineClock(time.monotonic())
         self._came_back = False
+        settings = load_config(ResearcherConfig, connection.home)
+        self._allowance = EventAllowance(int(settings.events_mb * (1 << 20)))
+        self._parties = {party_of(each) for each in spec.datasets}
+        self._foreign: set[str] = set()
 
     def receive(self, timeout_s: float) -> list[Message]:
         """Return what is there; everything but contributions is receipted at once.
@@ -102,10 +109,32 @@ class Channel:
         event = message.body
         assert isinstance(event, Event)
         node = self.nodes_of.get(message.task, message.sender)
+        counters = self.connection.endpoint.counters
+        if message.sender not in self._parties:
+            counters["foreign_event"] += 1
+            return
+        if party_of(node) != message.sender:
+            counters["foreign_event"] += 1
+            if message.sender not in self._foreign:
+                self._foreign.add(message.sender)
+                text = f"{message.sender} sent an event about the task of {node}: it is not recorded, nor are further ones"
+                self.events.add("note", round_=message.round, node=message.sender, text=text)
+            return
+        if not self._allowance.admits(message.sender, time.monotonic()):
+            counters["too_many_events"] += 1
+            if self._allowance.is_news(message.sender):
+                text = (
+                    f"{message.sender} sends more events than are recorded of one node: {BYTES_PER_S >> 20} MB a second, "
+                    f"{self._allowance.bytes_in_all >> 20} MB in all (events_mb in the home's config.toml)"
+                )
+                self.events.add("note", round_=message.round, node=message.sender, text=text)
+            return
+        before = self.events.size_bytes
         try:
             self.events.record(event.type, event.data, round_=message.round, node=node, task=message.task)
         except SpecError:  # a node may send any type: an unknown one must not end the job
-            self.connection.endpoint.counters["odd_event"] += 1
+            counters["odd_event"] += 1
+        self._allowance.charge(message.sender, max(0, self.events.size_bytes - before))
 
     def count(self, direction: Direction, ref: Ref) -> None:
         """Count an object that was exchanged for the job."""

@@ -32,6 +32,9 @@ AWAY_S = 8.0
 
 SILENT = "silent"
 
+MAX_LISTED = 1000
+"""Replies that are not counted and are listed; each of more is still noted when it comes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -314,7 +317,7 @@ def _reply(state: RoundState, event: ReplyArrived, commands: list[Command]) -> R
         return replace(state, collecting={**state.collecting, node: event.message})
     listed = Listed(node, event.message, reason)
     commands.append(Note(listed))
-    return replace(state, listed=(*state.listed, listed))
+    return state if len(state.listed) >= MAX_LISTED else replace(state, listed=(*state.listed, listed))
 
 
 def _pass_time(state: RoundState, now: float) -> RoundState:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedjob.common.codec import from_plain, to_plain, unpack
+from fedjob.common.codec import MAX_ELEMENTS, from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, NoSpace, RoundTimeout
 from fedjob.common.quorum import Quorum, too_few
 from fedjob.common.types import Address, party_of
@@ -23,7 +24,15 @@ from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.federation.outages import hub_answers, through_outages
 from fedjob.researcher.storage.replies import Arrival, Journal, read_journal
 
-MAX_BLOB_BYTES = 1 << 30
+MAX_REASON = 4000
+"""Characters of a node's own words about a failure that are kept."""
+
+
+MAX_NOTED = 50
+"""Replies of one node in an ask that are not counted and noted in the job's log; more are not noted."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while a large value is in memory twice, as bytes and as what they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,7 @@ class Collector:
         self._replies: dict[str, Message] = {}
         self._fetched: queue.SimpleQueue[_Download] = queue.SimpleQueue()
         self._sent: dict[str, str] = {}  # id of a task's message -> its node
+        self._uncounted: Counter[str] = Counter()  # node -> its replies that do not count
         self._over = threading.Event()
         self._keys = {
             node: work_key(
@@ -149,7 +159,8 @@ class Collector:
             elif isinstance(message.body, Result):
                 self._take(message, message.body)
             elif isinstance(message.body, Event):
-                if is_completion(message):
+                own = self._keys.get(self._node_of(message, message.task)) == message.task
+                if own and is_completion(message):
                     self._completions[message.task] = message
                 self._step(
                     collection_machine.SignOfLife(self._channel.now(), self._node_of(message, message.task))
@@ -199,8 +210,8 @@ class Collector:
         self._events.record("state", body, round_=self._place.round_of(node), node=node, task=key)
 
     def _take(self, message: Message, result: Result) -> None:
-        reason = "" if result.ok else f"{result.reason}{': ' + result.detail if result.detail else ''}"
-        self._replies[message.id] = message
+        words = f"{result.reason}{': ' + result.detail if result.detail else ''}"
+        reason = "" if result.ok else words[:MAX_REASON]
         node = self._node_of(message, result.key)
         if result.usage is not None and not result.ok and result.key == self._keys.get(node):
             self._take_part(node, result)
@@ -211,9 +222,13 @@ class Collector:
         )
         for command in commands:
             if isinstance(command, collection_machine.KeepContribution):
+                self._replies[message.id] = message
                 self._pool.submit(self._fetch, message, result)
                 return
             listed = command.listed
+            self._uncounted[listed.node] += 1
+            if self._uncounted[listed.node] > MAX_NOTED:
+                continue
             if listed.reason != "duplicate" and not (listed.reason == "late" and self._place.keep):
                 self._events.add(
                     "note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}"
@@ -223,7 +238,12 @@ class Collector:
     def _take_part(self, node: str, result: Result) -> None:
         """Keep the part of a task that the node's owner allowed, though it does not count."""
         try:
-            self._parts[node] = self._download(node, result)
+            if problem := self._place.sizes.problem(result):
+                raise DecodeError(problem)
+            part = self._download(node, result)
+            if problem := self._accept(part):
+                raise DecodeError(problem)
+            self._parts[node] = part
         except FedjobError as error:
             self._events.add(
                 "note",
@@ -242,26 +262,31 @@ class Collector:
 
     def _fetch(self, message: Message, result: Result) -> None:
         """Bring a contribution here and look it over; runs on a thread of the pool."""
-        arrival, problem, own = None, "", ""
+        arrival, problem, own = None, self._place.sizes.problem(result), ""
         try:
-            arrival = through_outages(
-                lambda: self._download(self._node_of(message, result.key), result),
-                lambda: self._over.is_set() or hub_answers(self._channel.connection),
-                check=lambda: None,
-            )
-            problem = self._accept(arrival)
+            if not problem:
+                arrival = through_outages(
+                    lambda: self._download(self._node_of(message, result.key), result),
+                    lambda: self._over.is_set() or hub_answers(self._channel.connection),
+                    check=lambda: None,
+                )
+                problem = self._accept(arrival)
         except NoSpace as error:
             own = f"the disk of your own home is full: {error}"
         except FedjobError as error:
-            problem = f"{error.reason}: {error}"
+            problem = f"{error.reason}: {error}"[:MAX_REASON]
         except Exception as error:  # a thread must not swallow a node's answer
-            problem = f"unreadable: {type(error).__name__}: {error}"
+            problem = f"unreadable: {type(error).__name__}: {error}"[:MAX_REASON]
         self._fetched.put(_Download(message, arrival, problem, own))
         self._endpoint.wake()
 
     def _download(self, node: str, result: Result) -> Arrival:
         if result.blob is not None:
-            large = unpack(self._repository.get_bytes(result.blob, limit_bytes=MAX_BLOB_BYTES))
+            limit_bytes = self._place.sizes.value
+            with _ONE_AT_A_TIME:
+                content = self._repository.get_bytes(result.blob, limit_bytes=limit_bytes)
+                large = unpack(content, max_elements=MAX_ELEMENTS)
+                del content
             self._channel.count("in", result.blob)
             if not isinstance(large, dict) or large.keys() != {"value", "metrics"}:
                 raise DecodeError("a reply's large part is not a map of value and metrics")

@@ -16,6 +16,7 @@ from fedjob.common.files import write_atomic
 from fedjob.common.lifecycle import State
 from fedjob.common.types import Ref
 from fedjob.parameters.files import FileParams, save_params
+from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import Ask, Done, Gathered, View
 from fedjob.researcher.definition.arguments import checked_each
 from fedjob.researcher.federation.offers import NO_REPLY
@@ -205,7 +206,8 @@ class ManualRounds(JobView):
             if isinstance(ask, Done):
                 raise SpecError(f"{self._spec.protocol.name} has nothing to ask in round {round_}")
         else:
-            ask = Ask(step="validate", shared={"params": position.state["params"]}, commit=False)
+            shared = {"params": position.state["params"]}
+            ask = Ask(step="validate", shared=shared, commit=False, answer=Nothing())
         ask = replace(ask, own_args=own_args)
         gathered, runner.position = runner.gatherer(ask, position)
         self._position = runner.position

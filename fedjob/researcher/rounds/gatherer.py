@@ -9,23 +9,23 @@ from typing import Any
 
 from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.base import Aggregator as AggregationRule
-from fedjob.aggregation.base import Origin, check_nodes
+from fedjob.aggregation.base import check_nodes
 from fedjob.aggregation.by_function import FunctionAggregator
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.guard import Guard
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import QuorumNotReached
 from fedjob.common.quorum import Quorum
-from fedjob.common.values import decode, encode
 from fedjob.data.preprocessing.learning import LEARN, LEARNED
 from fedjob.messaging.messages import Task
 from fedjob.parameters.auxiliary import split
 from fedjob.parameters.files import FileParams, hash_params, is_params, save_params
-from fedjob.protocols.base import LOSS, MEASURING, VALIDATE, Ask, Buffered, Gathered
+from fedjob.protocols.base import LOSS, MEASURING, VALIDATE, Ask, Buffered, Gathered, State
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.federation.base import AskContext, Collected, Federation
-from fedjob.researcher.rounds.arrival_checks import ArrivalChecks, origin_of
-from fedjob.researcher.rounds.arrivals import RoundArrivals, contribution_of, reply_of
+from fedjob.researcher.rounds.arrival_checks import ArrivalChecks, reply_sizes
+from fedjob.researcher.rounds.arrivals import RoundArrivals
+from fedjob.researcher.rounds.computation import AskComputation, Finish
 from fedjob.researcher.rounds.learned_values import learned
 from fedjob.researcher.rounds.participants import addressed
 from fedjob.researcher.rounds.tasks import TaskBuilder
@@ -84,8 +84,14 @@ class Gatherer:
     replies: dict[int, dict[str, Arrival]] = field(default_factory=dict)
     so_far: RoundArrivals = RoundArrivals()  # noqa: RUF009  (frozen)
 
-    def __call__(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
+    def __call__(
+        self, ask: Ask, position: Position, finish: Finish | None = None
+    ) -> tuple[Gathered, Position]:
         """Carry out one ask: choose, build tasks, collect, aggregate, advance.
+
+        Args:
+            finish: returns the state after the ask, which the position then has; where it fails for one node's
+                contribution, that is left out. None leaves the state as it is.
 
         Raises:
             QuorumNotReached: too few nodes answered in a way that counts.
@@ -94,8 +100,9 @@ class Gatherer:
         chosen, position = self._choose(ask, position)
         tasks = self._build_tasks(chosen, position)
         collected = self._collect(chosen, tasks, position)
-        gathered, output_hash = self._aggregate(chosen, collected)
-        return gathered, self._advance(chosen, tasks, collected, gathered, output_hash, position)
+        collected, gathered, output_hash, state = self._aggregate(chosen, collected, finish)
+        after = self._advance(chosen, tasks, collected, gathered, output_hash, position)
+        return gathered, after if state is None else replace(after, state=state)
 
     def _choose(self, ask: Ask, position: Position) -> tuple[_Chosen, Position]:
         """Return the ask with its nodes and aggregator, and the position after what had to be asked before."""
@@ -128,6 +135,7 @@ class Gatherer:
         quorum = replace(quorum, min_nodes=max(quorum.min_nodes, rule.min_nodes))
         if ask.step in MEASURING:
             ask = self.tasks.only_the_model(ask, round_)
+        place = replace(place, sizes=reply_sizes(ask, self._guard))
         return _Chosen(ask, place, nodes, waiting, quorum, until, rule), position
 
     def _build_tasks(self, chosen: _Chosen, position: Position) -> dict[str, Task]:
@@ -158,20 +166,35 @@ class Gatherer:
                 self.events.add("note", round_=place.round, node=node, text=text)
         return replace(collected, arrivals=arrivals)
 
-    def _aggregate(self, chosen: _Chosen, collected: Collected) -> tuple[Gathered, str]:
-        """Return the total of an ask with the replies as its protocol may see them, and the total's hash."""
-        place, arrivals = chosen.place, collected.arrivals
-        contributions = [contribution_of(arrival, place) for arrival in arrivals.values()]
-        total = self._apply_rule(chosen.rule, contributions, origin_of(chosen.ask))
-        total, output_hash = self._spool_total(total, place, chosen.ask)
-        gathered = Gathered(
-            total=total,
-            replies={node: reply_of(arrival, place) for node, arrival in arrivals.items()},
-            left_out=dict(collected.left_out),
-            busy=collected.busy,
+    def _aggregate(
+        self, chosen: _Chosen, collected: Collected, finish: Finish | None
+    ) -> tuple[Collected, Gathered, str, State | None]:
+        """Return what counts, the total of an ask with the replies as its protocol may see them, its hash, the state."""
+        place = chosen.place
+        computation = AskComputation(
+            ask=chosen.ask,
+            place=place,
+            rule=chosen.rule,
+            is_own=chosen.rule is self.aggregator,
+            quorum=chosen.quorum,
+            guard=self._guard,
+            num_rows=self._num_rows,
             num_nodes=len(self.federation.num_rows),
+            finish=finish,
+            spool=lambda total: self._spool_total(total, place, chosen.ask),
         )
-        return gathered, output_hash
+        counted, gathered, output_hash, state = computation.outcome(collected)
+        for node in sorted(counted.left_out.keys() - collected.left_out.keys()):
+            self.events.add("error", round_=place.round, node=node, reason=counted.left_out[node])
+        for node, arrival in counted.arrivals.items():
+            claimed = collected.arrivals[node].result.weight
+            if arrival.result.weight < claimed:
+                text = (
+                    f"{node} counts as {arrival.result.weight:g} instead of {claimed:g}: no node has more than "
+                    f"{self._guard.max_share:g} of the weight (Guard(max_share=...))"
+                )
+                self.events.add("note", round_=place.round, node=node, text=text)
+        return counted, gathered, output_hash, state
 
     def _advance(
         self,
@@ -207,20 +230,19 @@ class Gatherer:
         return ArrivalChecks(
             ask=chosen.ask,
             aggregator=chosen.rule,
-            guard=from_plain(Guard, self.spec.guard),
-            # the number of rows that a node publishes is that of its private data, not of its mock
-            num_rows=self.federation.num_rows if self.spec.use == "private" else {},
+            guard=self._guard,
+            num_rows=self._num_rows,
             had_state=position.node_states,
         )
 
-    def _apply_rule(
-        self, rule: AggregationRule, contributions: list[Contribution], origin: Origin | None
-    ) -> Contribution:
-        """Aggregate; an aggregator of the job's own sees the values that nodes returned, not how they travelled."""
-        if rule is not self.aggregator:
-            return rule.aggregate(contributions, origin)
-        total = rule.aggregate([replace(c, value=decode(c.value)) for c in contributions], origin)
-        return total if is_params(total.value) else replace(total, value=encode(total.value, "the total"))
+    @property
+    def _guard(self) -> Guard:
+        return from_plain(Guard, self.spec.guard)
+
+    @property
+    def _num_rows(self) -> Mapping[str, int | None]:
+        """The rows of each node's data; that a node publishes is the number of its private data, not of its mock."""
+        return self.federation.num_rows if self.spec.use == "private" else {}
 
     def _spool_total(self, total: Contribution, place: AskContext, ask: Ask) -> tuple[Contribution, str]:
         """Return a total and its hash; tensors that go on as they are lie in a file that is linked and sent.

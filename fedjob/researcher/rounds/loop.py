@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, View
+from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, State, View
 from fedjob.researcher.storage.position import Position
 
-Gather = Callable[[Ask, Position], tuple[Gathered, Position]]
-"""Ask the nodes; return the aggregate of their answers, and the position with its measurements and ledger."""
+Finish = Callable[[Gathered], State]
+"""Return the protocol's state after an ask, from its outcome; without side effects, because it may be tried again."""
+
+Gather = Callable[[Ask, Position, Finish], tuple[Gathered, Position]]
+"""Ask the nodes; return the aggregate of their answers, and the position with its state, measurements and ledger."""
 
 Commit = Callable[[Position, Gathered], Position]
 """Make a completed round durable and call the hooks, which may ask to stop."""
@@ -41,8 +44,8 @@ def carry_out(
     protocol: FederatedProtocol, ask: Ask, position: Position, gather: Gather, commit: Commit
 ) -> tuple[Gathered, Position]:
     """Carry out one ask; return the aggregate of the answers, and the position after it."""
-    gathered, position = gather(ask, position)
-    position = replace(position, state=protocol.finish(position.state, gathered))
+    before = position.state
+    gathered, position = gather(ask, position, lambda outcome: protocol.finish(before, outcome))
     if ask.commit:
         position = commit(replace(position, round=position.round + 1), gathered)
     return gathered, position

@@ -10,6 +10,7 @@ from fedjob.aggregation.collect import Collect
 from fedjob.common.errors import SpecError
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.metrics.states import is_state, value
+from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import LOSS, Ask, Buffered, Gathered
 from fedjob.researcher.selection.base import Candidates, Selector
 from fedjob.researcher.storage.position import Position
@@ -36,7 +37,12 @@ def addressed(
     first = tuple(node for node in selector.ask_first(candidates) if node not in busy)
     if first:
         asked = Ask(
-            step=LOSS, shared={"params": ask.shared["params"]}, to=first, aggregator=Collect(), commit=False
+            step=LOSS,
+            shared={"params": ask.shared["params"]},
+            to=first,
+            aggregator=Collect(),
+            commit=False,
+            answer=Nothing(),
         )
         gathered, position = gather(asked, position)
         candidates = replace(candidates, losses=_losses(gathered))

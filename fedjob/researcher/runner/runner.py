@@ -17,6 +17,7 @@ from fedjob.common.types import Ref
 from fedjob.parameters.files import FileParams
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, View
+from fedjob.protocols.base import State as ProtocolState
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.end_messages import forget_end_messages
 from fedjob.researcher.definition.artifacts import publish_artifacts
@@ -26,7 +27,7 @@ from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.results.result_folder import keep_result
 from fedjob.researcher.rounds.coordination import Coordinate, run_coordinated
 from fedjob.researcher.rounds.gatherer import Gatherer
-from fedjob.researcher.rounds.loop import run_rounds
+from fedjob.researcher.rounds.loop import Finish, run_rounds
 from fedjob.researcher.rounds.round_timing import OWNER_STOPPED, RoundTimer
 from fedjob.researcher.rounds.state_files import spool_state
 from fedjob.researcher.rounds.tasks import TaskBuilder
@@ -225,13 +226,24 @@ class Runner:
             validate_at_end=self.spec.validate_at_end,
         )
 
-    def gather(self, ask: Ask, position: Position) -> tuple[Gathered, Position]:
+    def gather(self, ask: Ask, position: Position, finish: Finish) -> tuple[Gathered, Position]:
         """Carry out one ask and keep the position after it, should the next one fail."""
         self._step = ask.step
-        gathered, self.position = self._pace.gather(self.gatherer, ask, position)
-        for node, report in self.protocol.report(gathered).items():
+        reports: dict[str, Mapping[str, Any]] = {}
+
+        def finish_and_report(outcome: Gathered) -> ProtocolState:
+            after = finish(outcome)
+            reports.clear()
+            reports.update(self.protocol.report(outcome))
+            return after
+
+        gathered, after = self._pace.gather(
+            lambda asked, before: self.gatherer(asked, before, finish_and_report), ask, position
+        )
+        self.position = replace(after, state=position.state)
+        for node, report in reports.items():
             self.events.add("result", round_=position.round + 1, node=node, gathered=time.time(), **report)
-        return gathered, self.position
+        return gathered, after
 
     def commit(self, position: Position, gathered: Gathered) -> Position:
         """Call the hooks with a completed round and make it durable."""

@@ -67,6 +67,11 @@ class EventLog:
         self.close()
 
     @property
+    def size_bytes(self) -> int:
+        """The length of the log."""
+        return self._file.tell()
+
+    @property
     def seq(self) -> int:
         """Number of the last event."""
         return self._seq
