@@ -36,6 +36,7 @@ from fedjob.training_plans.randomness import seed_everything
 
 if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
+    from fedjob.data.row_limit import RowLimit
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.base import Local
 
@@ -51,6 +52,7 @@ class Workbench:
         self._plan: Any = None
         self._data: Any = None
         self._made_of: tuple[Any, ...] | None = None
+        self._limit: RowLimit | None = None
 
     def perform(self, order: WorkOrder, emit: Emit, runner: ChildRunner | None = None) -> WorkResult:
         """Do the work; whatever user code raises becomes a result that says so.
@@ -91,6 +93,7 @@ class Workbench:
         if plan is not None:
             _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit))
         local = _local_of(order, plan, self._data, seed, state, emit)
+        local.rows = self._limit
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
@@ -132,15 +135,17 @@ class Workbench:
         """
         from fedjob.data.item_choice import Known, chosen_data, load_known
         from fedjob.data.loader import open_dataset
+        from fedjob.data.row_limit import RowLimit
         from fedjob.execution.batches import streams
         from fedjob.training_plans.context import Context
         from fedjob.training_plans.pipeline import Pipeline
         from fedjob.training_plans.source.compilation import make_plan
         from fedjob.training_plans.step_plan import StepContext
 
+        releases = _releases(order)
         made_of: tuple[Any, ...] = (
             *(order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node),
-            order.items,
+            *(order.items, 0 if releases is None else releases.min_rows),
         )
         data = None
         if order.items.uses_ledger and order.dataset:  # there may be new items by now
@@ -149,16 +154,27 @@ class Workbench:
             )
             made_of += (found,)
         if self._made_of == made_of:
+            if self._limit is not None and releases is not None:
+                self._limit.book = releases
             return self._plan, False
-        self._plan, self._data, self._made_of = None, None, None
+        self._plan, self._data, self._made_of, self._limit = None, None, None, None
         if data is None and order.dataset:
             data, _ = chosen_data(open_dataset(order.dataset), order.items, Known(), order.node)
         if not order.plan_text:
             self._data, self._made_of = data, made_of
             return None, True
+        if releases is not None and data is not None:
+            self._limit = RowLimit(order.node, releases, data)
         plan = make_plan(order.plan_text, order.entry)
         about = StepContext if isinstance(plan, Pipeline) else Context
-        plan.ctx = about(node=order.node, round=order.round, job_seed=order.seed, seed=order.seed, send=emit)
+        plan.ctx = about(
+            node=order.node,
+            round=order.round,
+            job_seed=order.seed,
+            seed=order.seed,
+            send=emit,
+            rows=self._limit,
+        )
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))
