@@ -112,19 +112,20 @@ class RowLimit:
         """Decide whether numbers about these rows may leave, and record them if so.
 
         Args:
-            places: positions among the used rows; None for all of them. How many of these are chosen is no secret.
+            places: positions among the used rows; None for all of them. How many of these are chosen is no secret, nor
+                how many rows were left out of the dataset because a value is missing.
         """
-        everything = np.arange(len(rows))
-        chosen = everything if places is None else np.asarray(places, dtype=np.int64)
-        if len(chosen) < self.min_rows:
+        inside = rows.kept if places is None else rows.kept[np.asarray(places, dtype=np.int64)]
+        if len(inside) < self.min_rows:
             return False
         if EXAMPLES in rows.values and not self.admits(self.rows_of(self.dataset)):
             return False
-        inside = rows.kept[chosen]
-        used = {name: chosen[has[inside]] for name, has in rows.values.items()}
-        counted = everything if EXAMPLES not in rows.values else everything[:0]
-        with self.book.opened_for(rows.ids, rows.kept) as book:
-            return book.together(counted, used)
+        used = {name: inside[has[inside]] for name, has in rows.values.items()}
+        counted = rows.kept[:0] if EXAMPLES in rows.values else rows.kept
+        gaps = ~np.logical_and.reduce(list(rows.values.values()))
+        excused = np.setdiff1d(np.flatnonzero(gaps), rows.kept)
+        with self.book.opened_for(rows.ids, np.arange(len(rows.ids))) as book:
+            return book.together(counted, used, excused)
 
     def need(self, what: str, rows: RowSet, places: Rows | None = None) -> None:
         """Refuse numbers that may not leave.

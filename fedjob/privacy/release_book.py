@@ -46,10 +46,10 @@ class OpenBook:
         """Decide which of several numbers may be released, and record those."""
         return self.releases.admit([_moved(telling, self.places) for telling in tellings])
 
-    def together(self, counted: Rows, used: Mapping[str, Rows]) -> bool:
+    def together(self, counted: Rows, used: Mapping[str, Rows], excused: Rows) -> bool:
         """Decide whether numbers about whole rows may be released, see `Releases.admit_together`."""
         moved = {_key_of(name): self.places[rows] for name, rows in used.items()}
-        return self.releases.admit_together(self.places[counted], moved)
+        return self.releases.admit_together(self.places[counted], moved, self.places[excused])
 
     def pieces(self, columns: Sequence[str]) -> Labels:
         """Return a label for every used row: those with one label were always released together."""

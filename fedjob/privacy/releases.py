@@ -105,7 +105,7 @@ class Releases:
             self._cut(name, rows)
         return True
 
-    def admit_together(self, counted: Rows, used: Mapping[str, Rows]) -> bool:
+    def admit_together(self, counted: Rows, used: Mapping[str, Rows], excused: Rows) -> bool:
         """Decide whether numbers about whole rows may be released, all or none, and record them.
 
         A column in which these rows have fewer than `min_rows` values, and about which nothing was released
@@ -114,16 +114,19 @@ class Releases:
         Args:
             counted: rows whose number is released.
             used: column -> the rows of which a value may be in the numbers.
+            excused: as those of a `Release`.
         """
-        wanted = [(ROWS, counted)]
+        wanted = []
         for name, rows in used.items():
             if len(rows) >= self.min_rows or (
                 name in self.labels and (self.labels[name][rows] != NEVER).any()
             ):
                 wanted.append((name, rows))
+        if not self._holds(ROWS, counted, excused):
+            return False
         if not all(self._holds(name, rows, None) for name, rows in wanted):
             return False
-        for name, rows in wanted:
+        for name, rows in ((ROWS, counted), *wanted):
             self._cut(name, rows)
         return True
 
