@@ -15,7 +15,9 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.codec import pack, to_plain
@@ -26,7 +28,15 @@ from fedjob.common.seeds import seed_for
 from fedjob.data.readers.base import ItemIdentity
 from fedjob.execution.spill import Spill
 from fedjob.protocols.base import FederatedProtocol, Instruction, Local
+from fedjob.protocols.inference import Inference
+from fedjob.protocols.own import OwnProtocol
+from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from fedjob.data.row_limit import RowLimit
+
+_MOST = "all items but those that failed"
 
 MAX_RESULT_BYTES = 8 * 1024
 """A larger value of a batch is not sent with its event, but in the reply only."""
@@ -110,6 +120,7 @@ def work(
     if first:
         protocol.setup(local)
         seed_all(local.seed)  # so that a worker that skips the set-up draws the same numbers
+    _check_rows(protocol, local)
     if instruction.step not in protocol.batched_steps:
         contribution = protocol.contribute(instruction, local)
         return StepOutcome(contribution=protocol.reduce(contribution, local))
@@ -118,6 +129,25 @@ def work(
         return batches.run()
     finally:
         batches.close()
+
+
+def _check_rows(protocol: FederatedProtocol, local: Local) -> None:
+    """Refuse what a text computes of all rows that it is given, where the owner's minimum does not allow that.
+
+    A training plan's own methods check which rows they train and measure on. Predictions are about single rows, which
+    owners allow as such.
+
+    Raises:
+        NodeFailure: with reason `min_rows`.
+    """
+    if local.rows is None or isinstance(protocol, Inference):
+        return
+    plan = local.plan
+    if isinstance(plan, TrainingPlan) and not isinstance(protocol, OwnProtocol):
+        return
+    data = plan.data if isinstance(plan, Pipeline) else local.data
+    if data is not None:
+        local.rows.need_data("what is computed of these rows", data)
 
 
 def streams(protocol: FederatedProtocol, step: str, items: Items) -> bool:
@@ -151,6 +181,32 @@ class _Batches:
             return False
         return self.items.uses_ledger or self.data.of_files
 
+    @property
+    def limit(self) -> RowLimit | None:
+        """The rule on rows for what leaves; None where there is none, and for predictions, which are about single rows."""
+        return None if isinstance(self.protocol, Inference) else self.local.rows
+
+    @property
+    def tells_batches(self) -> bool:
+        """True if what is computed of a batch leaves the node as it is."""
+        plan = self.local.plan
+        return isinstance(plan, Pipeline) and not plan.finishes
+
+    def check_batches(
+        self, starts: Sequence[int], ends: Sequence[int], limit: RowLimit
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """Return where batches begin and end, a last one of too few items joined to the one before.
+
+        Raises:
+            NodeFailure: with reason `min_rows`: a batch has fewer items than the owner allows, or differs from what was
+                released in fewer.
+        """
+        if len(starts) > 1 and ends[-1] - starts[-1] < limit.min_rows:
+            starts, ends = starts[:-1], [*ends[:-2], ends[-1]]
+        for start, end in zip(starts, ends, strict=True):
+            limit.need("a batch's value", limit.rows_of(self.data), np.arange(start, end))
+        return starts, ends
+
     def close(self) -> None:
         self.parts.close()
         self.bind(None)
@@ -158,11 +214,14 @@ class _Batches:
     def run(self) -> StepOutcome:
         size = self.items.batch or max(1, self.num_items)
         starts = range(0, max(1, self.num_items), size)
+        ends = [min(start + size, self.num_items) for start in starts]
+        if self.limit is not None and self.tells_batches:
+            starts, ends = self.check_batches(starts, ends, self.limit)
         self.emit("batch", {"of": None if self.items.batch else 1})
-        for number, start in enumerate(starts, 1):
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True), 1):
             last = {"last": True} if number == len(starts) else {}
             self.emit("batch", {"n": number, "state": "started", **last})
-            self.attempt(number, range(start, min(start + size, self.num_items)))
+            self.attempt(number, range(start, end))
             self.local.progress(number, len(starts))
         num_failed = len(self.failures)
         self.emit("batch", {"state": "all-done", "ok": len(starts) - num_failed, "failed": num_failed})
@@ -170,6 +229,9 @@ class _Batches:
         if not len(self.parts):
             raise self.too_many(f"none of {self.num_items} items could be processed")
         self.bind(None)
+        if lost and self.limit is not None:
+            places = np.setdiff1d(np.arange(self.num_items), [item.place for item in lost])
+            self.limit.need(f"what is computed of {_MOST}", self.limit.rows_of(self.data), places)
         total = self.protocol.join(self.parts, self.local)
         worked = StepOutcome(
             contribution=total,
@@ -206,7 +268,8 @@ class _Batches:
 
         Without `retry_single` nothing is computed again, and every item of a failed batch is yielded.
         """
-        if self.items.retry_single is False:
+        alone = self.limit is not None and self.tells_batches  # a value of one item would leave the node
+        if self.items.retry_single is False or alone:
             for batch, error in self.failures:
                 yield from (FailedItem(place, f"{type(error).__name__}: {error}") for place in batch)
             return
@@ -245,9 +308,8 @@ class _Batches:
         They are empty if the node combines all batches into one value, or if the batch has fewer
         rows than the owner allows.
         """
-        plan, value = self.local.plan, part.value
-        joins = isinstance(plan, Pipeline) and not plan.finishes
-        if not joins or part.weight < int(self.local.limits.get("min_rows") or 0):
+        value = part.value
+        if not self.tells_batches or part.weight < int(self.local.limits.get("min_rows") or 0):
             return {}
         plain = to_plain(value)
         return {"value": plain} if len(pack(plain)) <= MAX_RESULT_BYTES else {"in_reply": True}

@@ -36,6 +36,7 @@ from fedjob.training_plans.randomness import seed_everything
 
 if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
+    from fedjob.data.row_limit import RowLimit
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.base import Local
 
@@ -51,6 +52,7 @@ class Workbench:
         self._plan: Any = None
         self._data: Any = None
         self._made_of: tuple[Any, ...] | None = None
+        self._limit: RowLimit | None = None
 
     def perform(
         self,
@@ -96,7 +98,7 @@ class Workbench:
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
         emit = naming(emit, order.entry or type(protocol).__name__)
-        plan, first = self._bench(order, protocol, emit)
+        plan, first = self._bench(order, protocol, emit, borrow)
         setup_s = time.perf_counter() - started
 
         state = load_tree(Path(order.state_path)) if order.state_path else {}
@@ -104,6 +106,7 @@ class Workbench:
         if plan is not None:
             _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit))
         local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, borrow))
+        local.rows = self._limit
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
@@ -138,22 +141,26 @@ class Workbench:
             ),
         )
 
-    def _bench(self, order: WorkOrder, protocol: Any, emit: Emit) -> tuple[Any, bool]:
+    def _bench(
+        self, order: WorkOrder, protocol: Any, emit: Emit, borrow: Callable[[], None] | None
+    ) -> tuple[Any, bool]:
         """Return the built plan with its data, and whether it is new.
 
         A training plan that is given its data batch by batch does not load them all, and is made anew next time.
         """
         from fedjob.data.item_choice import Known, chosen_data, load_known
         from fedjob.data.loader import open_dataset
+        from fedjob.data.row_limit import RowLimit
         from fedjob.execution.batches import streams
         from fedjob.training_plans.context import Context
         from fedjob.training_plans.pipeline import Pipeline
         from fedjob.training_plans.source.compilation import make_plan
         from fedjob.training_plans.step_plan import StepContext
 
+        releases = _releases(order, borrow)
         made_of: tuple[Any, ...] = (
             *(order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node),
-            order.items,
+            *(order.items, 0 if releases is None else releases.min_rows),
         )
         data = None
         if order.items.uses_ledger and order.dataset:  # there may be new items by now
@@ -162,16 +169,27 @@ class Workbench:
             )
             made_of += (found,)
         if self._made_of == made_of:
+            if self._limit is not None and releases is not None:
+                self._limit.book = releases
             return self._plan, False
-        self._plan, self._data, self._made_of = None, None, None
+        self._plan, self._data, self._made_of, self._limit = None, None, None, None
         if data is None and order.dataset:
             data, _ = chosen_data(open_dataset(order.dataset), order.items, Known(), order.node)
         if not order.plan_text:
             self._data, self._made_of = data, made_of
             return None, True
+        if releases is not None and data is not None:
+            self._limit = RowLimit(order.node, releases, data)
         plan = make_plan(order.plan_text, order.entry)
         about = StepContext if isinstance(plan, Pipeline) else Context
-        plan.ctx = about(node=order.node, round=order.round, job_seed=order.seed, seed=order.seed, send=emit)
+        plan.ctx = about(
+            node=order.node,
+            round=order.round,
+            job_seed=order.seed,
+            seed=order.seed,
+            send=emit,
+            rows=self._limit,
+        )
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))

@@ -3,30 +3,31 @@
 Shrivastava, Buragohain, Agrawal, Suri 2004, "Medians and beyond: new aggregation techniques for sensor
 networks" (the q-digest), https://doi.org/10.1145/1031495.1031524
 
-Every double stands for a whole number of 64 bits with the same order. The numbers are the leaves of one binary tree,
-the same at every node. A sketch counts the examples of both classes at places of that tree: at leaves, as
-long as there are few different scores, so that the area is exact; else in subtrees that divide wherever most
-examples are. So the range of the scores does not matter, nor how close they are to each other.
+Every double stands for a whole number of 64 bits with the same order. A sketch counts the examples of both classes in
+spans of these numbers: of one number each, as long as there are few different scores, so that the area is exact. If
+there are many, the numbers are the leaves of one binary tree, the same at every node, and the spans its subtrees, which
+divide wherever most examples are. So the range of the scores does not matter, nor how close they are to each
+other. Before a sketch leaves a node, spans with few examples are joined to their neighbours (`coarsened`).
 
-Two examples are ranked wrongly at most if their places are the same subtree, or one lies in the other.
+Two examples are ranked wrongly at most if their spans are the same, or overlap.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
-LEAF = 64
-"""The depth of a single score in the tree."""
+LAST = 2**64 - 1
+"""The largest number that a score can stand for."""
 
 Place = list[int]
-"""`[first, depth, ups, downs]`: a subtree by its first leaf and its depth, and the positives and negatives there."""
+"""`[low, high, ups, downs]`: the first and the last number of a span, and the positives and negatives in it."""
 
 
 def sketch_of(scores: np.ndarray, positive: np.ndarray) -> list[Place]:
@@ -44,21 +45,19 @@ def sketch_of(scores: np.ndarray, positive: np.ndarray) -> list[Place]:
     found, where = np.unique(keys, return_inverse=True)
     ups = np.bincount(where[positive], minlength=len(found))
     downs = np.bincount(where[~positive], minlength=len(found))
-    return [
-        [*row] for row in zip(found.tolist(), [LEAF] * len(found), ups.tolist(), downs.tolist(), strict=True)
-    ]
+    return [[*row] for row in zip(found.tolist(), found.tolist(), ups.tolist(), downs.tolist(), strict=True)]
 
 
 def joined(a: Sequence[Place], b: Sequence[Place]) -> list[Place]:
     """Return the counts of two sketches, both in order."""
     larger, smaller = (a, b) if len(a) >= len(b) else (b, a)
     total = list(larger)
-    for first, depth, ups, downs in smaller:
-        at = bisect_left(total, [first, depth])
-        if at < len(total) and total[at][:2] == [first, depth]:
-            total[at] = [first, depth, total[at][2] + ups, total[at][3] + downs]
+    for low, high, ups, downs in smaller:
+        at = bisect_left(total, [low, high])
+        if at < len(total) and total[at][:2] == [low, high]:
+            total[at] = [low, high, total[at][2] + ups, total[at][3] + downs]
         else:
-            total.insert(at, [first, depth, ups, downs])
+            total.insert(at, [low, high, ups, downs])
     return total
 
 
@@ -71,40 +70,81 @@ def reduced(places: Sequence[Place], limit: int) -> list[Place]:
     """
     if len(places) <= limit:
         return [list(place) for place in places]
-    before = [0]
-    for _, _, ups, downs in places:
-        before.append(before[-1] + ups + downs)
-    spans = [(-before[-1], 0, len(places))]
-    whole: list[tuple[int, int]] = []
+    spans: list[tuple[int, int, Sequence[Place]]] = [(-_count(places), 0, places)]
+    whole: list[Place] = []
+    number = 0
     while spans and len(spans) + len(whole) + 2 <= limit:
-        _, start, end = heapq.heappop(spans)
-        for low, high in _parts(places, start, end):
-            if high - low == 1:
-                whole.append((low, high))
+        _, _, largest = heapq.heappop(spans)
+        for part in _parts(largest):
+            number += 1
+            if len(part) == 1 or len(part) == len(largest):
+                whole.append(_together(part))
             else:
-                heapq.heappush(spans, (before[low] - before[high], low, high))
-    return [_together(places[low:high]) for low, high in sorted([*whole, *(span[1:] for span in spans)])]
+                heapq.heappush(spans, (-_count(part), number, part))
+    return sorted([*whole, *(_together(span) for _, _, span in spans)])
 
 
-def _parts(places: Sequence[Place], start: int, end: int) -> list[tuple[int, int]]:
-    """Divide two places or more: what stands at the root of their smallest subtree, its left and its right half."""
-    first, depth = _root(places[start], places[end - 1])
-    own = start + (places[start][:2] == [first, depth])
-    middle = first + (1 << (LEAF - 1 - depth))
-    split = bisect_left(places, middle, own, end, key=lambda place: place[0])
-    return [(low, high) for low, high in ((start, own), (own, split), (split, end)) if low < high]
+def coarsened(places: Sequence[Place], least: int) -> list[Place]:
+    """Return a sketch that counts at least `least` examples in each span, or all in one where there are fewer.
+
+    Neighbours are counted together until they are enough. Where one span ends and the next begins follows from no
+    score exactly: it is the number between them with the shortest binary fraction.
+
+    Args:
+        places: in order.
+    """
+    groups: list[list[Place]] = []
+    for place in places:
+        if groups and _count(groups[-1]) < least:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    if len(groups) > 1 and _count(groups[-1]) < least:
+        last = groups.pop()
+        groups[-1].extend(last)
+    found, low = [], 0
+    for group, after in zip(groups, [*groups[1:], None], strict=True):
+        end = max(place[1] for place in group)
+        edge = LAST + 1 if after is None else _between(end, after[0][0])
+        span = group[0][:2] if len(group) == 1 else [min(low, group[0][0]), max(edge - 1, end)]
+        found.append([*span, sum(place[2] for place in group), sum(place[3] for place in group)])
+        low = edge
+    return sorted(found)
 
 
-def _root(a: Place, b: Place) -> tuple[int, int]:
-    """Return the smallest subtree that holds two: its first leaf and its depth."""
-    depth = min(a[1], b[1], LEAF - (a[0] ^ b[0]).bit_length())
-    left = LEAF - depth
-    return (a[0] >> left) << left, depth
+def _between(low: int, high: int) -> int:
+    """Return the number above `low` and up to `high` with the most zeros at its end; `high` where there is none."""
+    if low >= high:
+        return high
+    place = (low ^ high).bit_length() - 1
+    return (high >> place) << place
+
+
+def _count(places: Sequence[Place]) -> int:
+    return sum(place[2] + place[3] for place in places)
+
+
+def _parts(places: Sequence[Place]) -> list[list[Place]]:
+    """Divide two places or more: what lies across the middle of their smallest subtree, its left and its right half."""
+    first, last = _root(places)
+    middle = first + (last - first + 1) // 2
+    across = [place for place in places if place[0] < middle <= place[1]]
+    left = [place for place in places if place[1] < middle]
+    right = [place for place in places if place[0] >= middle]
+    return [part for part in (across, left, right) if part]
+
+
+def _root(places: Sequence[Place]) -> tuple[int, int]:
+    """Return the smallest subtree that holds these places: its first and its last leaf."""
+    low, high = min(place[0] for place in places), max(place[1] for place in places)
+    height = (low ^ high).bit_length()
+    return (low >> height) << height, high | ((1 << height) - 1)
 
 
 def _together(places: Sequence[Place]) -> Place:
-    first, depth = _root(places[0], places[-1])
-    return [first, depth, sum(place[2] for place in places), sum(place[3] for place in places)]
+    if len(places) == 1:
+        return list(places[0])
+    return [*_root(places), sum(place[2] for place in places), sum(place[3] for place in places)]
 
 
 def area(places: Sequence[Place]) -> tuple[float, float]:
@@ -117,20 +157,22 @@ def area(places: Sequence[Place]) -> tuple[float, float]:
     negatives = sum(place[3] for place in places)
     if not positives or not negatives:
         return math.nan, math.nan
-    ordered = tied = unknown = below = ups_around = downs_around = 0
-    around: list[Place] = []
-    for first, depth, ups, downs in places:
-        while around and first >> (LEAF - around[-1][1]) != around[-1][0] >> (LEAF - around[-1][1]):
-            _, _, ups_above, downs_above = around.pop()
-            ups_around, downs_around = ups_around - ups_above, downs_around - downs_above
-        ordered += ups * (below - downs_around)
-        unknown += ups * downs_around + downs * ups_around
-        if depth == LEAF:
-            tied += ups * downs
-        else:
-            unknown += ups * downs
-            around.append([first, depth, ups, downs])
-            ups_around, downs_around = ups_around + ups, downs_around + downs
-        below += downs
+    lows, below = _running((low, downs) for low, _, _, downs in places)
+    highs, above = _running((high, downs) for _, high, _, downs in places)
+    tied = sum(ups * downs for low, high, ups, downs in places if low == high)
+    ordered = reverse = 0
+    for low, high, ups, _ in places:
+        ordered += ups * above[bisect_left(highs, low)]
+        reverse += ups * (negatives - below[bisect_right(lows, high)])
     pairs = positives * negatives
+    unknown = pairs - ordered - reverse - tied
     return (ordered + (tied + unknown) / 2) / pairs, unknown / 2 / pairs
+
+
+def _running(counted: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Return the numbers in order, and how many negatives there are before each of them and in all."""
+    numbers, sums = [], [0]
+    for number, downs in sorted(counted):
+        numbers.append(number)
+        sums.append(sums[-1] + downs)
+    return numbers, sums

@@ -3,11 +3,13 @@
 The sum of x times y, where x is 1 in three rows and 0 in all others, is the sum of y over these three; and whoever
 gets the products of several columns can combine them. So products are released only where
 
-- every column has its most frequent value in all rows, or another one in at least `min_rows` of them;
+- every column has its most frequent value in all rows, or another one in at least `min_rows` of them, and a column of
+  two or three different values has each in at least `min_rows` rows: the sums tell how often each occurs;
 - no combination of columns is 0 in all rows but one: that row would have a leverage of 1 (Hoaglin, Welsch
   1978, "The hat matrix in regression and ANOVA", https://doi.org/10.1080/00031305.1978.10479237).
 
-Each answer is checked by itself; answers about different columns are not compared with each other.
+The same holds for a plain sum: of a column of 0 and 1 it is a count. And sums weighted by a model, as in Newton's method,
+are about as many rows as share the weight.
 """
 
 from __future__ import annotations
@@ -28,11 +30,49 @@ def isolates(values: Floats, min_rows: int) -> bool:
     """
     if min_rows <= 1 or not values.size:
         return False
-    for column in values.T:
-        _, counts = np.unique(column, return_counts=True)
-        if 0 < len(column) - counts.max() < min_rows:
-            return True
+    if any(marks_few(column, min_rows, moments=2) for column in values.T):
+        return True
     return bool((_leverages(values) > _ALONE).any())
+
+
+def marks_few(values: Floats, min_rows: int, *, moments: int) -> bool:
+    """Return whether sums of these values are about fewer than `min_rows` rows, or count fewer.
+
+    Args:
+        values: of shape (rows,), without NaN.
+        min_rows: 0 or 1 for no limit.
+        moments: 1 for their sum, 2 for their sum and the sum of their squares.
+    """
+    if min_rows <= 1 or not len(values):
+        return False
+    _, counts = np.unique(values, return_counts=True)
+    if len(counts) == 1:
+        return False
+    most = int(counts.max())
+    if len(values) - most < min_rows and most >= max(2, len(values) / 10):
+        return True
+    return len(counts) <= moments + 1 and int(counts.min()) < min_rows
+
+
+def differ_in_few(one: Floats, other: Floats, min_rows: int) -> bool:
+    """Return whether two columns differ in some rows, but in fewer than `min_rows`, where both have a value."""
+    number = int(((one != other) & ~np.isnan(one) & ~np.isnan(other)).sum())
+    return 0 < number < min_rows
+
+
+def dominated(weights: Floats, min_rows: int) -> bool:
+    """Return whether a sum with these weights is in effect about few rows.
+
+    The effective number of rows, the square of the sum of weights by the sum of their squares (Kish 1965, "Survey
+    Sampling"), must be half of `min_rows`, or a quarter of all rows where there are fewer than twice as many.
+    """
+    sizes = np.abs(weights)
+    largest = sizes.max(initial=0.0)
+    if min_rows <= 1 or not largest > 0 or not np.isfinite(largest):
+        return min_rows > 1 and not np.isfinite(largest)
+    shares = sizes / largest
+    effective = shares.sum() ** 2 / np.square(shares).sum()
+    return bool(effective < min(min_rows / 2, len(weights) / 4))
 
 
 def _leverages(values: Floats) -> Floats:

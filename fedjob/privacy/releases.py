@@ -17,8 +17,9 @@ set that may be released is released with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,11 +65,13 @@ class Releases:
     Args:
         min_rows: the fewest rows that a number may be about, 1 or more.
         labels: column -> a label for every row that was ever seen.
+        points: name of a question -> the points at which it was answered so far, plain data.
         sizes: column -> how many rows each label has, as far as it was counted.
     """
 
     min_rows: int
     labels: dict[str, Labels] = field(default_factory=dict)
+    points: dict[str, list[Any]] = field(default_factory=dict)
     sizes: dict[str, Labels] = field(default_factory=dict)
     changed: bool = False
 
@@ -76,6 +79,13 @@ class Releases:
     def fresh(cls, min_rows: int, num_rows: int) -> Releases:
         """Return the audit of a dataset of which only the number of its rows is known."""
         return cls(min_rows, {ROWS: np.ones(num_rows, dtype=np.int64)})
+
+    def answer(self, question: str, point: Any) -> None:
+        """Record that a question was answered at a point."""
+        known = self.points.setdefault(question, [])
+        if point not in known:
+            known.append(point)
+            self.changed = True
 
     def admit(self, tellings: Sequence[Release]) -> list[bool]:
         """Decide which of these may be released, the largest first, and record those."""
@@ -94,6 +104,38 @@ class Releases:
         for name, rows in wanted:
             self._cut(name, rows)
         return True
+
+    def admit_together(self, counted: Rows, used: Mapping[str, Rows], excused: Rows) -> bool:
+        """Decide whether numbers about whole rows may be released, all or none, and record them.
+
+        A column in which these rows have fewer than `min_rows` values, and about which nothing was released
+        yet, decides nothing: whoever computed the numbers may not have used it.
+
+        Args:
+            counted: rows whose number is released.
+            used: column -> the rows of which a value may be in the numbers.
+            excused: as those of a `Release`.
+        """
+        wanted = []
+        for name, rows in used.items():
+            if len(rows) >= self.min_rows or (
+                name in self.labels and (self.labels[name][rows] != NEVER).any()
+            ):
+                wanted.append((name, rows))
+        if not self._holds(ROWS, counted, excused):
+            return False
+        if not all(self._holds(name, rows, None) for name, rows in wanted):
+            return False
+        for name, rows in ((ROWS, counted), *wanted):
+            self._cut(name, rows)
+        return True
+
+    def pieces(self, columns: Sequence[str]) -> Labels:
+        """Return a label for every row; rows that were released together in one of these columns, or counted so, share it."""
+        found = self._of(ROWS)
+        for labels in (self._of(name) for name in columns):
+            found = _joined(found, labels)
+        return found
 
     def _of(self, name: str) -> Labels:
         return self.labels.setdefault(name, np.zeros(len(self.labels[ROWS]), dtype=np.int64))
@@ -131,3 +173,15 @@ class Releases:
         if name not in self.sizes:
             self.sizes[name] = np.bincount(self._of(name))
         return self.sizes[name]
+
+
+def _joined(one: Labels, other: Labels) -> Labels:
+    """Return the finest labels of which both are refinements: rows with one label in either share it."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size, more = int(one.max(initial=0)) + 1, int(other.max(initial=0)) + 1
+    edges = coo_array((np.ones(len(one)), (one, size + other)), shape=(size + more, size + more))
+    _, components = connected_components(edges, directed=False)
+    joined: Labels = components[one].astype(np.int64)
+    return joined

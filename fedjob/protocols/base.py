@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fedjob.aggregation.contribution import Contribution
+    from fedjob.data.row_limit import RowLimit
     from fedjob.parameters.files import Schema
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.usage import Usage
@@ -208,6 +209,7 @@ class Local:
         limits: the owner's limits: `min_rows`, and others by the names of a grant's limits; a missing one
             means no limit. `own`: these are the researcher's own data.
         releases: the record of released numbers and their rows; None where the owner sets no minimum of rows.
+        rows: the rule on the rows that what a plan computes may be about; None where the owner sets no minimum.
         used: the use of limited resources in this step so far, such as `inferences`; write to it.
         keep: `keep(name, data)` leaves a file at this node, for its owner.
     """
@@ -224,6 +226,7 @@ class Local:
     scratch: Path
     limits: Mapping[str, Any] = field(default_factory=dict)
     releases: ReleaseBook | None = None
+    rows: RowLimit | None = None
     used: dict[str, int] = field(default_factory=dict)
     keep: Callable[[str, bytes], None] = lambda name, data: None
 

@@ -18,7 +18,8 @@ intersection of several of the nodes; and to the nodes the sizes of the others' 
 without a key a blinded identifier is a random point, and guesses can't be tried out. It is safe
 against parties that are curious and follow the protocol. A researcher who does not follow it could send
 a set of guesses in place of a node's set and learn which of them the others have, as anybody can who
-takes part in an intersection with made-up identifiers. This is why owners grant it to named researchers.
+takes part in an intersection with made-up identifiers. This is why owners grant it to named researchers, and why a
+node whose owner sets `min_rows` refuses, unless the dataset's `option members` says yes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError, UnreadableData
 from fedjob.common.values import decode, encode
+from fedjob.data.readers.base import MEMBERS, flag
 from fedjob.privacy.blinding import POINT_BYTES, blind, divided, joined, new_key, point_of
 from fedjob.protocols.answer_form import AnswerForm, Points, Something
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
@@ -120,6 +122,14 @@ class PrivateSetIntersection(FederatedProtocol):
         )
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        limited = local.releases is not None and not local.limits.get("own")
+        if limited and not flag(local.data.options, MEMBERS, default=False):
+            raise NodeFailure(
+                local.node,
+                "min_rows",
+                "an intersection tells of single rows whether they are here, and the owner sets a minimum of rows: "
+                "the owner allows it with the dataset's option members=yes",
+            )
         if instruction.step == BLIND:
             local.state["key"] = new_key()
             found = list(self._own(local))

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fedjob.common.errors import NodeFailure, PlanError, SpecError
 from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
+from fedjob.metrics.disclosure import disclosed
 from fedjob.metrics.states import add_all, is_state, mean_state, values
 from fedjob.parameters.tensor_kinds import Kinds
 from fedjob.training_plans.context import Context
-from fedjob.training_plans.example_order import is_logged, split_indices
+from fedjob.training_plans.example_order import Passes, drawn_by_key, is_logged, split_indices, whole_passes
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import TrainingArgs
 
 if TYPE_CHECKING:
     import torch
+
+    from fedjob.data.row_limit import RowSet
 
 Adjust = Callable[[Any], None]
 """Called with the model between the backward pass and the optimizer's step."""
@@ -50,7 +53,193 @@ class TrainOutcome:
     metrics: Mapping[str, MetricState] = field(default_factory=dict)
 
 
-class TrainingPlan(ABC):
+@dataclass
+class PassLoss:
+    """The losses of whole passes, where those of single batches would be about too few rows.
+
+    Args:
+        min_rows: of the owner.
+        updates: of a pass; 0 where only its end will tell.
+    """
+
+    min_rows: int
+    updates: int
+    _sum: float = 0.0
+    _samples: int = 0
+
+    def after(self, done: int, size: int, loss: float) -> float | None:
+        """Return the mean loss of the pass that this update ends; None within a pass."""
+        self._sum, self._samples = self._sum + loss * size, self._samples + size
+        if not self.updates or done % self.updates:
+            return None
+        mean = self._sum / self._samples
+        self._sum, self._samples = 0.0, 0
+        return mean
+
+
+class LoadedExamples(ABC):
+    """The examples that a plan loads: those to train on, those to validate on, and the rows that numbers may be about."""
+
+    @property
+    def ctx(self) -> Context:
+        """The work this plan is part of."""
+        found: Context = self.__dict__.setdefault("_fedjob_ctx", Context())
+        return found
+
+    @ctx.setter
+    def ctx(self, ctx: Context) -> None:
+        self.__dict__["_fedjob_ctx"] = ctx
+
+    training_args: TrainingArgs
+    """The checked arguments of the step that runs."""
+
+    dataset: Any = None
+    """The dataset that was loaded, None before."""
+
+    @property
+    def num_train(self) -> int:
+        """The number of examples in the training split; of a stream those that training has seen so far."""
+        return 0 if self._data is None else len(self._train_rows)
+
+    @property
+    def too_few_to_test(self) -> bool:
+        """True if a split was asked for and the node has too few examples for one: it trains on all and tests on none."""
+        if self._data is None or self._test is None or self._test is not self._data:
+            return False
+        return len(self._train_rows) > 0 and not len(self._test_rows)
+
+    @property
+    def num_loaded(self) -> int:
+        """Examples that were loaded to train or to validate on; 0 where they are not counted before they are used."""
+        if self._data is None or not len(self._train_rows):
+            return 0
+        return len(self._train_rows) + len(self._test_rows)
+
+    def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the examples to train on."""
+        raise NotImplementedError
+
+    def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
+        """Return the data to validate on, or None: then `test_ratio` splits `training_data`."""
+        return None
+
+    def load_data(self, dataset: Any) -> None:
+        """Call the user's data methods and make the split."""
+        import numpy as np
+
+        args = self.training_args
+        self.dataset, self._test = dataset, None
+        self._tests_withheld, self._known_sets = None, {}
+        with seeded(self.seed_of("data", every_round=False)):
+            self._data = self._as_examples(self.training_data(dataset, args.for_user()), "training_data")
+            given = self.testing_data(dataset, args.for_user())
+            if given is not None:
+                self._test = self._as_examples(given, "testing_data")
+        self._loaded = dict(args.raw)
+        self._train_rows = np.arange(self._num_rows(self._data))
+        if self._test is None:
+            self._test_rows = self._train_rows[:0]
+            if args.test_ratio or args.test_fold:
+                self._split()
+        elif args.test_fold:
+            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
+        else:
+            self._test_rows = np.arange(self._num_rows(self._test))
+
+    def _split(self) -> None:
+        """Take the examples to validate on out of those to train on."""
+        if self.ctx.rows is None:
+            seed = self.seed_of("split", every_round=False)
+            self._train_rows, self._test_rows = split_indices(len(self._train_rows), self.training_args, seed)
+        else:
+            keys = self._known(self._data).keys("split")
+            self._train_rows, self._test_rows = drawn_by_key(keys, self.training_args)
+        self._test = self._data
+
+    # --- within the owner's minimum of rows --------------------------------------------------------
+
+    @property
+    def tests_withheld(self) -> str:
+        """The reason why the owner's minimum of rows withholds what is measured on the test split; empty for none."""
+        limit = self.ctx.rows
+        if limit is None or self._test is None:
+            return ""
+        if self._tests_withheld is None:
+            known, places = self._known(self._test), self._test_rows if self._num_rows(self._test) else None
+            nothing = places is not None and not len(places)
+            may = nothing or limit.admits(known, places)
+            self._tests_withheld = "" if may else limit.reason("what is measured on the test split")
+        return self._tests_withheld
+
+    def _check_rows(self, what: str, places: Any) -> None:
+        """Refuse numbers about these training examples where the owner's minimum of rows does not allow them.
+
+        Raises:
+            NodeFailure: with reason `min_rows`.
+        """
+        if self.ctx.rows is not None:
+            known = self._known(self._data)
+            self.ctx.rows.need(what, known, places if self._num_rows(self._data) else None)
+
+    def _known(self, examples: Any) -> RowSet:
+        """Return what the node's record of releases knows these examples by; of a stream all rows of the dataset."""
+        limit = self.ctx.rows
+        assert limit is not None
+        number = self._num_rows(examples)
+        if not number:
+            return limit.rows_of(limit.dataset)
+        key = id(examples)
+        if key not in self._known_sets:
+            self._known_sets[key] = limit.examples(number, lambda: self._contents(examples))
+        return self._known_sets[key]
+
+    def _passes(self, batch_size: int | None = None, *, drop_last: bool = False) -> Passes:
+        """Return the passes of this step, whole and over rows that belong together, that the owner's minimum allows."""
+        keys = self._known(self._data).keys("pass")[self._train_rows]
+        return whole_passes(
+            self._train_rows, keys, self.training_args, batch_size=batch_size, drop_last=drop_last
+        )
+
+    def _contents(self, examples: Any) -> Sequence[Any] | None:
+        """Return arrays with a row for each example; None where the examples would have to be loaded for it."""
+        return None
+
+    # --- what a kind of plan writes for the methods above -------------------------------------
+
+    _data: Any = None
+    _test: Any = None
+    _train_rows: Any
+    _test_rows: Any
+    _loaded: Mapping[str, Any] | None = None
+    _tests_withheld: str | None = None
+    _known_sets: dict[int, RowSet]
+
+    def _as_examples(self, given: Any, method: str) -> Any:
+        """Return what a user's data method gave in the form that this kind of plan works on."""
+        raise NotImplementedError
+
+    def _num_rows(self, examples: Any) -> int:
+        """Return how many examples there are to choose from; 0 where they come in an order of their own."""
+        raise NotImplementedError
+
+    def seed_of(self, purpose: str, *, every_round: bool = True) -> int:
+        """Return the seed of one use of randomness.
+
+        Args:
+            every_round: False for what must be the same in all rounds.
+        """
+        ctx, own = self.ctx, self.training_args.random_seed
+        if every_round:
+            seed = ctx.seed if own is None else seed_for(own, ctx.round, ctx.node)
+            return seed_for(seed, ctx.round, ctx.node, purpose)
+        return seed_for(ctx.job_seed if own is None else own, 0, ctx.node, purpose)
+
+    def fail(self, reason: str, detail: str) -> NodeFailure:
+        """Return the error that says that this node can't do its part."""
+        return NodeFailure(self.ctx.node, reason, detail)
+
+
+class TrainingPlan(LoadedExamples):
     """A user's model, optimizer, data loading and step, as fedjob drives them.
 
     Users derive from `TorchPlan` or `SklearnPlan`. The order of calls is
@@ -87,22 +276,6 @@ class TrainingPlan(ABC):
     measured_by: ClassVar[str] = ""
     """The optional method without which an evaluation would say nothing but the loss; empty for none."""
 
-    @property
-    def ctx(self) -> Context:
-        """The work this plan is part of."""
-        found: Context = self.__dict__.setdefault("_fedjob_ctx", Context())
-        return found
-
-    @ctx.setter
-    def ctx(self, ctx: Context) -> None:
-        self.__dict__["_fedjob_ctx"] = ctx
-
-    training_args: TrainingArgs
-    """The checked arguments of the step that runs."""
-
-    dataset: Any = None
-    """The dataset that was loaded, None before."""
-
     timing: dict[str, float]
     """Seconds of this step by stage: `train`, `validate`."""
 
@@ -131,11 +304,6 @@ class TrainingPlan(ABC):
         """What the optimizer of this step used, such as its learning rate, as plain data; empty if none did."""
         return {}
 
-    @property
-    def num_train(self) -> int:
-        """The number of examples in the training split; of a stream those that training has seen so far."""
-        return 0 if self._data is None else len(self._train_rows)
-
     @abstractmethod
     def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
         """Return the shared parameters: on the CPU, contiguous, detached, in a stable order.
@@ -157,56 +325,6 @@ class TrainingPlan(ABC):
         """Return which of the shared parameters some protocols treat apart."""
         return Kinds()
 
-    @property
-    def too_few_to_test(self) -> bool:
-        """True if a split was asked for and the node has too few examples for one: it trains on all and tests on none."""
-        if self._data is None or self._test is None or self._test is not self._data:
-            return False
-        return len(self._train_rows) > 0 and not len(self._test_rows)
-
-    @property
-    def num_loaded(self) -> int:
-        """Examples that were loaded to train or to validate on; 0 where they are not counted before they are used."""
-        if self._data is None or not len(self._train_rows):
-            return 0
-        return len(self._train_rows) + len(self._test_rows)
-
-    def training_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
-        """Return the examples to train on."""
-        raise NotImplementedError
-
-    def testing_data(self, dataset: Any, training_args: Mapping[str, Any]) -> Any:
-        """Return the data to validate on, or None: then `test_ratio` splits `training_data`."""
-        return None
-
-    def load_data(self, dataset: Any) -> None:
-        """Call the user's data methods and make the split."""
-        import numpy as np
-
-        args = self.training_args
-        self.dataset, self._test = dataset, None
-        with seeded(self.seed_of("data", every_round=False)):
-            self._data = self._as_examples(self.training_data(dataset, args.for_user()), "training_data")
-            given = self.testing_data(dataset, args.for_user())
-            if given is not None:
-                self._test = self._as_examples(given, "testing_data")
-        self._loaded = dict(args.raw)
-        self._train_rows = np.arange(self._num_rows(self._data))
-        if self._test is None:
-            self._test_rows = self._train_rows[:0]
-            if args.test_ratio or args.test_fold:
-                self._split()
-        elif args.test_fold:
-            raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
-        else:
-            self._test_rows = np.arange(self._num_rows(self._test))
-
-    def _split(self) -> None:
-        """Take the examples to validate on out of those to train on."""
-        seed = self.seed_of("split", every_round=False)
-        self._train_rows, self._test_rows = split_indices(len(self._train_rows), self.training_args, seed)
-        self._test = self._data
-
     def train(self, adjust: Adjust | None = None) -> TrainOutcome:
         """Train as the arguments say.
 
@@ -226,8 +344,10 @@ class TrainingPlan(ABC):
         """Take every update of the step, and report some of them to whoever follows the job."""
         total, num_rows = self._num_updates(), self.num_train
         done, samples, loss_sum = 0, 0, 0.0
+        withheld = self._begin_pass() if self.ctx.rows is not None else None
         for size, loss in self._each_update(adjust):
             done, samples, loss_sum = done + 1, samples + size, loss_sum + loss * size
+            shown: float | None = loss if withheld is None else withheld.after(done, size, loss)
             if is_logged(done, total, self.training_args):
                 self.ctx.emit(
                     "metrics",
@@ -239,24 +359,50 @@ class TrainingPlan(ABC):
                         "epoch": round(samples / num_rows, 4) if num_rows else 0.0,
                         "epochs": self.training_args.epochs,
                         "samples": samples,
-                        "loss": loss,
+                        **({} if shown is None else {"loss": shown}),
                     },
                 )
                 self.ctx.progress(done, max(total, done))
         if not samples:
             raise self.fail("no_data", "training_data gave no examples to train on")
+        if withheld is not None and samples < withheld.min_rows:
+            raise self.fail("min_rows", "training saw fewer examples than the owner's minimum of rows")
         mean = mean_state(loss_sum / samples, samples)
         return TrainOutcome(self.num_train or samples, done, loss_sum / samples, {"loss": mean})
+
+    def _begin_pass(self) -> PassLoss:
+        """Refuse to train on rows that the owner's minimum does not allow; return what may be reported meanwhile.
+
+        Raises:
+            NodeFailure: with reason `min_rows`.
+        """
+        limit, args = self.ctx.rows, self.training_args
+        assert limit is not None
+        if self._num_rows(self._data):
+            passes = self._limited_passes()
+            self._check_rows("a model that is trained on these rows", passes.rows)
+            return PassLoss(limit.min_rows, passes.updates)
+        if args.num_updates or args.batch_maxnum or args.dry_run or args.drop_last:
+            raise self.fail(
+                "min_rows",
+                "a part of a stream may be of few rows, and the owner sets a minimum: train in whole epochs, without "
+                "num_updates, batch_maxnum, drop_last and dry_run",
+            )
+        self._check_rows("a model that is trained on these rows", None)
+        return PassLoss(limit.min_rows, 0)
 
     def validate(self, phase: str = "validate") -> dict[str, MetricState]:
         """Measure the model on the test split, in a phase of the history; the states of several nodes add.
 
         Raises:
-            NodeFailure: there is no test data, or a prediction is not finite.
+            NodeFailure: there is no test data, or a prediction is not finite; with reason `min_rows`: the test split,
+                or what differs in it from an earlier one, has fewer rows than the owner allows.
         """
         started = time.perf_counter()
+        if why := self.tests_withheld:
+            raise self.fail("min_rows", why)
         total: dict[str, MetricState] = {}
-        samples = 0
+        samples, least = 0, self.ctx.rows.min_rows if self.ctx.rows is not None else 0
         with seeded(self.seed_of("validate")), self._evaluating():
             for size, states in self._each_test():
                 total, samples = add_all(total, states), samples + size
@@ -267,6 +413,9 @@ class TrainingPlan(ABC):
                 if self.too_few_to_test
                 else "nothing to validate on: set test_ratio above 0, or write testing_data",
             )
+        if samples < least:
+            raise self.fail("min_rows", "the test data have fewer examples than the owner's minimum of rows")
+        total = disclosed(total, least)
         # left out is what nothing defines, such as the area under a curve of one class
         drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
         self.ctx.emit("metrics", {"phase": phase, "round": self.ctx.round, "samples": samples, **drawn})
@@ -289,27 +438,17 @@ class TrainingPlan(ABC):
 
     # --- what a kind of plan writes for the methods above -------------------------------------
 
-    _data: Any = None
-    _test: Any = None
-    _train_rows: Any
-    _test_rows: Any
-    _loaded: Mapping[str, Any] | None = None
-
     def _begin_anew(self) -> None:
         """Forget what stayed at the node."""
-        raise NotImplementedError
-
-    def _as_examples(self, given: Any, method: str) -> Any:
-        """Return what a user's data method gave in the form that this kind of plan works on."""
-        raise NotImplementedError
-
-    def _num_rows(self, examples: Any) -> int:
-        """Return how many examples there are to choose from; 0 where they come in an order of their own."""
         raise NotImplementedError
 
     def _num_updates(self) -> int:
         """Return how many updates the step will take, 0 where only its end will tell."""
         raise NotImplementedError
+
+    def _limited_passes(self) -> Passes:
+        """Return the passes of this step where the owner sets a minimum of rows."""
+        return self._passes()
 
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
         """Take one update after the other; yield the number of its examples, and their loss before it."""
@@ -378,22 +517,6 @@ class TrainingPlan(ABC):
             report: of the round; hooks are given the same, a `RoundReport`.
         """
         return None
-
-    def seed_of(self, purpose: str, *, every_round: bool = True) -> int:
-        """Return the seed of one use of randomness.
-
-        Args:
-            every_round: False for what must be the same in all rounds.
-        """
-        ctx, own = self.ctx, self.training_args.random_seed
-        if every_round:
-            seed = ctx.seed if own is None else seed_for(own, ctx.round, ctx.node)
-            return seed_for(seed, ctx.round, ctx.node, purpose)
-        return seed_for(ctx.job_seed if own is None else own, 0, ctx.node, purpose)
-
-    def fail(self, reason: str, detail: str) -> NodeFailure:
-        """Return the error that says that this node can't do its part."""
-        return NodeFailure(self.ctx.node, reason, detail)
 
 
 def named_type(found: Any) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fedjob.common.errors import PlanError
+
+if TYPE_CHECKING:
+    from fedjob.data.row_limit import RowLimit
 
 
 def _ignore(type_: str, body: dict[str, Any]) -> None:
@@ -43,6 +46,7 @@ class Context:
         send: `send(type, body)` takes what `emit` is given on its way to the researcher.
         props: the job's free properties.
         launcher: what `launch` goes through; None where no task is computed.
+        rows: the owner's minimum of rows, and the record of what was released; None where there is no minimum.
     """
 
     node: str = "local"
@@ -55,6 +59,7 @@ class Context:
     send: Callable[[str, dict[str, Any]], None] = _ignore
     props: Mapping[str, Any] = field(default_factory=dict)
     launcher: ChildStarter | None = None
+    rows: RowLimit | None = field(default=None, repr=False)
 
     def emit(self, type_: str, body: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
         """Send an event to whoever follows the job: `ctx.emit("found", site=3, rows=[1, 2])`.

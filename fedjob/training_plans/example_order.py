@@ -6,6 +6,7 @@ Numbers and seeds only, no data. Importing this module imports neither torch nor
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from fedjob.training_plans.training_args import TrainingArgs
 
     Numbers = np.ndarray[Any, np.dtype[np.int64]]
+    Keys = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def split_indices(num_rows: int, args: TrainingArgs, seed: int) -> tuple[Numbers, Numbers]:
@@ -36,6 +38,83 @@ def split_indices(num_rows: int, args: TrainingArgs, seed: int) -> tuple[Numbers
         if 0 < args.test_ratio < 1 and num_rows > 1:
             end = min(max(end, 1), num_rows - 1)
     return np.sort(np.concatenate([order[:start], order[end:]])), np.sort(order[start:end])
+
+
+def drawn_by_key(keys: Keys, args: TrainingArgs) -> tuple[Numbers, Numbers]:
+    """Divide rows into train and test by a key of each row, so that no seed decides and no row ever changes sides.
+
+    Args:
+        keys: from 0 to 1; a ratio takes those below it for testing, a fold those of its part.
+
+    Returns:
+        Two arrays, each ascending; together every row once.
+    """
+    import numpy as np
+
+    low, high = 0.0, args.test_ratio
+    if args.test_fold is not None:
+        part, parts = args.test_fold
+        low, high = (part - 1) / parts, part / parts
+    testing = (keys >= low) & (keys < high)
+    return np.flatnonzero(~testing), np.flatnonzero(testing)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passes:
+    """Whole passes over rows, in batches.
+
+    Args:
+        rows: of each pass, ascending.
+        updates: batches of one pass.
+        total: batches of all passes.
+        joins: whether a last batch that is short is a part of the one before it.
+    """
+
+    rows: Numbers
+    size: int
+    updates: int
+    total: int
+    joins: bool = False
+
+    def batches(self, seed: int, *, shuffle: bool = True) -> Iterator[Numbers]:
+        """Yield the batches, each pass in an order of its own as `training_batches` has it."""
+        import numpy as np
+
+        generator = np.random.default_rng(seed)
+        for _ in range(self.total // self.updates if self.updates else 0):
+            order = generator.permutation(self.rows) if shuffle else self.rows
+            whole = self.size * (self.updates - 1) if self.joins else len(order)
+            yield from epoch_batches(order[:whole], self.size)
+            if self.joins:
+                yield order[whole:]
+
+
+def whole_passes(
+    rows: Numbers, keys: Keys, args: TrainingArgs, *, batch_size: int | None = None, drop_last: bool = False
+) -> Passes:
+    """Return the passes over fixed rows that come nearest to what the arguments ask for.
+
+    Arguments that ask for a part of a pass, such as `num_updates=1`, get passes over the rows with the lowest keys: the
+    same in each round, and the more the arguments ask for the more of them. A last part of a pass is left out, and
+    instead of leaving out a short batch it is joined to the one before.
+
+    Args:
+        rows: of the training split.
+        keys: of these rows.
+        batch_size, drop_last: of the user's own DataLoader.
+    """
+    import numpy as np
+
+    size = batch_size or args.batch_size
+    total = num_updates(len(rows), args, batch_size, drop_last)
+    per_pass = num_updates(len(rows), replace(args, epochs=1, num_updates=None), batch_size, drop_last)
+    asked = min(per_pass, total)
+    if (drop_last or args.drop_last) and asked and asked == len(rows) // size and len(rows) % size:
+        return Passes(rows, size, asked, max(1, total // asked) * asked, joins=True)
+    count = min(len(rows), asked * size)
+    chosen = np.sort(rows[np.argsort(keys, kind="stable")[:count]])
+    updates = -(-len(chosen) // size)
+    return Passes(chosen, size, updates, max(1, total // updates) * updates if updates else 0)
 
 
 def epoch_batches(

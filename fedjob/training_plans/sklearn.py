@@ -13,7 +13,7 @@ from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import measure
 from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome
-from fedjob.training_plans.example_order import epoch_batches, num_updates, training_batches
+from fedjob.training_plans.example_order import Passes, epoch_batches, num_updates, training_batches
 from fedjob.training_plans.plan_checks import overrides
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import Arguments, TrainingArgs
@@ -153,12 +153,24 @@ class SklearnPlan(TrainingPlan):
         return self._fitted.exact or not self._fitted.is_prepared
 
     def _num_updates(self) -> int:
-        return 1 if self._takes_all else num_updates(len(self._train_rows), self.training_args)
+        if self._takes_all:
+            return 1
+        if self.ctx.rows is not None:
+            return self._limited_passes().total
+        return num_updates(len(self._train_rows), self.training_args)
+
+    def _limited_passes(self) -> Passes:
+        return Passes(self._train_rows, len(self._train_rows), 1, 1) if self._takes_all else self._passes()
+
+    def _contents(self, examples: tuple[Array, Array]) -> list[Array]:
+        return list(examples)
 
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
         assert self._data is not None
         self._set_seed()
-        if self._takes_all:
+        if self.ctx.rows is not None:
+            batches = self._limited_passes().batches(self.seed_of("order"), shuffle=not self._takes_all)
+        elif self._takes_all:
             batches = iter([self._train_rows] if len(self._train_rows) else [])
         else:
             batches = training_batches(self._train_rows, self.training_args, self.seed_of("order"))
@@ -194,6 +206,7 @@ class SklearnPlan(TrainingPlan):
     def training_loss(self) -> float:
         if self._data is None or not len(self._train_rows):
             raise self.fail("no_data", "training_data gave no examples to measure the loss of")
+        self._check_rows("the loss of the training data", self._train_rows)
         loss = self._fitted.loss(self._data[0][self._train_rows], self._data[1][self._train_rows])
         if not math.isfinite(loss):
             raise self.fail("not_finite", "the loss of the training data is not finite")

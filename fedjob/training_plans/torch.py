@@ -20,13 +20,14 @@ from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutco
 from fedjob.training_plans.batches import (
     Examples,
     ExampleStream,
+    TensorExamples,
     batches_of,
     examples_of,
     missing_in,
     num_in_batch,
     to_device,
 )
-from fedjob.training_plans.example_order import num_updates, training_batches
+from fedjob.training_plans.example_order import Passes, num_updates, training_batches
 from fedjob.training_plans.node_state import copy_tree, load_optimizer, optimizer_tree
 from fedjob.training_plans.plan_checks import overrides
 from fedjob.training_plans.randomness import seeded
@@ -68,6 +69,12 @@ class TorchParameters(TrainingPlan):
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return model_tensors(self.model)
+
+    def _limited_passes(self) -> Passes:
+        return self._passes(self._data.batch_size, drop_last=self._data.drop_last)
+
+    def _contents(self, examples: Any) -> list[np.ndarray[Any, Any]] | None:
+        return [_numpy(part) for part in examples.tensors] if isinstance(examples, TensorExamples) else None
 
     def _check_finite(self) -> None:
         for name, tensor in self._tensors().items():
@@ -266,6 +273,7 @@ class TorchPlan(TorchParameters):
             raise PlanError("the loss is computed over a Dataset or (inputs, targets), after load_data")
         if not len(self._train_rows):
             raise self.fail("no_data", "training_data gave no examples to measure the loss of")
+        self._check_rows("the loss of the training data", self._train_rows)
         total, samples = 0.0, 0
         with seeded(self.seed_of("loss")), self._evaluating():
             for collated, batch in batches_of(self._data, self._train_rows, self.training_args.batch_size):
@@ -280,6 +288,7 @@ class TorchPlan(TorchParameters):
         if self._data is None or isinstance(self._data, ExampleStream):
             raise PlanError("gradients are computed over a Dataset or (inputs, targets), after load_data")
         check_parameter_names(self.model)
+        self._check_rows("the gradient over the training data", self._train_rows)
         buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
         self.model.train()
         self.model.zero_grad(set_to_none=True)
@@ -402,6 +411,8 @@ class TorchPlan(TorchParameters):
         if isinstance(data, ExampleStream):
             return 1 if args.dry_run else args.num_updates or 0
         assert data is not None
+        if self.ctx.rows is not None:
+            return self._limited_passes().total
         return num_updates(len(self._train_rows), args, data.batch_size, data.drop_last)
 
     def _training_batches(self) -> Iterator[tuple[int, Any]]:
@@ -411,14 +422,12 @@ class TorchPlan(TorchParameters):
             yield from data.passes(args, self._num_in)
             return
         assert data is not None
-        order = training_batches(
-            self._train_rows,
-            args,
-            seed ^ data.order_seed,
-            batch_size=data.batch_size,
-            shuffle=data.shuffle,
-            drop_last=data.drop_last,
-        )
+        seed ^= data.order_seed
+        if self.ctx.rows is not None:
+            order = self._limited_passes().batches(seed, shuffle=data.shuffle)
+        else:
+            chosen = {"batch_size": data.batch_size, "shuffle": data.shuffle, "drop_last": data.drop_last}
+            order = training_batches(self._train_rows, args, seed, **chosen)
         for collated, batch in data.collated(order):
             yield self._num_in(batch, collated), batch
 

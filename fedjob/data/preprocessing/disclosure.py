@@ -52,6 +52,7 @@ def audited(
         source: the dataset as it lies in its file.
         frame: the rows that the steps so far kept; its index holds their positions in `source`.
     """
+    from fedjob.privacy.isolation import marks_few
     from fedjob.privacy.releases import Release
 
     kept = frame.index.to_numpy()
@@ -64,6 +65,8 @@ def audited(
                 return False
             if not column:
                 return admits([Release(places)])[0]
+            if marks_few(_numbers(frame, column, places), book.min_rows, moments=2):
+                return False
             for name in [column] if column in source else list(source):
                 used = np.intersect1d(places, everything[source[name].notna().to_numpy()[kept]])
                 if not admits([Release(everything, (str(name),), used)])[0]:
@@ -71,3 +74,14 @@ def audited(
             return True
 
         yield Discretion(admit, releases_extremes)
+
+
+def _numbers(frame: pd.DataFrame, column: str, places: Places) -> npt.NDArray[np.float64]:
+    """Return the values of a column of numbers at these positions, without those that are missing."""
+    import pandas as pd
+
+    if column not in frame:
+        return np.empty(0)
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    found: npt.NDArray[np.float64] = values[places]
+    return found[~np.isnan(found)]

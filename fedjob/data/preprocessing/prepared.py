@@ -71,11 +71,20 @@ class PreparedTable(TableDataset):
                 f"changes what is in the rows; {', '.join(_ROWS_AS_THEY_ARE)} can"
             )
         frame, kept = self._source.source()
+        return frame, kept[self._kept()]
+
+    def origin(self) -> tuple[Dataset, np.ndarray[Any, Any]]:
+        root, kept = self._source.origin()
+        return root, kept[self._kept()]
+
+    def _kept(self) -> np.ndarray[Any, Any]:
+        """Return the positions in the source of the rows that the steps left."""
         prepared = self._source.frame().reset_index(drop=True)
         with preparing():
             for step in self._steps:
                 prepared = step.apply(prepared)
-        return frame, kept[prepared.index.to_numpy()]
+        places: np.ndarray[Any, Any] = prepared.index.to_numpy()
+        return places
 
 
 def prepare(

@@ -164,6 +164,12 @@ class Dataset(ABC):
         """Return a dataset of the items at these positions, in this order; other items are not read."""
         return _ItemSubset(self, places)
 
+    def origin(self) -> tuple[Dataset, np.ndarray[Any, Any]]:
+        """Return the data that these items were taken of, as their files hold them, and the positions there."""
+        import numpy as np
+
+        return self, np.arange(self.num_rows)
+
     def __len__(self) -> int:
         return self.num_rows
 
@@ -214,6 +220,10 @@ class _ItemSubset(Dataset):
     def take(self, places: Sequence[int]) -> Dataset:
         return _ItemSubset(self._source, [self._places[place] for place in places])
 
+    def origin(self) -> tuple[Dataset, np.ndarray[Any, Any]]:
+        root, kept = self._source.origin()
+        return root, kept[self._places]
+
 
 def identity_of(file: Path, folder: Path) -> ItemIdentity:
     """Return the identity of a file: its path in the folder, its time of change and its size."""
@@ -225,10 +235,11 @@ def identity_of(file: Path, folder: Path) -> ItemIdentity:
     return ItemIdentity(id_, found.st_mtime, f"size:{found.st_size}")
 
 
-EXTREMES = "extremes"
+EXTREMES, MEMBERS = "extremes", "members"
 
 ANY_OPTIONS: Mapping[str, str] = {
-    EXTREMES: "yes or no: statistics may release smallest and largest values, although min_rows is set (default no)"
+    EXTREMES: "yes or no: statistics may release smallest and largest values, although min_rows is set (default no)",
+    MEMBERS: "yes or no: an intersection of identifiers may tell who is here, although min_rows is set (default no)",
 }
 """Options that every reader has."""
 
@@ -279,7 +290,8 @@ class Reader(ABC):
             if key not in self.options and key not in ANY_OPTIONS:
                 near = difflib.get_close_matches(key, [*self.options, *ANY_OPTIONS], n=1, cutoff=0.0)
                 raise SpecError(f"reader {self.name} has no option {key!r}; the nearest is {near[0]!r}")
-        flag(given, EXTREMES, default=False)
+        for name in ANY_OPTIONS:
+            flag(given, name, default=False)
         return check_path(Path(path)), given
 
 

@@ -229,6 +229,10 @@ class _TakenTable(TableDataset):
         frame, kept = self._source.source()
         return frame, kept[self._places]
 
+    def origin(self) -> tuple[Dataset, np.ndarray[Any, Any]]:
+        root, kept = self._source.origin()
+        return root, kept[self._places]
+
     def identities(self) -> list[ItemIdentity]:
         identities = self._source.identities()  # equal rows differ by their order in the whole table
         return [identities[place] for place in self._places]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +12,7 @@ from fedjob.common.errors import EncodeError, ObjectTooLarge
 from fedjob.common.types import Ref, contacts_text
 from fedjob.execution.orders import WorkResult, result_of
 from fedjob.messaging.messages import MAX_INLINE_BYTES, Result
+from fedjob.metrics.states import num_examples
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.item_ledger import read_items
@@ -67,7 +70,7 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
 
     Args:
         run: tells this attempt from earlier ones at the same task.
-        min_rows: a result that was computed from fewer examples never leaves.
+        min_rows: a result that was computed from fewer examples never leaves, nor does a metric that was.
 
     Raises:
         RepositoryError: it could not be put there.
@@ -80,6 +83,8 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
         ask = f"; ask {whom}" if (whom := contacts_text(to.config.contacts)) else ""
         detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
         return StoredResult(row.key, run, failure(row.key, "min_rows", detail))
+    if min_rows > 1:
+        found = replace(found, metrics=_about_enough(found.metrics, min_rows))
     kept = to.home.outputs_of(row.job, row.dataset, row.round)
     to.spool.keep_files(row.key, kept, limit_bytes=to.config.result_mb << 20)
     if row.parent:  # its value stays here, for the parent
@@ -96,6 +101,27 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
     result = _result(row, found, params, blob, state)
     items = read_items(to.home.result_of(row.key)) if found.items_path else None
     return StoredResult(row.key, run, result, state, report=found.report, items=items)
+
+
+def _about_enough(metrics: dict[str, Any], min_rows: int) -> dict[str, Any]:
+    """Return the metrics, by phase, without those that say themselves that they are about fewer examples."""
+    kept: dict[str, Any] = {}
+    for phase, states in metrics.items():
+        if not isinstance(states, Mapping):
+            continue
+        enough = {name: state for name, state in states.items() if _count_of(state) >= min_rows}
+        if enough:
+            kept[phase] = enough
+    return kept
+
+
+def _count_of(state: Any) -> float:
+    """Return how many examples a metric says that it is about; 0 where it says nothing readable."""
+    try:
+        number = num_examples(state)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> StoredResult:

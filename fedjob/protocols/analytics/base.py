@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
@@ -218,7 +218,7 @@ class ModelProtocol(FederatedProtocol):
                 self.check_outcomes(table, others)
                 sums = {**sums_of(terms, values.get("about")), "coverage": table.coverage(len(used))}
             else:
-                sums = self.answer(instruction, design, terms, others, table)
+                sums = self.answer(instruction, design, terms, others, replace(table, used=used))
             return Contribution(sums, float(len(used)))
 
     def check_outcomes(self, table: AuditedTable, others: Floats) -> None:

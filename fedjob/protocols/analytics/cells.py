@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedjob.common.errors import NodeFailure
-from fedjob.privacy.isolation import isolates
+from fedjob.privacy.isolation import isolates, marks_few
 from fedjob.privacy.releases import Floats, Release, Rows
 from fedjob.protocols.analytics.measures import Measures
 from fedjob.protocols.analytics.quantiles import edges_within
@@ -118,7 +118,10 @@ def centred_sums(
             used = rows[~np.isnan(values[rows])]
             cells.append(
                 Cell(
-                    ("centred", group, name), Release(rows, (name,), used, ungrouped), _squares(values, used)
+                    ("centred", group, name),
+                    Release(rows, (name,), used, ungrouped),
+                    _squares(values, used),
+                    marks_few(values[used], table.min_rows, moments=2),
                 )
             )
         if measures.joint_columns:
@@ -181,6 +184,11 @@ def _first_cells(
     binned = {name: numbers(node, frame, name) for name in measures.histogram}
     joint = {name: numbers(node, frame, name) for name in measures.joint_columns}
     sorts = {name: categories(node, frame, name) for name in measures.categories}
+    barred = {name for name in dict.fromkeys((*summed, *joint)) if not table.may_sum([name])}
+
+    def moments(name: str) -> int:
+        return 2 if name in measures.spread_columns else 1
+
     for group, rows in groups.items():
         yield Cell(("rows", group), Release(rows, excused=ungrouped), _number(len(rows)))
         for name in measures.counted_columns:
@@ -190,6 +198,8 @@ def _first_cells(
                 ("columns", group, name),
                 Release(rows, () if values is None else (name,), used, ungrouped),
                 _column(values, rows, used),
+                values is not None
+                and (name in barred or marks_few(values[used], table.min_rows, moments=moments(name))),
             )
         for name, edges in measures.histogram.items():
             missing = rows[np.isnan(binned[name][rows])]
@@ -206,8 +216,8 @@ def _first_cells(
             matrix = np.column_stack([joint[name] for name in measures.joint_columns])
             used = rows[~np.isnan(matrix[rows]).any(axis=1)]
             telling = Release(rows, measures.joint_columns, used, ungrouped)
-            barred = isolates(matrix[used], table.min_rows)
-            yield Cell(("joint", group), telling, _linear(matrix, used), barred)
+            small = bool(barred & set(measures.joint_columns)) or isolates(matrix[used], table.min_rows)
+            yield Cell(("joint", group), telling, _linear(matrix, used), small)
         if measures.table:
             crossed, missing = _crossed(table, rows, measures.table)
             for text, inside in crossed.items():

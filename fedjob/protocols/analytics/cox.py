@@ -44,7 +44,7 @@ from fedjob.common.errors import NodeFailure, SpecError, Unsolvable
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import Regression
 from fedjob.protocols.analytics.design import Design
-from fedjob.protocols.analytics.newton import advance, begin, inverse
+from fedjob.protocols.analytics.newton import advance, begin, check_point, inverse
 from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table
 from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record, Row, TableOf
@@ -152,6 +152,12 @@ class CoxRegression(Regression):
                     table.node, "columns", f"{len(times)} times of events are too many for {len(at)} terms"
                 )
             return sums_at(terms, duration, event, at, times)
+
+        def weights(linear: Floats) -> tuple[Floats, ...]:
+            risk = np.exp(linear - linear.max(initial=0.0))
+            return (risk / risk.sum(),)
+
+        check_point(table, f"{self.name} of {self.duration}, {self.event}", design, at, weights)
         sums = sums_at(terms, duration, event, at, event_times(duration, event))
         return {"events": sum(sums["events"]), **partial_likelihood(sums, at)}
 

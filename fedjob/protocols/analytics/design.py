@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedjob.common.errors import Unsolvable
-from fedjob.privacy.isolation import isolates
+from fedjob.privacy.isolation import isolates, marks_few
 from fedjob.privacy.releases import Floats, Release, Rows
 from fedjob.protocols.analytics.table import (
     AuditedTable,
@@ -150,6 +150,10 @@ def complete_rows(
     everything = np.hstack([values[used], others[used], design.off_base(values[used])])
     if products and isolates(everything, table.min_rows):
         raise table.withheld("products of these columns")
+    if any(marks_few(column, table.min_rows, moments=2) for column in everything.T):
+        raise table.withheld("sums of these columns, of which one marks few rows,")
+    if not table.may_sum([name for name in names if name not in design.levels]):
+        raise table.withheld("sums of these columns, of which one differs in few rows from another,")
     return used, values[used], others[used]
 
 

@@ -11,8 +11,9 @@ Each step is an ask; it ends when a step is smaller than 1e-9 standard deviation
 pooled rows. A node keeps nothing.
 
 What leaks: each node's sums of terms, and at every b its log-likelihood, gradient and H, to the
-researcher; their total is enough. The owner's `min_rows` is compared with the number of complete rows. It does
-not protect against a researcher who sends made-up coefficients: steep ones make H a sum over few rows.
+researcher; their total is enough. The owner's `min_rows` is compared with the number of complete rows, and with the
+number of rows that have weight at b, and in the difference from every b that was answered before: made-up
+coefficients, steep ones or two that differ in a few rows' weight, are refused (`newton.check_point`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fedjob.common.errors import NodeFailure
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import TargetRegression, names_of
 from fedjob.protocols.analytics.design import Design
-from fedjob.protocols.analytics.newton import advance, begin, inverse
+from fedjob.protocols.analytics.newton import advance, begin, check_point, inverse
 from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table
 from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record
@@ -73,6 +74,14 @@ class NewtonRegression(TargetRegression):
         self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: AuditedTable
     ) -> dict[str, Any]:
         terms, target = design.matrix(values), others[:, 0]
+
+        def weights(linear: Floats) -> tuple[Floats, ...]:
+            with np.errstate(over="ignore", invalid="ignore"):
+                _, mean, weight = self.at(linear, target)
+            return weight, target - mean
+
+        question = f"{self.name} of {self.target}"
+        check_point(table, question, design, np.asarray(instruction["at"]), weights)
         with np.errstate(over="ignore", invalid="ignore"):
             likelihood, mean, weight = self.at(terms @ np.asarray(instruction["at"]), target)
             hessian = (terms * weight[:, None]).T @ terms

@@ -9,8 +9,9 @@ until no centre moves by more than `tolerance` standard deviations. The first ce
 means of all nodes, or given. A node keeps nothing; the researcher keeps the centres.
 
 What leaks: at each step every node's number and sum of rows in each cluster, to the researcher; their total is
-enough. From step to step single rows may change their cluster. A node whose owner sets `min_rows` withholds
-clusters with fewer rows, but it does not withhold sums that differ by few rows from those of the step before.
+enough. From step to step single rows may change their cluster. Where an owner sets `min_rows`, rows about which
+sums were released together change it together, or in parts of at least `min_rows` rows: fewer stay with the larger part.
+So the clusters of such a node are those of groups of rows, and no two steps or jobs differ in few rows.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
-from fedjob.privacy.releases import Floats
+from fedjob.privacy.releases import Floats, Release, Rows
 from fedjob.protocols.analytics.base import ModelProtocol
 from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.table import AuditedTable, check_names
 from fedjob.protocols.analytics.tables import centre_table
 from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record
 from fedjob.protocols.base import Instruction, State
+
+if TYPE_CHECKING:
+    from fedjob.privacy.release_book import OpenBook
 
 ASSIGN = "assign"
 
@@ -133,17 +138,43 @@ class KMeans(ModelProtocol):
             [(np.square(terms - centre) * weights).sum(axis=1) for centre in centres], axis=1
         )
         nearest = distances.argmin(axis=1)
+        small = np.zeros(len(centres), dtype=bool)
+        if table.book is not None:
+            nearest, small = self._in_groups(distances, table, table.book)
         counts = np.bincount(nearest, minlength=len(centres))
-        small = (counts > 0) & (counts < table.min_rows)
         released = ~small[nearest]
         sums = np.zeros_like(centres)
         np.add.at(sums, nearest[released], terms[released])
         return {
             "counts": np.where(small, 0, counts).tolist(),
             "sums": sums.tolist(),
-            "inertia": float(distances.min(axis=1)[released].sum()),
+            "inertia": float(distances[np.arange(len(nearest)), nearest][released].sum()),
             "withheld": int(small.sum()),
         }
+
+    def _in_groups(
+        self, distances: Floats, table: AuditedTable, book: OpenBook
+    ) -> tuple[Rows, npt.NDArray[np.bool_]]:
+        """Return the cluster of each complete row, where few rows do not leave those they were released with.
+
+        Args:
+            distances: of shape (rows, clusters).
+
+        Returns:
+            The clusters, and for each of them whether it may not be released even so.
+        """
+        used = table.all_rows if table.used is None else table.used
+        incomplete = np.setdiff1d(table.all_rows, used)
+        small = np.zeros(distances.shape[1], dtype=bool)
+        nearest = distances.argmin(axis=1)
+        for least in (table.min_rows, len(used) + 1):  # at last no group is divided
+            nearest = grouped(distances, book.pieces(self.features)[used], least)
+            rows = [used[nearest == cluster] for cluster in range(distances.shape[1])]
+            allowed = table.admit([Release(one, self.features, one, incomplete) for one in rows])
+            small = np.array([len(one) > 0 and not may for one, may in zip(rows, allowed, strict=True)])
+            if not small.any():
+                break
+        return nearest, small
 
     def result(self, model: State, design: Design) -> dict[str, Any]:
         centres = np.asarray(model["centres"]) * np.asarray(design.scales) + np.asarray(design.means)
@@ -153,3 +184,26 @@ class KMeans(ModelProtocol):
             "steps": model["steps"],
             "withheld": model["withheld"],
         }
+
+
+def grouped(distances: Floats, groups: Rows, least: int) -> Rows:
+    """Return the nearest cluster of each row, where a group is divided only into parts of `least` rows or more.
+
+    Rows of smaller parts go to the nearest of the larger parts' clusters; a group without a larger part goes where the
+    sum of its rows' distances is least.
+
+    Args:
+        distances: of shape (rows, clusters).
+        groups: a label for each row.
+    """
+    nearest: Rows = distances.argmin(axis=1)
+    for label in np.unique(groups):
+        rows = np.flatnonzero(groups == label)
+        counts = np.bincount(nearest[rows], minlength=distances.shape[1])
+        large = np.flatnonzero(counts >= least)
+        if not len(large):
+            nearest[rows] = distances[rows].sum(axis=0).argmin()
+            continue
+        few = rows[~np.isin(nearest[rows], large)]
+        nearest[few] = large[distances[np.ix_(few, large)].argmin(axis=1)]
+    return nearest

@@ -3,18 +3,24 @@
     beta <- beta + H^-1 g        g, H: gradient and negative second derivatives of the log-likelihood
 
 A step that lowers the log-likelihood is halved.
+
+Where an owner sets `min_rows`, a node holds each point at which it is asked against the points that it answered
+before: neither the weights of its rows at a point, nor their differences from those at another, may lie on few rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fedjob.common.errors import Unsolvable
+from fedjob.privacy.isolation import dominated
 from fedjob.privacy.releases import Floats
+from fedjob.protocols.analytics.design import Design
+from fedjob.protocols.analytics.table import AuditedTable, categories
 
 TOLERANCE = 1e-9
 """The size of a step after which the method ends, in standard deviations of the terms."""
@@ -114,3 +120,74 @@ def solve(matrix: Floats, right: Floats) -> Floats:
 def inverse(matrix: Floats) -> Floats:
     """Return the inverse of a symmetric matrix; see `solve`."""
     return solve(matrix, np.eye(len(matrix)))
+
+
+MAX_POINTS = 1000
+"""The most points at which a node with a minimum of rows answers for one outcome."""
+
+_SAME = 1e-12
+"""Weights that differ by less, relative to the largest, differ by rounding."""
+
+
+def check_point(
+    table: AuditedTable,
+    question: str,
+    design: Design,
+    at: Floats,
+    weights: Callable[[Floats], tuple[Floats, ...]],
+) -> None:
+    """Check, where the owner sets a minimum of rows, that the sums at these coefficients are about enough rows.
+
+    Args:
+        question: names the outcome; all points at which it was answered are compared.
+        at: coefficients of the scaled terms.
+        weights: returns the weights of all rows in the sums, from the linear predictor.
+
+    Raises:
+        NodeFailure: with reason `min_rows`: few rows have most of the weight, alone or in the difference from sums
+            that were released before; or the question was answered at `MAX_POINTS` points.
+    """
+    if table.book is None:
+        return
+    point = _in_columns(design, at)
+    earlier = [other for other in table.book.answered(question) if other != point]
+    here = weights(_linear(table, point))
+    few = len(earlier) >= MAX_POINTS or any(dominated(part, table.min_rows) for part in here)
+    for other in () if few else earlier:
+        for now, before in zip(here, weights(_linear(table, other)), strict=True):
+            moved = np.abs(now - before)
+            if moved.max(initial=0.0) > _SAME * np.abs(now).max(initial=0.0):
+                few = few or dominated(moved, table.min_rows)
+    if few:
+        raise table.withheld("sums at these coefficients, or their difference from sums at others,")
+    table.book.answer(question, point)
+
+
+def _in_columns(design: Design, at: Floats) -> dict[str, Any]:
+    """Return coefficients as those of the columns themselves, and the rest as a constant."""
+    base, scaled = (float(at[0]), at[1:]) if design.intercept else (0.0, at)
+    terms = scaled / np.asarray(design.scales)
+    constant = base - float(terms @ np.asarray(design.means))
+    return {"constant": constant, "terms": dict(zip(design.terms, terms.tolist(), strict=True))}
+
+
+def _linear(table: AuditedTable, point: Mapping[str, Any]) -> Floats:
+    """Return the linear predictor of the used rows; a missing value counts as 0."""
+    used = table.all_rows if table.used is None else table.used
+    linear = np.full(len(used), float(point["constant"]))
+    for term, coefficient in point["terms"].items():
+        linear += coefficient * np.nan_to_num(_term(table, term)[used])
+    return linear
+
+
+def _term(table: AuditedTable, term: str) -> Floats:
+    if term in table.frame:
+        return table.values(term)
+    name, _, level = term.rpartition("=")
+    while name and name not in table.frame:  # a category's name may hold the sign as well
+        name, _, more = name.rpartition("=")
+        level = f"{more}={level}"
+    if not name:
+        return np.zeros(len(table.frame))
+    found: Floats = (categories(table.node, table.frame, name) == level).astype(np.float64)
+    return found

@@ -14,17 +14,22 @@ from fedjob.common.checks import python_numbers, shown
 from fedjob.common.errors import NodeFailure, SpecError, UnreadableData
 from fedjob.data.category import category_text
 from fedjob.data.readers.base import EXTREMES, flag
+from fedjob.privacy.isolation import differ_in_few
 from fedjob.privacy.releases import Admit, Floats, Release, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fedjob.privacy.release_book import OpenBook
     from fedjob.protocols.base import Local
 
 MAX_CATEGORIES = 1000
 """Different values that a column may have at a node to be taken for categories."""
 
 MAX_CATEGORY_CHARS = 200
+
+_SUM_OF = "sum of "
+"""The question under which the record notes that a column was summed."""
 
 SEPARATOR = "\x1f"
 """Between the values that name a group or a cell; no category has it in its name."""
@@ -155,6 +160,8 @@ class AuditedTable:
         min_rows: no number about fewer rows is released; 0 where the owner sets no limit.
         admit: decides which of several numbers may be released.
         releases_extremes: whether the smallest and largest values, which belong to single rows, may be released.
+        book: the record of releases, while it is open; None where the owner sets no limit.
+        used: the rows that a model's sums are over; None for all.
     """
 
     node: str
@@ -163,6 +170,8 @@ class AuditedTable:
     min_rows: int
     admit: Admit
     releases_extremes: bool = True
+    book: OpenBook | None = None
+    used: Rows | None = None
 
     @property
     def all_rows(self) -> Rows:
@@ -194,6 +203,33 @@ class AuditedTable:
         """
         if not self.admit([telling])[0]:
             raise self.withheld(what)
+
+    def may_sum(self, names: Sequence[str]) -> bool:
+        """Decide whether columns may be summed beside those that were before, and record it if so.
+
+        The difference between the sums of two columns that differ in few rows is a sum over these rows.
+        """
+        if self.book is None:
+            return True
+        columns = {name: self.values(name) for name in names if name in self.frame}
+        before = [name for name in map(str, self.frame) if self.book.answered(f"{_SUM_OF}{name}")]
+        others = columns | {name: self.values(name) for name in before}
+        for name, values in columns.items():
+            if any(differ_in_few(values, other, self.min_rows) for other in others.values()):
+                return False
+            others[name] = values
+        for name in columns:
+            self.book.answer(f"{_SUM_OF}{name}", True)
+        return True
+
+    def values(self, name: str) -> Floats:
+        """Return a column as numbers, NaN where it holds none."""
+        import pandas as pd
+
+        values: Floats = pd.to_numeric(self.frame[name], errors="coerce").to_numpy(
+            dtype=np.float64, na_value=np.nan
+        )
+        return values
 
     def withheld(self, what: str) -> NodeFailure:
         """Return the error that these numbers may not be released."""
@@ -231,5 +267,7 @@ def opened_table(local: Local) -> Iterator[AuditedTable]:
     except SpecError as error:
         raise NodeFailure(local.node, "min_rows", str(error)) from error
     releases_extremes = flag(local.data.options, EXTREMES, default=False)
-    with local.releases.opened(source, kept) as admit:
-        yield AuditedTable(local.node, frame, len(source), local.releases.min_rows, admit, releases_extremes)
+    with local.releases.opened(source, kept) as book:
+        yield AuditedTable(
+            local.node, frame, len(source), local.releases.min_rows, book, releases_extremes, book
+        )

@@ -107,10 +107,15 @@ class TrainingProtocol(FederatedProtocol):
 def measured(plan: TrainingPlan, phase: str) -> dict[str, Any]:
     """Return what the plan's parameters are worth on the node's test split, by phase.
 
-    It is empty where the node has too few examples for a split, such as a site with one patient: it trains, and the
-    other nodes validate.
+    It is empty where the node has too few examples for a split, such as a site with one patient, or where its owner's
+    minimum of rows withholds what is measured on them: it trains, and the other nodes validate.
     """
-    return {} if plan.too_few_to_test else {phase: plan.validate(phase)}
+    if plan.too_few_to_test:
+        return {}
+    if why := plan.tests_withheld:
+        plan.ctx.emit("note", {"text": f"min_rows: {why}"})
+        return {}
+    return {phase: plan.validate(phase)}
 
 
 def train_apart(

@@ -20,7 +20,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.svm import LinearSVC
 
 from fedjob.common.errors import NodeFailure, PlanError
-from fedjob.metrics.states import add_all, values
+from fedjob.metrics.states import add_all, error, values
 from fedjob.training_plans.context import Context
 from fedjob.training_plans.example_order import training_batches
 from fedjob.training_plans.plan_checks import check_plan_class
@@ -196,10 +196,11 @@ def test_metrics_of_two_nodes_add_to_those_of_the_union() -> None:
     a.train()
     b = built(make, ["healthy", "ill"], (INPUTS[17:], WORDS[17:]), args, Tested)
     b.set_params(a.get_params())
-    total = values(add_all(a.validate(), b.validate()))
+    states = add_all(a.validate(), b.validate())
+    total = values(states)
     assert total["accuracy"] == pytest.approx(accuracy_score(WORDS, a.model.predict(INPUTS)))
     exact = roc_auc_score(BINARY, a.model.predict_proba(INPUTS)[:, 1])
-    assert total["roc_auc"] == pytest.approx(exact, abs=0.01)
+    assert abs(total["roc_auc"] - exact) <= error(states["roc_auc"]) < 0.2  # no node counts few rows together
 
 
 def test_validation_of_a_regressor_on_a_stable_split() -> None:

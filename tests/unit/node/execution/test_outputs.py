@@ -53,6 +53,20 @@ def test_small_values_travel_in_the_answer_and_large_ones_through_the_repository
     assert unpack(packed) == {"value": text, "metrics": {"train": {}}}
 
 
+def test_a_metric_of_too_few_examples_stays_while_the_others_leave(tmp_path: Path) -> None:
+    few, many = {"kind": "mean", "weight": 4.0, "total": 8.0}, {"kind": "accuracy", "n": 9, "correct": 7}
+    metrics = {
+        "before": {"loss": few, "accuracy": many},
+        "after": {"loss": few, "odd": {"n": "many"}},
+        "x": 3,
+    }
+    stored = store(row(), 1, result(metrics=metrics), 5, destination(tmp_path))
+    assert stored.result.metrics == {"before": {"accuracy": many}}
+    assert (
+        store(row(), 1, result(metrics=metrics), 0, destination(tmp_path / "open")).result.metrics == metrics
+    )
+
+
 def test_what_was_computed_on_too_few_rows_never_leaves(tmp_path: Path) -> None:
     stored = store(row(), 1, result(value=7, num_examples=4), 5, destination(tmp_path, contact="dpo@x"))
     assert (stored.result.ok, stored.result.reason, stored.result.value) == (False, "min_rows", None)

@@ -193,11 +193,10 @@ def test_a_regression_on_a_mark_of_few_rows_is_withheld(tmp_path: Path, kind: st
         clinics.play(LinearRegression(target="x", features=["mark"], categorical="mark"))
 
 
-def test_small_clusters_are_withheld(tmp_path: Path) -> None:
+def test_rows_of_a_small_cluster_count_with_a_larger_one(tmp_path: Path) -> None:
     found = Clinics(tmp_path, min_rows=5).play(
         KMeans(features=["age"], clusters=3, first=[[50], [70], [79.9]], max_steps=1)
     )
     sizes = found["centres"]["rows"].tolist()
-    assert found["withheld"] > 0
-    assert sum(sizes) < 100
+    assert (found["withheld"], sum(sizes)) == (0, 100)
     assert all(size == 0 or size >= 5 for size in sizes)
