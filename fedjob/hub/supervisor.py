@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+
+_log = logging.getLogger("fedjob")
 
 SYNC_EVERY_S = 0.5
 SWEEP_EVERY_S = 3600.0
@@ -110,6 +113,8 @@ class Hub:
         """
         settings = self._settings
         home = HubHome(settings.home, settings.storage)
+        if home.opened:
+            _log.warning("%s", home.opened)
         home.lock()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(home.unlock)

@@ -22,6 +22,7 @@ import click
 from fedjob.common.codec import unpack
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
+from fedjob.common.files import private
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
 from fedjob.messaging.clock import clock_text
@@ -102,7 +103,10 @@ def start(home: NodeHome, workers: int | None, detach: bool) -> None:
     if detach:
         _start_detached(home, workers)
         return
+    opened = home.create()
     log_to(home)
+    if text := str(opened):
+        _tell(text)
     stopping = threading.Event()
     with locked(home):
         with _stopping_on_signals(stopping.set):
@@ -164,7 +168,7 @@ def _start_detached(home: NodeHome, workers: int | None) -> None:
     command = [sys.executable, "-m", "fedjob", "node", "start", "--home", str(home.root)]
     if workers is not None:
         command += ["--workers", str(workers)]
-    with output.open("wb") as file:
+    with open(output, "wb", opener=private) as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )

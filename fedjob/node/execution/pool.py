@@ -23,7 +23,7 @@ from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError
-from fedjob.common.files import remove_folder
+from fedjob.common.files import make_folder, private, remove_folder
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
@@ -293,7 +293,7 @@ class Workers:
             command=LAUNCHERS.build(config.launcher, {}).command(launch),
         )
         scratch = self._home.scratch_of(f"worker_{name}")
-        scratch.mkdir(parents=True, mode=0o700)
+        make_folder(scratch)
         ours, theirs = socket.socketpair()
         worker = _Worker(name, job, gpus, Link(ours), scratch)
         self._workers[name] = worker
@@ -409,7 +409,7 @@ class _ForkServer:
         self.alive = True
         self._is_ready = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, (home.logs / "forkserver.log").open("ab") as log:
+        with theirs, open(home.logs / "forkserver.log", "ab", opener=private) as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fedjob.node.execution.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

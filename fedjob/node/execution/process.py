@@ -25,6 +25,7 @@ from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
+from fedjob.common.files import private
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.token_bucket import TokenBucket
@@ -108,7 +109,8 @@ def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
         # Whole before the daemon hears of it: killed from here on, it finds this and need not train again.
         # Not fsynced: against power cuts there are the parameters' own fsync and the daemon's commit.
         unfinished = Path(order.output_path) / f".{RESULT_NAME}"
-        unfinished.write_bytes(packed)
+        with open(unfinished, "wb", opener=private) as file:
+            file.write(packed)
         unfinished.rename(unfinished.with_name(RESULT_NAME))
     except OSError as error:
         plain = to_plain(

@@ -15,6 +15,7 @@ from pathlib import Path
 from fedjob.common.errors import BrokerUnreachable, FedjobError
 from fedjob.common.types import Address
 from fedjob.identity.membership import Membership, fetch_hub, fetch_parties, load_membership
+from fedjob.identity.private_home import close_home
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
@@ -45,7 +46,7 @@ class Finding:
 
 def examine(home: Path) -> list[Finding]:
     """Check everything that a job needs, in order; stop where nothing after can work."""
-    findings = [_versions(), _disk(home)]
+    findings = [_versions(), _disk(home), _modes(home)]
     try:
         membership = load_membership(home)
     except FedjobError as error:
@@ -95,6 +96,13 @@ def _disk(home: Path) -> Finding:
     is_enough = free_bytes >= LOW_BYTES
     found = f"{home}, {free_bytes / 1e9:.1f} GB free"
     return Finding("home", is_enough, found, "" if is_enough else "free some space: breakpoints need it")
+
+
+def _modes(home: Path) -> Finding:
+    """Check that no other user can look into this home; what can be mended is mended."""
+    opened = close_home(home, whole=True)
+    advice = "" if not opened.left else "run `chmod -R go-rwx` on the home as its owner"
+    return Finding("private", not opened.left, str(opened) or "nobody else can look into this home", advice)
 
 
 def _token(membership: Membership) -> Finding:
