@@ -20,6 +20,7 @@ import click
 
 from fedjob.common.checks import printable
 from fedjob.common.errors import BrokerUnreachable, FedjobError, NotPermitted, RepositoryUnreachable
+from fedjob.common.files import private_process
 
 
 class LazyGroup(click.Group):
@@ -66,7 +67,8 @@ def run_command_line(
     """Run a command line; a mistake of the user's is one line, never a traceback."""
     atexit.register(gc.freeze)  # what imports have made goes with the process: for torch that saves a second
     try:
-        command(args, prog_name=prog_name)
+        with private_process():
+            command(args, prog_name=prog_name)
     except (BrokerUnreachable, RepositoryUnreachable, NotPermitted) as error:
         click.echo(f"fedjob: {error}", err=True)
         sys.exit(2)

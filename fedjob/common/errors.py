@@ -473,6 +473,20 @@ class BreakpointCorrupt(BreakpointError):
     reason = "breakpoint_corrupt"
 
 
+class BreakpointForeign(BreakpointError):
+    """A breakpoint was not signed by this home; nothing of it was used before the researcher accepts it.
+
+    Args:
+        trust: what `Job.resume(path, trust=...)` takes to accept it.
+    """
+
+    reason = "breakpoint_foreign"
+
+    def __init__(self, message: str, *, trust: str = "") -> None:
+        super().__init__(message)
+        self.trust = trust
+
+
 class BreakpointIncompatible(BreakpointError):
     """A breakpoint was written by a version, or for a job, that does not fit."""
 

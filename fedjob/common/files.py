@@ -1,6 +1,10 @@
-"""The files of a home: writes that survive a power cut, the one lock, and the removal of folders.
+"""The files of a home: writes that survive a power cut, their modes, the one lock, and the removal of folders.
 
 A write is durable by fsync, rename, and fsync of the folder.
+
+Everything in a home is its owner's alone: files are made with mode 0600 and folders with 0700, whatever the umask,
+which in a notebook is the user's and stays as it is. fedjob's own processes have umask 077 besides. A file that a
+user asks for elsewhere has the mode that the user's umask gives.
 
 fedjob never deletes what it did not write. Here is the one place that removes a folder with what is in it: its name
 is one that nothing but fedjob gives, or it holds the file by which a home of fedjob is known, or it was made a moment
@@ -27,10 +31,77 @@ from pathlib import Path
 
 from fedjob.common.errors import NoSpace, RepositoryError
 
+PRIVATE = 0o600
+"""Mode of a file in a home."""
+
+PRIVATE_FOLDER = 0o700
+OF_OTHERS = 0o077
+"""The bits of a mode that are of the group and of others; nothing in a home has any."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a disk, a quota or a limit that is full."""
 
 _LOOK_AGAIN_S = 0.02
+_COPY_BYTES = 1 << 20
+
+
+class _Umask:
+    """The umask that this process began with, once fedjob has set its own; None before."""
+
+    users: int | None = None
+
+
+def begin_private() -> None:
+    """Have what this process makes be its owner's alone; for processes of fedjob's own, not for a user's."""
+    before = os.umask(OF_OTHERS)
+    if _Umask.users is None:
+        _Umask.users = before
+
+
+@contextmanager
+def private_process() -> Generator[None, None, None]:
+    """Have what a command makes be its owner's alone; the umask is afterwards as it was."""
+    before, known = os.umask(OF_OTHERS), _Umask.users
+    _Umask.users = before if known is None else known
+    try:
+        yield
+    finally:
+        os.umask(before)
+        _Umask.users = known
+
+
+@contextmanager
+def by_users_umask() -> Generator[None, None, None]:
+    """Make files as the user's umask says: those that the user asked for, outside of a home."""
+    if _Umask.users is None:
+        yield
+        return
+    before = os.umask(_Umask.users)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file so that only its owner may read it, if it is made: an `opener` for `open`."""
+    return os.open(path, flags, PRIVATE)
+
+
+def touch_private(path: Path) -> None:
+    """Make a file that only its owner may read, if it is not there, for a library that writes to it by name."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, PRIVATE))
+
+
+def make_folder(folder: Path, *, mode: int = PRIVATE_FOLDER) -> None:
+    """Make a folder, and those above it that are not there, all with this mode; one that is there stays as it is."""
+    missing = []
+    for each in (folder, *folder.parents):
+        if each.is_dir():
+            break
+        missing.append(each)
+    for each in reversed(missing):
+        each.mkdir(mode=mode, exist_ok=True)
 
 
 def fsync_dir(folder: Path) -> None:
@@ -57,8 +128,11 @@ def replace_durably(temporary: Path, final: Path) -> None:
     fsync_dir(final.parent)
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """Write `data` to `path` so that a reader sees the old bytes or the new ones.
+
+    Args:
+        mode: 0o666 for a file outside of a home, which the user's umask then counts for.
 
     Raises:
         NoSpace: the disk is full; `path` is as it was and no partial file is left.
@@ -82,12 +156,32 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file that is never rewritten in place a second name; a copy, fsynced, where links can't be."""
+    """Give a private file that is never rewritten in place a second name; a private copy, fsynced, where that can't be.
+
+    A file that others may read is copied: its mode is its user's, and a second name would have it too.
+    """
     try:
-        os.link(source, target)
+        found = source.stat()
+        if not found.st_mode & OF_OTHERS and found.st_uid == os.geteuid():
+            os.link(source, target)
+            return
     except OSError:
-        shutil.copyfile(source, target)
-        fsync_file(target)
+        pass
+    copy_file(source, target)
+
+
+def copy_file(source: Path, target: Path, *, mode: int = PRIVATE) -> None:
+    """Copy a file's bytes to a file of this mode, which is there whole or not at all, fsynced."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as copy, source.open("rb") as file:
+            shutil.copyfileobj(file, copy, _COPY_BYTES)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -102,9 +196,9 @@ def no_space_is_an_error(path: Path) -> Generator[None, None, None]:
 
 
 @contextmanager
-def lock(path: Path, *, mode: int = 0o600) -> Generator[None, None, None]:
+def lock(path: Path) -> Generator[None, None, None]:
     """Hold the lock of a file, made if need be; wait for whoever holds it. A process that dies lets go."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, mode)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, PRIVATE)
     try:
         take_lock(descriptor, wait_s=math.inf)
         yield
@@ -112,14 +206,14 @@ def lock(path: Path, *, mode: int = 0o600) -> Generator[None, None, None]:
         os.close(descriptor)
 
 
-def open_locked(path: Path, *, wait_s: float = 0.0, mode: int = 0o600) -> int | None:
+def open_locked(path: Path, *, wait_s: float = 0.0) -> int | None:
     """Open a file, made if need be, and take its lock.
 
     Returns:
         The descriptor, which holds the lock until it is closed, by a child that inherits it too; None where
         another process holds the lock.
     """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, mode)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, PRIVATE)
     if take_lock(descriptor, wait_s=wait_s):
         return descriptor
     os.close(descriptor)
@@ -200,14 +294,15 @@ def remove_folder(folder: Path, *, marker: str = "") -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, *, mode: int = 0o777) -> Generator[Path, None, None]:
+def new_folder(folder: Path, *, mode: int = PRIVATE_FOLDER) -> Generator[Path, None, None]:
     """Make a folder that stays if the block ends well, and goes with what is in it if not.
 
     Raises:
         FileExistsError: it is there already; it is left as it is.
         OSError: it can't be made.
     """
-    folder.mkdir(parents=True, mode=mode)
+    make_folder(folder.parent, mode=mode)
+    folder.mkdir(mode=mode)
     try:
         yield folder
     except BaseException:

@@ -12,6 +12,7 @@ REASONS: Mapping[str, str] = {
     "abandoned": "no message of the researcher arrived for so long that the node ended the task",
     "batch_failures": "more batches of items failed than the job tolerates, or all did",
     "breakpoint_corrupt": "a breakpoint's files are not the ones that its manifest names",
+    "breakpoint_foreign": "another home wrote the breakpoint, and the researcher has not accepted its plan",
     "breakpoint_incompatible": "another version of fedjob wrote the breakpoint",
     "breakpoint_missing": "there is no breakpoint to go on from",
     "bring": "a node accepts no data that researchers bring",

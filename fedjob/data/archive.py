@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from fedjob.common.errors import DecodeError, ObjectTooLarge, SpecError
-from fedjob.common.files import fsync_file, is_own_name, new_folder, remove_folder
+from fedjob.common.files import fsync_file, is_own_name, make_folder, new_folder, private, remove_folder
 from fedjob.data.leftovers import is_leftover
 
 MAX_FILES = 100_000
@@ -68,7 +68,10 @@ def pack_data(source: Path, target: Path) -> None:
     """
     source = source.absolute()
     try:
-        with zipfile.ZipFile(target, "x", allowZip64=True) as archive:
+        with (
+            open(target, "xb", opener=private) as made,
+            zipfile.ZipFile(made, "w", allowZip64=True) as archive,
+        ):
             num_files = 0
             for path in _files_of(source):
                 num_files += 1
@@ -99,7 +102,10 @@ def pack_assets(sources: Mapping[str, Path], target: Path) -> None:
         SpecError: see `pack_data`.
     """
     try:
-        with zipfile.ZipFile(target, "x", allowZip64=True) as archive:
+        with (
+            open(target, "xb", opener=private) as made,
+            zipfile.ZipFile(made, "w", allowZip64=True) as archive,
+        ):
             num_files = 0
             for name, source in sources.items():
                 for path in _files_of(source.absolute()):
@@ -142,7 +148,10 @@ def pack_stream(file: IO[bytes], name: str, target: Path) -> None:
         SpecError: it is not open for reading bytes.
     """
     try:
-        with zipfile.ZipFile(target, "x", allowZip64=True) as archive:
+        with (
+            open(target, "xb", opener=private) as made,
+            zipfile.ZipFile(made, "w", allowZip64=True) as archive,
+        ):
             _add(archive, _check_name(Path(name).name), file)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         target.unlink(missing_ok=True)
@@ -159,7 +168,7 @@ def unpack_data(archive_path: Path, folder: Path, *, limit_bytes: int) -> Path:
     """
     try:
         _check_directory(archive_path)
-        with new_folder(folder, mode=0o700), zipfile.ZipFile(archive_path) as archive:
+        with new_folder(folder), zipfile.ZipFile(archive_path) as archive:
             entries = archive.infolist()
             tops = _check_entries(entries, limit_bytes)
             left = limit_bytes
@@ -192,7 +201,7 @@ def unpacked_once(folder: Path, fetch: Callable[[Path], object], *, limit_bytes:
         DecodeError, ObjectTooLarge: see `unpack_data`; and what `fetch` raises.
     """
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder.parent)
         archive = folder.with_name(f"{folder.name}.zip")
         begun = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
         try:
@@ -330,7 +339,7 @@ def _check_directory(archive_path: Path) -> None:
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, limit_bytes: int) -> int:
     """Write one entry and return its size, counted while it is unpacked: the size in the archive may be wrong."""
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(target.parent)
     done = 0
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with archive.open(entry) as packed, open(os.open(target, flags, 0o600), "wb") as file:

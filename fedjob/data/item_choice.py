@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import NodeFailure, SpecError
+from fedjob.common.files import private
 from fedjob.common.items import Items
 from fedjob.data.readers.base import UNREADABLE, Dataset, ItemIdentity
 
@@ -109,7 +110,8 @@ def chosen_data(
 
 def save_known(known: Known, path: Path) -> None:
     """Write a node's record of known items to a file, for a worker."""
-    path.write_text(json.dumps({"processed": known.processed, "failed": known.failed}), encoding="utf-8")
+    with open(path, "w", encoding="utf-8", opener=private) as file:
+        json.dump({"processed": known.processed, "failed": known.failed}, file)
 
 
 def load_known(path: str) -> Known:
@@ -128,4 +130,5 @@ def save_remembered(
         "processed": [[item.id, item.mtime, item.hash] for item in processed],
         "failed": [[item.id, item.mtime, item.hash, why[:200]] for item, why in failed],
     }
-    path.write_text(json.dumps(plain), encoding="utf-8")
+    with open(path, "w", encoding="utf-8", opener=private) as file:
+        json.dump(plain, file)

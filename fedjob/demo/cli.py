@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedjob.common.errors import ConfigError
-from fedjob.common.files import open_locked, remove_folder
+from fedjob.common.files import make_folder, open_locked, remove_folder
 from fedjob.demo.processes import Commands
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ def _fresh(home: Path) -> int:
     mark = home / _MARK
     if home.exists() and any(home.iterdir()) and not mark.exists():
         raise ConfigError(f"{home} is not empty and not an earlier demo's: give another folder with --home")
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     lock = open_locked(mark)
     if lock is None:
         raise ConfigError(f"another demo runs in {home}: end it, or give another folder with --home")

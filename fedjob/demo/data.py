@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.files import make_folder
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -54,7 +56,7 @@ def deal(folder: Path, nodes: list[str], *, alpha: float, seed: int) -> Shares:
     x, y = (pixels[order] / 16).astype(np.float32), digits[order].astype(np.int64)
     num_test = int(len(y) * TEST_FRACTION)
     owners = _owners(y[num_test:], len(nodes), alpha, rng)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     parts, counts = {}, {}
     for index, node in enumerate(nodes):
         rows = np.flatnonzero(owners == index) + num_test
@@ -77,7 +79,7 @@ def deal_patients(folder: Path, nodes: list[str], *, seed: int) -> dict[str, Pat
     study = load_breast_cancer()
     columns = [name.replace(" ", "_") for name in study.feature_names] + ["malignant"]
     order = np.random.default_rng(seed).permutation(len(study.target))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = {}
     for node, rows in zip(nodes, np.array_split(order, len(nodes)), strict=True):
         files[node] = folder / f"{node}.csv"

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fedjob.common.errors import FedjobError
+from fedjob.common.files import make_folder, private
 from fedjob.hub.broker import tether
 
 READY_WITHIN_S = 60.0
@@ -33,7 +34,7 @@ class Commands:
         self._logs = logs
         self._echo = echo
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
-        logs.mkdir(parents=True, exist_ok=True)
+        make_folder(logs)
 
     def run(self, *words: str, log: str, show: bool = False) -> str:
         """Run a command to its end and return its output.
@@ -58,7 +59,7 @@ class Commands:
                 f"`fedjob {' '.join(words)}` has not ended within {READY_WITHIN_S:.0f} s"
             ) from error
         output = done.stdout.decode(errors="replace")
-        with self._log(log).open("a", encoding="utf-8") as file:
+        with open(self._log(log), "a", encoding="utf-8", opener=private) as file:
             file.write(output)
         if done.returncode != 0:
             raise FedjobError(f"`fedjob {' '.join(words)}` failed: {output.strip().removeprefix('fedjob: ')}")
@@ -72,7 +73,7 @@ class Commands:
         if show:
             self._show((*words, "&"))
         tied = [sys.executable, "-I", tether.__file__, str(os.getpid()), sys.executable, "-m", "fedjob"]
-        with self._log(log).open("ab") as file:
+        with open(self._log(log), "ab", opener=private) as file:
             process = subprocess.Popen(
                 [*tied, *words],
                 env=_environment(),

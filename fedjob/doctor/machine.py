@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedjob.common.errors import FedjobError
 from fedjob.doctor.finding import Finding
+from fedjob.identity.private_home import close_home
 
 LOW_DISK_BYTES = 1 << 30
 """Free space on the disk of a home below which there is a warning."""
@@ -93,6 +94,15 @@ def home(folder: Path, check: Callable[[Path], None] | None = None) -> Finding:
     return Finding(
         "home", is_enough, found, "" if is_enough else "free some space", "" if is_enough else "you"
     )
+
+
+def private(folder: Path) -> Finding:
+    """Check that no other user can look into a home; what can be mended is mended."""
+    opened = close_home(folder, whole=True)
+    found = str(opened) or "nobody else can look into this home"
+    if opened.left:
+        return Finding("private", False, found, "run `chmod -R go-rwx` on the home as its owner", "you")
+    return Finding("private", True, found)
 
 
 def memory() -> Finding:

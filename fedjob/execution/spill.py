@@ -9,7 +9,7 @@ from typing import Any, overload
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.errors import EncodeError
-from fedjob.common.files import remove_folder
+from fedjob.common.files import make_folder, private, remove_folder
 from fedjob.parameters.files import FileParams, is_params, save_params
 
 
@@ -24,7 +24,7 @@ class Spill(Sequence[Contribution]):
         self._folder = folder
         self._places: list[int] = []
         remove_folder(folder)
-        folder.mkdir(parents=True)
+        make_folder(folder)
 
     def put(self, place: int, part: Contribution) -> None:
         """Store a contribution; `place` is the place of its first item.
@@ -39,7 +39,8 @@ class Spill(Sequence[Contribution]):
             save_params(value, self._folder / f"{place}.safetensors")
             value = None
         kept = {"value": value, "weight": part.weight, "metrics": part.metrics, "tensors": has_tensors}
-        (self._folder / f"{place}.mpk").write_bytes(pack(to_plain(kept)))
+        with open(self._folder / f"{place}.mpk", "wb", opener=private) as file:
+            file.write(pack(to_plain(kept)))
         self._places = sorted([*self._places, place])
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, EncodeError, NodeFailure, PreparationError
+from fedjob.common.files import make_folder, private
 from fedjob.common.seeds import seed_for
 from fedjob.data.item_choice import ITEMS_NAME, save_remembered
 from fedjob.data.preprocessing.learning import LEARN, LEARNED
@@ -372,7 +373,7 @@ class InlineChildRunner(ChildRunner):
             return
         work = child_order(self._parent, order, {name: outcome.value for name, outcome in inputs.items()})
         output = Path(self._parent.output_path) / f"child_{order.number}"
-        output.mkdir()
+        output.mkdir(mode=0o700)
         done = Workbench().perform(replace(work, output_path=str(output)), self._emit)
         self._outcomes[order.number] = outcome_of(order.number, done)
 
@@ -401,5 +402,7 @@ def _save_items(worked: Any, output: Path) -> str:
 def _keep(output: Path, name: str, data: bytes) -> None:
     """Leave a file for the owner among what the work gives."""
     folder = output / KEPT_NAME
-    folder.mkdir(exist_ok=True)
-    (folder / name.replace("/", "_").lstrip(".")).write_bytes(data)  # a plan names its outputs
+    make_folder(folder)
+    path = folder / name.replace("/", "_").lstrip(".")  # a plan names its outputs
+    with open(path, "wb", opener=private) as file:
+        file.write(data)

@@ -285,7 +285,7 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
         except FedjobError:
             raise ConfigError(f"{path} exists and is no invitation: name another file with --out") from None
     try:
-        write_atomic(path, Invitation(url, party, role, code).dump(), mode=0o600)
+        write_atomic(path, Invitation(url, party, role, code).dump())
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}") from error
     command = "fedjob node init" if role == "node" else "fedjob init"

@@ -26,7 +26,13 @@ EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def examine(home: HubHome) -> list[Finding]:
     """Check the hub's machine, its process, its ports, its certificate and its broker."""
-    findings = [machine.versions(), machine.memory(), machine.home(home.folder), _ledger(home)]
+    findings = [
+        machine.versions(),
+        machine.memory(),
+        machine.home(home.folder),
+        machine.private(home.folder),
+        _ledger(home),
+    ]
     running = home.running()
     if running is None:
         return [*findings, Finding("hub", False, "it does not run", "fedjob hub start", "you")]

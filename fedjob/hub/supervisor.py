@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
 from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import broker_at_hub
+
+_log = logging.getLogger("fedjob")
 
 SYNC_EVERY_S = 0.5
 SWEEP_EVERY_S = 3600.0
@@ -120,6 +123,8 @@ class Hub:
         """
         settings = self._settings
         home = HubHome(settings.home, settings.storage)
+        if home.opened:
+            _log.warning("%s", home.opened)
         home.lock()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(home.unlock)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import ConfigError, NotPermitted
-from fedjob.common.files import write_atomic
+from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.http_client import check_authority
 from fedjob.common.network.proxy import check_proxy
 from fedjob.identity.keys import Identity
@@ -99,14 +99,14 @@ def save_membership(home: Path, membership: Membership) -> Membership:
 
     The certificate of the hub's authority is copied into the home, so that the file may be moved.
     """
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(home)
     stored = membership
     if membership.tls_ca:
         copy = home / AUTHORITY_NAME
         if Path(membership.tls_ca) != copy:
             write_atomic(copy, Path(membership.tls_ca).read_bytes())
         membership, stored = replace(membership, tls_ca=str(copy)), replace(membership, tls_ca=AUTHORITY_NAME)
-    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(stored)), mode=0o600)
+    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(stored)))
     return membership
 
 
@@ -171,5 +171,5 @@ def _pending_token(home: Path, party: str, role: str, key_hex: str) -> str:
     except (OSError, ValueError, AttributeError):
         pass  # there was no attempt, or it did not come so far
     token = secrets.token_hex(32)
-    write_atomic(path, json.dumps({**who, "token": token}).encode(), mode=0o600)
+    write_atomic(path, json.dumps({**who, "token": token}).encode())
     return token

@@ -22,7 +22,7 @@ from typing import IO, BinaryIO
 
 from fedjob._version import __version__
 from fedjob.common.errors import ConfigError, NoSpace
-from fedjob.common.files import fsync_dir, fsync_file, new_folder, no_space_is_an_error
+from fedjob.common.files import fsync_dir, fsync_file, make_folder, new_folder, no_space_is_an_error
 from fedjob.identity.enrolment import check_role_of_home, role_of_home
 
 MANIFEST_NAME = "fedjob-backup.json"
@@ -119,20 +119,20 @@ def restore(home: Path, source: Path, *, role: str) -> Backup:
     num_files = size_bytes = 0
     try:
         with no_space_is_an_error(home):
-            home.parent.mkdir(parents=True, exist_ok=True)
-            with new_folder(half, mode=0o700), _opened(source) as archive:
+            make_folder(home.parent)
+            with new_folder(half), _opened(source) as archive:
                 about = _manifest(archive, source, role)
                 for member in archive:
                     if member.name == MANIFEST_NAME:
                         continue
                     path = half / _checked(member.name, source)
                     if member.isdir():
-                        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+                        make_folder(path)
                         continue
                     content = archive.extractfile(member) if member.isreg() else None
                     if content is None:
                         raise ConfigError(f"{source} holds something that is no file, {member.name[:80]!r}")
-                    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    make_folder(path.parent)
                     _write(path, content, member.mode)
                     num_files += 1
                     size_bytes += member.size

@@ -7,6 +7,9 @@ to the other parties.
 
 from __future__ import annotations
 
+import os
+import secrets
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedjob.common.errors import ConfigError
-from fedjob.common.files import write_atomic
+from fedjob.common.files import fsync_dir, make_folder, write_atomic
 from fedjob.common.types import check_party
 
 SIGNATURE_BYTES = 64
@@ -58,7 +61,7 @@ class Identity:
             write_atomic(party_path, party.encode() + b"\n")
             stored = party
         if key is not None and not is_enrolled and key_path.exists():
-            write_atomic(key_path, _read_key(key).private_bytes_raw().hex().encode() + b"\n", mode=0o600)
+            write_atomic(key_path, _read_key(key).private_bytes_raw().hex().encode() + b"\n")
         name = stored or party
         if name is None:
             raise ConfigError(f"no identity in {folder}: run `fedjob init` or `fedjob node init` with --id")
@@ -71,9 +74,9 @@ class Identity:
                     f"{key_path} is missing although {name!r} lives here: restore it from a backup, or "
                     f"remove {folder} and enrol again under another name"
                 )
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
             fresh = Ed25519PrivateKey.generate() if key is None else _read_key(key)
-            write_atomic(key_path, fresh.private_bytes_raw().hex().encode() + b"\n", mode=0o600)
+            write_atomic(key_path, fresh.private_bytes_raw().hex().encode() + b"\n")
         own = _read_key(key_path)
         if key is not None and _read_key(key).public_key() != own.public_key():
             raise ConfigError(f"{folder} holds another key than {key}: use another --home")
@@ -81,6 +84,52 @@ class Identity:
             # Written after the key, so that a name without a key means that the key was lost.
             write_atomic(party_path, name.encode() + b"\n")
         return cls(name, own)
+
+    def sign(self, data: bytes) -> bytes:
+        """Return the 64-byte signature of `data`."""
+        return self._key.sign(data)
+
+
+def load_or_create_secret(path: Path) -> bytes:
+    """Return the 32 secret bytes of a file in a home's `keys`, which are made on first use.
+
+    Of several processes that make them at once one wins, and all return the same.
+
+    Raises:
+        ConfigError: others may read the file, or it holds no 64 hex digits.
+    """
+    if not path.exists():
+        make_folder(path.parent)
+        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        write_atomic(fresh, secrets.token_bytes(32).hex().encode() + b"\n")
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+        fresh.unlink()
+        fsync_dir(path.parent)
+    return _read_key(path).private_bytes_raw()
+
+
+class SealKey:
+    """The key with which a home signs files of its own that may travel, such as breakpoints.
+
+    It is made on first use, belongs to the home whether it is enrolled anywhere or not, and never leaves it.
+
+    Args:
+        home: its key lies in `keys/seal`.
+    """
+
+    def __init__(self, home: Path) -> None:
+        secret = load_or_create_secret(home / "keys" / "seal")
+        self._key = Ed25519PrivateKey.from_private_bytes(secret)
+        self.public_key_hex = self._key.public_key().public_bytes_raw().hex()
+
+    @classmethod
+    def public_of(cls, home: Path) -> str:
+        """Return the public key of a home in hex; empty for one that has signed nothing yet."""
+        return cls(home).public_key_hex if (home / "keys" / "seal").exists() else ""
+
+    def __repr__(self) -> str:
+        return f"SealKey({self.public_key_hex[:12]}...)"
 
     def sign(self, data: bytes) -> bytes:
         """Return the 64-byte signature of `data`."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedjob.common.config import Scalar
 from fedjob.common.errors import ConfigError, RepositoryUnreachable
-from fedjob.common.files import is_locked, open_locked
+from fedjob.common.files import is_locked, make_folder, open_locked, touch_private
 from fedjob.common.types import Address
 from fedjob.identity.enrolment import check_role_of_home, enrol_home
 from fedjob.identity.keys import Identity
@@ -145,7 +145,7 @@ def locked(home: NodeHome) -> Iterator[None]:
     Raises:
         ConfigError: another daemon holds it.
     """
-    home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(home.root)
     descriptor = open_locked(home.lock, wait_s=LOOK_S)
     if descriptor is None:
         raise ConfigError(
@@ -176,6 +176,7 @@ def running_pid(home: NodeHome) -> int | None:
 def log_to(home: NodeHome) -> None:
     """Write fedjob's log to the home, 15 MB at most."""
     home.create()
+    touch_private(home.log)
     handler = RotatingFileHandler(home.log, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("fedjob")

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from fedjob.common.errors import DecodeError, EncodeError, NoSpace
-from fedjob.common.files import FULL, fsync_file
+from fedjob.common.files import FULL, fsync_file, touch_private
 from fedjob.common.types import Ref
 
 Params = dict[str, torch.Tensor]
@@ -137,6 +137,7 @@ def save_params(
     # with no tensor and an empty map of metadata, safetensors writes a header that is no JSON
     metadata = metadata if ready else metadata or None
     try:
+        touch_private(path)
         save_file(ready, path, metadata=metadata)
     except (SafetensorError, OSError) as error:
         if any(f"os error {number}" in str(error) for number in FULL):  # safetensors says it in words alone

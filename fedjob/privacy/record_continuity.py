@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import DecodeError
 
-_ROW_IDS = "ids"
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_ROW_IDS, _POINTS = "ids", "points"
 
 
 def check_continued(before: Path, after: Path) -> None:
@@ -27,7 +33,11 @@ def check_continued(before: Path, after: Path) -> None:
         old, new = load_file(before), load_file(after)
         ids = old.pop(_ROW_IDS)
         count = len(ids)
+        answered = _points(old.pop(_POINTS, None)), _points(new.get(_POINTS))
         continued = np.array_equal(new[_ROW_IDS][:count], ids)
+        continued &= all(
+            answered[1].get(question, [])[: len(points)] == points for question, points in answered[0].items()
+        )
         for name, labels in old.items():
             proposed = new[name][:count]
             # A new label stands for rows of one old label only, and no row's releases are forgotten.
@@ -38,3 +48,8 @@ def check_continued(before: Path, after: Path) -> None:
         raise DecodeError(f"the proposed record of releases can't be read: {type(error).__name__}") from error
     if not continued:
         raise DecodeError("the proposed record of releases forgets what was released before")
+
+
+def _points(stored: npt.NDArray[np.uint8] | None) -> dict[str, list[Any]]:
+    """Return question -> the points at which it was answered, from a record."""
+    return {} if stored is None else dict(json.loads(stored.tobytes()))

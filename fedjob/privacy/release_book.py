@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedjob.common.files import lock, replace_durably
+from fedjob.common.files import lock, make_folder, replace_durably
 from fedjob.privacy.releases import ROWS, Labels, Release, Releases, Rows
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ReleaseBook:
         """
         if self.borrow is not None:
             self.borrow()
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.path.parent)
         with lock(self.path.with_suffix(".lock")):
             known, releases = self._load(ids)
             order = np.argsort(known)

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedjob.common.errors import ObjectCorrupt, ObjectMissing, RepositoryError
-from fedjob.common.files import BLOCK_BYTES, Blocks, lock, no_space_is_an_error, replace_durably, write_at
+from fedjob.common.files import (
+    BLOCK_BYTES,
+    Blocks,
+    lock,
+    make_folder,
+    no_space_is_an_error,
+    replace_durably,
+    touch_private,
+    write_at,
+)
 from fedjob.repository.base import Repository, check_job
 from fedjob.repository.parts import PART_BYTES
 
@@ -27,8 +36,8 @@ class DirectoryRepository(Repository):
         self._held = folder / "held"
         self._lock_path = folder / "lock"
         with no_space_is_an_error(folder):
-            self._objects.mkdir(parents=True, exist_ok=True)
-            self._held.mkdir(exist_ok=True)
+            make_folder(self._objects)
+            make_folder(self._held)
 
     def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
         path = self._path(sha256)
@@ -37,7 +46,7 @@ class DirectoryRepository(Repository):
             with no_space_is_an_error(path):
                 self._write(temporary, blocks, sha256)
                 with lock(self._lock_path):
-                    path.parent.mkdir(exist_ok=True)
+                    make_folder(path.parent)
                     replace_durably(temporary, path)
                     self._hold(sha256, job)
         finally:
@@ -90,8 +99,8 @@ class DirectoryRepository(Repository):
 
     def _hold(self, sha256: str, job: str) -> None:
         folder = self._held / check_job(job)
-        folder.mkdir(exist_ok=True)
-        (folder / sha256).touch()
+        make_folder(folder)
+        touch_private(folder / sha256)
 
     def _write(self, path: Path, blocks: Blocks, sha256: str) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

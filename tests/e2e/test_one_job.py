@@ -11,6 +11,7 @@ from fedjob import FedAvg, Job
 from tests.data import TRAINING, make_points
 from tests.e2e.federation import Federation, preferred_kind
 from tests.e2e.plans import Points
+from tests.homes import open_to_others
 
 NODES = ("clinic-1", "clinic-2")
 
@@ -32,3 +33,9 @@ def test_two_nodes_behind_a_hub_train_one_model_together(tmp_path: Path) -> None
         assert job.success
         listed = json.loads(federation.cli("job", "list", "--json").stdout)
         assert [(row["id"], row["state"]) for row in listed] == [(job.id, "completed")]
+        homes = [
+            federation.folder / "hub",
+            federation.folder / "lab",
+            *(node.home for node in federation.nodes.values()),
+        ]
+        assert {home.name: open_to_others(home) for home in homes} == {home.name: [] for home in homes}

@@ -20,6 +20,7 @@ from fedjob.researcher.storage.breakpoints import newest_valid
 from tests.data import TRAINING
 from tests.e2e.conftest import SITES
 from tests.e2e.federation import PATIENCE_S, ROOT, Federation, digest
+from tests.foreign import accept
 from tests.processes import Running
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.usefixtures("healed")]
@@ -203,7 +204,7 @@ def test_under_another_researchers_key_it_becomes_a_clone(rough: Federation, tmp
     assert not ended(researcher)
     last = newest_valid(folder / "breakpoints")
     assert last is not None
-    clone = Job.resume(last, session=rough.session("other-lab"))
+    clone = accept(last, session=rough.session("other-lab"))
     assert clone.id != folder.name
     clone.run(progress=False)
     assert clone.success

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedjob import Explicit, Scaffold
-from fedjob.common.errors import NotPermitted
+from fedjob.common.errors import ObjectMissing
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import Ref, new_job_id
 from fedjob.messaging.messages import Result, Task
@@ -121,7 +121,7 @@ def test_the_shared_part_is_uploaded_once_and_a_nodes_own_part_is_for_that_node_
             assert task.params["control"] == shared[0]
         theirs = hub.repository("n2").get(own["n2"], tmp_path / "own")
         assert FileParams(theirs)["w"].tolist() == [1.5] * 3
-        with pytest.raises(NotPermitted, match="n1 may not read this object"):
+        with pytest.raises(ObjectMissing, match="that n1 may read"):
             hub.repository("n1").get(own["n2"], tmp_path / "not mine")
         for node in NODES:
             hub.repository(node).get(shared[0], tmp_path / f"shared-{node}")

@@ -24,6 +24,7 @@ from fedjob.common.errors import (
 from fedjob.researcher.results.download import MARK, download
 from fedjob.researcher.storage.folder import JobFolder
 from tests.data import LOSS_ALONE, TRAINING, make_points
+from tests.foreign import accept
 from tests.plans import Linear, Tiny
 
 
@@ -98,7 +99,7 @@ class TestBreakpoints:
             saved = Path(state["path"])
             assert saved.parent == folder
             assert (saved / "manifest.mpk").exists()
-            assert Job.resume(saved, home=tmp_path / "again").position.round == 1
+            assert accept(saved, home=tmp_path / "again").position.round == 1
         after = tree(used)
         assert {name: after[name] for name in before} == before
         twice = job.save_state_breakpoint(used)

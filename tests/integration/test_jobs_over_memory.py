@@ -42,6 +42,7 @@ from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.training_plans.source.extraction import extract
+from tests.foreign import accept
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
 from tests.processes import wait_until
@@ -552,7 +553,7 @@ def test_another_researchers_key_makes_it_a_new_job(
     job = make_job(session)
     job.run(progress=False)
     with open_session(federation, tmp_path / "other", Identity.generate("other")) as other:
-        clone = Job.resume(job.breakpoints[0], session=other)
+        clone = accept(job.breakpoints[0], session=other)
         clone.run(progress=False)
     assert clone.id != job.id
     assert clone.spec.researcher == "other"

@@ -46,6 +46,7 @@ from fedjob.researcher.storage.breakpoints import chain, hash_file, load_breakpo
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.training_plans.source.extraction import extract
 from tests.data import TRAINING, make_points
+from tests.foreign import accept
 from tests.parts import package
 from tests.plans import Linear, Raises, Tiny
 
@@ -164,7 +165,7 @@ def test_a_moved_breakpoint_alone_ends_in_the_bytes_of_the_uninterrupted_run(
     shutil.move(whole.breakpoints[cut - 1], moved)
     expected = digest(whole)
     shutil.rmtree(whole.folder)
-    job = Job.resume(moved, home=tmp_path / "other")
+    job = accept(moved, home=tmp_path / "other")
     job.run(progress=False)
     assert digest(job) == expected
     assert {event.round for event in job.events() if event.type == "round"} == set(range(cut + 1, 5))
@@ -489,7 +490,7 @@ def test_the_best_round_is_kept_over_a_resume(clinics: dict[str, str], tmp_path:
     half = make_job(clinics, tmp_path / "b", hooks=[KeepBest("accuracy", phase="after")], rounds=2)
     half.run(progress=False)
     shutil.move(half.breakpoints[-1], tmp_path / "moved")
-    rest = Job.resume(tmp_path / "moved", rounds=4, home=tmp_path / "c")
+    rest = accept(tmp_path / "moved", rounds=4, home=tmp_path / "c")
     rest.run(progress=False)
     assert {n: t.tolist() for n, t in rest.result.best.items()} == {
         n: t.tolist() for n, t in whole.result.best.items()

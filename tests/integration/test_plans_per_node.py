@@ -12,6 +12,7 @@ import torch
 from fedjob import FedAvg, Job, TorchPlan
 from fedjob.researcher.storage.breakpoints import hash_file
 from tests.data import make_points
+from tests.foreign import accept
 
 
 class Still(TorchPlan):
@@ -87,7 +88,7 @@ def test_plans_of_nodes_travel_in_breakpoints(clinics: dict[str, str], tmp_path:
     moved = tmp_path / "elsewhere" / "round_0001"
     shutil.copytree(whole.breakpoints[0], moved)
     shutil.rmtree(tmp_path / "one" / "jobs")
-    resumed = Job.resume(moved, home=tmp_path / "two")
+    resumed = accept(moved, home=tmp_path / "two")
     resumed.run(progress=False)
     assert digest(resumed) == expected
 

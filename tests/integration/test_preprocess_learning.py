@@ -22,6 +22,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
+from tests.foreign import accept
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
 
@@ -142,7 +143,7 @@ def test_local_remote_and_resumed_jobs_end_in_the_same_bytes_and_the_result_pred
     assert {(check.step, check.verdict) for check in verify_job(JobFolder(local.folder))} == {
         ("train", "equal")
     }
-    resumed = Job.resume(local.breakpoints[0], home=tmp_path / "moved", data=data)
+    resumed = accept(local.breakpoints[0], home=tmp_path / "moved", data=data)
     resumed.run(progress=False)
     assert result_hash(resumed) == result_hash(local)
     assert resumed.result.preprocess == local.result.preprocess

@@ -34,6 +34,7 @@ from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
+from tests.foreign import accept
 from tests.integration.nodes import Federation, write_toy
 from tests.integration.scripted import open_session
 from tests.unit.protocols.training.sites import TRAINING_PROTOCOLS, ready
@@ -148,7 +149,7 @@ def test_a_protocol_of_a_script_runs_at_nodes_and_locally_and_is_resumed_cloned_
 ) -> None:
     simulated, full = local(toy, tmp_path, HalfWay()), local(toy, tmp_path, FedAvg(), rounds=1)
     assert digest(at_nodes(session, HalfWay())) == digest(simulated)
-    resumed = Job.resume(simulated.breakpoints[0], home=tmp_path / "elsewhere")
+    resumed = accept(simulated.breakpoints[0], home=tmp_path / "elsewhere")
     resumed.run(progress=False)
     clone = simulated.clone()
     clone.run(progress=False)
@@ -211,7 +212,7 @@ def test_nodes_a_simulation_and_a_resumed_job_end_in_the_same_bytes(
     remote = at_nodes(session, ready(name))
     assert digest(remote) == digest(simulated)
     pandas.testing.assert_frame_equal(remote.result.history, simulated.result.history)
-    resumed = Job.resume(simulated.breakpoints[0], home=tmp_path / "elsewhere")
+    resumed = accept(simulated.breakpoints[0], home=tmp_path / "elsewhere")
     resumed.run(progress=False)
     assert digest(resumed) == digest(simulated)
     assert {check.verdict for check in verify_job(JobFolder(simulated.folder))} <= {"equal", "not kept"}

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fedjob.common.errors import BrokerUnreachable, ConfigError
-from fedjob.common.files import write_atomic
+from fedjob.common.files import private, write_atomic
 from fedjob.hub.broker import tether
 from fedjob.hub.broker.access import acl_file, password_file
 from fedjob.hub.broker.mosquitto import find_mosquitto, mosquitto_version, settings
@@ -54,8 +54,8 @@ class Accounts:
         content = password_file([*members, (_HUB_USER, self._hub_hash)])
         if content == self._written:
             return False
-        write_atomic(self.acl, acl_file().encode(), mode=0o600)
-        write_atomic(self.passwords, content.encode(), mode=0o600)
+        write_atomic(self.acl, acl_file().encode())
+        write_atomic(self.passwords, content.encode())
         self._written = content
         return True
 
@@ -151,7 +151,7 @@ class BrokerChild:
 
     async def _spawn(self) -> None:
         command = self._command()
-        with self._log_path.open("ab") as log:
+        with open(self._log_path, "ab", opener=private) as log:
             if log.tell() > 1 << 20:
                 log.truncate(0)
             self._child = await asyncio.create_subprocess_exec(
@@ -177,7 +177,7 @@ class BrokerChild:
         if self._program is not None:
             conf = self._folder / "mosquitto.conf"
             content = settings(self.host, self.port, self._folder, passwords, acl, self._tls)
-            write_atomic(conf, content.encode(), mode=0o600)
+            write_atomic(conf, content.encode())
             return [self._program, "-c", str(conf)]
         tls = [] if self._tls is None else [str(self._tls.cert.absolute()), str(self._tls.key.absolute())]
         return [

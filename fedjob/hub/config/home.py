@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError
-from fedjob.common.files import is_locked, open_locked, write_atomic
+from fedjob.common.files import is_locked, make_folder, open_locked, write_atomic
 from fedjob.identity.enrolment import check_role_of_home
+from fedjob.identity.private_home import close_home
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,12 @@ class HubHome:
         self.broker = self.folder / "broker"
         check_role_of_home(self.folder, "hub")
         try:
-            self.broker.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.storage.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self.broker)
+            make_folder(self.storage)
         except OSError as error:
             raise ConfigError(f"can't use {error.filename} for the hub: {error.strerror}") from error
+        opened = [str(close_home(folder)) for folder in (self.folder, self.storage)]
+        self.opened = "; ".join(dict.fromkeys(filter(None, opened)))
         self._running = self.folder / "running.json"
         self._lock = -1
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedjob.common.errors import ConfigError, NoSpace, RepositoryError
-from fedjob.common.files import fsync_dir
+from fedjob.common.files import fsync_dir, make_folder, touch_private
 
 T = TypeVar("T")
 
@@ -83,12 +83,13 @@ class HubDatabase:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent)
         try:
+            touch_private(path)  # SQLite gives its other files the mode of this one
             self._writer = self._connect()
             _prepare(self._writer)
             self._reader = self._connect()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise ConfigError(f"{path} can't be used as the hub's ledger: {error}") from error
         self._reading = threading.Lock()
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()

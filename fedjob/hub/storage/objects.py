@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import NoSpace, NotPermitted, ObjectCorrupt, ObjectMissing, ObjectTooLarge
-from fedjob.common.files import fsync_dir, no_space_is_an_error, write_at
+from fedjob.common.files import fsync_dir, make_folder, no_space_is_an_error, write_at
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.repository.base import WATCH
@@ -117,9 +117,9 @@ class ObjectStore:
         self.ledger = self._ledger = ledger
         self._clock = clock
         with no_space_is_an_error(folder):
-            self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._incoming)
             for number in range(256):  # made now, so that no upload has to make a folder durable
-                (self._objects / f"{number:02x}").mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_folder(self._objects / f"{number:02x}")
             fsync_dir(self._objects)
             fsync_dir(folder)
 
@@ -182,21 +182,17 @@ class ObjectStore:
         """Return the path of an object for one of its readers.
 
         Raises:
-            ObjectMissing: the hub has no such object.
-            NotPermitted: this party may not read it.
+            ObjectMissing: the hub has no such object, or none that this party may read: whoever guesses a content
+                does not learn here whether it exists.
         """
         path = self.path(sha256)
         rows = self._ledger.read(
             "SELECT EXISTS (SELECT 1 FROM leases WHERE sha256 = ?1 AND owner = ?2),"
-            " EXISTS (SELECT 1 FROM readers WHERE sha256 = ?1 AND reader = ?2),"
-            " EXISTS (SELECT 1 FROM objects WHERE sha256 = ?1)",
+            " EXISTS (SELECT 1 FROM readers WHERE sha256 = ?1 AND reader = ?2)",
             (sha256, party),
         )
-        owns, reads, there = rows[0]
-        if not there:
-            raise ObjectMissing("the hub has no such object")
-        if not owns and not reads:
-            raise NotPermitted(f"{party} may not read this object")
+        if not any(rows[0]):
+            raise ObjectMissing(f"the hub has no such object that {party} may read")
         return path
 
     def drop(self, sha256: str, party: str) -> Future[int]:

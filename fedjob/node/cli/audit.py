@@ -14,7 +14,7 @@ import click
 
 from fedjob.common.console import json_option, print_json, table, when
 from fedjob.common.errors import ConfigError
-from fedjob.common.files import write_atomic
+from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
@@ -60,7 +60,8 @@ def audit(
                     raise ConfigError(
                         f"{export} exists already: choose another name, or --force to replace it"
                     )
-                write_atomic(export, _exported(chain.records(), export.suffix == ".csv"))
+                with by_users_umask():
+                    write_atomic(export, _exported(chain.records(), export.suffix == ".csv"), mode=0o666)
             if as_json:
                 print_json({"verified": num_records, "head": newest})
                 return

@@ -22,6 +22,7 @@ import click
 from fedjob.common.codec import unpack
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
+from fedjob.common.files import private
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
 from fedjob.messaging.clock import clock_text
@@ -112,7 +113,10 @@ def start(home: NodeHome, workers: int | None, detach: bool) -> None:
 
 def start_here(home: NodeHome, workers: int | None) -> None:
     """Run the node in this process until it is stopped."""
+    opened = home.create()
     log_to(home)
+    if text := str(opened):
+        _tell(text)
     stopping = threading.Event()
     with locked(home):
         with _stopping_on_signals(stopping.set):
@@ -175,7 +179,7 @@ def start_detached(home: NodeHome, workers: int | None) -> None:
     command = [sys.executable, "-m", "fedjob", "node", "start", "--home", str(home.root)]
     if workers is not None:
         command += ["--workers", str(workers)]
-    with output.open("wb") as file:
+    with open(output, "wb", opener=private) as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )

@@ -45,7 +45,13 @@ def doctor(home: NodeHome, for_it: Path | None, as_json: bool) -> None:
 
 def examine(home: NodeHome) -> list[Finding]:
     """Check everything that a node needs, in order; stop where nothing after can work."""
-    findings = [machine.versions(), machine.torch(), machine.memory(), machine.home(home.root)]
+    findings = [
+        machine.versions(),
+        machine.torch(),
+        machine.memory(),
+        machine.home(home.root),
+        machine.private(home.root),
+    ]
     try:
         home.check()
         membership = load_membership(home.root)

@@ -244,12 +244,10 @@ def _who(by: str | None) -> str:
 
 def _version(datasets: Datasets, grant: Grant) -> str | None:
     """Return the version of the dataset as it is now, which the approval is for."""
-    from fedjob.node.data.versions import Versions
-
     dataset = datasets.find(grant.subject.dataset)
     if dataset is None or not grant.subject.version:
         return None
-    return Versions().of_parts(dataset.parts(grant.subject.use))
+    return datasets.versions().of_parts(dataset.parts(grant.subject.use))
 
 
 def _checked_who(who: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError
+from fedjob.common.files import make_folder
 from fedjob.identity.enrolment import check_role_of_home
+from fedjob.identity.private_home import OpenHome, close_home
 
 
 class NodeHome:
@@ -34,11 +36,12 @@ class NodeHome:
     def __repr__(self) -> str:
         return f"NodeHome({str(self.root)!r})"
 
-    def create(self) -> None:
-        """Make the folders that are not there; only the owner may look into them."""
+    def create(self) -> OpenHome:
+        """Make the folders that are not there; only the owner may look into them, and what was open is closed."""
         inside = (self.objects, self.tasks, self.results, self.state, self.scratch, self.logs, self.task_logs)
         for folder in (self.root, *inside):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
+        return close_home(self.root)
 
     def check(self) -> None:
         """Refuse a folder that is no node's home.

@@ -93,7 +93,8 @@ def open_context(
         report: takes what threads and workers report; must not block.
     """
     spool = Spool(home, repository)
-    datasets, grants, versions = Datasets(database), Grants(database), Versions()
+    datasets, grants = Datasets(database), Grants(database)
+    versions = datasets.versions()
     transfers = Transfers(
         home=home, config=config, node=node, spool=spool, repository=repository, notify=report, point=point
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import to_plain
+from fedjob.common.files import make_folder
 from fedjob.common.types import Ref
 from fedjob.data.archive import pack_assets, pack_data
 from fedjob.messaging.messages import Found, Message, Search
@@ -101,7 +102,7 @@ class SearchHandler:
         context = self._context
         archive = context.home.brought / f"mock-{secrets.token_hex(8)}.zip"
         try:
-            archive.parent.mkdir(exist_ok=True, mode=0o700)
+            make_folder(archive.parent)
             if dataset.assets:
                 pack_assets({name: Path(path) for name, path in dataset.parts("mock").items()}, archive)
             else:

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.errors import SpecError
 from fedjob.common.types import Contact, contacts_from_plain, read_contacts
+from fedjob.identity.keys import load_or_create_secret
 from fedjob.node.data.assets import (
     RegisteredAsset,
     TypedAssets,
@@ -26,7 +28,7 @@ from fedjob.node.data.assets import (
     described_again,
     differences_of,
 )
-from fedjob.node.data.versions import Versions
+from fedjob.node.data.versions import Versions, keyed
 from fedjob.node.storage.database import Database
 
 MAX_PUBLIC_COLUMNS = 100
@@ -44,7 +46,7 @@ class RegisteredDataset:
     Args:
         min_rows: nothing is computed on fewer rows than these.
         num_rows, size_bytes, columns: as found when it was described last; columns are `{name, type}`.
-        version: of the data then, see `Versions`.
+        version: of the data then, see `Versions`; of one that is not registered yet, their plain hash.
         max_weight: weight that its examples have together in a mean at most, 0 for no limit; however many a plan
             makes of its rows.
         loading: a loading plan as plain data: names for plans -> names in the data; empty for none.
@@ -127,8 +129,16 @@ class Datasets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @cached_property
+    def _key(self) -> bytes:
+        return load_or_create_secret(self._database.home / "keys" / "datasets")
+
+    def versions(self) -> Versions:
+        """Return what tells the versions of data at this node."""
+        return Versions(self._key)
+
     def add(self, dataset: RegisteredDataset) -> None:
-        """Register a dataset.
+        """Register a dataset that was described just now; its version is from here on that of this node.
 
         Raises:
             SpecError: the name is taken.
@@ -155,7 +165,7 @@ class Datasets:
                     dataset.num_rows,
                     dataset.size_bytes,
                     pack([dict(column) for column in dataset.columns]),
-                    dataset.version,
+                    keyed(self._key, dataset.version),
                     dataset.max_weight,
                     dataset.description,
                     pack(to_plain(dataset.contacts)),

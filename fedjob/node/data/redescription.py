@@ -47,7 +47,7 @@ def describe_changed(datasets: Datasets, name: str = "") -> list[Redescription]:
     Args:
         name: of the only one to look at; empty for all.
     """
-    found, versions = [], Versions()
+    found, versions = [], datasets.versions()
     for dataset in datasets.all() if not name else [datasets.get(name)]:
         version = versions.of_parts(dataset.parts())
         if version == dataset.version:

@@ -1,4 +1,7 @@
-"""The versions of datasets: a hash of the content, which changes when the data do.
+"""The versions of datasets: a hash of the content under a key of the node's, which changes when the data do.
+
+A version goes to every researcher who may see the dataset. Without the key nobody can confirm a guess about the
+content, such as the one value of a patient that they don't know; at one node the same bytes have the same version.
 
 A grant is about the data that its owner saw it asked for. Small files are hashed
 whole; of large ones the size, the time of change and both ends, so that looking
@@ -9,6 +12,7 @@ small one from a backup leaves its version as it was.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import stat
 import time
@@ -30,9 +34,14 @@ Signature = tuple[tuple[str, int, int], ...]
 
 
 class Versions:
-    """The versions of files and folders, computed again only when something about them changed."""
+    """The versions of files and folders, computed again only when something about them changed.
 
-    def __init__(self) -> None:
+    Args:
+        key: the node's own, see `Datasets.versions`. Empty for plain hashes, which must not leave this process.
+    """
+
+    def __init__(self, key: bytes = b"") -> None:
+        self._key = key
         self._known: dict[str, tuple[Signature, str]] = {}
         self._due: dict[str, float] = {}
 
@@ -42,16 +51,19 @@ class Versions:
         Args:
             parts: asset -> path; one without a name has the version of what lies there.
         """
-        found = {name: self.of(path) for name, path in parts.items()}
+        found = {name: self._hash_of(path) for name, path in parts.items()}
         if not all(found.values()):
             return ""
         if list(found) == [""]:
-            return found[""]
+            return keyed(self._key, found[""])
         text = "\0".join(f"{name}\0{version}" for name, version in found.items())
-        return hashlib.sha256(text.encode()).hexdigest()
+        return keyed(self._key, hashlib.sha256(text.encode()).hexdigest())
 
     def of(self, path: str) -> str:
         """Return the version of what lies there; empty where nothing does."""
+        return keyed(self._key, self._hash_of(path))
+
+    def _hash_of(self, path: str) -> str:
         now = time.monotonic()
         if path in self._known and now < self._due.get(path, 0.0):
             return self._known[path][1]
@@ -66,6 +78,11 @@ class Versions:
         took = time.monotonic() - now
         self._due[path] = now + max(LOOK_EVERY_S, 20 * took)
         return self._known[path][1]
+
+
+def keyed(key: bytes, plain: str) -> str:
+    """Return the version that a plain hash of content has at the node with this key; empty for none."""
+    return hmac.new(key, plain.encode(), hashlib.sha256).hexdigest() if key and plain else plain
 
 
 def _signature(path: Path) -> Iterator[tuple[str, int, int]]:

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import ClassVar
 
 from fedjob.common.errors import SpecError
+from fedjob.common.files import private
 from fedjob.node.hooks.base import NodeEvent, NodeHook, TaskHandle
 
 COLUMNS = (
@@ -52,7 +53,7 @@ class Csv(NodeHook):
             return
         path = task.folder / self.file
         is_new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
+        with open(path, "a", newline="", encoding="utf-8", opener=private) as file:
             writer = csv.writer(file)
             if is_new:
                 writer.writerow(COLUMNS)

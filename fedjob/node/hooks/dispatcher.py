@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.files import make_folder
 from fedjob.common.lifecycle import State
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.hooks import build_hooks
@@ -49,7 +50,7 @@ class HookCalls:
         """
         self._hooks = build_hooks(config.hooks, config.hook_options)
         if self._hooks and self._thread is None:
-            self._folder.mkdir(exist_ok=True, mode=0o700)
+            make_folder(self._folder)
             self._thread = threading.Thread(target=self._work, name="hooks", daemon=True)
             self._thread.start()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import ConfigError
+from fedjob.common.files import touch_private
 from fedjob.node.storage.schema import SCHEMA, SCHEMA_VERSION
 
 BUSY_S = 10.0
@@ -32,17 +33,23 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            touch_private(path)  # SQLite gives its other files the mode of this one
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
             self._connection.row_factory = sqlite3.Row
             self._prepare()
             self._version = self._data_version()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ConfigError(
                 f"{path} can't be opened as a node's database ({error}): restore it from a backup, or move "
                 "it away to begin anew"
             ) from error
+
+    @property
+    def home(self) -> Path:
+        """The folder that the file lies in."""
+        return self._path.parent
 
     def _prepare(self) -> None:
         execute = self._connection.execute

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.files import private
 from fedjob.node.config.home import NodeHome
 from fedjob.node.storage.secrets import Secrets, hide, hide_in_file
 
@@ -111,7 +112,7 @@ def released(home: NodeHome, key: str) -> Iterator[dict[str, Any]]:
 
 def add_trace(home: NodeHome, key: str, text: str) -> None:
     """Append the traceback of what user code raised to the task's log."""
-    with suppress(OSError), home.log_of(key, "stderr").open("ab") as file:
+    with suppress(OSError), open(home.log_of(key, "stderr"), "ab", opener=private) as file:
         file.write(text.rstrip("\n").encode("utf-8", "replace") + b"\n")
 
 

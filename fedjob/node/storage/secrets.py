@@ -82,7 +82,7 @@ class Secrets:
         self._save({dataset: own for dataset, own in kept.items() if own})
 
     def _save(self, kept: dict[str, dict[str, str]]) -> None:
-        write_atomic(self._path, json.dumps(kept, indent=2).encode(), mode=0o600)
+        write_atomic(self._path, json.dumps(kept, indent=2).encode())
 
 
 def hide(text: str, values: Iterable[str]) -> str:

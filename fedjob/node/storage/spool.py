@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fedjob.common.codec import from_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
-from fedjob.common.files import fsync_dir, is_own_name, remove_folder
+from fedjob.common.files import fsync_dir, is_own_name, make_folder, remove_folder
 from fedjob.common.types import Ref
 from fedjob.execution.orders import KEPT_NAME, WorkResult
 from fedjob.node.config.home import NodeHome
@@ -154,7 +154,7 @@ class Spool:
                 f"the files that would stay have {size} bytes, this node allows {limit_bytes}"
             )
         remove_folder(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder.parent)
         os.rename(source, folder)
         fsync_dir(folder)
         fsync_dir(folder.parent)

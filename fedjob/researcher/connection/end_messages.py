@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError
-from fedjob.common.files import write_atomic
+from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.types import Address
 from fedjob.messaging.messages import End
 
@@ -59,7 +59,7 @@ def release(session: Connection, endings: Mapping[str, EndMessage], *, wait_s: f
         if id_ not in waiting:
             path.unlink(missing_ok=True)
         elif not path.exists():
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
             write_atomic(path, pack(to_plain(endings[node])))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from fedjob.common.checks import check_path
 from fedjob.common.errors import ConfigError, NoSpace
 from fedjob.common.network.proxy import check_proxy_setting
 from fedjob.identity.enrolment import check_role_of_home
+from fedjob.identity.private_home import close_home
+
+_log = logging.getLogger("fedjob")
 
 FREE_BYTES = 16 << 20
 """Free space below which no job is begun: its record would soon fail to be written."""
@@ -50,6 +54,27 @@ def home_path(given: str | Path | None) -> Path:
     """Return the home: what is given, else `$FEDJOB_HOME`, else `~/.fedjob/researcher`."""
     chosen = given if given is not None else os.environ.get("FEDJOB_HOME") or "~/.fedjob/researcher"
     return check_path("home", chosen).resolve()
+
+
+def take_home(home: Path) -> None:
+    """Check a home before it is used, and see to it that nobody else can look into it.
+
+    Raises:
+        ConfigError, NoSpace: see `check_home`.
+    """
+    check_home(home)
+    _used.add(home)
+    if opened := str(close_home(home)):
+        _log.warning("%s", opened)
+
+
+_used: set[Path] = set()
+"""Homes that this process was told to work in."""
+
+
+def used_homes() -> list[Path]:
+    """Return the homes that this process was given, by name or as the default one."""
+    return sorted(_used)
 
 
 def check_home(home: Path) -> None:

@@ -78,7 +78,7 @@ class KnownNodes:
                 before = self.path.read_bytes() if self.path.exists() else b""
                 lines = "".join(f"{node} {keys[node]}\n" for node in new)
                 gap = b"\n" if before and not before.endswith(b"\n") else b""
-                write_atomic(self.path, before + gap + lines.encode(), mode=0o600)
+                write_atomic(self.path, before + gap + lines.encode())
             return new
 
     def _changed(self, node: str, known: Mapping[str, str], keys: Mapping[str, str]) -> str:

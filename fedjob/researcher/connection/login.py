@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, NotPermitted, WaitTimeout
-from fedjob.common.files import lock, write_atomic
+from fedjob.common.files import lock, make_folder, write_atomic
 from fedjob.identity.keys import Identity
 from fedjob.identity.openid import Provider, discover, jwt_package, nonce_of, post_form
 
@@ -256,5 +256,5 @@ def _path(home: Path) -> Path:
 
 def _keep(home: Path, made: Login) -> None:
     path = _path(home)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomic(path, json.dumps(asdict(made)).encode(), mode=0o600)
+    make_folder(path.parent)
+    write_atomic(path, json.dumps(asdict(made)).encode())

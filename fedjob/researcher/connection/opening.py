@@ -18,7 +18,7 @@ from fedjob.messaging.transport.mqtt import transport_of
 from fedjob.repository import open_repository
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.end_messages import release_again
-from fedjob.researcher.connection.home import check_home, home_path
+from fedjob.researcher.connection.home import home_path, take_home
 from fedjob.researcher.connection.joining import join, known_membership
 
 C = TypeVar("C", bound=Connection)
@@ -51,7 +51,7 @@ def open_connection(
         kind: the class of what is returned; for the other arguments and for what is raised see `session.connect`.
     """
     folder = home_path(home)
-    check_home(folder)
+    take_home(folder)
     may_wait = hub is None and broker is None and repo is None and (folder / MEMBERSHIP_NAME).exists()
     known = _KnownMembership(
         folder, may_wait, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key

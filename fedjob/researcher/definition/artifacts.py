@@ -9,7 +9,7 @@ from typing import Any
 
 from fedjob.common.checks import shown
 from fedjob.common.errors import BreakpointIncompatible, SpecError
-from fedjob.common.files import link_or_copy
+from fedjob.common.files import copy_file, link_or_copy, make_folder
 from fedjob.common.types import Ref
 from fedjob.researcher.results.artifact import Artifact
 from fedjob.researcher.results.result import JobResult
@@ -36,8 +36,11 @@ def keep_artifacts(artifacts: Mapping[str, Any] | None, folder: JobFolder) -> di
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise SpecError(f"an artifact is named by letters, digits, '_', '.' and '-'; found {shown(name)}")
         target = folder.artifact_of(name)
-        target.parent.mkdir(exist_ok=True)
-        link_or_copy(_file_of(name, source), target)
+        make_folder(target.parent)
+        if isinstance(source, (str, Path)):
+            copy_file(_file_of(name, source), target)  # a file of the user's, who may write to it
+        else:
+            link_or_copy(_file_of(name, source), target)
         kept[name] = hash_file(target)
     return kept
 
@@ -54,7 +57,7 @@ def _file_of(name: str, source: Any) -> Path:
 def copy_artifacts(spec: JobSpec, origin: JobFolder, folder: JobFolder) -> None:
     """Give a clone the files of its origin."""
     for name in spec.artifacts:
-        folder.artifact_of(name).parent.mkdir(exist_ok=True)
+        make_folder(folder.artifact_of(name).parent)
         link_or_copy(origin.artifact_of(name), folder.artifact_of(name))
 
 

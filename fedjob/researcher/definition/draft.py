@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import ConfigError, FedjobError
-from fedjob.common.files import fsync_dir, link_or_copy, new_folder, remove_folder, write_atomic
+from fedjob.common.files import fsync_dir, link_or_copy, make_folder, new_folder, remove_folder, write_atomic
 from fedjob.researcher.definition.artifacts import copy_artifacts, keep_artifacts
 from fedjob.researcher.definition.brought_data import bring
 from fedjob.researcher.definition.initial_params import check_first, first_params, write_first
@@ -105,7 +105,7 @@ def move_draft(folder: JobFolder, target: JobFolder) -> JobFolder:
     """
     half = target.path.with_name(f".{target.path.name}.tmp")
     try:
-        target.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.path.parent)
         try:
             os.rename(folder.path, target.path)
         except OSError as error:

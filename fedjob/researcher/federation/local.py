@@ -14,7 +14,7 @@ from typing import Any
 
 from fedjob.common.codec import unpack
 from fedjob.common.errors import JobFailed, NodeFailure, PreparationError, UnreadableData
-from fedjob.common.files import link_or_copy, remove_folder
+from fedjob.common.files import link_or_copy, make_folder, remove_folder
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.types import Ref
@@ -65,7 +65,7 @@ class LocalFederation(Federation):
         if gates.record.state != State.QUEUED:
             gates.enter(State.QUEUED)
         gates.await_slot()
-        self._states.mkdir(parents=True, exist_ok=True)
+        make_folder(self._states)
         self.restore_states(self._brought)
 
     def restore_states(self, files: Mapping[str, Path]) -> None:
@@ -154,9 +154,9 @@ class LocalFederation(Federation):
         key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
         output = place.spool / f"local_{node}_{key[:16]}"
         remove_folder(output)
-        output.mkdir()
+        output.mkdir(mode=0o700)
         scratch = self._home / SCRATCH
-        scratch.mkdir(exist_ok=True)
+        make_folder(scratch)
         order = work_order_of(
             task,
             key=key,
@@ -200,7 +200,7 @@ class LocalFederation(Federation):
         """Move the files that a node keeps for its owner into this job's folder of outputs."""
         target = self._home / "outputs" / node / f"round_{round_:04d}"
         remove_folder(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         os.rename(source, target)
 
     def _bytes(self, ref: Ref) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fedjob.common.errors import ConfigError
+from fedjob.common.files import PRIVATE, make_folder
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.storage.event import JobEvent
 from fedjob.researcher.storage.folder import JobFolder
@@ -60,5 +61,11 @@ class TensorBoard(Hook):
         if node not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writers[node] = SummaryWriter(str(self._root / node))
+            folder = self._root / node
+            if self.log_dir is None:
+                make_folder(folder)
+            self._writers[node] = SummaryWriter(str(folder))
+            if self.log_dir is None:  # in the home
+                for path in folder.iterdir():
+                    path.chmod(PRIVATE)
         return self._writers[node]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fedjob.common.errors import DecodeError
+from fedjob.common.files import private
 from fedjob.messaging.traffic import Tally, Traffic, from_csv, to_csv, together
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.storage.event import JobEvent
@@ -51,7 +52,8 @@ class Counting(Hook):
         self._written = time.monotonic()
         self._sum = together(self._sum, self._traffic.take(self._folder.path.name))
         temporary = self._folder.traffic.with_suffix(".tmp")
-        temporary.write_text(to_csv(self._sum), encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8", opener=private) as file:
+            file.write(to_csv(self._sum))
         os.replace(temporary, self._folder.traffic)  # not fsynced: figures, not truth
 
 

@@ -13,7 +13,7 @@ from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.guard import Guard
 from fedjob.common.config import load_config
 from fedjob.common.errors import JobError, NoSuchJob
-from fedjob.common.files import write_atomic
+from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.items import Items
 from fedjob.common.lifecycle import PENDING
 from fedjob.common.quorum import Quorum
@@ -601,7 +601,8 @@ class Job(ManualRounds, JobView):
         """
         text = job_json(self._spec, self._folder, self.record.asked)
         if path is not None:
-            write_atomic(free_path(path, force=force).resolve(), text.encode())
+            with by_users_umask():
+                write_atomic(free_path(path, force=force).resolve(), text.encode(), mode=0o666)
         return text
 
     def clone(self, **changes: Any) -> Job:
@@ -705,6 +706,7 @@ class Job(ManualRounds, JobView):
         hooks: Sequence[Hook] | None = None,
         home: str | Path | None = None,
         data: Any = None,
+        trust: str | None = None,
     ) -> Job:
         """Return the job of a breakpoint, ready to `run()` on from there.
 
@@ -712,18 +714,25 @@ class Job(ManualRounds, JobView):
         been moved to another folder, home or machine; another researcher's key
         makes it a new job with new grants, which begins with fresh node states.
 
+        A breakpoint holds a plan, which runs here. One that this home did not sign is refused, with the name of its
+        job, its plan's sha256 and the key that signed it, before anything of it is run or loaded.
+
         Args:
             path: a breakpoint's folder, such as one of `job.breakpoints`; or a job's folder, for its
                 newest valid breakpoint, or its very beginning where it has none yet.
             rounds: a new total, to go further than the job was for.
             hooks: None for those that the job had.
             data: for a local job whose data was moved.
+            home: of yours, in which the job goes on; its breakpoints are your own. None for the session's, or the
+                default one.
+            trust: for a breakpoint of another home, once you know whose plan it is: what the error about it gave.
 
         Raises:
+            BreakpointForeign: this home did not sign it; carries `trust`.
             BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used; the newest
                 valid one beside it is offered.
         """
-        at = resume_at(path, rounds=rounds, session=session, home=home, data=data)
+        at = resume_at(path, rounds=rounds, session=session, home=home, data=data, trust=trust)
         job = cls._of(
             at.folder,
             at.spec,

@@ -20,13 +20,20 @@ from fedjob.common.errors import (
 )
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.identity.membership import MEMBERSHIP_NAME
-from fedjob.researcher.connection.home import check_home, home_path
+from fedjob.researcher.connection.home import home_path, take_home
 from fedjob.researcher.connection.opening import default_connection, default_home
 from fedjob.researcher.definition.draft import move_draft
 from fedjob.researcher.definition.job_definition import travels
 from fedjob.researcher.definition.operation import read_args_of
+from fedjob.researcher.jobs.trust import own_or_trusted
 from fedjob.researcher.runner.submission import check_connected
-from fedjob.researcher.storage.breakpoints import adopt, find_breakpoint, list_breakpoints, load_breakpoint
+from fedjob.researcher.storage.breakpoints import (
+    Admit,
+    adopt,
+    find_breakpoint,
+    list_breakpoints,
+    load_breakpoint,
+)
 from fedjob.researcher.storage.folder import LET_GO_S, job_folder
 from fedjob.researcher.storage.record import JobRecord, load_record
 from fedjob.researcher.storage.spec import load_spec
@@ -49,7 +56,7 @@ def home_of_draft(home: str | Path | None, session: Connection | None) -> Path:
 
     Raises:
         SpecError: another home is given than that of the session.
-        ConfigError, NoSpace: nobody can work there, see `check_home`.
+        ConfigError, NoSpace: nobody can work there, see `take_home`.
     """
     if session is not None and not isinstance(getattr(session, "home", None), Path):
         raise SpecError(f"session is what fedjob.connect() returned, not {shown(session)}")
@@ -59,7 +66,7 @@ def home_of_draft(home: str | Path | None, session: Connection | None) -> Path:
         raise SpecError(
             f"home={str(home)!r} is another home than that of session=, {session.home}: give one of both"
         )
-    check_home(where)
+    take_home(where)
     return where
 
 
@@ -144,9 +151,9 @@ def find_beginning(folder: JobFolder, record: JobRecord) -> tuple[Position, dict
     if record.attempt <= 1 and not list_breakpoints(folder.breakpoints):
         return None
     begin = folder.breakpoints / record.begin if record.begin else folder.path
-    found = find_breakpoint(begin)
+    found = find_breakpoint(begin, _own(folder))
     position = replace(found.position, stop="") if record.further else found.position
-    return adopt(found.position, position, folder, found.extras)
+    return adopt(found, position, folder)
 
 
 # -- again --------------------------------------------------------------------------
@@ -213,8 +220,13 @@ def _find_own_breakpoint(folder: JobFolder, id_: str, given: str | Path | int) -
     path = path.resolve()
     if path.parent != folder.breakpoints.resolve():
         raise SpecError(f"{path} is no breakpoint of {id_}: give one of job.breakpoints, or use Job.resume")
-    load_breakpoint(path)
+    load_breakpoint(path, _own(folder))
     return path
+
+
+def _own(folder: JobFolder) -> Admit:
+    """Return what admits the breakpoints of a job's own home."""
+    return own_or_trusted([folder.path.parent.parent], None, f"Job.resume({str(folder.path)!r}, trust=")
 
 
 def _round_of(path: Path) -> int:

@@ -20,6 +20,7 @@ from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import Ask, Done, Gathered, View
 from fedjob.researcher.definition.arguments import checked_each
 from fedjob.researcher.federation.offers import NO_REPLY
+from fedjob.researcher.jobs.trust import load_in_job
 from fedjob.researcher.jobs.view import JobView
 from fedjob.researcher.results.partial import training_replies_kept
 from fedjob.researcher.results.training_replies import (
@@ -29,7 +30,7 @@ from fedjob.researcher.results.training_replies import (
     replies_to_plain,
 )
 from fedjob.researcher.selection.by_function import FunctionSelector
-from fedjob.researcher.storage.breakpoints import adopt, load_breakpoint, only_breakpoint
+from fedjob.researcher.storage.breakpoints import adopt
 from fedjob.researcher.storage.spec import plain_args
 from fedjob.training_plans.training_args import check_rounds, merged_args
 
@@ -340,25 +341,28 @@ class ManualRounds(JobView):
             "node_state": dict(position.node_states),
         }
 
-    def load_state_breakpoint(self, state: str | Path | Mapping[str, Any]) -> None:
+    def load_state_breakpoint(
+        self, state: str | Path | Mapping[str, Any], *, trust: str | None = None
+    ) -> None:
         """Continue from a breakpoint of this job: its parameters, node states and replies are those of that time.
 
         Args:
-            state: what `save_state_breakpoint` returned, its `path`, or a folder into which a single breakpoint
-                was saved.
+            state: what `save_state_breakpoint` returned, its `path`, or a folder with a single breakpoint.
+            trust: see `Job.resume`.
 
         Raises:
+            BreakpointForeign: another home wrote it, or nobody knows who; nothing of it was used.
             SpecError: it is of another job, or no state.
             BreakpointMissing: there is none, or there are several.
             BreakpointCorrupt: it has been damaged.
         """
-        found = load_breakpoint(only_breakpoint(_path_of(state)))
+        found = load_in_job(self._folder, _path_of(state), trust)
         if found.spec.get("id") != self._spec.id:
             raise SpecError(
                 f"that breakpoint is of {found.spec.get('id')}, not of {self._spec.id}: use Job.resume"
             )
         # the breakpoint may be moved or removed afterwards
-        position, extras = adopt(found.position, found.position, self._folder, found.extras)
+        position, extras = adopt(found, found.position, self._folder)
         replies = self._replies_of(position.round, extras)
         self._position, self._extras, self._gathered = position, extras, None
         self.training_replies.clear()

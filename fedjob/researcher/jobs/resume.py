@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.checks import check_count
+from fedjob.common.checks import check_count, check_path
 from fedjob.common.errors import SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.types import new_job_id
@@ -18,6 +18,7 @@ from fedjob.researcher.definition.arguments import LOCAL
 from fedjob.researcher.definition.data import SCHEMA, resolve_local
 from fedjob.researcher.definition.operation import read_args_of
 from fedjob.researcher.definition.preprocessing import attach
+from fedjob.researcher.jobs.trust import own_homes, own_or_trusted
 from fedjob.researcher.storage.breakpoints import Breakpoint, adopt, find_breakpoint
 from fedjob.researcher.storage.deployment import restore_plans
 from fedjob.researcher.storage.folder import JobFolder, job_folder
@@ -52,14 +53,18 @@ def resume_at(
     session: Connection | None,
     home: str | Path | None,
     data: Any,
+    trust: str | None = None,
 ) -> Resumed:
     """Return what a job goes on with from a breakpoint; see `Job.resume`.
 
     Raises:
         BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used.
+        BreakpointForeign: another home wrote it, or nobody knows who; nothing of it was used.
         SpecError: it is of a later round than `rounds`.
     """
-    found = find_breakpoint(Path(path).expanduser().resolve())
+    place = check_path("path", path).resolve()
+    homes = own_homes(home, None if session is None else session.home)
+    found = find_breakpoint(place, own_or_trusted(homes, trust, f"Job.resume({str(path)!r}, trust="))
     spec, position = spec_from_plain(found.spec), found.position
     if rounds is not None:
         if rounds < position.round:
@@ -71,7 +76,7 @@ def resume_at(
         session = session or default_connection(None if home is None else home_path(home))
         if session.identity.public_key_hex != spec.owner_key:
             spec, position = _for_another_owner(spec, position, session)
-    folder = _owning_folder(found, spec) if home is None else None
+    folder = _owning_folder(found, spec, homes) if home is None else None
     if folder is None:
         base = session.home if session is not None and home is None else home_path(home)
         folder = job_folder(base, spec.id)
@@ -104,7 +109,7 @@ def begin_at(resumed: Resumed) -> tuple[Position, dict[str, Path]]:
     write_atomic(folder.plan, found.plan_text.encode())
     spec.save(folder.spec)
     # the next breakpoints push this one out; what the position maps must stay readable until the end
-    position, extras = adopt(found.position, resumed.position, folder, found.extras)
+    position, extras = adopt(found, resumed.position, folder)
     restore_plans(spec, folder, extras)
     record = load_record(folder.record)
     if not record.created:
@@ -128,8 +133,9 @@ def _for_another_owner(spec: JobSpec, position: Position, session: Connection) -
     return spec, replace(position, state=state, node_states={}, under_way={})
 
 
-def _owning_folder(found: Breakpoint, spec: JobSpec) -> JobFolder | None:
-    """Return the job's folder that a breakpoint lies in; None for one that was moved."""
+def _owning_folder(found: Breakpoint, spec: JobSpec, homes: list[Path]) -> JobFolder | None:
+    """Return the job's folder in one of these homes that a breakpoint lies in; None for one that was moved."""
     owning = found.path.parent.parent
     inside = owning.name == spec.id and found.path.parent.name == "breakpoints"
+    inside = inside and owning.parent.name == "jobs" and owning.parent.parent in homes
     return JobFolder(owning) if inside else None

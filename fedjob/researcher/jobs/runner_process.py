@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedjob.common.errors import BrokerUnreachable, FedjobError, JobFailed, JobStopped, RepositoryUnreachable
+from fedjob.common.files import begin_private
 from fedjob.common.lifecycle import PENDING, State
 from fedjob.researcher.storage import inbox
 from fedjob.researcher.storage.folder import JobFolder, sign
@@ -39,6 +40,7 @@ def main(path: str, lock: int) -> int:
     Args:
         lock: the descriptor of the job's lock, which this process inherited.
     """
+    begin_private()
     os.set_inheritable(lock, False)
     sign(lock)
     folder = JobFolder(Path(path))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import ObjectCorrupt
+from fedjob.common.files import by_users_umask
 from fedjob.researcher.results.file_formats import check_ending
 from fedjob.researcher.results.table import free_path
 
@@ -37,6 +38,7 @@ class Artifact:
     def _kept(self) -> Path:
         return self.past if self.past is not None and self.past.exists() else self.path
 
+    @by_users_umask()
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Copy the file, checked by its hash, and return the copy's path.
 

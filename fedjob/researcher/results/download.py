@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError, NotReady
-from fedjob.common.files import new_folder, remove_folder
+from fedjob.common.files import by_users_umask, new_folder, remove_folder
 from fedjob.common.lifecycle import HISTORY
 from fedjob.researcher.monitoring.logs import read_logs
 from fedjob.researcher.storage.breakpoints import hash_file, list_breakpoints, load_breakpoint, newest_valid
@@ -25,6 +25,7 @@ MARK = ".fedjob-download.json"
 _METRICS = ("round", "phase", "metric", "node", "value", "num_examples", "error")
 
 
+@by_users_umask()
 def download(folder: JobFolder, target: Path, *, force: bool = False) -> dict[str, int]:
     """Write a finished job's record, parameters per round, metrics, released logs and result into a folder.
 
@@ -57,7 +58,7 @@ def download(folder: JobFolder, target: Path, *, force: bool = False) -> dict[st
     draft = target.with_name(f".fedjob_{target.name}.{os.getpid()}")
     try:
         remove_folder(draft)
-        with new_folder(draft):
+        with new_folder(draft, mode=0o777):
             files = _write(folder, draft)
             _move(draft, target, files)
         remove_folder(draft)
@@ -73,7 +74,7 @@ def _write(folder: JobFolder, target: Path) -> dict[str, int]:
         if source.exists():
             shutil.copyfile(source, target / source.name)
     if folder.result.is_dir():
-        shutil.copytree(folder.result, target / "result")
+        shutil.copytree(folder.result, target / "result", copy_function=shutil.copyfile)
     for kept in list_breakpoints(folder.breakpoints):
         (target / "rounds" / kept.name).mkdir(parents=True)
         for file in kept.glob("*.safetensors"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import MissingPackage, SpecError, WrongResult
+from fedjob.common.files import by_users_umask
 from fedjob.researcher.results.file_formats import (
     CSV,
     JSON,
@@ -45,6 +46,7 @@ Its tensors:
 """
 
 
+@by_users_umask()
 def save_as(result: ResultFolder, path: Path, *, force: bool) -> Path:
     """Write a result in the format that a file's name says, and what it is about beside it; see `JobResult.save`."""
     kind = result.kind
@@ -73,6 +75,7 @@ def _about(result: ResultFolder, name: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+@by_users_umask()
 def export(
     result: ResultFolder, model: Callable[[], Any], path: Path, format_: str, *, example: Any, force: bool
 ) -> Path:

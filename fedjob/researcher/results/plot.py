@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.common.files import by_users_umask
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
 _PANELS = {
@@ -76,5 +77,6 @@ def plot_history(rows: tuple[Measurement, ...], metrics: list[str] | None, path:
     if len(nodes) <= 12:
         axes[0].legend(fontsize=7)
     if path is not None:
-        figure.savefig(path, dpi=130)
+        with by_users_umask():
+            figure.savefig(path, dpi=130)
     return figure

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, MissingPackage, NotReady, WrongResult
-from fedjob.common.files import fsync_dir, link_or_copy, write_atomic
+from fedjob.common.files import PRIVATE, fsync_dir, link_or_copy, make_folder, write_atomic
 from fedjob.common.values import decode, encode
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.function import NodeValues
@@ -99,7 +99,7 @@ def save_result(
         participation: who took part, who did not and why.
     """
     target = folder.result
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     _remove_earlier(folder)
     kind, written = "value", []
     if isinstance(value, NodeValues):
@@ -167,11 +167,11 @@ def keep_result(folder: JobFolder) -> None:
     if past.exists():
         return
     draft = past.with_name(f"{past.name}.{secrets.token_hex(4)}")
-    draft.mkdir(parents=True)
+    make_folder(draft)
     for path in sorted(folder.result.rglob("*")):
         target = draft / path.relative_to(folder.result)
         if path.is_dir():
-            target.mkdir()
+            target.mkdir(mode=0o700)
         else:
             link_or_copy(path, target)
     os.rename(draft, past)
@@ -211,7 +211,7 @@ def _write_table(path: Path, kind: str, plain: Any, num_nodes: int) -> None:
     with contextlib.suppress(ImportError):
         frame = frame_of(opened(plain, kind, num_nodes)) if _holds_frame(plain) else None
         if frame is not None:
-            ResultTable(frame).to_csv(path)
+            ResultTable(frame).to_csv(path).chmod(PRIVATE)
 
 
 def _holds_frame(plain: Any) -> bool:
@@ -240,11 +240,11 @@ def write_files(folder: Path, value: Any, *, of_nodes: bool) -> list[str]:
         value: name -> content; with `of_nodes`, node -> such a map.
     """
     contents = _contents(value, of_nodes)
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for name, content in contents.items():
         frame = frame_of(content)
         if frame is not None:
-            ResultTable(frame).to_csv(folder / name)
+            ResultTable(frame).to_csv(folder / name).chmod(PRIVATE)
         else:
             write_atomic(folder / name, _bytes_of(content))
     return list(contents)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fedjob.common.files import link_or_copy, write_atomic
+from fedjob.common.files import link_or_copy, make_folder, write_atomic
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Task
 from fedjob.protocols.base import Ask
@@ -102,7 +102,7 @@ def hold(folder: JobFolder, under_way: Iterable[UnfinishedTask], sources: Mappin
     wanted = {ref.sha256: ref for ref in refs_of(under_way)}
     if not wanted and not folder.held.exists():
         return
-    folder.held.mkdir(exist_ok=True)
+    make_folder(folder.held)
     for path in folder.held.iterdir():
         if path.name not in wanted:
             path.unlink()
@@ -126,7 +126,7 @@ def restore_held(folder: JobFolder, extras: Mapping[str, Path]) -> None:
     """Put the inputs that a breakpoint took along where unfinished tasks find them."""
     for name, source in extras.items():
         if name.startswith(_HELD):
-            folder.held.mkdir(exist_ok=True)
+            make_folder(folder.held)
             path = folder.held / name.removeprefix(_HELD)
             if not path.exists():
                 link_or_copy(source, path)

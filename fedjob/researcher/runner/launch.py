@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from fedjob.common.errors import SubmitError
+from fedjob.common.files import private
 from fedjob.researcher.storage.folder import JobFolder, sign
 
 MODULE = "fedjob.researcher.jobs.runner_process"
@@ -34,7 +35,7 @@ def start_runner(folder: JobFolder, lock: int | None = None) -> int:
     lock = folder.take() if lock is None else lock
     paths = [str(_ABOVE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     try:
-        with folder.log.open("ab") as log:
+        with open(folder.log, "ab", opener=private) as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", MODULE, str(folder.path), str(lock)],
                 pass_fds=(lock,),

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.files import link_or_copy
+from fedjob.common.files import by_users_umask, copy_file
 from fedjob.common.types import Ref
 from fedjob.parameters.files import FileParams
 from fedjob.researcher.federation.base import Federation
@@ -65,7 +65,8 @@ class Persistence:
         files |= held_files(self._folder, position.under_way.values())
         for hook in self._attempt.hooks:
             files |= hook.files()
-        saved = save_breakpoint(self._folder, position, inside, files | dict(extras or {}))
+        with by_users_umask():  # for those outside of the home
+            saved = save_breakpoint(self._folder, position, inside, files | dict(extras or {}))
         self._states_of[saved] = dict(position.node_states)
         if inside is None:
             drop_breakpoints(self._folder, self._spec.keep_breakpoints)
@@ -140,28 +141,29 @@ class Persistence:
         """End the job at its nodes; they keep the states from which somebody may go on."""
         self._federation.end(outcome, self.states_to_keep())
 
+    @by_users_umask()
     def keep_files(self, position: Position, arrivals: Mapping[str, Arrival]) -> None:
-        """Link plan, parameters and replies into the folder that the researcher asked for, if any."""
+        """Copy plan, parameters and replies into the folder that the researcher asked for, if any."""
         if self._files_folder is None:
             return
         self._files_folder.mkdir(parents=True, exist_ok=True)
         prefix = f"round_{position.round:04d}"
         if self._plan_text:
-            _link(self._folder.plan, self._files_folder / "plan.py")
+            _copy(self._folder.plan, self._files_folder / "plan.py")
         params = position.state.get("params")
         if isinstance(params, FileParams):
-            _link(params.path, self._files_folder / f"{prefix}_params.safetensors")
+            _copy(params.path, self._files_folder / f"{prefix}_params.safetensors")
         for node, arrival in arrivals.items():
             if arrival.params is not None:
-                _link(arrival.params.path, self._files_folder / f"{prefix}_{node}.safetensors")
+                _copy(arrival.params.path, self._files_folder / f"{prefix}_{node}.safetensors")
 
 
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name; a name that another file has already gets a number, and that file stays."""
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; a name that another file has already gets a number, and that file stays."""
     digest, place = hash_file(source), target
     for number in count(2):
         if not place.exists() and not place.is_symlink():
-            link_or_copy(source, place)
+            copy_file(source, place, mode=0o666)
             return
         if place.is_file() and hash_file(place) == digest:
             return

@@ -12,7 +12,7 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from fedjob.common.files import lock, take_lock
+from fedjob.common.files import lock, make_folder, take_lock
 
 _RUNS = b"runs"
 _WAITS = b"wait"
@@ -28,11 +28,11 @@ class Ticket:
 
     def __init__(self, home: Path, job: str, submitted: str) -> None:
         self._folder = home / "slots"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._path = self._folder / f"{submitted.replace(':', '')}.{job}"
         self.runs = False
         with _alone(self._folder):  # so that nobody mistakes it for one of a dead process meanwhile
-            self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o644)
+            self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
             take_lock(self._descriptor, wait_s=math.inf)
             os.pwrite(self._descriptor, _WAITS, 0)
 
@@ -76,4 +76,4 @@ def _state_of(path: Path) -> bytes:
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
     """Lock the home's line; nobody holds it for more than a few milliseconds."""
-    return lock(folder / "lock", mode=0o644)
+    return lock(folder / "lock")

@@ -1,7 +1,7 @@
 """Committed rounds on disk: one folder each, whole or not there at all.
 
     round_0007/
-        manifest.mpk            version, and each file's size and sha256
+        manifest.mpk            version, and each file's size and sha256; signed by the home's key
         record.mpk              the job's position, but for its tensors
         params.safetensors      one file per set of named tensors in the protocol's state
         spec.mpk  plan.py
@@ -9,13 +9,16 @@
 A folder is written under a temporary name, large files hard-linked, every new
 file fsynced, then renamed, then its parent fsynced. It holds no absolute path
 and no secret; it alone is enough to resume, wherever it is moved.
+
+Whoever resumes a breakpoint runs the plan in it. So the manifest, which has the hash of every file, is signed by the
+key of the home that wrote it, and whoever loads one may look at the signature before anything else in it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,9 @@ from fedjob.common.errors import (
 )
 from fedjob.common.files import (
     FULL,
+    PRIVATE,
+    PRIVATE_FOLDER,
+    copy_file,
     fsync_dir,
     link_or_copy,
     new_folder,
@@ -41,14 +47,17 @@ from fedjob.common.files import (
     write_atomic,
 )
 from fedjob.common.types import party_of
+from fedjob.identity.keys import SealKey, verify
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
 from fedjob.researcher.storage.position import AggregationRecord, Position, UnfinishedTask, first_position
-from fedjob.researcher.storage.spec import load_spec
+from fedjob.researcher.storage.spec import JobSpec, load_spec
 
-VERSION = 1
+VERSION = 2
+_SIGNED = b"fedjob breakpoint\0"
+_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 _TENSORS = "\0tensors"
 _BLOCK = 1 << 20
 _NO_FOLDER = (NotADirectoryError, FileExistsError)
@@ -63,6 +72,30 @@ class Breakpoint:
     spec: dict[str, Any]
     plan_text: str
     extras: Mapping[str, Path]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """Whose breakpoint it is, known before anything in it is used.
+
+    Args:
+        path: of the breakpoint, or of the job's folder for a job's beginning.
+        signer: public key in hex of the home that signed it; empty for none.
+        digest: sha256 of all that it holds, in hex.
+        spec: of its job, plain data that nobody has vouched for.
+        plan_text: of its plan.
+    """
+
+    path: Path
+    signer: str
+    digest: str
+    spec: Mapping[str, Any]
+    plan_text: str
+
+
+Admit = Callable[[Seal], None]
+"""Raises where a breakpoint must not be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,14 +178,17 @@ def _write_breakpoint(
     """Write a whole breakpoint under a temporary name beside its place; return that."""
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     remove_folder(temporary)
-    with new_folder(temporary):
+    # elsewhere it is a file of the user's, with a mode and bytes of its own
+    outside = final.parent != folder.breakpoints
+    mode = 0o666 if outside else PRIVATE
+    with new_folder(temporary, mode=0o777 if outside else PRIVATE_FOLDER):
         files: dict[str, list[Any]] = {}
-        skeleton = _store_state(position.state, temporary, files)
+        skeleton = _store_state(position.state, temporary, files, mode)
         for name, source in (extras or {}).items():
-            _link(source, temporary / f"extra_{name}", files)
-        _link(folder.spec, temporary / "spec.mpk", files)
+            _link(source, temporary / f"extra_{name}", files, mode)
+        _link(folder.spec, temporary / "spec.mpk", files, mode)
         if folder.plan.exists():
-            _link(folder.plan, temporary / "plan.py", files)
+            _link(folder.plan, temporary / "plan.py", files, mode)
         record = _BreakpointRecord(
             round=position.round,
             node_states=dict(position.node_states),
@@ -165,15 +201,20 @@ def _write_breakpoint(
             learned=[dict(step) for step in position.learned],
             stop=position.stop,
         )
-        _write(temporary / "record.mpk", pack(to_plain(record)), files)
+        _write(temporary / "record.mpk", pack(to_plain(record)), files, mode)
         manifest = pack({"version": VERSION, "round": position.round, "files": files})
-        _write(temporary / "manifest.mpk", manifest + hashlib.sha256(manifest).digest(), {})
+        key = SealKey(folder.path.parent.parent)
+        seal = bytes.fromhex(key.public_key_hex) + key.sign(_SIGNED + manifest)
+        _write(temporary / "manifest.mpk", manifest + hashlib.sha256(manifest).digest() + seal, {}, mode)
         fsync_dir(temporary)
     return temporary
 
 
-def load_breakpoint(path: Path) -> Breakpoint:
+def load_breakpoint(path: Path, admit: Admit | None = None) -> Breakpoint:
     """Read a breakpoint, every byte checked before any is used.
+
+    Args:
+        admit: is asked before anything but the definition of the job is read; see `Seal`. None admits all.
 
     Raises:
         BreakpointMissing: nothing there.
@@ -189,7 +230,7 @@ def load_breakpoint(path: Path) -> Breakpoint:
     if not path.is_dir():
         raise BreakpointMissing(f"there is no breakpoint at {path}: expected a folder such as round_0007")
     try:
-        return _load(path)
+        return _load(path, admit)
     except BreakpointCorrupt as error:
         newest = newest_valid(path.parent, but=path)
         offer = (
@@ -200,15 +241,21 @@ def load_breakpoint(path: Path) -> Breakpoint:
         raise BreakpointCorrupt(f"{error}{offer}") from error
 
 
-def find_breakpoint(path: Path) -> Breakpoint:
-    """Return the breakpoint at `path`; for a job's folder the newest one, or the job's beginning."""
+def find_breakpoint(path: Path, admit: Admit | None = None) -> Breakpoint:
+    """Return the breakpoint at `path`; for a job's folder the newest one, or the job's beginning.
+
+    Args:
+        admit: see `load_breakpoint`; a job's beginning is signed by nobody.
+    """
     folder = JobFolder(path)
     if not folder.breakpoints.is_dir():
-        return load_breakpoint(only_breakpoint(path))
+        return load_breakpoint(only_breakpoint(path), admit)
     newest = newest_valid(folder.breakpoints)
     if newest is not None:
-        return load_breakpoint(newest)
+        return load_breakpoint(newest, admit)
     spec = load_spec(folder.spec)
+    if admit is not None:
+        admit(_seal_of_beginning(folder, spec))
     if not spec.datasets or not folder.initial_params.exists():
         raise BreakpointMissing(f"{spec.id} was cut before it knew its nodes: make the job anew")
     protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
@@ -222,23 +269,42 @@ def find_breakpoint(path: Path) -> Breakpoint:
     )
 
 
-def adopt(
-    loaded: Position, position: Position, folder: JobFolder, extras: Mapping[str, Path]
-) -> tuple[Position, dict[str, Path]]:
-    """Link a breakpoint's tensors into the job's spool, so that dropping the breakpoint leaves them."""
-    spool = folder.make_spool(loaded.round)
+def _seal_of_beginning(folder: JobFolder, spec: JobSpec) -> Seal:
+    files = [folder.spec, folder.plan, folder.initial_params, *sorted((folder.path / "plans").glob("*.py"))]
+    hashes = [[path.name, hash_file(path)] for path in files if path.exists()]
+    text = folder.plan.read_bytes().decode() if folder.plan.exists() else ""
+    digest = hashlib.sha256(pack(hashes)).hexdigest()
+    return Seal(path=folder.path, signer="", digest=digest, spec=to_plain(spec), plan_text=text)
+
+
+def adopt(found: Breakpoint, position: Position, folder: JobFolder) -> tuple[Position, dict[str, Path]]:
+    """Link a breakpoint's tensors into the job's spool, so that dropping the breakpoint leaves them.
+
+    Args:
+        position: the breakpoint's own, as the job begins there now.
+
+    Raises:
+        BreakpointCorrupt: a file that had to be copied was changed since it was checked.
+    """
+    spool = folder.make_spool(found.position.round)
 
     def link(name: str, source: Path) -> Path:
         target = spool / f"resumed_{name}"
         target.unlink(missing_ok=True)
         link_or_copy(source, target)
+        expected = found.hashes.get(source.name)
+        if expected and not target.samefile(source) and hash_file(target) != expected:
+            target.unlink()
+            raise BreakpointCorrupt(
+                f"breakpoint {found.path.name}: the bytes of its file {source.name} have been changed"
+            )
         return target
 
     state = {
         key: FileParams(link(f"{key}.safetensors", value.path)) if isinstance(value, FileParams) else value
         for key, value in position.state.items()
     }
-    return replace(position, state=state), {name: link(name, path) for name, path in extras.items()}
+    return replace(position, state=state), {name: link(name, path) for name, path in found.extras.items()}
 
 
 def only_breakpoint(path: Path) -> Path:
@@ -315,8 +381,9 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path) -> Breakpoint:
-    files = _read_manifest(path)
+def _load(path: Path, admit: Admit | None = None) -> Breakpoint:
+    files, signer, digest = _read_manifest(path)
+    small: dict[str, bytes] = {}
     for name, (size, sha256) in files.items():
         file = path / name
         if not file.is_file():
@@ -325,17 +392,26 @@ def _load(path: Path) -> Breakpoint:
             raise BreakpointCorrupt(
                 f"breakpoint {path.name}: its file {name} has {file.stat().st_size} bytes, expected {size}"
             )
-        if hash_file(file) != sha256:
+        if name in _READ_ONCE:  # what was checked is what is read
+            small[name] = file.read_bytes()
+            found = hashlib.sha256(small[name]).hexdigest()
+        else:
+            found = hash_file(file)
+        if found != sha256:
             raise BreakpointCorrupt(f"breakpoint {path.name}: the bytes of its file {name} have been changed")
     try:
-        record = from_plain(_BreakpointRecord, unpack((path / "record.mpk").read_bytes()))
-        spec = unpack((path / "spec.mpk").read_bytes())
-        plan = path / "plan.py"
+        spec = unpack(small.get("spec.mpk", b""))
+        plan_text = small.get("plan.py", b"").decode()
+        if admit is not None:
+            admit(Seal(path=path, signer=signer, digest=digest, spec=spec, plan_text=plan_text))
+        record = from_plain(_BreakpointRecord, unpack(small.get("record.mpk", b"")))
+        for name in record.extras:
+            _check_listed(f"extra_{name}", files)
         return Breakpoint(
             path=path,
             position=Position(
                 round=record.round,
-                state=_load_state(record.state, path),
+                state=_load_state(record.state, path, files),
                 node_states=record.node_states,
                 rows=tuple(record.rows),
                 ledger=tuple(record.ledger),
@@ -345,54 +421,92 @@ def _load(path: Path) -> Breakpoint:
                 stop=record.stop,
             ),
             spec=spec,
-            plan_text=plan.read_bytes().decode() if plan.exists() else "",
+            plan_text=plan_text,
             extras={name: path / f"extra_{name}" for name in record.extras},
+            hashes={name: sha256 for name, (_, sha256) in files.items()},
         )
     except (DecodeError, UnicodeDecodeError, OSError) as error:
         raise BreakpointCorrupt(f"breakpoint {path.name} can't be read: {error}") from error
 
 
-def _read_manifest(path: Path) -> dict[str, tuple[int, str]]:
+def _check_listed(name: str, files: Mapping[str, Any]) -> None:
+    if name not in files:
+        raise DecodeError(f"it speaks of a file {name[:80]!r} that its manifest does not have")
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, tuple[int, str]], str, str]:
+    """Return each file's size and sha256, the key that signed all of it, empty for none, and its sha256."""
     try:
         raw = (path / "manifest.mpk").read_bytes()
     except OSError as error:
         raise BreakpointCorrupt(
             f"breakpoint {path.name}: its manifest.mpk can't be read: {error.strerror}"
         ) from error
-    body, digest = raw[:-32], raw[-32:]
+    at = len(raw) - _KEY_BYTES - _SIGNATURE_BYTES
+    if at > 0 and hashlib.sha256(raw[: at - 32]).digest() == raw[at - 32 : at]:
+        body, digest, key, signature = (
+            raw[: at - 32],
+            raw[at - 32 : at],
+            raw[at : at + _KEY_BYTES],
+            raw[at + _KEY_BYTES :],
+        )
+    else:  # signed by nobody, or cut
+        body, digest, key, signature = raw[:-32], raw[-32:], b"", b""
     if hashlib.sha256(body).digest() != digest:
         raise BreakpointCorrupt(f"breakpoint {path.name}: its manifest.mpk has been changed or cut short")
     manifest = unpack(body)
+    if not isinstance(manifest, dict):
+        raise BreakpointCorrupt(f"breakpoint {path.name}: its manifest.mpk is none")
     if manifest.get("version") != VERSION:
         raise BreakpointIncompatible(
             f"breakpoint {path.name} is of version {manifest.get('version')}, this fedjob reads version {VERSION}"
         )
-    return {name: (size, sha256) for name, (size, sha256) in manifest["files"].items()}
+    try:
+        files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in manifest["files"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BreakpointCorrupt(f"breakpoint {path.name}: its manifest.mpk is none") from error
+    if odd := [name for name in files if Path(name).name != name]:
+        raise BreakpointCorrupt(f"breakpoint {path.name}: its manifest names {odd[0][:80]!r}, no file in it")
+    if key and not verify(key.hex(), signature, _SIGNED + body):
+        raise BreakpointCorrupt(
+            f"breakpoint {path.name}: its manifest.mpk was not signed by the key that it names"
+        )
+    return files, key.hex(), digest.hex()
 
 
-def _write(path: Path, data: bytes, files: dict[str, list[Any]]) -> None:
-    with path.open("wb") as file:
+_READ_ONCE = ("spec.mpk", "plan.py", "record.mpk")
+"""Files that are checked in memory, because what is done depends on them."""
+
+
+def _write(path: Path, data: bytes, files: dict[str, list[Any]], mode: int) -> None:
+    with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     files[path.name] = [len(data), hashlib.sha256(data).hexdigest()]
 
 
-def _link(source: Path, target: Path, files: dict[str, list[Any]]) -> None:
-    link_or_copy(source, target)
+def _link(source: Path, target: Path, files: dict[str, list[Any]], mode: int) -> None:
+    if mode == PRIVATE:
+        link_or_copy(source, target)
+    else:
+        copy_file(source, target, mode=mode)
     files[target.name] = [target.stat().st_size, hash_file(target)]
 
 
-def _store_state(state: Mapping[str, Any], folder: Path, files: dict[str, list[Any]]) -> dict[str, Any]:
+def _store_state(
+    state: Mapping[str, Any], folder: Path, files: dict[str, list[Any]], mode: int
+) -> dict[str, Any]:
     """Store each set of named tensors as a file of its own; return the rest, their places marked."""
     skeleton: dict[str, Any] = {}
     for key, value in state.items():
         if isinstance(value, FileParams):
-            _link(value.path, folder / f"{key}.safetensors", files)
+            _link(value.path, folder / f"{key}.safetensors", files, mode)
             skeleton[key] = {_TENSORS: key}
         elif isinstance(value, Mapping) and any(isinstance(item, torch.Tensor) for item in value.values()):
-            save_params(value, folder / f"{key}.safetensors")
             target = folder / f"{key}.safetensors"
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, mode))
+            save_params(value, target)
             files[target.name] = [target.stat().st_size, hash_file(target)]
             skeleton[key] = {_TENSORS: key}
         else:
@@ -400,7 +514,10 @@ def _store_state(state: Mapping[str, Any], folder: Path, files: dict[str, list[A
     return skeleton
 
 
-def _load_state(skeleton: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _load_state(skeleton: Mapping[str, Any], folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    for value in skeleton.values():
+        if isinstance(value, dict) and value.keys() == {_TENSORS}:
+            _check_listed(f"{value[_TENSORS]}.safetensors", files)
     return {
         key: FileParams(folder / f"{value[_TENSORS]}.safetensors")
         if isinstance(value, dict) and value.keys() == {_TENSORS}

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedjob.common.errors import BreakpointIncompatible
-from fedjob.common.files import write_atomic
+from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.types import Ref, party_of
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.storage.folder import JobFolder
@@ -98,7 +98,7 @@ def write_plans(folder: JobFolder, texts: Mapping[str, str]) -> None:
     """Keep the plans of single nodes in a job's folder, by their sha256."""
     for hash_, text in texts.items():
         path = folder.plan_of(hash_)
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent)
         write_atomic(path, text.encode())
 
 

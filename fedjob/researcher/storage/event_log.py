@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import DecodeError
+from fedjob.common.files import private
 from fedjob.researcher.storage.event import (
     JobEvent,
     LaterVersion,
@@ -52,7 +53,7 @@ class EventLog:
         self._listeners = listeners
         self._clock = clock
         self._lock = threading.RLock()
-        self._file = path.open("a+b")
+        self._file = open(path, "a+b", opener=private)  # noqa: SIM115
         try:
             whole_bytes, self._seq = _last_whole_line(self._file)
             self._file.truncate(whole_bytes)

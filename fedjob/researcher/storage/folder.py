@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError, JobError
-from fedjob.common.files import fsync_dir, is_locked, open_locked, remove_folder
+from fedjob.common.files import fsync_dir, is_locked, make_folder, open_locked, remove_folder
 from fedjob.common.types import check_job_id
 
 LOCK_S = 0.5
@@ -148,7 +148,7 @@ class JobFolder:
         """
         try:
             for folder in (self.path, self.breakpoints, self.result, self.path / "spool"):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             fsync_dir(self.path)
             fsync_dir(self.path.parent)
         except OSError as error:
@@ -159,7 +159,7 @@ class JobFolder:
     def make_spool(self, round_: int) -> Path:
         """Return the spool folder of a round, made if need be."""
         folder = self.spool(round_)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return folder
 
     def contributions(self, round_: int, step: str, node: str) -> list[Path]:
@@ -196,7 +196,7 @@ class JobFolder:
         Raises:
             JobError: another process holds it.
         """
-        descriptor = open_locked(self.lock, wait_s=wait_s, mode=0o644)
+        descriptor = open_locked(self.lock, wait_s=wait_s)
         if descriptor is None:
             raise JobError(
                 f"{self.path.name} is being run by process {self.holder() or 'another process'}: "

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 
 from fedjob.common.errors import ConfigError
+from fedjob.common.files import make_folder, touch_private
 from fedjob.researcher.storage.folder import JobFolder
 
 CANCEL = "cancel"
@@ -22,8 +23,8 @@ def leave(folder: JobFolder, verb: str) -> None:
         ConfigError: the folder can't be written.
     """
     try:
-        folder.inbox.mkdir(exist_ok=True)
-        (folder.inbox / verb).touch()
+        make_folder(folder.inbox)
+        touch_private(folder.inbox / verb)
     except OSError as error:
         raise ConfigError(f"can't leave {verb!r} in {folder.inbox}: {error.strerror or error}") from error
 

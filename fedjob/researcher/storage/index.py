@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError, FedjobError
+from fedjob.common.files import touch_private
 from fedjob.identity.membership import MEMBERSHIP_NAME, load_membership
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
@@ -91,8 +92,9 @@ def open_index(home: Path) -> Iterator[sqlite3.Connection]:
     """
     path = home / "jobs.sqlite"
     try:
+        touch_private(path)  # SQLite gives its other files the mode of this one
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise ConfigError(f"{path} can't be opened: {error}") from error
     try:
         connection.row_factory = sqlite3.Row

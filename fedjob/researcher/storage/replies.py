@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.errors import DecodeError
-from fedjob.common.files import fsync_dir
+from fedjob.common.files import fsync_dir, make_folder, private
 from fedjob.messaging.messages import Result
 from fedjob.parameters.files import FileParams
 from fedjob.researcher.storage.folder import JobFolder
@@ -52,10 +52,11 @@ def keep_replies(folder: JobFolder, round_: int, step: str, arrivals: Mapping[st
             body = to_plain(replace(result, value=None, metrics={}))
             bodies[node] = {"body": body, "large": {"value": result.value, "metrics": result.metrics}}
     path = folder.reply(round_, step)
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     # not fsynced: nothing is computed from it, and an ask should cost no more than it must
     temporary = path.with_suffix(".new")
-    temporary.write_bytes(pack(bodies))
+    with open(temporary, "wb", opener=private) as file:
+        file.write(pack(bodies))
     os.replace(temporary, path)
 
 
@@ -105,7 +106,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         fresh = not path.exists()
-        self._descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+        self._descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         if fresh:
             fsync_dir(path.parent)
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError, SubmitError, TokenConflict, TokenDeleted
-from fedjob.common.files import open_locked, write_atomic
+from fedjob.common.files import make_folder, open_locked, write_atomic
 from fedjob.researcher.storage.index import SCHEMA, SUBMISSION_FIELDS, open_index
 
 SUBMIT_S = 30.0
@@ -70,8 +70,8 @@ def one_at_a_time(home: Path) -> Iterator[None]:
     Raises:
         SubmitError: another one takes too long.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    descriptor = open_locked(home / "submit.lock", wait_s=SUBMIT_S, mode=0o644)
+    make_folder(home)
+    descriptor = open_locked(home / "submit.lock", wait_s=SUBMIT_S)
     if descriptor is None:
         raise SubmitError(f"another submission of {home} takes more than {SUBMIT_S:.0f} s: submit again")
     try:
@@ -124,7 +124,7 @@ def withdrawn(home: Path, job_id: str) -> None:
 def deleted(home: Path, submission: Submission) -> None:
     """Record that a job was deleted; it is never made again by its token."""
     tombstones = home / "tombstones"
-    tombstones.mkdir(exist_ok=True)
+    make_folder(tombstones)
     plain = json.dumps(asdict(submission), indent=1) + "\n"
     write_atomic(tombstones / f"{submission.job_id}.json", plain.encode())
     with open_index(home) as index:

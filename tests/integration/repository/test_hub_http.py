@@ -109,10 +109,23 @@ def test_only_readers_read(hub: HubThread) -> None:
     a, b = hub.repository("node-a"), hub.repository("node-b")
     assert a.get_bytes(for_a, limit_bytes=100) == b"for node a"
     assert a.get_bytes(for_all, limit_bytes=100) == b.get_bytes(for_all, limit_bytes=100) == b"for both"
-    with pytest.raises(NotPermitted, match="node-b may not read this object"):
+    with pytest.raises(ObjectMissing, match="no such object that node-b may read"):
         b.get_bytes(for_a, limit_bytes=100)
     assert a.exists(for_a)
     assert not b.exists(for_a)
+
+
+def test_a_guess_at_a_content_is_answered_the_same_whether_the_hub_has_it_or_not(hub: HubThread) -> None:
+    there = hub.repository("alice", "researcher").put(b"age 61, sick 1", job="job_1")
+    absent = hashlib.sha256(b"age 61, sick 0").hexdigest()
+    token = hub.join("node-c").token
+    for method in ("GET", "HEAD", "POST", "DELETE"):
+        answers = [
+            request(hub, method, f"/v1/objects/{sha256}", token=token, X_Fedjob_Job="job_2")
+            for sha256 in (there.sha256, absent)
+        ]
+        assert answers[0] == answers[1], method
+        assert answers[0][0] == 404, method
 
 
 def test_who_has_the_bytes_may_put_them_and_opens_them_to_nobody_else(hub: HubThread) -> None:
@@ -120,7 +133,7 @@ def test_who_has_the_bytes_may_put_them_and_opens_them_to_nobody_else(hub: HubTh
     b, c = hub.repository("node-b"), hub.repository("node-c")
     assert b.put(b"secret", job="job_2") == secret
     assert b.get_bytes(secret, limit_bytes=10) == b"secret"
-    with pytest.raises(NotPermitted):
+    with pytest.raises(ObjectMissing):
         c.get_bytes(secret, limit_bytes=10)
     # Naming it without its bytes gives nothing.
     assert not c.hold_object(secret.sha256, job="job_3", readers=("node-c",))
@@ -129,7 +142,7 @@ def test_who_has_the_bytes_may_put_them_and_opens_them_to_nobody_else(hub: HubTh
         X_Fedjob_Job="job_3", X_Fedjob_Readers="node-c",
     )  # fmt: skip
     assert status == 422
-    with pytest.raises(NotPermitted):
+    with pytest.raises(ObjectMissing):
         c.get_bytes(secret, limit_bytes=10)
 
 

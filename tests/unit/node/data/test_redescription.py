@@ -13,7 +13,6 @@ from fedjob.node.cli.data import data
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.data.redescription import Redescriber, describe_changed
-from fedjob.node.data.versions import Versions
 from fedjob.node.storage.database import Database
 
 
@@ -78,9 +77,9 @@ def test_data_that_are_gone_or_broken_are_named_and_stay_registered(home: NodeHo
 def test_a_daemon_has_each_version_of_a_dataset_described_once(home: NodeHome, table: Path) -> None:
     database = Database(home.database)
     begun: list[Any] = []
-    versions = Versions()
-    redescriber = Redescriber(home.root, versions, begun.append)
     datasets = Datasets(database)
+    versions = datasets.versions()
+    redescriber = Redescriber(home.root, versions, begun.append)
     assert not redescriber.is_changed(datasets.get("t"))
     with table.open("a") as file:
         file.write("3,3,0\n")

@@ -1,9 +1,68 @@
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from fedjob.identity.keys import load_or_create_secret
+from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.data.versions import END_BYTES, WHOLE_BYTES, Versions
+from fedjob.node.storage.database import Database
+
+
+def datasets_of(home: Path) -> Datasets:
+    home.mkdir(exist_ok=True)
+    return Datasets(Database(home / "node.sqlite"))
+
+
+def test_nobody_outside_of_the_node_can_confirm_a_guess_at_the_content(tmp_path: Path) -> None:
+    """Attack M6: a patient's one unknown bit was found by hashing both tables."""
+    table = tmp_path / "table.csv"
+    seen = set()
+    for node in ("a", "b"):
+        datasets = datasets_of(tmp_path / node)
+        guesses = []
+        for bit in (0, 1):
+            table.write_text(f"age,sick\n61,{bit}\n")
+            guesses.append(Versions().of(str(table)))
+        datasets.add(describe_dataset("t", table))
+        answered = datasets.get("t").version
+        assert answered == datasets.versions().of_parts(datasets.get("t").parts()), "what a search gives"
+        assert answered not in guesses
+        assert hashlib.sha256(table.read_bytes()).hexdigest() != answered
+        seen.add(answered)
+    assert len(seen) == 2, "two nodes with the same bytes can't be seen to have them"
+
+
+def test_at_one_node_the_same_bytes_have_the_same_version_in_every_process_and_after_a_move(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("age,sick\n61,1\n")
+    datasets = datasets_of(tmp_path / "node")
+    first = datasets.versions().of(str(table))
+    assert Datasets(Database(tmp_path / "node" / "node.sqlite")).versions().of(str(table)) == first
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(table.read_bytes())
+    assert datasets.versions().of_parts({"": str(copy)}) == first
+    shutil.copytree(tmp_path / "node", tmp_path / "restored")
+    assert datasets_of(tmp_path / "restored").versions().of(str(table)) == first
+    table.write_text("age,sick\n61,0\n")
+    assert datasets.versions().of(str(table)) != first
+    assert datasets.versions().of_parts({"a": str(table), "b": str(copy)}) != Versions().of_parts(
+        {"a": str(table), "b": str(copy)}
+    )
+    assert stat.S_IMODE((tmp_path / "node" / "keys" / "datasets").stat().st_mode) == 0o600
+
+
+def test_processes_that_make_a_nodes_key_at_once_have_one_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda _: load_or_create_secret(tmp_path / "keys" / "datasets"), range(32)))
+    assert len(set(keys)) == 1
+    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["datasets"]
 
 
 def version(path: Path) -> str:

@@ -15,7 +15,6 @@ from fedjob.messaging.messages import Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.data.datasets import Datasets
-from fedjob.node.data.versions import Versions
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.permissions import Permissions
@@ -46,7 +45,7 @@ def permissions(database: Database, tmp_path: Path) -> Permissions:
         database=database,
         datasets=Datasets(database),
         grants=Grants(database),
-        versions=Versions(),
+        versions=Datasets(database).versions(),
         secrets=tmp_path / "secrets.json",
     )
 

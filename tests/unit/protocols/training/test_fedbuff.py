@@ -17,6 +17,7 @@ from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import hash_file, load_breakpoint, save_breakpoint
 from fedjob.researcher.storage.folder import JobFolder
 from tests.data import TRAINING, make_points
+from tests.foreign import accept
 from tests.plans import Tiny
 
 
@@ -118,7 +119,7 @@ def test_a_resumed_job_counts_what_was_under_way_and_ends_in_the_same_bytes(tmp_
     whole = run(FedBuff(k=1), data, tmp_path / "whole", keep_breakpoints=5, **arguments)
     moved = tmp_path / "moved"
     (whole.folder / "breakpoints" / f"round_000{cut}").rename(moved)
-    resumed = Job.resume(moved, home=tmp_path / "resumed")
+    resumed = accept(moved, home=tmp_path / "resumed")
     resumed.run(progress=False)
     ends = [hash_file(job.folder / "result" / "params.safetensors") for job in (whole, resumed)]
     assert ends[0] == ends[1]

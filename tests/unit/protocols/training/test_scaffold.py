@@ -18,6 +18,7 @@ from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import hash_file, load_breakpoint, save_breakpoint
 from fedjob.researcher.storage.folder import JobFolder
 from tests.data import TRAINING, make_points
+from tests.foreign import accept
 from tests.plans import Tiny
 
 
@@ -208,7 +209,7 @@ def test_momentum_batch_norm_and_dropout_go_along_and_a_resumed_job_ends_in_the_
         home = tmp_path / kept_by
         arguments: dict[str, Any] = {"training_plan": Corrected, "training_args": TRAINING}
         whole = run(Scaffold(server_lr=0.7, kept_by=kept_by), data, home, rounds=3, **arguments)
-        resumed = Job.resume(whole.folder / "breakpoints" / "round_0001", home=tmp_path / f"{kept_by}2")
+        resumed = accept(whole.folder / "breakpoints" / "round_0001", home=tmp_path / f"{kept_by}2")
         resumed.run(progress=False)
         ends = [hash_file(job.folder / "result" / "params.safetensors") for job in (whole, resumed)]
         assert ends[0] == ends[1]

@@ -141,7 +141,7 @@ def test_another_version_is_refused(folder: JobFolder) -> None:
     from fedjob.common.codec import pack, unpack
 
     path = save_breakpoint(folder, _position(folder, 1))
-    manifest = unpack((path / "manifest.mpk").read_bytes()[:-32])
+    manifest = unpack((path / "manifest.mpk").read_bytes()[:-128])
     raw = pack({**manifest, "version": 99})
     (path / "manifest.mpk").write_bytes(raw + hashlib.sha256(raw).digest())
     with pytest.raises(BreakpointIncompatible, match="version 99"):
