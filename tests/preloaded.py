@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -218,6 +219,8 @@ def main(descriptor: int) -> None:
     gc.disable()
     for module in MODULES:
         import_module(module)
+    for library in weakref.finalize._registry:  # type: ignore[attr-defined]
+        library.atexit = False  # each child would undo torch's registrations at its end, page by page
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -290,7 +293,7 @@ def _be(wanted: dict[str, Any]) -> None:
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8", write_through=True)
     random.seed()
     sys.modules["numpy"].random.seed()
-    sys.modules["torch"].seed()
+    sys.modules["torch"].default_generator.seed()
     status = _status_of(wanted["words"])
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
