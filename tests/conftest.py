@@ -46,6 +46,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution
     return Distribution(config, log) if config.getoption("dist") == "loadfile" else None
 
 
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Start the server of preloaded processes, one for all workers, while these look for the tests."""
+    preloaded.server()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the server of preloaded processes, and what it has forked."""
+    preloaded.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Look for no garbage among what is imported, neither meanwhile nor later: that takes as long as a third of it."""
@@ -85,13 +95,6 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in [name for name in os.environ if name.startswith("FEDJOB_")]:
         del os.environ[name]
     os.environ["FEDJOB_HOME"] = str(tmp_path_factory.mktemp("default-home"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _server_of_preloaded_processes() -> Iterator[None]:
-    """End, after the last test, the process from which those of the tests are forked."""
-    yield
-    preloaded.close()
 
 
 @pytest.fixture(autouse=True)

@@ -227,7 +227,7 @@ class Processes:
         """
         __tracebackhide__ = True
         words, environment = _words(command), self._environment(env)
-        if command[0] == "fedjob" and preloaded.server().fits(environment):
+        if command[0] == "fedjob" and preloaded.fits(environment):
             done = preloaded.run(words, env=environment, cwd=cwd, timeout_s=timeout_s)
         else:
             done = subprocess.run(

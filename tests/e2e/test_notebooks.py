@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests import preloaded
 from tests.processes import processes_of, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -24,19 +26,32 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("FEDJOB_HOME", str(tmp_path / "default-home"))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
     return tmp_path
+
+
+@pytest.fixture
+def kernel(temporary: Path) -> str:
+    """Return the name of a kernel that is forked, and so is what it starts, from a process that has imported torch."""
+    words = [preloaded.server().python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    about = temporary / "share" / "kernels" / "forked" / "kernel.json"
+    about.parent.mkdir(parents=True)
+    about.write_text(json.dumps({"argv": words, "display_name": "Python 3", "language": "python"}))
+    return "forked"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @named
-def test_a_notebook_runs_from_top_to_bottom_and_leaves_nothing(path: Path, temporary: Path) -> None:
+def test_a_notebook_runs_from_top_to_bottom_and_leaves_nothing(
+    path: Path, temporary: Path, kernel: str
+) -> None:
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT_S,
         startup_timeout=60,
-        kernel_name="python3",
+        kernel_name=kernel,
         resources={"metadata": {"path": str(temporary)}},
     )
     client.execute()
