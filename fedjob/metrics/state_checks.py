@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedjob.metrics.classification import AUC_PLACES
-from fedjob.metrics.rank_sketch import LEAF
+from fedjob.metrics.rank_sketch import LAST
 from fedjob.metrics.states import AVERAGES, PER_LABEL
 
 MAX_COUNT = 10**12
@@ -145,8 +145,8 @@ def _typed(label: Any) -> tuple[str, Any]:
 def _is_place(place: Any) -> bool:
     if not isinstance(place, list) or len(place) != 4 or not all(type(number) is int for number in place):
         return False
-    first, depth, ups, downs = place
-    return 0 <= first < 1 << LEAF and 0 <= depth <= LEAF and _is_count(ups) and _is_count(downs)
+    low, high, ups, downs = place
+    return 0 <= low <= high <= LAST and _is_count(ups) and _is_count(downs)
 
 
 _CHECKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
