@@ -294,6 +294,7 @@ class Daemon:
                     busy=len(self._attempts),
                     twin=self._watch.twin,
                     faults=self._housekeeping.num_faults,
+                    sandbox=context.workers.sandbox,
                 )
                 context.answer(turn, message, answer)
             case wire.Search() as search:
@@ -352,7 +353,7 @@ class Daemon:
         if turn.empty:
             self._book = turn.book
             return
-        replies = encode_replies(self._endpoint, turn.commands)
+        replies = encode_replies(self._endpoint, turn.commands, self._context.workers.sandbox)
         withdrawn = [c.reply for c in turn.commands if isinstance(c, events.Unreply)]
         lasting = [outgoing for outgoing in (*replies, *turn.outgoing) if outgoing.reliable]
         seen = seen_entries(turn.settled)
