@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ print(json.dumps({
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home(tmp_path: Path) -> Path:
     (tmp_path / "home" / "keys").mkdir(parents=True)
     (tmp_path / "home" / "keys" / "ed25519").write_text("of the node")
     (tmp_path / "data").mkdir()
@@ -74,7 +73,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "data" / "others.csv").write_text("age\n51\n")
     for name in ("inbox", "root", "work"):
         (tmp_path / "home" / "scratch" / "worker_1-1" / name).mkdir(parents=True)
-    yield tmp_path / "home"
+    return tmp_path / "home"
 
 
 def inside(kind: str, home: Path, data: Path, *before: str) -> dict[str, Any]:
