@@ -31,6 +31,7 @@ from fedjob.node.daemon.settings import InForce, settle
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
+from fedjob.node.sandbox.support import TRIED
 from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.repository.base import Repository
@@ -119,6 +120,7 @@ class Node:
             datasets = Datasets(database)
             if datasets.find("toy") is None:
                 datasets.add(describe_dataset("toy", data, tags=["toy", "small"]))
+        self.sandboxes = TRIED
         self.daemon: Daemon | None = None
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
@@ -155,6 +157,7 @@ class Node:
             transport=MemoryTransport(self.federation.broker, Address(self.name)),
             repository=self.federation.repository,
             reload=self._settings,
+            sandboxes=self.sandboxes,
         )
         self._thread = threading.Thread(target=self._run, name=f"node {self.name}")
         self._thread.start()
