@@ -110,10 +110,11 @@ def copy_file(source: int, name: str, target: Path, *, limit_bytes: int, durable
         descriptor = os.open(name, flags, dir_fd=source)
     except OSError as error:
         raise DecodeError(f"the worker's file {name[:80]} is not there, or is no file") from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(descriptor)
+        raise DecodeError(f"the worker's file {name[:80]} is no regular file with one name")
     with open(descriptor, "rb", buffering=0) as reads:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise DecodeError(f"the worker's file {name[:80]} is no regular file with one name")
         if found.st_size > limit_bytes:
             raise _too_large(found.st_size, limit_bytes)
         size = 0
