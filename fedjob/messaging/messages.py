@@ -169,6 +169,8 @@ class Pong:
         projects: that the node is enrolled in.
         twin: another daemon runs under the node's name, such as one on a copy of its home.
         faults: number of its owner's settings that can't be read; while there are any, its strictest hold.
+        sandbox: around its workers: `namespaces`, `landlock`, `none`, `refused` where it starts none without, or the
+            name of a launcher that has one of its own.
     """
 
     kind: ClassVar[str] = "reply"
@@ -188,6 +190,7 @@ class Pong:
     jobs: list[str] = field(default_factory=list)
     twin: bool = False
     faults: int = 0
+    sandbox: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +224,7 @@ class Answer:
             `resources`, `outside_hours`.
         short: which resources are short.
         workers, ahead: how many workers the node has, and how many tasks wait before this one.
+        sandbox: see `Pong`.
     """
 
     kind: ClassVar[str] = "reply"
@@ -245,6 +249,7 @@ class Answer:
     short: list[str] = field(default_factory=list)
     workers: int = 0
     ahead: int = 0
+    sandbox: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +276,7 @@ class Result:
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
         rows: of the dataset: `registered` by its owner, `read` for this work, and `used` after filters and
             incomplete rows; without what is not known, and for a mock without `registered`.
+        sandbox: see `Pong`; empty where nothing was sent.
     """
 
     kind: ClassVar[str] = "reply"
@@ -295,6 +301,7 @@ class Result:
     usage: list[int] | None = None
     items: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    sandbox: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,10 +30,12 @@ def check_continued(before: Path, after: Path) -> None:
         continued = np.array_equal(new[_ROW_IDS][:count], ids)
         for name, labels in old.items():
             proposed = new[name][:count]
+            continued = bool(continued and len(proposed) == count)
+            if not continued:
+                break
             # A new label stands for rows of one old label only, and no row's releases are forgotten.
             _, first, place = np.unique(proposed, return_index=True, return_inverse=True)
-            continued &= len(proposed) == count and bool((labels[first][place] == labels).all())
-            continued &= bool((proposed[labels != 0] != 0).all())
+            continued = bool((labels[first][place] == labels).all() and (proposed[labels != 0] != 0).all())
     except (SafetensorError, KeyError, OSError, ValueError, TypeError) as error:
         raise DecodeError(f"the proposed record of releases can't be read: {type(error).__name__}") from error
     if not continued:

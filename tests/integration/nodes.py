@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy
+import psutil
 import torch
 
 from fedjob.common.config import FoundSettings
@@ -30,6 +31,7 @@ from fedjob.node.daemon.settings import InForce, settle
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
+from fedjob.node.sandbox.support import TRIED
 from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.repository.base import Repository
@@ -118,6 +120,7 @@ class Node:
             datasets = Datasets(database)
             if datasets.find("toy") is None:
                 datasets.add(describe_dataset("toy", data, tags=["toy", "small"]))
+        self.sandboxes = TRIED
         self.daemon: Daemon | None = None
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
@@ -154,6 +157,7 @@ class Node:
             transport=MemoryTransport(self.federation.broker, Address(self.name)),
             repository=self.federation.repository,
             reload=self._settings,
+            sandboxes=self.sandboxes,
         )
         self._thread = threading.Thread(target=self._run, name=f"node {self.name}")
         self._thread.start()
@@ -177,8 +181,22 @@ class Node:
 
     def trainings(self) -> int:
         """How often the plan `AddOne` loaded its data here."""
-        logs = self.home.task_logs.glob("*.stdout")
-        return sum(log.read_text().count("the data are loaded\n") for log in logs)
+        return self.printed().count("the data are loaded")
+
+    def printed(self) -> list[str]:
+        """The lines that plans have printed here, as far as they were taken down."""
+        logs = sorted(self.home.task_logs.glob("*.stdout"))
+        return [line for log in logs for line in log.read_text().splitlines()]
+
+    def worker_processes(self) -> set[int]:
+        """The processes of the workers, and of all that these have started, by the numbers that they have here."""
+        assert self.daemon is not None
+        found: set[int] = set()
+        for worker in self.daemon._context.workers.facts()["warm"]:
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(worker["pid"])
+                found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
+        return found
 
 
 class Federation:

@@ -241,24 +241,22 @@ def test_what_a_plan_prints_goes_to_a_log_of_bounded_size(shared_node: Node) -> 
     assert 60_000 < size < 70_000
 
 
-def test_what_a_plan_forks_ends_with_its_task(shared_node: Node, tmp_path: Path) -> None:
-    ann = shared_node.federation.ann
-    ann.job = new_job_id()
-    marker = tmp_path / "child.pid"
+def test_what_a_plan_forks_ends_with_its_task(busy: Node) -> None:
+    ann = busy.federation.ann
     step = (
         "pid = os.fork()\n"
         "if pid == 0:\n"
-        f"    open({str(marker)!r}, 'w').write(str(os.getpid()))\n"
+        "    os.setsid()\n"
+        "    print('forked', flush=True)\n"
         "    time.sleep(600)\n"
         "while True: time.sleep(1)"
     )
-    for round_, limit_s in enumerate((2.0, 20.0), 1):
-        result = ann.result("node1", ann.task(plan_with(step), "Odd", limit_s=limit_s), round_=round_)
-        assert result.reason == "timeout"
-        if marker.exists() and marker.read_text():
-            break  # a slow machine does not get that far in two seconds
-    pid = int(marker.read_text())
-    wait_until(lambda: not runs(pid), timeout_s=30, what="the forked child to be gone")
+    sent = ann.train("node1", ann.task(plan_with(step), "Odd", limit_s=20.0))
+    wait_until(lambda: "forked" in busy.printed(), timeout_s=60, what="the plan to have forked")
+    pids = busy.worker_processes()
+    assert len(pids) >= 2
+    assert ann.answer_to(sent, Result).reason == "timeout"
+    wait_until(lambda: not any(map(runs, pids)), timeout_s=30, what="the forked child to be gone")
 
 
 def test_with_errors_full_the_researcher_is_told_the_words(federation: Federation) -> None:
@@ -268,15 +266,15 @@ def test_with_errors_full_the_researcher_is_told_the_words(federation: Federatio
     assert "42 rows" in result.detail
 
 
-def test_an_end_stops_what_runs(busy: Node, tmp_path: Path) -> None:
+def test_an_end_stops_what_runs(busy: Node) -> None:
     ann = busy.federation.ann
-    marker = tmp_path / "worker.pid"
-    step = f"open({str(marker)!r}, 'w').write(str(os.getpid()))\nwhile True: time.sleep(1)"
+    step = "print('begun', flush=True)\nwhile True: time.sleep(1)"
     ann.train("node1", ann.task(plan_with(step), "Odd"))
-    wait_until(lambda: marker.exists() and marker.read_text(), timeout_s=30, what="the training to begin")
+    wait_until(lambda: "begun" in busy.printed(), timeout_s=60, what="the training to begin")
+    pids = busy.worker_processes()
+    assert pids
     ann.end("node1")
-    pid = int(marker.read_text())
-    wait_until(lambda: not runs(pid), timeout_s=30, what="the worker to be gone")
+    wait_until(lambda: not any(map(runs, pids)), timeout_s=30, what="the worker to be gone")
     assert not any(isinstance(m.body, Result) and m.job == ann.job for m in ann.received)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from fedjob.common.errors import MissingPackage, SpecError, UnreadableData
+from fedjob.common.errors import FedjobError, MissingPackage, SpecError, UnreadableData
 from fedjob.data.column_types import settled
 from fedjob.data.readers.base import Dataset, Reader, check_file
 from fedjob.data.readers.table import TableDataset
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_ROWS = 5_000_000
+
+_HELD: dict[tuple[str, str], pd.DataFrame | Exception] = {}
+"""(path, query option) -> the rows of a database elsewhere, or why they can't be read: see `hold`."""
 
 _SETTINGS = ("url", "password_file", "query")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -83,6 +86,12 @@ class SqlDataset(TableDataset):
         return given[0].strip().rstrip(";")
 
     def read(self) -> pd.DataFrame:
+        held = _HELD.get((str(self.path), self.options.get("query", "")))
+        if isinstance(held, Exception):
+            raise held
+        return self._rows() if held is None else held.copy()
+
+    def _rows(self) -> pd.DataFrame:
         import pandas as pd
 
         try:
@@ -161,6 +170,30 @@ class SqlDataset(TableDataset):
             raise UnreadableData(
                 f"the password_file of {self.path.name} can't be read: {error.strerror}"
             ) from error
+
+
+def hold(info: Mapping[str, Any]) -> None:
+    """Read the rows of a database elsewhere now, for a process that will have no network when it opens the dataset.
+
+    An SQLite file is left to be read when it is asked for. What can't be read raises then.
+
+    Args:
+        info: see `open_dataset`.
+    """
+    path, options = str(info.get("path", "")), dict(info.get("options") or {})
+    if info.get("reader") != SqlReader.name or not path.endswith(".toml"):
+        return
+    try:
+        found = SqlReader().open(path, options)
+        assert isinstance(found, SqlDataset)
+        held: pd.DataFrame | Exception = found._rows()
+    except Exception as error:  # of a driver, too
+        held = (
+            error
+            if isinstance(error, FedjobError)
+            else UnreadableData(f"{type(error).__name__} of the driver")
+        )
+    _HELD[path, options.get("query", "")] = held
 
 
 class SqlReader(Reader):

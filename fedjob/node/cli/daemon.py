@@ -37,6 +37,7 @@ from fedjob.node.daemon.status import node_status
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
+from fedjob.node.sandbox.support import REFUSED, find_support
 from fedjob.node.startup import (
     clock_of_hub,
     init_node,
@@ -110,10 +111,21 @@ def start(home: NodeHome, workers: int | None, detach: bool) -> None:
                 return
         if text := clock_text(clock_of_hub(load_membership(home.root))):
             _tell(text)
+        config = Settings(home)().config
+        if (support := find_support()).in_force(config.sandbox) == REFUSED:
+            _tell(support.advice)
         daemon = open_daemon(home, options={"workers": workers})
         with _stopping_on_signals(daemon.stop):
             threading.Thread(target=_print_ready, args=(home, daemon), daemon=True).start()
             daemon.run()
+
+
+_SANDBOXES = {
+    "namespaces": "namespaces: a worker sees one dataset, and neither the network nor another process",
+    "landlock": "landlock: a worker reads one dataset and opens no socket, but sees that there are other processes",
+    "none": "NONE: an approved plan can do at this machine whatever its user can (sandbox = none)",
+    "refused": "NONE CAN BE CLOSED HERE, so no worker is started",
+}
 
 
 def _tell(text: str) -> None:
@@ -264,6 +276,8 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "hours": config.hours,
             "open": is_open_now(config.hours),
             "launcher": config.launcher,
+            "sandbox": live.get("workers", {}).get("sandbox") or find_support().in_force(config.sandbox),
+            "sandbox_advice": live.get("workers", {}).get("sandbox_advice", ""),
             "labels": sorted(read_labels(config.labels)),
             "resources": _resources(config),
             "held": live.get("resources", []),
@@ -287,6 +301,9 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"home      {facts['home']}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
+    click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
+    if facts["sandbox_advice"]:
+        click.echo(f"          {facts['sandbox_advice']}")
     for fault in facts["settings_faults"]:
         click.echo(f"settings  NOT READABLE, the strictest hold until they are: {fault}")
     click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")

@@ -78,7 +78,8 @@ class TaskAttempt:
 
     Args:
         number: distinguishes it from other attempts at the same task.
-        folder: that the worker writes to.
+        folder: that the daemon puts in what the worker gives.
+        sandbox: the kind that was in force when it began.
         ends_at: when it is ended, in monotonic seconds.
         stores: how often the repository did not take the result.
         gpus: the devices that its job holds.
@@ -89,6 +90,7 @@ class TaskAttempt:
 
     number: int
     folder: Path | None = None
+    sandbox: str = ""
     ends_at: float | None = None
     limit_s: float = 0.0
     stores: int = 0
@@ -173,7 +175,7 @@ class Attempts:
         """Begin to compute a task, or store what was computed before the daemon was killed."""
         context, permissions, key = self._context, self._context.permissions, row.key
         self._number += 1
-        attempt = self._attempts[key] = TaskAttempt(self._number, gpus=gpus)
+        attempt = self._attempts[key] = TaskAttempt(self._number, sandbox=context.workers.sandbox, gpus=gpus)
         attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
         if context.spool.has_result(key):
             self._store(row, attempt)
@@ -337,7 +339,8 @@ class Attempts:
     def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
         charge = self._context.permissions.charge(row, stored.result, turn.predicted)
         turn.charge(charge)
-        result = replace(charge.result, timing={**charge.result.timing, **attempt.timing})
+        timing = {**charge.result.timing, **attempt.timing}
+        result = replace(charge.result, timing=timing, sandbox=attempt.sandbox)
         if stored.trace or stored.message:
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
             log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from fedjob.common.errors import EncodeError
 from fedjob.common.lifecycle import State
@@ -36,17 +37,21 @@ def put_rows(tasks: TaskStore, commands: Iterable[events.Command]) -> None:
             tasks.delete_task(change.row)
 
 
-def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command]) -> list[Outgoing]:
-    """Encode the answers to tasks; of several to one message the last counts."""
+def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command], sandbox: str) -> list[Outgoing]:
+    """Encode the answers to tasks; of several to one message the last counts.
+
+    Args:
+        sandbox: the kind that is in force, for answers that name none.
+    """
     last: dict[str, Outgoing] = {}
     for command in commands:
         match command:
             case events.SendReply(row=row):
-                last[command.reply] = _reply(endpoint, row, command.reply)
+                last[command.reply] = _reply(endpoint, row, command.reply, sandbox)
             case events.Refuse(task=task, reason=reason, detail=detail, reply=reply):
                 last[reply] = endpoint.prepare(
                     parse_address(task.reply_to),
-                    refused(task.key, task.message, reason, detail),
+                    replace(refused(task.key, task.message, reason, detail), sandbox=sandbox),
                     job=task.job,
                     task=task.key,
                     round=task.round,
@@ -60,12 +65,13 @@ def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command]) -> li
     return list(last.values())
 
 
-def _reply(endpoint: Endpoint, row: TaskRow, reply: str) -> Outgoing:
+def _reply(endpoint: Endpoint, row: TaskRow, reply: str, sandbox: str) -> Outgoing:
     to, header = parse_address(row.reply_to), header_of(row)
+    result = unpacked_result(row)
     try:
-        return endpoint.prepare(to, unpacked_result(row), **header, id=reply)
+        return endpoint.prepare(to, replace(result, sandbox=result.sandbox or sandbox), **header, id=reply)
     except EncodeError as error:
-        short = refused(row.key, row.message, "too_large", str(error))
+        short = replace(refused(row.key, row.message, "too_large", str(error)), sandbox=sandbox)
         return endpoint.prepare(to, short, **header, id=reply)
 
 

@@ -85,12 +85,14 @@ def open_context(
     store: DatabaseStore,
     endpoint: Endpoint,
     report: Callable[[WorkerEvent | TransferEvent], None],
+    sandboxes: tuple[str, ...],
     point: Callable[[str], None],
 ) -> NodeContext:
     """Put the collaborators of a daemon together.
 
     Args:
         report: takes what threads and workers report; must not block.
+        sandboxes: kinds that may be used, the best first.
     """
     spool = Spool(home, repository)
     datasets, grants, versions = Datasets(database), Grants(database), Versions()
@@ -105,7 +107,7 @@ def open_context(
         store=store,
         endpoint=endpoint,
         spool=spool,
-        workers=Workers(home, config, find_support(), report),
+        workers=Workers(home, config, find_support(sandboxes), report),
         transfers=transfers,
         tasks=TaskStore(database),
         datasets=datasets,

@@ -47,6 +47,7 @@ from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
+from fedjob.node.sandbox.support import TRIED
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore
 from fedjob.repository.base import Repository
@@ -65,6 +66,7 @@ class Daemon:
         settings: those of the owner that hold.
         reload: returns them anew, cheaply: it is called twice a second.
         hub_ahead_s: returns by how many seconds the hub's clock is ahead of this machine's, see `ConnectionWatch`.
+        sandboxes: kinds of sandbox that may be used, the best first: see `find_support`.
         crash_at: called with the name of each step between accept and release: `accepted`, `started`,
             `receipted`, `fetched`, `returned`, `kept`, `stored`, `done`, `replied`, `released`.
     """
@@ -81,6 +83,7 @@ class Daemon:
         repository: Repository,
         reload: Callable[[], InForce] | None = None,
         hub_ahead_s: Callable[[], float | None] | None = None,
+        sandboxes: tuple[str, ...] = TRIED,
         crash_at: Callable[[str], None] | None = None,
     ) -> None:
         home.create()
@@ -98,6 +101,7 @@ class Daemon:
             store=self._store,
             endpoint=self._endpoint,
             report=self._report,
+            sandboxes=sandboxes,
             point=crash_at or (lambda name: None),
         )
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
@@ -294,6 +298,7 @@ class Daemon:
                     busy=len(self._attempts),
                     twin=self._watch.twin,
                     faults=self._housekeeping.num_faults,
+                    sandbox=context.workers.sandbox,
                 )
                 context.answer(turn, message, answer)
             case wire.Search() as search:
@@ -352,7 +357,7 @@ class Daemon:
         if turn.empty:
             self._book = turn.book
             return
-        replies = encode_replies(self._endpoint, turn.commands)
+        replies = encode_replies(self._endpoint, turn.commands, self._context.workers.sandbox)
         withdrawn = [c.reply for c in turn.commands if isinstance(c, events.Unreply)]
         lasting = [outgoing for outgoing in (*replies, *turn.outgoing) if outgoing.reliable]
         seen = seen_entries(turn.settled)

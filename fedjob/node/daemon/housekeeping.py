@@ -147,6 +147,7 @@ class Housekeeping:
         self._obey_owner(turn)
         self._offers.announce(turn)
         self._task_handler.stop_forbidden(turn)
+        turn.after.append(self._task_handler.end_forbidden_workers)
         self._commit(turn)
         self._undecided = False
 
@@ -196,6 +197,7 @@ class Housekeeping:
         if config == before:
             return
         self._use(config)
+        self._context.workers.end_idle()  # each was started under the old settings
         if (config.verifier, config.verifier_options) != (before.verifier, before.verifier_options):
             try:
                 self._verification.configure(config)

@@ -135,6 +135,7 @@ class OfferHandler:
             decided=0.0 if grant is None else grant.decided or 0.0,
             contact=contact_of(self._context.config, verdict.dataset),
             version="" if verdict.subject is None else verdict.subject.version,
+            sandbox=self._context.workers.sandbox,
         )
 
     # --- plans that have to be fetched ----------------------------------------------------------

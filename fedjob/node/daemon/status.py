@@ -62,12 +62,14 @@ def pong(
     book: Book,
     busy: int,
     faults: int,
+    sandbox: str,
     twin: bool = False,
 ) -> Pong:
     """Return the answer to a ping.
 
     Args:
         busy: tasks that run.
+        sandbox: the kind that is in force.
         twin: another daemon runs under the node's name.
         faults: number of the owner's settings that can't be read.
     """
@@ -89,6 +91,7 @@ def pong(
         jobs=sorted(jobs)[:MAX_SHOWN_JOBS],
         twin=twin,
         faults=faults,
+        sandbox=sandbox,
     )
 
 

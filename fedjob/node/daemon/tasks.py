@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from fedjob.common.codec import pack, to_plain
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.requirements import read_need
 from fedjob.common.types import check_job_id
@@ -14,6 +14,7 @@ from fedjob.messaging.messages import End, Message, Task, work_key
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.worker_identity import WorkerIdentity
 from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.draft import reply_id
@@ -80,6 +81,24 @@ class TaskHandler:
             verdict = self._context.permissions.judge_for(row.researcher, row.job, task_of(row))
             if verdict.status == "rejected" or verdict.state == "expired":
                 turn.step(events.Cancel(row.key, *verdict.refusal))
+
+    def end_forbidden_workers(self) -> None:
+        """End the idle workers whose grant was revoked or has expired, or whose dataset is not what it was."""
+        context = self._context
+
+        def may_stay(identity: WorkerIdentity) -> bool:
+            try:
+                if identity.grant and context.grants.get(identity.grant).status != "granted":
+                    return False
+            except FedjobError:  # it was forgotten
+                return False
+            dataset = context.datasets.find(identity.dataset) if identity.version else None
+            return not identity.version or (
+                dataset is not None
+                and context.versions.of_parts(dataset.parts(identity.use)) == identity.version
+            )
+
+        context.workers.end_idle(may_stay)
 
     def _record_refusal(self, turn: Turn, task: events.TaskArrived, refusal: tuple[str, str]) -> None:
         """Audit that a task was refused: once for a job and reason, so that nobody can fill the disk with it."""

@@ -23,6 +23,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedjob.common.codec import from_plain, pack, unpack
 from fedjob.node.execution.link import Link
@@ -49,6 +50,7 @@ class ForkRequest:
         memory_bytes: that it may allocate.
         threads: of torch.
         gpus: the devices that it may see, as CUDA numbers them.
+        read_first: datasets whose rows are read before the sandbox is closed, because a database elsewhere has them.
         command: run this, with the worker behind it, where a launcher wants that.
     """
 
@@ -59,6 +61,7 @@ class ForkRequest:
     threads: int
     gpus: str = ""
     command: list[str] = field(default_factory=list)
+    read_first: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -205,6 +208,10 @@ def _become_worker(
         os._exit(72)
     from fedjob.node.execution.process import run_closed
 
+    for info in request.read_first:
+        from fedjob.data.readers.sql import hold
+
+        hold(info)
     run_closed(socket.socket(fileno=end), request.enclosure, server.system, *numbers)
     os._exit(0)
 

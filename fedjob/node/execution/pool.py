@@ -46,7 +46,7 @@ from fedjob.node.execution.worker_events import (
     WorkerUnclosed,
 )
 from fedjob.node.execution.worker_identity import WorkerIdentity
-from fedjob.node.execution.worker_place import INBOX_NAME, enclosure_for, move_inputs
+from fedjob.node.execution.worker_place import INBOX_NAME, enclosure_for, move_inputs, read_elsewhere
 from fedjob.node.sandbox.enclosure import NONE, OUTPUT_NAME, SCRATCH_NAME, Enclosure
 from fedjob.node.sandbox.support import REFUSED, SandboxSupport
 from fedjob.training_plans.child_tasks import ChildOrder
@@ -139,6 +139,15 @@ class Workers:
     def kind(self) -> str:
         """The kind of sandbox in force: see `SandboxSupport`."""
         return self.support.in_force(self.config.sandbox)
+
+    @property
+    def sandbox(self) -> str:
+        """What is told of the sandbox: its kind, or the name of a launcher that has one of its own."""
+        try:
+            isolates = LAUNCHERS.find(self.config.launcher).isolates
+        except Exception:  # a launcher is somebody else's code, and starts nothing then
+            isolates = False
+        return f"launcher {self.config.launcher}" if isolates else self.kind
 
     def warm_up(self) -> None:
         """Start the fork server, if it does not run: importing torch takes a second or two."""
@@ -264,6 +273,8 @@ class Workers:
         """Return what `fedjob node status` shows."""
         with self._lock:
             return {
+                "sandbox": self.sandbox,
+                "sandbox_advice": self.support.advice if self.kind == REFUSED else "",
                 "fork_server": any(server.alive for server in self._servers.values()),
                 "warm": [
                     {
@@ -318,6 +329,7 @@ class Workers:
             threads=launch.threads,
             gpus=",".join(map(str, gpus)),
             command=launcher.command(launch),
+            read_first=list(read_elsewhere(order.dataset)),
         )
         server = self._server(bare=bool(request.command))
         ours, theirs = socket.socketpair()

@@ -15,6 +15,7 @@ import io
 import os
 import resource
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -33,7 +34,8 @@ from fedjob.node.execution.link import Link
 from fedjob.node.execution.preload import preload
 from fedjob.node.sandbox.closing import close_sandbox
 from fedjob.node.sandbox.enclosure import NAMESPACES, Enclosure
-from fedjob.node.sandbox.namespaces import enter_server_namespaces
+from fedjob.node.sandbox.namespaces import end_as, enter_server_namespaces
+from fedjob.node.sandbox.syscalls import PR_SET_PDEATHSIG, prctl
 from fedjob.node.sandbox.system_files import system_paths
 from fedjob.node.storage.secrets import hide, holds_secret
 from fedjob.training_plans.child_tasks import ChildOrder, ChildOutcome, ChildRunner
@@ -260,15 +262,20 @@ def main(arguments: list[str]) -> None:
     """Close the sandbox that the daemon at the other end of an inherited socket names, and serve it."""
     descriptor, log_bytes, memory_bytes, threads = map(int, arguments)
     end = socket.socket(fileno=descriptor)
+    enclosure = from_plain(Enclosure, Link(end).receive()[1])
+    preload()
+    child = os.fork()  # which has one thread, whatever was imported
+    if child:
+        end_as(child)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
-        enclosure = from_plain(Enclosure, Link(end).receive()[1])
         if enclosure.kind == NAMESPACES:
             enter_server_namespaces()
     except OSError as error:
         Link(end).send(["unclosed", str(error)])
-        return
-    preload()
+        os._exit(70)
     run_closed(end, enclosure, system_paths(enclosure.hidden), log_bytes, memory_bytes, threads)
+    os._exit(0)
 
 
 if __name__ == "__main__":

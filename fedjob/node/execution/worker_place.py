@@ -61,6 +61,13 @@ def _data_paths(dataset: Mapping[str, Any]) -> Iterator[str]:
                 yield from (path + end for end in _COMPANIONS if os.path.exists(path + end))
 
 
+def read_elsewhere(dataset: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a dataset whose rows a database elsewhere has: a worker in a sandbox can't reach it."""
+    for part in dataset.get("assets") or (dataset,):
+        if part.get("reader") == "sql" and str(part.get("path", "")).endswith(".toml"):
+            yield {name: part[name] for name in ("path", "reader", "options") if name in part}
+
+
 def move_inputs(order: WorkOrder, enclosure: Enclosure, place: str) -> WorkOrder:
     """Move the inputs of an attempt to its worker, and return the order with the paths that the worker sees.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import NoReturn
 
 from fedjob.node.sandbox.syscalls import (
     NEWCGROUP,
@@ -44,7 +45,7 @@ def enter_server_namespaces() -> None:
     _map_ids("/proc/self", uid, gid, uid, gid)
     child = os.fork()
     if child:
-        _wait_for(child)
+        end_as(child)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     mount(
         "", "/", "", REC | SLAVE
@@ -109,13 +110,9 @@ def _map_ids(own: str | int, inside_uid: int, inside_gid: int, uid: int, gid: in
     os.close(folder)
 
 
-def _wait_for(child: int) -> None:
+def end_as(child: int) -> NoReturn:
     """Wait for the only child and end as it did."""
     os.closerange(3, 256)
-    while True:
-        try:
-            _, status = os.waitpid(child, 0)
-        except InterruptedError:
-            continue
-        code = os.waitstatus_to_exitcode(status)
-        os._exit(code if code >= 0 else 128 - code)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)

@@ -36,6 +36,7 @@ class NodeInfo:
         twin: another daemon runs under its name, such as one on a copy of its home.
         silence: why it is taken to be away, where it is not `online`.
         faults: number of its owner's settings that it can't read; while there are any, its strictest hold.
+        sandbox: around its workers: `namespaces`, `landlock`, `none`, or `refused` where it starts none.
     """
 
     id: str
@@ -54,6 +55,7 @@ class NodeInfo:
     twin: bool = False
     silence: str = ""
     faults: int = 0
+    sandbox: str = ""
 
     @property
     def contact(self) -> str:
@@ -332,6 +334,7 @@ def list_nodes(connection: Connection, timeout_s: float = 3.0, *, patient: bool 
                     projects=tuple(pong.projects),
                     twin=pong.twin,
                     faults=pong.faults,
+                    sandbox=pong.sandbox,
                 )
             )
     return Listing(infos, ("id", "online", "version", "num_datasets", "ready", "busy", "free"))

@@ -166,7 +166,8 @@ def _misdated(node: NodeInfo) -> Finding:
 
 
 def settings_of(nodes: Iterable[NodeInfo]) -> list[Finding]:
-    """Return a finding for each node that can't read its owner's settings."""
+    """Return a finding for each node that can't read its owner's settings, and for each without a sandbox."""
+    nodes = list(nodes)
     return [
         Finding(
             f"settings of {node.id}",
@@ -176,6 +177,17 @@ def settings_of(nodes: Iterable[NodeInfo]) -> list[Finding]:
         )
         for node in nodes
         if node.faults
+    ] + [
+        Finding(
+            f"sandbox of {node.id}",
+            node.sandbox != "refused",
+            "none: plans run there with all that the node's user may do"
+            if node.sandbox == "none"
+            else "none can be closed there, so it starts no worker",
+            f"ask its owner{f' ({node.contact})' if node.contact else ''} to look at `fedjob node status`",
+        )
+        for node in nodes
+        if node.sandbox in ("none", "refused")
     ]
 
 

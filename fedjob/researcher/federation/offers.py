@@ -45,6 +45,7 @@ class NodeAnswer:
         state: of the grant: `pending`, `granted`, `rejected`, `expired`, `revoked` or `not-needed`.
         origin: of the grant: `request`, `rule` or `built-in`.
         by, decided: who decided, and when (seconds since 1970).
+        sandbox: around the node's workers, see `Pong`.
     """
 
     node: str
@@ -65,6 +66,7 @@ class NodeAnswer:
     origin: str = ""
     by: str = ""
     decided: float = 0.0
+    sandbox: str = ""
 
     @property
     def may_run(self) -> bool:
@@ -172,6 +174,7 @@ def read_answer(spec: JobSpec, node: str, answer: Answer | None) -> NodeAnswer:
         origin=answer.origin,
         by=answer.by,
         decided=answer.decided,
+        sandbox=answer.sandbox,
     )
 
 
@@ -195,6 +198,7 @@ def grant_entry(answer: NodeAnswer, before: Mapping[str, Any], now: float) -> di
         "until": answer.until,
         "limits": dict(answer.limits),
         "contact": answer.contact,
+        "sandbox": answer.sandbox,
         "since": before.get("since", now) if same else now,
     }
 

@@ -318,7 +318,14 @@ class ResultFolder:
     @property
     def about(self) -> str:
         """What the result is about: `2 of 3 nodes, 294 of 797 rows; left out: ...`, and rows that do not count."""
-        return "; ".join([str(self.participation), *self._manifest.row_losses])
+        open_nodes = sorted(node for node, kind in self.sandboxes.items() if kind == "none")
+        without = [f"computed without a sandbox: {', '.join(open_nodes)}"] if open_nodes else []
+        return "; ".join([str(self.participation), *self._manifest.row_losses, *without])
+
+    @property
+    def sandboxes(self) -> dict[str, str]:
+        """node -> the sandbox that its last answer was computed in: `namespaces`, `landlock`, `none`, ..."""
+        return dict(load_record(self._folder.record).sandboxes) if self._folder.record.exists() else {}
 
     @property
     def complete(self) -> bool:

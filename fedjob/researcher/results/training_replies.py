@@ -35,6 +35,7 @@ class TrainingReply:
         metrics: `{phase: {name: value}}`.
         used: resources that the node charged, `{resource, amount}` each.
         usage: `overrun` and `allowed` where the reply reached a limit of the owner's, else None.
+        sandbox: that the node computed it in; `none` for none.
     """
 
     success: bool
@@ -51,6 +52,7 @@ class TrainingReply:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     used: list[dict[str, Any]] = field(default_factory=list)
     usage: Usage | None = None
+    sandbox: str = ""
 
     def keys(self) -> tuple[str, ...]:
         """Return the names of what a reply holds, the parameters included."""
@@ -182,6 +184,7 @@ def make_replies(
                 },
                 used=list(result.used),
                 usage=None if result.usage is None else Usage(*result.usage),
+                sandbox=result.sandbox,
             )
         )
     for node, reason in sorted(left_out.items()):

@@ -43,6 +43,13 @@ class RoundArrivals:
             node: dict(arrival.result.rows) for node, arrival in self.arrivals.items() if arrival.result.rows
         }
 
+    @property
+    def sandboxes(self) -> dict[str, str]:
+        """node -> the sandbox that its last answer was computed in, where it says one."""
+        return {
+            node: arrival.result.sandbox for node, arrival in self.arrivals.items() if arrival.result.sandbox
+        }
+
     def then(
         self, round_: int, arrivals: Mapping[str, Arrival], gathered: Gathered, *, completes: bool
     ) -> RoundArrivals:

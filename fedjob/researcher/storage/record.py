@@ -45,7 +45,8 @@ class JobRecord:
         started: when this attempt first stood at `running`.
         finished: when this attempt ended.
         past: earlier attempts, oldest first.
-        grants: node -> `{state, reason, grant, origin, needs, by, note, when, until, limits, contact, since}`,
+        grants: node -> `{state, reason, grant, origin, needs, by, note, when, until, limits, contact, sandbox,
+            since}`,
             as the nodes last reported; `when` (decided), `until` and `since` are seconds since 1970.
         tries: how often scheduling was tried in this attempt.
         participants: nodes that were asked in a committed round -> empty where their reply counted in the
@@ -53,6 +54,7 @@ class JobRecord:
         absent: nodes that could have taken part and were never asked -> why: they did not answer the search
             for data, their owners refused, or they could not start.
         rows: node -> its rows `registered`, `read` and `used`, as its last answer that counts reported them.
+        sandboxes: node -> the sandbox that its last answer was computed in, see `Pong`; `none` for none.
         deployment: plan (`Class@sha256`) -> nodes that it runs at.
         asked: what the constructor was given as `data` and `nodes`, as plain data.
         content_hash: sha256 of everything that was asked for, whatever the job's id.
@@ -84,6 +86,7 @@ class JobRecord:
     participants: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    sandboxes: dict[str, str] = field(default_factory=dict)
     deployment: dict[str, list[str]] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
     content_hash: str = ""

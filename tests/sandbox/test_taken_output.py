@@ -1,0 +1,136 @@
+"""What a worker gives is taken by descriptor: no link, no device, nothing too large, nothing that changes meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedjob.common.codec import from_plain, unpack
+from fedjob.common.errors import DecodeError, ObjectTooLarge
+from fedjob.execution.orders import WorkResult
+from fedjob.node.execution.collection import MAX_KEPT_FILES, output_folder, take_output
+
+LIMIT = 1 << 20
+DONE = WorkResult(key="k" * 64, ok=True, params_path="/work/output/x/params.safetensors")
+PARAMS = "params.safetensors"
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[int]:
+    """The descriptor of a worker's output folder, which holds one of a task, `task`."""
+    (tmp_path / "output" / "task").mkdir(parents=True)
+    (tmp_path / "attempt").mkdir()
+    (tmp_path / "secret").write_text("of the node")
+    descriptor = os.open(tmp_path / "output", os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def take(tmp_path: Path, given: int, result: WorkResult = DONE, limit_bytes: int = LIMIT) -> WorkResult:
+    with output_folder(given, "task") as source:
+        return take_output(result, source, tmp_path / "attempt", limit_bytes=limit_bytes)
+
+
+def test_a_regular_file_is_copied_and_the_daemon_alone_names_it(tmp_path: Path, given: int) -> None:
+    (tmp_path / "output" / "task" / PARAMS).write_bytes(b"numbers")
+    (tmp_path / "output" / "task" / "result.mpk").write_bytes(b"forged")
+    taken = take(tmp_path, given)
+    assert (tmp_path / "attempt" / PARAMS).read_bytes() == b"numbers"
+    assert taken.params_path == PARAMS, "a path of the worker's is not believed"
+    named = from_plain(WorkResult, unpack((tmp_path / "attempt" / "result.mpk").read_bytes()))
+    assert named == taken
+    assert (tmp_path / "attempt" / PARAMS).stat().st_mode & 0o777 == 0o600
+
+
+def link_outside(folder: Path) -> None:
+    (folder / PARAMS).symlink_to(folder.parents[1] / "secret")
+
+
+def second_name(folder: Path) -> None:
+    os.link(folder.parents[1] / "secret", folder / PARAMS)
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / PARAMS)
+
+
+def folder_in_its_place(folder: Path) -> None:
+    (folder / PARAMS).mkdir()
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+def sparse(folder: Path) -> None:
+    with open(folder / PARAMS, "wb") as file:
+        file.truncate(1 << 40)
+
+
+def linked_folder(folder: Path) -> None:
+    folder.rmdir()
+    folder.symlink_to(folder.parents[1])
+
+
+@pytest.mark.parametrize(
+    ("trick", "refused"),
+    [
+        (link_outside, DecodeError),
+        (second_name, DecodeError),
+        (pipe, DecodeError),
+        (folder_in_its_place, DecodeError),
+        (nothing, DecodeError),
+        (linked_folder, DecodeError),
+        (sparse, ObjectTooLarge),
+    ],
+)
+def test_what_is_no_file_of_its_own_is_refused(
+    tmp_path: Path, given: int, trick: Callable[[Path], None], refused: type[Exception]
+) -> None:
+    trick(tmp_path / "output" / "task")
+    with pytest.raises(refused):
+        take(tmp_path, given)
+    assert not (tmp_path / "attempt" / "result.mpk").exists(), "nothing is named a result"
+
+
+def test_files_that_stay_here_are_held_to_the_same(tmp_path: Path, given: int) -> None:
+    plain = replace(DONE, params_path="")
+    kept = tmp_path / "output" / "task" / "kept"
+    kept.mkdir()
+    (kept / "scores.csv").write_text("1\n")
+    take(tmp_path, given, plain)
+    assert (tmp_path / "attempt" / "kept" / "scores.csv").read_text() == "1\n"
+    (kept / "secret").symlink_to(tmp_path / "secret")
+    with pytest.raises(DecodeError):
+        take(tmp_path, given, plain)
+    (kept / "secret").unlink()
+    (kept / "large").write_bytes(b"x" * (LIMIT + 1))
+    with pytest.raises(ObjectTooLarge):
+        take(tmp_path, given, plain)
+    (kept / "large").unlink()
+    (kept / ".hidden").write_text("x")
+    with pytest.raises(DecodeError, match="hidden"):
+        take(tmp_path, given, plain)
+    (kept / ".hidden").unlink()
+    for number in range(MAX_KEPT_FILES + 1):
+        (kept / str(number)).touch()
+    with pytest.raises(ObjectTooLarge, match="at most"):
+        take(tmp_path, given, plain)
+
+
+def test_all_files_together_are_held_to_the_limit(tmp_path: Path, given: int) -> None:
+    folder = tmp_path / "output" / "task"
+    for name in (PARAMS, "state.safetensors"):
+        (folder / name).write_bytes(b"x" * 600)
+    with pytest.raises(ObjectTooLarge):
+        take(tmp_path, given, replace(DONE, state_path="s"), limit_bytes=1000)
+
+
+def test_a_linked_folder_of_files_that_stay_is_refused(tmp_path: Path, given: int) -> None:
+    (tmp_path / "output" / "task" / "kept").symlink_to(tmp_path)
+    with pytest.raises(DecodeError):
+        take(tmp_path, given, replace(DONE, params_path=""))
