@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.errors import DecodeError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import contacts_text
 from fedjob.execution.orders import WorkOrder
@@ -255,7 +256,11 @@ class Attempts:
                 attempt.ends_at = None
                 turn.after.append(lambda: self._store(row, attempt))
             case ChildRequested(order=wanted):
-                self._child_tasks.launch(turn, row, attempt.children, wanted)
+                try:
+                    self._child_tasks.launch(turn, row, attempt.children, wanted)
+                except DecodeError as error:
+                    turn.after.append(lambda: self._end(key, attempt))
+                    turn.step(events.Finished(key, False, b"", "decode", str(error)))
             case ChildAwaited(number=number):
                 turn.step(events.Waits(key, attempt.children.get(number, "")))
             case Unstored(detail=detail):

@@ -13,6 +13,8 @@ from contextlib import suppress
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.node.config.home import NodeHome
 from fedjob.node.execution.fork_server import MAX_PACKET_BYTES, ForkRequest
+from fedjob.node.sandbox.enclosure import NONE
+from fedjob.node.sandbox.limits import environment_to_start
 
 DEATH_GRACE_S = 5.0
 """For a fork server to end in, and for an end to be reported that a closed socket has announced."""
@@ -40,6 +42,7 @@ class ForkServer:
         self._on_exited, self._on_gone = on_exited, on_gone
         self.alive = True
         self._is_ready = False
+        environment = dict(os.environ) if bare or kind == NONE else environment_to_start()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, (home.logs / "forkserver.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -53,7 +56,7 @@ class ForkServer:
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
-                env={**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+                env={**environment, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             )
         threading.Thread(target=self._listen, name="fork server", daemon=True).start()
 

@@ -28,7 +28,8 @@ from typing import Any
 from fedjob.common.codec import from_plain, pack, unpack
 from fedjob.node.execution.link import Link
 from fedjob.node.execution.preload import preload
-from fedjob.node.sandbox.enclosure import NAMESPACES, Enclosure
+from fedjob.node.sandbox.enclosure import NAMESPACES, NONE, Enclosure
+from fedjob.node.sandbox.limits import environment_to_start
 from fedjob.node.sandbox.namespaces import enter_server_namespaces, fork_first_process
 from fedjob.node.sandbox.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 from fedjob.node.sandbox.system_files import system_paths
@@ -196,6 +197,10 @@ def _become_worker(
     numbers = (request.log_bytes, request.memory_bytes, request.threads)
     if request.command:
         os.set_inheritable(end, True)
+        if request.enclosure.kind != NONE:
+            kept = environment_to_start()
+            os.environ.clear()
+            os.environ.update(kept)
         module = "fedjob.node.execution.process"
         worker = (sys.executable, "-P", "-m", module, str(end), *map(str, numbers))
         with suppress(OSError):

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import EncodeError, ObjectTooLarge
+from fedjob.common.reasons import REASONS
 from fedjob.common.types import Ref, contacts_text
 from fedjob.execution.orders import WorkResult, result_of
 from fedjob.messaging.messages import MAX_INLINE_BYTES, Result
@@ -27,6 +28,8 @@ LARGE_BYTES = 1 << 20
 
 MAX_METRICS_BYTES = 1 << 20
 MAX_TRACE_CHARS = 8000
+MAX_DETAIL_CHARS = 4000
+MAX_LOGGED_CHARS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
         to.spool.keep_state(row.key, row.job, state)
     result = _result(row, found, params, blob, state)
     items = read_items(to.home.result_of(row.key)) if found.items_path else None
-    return StoredResult(row.key, run, result, state, report=found.report, items=items)
+    return StoredResult(row.key, run, result, state, report=found.report[-MAX_LOGGED_CHARS:], items=items)
 
 
 def _about_enough(metrics: dict[str, Any], min_rows: int) -> dict[str, Any]:
@@ -125,12 +128,22 @@ def _count_of(state: Any) -> float:
 
 
 def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> StoredResult:
-    """Return what to answer where the plan failed: as much of the error as the owner allows."""
+    """Return what to answer where the plan failed: as much of the error as the owner allows.
+
+    The words are the worker's, so that they have a limit here, too, and its reason counts only if there is such a one.
+    """
+    found = replace(
+        found,
+        reason=found.reason if found.reason in REASONS else "exception",
+        detail=found.detail[:MAX_DETAIL_CHARS],
+        message=found.message[:MAX_DETAIL_CHARS],
+        trace=found.trace[-MAX_LOGGED_CHARS:],
+    )
     detail = found.detail
     is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
     if found.message and (is_mock or config.errors == "full"):
         detail = f"{detail}: {found.message}"
-    failed = failure(row.key, found.reason or "exception", detail)
+    failed = failure(row.key, found.reason, detail)
     failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
     return StoredResult(row.key, run, failed, message=found.message, trace=found.trace)
 

@@ -20,10 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.codec import from_plain, to_plain
+from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.files import remove_folder
 from fedjob.execution.orders import WorkOrder, WorkResult
+from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.execution.collection import name_result, output_folder, take_output
@@ -49,6 +50,13 @@ from fedjob.node.execution.worker_place import INBOX_NAME, enclosure_for, move_i
 from fedjob.node.sandbox.enclosure import NONE, OUTPUT_NAME, SCRATCH_NAME, Enclosure
 from fedjob.node.sandbox.support import REFUSED, SandboxSupport
 from fedjob.training_plans.child_tasks import ChildOrder
+
+EVENTS_PER_S, EVENTS_AT_ONCE = 40.0, 200.0
+"""Of one worker; what goes beyond is dropped here. Fedjob's half of a worker keeps to less."""
+
+MAX_EVENT_BYTES = 16 * 1024
+ASKED_AT_MOST = 4000
+"""How often one task may ask for child tasks, or for what came of them."""
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +90,20 @@ class _Worker:
         self.used = time.monotonic()
         self.doomed = False  # killed, or about to be: its messages are ignored from here on
         self.mourned = ""  # the task whose end waits for this worker's
+        self.fault = ""  # why nothing that it sends is taken any more
+        self.events = TokenBucket(EVENTS_PER_S, EVENTS_AT_ONCE, EVENTS_AT_ONCE, time.monotonic())
+        self.asked = 0  # how often its task asked for or after children
         self.exit_status: int | None = None
 
     def kill(self) -> None:
         self.doomed = True
-        if self.pid:
-            kill_group(self.pid)
-        self.server.kill(self.name)
+        self.end()
+
+    def end(self) -> None:
+        if self.exit_status is None:  # its number may be another's since
+            if self.pid:
+                kill_group(self.pid)
+            self.server.kill(self.name)
 
 
 class Workers:
@@ -175,6 +190,7 @@ class Workers:
             worker.key, worker.run, worker.used = order.key, number, time.monotonic()
             worker.folder = Path(order.output_path)
             worker.place, worker.record = worker.folder.name, order.releases_path
+            worker.asked = 0
             pid = worker.pid if worker.is_up else None
         worker.pipes.lead_to(order.key)
         try:
@@ -339,10 +355,10 @@ class Workers:
         except EOFError:
             pass
         except FedjobError as error:
-            detail = f"the worker sent something odd: {error}"
+            worker.fault = f"the worker sent something odd: {error}"
         except Exception as error:  # nobody would notice an exception of this thread
             log.exception("what a worker sent could not be taken")
-            detail = f"what the worker sent could not be taken: {type(error).__name__}"
+            worker.fault = f"what the worker sent could not be taken: {type(error).__name__}"
         self._desk.take_back(worker.name)
         self._lost(worker, detail)
         worker.link.close()
@@ -377,10 +393,16 @@ class Workers:
                 worker.link.send(["lent", self._lend(worker)])
                 return
             case ["event", str(type_), dict(data)]:
-                event: WorkerEvent = WorkerEmitted(worker.key, worker.run, type_, data)
+                if not worker.events.take(time.monotonic()) or len(pack(data)) > MAX_EVENT_BYTES:
+                    return  # fedjob's half of a worker sends less
+                event: WorkerEvent = WorkerEmitted(worker.key, worker.run, type_[:64], data)
+            case ["launch" | "wait", _] if worker.asked >= ASKED_AT_MOST:
+                raise DecodeError(f"it asked for child tasks more than {ASKED_AT_MOST} times")
             case ["launch", dict(wanted)]:
+                worker.asked += 1
                 event = ChildRequested(worker.key, worker.run, from_plain(ChildOrder, wanted))
             case ["wait", int(number)]:
+                worker.asked += 1
                 event = ChildAwaited(worker.key, worker.run, number)
             case ["result", dict(plain)]:
                 event = self._returned(worker, from_plain(WorkResult, plain))
@@ -429,6 +451,8 @@ class Workers:
 
     def _lost(self, worker: _Worker, detail: str) -> None:
         """Drop a worker that is gone or does not answer; report its death if it was working."""
+        if worker.fault:
+            worker.end()  # it may go on for as long as it likes
         deadline = time.monotonic() + DEATH_GRACE_S
         while worker.exit_status is None and not worker.doomed and time.monotonic() < deadline:
             time.sleep(0.01)  # its end of the socket closes a moment before the fork server has reaped it
@@ -437,7 +461,7 @@ class Workers:
             silent = worker.doomed
             self._drop(worker)
         if key and not silent:
-            self._notify(WorkerDied(key, worker.run, _describe(worker.exit_status, detail)))
+            self._notify(WorkerDied(key, worker.run, worker.fault or _describe(worker.exit_status, detail)))
 
     def _exited(self, name: str, status: int) -> None:
         with self._lock:

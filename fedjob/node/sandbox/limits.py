@@ -19,6 +19,18 @@ _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "CUDA_VISIBLE_DEVICES", "PYTORCH_NV
 
 _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "CUBLAS_")
 
+_KEPT_TO_START = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_PATH",
+)
+"""Variables that an interpreter and its libraries may need to be found by."""
+
 
 def set_limits(enclosure: Enclosure) -> None:
     """Limit what one process may take: files, descriptors, processes, queues, locked memory, no core files."""
@@ -37,6 +49,18 @@ def set_limits(enclosure: Enclosure) -> None:
         _, hard = resource.getrlimit(name)
         allowed = number if hard == resource.RLIM_INFINITY else min(number, hard)
         resource.setrlimit(name, (allowed, allowed))
+
+
+def environment_to_start() -> dict[str, str]:
+    """Return what of this process's environment a process that will be closed may be started with.
+
+    What a process was started with stays in its memory for all that it forks, whatever it clears.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name in _KEPT_TO_START or name.startswith(_PREFIXES)
+    }
 
 
 def clear_environment(enclosure: Enclosure) -> None:
