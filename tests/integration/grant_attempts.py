@@ -27,7 +27,7 @@ from fedjob.messaging.messages import Message, Offer, Task, WorkDescription, dec
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.data.versions import Versions
-from fedjob.node.grants.decisions import Grants, pinned
+from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import Grant, GrantSubject
 from fedjob.node.grants.limits import GrantLimits, parse_limits
 from fedjob.node.grants.permissions import Permissions
@@ -157,7 +157,7 @@ class Desk:
                     **approved.rule,
                 }
             )
-            return self.grants.allow(pinned(rule, self.grants), limits=limits, by="owner")
+            return self.grants.allow(rule, limits=limits, by="owner")
         return self.grants.approve(self.filed(approved.task, approved.rounds).id, by="owner", limits=limits)
 
     def filed(self, wanted: Task, rounds: int = 5) -> Grant:

@@ -276,11 +276,14 @@ class Grants:
         """Make a standing agreement; requests that it covers are answered by it once it is in force.
 
         Args:
-            rule: patterns; see `grant.agreement_covers`.
+            rule: patterns; see `grant.agreement_covers`. One that names a researcher is bound to their key.
+
+        Raises:
+            SpecError: several keys are known of the researcher.
         """
         with self._database.transaction():
             asked = Request(project=rule.project, needs=())
-            grant = self._rows.insert("rule", rule, "", asked, limits)
+            grant = self._rows.insert("rule", pinned(rule, self), "", asked, limits)
             return self.approve(
                 grant.id, by=by, note=note, limits=limits, approvers=approvers, anybody=anybody
             )
@@ -377,7 +380,7 @@ def pinned(rule: GrantSubject, grants: Grants) -> GrantSubject:
     Raises:
         SpecError: several keys are known.
     """
-    if not names_somebody(rule.researcher) or rule.researcher.startswith("key:"):
+    if rule.key_hex or not names_somebody(rule.researcher) or rule.researcher.startswith("key:"):
         return rule
     keys = sorted(grants.keys_of(rule.researcher))
     if len(keys) > 1:
