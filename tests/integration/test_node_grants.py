@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fedjob.common.items import Items
 from fedjob.common.types import Ref
 from fedjob.messaging.frame_checks import MAY_SEND
-from fedjob.messaging.messages import Answer, Body, End, Offer, Ping, Pong, Receipt, Search
+from fedjob.messaging.messages import Answer, Body, End, Offer, Ping, Pong, Receipt, Result, Search
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.grants.decisions import Grants
 from fedjob.researcher.jobs.session import Session
-from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
+from tests.integration.nodes import ADD_ONE, TRAINING_ARGS, Federation, Node, Researcher
 
 
 @pytest.fixture
@@ -67,6 +70,45 @@ def test_a_new_node_runs_nothing_until_its_owner_approves_that_text(
     bob = Researcher(federation, "bob")
     assert bob.result("node1", bob.task(ADD_ONE, "AddOne")).reason == "plan_not_approved"
     bob.endpoint.stop()
+    assert node.trainings() == 1
+
+
+def test_a_running_node_does_nothing_but_what_was_approved(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    offer = ann.offer("node1", ADD_ONE, "AddOne")
+    ann.answer_to(offer, Answer)
+    node.decide(approve=True)
+    status_after(ann, offer, "granted")
+    task = ann.task(ADD_ONE, "AddOne")
+    others = {
+        "more updates": replace(task, training_args={"num_updates": 3, "batch_size": 5}),
+        "an argument more": replace(task, training_args={**TRAINING_ARGS, "lr": 0.2}),
+        "a number as a truth": replace(task, training_args={**TRAINING_ARGS, "batch_size": True}),
+        "arguments of a step": replace(task, round_args={"num_updates": 3}),
+        "a model argument": replace(task, model_args={"num_features": 3}),
+        "another protocol": replace(task, protocol="fedprox", config={"mu": 0.1}),
+        "an artifact": replace(task, artifacts={"x": task.params["params"]}),
+        "fewer items": replace(task, items=Items(limit=5)),
+        "steps that prepare the data": replace(task, preprocess=[{"step": "select", "columns": ["x"]}]),
+        "a project": replace(task, project="heart"),
+        "properties": replace(task, props={"x": 1}),
+        "a child": replace(task, launches=["1" * 64]),
+    }
+    sent = {
+        name: ann.train("node1", other, attempt=n) for n, (name, other) in enumerate(others.items(), start=2)
+    }
+    for name, id_ in sent.items():
+        assert ann.answer_to(id_, Result).reason == "plan_not_approved", name
+    for name, odd in {
+        "no limit of time": replace(task, limit_s=math.nan),
+        "an endless limit of time": replace(task, limit_s=math.inf),
+        "a limit of time in the past": replace(task, limit_s=-1.0),
+        "processors without number": replace(task, resources={"cpus": math.nan}),
+        "memory without end": replace(task, resources={"memory": math.inf}),
+    }.items():
+        assert ann.result("node1", odd, attempt=30).reason == "spec", name
+    assert ann.result("node1", task, round_=10).reason == "plan_not_approved"  # it was asked for nine rounds
+    assert ann.result("node1", task, attempt=40).ok
     assert node.trainings() == 1
 
 

@@ -18,7 +18,7 @@ from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets
-from fedjob.node.grants.decisions import Grants, pinned
+from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import KEY_PREFIX_CHARS, SHA256_CHARS, Grant, GrantSubject
 from fedjob.node.grants.limits import LOGS, PREDICTIONS, describe_limits, parse_limits
 
@@ -186,7 +186,6 @@ def allow(
             use=use,
             project=project or "",
         )
-        rule = pinned(rule, store)
         waited = {grant.id for grant in store.all("pending")}
         grant = store.allow(
             rule,
@@ -204,6 +203,8 @@ def allow(
         click.echo(_waits_for_more(grant, config))
         return
     click.echo(f"allowed: {_what(grant)}; agreement {grant.id}")
+    if not limits.args and not limits.any_args:
+        click.echo("it names no arguments, so jobs may give any; --arg NAME=MIN..MAX binds them")
     if answered:
         click.echo(f"{len(answered)} waiting request{' is' if len(answered) == 1 else 's are'} granted by it")
 

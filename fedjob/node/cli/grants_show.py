@@ -17,7 +17,7 @@ from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.grants.contract import deviations
-from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.decisions import Grants, approved_before
 from fedjob.node.grants.grant import SHA256_CHARS, Grant
 from fedjob.node.grants.limits import describe_limits
 from fedjob.node.grants.wording import entries_in_words, question_in_words, settings_in_words, shown_name
@@ -69,7 +69,7 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         alike = _alike(store, grant, text)
         org = store.known.org_of(grant.subject.researcher, grant.subject.key_hex)
         dataset = Datasets(database).find(grant.subject.dataset)
-        before = store.approved_before(grant)
+        before = approved_before(store, grant)
         min_rows = _min_rows(store, grant, dataset)
         earlier = "" if before is None else _text(store, before)
     question = _question(grant, min_rows)

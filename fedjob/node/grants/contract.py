@@ -234,6 +234,8 @@ def _is_free(found: Deviation, asked: Request, limits: GrantLimits) -> bool:
 
 
 def _between(path: tuple[str, ...], before: Any, now: Any) -> Iterator[Deviation]:
+    if before is NOTHING and isinstance(now, Mapping) and now and not is_schedule(now):
+        before = {}  # what is in it is given one by one, and may be allowed one by one
     both_maps = isinstance(before, Mapping) and isinstance(now, Mapping)
     if both_maps and not is_schedule(before) and not is_schedule(now):
         for name in sorted({*before, *now}):

@@ -170,24 +170,6 @@ class Grants:
         check_prefix(prefix, found[0].id)
         return found[0]
 
-    def approved_before(self, grant: Grant) -> Grant | None:
-        """Return the newest approved request of the same key that is most like one: by text, by class, by data."""
-        subject = grant.subject
-        found = [
-            other
-            for other in self._rows.select(
-                "WHERE origin = 'request' AND researcher = ? AND key_hex = ? AND protocol = ? AND use = ? "
-                "AND id <> ? AND status IN ('granted', 'expired') ORDER BY decided DESC",
-                (subject.researcher, subject.key_hex, grant.protocol, subject.use, grant.id),
-            )
-            if other.subject.plan == subject.plan or other.subject.entry == subject.entry
-        ]
-
-        def likeness(other: Grant) -> tuple[bool, bool]:
-            return other.subject.plan == subject.plan, other.subject.dataset == subject.dataset
-
-        return max(found, key=likeness, default=None)
-
     def approved_plans(self) -> list[Grant]:
         """Return the grants by which a text was approved, newest first."""
         return self._rows.select(
@@ -294,11 +276,14 @@ class Grants:
         """Make a standing agreement; requests that it covers are answered by it once it is in force.
 
         Args:
-            rule: patterns; see `grant.agreement_covers`.
+            rule: patterns; see `grant.agreement_covers`. One that names a researcher is bound to their key.
+
+        Raises:
+            SpecError: several keys are known of the researcher.
         """
         with self._database.transaction():
             asked = Request(project=rule.project, needs=())
-            grant = self._rows.insert("rule", rule, "", asked, limits)
+            grant = self._rows.insert("rule", pinned(rule, self), "", asked, limits)
             return self.approve(
                 grant.id, by=by, note=note, limits=limits, approvers=approvers, anybody=anybody
             )
@@ -395,7 +380,7 @@ def pinned(rule: GrantSubject, grants: Grants) -> GrantSubject:
     Raises:
         SpecError: several keys are known.
     """
-    if not names_somebody(rule.researcher) or rule.researcher.startswith("key:"):
+    if rule.key_hex or not names_somebody(rule.researcher) or rule.researcher.startswith("key:"):
         return rule
     keys = sorted(grants.keys_of(rule.researcher))
     if len(keys) > 1:
@@ -404,3 +389,25 @@ def pinned(rule: GrantSubject, grants: Grants) -> GrantSubject:
             f"{len(keys)} keys are known of {rule.researcher}: {listed}; say which one is meant, --who key:HEX"
         )
     return replace(rule, key_hex=keys[0]) if keys else rule
+
+
+def approved_before(grants: Grants, grant: Grant) -> Grant | None:
+    """Return the newest approved request of the same key that is most like one: by text, by class, by data."""
+    subject = grant.subject
+    found = [
+        other
+        for other in grants.all()
+        if other.origin == "request"
+        and other.status in ("granted", "expired")
+        and other.id != grant.id
+        and other.protocol == grant.protocol
+        and (other.subject.researcher, other.subject.key_hex) == (subject.researcher, subject.key_hex)
+        and other.subject.use == subject.use
+        and (other.subject.plan == subject.plan or other.subject.entry == subject.entry)
+    ]
+
+    def likeness(other: Grant) -> tuple[bool, bool, float]:
+        is_same_plan = other.subject.plan == subject.plan
+        return is_same_plan, other.subject.dataset == subject.dataset, other.decided or 0.0
+
+    return max(found, key=likeness, default=None)

@@ -240,8 +240,8 @@ def _who_covers(rule: GrantSubject, subject: GrantSubject, known_org: str | None
         return len(who) >= 4 + KEY_PREFIX_CHARS and subject.key_hex.startswith(who[4:])
     if who.startswith("org:"):
         return bool(known_org) and who[4:] == known_org
-    if names_somebody(who):
-        return who == subject.researcher
+    if names_somebody(who):  # whose key was met, or is known
+        return who == subject.researcher and (bool(rule.key_hex) or known_org is not None)
     return known_org is not None and fnmatchcase(subject.researcher, who)
 
 

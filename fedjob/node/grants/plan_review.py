@@ -338,8 +338,9 @@ def _imported(tree: ast.AST) -> set[str]:
         for alias in node.names
     }
     for node in nodes:
-        is_alias = isinstance(node, ast.Assign) and isinstance(node.value, (ast.Name, ast.Attribute))
-        if is_alias and _root(node.value) in found:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, (ast.Name, ast.Attribute)):
+            continue
+        if _root(node.value) in found:
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     return found
 

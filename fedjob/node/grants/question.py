@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError
@@ -18,6 +20,10 @@ from fedjob.protocols.base import FederatedProtocol
 from fedjob.training_plans.training_args import merged_args
 
 MAX_PLAN_BYTES = 256 * 1024
+MAX_LEVELS = 32
+"""Levels of lists and maps in arguments and settings: an owner can't read more."""
+
+_NESTED = ("config", "model_args", "training_args", "props", "split", "preprocess", "resources")
 
 
 def question_of(
@@ -70,11 +76,19 @@ def _refused_outright(
     wanted: Offer | Task, dataset: RegisteredDataset | None, config: NodeConfig
 ) -> Permission | None:
     """Return a verdict on what can't be computed here at all."""
+    if any(_is_deeper(getattr(wanted, part), MAX_LEVELS) for part in _NESTED):
+        return not_possible("spec", f"arguments and settings are nested in more than {MAX_LEVELS} levels")
     return (
         _refused_for_its_data(wanted, dataset, config, brings=wanted.files is not None)
         or _refused_for_its_use(wanted, dataset, config)
         or _refused_for_its_plan(wanted)
     )
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return isinstance(value, list) and (levels == 0 or any(_is_deeper(each, levels - 1) for each in value))
 
 
 def _refused_for_its_data(

@@ -204,7 +204,8 @@ def _refuse_tokens(text: str, origins: Origins) -> None:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     except (tokenize.TokenError, SyntaxError) as error:
         raise PlanError(f"the plan is not valid Python: {error}") from error
-    turned, seen = 0, {}
+    turned = 0
+    seen: dict[str, str] = {}
     for token in tokens:
         if token.string.isascii():
             continue

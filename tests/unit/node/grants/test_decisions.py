@@ -422,6 +422,27 @@ def test_an_agreement_by_name_is_bound_to_the_first_key_that_is_met(
 
 
 @pytest.mark.usefixtures("toy")
+def test_an_agreement_by_name_holds_for_no_key_where_several_have_asked(
+    database: Database, grants: Grants
+) -> None:
+    rule(grants)
+    for key in ("cd" * 32, "ef" * 32):
+        filed_by(grants, replace(SUBJECT, key_hex=key))
+    assert status(database, key_hex="cd" * 32) == "pending"
+    assert status(database) == "pending"
+    grants.known.add("ann", "ab" * 32, "", "me")
+    assert status(database) == "granted"
+
+
+@pytest.mark.usefixtures("toy")
+def test_arguments_that_nobody_can_read_are_refused(database: Database) -> None:
+    deep: Any = 1
+    for _ in range(200):
+        deep = {"x": [deep]}
+    assert verdict(database, training_args={"deep": deep}).refusal[0] == "spec"
+
+
+@pytest.mark.usefixtures("toy")
 def test_a_job_does_not_leave_the_limits_of_a_project_by_not_naming_it(
     database: Database, grants: Grants
 ) -> None:
