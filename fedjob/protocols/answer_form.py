@@ -43,10 +43,10 @@ class Anything(AnswerForm):
 
 @dataclass(frozen=True, slots=True)
 class Nothing(AnswerForm):
-    """No plain value: the answer is tensors, metrics or a node state."""
+    """No plain value: the answer is tensors, metrics or a node state; the tensors of a model without any are `{}`."""
 
     def problem(self, found: Any, place: str = "the value") -> str:
-        return "" if found is None else f"{place}: expected none, found {_words(found)}"
+        return "" if found is None or found == {} else f"{place}: expected none, found {_words(found)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class ScriptedNode:
         columns: of its dataset.
         events: type and data of what it tells of every task, before it refuses it.
         works: returns its answer to a task.
+        finds: returns the datasets of its answer to a search.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ScriptedNode:
         columns: list[dict[str, str]] | None = None,
         events: list[tuple[str, dict[str, Any]]] | None = None,
         works: Callable[[Message, Task], Result] | None = None,
+        finds: Callable[[Search], list[dict[str, Any]]] | None = None,
     ) -> None:
         self.name = name
         self.says = {"status": "not-needed"} if says is None else says
@@ -65,6 +67,7 @@ class ScriptedNode:
         self.columns = columns or []
         self.events = [("lease", {"status": "running"}), *(events or [])]
         self.works = works
+        self.finds = finds
         self.heard: list[Message] = []
         self._federation = federation
         self._identity = Identity.generate(name)
@@ -142,6 +145,8 @@ class ScriptedNode:
             case Search() as search:
                 if search.project and search.project not in self.pong.get("projects", ()):
                     return Found(of=message.id)
+                if self.finds is not None:
+                    return Found(of=message.id, datasets=self.finds(search))
                 toy = {"name": "toy", "tags": ["toy"], "reader": "npz", "num_rows": 20}
                 return Found(of=message.id, datasets=[{**toy, "columns": self.columns}])
             case Offer() as offer:

@@ -223,6 +223,42 @@ def test_statistics_go_on_without_a_node_that_answers_in_another_form(
     assert reasons(job)[1].startswith("bad_value: ")
 
 
+def test_statistics_begin_anew_without_a_node_whose_second_answer_is_bad(
+    field: Field, session: Session
+) -> None:
+    def honest(message: Message, task: Task) -> Result:
+        first = {
+            "rows": {"": 20},
+            "columns": {"": {"age": {"count": 20, "missing": 0, "sum": 800.0}}},
+            "withheld": 0,
+            "quantiles": {},
+            "coverage": {"read": 20, "kept": 20, "used": 20},
+        }
+        value = first if message.step == "count" else {"centred": {"": {"age": [20, 0.0, 39.0]}}}
+        done = Result(of=message.id, key=message.task, ok=True, weight=20.0, num_examples=20, value=value)
+        return replace(done, state=STATE)
+
+    def bad(message: Message, task: Task) -> Result:
+        good = honest(message, task)
+        odd = {"centred": {"": {"age": [20, 0.0, float("inf")]}}}
+        return good if message.step == "count" else replace(good, value=odd)
+
+    for name in ("ann", "ben"):
+        field.node(name, works=honest)
+    field.node("bad", works=bad)
+    job = Job(
+        Statistics(mean=["age"], variance=["age"]),
+        session=session,
+        data={"tags": ["toy"]},
+        quorum=Quorum(min_nodes=2),
+    )
+    columns = job.run(progress=False).value["columns"]
+    assert columns["mean"].tolist() == [40.0]
+    assert columns["variance"].tolist() == [2.0]
+    assert reasons(job)[1].startswith("bad_value: ")
+    assert sorted(job.result().value["nodes"]) == ["ann", "ben"]
+
+
 def test_an_answer_within_the_guards_limit_of_bytes_may_be_large(field: Field, session: Session) -> None:
     data = pack({"value": b"x" * (3 * MB), "metrics": {}})
 

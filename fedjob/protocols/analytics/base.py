@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
 from fedjob.common.checks import check_kinds, shown
-from fedjob.common.errors import QuorumNotReached, SpecError
+from fedjob.common.errors import SpecError
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.design import (
     INTERCEPT,
@@ -172,7 +172,8 @@ class ModelProtocol(FederatedProtocol):
         )
 
     def finish(self, state: State, gathered: Gathered) -> State:
-        check_all_answered(state["nodes"], gathered)
+        if lost_of(state["nodes"], gathered):
+            return {**self.start({}), "nodes": dict.fromkeys(gathered.replies, 0)}
         total = gathered.total.value
         if state["levels"] is None:
             nodes = dict.fromkeys(gathered.replies, 0)
@@ -290,15 +291,10 @@ def names_of(design: Design) -> list[str]:
     return [INTERCEPT, *design.terms] if design.intercept else design.terms
 
 
-def check_all_answered(nodes: Collection[str], gathered: Gathered) -> None:
-    """Check that the nodes of the first ask answered again: sums over others would not fit together.
+def lost_of(nodes: Collection[str], gathered: Gathered) -> list[str]:
+    """Return the nodes of the first ask that did not answer this one in a way that counts.
 
-    Raises:
-        QuorumNotReached: some did not; they are named.
+    Sums over different nodes do not fit together: without them everything is asked anew of those that are left, where the
+    job's quorum lets it go on at all.
     """
-    if lost := sorted(set(nodes) - set(gathered.replies)):
-        raise QuorumNotReached(
-            f"{', '.join(lost)} took part at first, but did not answer to the end: run the job again",
-            received=gathered.replies,
-            left_out=dict(gathered.left_out),
-        )
+    return sorted(set(nodes) - set(gathered.replies))

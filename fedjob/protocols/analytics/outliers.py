@@ -25,7 +25,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import NodeFailure, SpecError, Unsolvable
-from fedjob.protocols.analytics.base import check_all_answered
+from fedjob.protocols.analytics.base import lost_of
 from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.protocols.analytics.table import check_names, opened_table
 from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
@@ -106,8 +106,9 @@ class Outliers(FederatedProtocol):
         return replace(ask, shared={**ask.shared, "measures": asked}, to=to, commit=ask.commit and last)
 
     def finish(self, state: State, gathered: Gathered) -> State:
-        check_all_answered(state["nodes"], gathered)
         nodes = sorted(gathered.replies)
+        if lost_of(state["nodes"], gathered):
+            return self._begun({"columns": list(self.columns), "nodes": nodes, "found": {}})
         if not state["columns"]:
             counts = gathered.total.value["columns"]
             shared = [name for name in sorted(counts) if counts[name] == len(nodes)]

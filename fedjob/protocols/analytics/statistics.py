@@ -29,9 +29,8 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
-from fedjob.common.errors import QuorumNotReached
 from fedjob.protocols.analytics import tables
-from fedjob.protocols.analytics.base import COVERAGE_FORM
+from fedjob.protocols.analytics.base import COVERAGE_FORM, lost_of
 from fedjob.protocols.analytics.cells import (
     centred_sums,
     extremes,
@@ -148,6 +147,8 @@ class Statistics(Measures, FederatedProtocol):
         )
 
     def finish(self, state: State, gathered: Gathered) -> State:
+        if lost_of(state["nodes"], gathered):
+            return {**self.start({}), "nodes": dict.fromkeys(gathered.replies, 0)}
         step = self._steps()[state["asked"]]
         total = gathered.total.value
         state = {**state, "asked": state["asked"] + 1}
@@ -163,12 +164,6 @@ class Statistics(Measures, FederatedProtocol):
                 },
                 "extremes": released,
             }
-        elif lost := sorted(set(state["nodes"]) - set(gathered.replies)):
-            raise QuorumNotReached(
-                f"{', '.join(lost)} counted at first, but did not answer to the end: run the job again",
-                received=gathered.replies,
-                left_out=dict(gathered.left_out),
-            )
         state["sums"] = {
             **state["sums"],
             **{key: total[key] for key in ("centred", "products") if key in total},

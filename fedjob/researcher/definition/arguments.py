@@ -89,7 +89,8 @@ def checked_guard(name: str, guard: Any) -> dict[str, Any]:
     """
     if guard is not None and not isinstance(guard, Guard):
         raise SpecError(
-            f"guard is a Guard(max_norm=..., max_examples_per_row=...) or None, not {shown(guard)}"
+            "guard is a Guard(max_norm=..., max_examples_per_row=..., max_share=..., max_value_mb=...) or None, not "
+            f"{shown(guard)}"
         )
     plain: dict[str, Any] = {} if guard is None else to_plain(guard)
     return plain

@@ -126,7 +126,7 @@ class Job(ManualRounds, JobView):
         quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
         aggregator: in place of the protocol's own: an aggregator or its name, or a function `(values, weights) -> total`.
-        guard: what contributions must be like beside what all must: `Guard(max_norm=...)`.
+        guard: what contributions must be like beside what all must: `Guard(max_norm=..., max_share=...)`.
         server_optimizer: such as `FedAdam(lr=0.01)`: with `FedAvg()` or `FedProx()` it makes `FedOpt`.
         hooks: what runs at the end of each round.
         preprocess: steps that nodes run before the plan sees the data, such as `[Select(["age"]), ...]`;

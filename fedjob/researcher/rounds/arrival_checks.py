@@ -88,7 +88,7 @@ class ArrivalChecks:
     def _check_params(self, arrival: Arrival) -> str:
         expected = expected_schema(self.ask)
         if arrival.params is None:
-            none_at_all = expected and arrival.result.value is None
+            none_at_all = expected and arrival.result.value in (None, {})
             return "no_params: expected parameters, found none" if none_at_all else ""
         try:
             problem = "" if expected is None else check_tensors(arrival.params, expected)

@@ -18,6 +18,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.guard import Guard, check_decoded, not_finite
 from fedjob.aggregation.mean import BufferedMean, PlainMean, WeightedMean
 from fedjob.aggregation.shares import capped, out_of_proportion
+from fedjob.aggregation.sum import Sum
 from fedjob.common.errors import (
     DecodeError,
     EncodeError,
@@ -158,6 +159,12 @@ class AskComputation:
     def _odd(self, arrivals: Mapping[str, Arrival]) -> dict[str, str]:
         """Return node -> reason, for contributions that are odd beside the others."""
         odd = odd_metrics(arrivals)
+        if self.rule.arithmetic and not isinstance(self.rule, Sum):  # of a sum, nothing is zero
+            without = [n for n, a in arrivals.items() if a.params is None and a.result.value is None]
+            if len(without) < len(arrivals):
+                odd |= dict.fromkeys(
+                    without, "bad_value: expected a value or tensors, as the others sent; found none"
+                )
         if self.rule.arithmetic and self.guard.max_examples_per_row is None:
             claimed = {n: max(a.result.num_examples, a.result.weight) for n, a in arrivals.items()}
             odd = {**out_of_proportion(claimed, self.num_rows), **odd}

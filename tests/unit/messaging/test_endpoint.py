@@ -400,9 +400,17 @@ def test_tasks_are_not_limited_in_rate(alice: Endpoint, site: Endpoint) -> None:
 
 
 def test_the_inbox_is_bounded(world: World, site: Endpoint) -> None:
-    for _ in range(10_050):
+    for _ in range(5_050):
         world.broker._pass("alice", AT_SITE, b"x")
+    assert site.counters["overflow"] == 50, "one sender leaves room for the others"
+    for _ in range(5_000):
+        world.broker._pass("bob", AT_SITE, b"x")
     assert site.counters["overflow"] == 50
+    world.broker._pass("carol", AT_SITE, b"x")
+    assert site.counters["overflow"] == 51
+    site.receive(0)
+    world.broker._pass("alice", AT_SITE, b"x")
+    assert site.counters["overflow"] == 51
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,6 +10,7 @@ import pytest
 import sklearn.metrics as reference
 
 from fedjob.common.errors import SpecError
+from fedjob.metrics.state_checks import odd_state, settings_of
 from fedjob.metrics.states import (
     METRICS,
     add,
@@ -242,3 +243,66 @@ def test_different_metrics_do_not_add() -> None:
         add(a["accuracy"], a["f1"])
     with pytest.raises(SpecError, match="differ in metric"):
         add(a["recall"], a["f1"])
+
+
+def _honest_states() -> list[dict[str, Any]]:
+    rng = np.random.default_rng(3)
+    truth, scores = rng.integers(0, 2, 40), rng.random(40)
+    numbers = rng.normal(size=(40, 2))
+    several = rng.random((40, 3))
+    return [
+        mean_state(0.5, 10.0),
+        *measure(["accuracy", "f1", "precision", "recall", "roc_auc"], scores, truth).values(),
+        *measure(["f1"], np.array(["a", "b"] * 20), np.array(["a", "c"] * 20)).values(),
+        *measure(["roc_auc"], several / several.sum(1, keepdims=True), rng.integers(0, 3, 40)).values(),
+        *measure(["mse", "mae", "r2", "explained_variance"], numbers, numbers + 1).values(),
+    ]
+
+
+def test_states_that_were_measured_pass_the_checks_alone_and_added_up() -> None:
+    for state in _honest_states():
+        total = state
+        for _ in range(12):
+            assert odd_state(total) == ""
+            total = add(total, total)
+
+
+ODD_PARTS: tuple[Any, ...] = (
+    "x",
+    [1.0],
+    {"a": 1},
+    float("nan"),
+    float("inf"),
+    -1,
+    1e200,
+    True,
+    None,
+    10**15,
+    [],
+)
+
+
+def test_a_state_that_passes_the_checks_can_be_added_and_has_a_value() -> None:
+    """Every field of every state, and every entry of its lists, is replaced by each odd thing."""
+    tried = refused = 0
+    for state in _honest_states():
+        for name in [*state, "more"]:
+            for odd in ODD_PARTS:
+                bad = [{**state, name: odd}]
+                held = state.get(name)
+                if isinstance(held, list) and held:
+                    bad.append({**state, name: [odd, *held[1:]]})
+                    bad.append({**state, name: [*held, odd]})
+                    if isinstance(held[0], list) and held[0]:
+                        bad.append({**state, name: [[odd, *held[0][1:]], *held[1:]]})
+                for changed in bad:
+                    tried += 1
+                    if odd_state(changed):
+                        refused += 1
+                        continue
+                    if settings_of(changed) == settings_of(state):
+                        number = value(add(state, changed))
+                        assert not math.isinf(number)
+                        assert num_examples(add(state, changed)) >= 0
+    assert tried > 1000
+    assert refused > 0.9 * tried
