@@ -154,8 +154,8 @@ class RowLimit:
     def reason(self, what: str) -> str:
         """Return why these numbers may not leave, and what to do."""
         return (
-            f"{what} would be about fewer rows than the owner's minimum of {self.min_rows}, alone or as the difference "
-            "from what was released before: use all rows, or sets of rows that differ by at least as many"
+            f"{what} would be about few rows, alone or as the difference from what was released before (use all rows, or "
+            f"sets of rows that differ by enough): fewer than the owner's minimum of {self.min_rows}"
         )
 
 

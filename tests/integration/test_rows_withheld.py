@@ -653,10 +653,9 @@ def test_a_model_may_leave_where_its_test_may_not(tmp_path: Path) -> None:
     )
     assert left.params is not None
     assert set(left.metrics) == {"train"}
-    assert [body["text"] for type_, body in left.events if type_ == "note"] == [
-        "min_rows: what is measured on the test split would be about fewer rows than the owner's minimum of 20, alone or "
-        "as the difference from what was released before: use all rows, or sets of rows that differ by at least as many"
-    ]
+    (note,) = [body["text"] for type_, body in left.events if type_ == "note"]
+    assert note.startswith("min_rows: what is measured on the test split would be about few rows")
+    assert note.endswith("fewer than the owner's minimum of 20")
 
 
 def test_folds_that_are_large_enough_are_all_measured(tmp_path: Path) -> None:
