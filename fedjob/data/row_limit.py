@@ -56,7 +56,8 @@ class RowSet:
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
         mixed = mixed ^ (mixed >> np.uint64(31))
-        return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+        keys: Keys = (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+        return keys
 
 
 @dataclass(slots=True, eq=False)
