@@ -56,7 +56,8 @@ class RowSet:
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
         mixed = mixed ^ (mixed >> np.uint64(31))
-        return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+        keys: Keys = (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+        return keys
 
 
 @dataclass(slots=True, eq=False)
@@ -154,8 +155,8 @@ class RowLimit:
     def reason(self, what: str) -> str:
         """Return why these numbers may not leave, and what to do."""
         return (
-            f"{what} would be about fewer rows than the owner's minimum of {self.min_rows}, alone or as the difference "
-            "from what was released before: use all rows, or sets of rows that differ by at least as many"
+            f"{what} would be about few rows, alone or as the difference from what was released before (use all rows, or "
+            f"sets of rows that differ by enough): fewer than the owner's minimum of {self.min_rows}"
         )
 
 

@@ -213,8 +213,8 @@ class _Batches:
 
     def run(self) -> StepOutcome:
         size = self.items.batch or max(1, self.num_items)
-        starts = range(0, max(1, self.num_items), size)
-        ends = [min(start + size, self.num_items) for start in starts]
+        starts: Sequence[int] = range(0, max(1, self.num_items), size)
+        ends: Sequence[int] = [min(start + size, self.num_items) for start in starts]
         if self.limit is not None and self.tells_batches:
             starts, ends = self.check_batches(starts, ends, self.limit)
         self.emit("batch", {"of": None if self.items.batch else 1})

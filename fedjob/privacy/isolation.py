@@ -20,6 +20,9 @@ from fedjob.privacy.releases import Floats
 
 _ALONE = 1 - 1e-9
 
+_ROUNDING = 1e-9
+"""The part of a column's largest value by which conversions of units may round."""
+
 
 def isolates(values: Floats, min_rows: int) -> bool:
     """Return whether products of these columns would be about fewer than `min_rows` rows.
@@ -55,9 +58,22 @@ def marks_few(values: Floats, min_rows: int, *, moments: int) -> bool:
 
 
 def differ_in_few(one: Floats, other: Floats, min_rows: int) -> bool:
-    """Return whether two columns differ in some rows, but in fewer than `min_rows`, where both have a value."""
-    number = int(((one != other) & ~np.isnan(one) & ~np.isnan(other)).sum())
-    return 0 < number < min_rows
+    """Return whether one column is the other in other units, but for some rows that are fewer than `min_rows`.
+
+    Args:
+        one, other: of the same rows; NaN where a value is missing.
+    """
+    both = ~np.isnan(one) & ~np.isnan(other)
+    one, other = one[both], other[both]
+    steps = np.diff(one)
+    moving = steps != 0
+    if not moving.any():
+        return False
+    slope = float(np.median(np.diff(other)[moving] / steps[moving]))
+    rest = other - slope * one
+    rest = np.abs(rest - np.median(rest))
+    number = int((rest > _ROUNDING * max(np.abs(other).max(), abs(slope) * np.abs(one).max())).sum())
+    return slope != 0 and 0 < number < min(min_rows, len(one) / 2)
 
 
 def dominated(weights: Floats, min_rows: int) -> bool:

@@ -34,7 +34,6 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError, UnreadableData
 from fedjob.common.values import decode, encode
-from fedjob.data.readers.base import MEMBERS, flag
 from fedjob.privacy.blinding import POINT_BYTES, blind, divided, joined, new_key, point_of
 from fedjob.protocols.answer_form import AnswerForm, Points, Something
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
@@ -123,7 +122,7 @@ class PrivateSetIntersection(FederatedProtocol):
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
         limited = local.releases is not None and not local.limits.get("own")
-        if limited and not flag(local.data.options, MEMBERS, default=False):
+        if limited and not local.data.releases_members:
             raise NodeFailure(
                 local.node,
                 "min_rows",

@@ -415,12 +415,26 @@ class TrainingPlan(LoadedExamples):
             )
         if samples < least:
             raise self.fail("min_rows", "the test data have fewer examples than the owner's minimum of rows")
-        total = disclosed(total, least)
+        total = self._disclosed(total, least)
         # left out is what nothing defines, such as the area under a curve of one class
         drawn = {name: number for name, number in values(total).items() if math.isfinite(number)}
         self.ctx.emit("metrics", {"phase": phase, "round": self.ctx.round, "samples": samples, **drawn})
         self._add_time("validate", started)
         return total
+
+    def _disclosed(self, total: Mapping[str, MetricState], least: int) -> dict[str, MetricState]:
+        """Return the states that may leave, and say which may not.
+
+        Raises:
+            NodeFailure: with reason `min_rows`: none may.
+        """
+        kept = disclosed(total, least)
+        if lost := sorted(set(total) - set(kept)):
+            why = f"{', '.join(lost)}: a label or a class is that of fewer examples than the owner's minimum of {least}"
+            if not kept:
+                raise self.fail("min_rows", why)
+            self.ctx.emit("note", {"text": f"min_rows: {why}"})
+        return kept
 
     def _add_time(self, stage: str, started: float) -> None:
         self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started

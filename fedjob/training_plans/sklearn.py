@@ -160,7 +160,10 @@ class SklearnPlan(TrainingPlan):
         return num_updates(len(self._train_rows), self.training_args)
 
     def _limited_passes(self) -> Passes:
-        return Passes(self._train_rows, len(self._train_rows), 1, 1) if self._takes_all else self._passes()
+        if not self._takes_all:
+            return self._passes()
+        number = len(self._train_rows)
+        return Passes(self._train_rows, max(1, number), 1, 1 if number else 0)
 
     def _contents(self, examples: tuple[Array, Array]) -> list[Array]:
         return list(examples)

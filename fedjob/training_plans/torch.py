@@ -422,14 +422,25 @@ class TorchPlan(TorchParameters):
             yield from data.passes(args, self._num_in)
             return
         assert data is not None
-        seed ^= data.order_seed
-        if self.ctx.rows is not None:
-            order = self._limited_passes().batches(seed, shuffle=data.shuffle)
-        else:
-            chosen = {"batch_size": data.batch_size, "shuffle": data.shuffle, "drop_last": data.drop_last}
-            order = training_batches(self._train_rows, args, seed, **chosen)
+        passes = None if self.ctx.rows is None else self._limited_passes()
+        order = _order(data, self._train_rows, args, seed ^ data.order_seed, passes)
         for collated, batch in data.collated(order):
             yield self._num_in(batch, collated), batch
+
+
+def _order(
+    data: Examples, rows: Any, args: TrainingArgs, seed: int, passes: Passes | None
+) -> Iterator[np.ndarray[Any, Any]]:
+    """Return the batches of a step by their rows.
+
+    Args:
+        rows: of the training split.
+        passes: where the owner sets a minimum of rows; None elsewhere.
+    """
+    if passes is not None:
+        return passes.batches(seed, shuffle=data.shuffle)
+    size, drop = data.batch_size, data.drop_last
+    return training_batches(rows, args, seed, batch_size=size, shuffle=data.shuffle, drop_last=drop)
 
 
 def _plain_setting(setting: tuple[str, Any]) -> tuple[str, Any]:

@@ -653,10 +653,25 @@ def test_a_model_may_leave_where_its_test_may_not(tmp_path: Path) -> None:
     )
     assert left.params is not None
     assert set(left.metrics) == {"train"}
-    assert [body["text"] for type_, body in left.events if type_ == "note"] == [
-        "min_rows: what is measured on the test split would be about fewer rows than the owner's minimum of 20, alone or "
-        "as the difference from what was released before: use all rows, or sets of rows that differ by at least as many"
-    ]
+    (note,) = [body["text"] for type_, body in left.events if type_ == "note"]
+    assert note.startswith("min_rows: what is measured on the test split would be about few rows")
+    assert note.endswith("fewer than the owner's minimum of 20")
+
+
+def test_a_model_may_leave_where_a_label_of_few_keeps_its_metric_back(tmp_path: Path) -> None:
+    frame = TABLE.assign(rare=np.arange(ROWS) % 10 == 0).astype({"rare": int})
+    h = Hospital(tmp_path, frame, MIN_ROWS)
+    args = {"test_ratio": 0.5, "target": "rare", "test_on_global_updates": True}
+    model_args = {"num_features": 1, "classes": [0, 1]}
+    params = h.first(Scores, model_args, args)
+    for names, kept in ((["f1", "accuracy"], {"before": {"accuracy"}}), (["f1"], {})):
+        wanted = {**args, "test_metric": names}
+        left = h.ask(FedAvg(), plan=Scores, params=params, args=wanted, model_args=model_args)
+        found = {phase: set(states) for phase, states in left.metrics.items()}
+        assert found == {**kept, "train": {"loss"}}
+        assert "f1: a label or a class is that of fewer" in str(
+            [body for type_, body in left.events if type_ == "note"]
+        )
 
 
 def test_folds_that_are_large_enough_are_all_measured(tmp_path: Path) -> None:

@@ -94,6 +94,11 @@ class Dataset(ABC):
         self.name, self.tags = name, tuple(tags)
         self.assets = Assets(name or path.name)
 
+    @property
+    def releases_members(self) -> bool:
+        """True if the owner lets an intersection tell who is here, although a minimum of rows is set."""
+        return flag(self.options, MEMBERS, default=False)
+
     of_files: ClassVar[bool] = False
     """True if each item is a file of its own."""
 

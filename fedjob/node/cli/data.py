@@ -67,7 +67,10 @@ def data() -> None:
     help="Synthetic data of the same form, for trial runs; with assets one of each.",
 )
 @click.option(
-    "--min-rows", type=int, default=0, help="Least number of rows that anything may be computed on."
+    "--min-rows",
+    type=int,
+    default=0,
+    help="No number leaves that is about fewer rows, alone or as a difference; see docs/analytics.md.",
 )
 @click.option(
     "--max-weight",

@@ -83,8 +83,7 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
     if not found.ok and not found.overrun:
         return _failed(row, run, found, to.config)
     if found.num_examples < min_rows:
-        ask = f"; ask {whom}" if (whom := contacts_text(to.config.contacts)) else ""
-        detail = f"computed on fewer rows than the owner's minimum of {min_rows}{ask}"
+        detail = f"computed on fewer rows than the owner's minimum of {min_rows}{_ask(to.config)}"
         return StoredResult(row.key, run, failure(row.key, "min_rows", detail))
     if min_rows > 1:
         found = replace(found, metrics=_about_enough(found.metrics, min_rows))
@@ -127,6 +126,10 @@ def _count_of(state: Any) -> float:
     return number if math.isfinite(number) else 0.0
 
 
+def _ask(config: NodeConfig) -> str:
+    return f"; ask {whom}" if (whom := contacts_text(config.contacts)) else ""
+
+
 def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> StoredResult:
     """Return what to answer where the plan failed: as much of the error as the owner allows.
 
@@ -143,6 +146,8 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
     is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
     if found.message and (is_mock or config.errors == "full"):
         detail = f"{detail}: {found.message}"
+    if found.reason == "min_rows":
+        detail += _ask(config)
     failed = failure(row.key, found.reason, detail)
     failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
     return StoredResult(row.key, run, failed, message=found.message, trace=found.trace)

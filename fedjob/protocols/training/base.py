@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import NodeFailure, SpecError
 from fedjob.metrics.states import mean_state, num_examples
 from fedjob.parameters.tensor_kinds import NUM_EXAMPLES
 from fedjob.protocols.answer_form import Nothing
@@ -112,10 +112,13 @@ def measured(plan: TrainingPlan, phase: str) -> dict[str, Any]:
     """
     if plan.too_few_to_test:
         return {}
-    if why := plan.tests_withheld:
-        plan.ctx.emit("note", {"text": f"min_rows: {why}"})
+    try:
+        return {phase: plan.validate(phase)}
+    except NodeFailure as failure:
+        if failure.reason != "min_rows":
+            raise
+        plan.ctx.emit("note", {"text": f"min_rows: {failure.detail}"})
         return {}
-    return {phase: plan.validate(phase)}
 
 
 def train_apart(

@@ -10,6 +10,7 @@ import pytest
 import sklearn.metrics as reference
 
 from fedjob.common.errors import SpecError
+from fedjob.metrics.disclosure import LEAST, disclosed
 from fedjob.metrics.state_checks import odd_state, settings_of
 from fedjob.metrics.states import (
     METRICS,
@@ -306,3 +307,54 @@ def test_a_state_that_passes_the_checks_can_be_added_and_has_a_value() -> None:
                         assert num_examples(add(state, changed)) >= 0
     assert tried > 1000
     assert refused > 0.9 * tried
+
+
+@pytest.mark.parametrize("least", [2, 5, 40])
+@pytest.mark.parametrize("spread", [1.0, 1e-9, 1e9])
+def test_no_span_of_scores_that_leaves_counts_few_examples(least: int, spread: float) -> None:
+    rng = np.random.default_rng(least)
+    labels = rng.integers(0, 2, 120)
+    scores = (rng.normal(size=120) + labels) * spread
+    scores[:30] = scores[0]
+    state = measure(["roc_auc"], scores, labels)["roc_auc"]
+    sent = disclosed({"roc_auc": state}, least if least > LEAST else 0)["roc_auc"]
+    assert sent["n"] == 120
+    (sketch,) = sent["sketches"]
+    assert min(ups + downs for _, _, ups, downs in sketch) >= max(least, LEAST)
+    assert sum(ups for _, _, ups, _ in sketch) == labels.sum()
+    own = {low for low, _, _, _ in state["sketches"][0]}
+    edges = {edge for low, high, _, _ in sketch if low < high for edge in (low, high + 1)}
+    assert not edges & own or spread < 1  # where a span ends is nobody's score
+    assert abs(value(sent) - reference.roc_auc_score(labels, scores)) <= error(sent) + 1e-12
+
+
+def test_scores_of_a_handful_are_one_span_about_which_nothing_is_known() -> None:
+    state = measure(["roc_auc"], [0.1, 0.7, 0.9], [0, 1, 1])
+    sent = disclosed(state, 0)["roc_auc"]
+    assert [place[2:] for place in sent["sketches"][0]] == [[2, 1]]
+    assert (value(sent), error(sent)) == (0.5, 0.5)
+
+
+def test_sketches_of_several_nodes_that_were_made_coarser_add_within_their_error() -> None:
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, 2, 300)
+    scores = 1 / (1 + np.exp(-rng.normal(size=300) - 2 * labels))
+    parts = [slice(0, 60), slice(60, 160), slice(160, 300)]
+    sent = [disclosed(measure(["roc_auc"], scores[p], labels[p]), 0)["roc_auc"] for p in parts]
+    total = reduce(add, sent)
+    exact = reference.roc_auc_score(labels, scores)
+    assert abs(value(total) - exact) <= error(total)
+    assert abs(value(total) - exact) < 0.01
+
+
+@pytest.mark.parametrize(("min_rows", "kept"), [(0, True), (3, True), (4, False)])
+def test_counts_by_label_leave_if_every_label_is_that_of_enough_examples(min_rows: int, kept: bool) -> None:
+    states = measure(["f1", "accuracy"], [0, 0, 1, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1, 1])
+    assert ("f1" in disclosed(states, min_rows)) is kept
+    assert "accuracy" in disclosed(states, min_rows)
+
+
+def test_the_area_of_a_class_of_few_stays_where_the_owner_sets_a_minimum() -> None:
+    state = measure(["roc_auc"], np.linspace(0, 1, 40), [1] * 3 + [0] * 37)
+    assert disclosed(state, 5) == {}
+    assert "roc_auc" in disclosed(state, 3)

@@ -144,3 +144,51 @@ def test_a_new_row_that_changes_the_type_of_a_column_makes_no_other_row_new(odd:
 def test_equal_rows_are_told_apart() -> None:
     ids = row_ids(pd.DataFrame({"age": [60, 60, 61], "sex": ["f", "f", "f"]}))
     assert len(set(ids.tolist())) == 3
+
+
+def test_whole_rows_are_released_in_all_columns_or_in_none() -> None:
+    releases = Releases.fresh(3, 12)
+    everything = rows(*range(12))
+    assert releases.admit([Release(everything, ("age",))]) == [True]
+    most = rows(*range(11))
+    assert not releases.admit_together(everything, {"chol": most, "age": most}, rows())
+    assert not releases.labels["chol"].any()  # nothing of it was noted
+    half = rows(*range(6))
+    assert releases.admit_together(everything, {"chol": half, "age": half}, rows())
+    assert releases.admit([Release(everything, ("chol",), rows(*range(5)))]) == [False]
+
+
+def test_a_column_of_which_hardly_any_value_is_there_stands_in_nobodys_way_until_it_was_released() -> None:
+    releases = Releases.fresh(3, 12)
+    everything, few = rows(*range(12)), rows(0, 1)
+    assert releases.admit_together(everything, {"age": everything, "rare": few}, rows())
+    assert releases.admit([Release(everything, ("rare",), rows(0, 1, 2))]) == [True]
+    assert not releases.admit_together(everything, {"age": everything, "rare": few}, rows())
+
+
+def test_rows_left_out_because_a_value_is_missing_need_not_be_many() -> None:
+    kept = rows(*range(11))
+    assert not Releases.fresh(3, 12).admit_together(kept, {"age": kept}, rows())
+    assert Releases.fresh(3, 12).admit_together(kept, {"age": kept}, rows(11))
+
+
+def test_rows_are_in_one_piece_as_long_as_they_were_released_together_somewhere() -> None:
+    releases = Releases.fresh(2, 8)
+    everything = rows(*range(8))
+    assert len(set(releases.pieces(["age"]).tolist())) == 1
+    assert releases.admit([Release(everything, ("age",), rows(0, 1, 2, 3))]) == [True]
+    assert len(set(releases.pieces(["age"]).tolist())) == 1  # they were counted together
+    assert releases.admit([Release(rows(0, 1, 2, 3), ("age",))]) == [True]
+    pieces = releases.pieces(["age"])
+    assert len(set(pieces.tolist())) == 2
+    assert len(set(pieces[:4].tolist())) == 1
+
+
+def test_the_points_at_which_a_question_was_answered_are_kept_in_the_file(tmp_path: Path) -> None:
+    book, frame = ReleaseBook(tmp_path / "hearts.safetensors", 3), pd.DataFrame({"age": range(6)})
+    for point in ([1.5], {"age": 0.25}, [1.5]):
+        with book.opened(frame, np.arange(6)) as opened:
+            opened.answer("logistic of ill", point)
+    with book.opened(frame, np.arange(6)) as opened:
+        assert opened.answered("logistic of ill") == [[1.5], {"age": 0.25}]
+        assert opened.answered("another") == []
