@@ -25,7 +25,7 @@ import re
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +89,12 @@ def private(path: str, flags: int) -> int:
 
 
 def touch_private(path: Path) -> None:
-    """Make a file that only its owner may read, if it is not there, for a library that writes to it by name."""
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, PRIVATE))
+    """Make a file that only its owner may read, if it is not there, for a library that writes to it by name.
+
+    One that is there is not opened: closing it would let go of the locks that SQLite holds on it in this process.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, PRIVATE))
 
 
 def make_folder(folder: Path, *, mode: int = PRIVATE_FOLDER) -> None:

@@ -82,7 +82,7 @@ class SearchHandler:
             self._context.answer(turn, message, Found(of=message.id, datasets=[answer]))
 
     def _now(self, dataset: RegisteredDataset) -> dict[str, Any]:
-        """Return what changes about a registered dataset: its versions, whether it is being described anew, its contacts, whether its mock is published."""
+        """Return what changes about a registered dataset: its versions, whether it is being described anew, its contacts, whether its mock is published, whether its owner is asked."""
         context = self._context
         return {
             "version": context.versions.of_parts(dataset.parts()),
@@ -90,6 +90,7 @@ class SearchHandler:
             "mock_version": context.versions.of_parts(dataset.parts("mock")) if dataset.mock else "",
             "mock_published": bool(dataset.mock) and context.config.publish_mocks == "on",
             "contacts": to_plain(contacts_of(context.config, dataset)),
+            "approval": context.config.approval,
         }
 
     def _begin(self, dataset: RegisteredDataset, researcher: str) -> None:

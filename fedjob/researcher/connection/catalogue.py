@@ -93,6 +93,7 @@ class DatasetHandle:
         version, mock_version: hashes that change when the data, or the mock, change.
         assets: name -> table or file, of a dataset that has several; rows and columns of the handle are those of
             the first.
+        approval: `on` where the owner approves each text of code before it runs; `off` where code runs at once.
         has_mock: jobs may `use="mock"`; where the owner publishes it, `mock()` brings it here too.
         session: the session that found it.
     """
@@ -104,6 +105,7 @@ class DatasetHandle:
     num_rows: int = 0
     columns: tuple[dict[str, Any], ...] = ()
     has_mock: bool = False
+    approval: str = ""
     min_rows: int = 0
     description: str = ""
     contacts: tuple[Contact, ...] = ()
@@ -254,6 +256,7 @@ def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | Non
         num_rows=int(info.get("num_rows") or 0),
         columns=tuple(c for c in columns if isinstance(c, dict)) if isinstance(columns, list) else (),
         has_mock=bool(info.get("has_mock")),
+        approval=str(info.get("approval", ""))[:8],
         min_rows=int(info.get("min_rows") or 0),
         description=str(info.get("description", "")),
         contacts=contacts_from_plain(info.get("contacts")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,9 @@ _FORMS = (
 
 SCHEMA = "schema"
 """The key of a found dataset under which its columns stand; a spec does not keep them."""
+
+HANDLE = "handle"
+"""The same, of what a node published of it."""
 
 SEARCH_S = 10.0
 """Seconds that nodes have to say what they offer: a job must not begin without a slow one."""
@@ -145,6 +148,7 @@ def resolve_for(
     as_node: str,
     folder: JobFolder,
     session: Connection | None,
+    try_on: Callable[[JobSpec, Mapping[str, DatasetHandle]], None],
 ) -> tuple[JobSpec, dict[str, str]]:
     """Return a job's spec with the dataset to use at each node, and the silent nodes with reasons.
 
@@ -153,6 +157,7 @@ def resolve_for(
         nodes: that were asked for; None for all that have the data.
         as_node: the node that a local job plays.
         session: None for a local job.
+        try_on: is given the spec and node -> the dataset found there, of a job at nodes; raises where it can't run.
 
     Raises:
         NoDatasets: nothing matches.
@@ -179,9 +184,12 @@ def resolve_for(
             federation=session.federation,
         )
     _check_found(spec, datasets)
+    handles = {node: info.pop(HANDLE) for node, info in datasets.items() if HANDLE in info}
     schemas = {node: info.pop(SCHEMA, {}) for node, info in datasets.items()}
     spec = replace(spec, datasets=attach(spec.preprocess, data, datasets))
     check_columns(spec, schemas)
+    if handles:
+        try_on(spec, handles)
     if silent:
         _log.warning("job %s goes without %s", spec.name or spec.id, _listed(silent))
     return spec, silent
@@ -281,6 +289,7 @@ def _info(handle: DatasetHandle, use: str) -> dict[str, Any]:
         # how many rows a mock has is nobody's concern; nothing is held against it
         "num_rows": handle.num_rows if use == "private" else None,
         SCHEMA: handle.schema,
+        HANDLE: handle,
         "version": handle.version if use == "private" else handle.mock_version,
     }
 

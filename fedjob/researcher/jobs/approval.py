@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import JobError, RepositoryError, TransportError
@@ -12,7 +13,7 @@ from fedjob.common.lifecycle import HISTORY, State
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
-from fedjob.researcher.connection.catalogue import list_datasets
+from fedjob.researcher.connection.catalogue import DatasetHandle, list_datasets
 from fedjob.researcher.definition.operation import check_plan_args
 from fedjob.researcher.federation.offers import (
     NO_REPLY,
@@ -24,6 +25,8 @@ from fedjob.researcher.federation.offers import (
 )
 from fedjob.researcher.federation.released_logs import fetch_released
 from fedjob.researcher.monitoring.logs import JobLogs, read_logs
+from fedjob.researcher.runner import batch_trial
+from fedjob.researcher.runner.batch_trial import PublishedColumns
 from fedjob.researcher.storage.deployment import plan_at, text_of
 from fedjob.researcher.storage.event_log import read_events
 from fedjob.researcher.storage.folder import JobFolder
@@ -103,6 +106,26 @@ def check_plans(spec: JobSpec, source: PlanSource, folder: JobFolder) -> None:
     ]
     for plan in sources:
         check_plan_args(plan, spec.training_args, spec.each, at_end=spec.validate_at_end)
+
+
+def try_plan(spec: JobSpec, source: PlanSource, handles: Mapping[str, DatasetHandle], home: Path) -> None:
+    """Try a job's training plan on made-up rows with the columns that its nodes publish; see `batch_trial`.
+
+    Raises:
+        SpecError: it can't run there.
+    """
+    protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+    if isinstance(inner_of(protocol), TrainingProtocol):
+        published = {
+            node: PublishedColumns(
+                schema=handle.schema,
+                reader=handle.reader,
+                has_assets=len(handle.assets) > 1,
+                asks=handle.approval == "on",
+            )
+            for node, handle in handles.items()
+        }
+        batch_trial.try_plan(spec, source, published, home)
 
 
 def check_is_draft(folder: JobFolder) -> None:

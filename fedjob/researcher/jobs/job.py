@@ -45,6 +45,7 @@ from fedjob.researcher.jobs.approval import (
     read_job_logs,
     refresh_grants,
     request_grants,
+    try_plan,
 )
 from fedjob.researcher.jobs.deletion import delete_job
 from fedjob.researcher.jobs.lifecycle import (
@@ -563,7 +564,13 @@ class Job(ManualRounds, JobView):
     def _resolve(self, session: Connection | None) -> None:
         check_plans(self._spec, self._source, self._folder)
         self._spec, silent = resolve_for(
-            self._spec, self._data, self._nodes_asked, self._as_node, self._folder, session
+            self._spec,
+            self._data,
+            self._nodes_asked,
+            self._as_node,
+            self._folder,
+            session,
+            lambda spec, handles: try_plan(spec, self._source, handles, self._folder.path.parent.parent),
         )
         replace(load_record(self._folder.record), absent=silent).save(self._folder.record)
         if session is not None:

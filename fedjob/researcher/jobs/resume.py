@@ -12,7 +12,7 @@ from fedjob.common.files import write_atomic
 from fedjob.common.types import new_job_id
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.connection.connection import Connection
-from fedjob.researcher.connection.home import home_path
+from fedjob.researcher.connection.home import home_path, take_home
 from fedjob.researcher.connection.opening import default_connection
 from fedjob.researcher.definition.arguments import LOCAL
 from fedjob.researcher.definition.data import SCHEMA, resolve_local
@@ -63,6 +63,8 @@ def resume_at(
         SpecError: it is of a later round than `rounds`.
     """
     place = check_path("path", path).resolve()
+    if home is not None:
+        take_home(home_path(home))
     homes = own_homes(home, None if session is None else session.home)
     found = find_breakpoint(place, own_or_trusted(homes, trust, f"Job.resume({str(path)!r}, trust="))
     spec, position = spec_from_plain(found.spec), found.position
