@@ -230,7 +230,7 @@ def fits(environment: Mapping[str, str], other: Mapping[str, str] = os.environ) 
     return all(
         environment.get(name) == other.get(name)
         for name in names
-        if name.startswith(("PYTHON", "OMP_", "MKL_", "TORCH", "LD_"))
+        if name.startswith(("PYTHON", "OMP_", "MKL_", "TORCH_", "LD_"))
     )
 
 

@@ -18,6 +18,7 @@ import psutil
 from tests import preloaded
 from tests.preloaded import Forked
 
+PYTHON = sys.executable
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 
@@ -260,5 +261,5 @@ class Processes:
 
 def _words(command: tuple[str | Path, ...]) -> list[str]:
     words = [str(word) for word in command]
-    here = {"fedjob": str(Path(sys.executable).with_name("fedjob")), "python": sys.executable}
+    here = {"fedjob": str(Path(PYTHON).with_name("fedjob")), "python": PYTHON}
     return [here.get(words[0], words[0]), *words[1:]]

@@ -65,6 +65,9 @@ def main() -> None:
 
     for number in PASSED_ON:
         _signal.signal(number, pass_on)
+    name = posix.open("/proc/self/comm", posix.O_WRONLY)
+    posix.write(name, b"for %d" % pid)
+    posix.close(name)
     nothing = posix.open("/dev/null", posix.O_RDWR)
     for number in descriptors:  # so that they are closed as soon as the forked process closes them
         if number > 2:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -71,8 +72,9 @@ class Node:
 
     def start(self) -> Node:
         if self.process is None or not self.process.alive:
+            command = ("fedjob", "node", "start", "--home", self.home)
             self.process = self._federation.processes.start(
-                "fedjob", "node", "start", "--home", self.home, ready="^node ready", name=self.name
+                *command, ready="^node ready", name=self.name, fork=self._federation.forked
             )
             for session in self._federation.sessions():  # it asks those who show that they are there
                 wait_until(
@@ -155,13 +157,16 @@ class Federation:
     Args:
         folder: for all homes and logs.
         kind: of the broker: `mosquitto`, `amqtt`, or the URL of one that runs already.
+        forked: whether the nodes are forked, with what they start, see `tests.preloaded`: for tests that are about
+            what the federation does, and not about its processes.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str, *, forked: bool = False) -> None:
         if kind == "mosquitto":
             program("mosquitto")
         self.folder = folder
         self.kind = kind
+        self.forked = forked
         self.mark = secrets.token_hex(8)
         self.processes = Processes(folder / "logs", {MARK: self.mark})
         self.nodes: dict[str, Node] = {}
@@ -293,10 +298,16 @@ class Federation:
 
 
 def _family(pid: int) -> set[int]:
-    """Return the id of a process and those of all that descend from it."""
+    """Return the id of a process and those of all that descend from it, or from what one of them stands in for."""
+    found = set()
     with suppress(psutil.NoSuchProcess):
-        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
-    return set()
+        process = psutil.Process(pid)
+        found = {pid}
+        if stands_for := re.fullmatch(r"for (\d+)", process.name()):  # see `tests.stand_in`
+            found |= _family(int(stands_for[1]))
+        for child in process.children():
+            found |= _family(child.pid)
+    return found
 
 
 def _command(process: Path) -> str:

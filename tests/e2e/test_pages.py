@@ -49,7 +49,7 @@ DOCUMENTED = [path for path in sorted(ROOT.glob("fedjob/**/*.py")) if docstring_
 @pytest.fixture(scope="module")
 def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """Return the federation of the pages, started once."""
-    with Federation(tmp_path_factory.mktemp("hospitals"), preferred_kind()) as made:
+    with Federation(tmp_path_factory.mktemp("hospitals"), preferred_kind(), forked=True) as made:
         start_hospitals(made)
         yield made
 

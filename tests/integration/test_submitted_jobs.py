@@ -38,7 +38,7 @@ from fedjob.researcher.storage.transitions import notice
 from tests import preloaded
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Raises, Tiny
-from tests.processes import wait_until
+from tests.processes import PYTHON, wait_until
 from tests.slow import gated_plan, slow_plan
 from tests.slow import until as until_within
 
@@ -256,8 +256,14 @@ def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(
 
 
 @pytest.fixture
-def queued(make: Callable[..., Job], home: Path) -> Iterator[Callable[[], Job]]:
-    """Return what makes a submitted job that waits for the home's only slot; the job that has it ends afterwards."""
+def queued(
+    make: Callable[..., Job], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Job]]:
+    """Return what makes a submitted job that waits for the home's only slot; the job that has it ends afterwards.
+
+    Its runner is started as a user's is: the process that was started is the one that runs the job.
+    """
+    monkeypatch.setattr(sys, "executable", PYTHON)
     home.mkdir()
     set_config(ResearcherConfig, home, "max_jobs", "1")
     first = make(slow=60).submit()
@@ -330,7 +336,7 @@ def test_a_job_that_ran_inside_a_process_is_lost_with_it_also_while_it_waits(
 ) -> None:
     job = make()
     text = "import sys; from fedjob import Job; Job.open(sys.argv[1]).run(progress=False)"
-    process = subprocess.Popen([sys.executable, "-c", text, str(job.folder)], cwd=tmp_path)
+    process = subprocess.Popen([PYTHON, "-c", text, str(job.folder)], cwd=tmp_path)
     try:
         until(job, "queued")
         process.send_signal(sent)
@@ -355,7 +361,8 @@ def test_after_a_reboot_submitted_jobs_that_ran_continue_from_their_last_breakpo
 ) -> None:
     gate = tmp_path / "gate"
     job = make(rounds=3, training_plan=gated_plan(tmp_path, gate, after=1)).submit()
-    wait_until(lambda: bool(job.breakpoints), timeout_s=PATIENCE_S, what="a round")
+    wait_until(lambda: any(e.type == "round" for e in job.events()), timeout_s=PATIENCE_S, what="a round")
+    assert job.breakpoints
     bereave(job)
     gate.touch()
     (line,) = json.loads(look_with("resume-all", "--json", home=home))
