@@ -185,7 +185,7 @@ class Attempts:
         if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
-        if context.workers.kind == REFUSED:
+        if context.workers.sandbox == REFUSED:
             self._report(Unprepared(key, attempt.number, "sandbox", context.workers.support.advice))
             return
         if refusal := permissions.may_start(row, root) or permissions.used_up(row):

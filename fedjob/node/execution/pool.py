@@ -27,6 +27,7 @@ from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
+from fedjob.node.config.options import read_options
 from fedjob.node.execution.collection import name_result, output_folder, take_output
 from fedjob.node.execution.fork_client import DEATH_GRACE_S, ForkServer
 from fedjob.node.execution.fork_server import ForkRequest
@@ -47,7 +48,7 @@ from fedjob.node.execution.worker_events import (
 )
 from fedjob.node.execution.worker_identity import WorkerIdentity
 from fedjob.node.execution.worker_place import INBOX_NAME, enclosure_for, move_inputs, read_elsewhere
-from fedjob.node.sandbox.enclosure import NONE, OUTPUT_NAME, SCRATCH_NAME, Enclosure
+from fedjob.node.sandbox.enclosure import CONTAINER, NONE, OUTPUT_NAME, SCRATCH_NAME, Enclosure
 from fedjob.node.sandbox.support import REFUSED, SandboxSupport
 from fedjob.training_plans.child_tasks import ChildOrder
 
@@ -147,17 +148,18 @@ class Workers:
             isolates = LAUNCHERS.find(self.config.launcher).isolates
         except Exception:  # a launcher is somebody else's code, and starts nothing then
             isolates = False
-        return f"launcher {self.config.launcher}" if isolates else self.kind
+        if not isolates:
+            return self.kind
+        return CONTAINER if self.config.launcher == CONTAINER else f"launcher {self.config.launcher}"
 
     def warm_up(self) -> None:
         """Start the fork server, if it does not run: importing torch takes a second or two."""
         if self.kind != REFUSED:
-            self._server(bare=False)
+            self._server(self.kind, bare=False)
 
-    def _server(self, *, bare: bool) -> ForkServer:
+    def _server(self, kind: str, *, bare: bool) -> ForkServer:
         with self._lock:
             self._idle_since = time.monotonic()
-            kind = NONE if bare else self.kind
             server = self._servers.get((kind, bare))
             if server is None or not server.alive:
                 server = self._servers[kind, bare] = ForkServer(
@@ -309,7 +311,7 @@ class Workers:
         name = f"{os.getpid()}-{self._number}"
         config, gpus = self.config, identity.gpus
         launcher = LAUNCHERS.build(config.launcher, {})
-        kind = NONE if launcher.isolates else self.kind
+        kind = CONTAINER if launcher.isolates else self.kind
         enclosure = enclosure_for(self._home, config, kind, f"worker_{name}", order.dataset, gpus)
         launch = Launch(
             worker=name,
@@ -318,8 +320,11 @@ class Workers:
             threads=config.torch_threads,
             gpus=gpus,
             hints=hints_for(config.launcher, resources, config.launcher_options),
+            options=read_options(config.launcher_options),
             folder=enclosure.folder,
             data=enclosure.data,
+            work_bytes=enclosure.work_bytes,
+            processes=enclosure.processes,
         )
         request = ForkRequest(
             worker=name,
@@ -329,9 +334,13 @@ class Workers:
             threads=launch.threads,
             gpus=",".join(map(str, gpus)),
             command=launcher.command(launch),
+            interpreter=launcher.interpreter(launch),
+            meeting_place=launcher.meeting_place(launch),
+            ending=launcher.ending(launch),
             read_first=list(read_elsewhere(order.dataset)),
         )
-        server = self._server(bare=bool(request.command))
+        bare = bool(request.command)
+        server = self._server(NONE if bare and not launcher.isolates else kind, bare=bare)
         ours, theirs = socket.socketpair()
         link, pipes = Link(ours), OutputPipes(self._home, 2 * config.log_kb << 10)
         link.expect_greeting()

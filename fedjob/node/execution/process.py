@@ -5,7 +5,7 @@ it knows nothing but the paths that its orders name. What user code writes to st
 be it from C or from a child process, goes to two pipes that the daemon reads; what it raises, `SystemExit`
 included, becomes a result.
 
-Run as `python -P -m fedjob.node.execution.process FD LOG_BYTES MEMORY_BYTES THREADS` where a launcher wants a
+Run as `python -P -m fedjob.node.execution.process LINK LOG_BYTES MEMORY_BYTES THREADS` where a launcher wants a
 command: then the first message names the sandbox that it closes around itself.
 """
 
@@ -30,7 +30,7 @@ from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.token_bucket import TokenBucket
-from fedjob.node.execution.link import Link
+from fedjob.node.execution.link import Link, received_link
 from fedjob.node.execution.preload import preload
 from fedjob.node.sandbox.closing import close_sandbox
 from fedjob.node.sandbox.enclosure import NAMESPACES, Enclosure
@@ -260,8 +260,8 @@ def _redirect_output(streams: Sequence[int], limit_bytes: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Close the sandbox that the daemon at the other end of an inherited socket names, and serve it."""
-    descriptor, log_bytes, memory_bytes, threads = map(int, arguments)
-    end = socket.socket(fileno=descriptor)
+    place, (log_bytes, memory_bytes, threads) = arguments[0], map(int, arguments[1:])
+    end = socket.socket(fileno=int(place) if place.isdecimal() else received_link(place))
     enclosure = from_plain(Enclosure, Link(end).receive()[1])
     preload()
     child = os.fork()  # which has one thread, whatever was imported
