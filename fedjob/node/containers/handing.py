@@ -19,8 +19,8 @@ MEET_WITHIN_S = 120.0
 """For a container to start in."""
 
 
-def main(arguments: list[str]) -> int:
-    """Start the command, hand the link over, and return the command's status."""
+def main(arguments: list[str]) -> None:
+    """Start the command, hand the link over, and wait for the command's end."""
     folder, *words = arguments
     os.makedirs(folder, mode=0o700, exist_ok=True)
     os.set_inheritable(LINK_NUMBER, False)
@@ -32,8 +32,8 @@ def main(arguments: list[str]) -> int:
         lambda: running.poll() is None and time.monotonic() < until,
     )
     os.close(LINK_NUMBER)
-    return running.wait()
+    running.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -143,7 +143,8 @@ def received_link(place: str) -> int:
     """Return the descriptor of the link that `hand_link` gives at a path.
 
     Raises:
-        OSError: nobody gives one there.
+        OSError: nobody is there.
+        DecodeError: who is there gives none.
     """
     inside = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY)
     with socket.socket(socket.AF_UNIX) as meeting:
@@ -152,5 +153,5 @@ def received_link(place: str) -> int:
         os.close(inside)
         _, descriptors, _, _ = socket.recv_fds(meeting, 16, 1)
     if not descriptors:
-        raise ConnectionError(f"no link was given at {place}")
+        raise DecodeError(f"no link was given at {place}")
     return descriptors[0]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ LAUNCH = Launch(
     gpus=(),
     hints={"image": "of-the-job", "engine": "/tmp/of-the-job"},
     options={"image": "hospital/fedjob:1"},
-    folder="/home/node/scratch/worker_7-1",
+    folder="/srv/node/scratch/worker_7-1",
     data=("/data/heart, old.csv",),
     work_bytes=1 << 30,
     processes=99,
@@ -55,24 +56,24 @@ def test_a_container_has_no_network_no_capabilities_and_limits() -> None:
 def test_a_container_sees_its_inputs_and_its_data_read_only_and_nothing_else_of_the_node() -> None:
     words = Container().command(LAUNCH)
     mounts = [value for name, value in pairs(words) if name == "--mount"]
-    inbox = "/home/node/scratch/worker_7-1/inbox"
+    inbox = "/srv/node/scratch/worker_7-1/inbox"
     assert mounts == [
         f"type=bind,source={inbox},target={inbox},readonly",
         'type=bind,"source=/data/heart, old.csv","target=/data/heart, old.csv",readonly',
     ]
     work = next(value for name, value in pairs(words) if name == "--tmpfs" and "worker_7-1" in value)
-    assert work.startswith(f"/home/node/scratch/worker_7-1/work:rw,nosuid,nodev,size={1 << 30}")
+    assert work.startswith(f"/srv/node/scratch/worker_7-1/work:rw,nosuid,nodev,size={1 << 30}")
 
 
 def test_docker_gets_the_link_at_a_meeting_place_and_podman_inherits_it() -> None:
     docker = replace(LAUNCH, options={"image": "x", "engine": "/usr/bin/docker"})
     words = Container().command(docker)
-    assert words[1:5] == ["-P", "-m", "fedjob.node.containers.handing", "/home/node/scratch/worker_7-1/link"]
+    assert words[1:5] == ["-P", "-m", "fedjob.node.containers.handing", "/srv/node/scratch/worker_7-1/link"]
     assert "--preserve-fds" not in words
     assert any(
         value.endswith("worker_7-1/link,readonly") for name, value in pairs(words) if name == "--mount"
     )
-    assert Container().meeting_place(docker) == "/home/node/scratch/worker_7-1/link/link"
+    assert Container().meeting_place(docker) == "/srv/node/scratch/worker_7-1/link/link"
     assert Container().meeting_place(LAUNCH) == ""
 
 
@@ -81,7 +82,7 @@ def test_a_container_is_ended_by_its_name() -> None:
         *("podman", "rm", "--force", "--time", "0", "--volumes"),
         container_name(LAUNCH),
     ]
-    other = replace(LAUNCH, folder="/home/other/scratch/worker_7-1")
+    other = replace(LAUNCH, folder="/srv/other/scratch/worker_7-1")
     assert container_name(other) != container_name(LAUNCH)
 
 
@@ -112,3 +113,13 @@ def test_devices_are_passed_as_the_owner_says() -> None:
 def test_options_that_do_not_fit_are_refused_with_what_to_do(options: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         LAUNCHERS.build("container", {}).check(options)
+
+
+def test_the_image_is_made_from_files_that_are_there() -> None:
+    root = Path(__file__).parents[3]
+    lines = (root / "envs" / "worker" / "Dockerfile").read_text().splitlines()
+    copied = [source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]]
+    assert copied
+    for source in copied:
+        assert (root / source).exists(), source
+    assert any(line.startswith("USER 65534") for line in lines)
