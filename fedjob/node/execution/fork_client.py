@@ -13,6 +13,8 @@ from contextlib import suppress
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.node.config.home import NodeHome
 from fedjob.node.execution.fork_server import MAX_PACKET_BYTES, ForkRequest
+from fedjob.node.sandbox.enclosure import NONE
+from fedjob.node.sandbox.limits import server_environment
 
 DEATH_GRACE_S = 5.0
 """For a fork server to end in, and for an end to be reported that a closed socket has announced."""
@@ -41,6 +43,8 @@ class ForkServer:
         self.alive = True
         self._is_ready = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        is_open = bare or kind == NONE
+        environment = dict(os.environ) if is_open else server_environment(os.environ)
         with theirs, (home.logs / "forkserver.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -53,7 +57,7 @@ class ForkServer:
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
-                env={**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+                env={**environment, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             )
         threading.Thread(target=self._listen, name="fork server", daemon=True).start()
 

@@ -28,8 +28,9 @@ from typing import Any
 from fedjob.common.codec import from_plain, pack, unpack
 from fedjob.node.execution.link import Link
 from fedjob.node.execution.preload import preload
-from fedjob.node.sandbox.enclosure import NAMESPACES, Enclosure
+from fedjob.node.sandbox.enclosure import LANDLOCK, NAMESPACES, NONE, Enclosure
 from fedjob.node.sandbox.namespaces import enter_server_namespaces, fork_first_process
+from fedjob.node.sandbox.seccomp import program
 from fedjob.node.sandbox.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 from fedjob.node.sandbox.system_files import system_paths
 
@@ -64,7 +65,7 @@ class ForkRequest:
 
 
 @dataclass(slots=True)
-class _Server:
+class _ServerState:
     """The fork server's own state.
 
     Args:
@@ -99,11 +100,13 @@ def main(arguments: list[str]) -> None:
     if how != "bare":
         preload()
     system = system_paths(hidden)
+    if kind != NONE:
+        program(os.uname().machine, alone=kind == LANDLOCK, devices=False, process=0)  # which is remembered
     control.send(pack(["ready"]))
-    _serve(_Server(control, kind, own, system, socket.socketpair()))
+    _serve(_ServerState(control, kind, own, system, socket.socketpair()))
 
 
-def _serve(server: _Server) -> None:
+def _serve(server: _ServerState) -> None:
     woken, waker = server.wake
     woken.setblocking(False)
     waker.setblocking(False)
@@ -123,7 +126,7 @@ def _serve(server: _Server) -> None:
             _reap(server)
 
 
-def _take_request(server: _Server, selector: selectors.BaseSelector) -> bool:
+def _take_request(server: _ServerState, selector: selectors.BaseSelector) -> bool:
     try:
         packet, descriptors, _, _ = socket.recv_fds(server.control, MAX_PACKET_BYTES, 3)
     except ConnectionError:
@@ -152,7 +155,7 @@ def _take_request(server: _Server, selector: selectors.BaseSelector) -> bool:
     return True
 
 
-def _refuse(server: _Server, request: ForkRequest, descriptors: list[int], detail: str) -> None:
+def _refuse(server: _ServerState, request: ForkRequest, descriptors: list[int], detail: str) -> None:
     """Answer in the place of a worker that could not be started."""
     link = Link(socket.socket(fileno=descriptors[0]))
     with suppress(OSError):
@@ -164,7 +167,7 @@ def _refuse(server: _Server, request: ForkRequest, descriptors: list[int], detai
         server.control.send(pack(["exited", request.worker, 70]))
 
 
-def _kill(server: _Server, worker: object) -> None:
+def _kill(server: _ServerState, worker: object) -> None:
     for pid, name in server.children.items():
         if name == worker:
             for kill in (os.killpg, os.kill):
@@ -176,7 +179,7 @@ def _become_worker(
     request: ForkRequest,
     descriptors: list[int],
     parent: int,
-    server: _Server,
+    server: _ServerState,
     selector: selectors.BaseSelector,
 ) -> None:
     os.setsid()
@@ -211,7 +214,7 @@ def _become_worker(
     os._exit(0)
 
 
-def _reap(server: _Server) -> None:
+def _reap(server: _ServerState) -> None:
     """Take what has ended, kill the strays, and report ended workers once there are none."""
     while True:
         try:
