@@ -33,7 +33,7 @@ from fedjob.node.execution.worker_events import (
     WorkerReturned,
     WorkerUnclosed,
 )
-from fedjob.node.execution.worker_identity import WorkerIdentity
+from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.grant import matches_any
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events

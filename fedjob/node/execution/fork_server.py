@@ -28,9 +28,10 @@ from typing import Any
 from fedjob.common.codec import from_plain, pack, unpack
 from fedjob.node.execution.link import Link
 from fedjob.node.execution.preload import preload
-from fedjob.node.sandbox.enclosure import CONTAINER, NAMESPACES, NONE, Enclosure
-from fedjob.node.sandbox.limits import environment_to_start
+from fedjob.node.sandbox.enclosure import CONTAINER, LANDLOCK, NAMESPACES, NONE, Enclosure
+from fedjob.node.sandbox.limits import server_environment
 from fedjob.node.sandbox.namespaces import enter_server_namespaces, fork_first_process
+from fedjob.node.sandbox.seccomp import program
 from fedjob.node.sandbox.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 from fedjob.node.sandbox.system_files import system_paths
 
@@ -79,7 +80,7 @@ class ForkRequest:
 
 
 @dataclass(slots=True)
-class _Server:
+class _ServerState:
     """The fork server's own state.
 
     Args:
@@ -124,11 +125,13 @@ def main(arguments: list[str]) -> None:
     if how != "bare":
         preload()
     system = system_paths(hidden)
+    if kind != NONE:
+        program(os.uname().machine, alone=kind == LANDLOCK, devices=False, process=0)  # which is remembered
     control.send(pack(["ready"]))
-    _serve(_Server(control, kind, own, system, socket.socketpair()))
+    _serve(_ServerState(control, kind, own, system, socket.socketpair()))
 
 
-def _serve(server: _Server) -> None:
+def _serve(server: _ServerState) -> None:
     woken, waker = server.wake
     woken.setblocking(False)
     waker.setblocking(False)
@@ -148,7 +151,7 @@ def _serve(server: _Server) -> None:
             _reap(server)
 
 
-def _take_request(server: _Server, selector: selectors.BaseSelector) -> bool:
+def _take_request(server: _ServerState, selector: selectors.BaseSelector) -> bool:
     try:
         packet, descriptors, _, _ = socket.recv_fds(server.control, MAX_PACKET_BYTES, 3)
     except ConnectionError:
@@ -179,7 +182,7 @@ def _take_request(server: _Server, selector: selectors.BaseSelector) -> bool:
     return True
 
 
-def _refuse(server: _Server, request: ForkRequest, descriptors: list[int], detail: str) -> None:
+def _refuse(server: _ServerState, request: ForkRequest, descriptors: list[int], detail: str) -> None:
     """Answer in the place of a worker that could not be started."""
     link = Link(socket.socket(fileno=descriptors[0]))
     with suppress(OSError):
@@ -191,7 +194,7 @@ def _refuse(server: _Server, request: ForkRequest, descriptors: list[int], detai
         server.control.send(pack(["exited", request.worker, 70]))
 
 
-def _kill(server: _Server, worker: object) -> None:
+def _kill(server: _ServerState, worker: object) -> None:
     for pid, name in server.children.items():
         if name == worker:
             for kill in (os.killpg, os.kill):
@@ -203,7 +206,7 @@ def _become_worker(
     request: ForkRequest,
     descriptors: list[int],
     parent: int,
-    server: _Server,
+    server: _ServerState,
     selector: selectors.BaseSelector,
 ) -> None:
     os.setsid()
@@ -239,7 +242,7 @@ def _run_command(request: ForkRequest, end: int, numbers: tuple[int, ...]) -> No
         os.dup2(end, LINK_NUMBER)
     os.set_inheritable(LINK_NUMBER, True)
     if request.enclosure.kind not in (CONTAINER, NONE):  # an engine of containers passes on none of it
-        kept = environment_to_start()
+        kept = server_environment(os.environ)
         os.environ.clear()
         os.environ.update(kept)
     place = request.meeting_place or str(LINK_NUMBER)
@@ -249,7 +252,7 @@ def _run_command(request: ForkRequest, end: int, numbers: tuple[int, ...]) -> No
     os._exit(72)
 
 
-def _reap(server: _Server) -> None:
+def _reap(server: _ServerState) -> None:
     """Take what has ended, kill the strays, and report ended workers once there are none."""
     while True:
         try:
@@ -273,7 +276,7 @@ def _reap(server: _Server) -> None:
         server.ended.clear()
 
 
-def _conclude(server: _Server, name: str, status: int) -> None:
+def _conclude(server: _ServerState, name: str, status: int) -> None:
     """Report a worker's end, or first end what it has started elsewhere."""
     words = server.endings.pop(name, [])
     pid = _start_ending(words) if words else 0
@@ -317,7 +320,7 @@ def _children_of(parent: int) -> list[int]:
     return found
 
 
-def _end(server: _Server) -> None:
+def _end(server: _ServerState) -> None:
     for pid in server.children:
         for kill in (os.killpg, os.kill):
             with suppress(ProcessLookupError, PermissionError):
