@@ -136,6 +136,12 @@ class MissingPackage(FedjobError, ImportError):
     reason = "missing_packages"
 
 
+class KernelRefused(FedjobError, OSError):
+    """The kernel refused a call by which a sandbox is closed; it has the number and the words of the error."""
+
+    reason = "sandbox"
+
+
 class ConfigError(FedjobError, ValueError):
     """A home, its config.toml or a FEDJOB_* variable is wrong."""
 

@@ -28,7 +28,6 @@ REASONS: Mapping[str, str] = {
     "error": "an error of another kind, which the detail describes",
     "exception": "the job's own code raised an error",
     "expired": "the time, the runs or the rows of a grant are used up",
-    "internal": "an error of fedjob itself, which the node's log describes",
     "interrupted": "Ctrl+C in the process that ran it",
     "killed": "its owner ended it",
     "killed_by_owner": "the owner of a node ended it there",

@@ -47,39 +47,31 @@ class Workbench:
 
     Every step sets parameters, node state and all seeds anew, so a warm bench and
     a fresh one compute the same bytes.
+
+    Args:
+        borrow: called with the path of the record of releases before it is read, see `ReleaseBook`; None where the
+            record lies there already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, borrow: Callable[[str], None] | None = None) -> None:
+        self._borrow = borrow
         self._plan: Any = None
         self._data: Any = None
         self._made_of: tuple[Any, ...] | None = None
         self._limit: RowLimit | None = None
 
-    def perform(
-        self,
-        order: WorkOrder,
-        emit: Emit,
-        runner: ChildRunner | None = None,
-        borrow: Callable[[], None] | None = None,
-    ) -> WorkResult:
+    def perform(self, order: WorkOrder, emit: Emit, runner: ChildRunner | None = None) -> WorkResult:
         """Do the work; whatever user code raises becomes a result that says so.
 
         Args:
             runner: where child tasks run; None for this process.
-            borrow: see `ReleaseBook`; None where the record lies at the order's path.
         """
         try:
-            return self.compute(order, emit, runner, borrow)
+            return self.compute(order, emit, runner)
         except Exception as error:  # user code may raise anything; the node must answer
             return failed(order, error)
 
-    def compute(
-        self,
-        order: WorkOrder,
-        emit: Emit,
-        runner: ChildRunner | None = None,
-        borrow: Callable[[], None] | None = None,
-    ) -> WorkResult:
+    def compute(self, order: WorkOrder, emit: Emit, runner: ChildRunner | None = None) -> WorkResult:
         """Do the work; what user code raises comes through, for a debugger.
 
         Raises:
@@ -88,7 +80,7 @@ class Workbench:
         started = time.perf_counter()
         order = _with_learned(order)
         if order.step == LEARN:
-            return _measured(order, borrow)
+            return _measured(order, _releases(order, self._borrow))
         import torch
 
         from fedjob.execution.batches import work
@@ -99,14 +91,14 @@ class Workbench:
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
         emit = naming(emit, order.entry or type(protocol).__name__)
-        plan, first = self._bench(order, protocol, emit, borrow)
+        plan, first = self._bench(order, protocol, emit)
         setup_s = time.perf_counter() - started
 
         state = load_tree(Path(order.state_path)) if order.state_path else {}
         seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
         if plan is not None:
             _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit))
-        local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, borrow))
+        local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, self._borrow))
         local.rows = self._limit
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
         instruction = Instruction(step=order.step, round=order.round, values=values)
@@ -142,9 +134,7 @@ class Workbench:
             ),
         )
 
-    def _bench(
-        self, order: WorkOrder, protocol: Any, emit: Emit, borrow: Callable[[], None] | None
-    ) -> tuple[Any, bool]:
+    def _bench(self, order: WorkOrder, protocol: Any, emit: Emit) -> tuple[Any, bool]:
         """Return the built plan with its data, and whether it is new.
 
         A training plan that is given its data batch by batch does not load them all, and is made anew next time.
@@ -158,7 +148,7 @@ class Workbench:
         from fedjob.training_plans.source.compilation import make_plan
         from fedjob.training_plans.step_plan import StepContext
 
-        releases = _releases(order, borrow)
+        releases = _releases(order, self._borrow)
         made_of: tuple[Any, ...] = (
             *(order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node),
             *(order.items, 0 if releases is None else releases.min_rows),
@@ -318,25 +308,24 @@ def _with_learned(order: WorkOrder) -> WorkOrder:
     return replace(order, values=values, dataset={**order.dataset, "learned": order.values[LEARNED]})
 
 
-def _measured(order: WorkOrder, borrow: Callable[[], None] | None) -> WorkResult:
+def _measured(order: WorkOrder, releases: ReleaseBook | None) -> WorkResult:
     """Return what a node reports for a step that finds values in the data of all nodes, see `preprocess.learning`."""
     from fedjob.data.learned_values import measured
 
     try:
-        value, num_rows = measured(
-            order.dataset, int(order.limits.get("min_rows", 0)), _releases(order, borrow)
-        )
+        value, num_rows = measured(order.dataset, int(order.limits.get("min_rows", 0)), releases)
     except PreparationError as error:
         raise NodeFailure(order.node, error.reason, str(error)) from error
     return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
 
 
-def _releases(order: WorkOrder, borrow: Callable[[], None] | None) -> ReleaseBook | None:
+def _releases(order: WorkOrder, borrow: Callable[[str], None] | None) -> ReleaseBook | None:
     if not order.releases_path or order.limits.get("min_rows", 0) <= 1:
         return None
     from fedjob.privacy.release_book import ReleaseBook
 
-    return ReleaseBook(Path(order.releases_path), int(order.limits["min_rows"]), borrow)
+    path = order.releases_path
+    return ReleaseBook(Path(path), int(order.limits["min_rows"]), borrow and partial(borrow, path))
 
 
 def child_order(parent: WorkOrder, wanted: ChildOrder, values: Mapping[str, Any]) -> WorkOrder:

@@ -11,6 +11,7 @@ import pytest
 
 from fedjob.node.config.config import NodeConfig
 from tests.integration.nodes import ADD_ONE, Federation, plan_with
+from tests.processes import wait_until
 
 OPEN = NodeConfig(approval="off")
 PLUGIN = """\
@@ -95,5 +96,90 @@ def test_a_launcher_that_fails_costs_its_task_and_not_the_node(plugin: None, tmp
         # a launcher that is not there is a fault of the settings: once that is noticed, the strictest hold
         unknown = ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2)
         assert unknown.reason in ("launcher", "plan_not_approved")
+    finally:
+        federation.close()
+
+
+STAND_IN = """\
+#!{python}
+# what podman and docker do with these arguments, without a container: checks them, starts the worker away from itself
+import json, os, signal, subprocess, sys
+
+here = os.path.dirname(os.path.abspath(sys.argv[0]))
+words = sys.argv[1:]
+if words[0] == "rm":
+    assert words[1] == "--force", words
+    name = words[-1]
+    with open(os.path.join(here, "removed"), "a") as file:
+        file.write(name + "\\n")
+    try:
+        os.killpg(int(open(os.path.join(here, name)).read()), signal.SIGKILL)
+    except (OSError, ValueError):
+        pass
+    sys.exit(0)
+assert words[0] == "run", words
+place = words.index("hospital/fedjob:1")
+options, command = words[1:place], words[place + 1 :]
+for wanted in ("--rm", "--read-only", "--network", "--cap-drop", "--pids-limit", "--memory", "--user"):
+    assert wanted in options, wanted
+for name, value in zip(options, options[1:]):
+    if name == "--mount":
+        parts = value.split(",")
+        assert parts[0] == "type=bind" and parts[-1] == "readonly", value
+        assert os.path.exists(parts[1].partition("=")[2]), value
+name = options[options.index("--name") + 1]
+inherits = "--preserve-fds" in options
+running = subprocess.Popen(
+    command, start_new_session=True, pass_fds=[3] if inherits else [], env={{"PATH": "/usr/bin:/bin"}}
+)
+with open(os.path.join(here, name), "w") as file:
+    file.write(str(running.pid))
+with open(os.path.join(here, "started"), "a") as file:
+    file.write(json.dumps(options) + "\\n")
+sys.exit(running.wait())
+"""
+
+
+@pytest.fixture(params=["podman", "docker"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Install a program that does as an engine of containers would."""
+    path = tmp_path / "engines" / str(request.param)
+    path.parent.mkdir()
+    path.write_text(STAND_IN.format(python=sys.executable))
+    path.chmod(0o755)
+    return path
+
+
+def alive(path: Path) -> bool:
+    """Tell whether the process is there whose number is in a file."""
+    stat = Path(f"/proc/{path.read_text()}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def test_workers_in_containers_answer_and_are_ended_by_name(engine: Path, tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    options = f"image=hospital/fedjob:1, engine={engine}, python={sys.executable}"
+    sleepy = tmp_path / "sleepy"
+    try:
+        federation.node(config=replace(OPEN, launcher="container", launcher_options=options)).start()
+        ann = federation.ann
+        plan = plan_with(f"time.sleep(60) if os.path.exists({str(sleepy)!r}) else None")
+        hints = {"container": {"image": "of-the-job"}}
+        task = ann.task(plan, "Odd", resources={"launcher": hints}, limit_s=2.0)
+        result = ann.result("node1", task)
+        assert (result.ok, result.sandbox) == (True, "container"), result
+        sleepy.touch()
+        late = ann.result("node1", task, round_=2)
+        assert late.reason == "timeout", late
+        (started,) = (engine.parent / "started").read_text().splitlines()
+        (name,) = (path.name for path in engine.parent.iterdir() if path.name.startswith("fedjob-"))
+        assert f'"--name", "{name}"' in started
+        wait_until(lambda: not alive(engine.parent / name), timeout_s=20, what="the worker to end")
+        removed = engine.parent / "removed"
+        wait_until(
+            lambda: removed.exists() and name in removed.read_text(),
+            timeout_s=20,
+            what="its container to be removed",
+        )
     finally:
         federation.close()

@@ -16,8 +16,7 @@ from fedjob.common.values import decode
 from fedjob.messaging.messages import Result, Task, work_key
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, describe_dataset
-from fedjob.node.sandbox.enclosure import LANDLOCK, NAMESPACES, NONE
-from fedjob.node.sandbox.support import SandboxSupport
+from fedjob.node.sandbox.enclosure import NAMESPACES, NONE
 from fedjob.node.storage.secrets import Secrets
 from tests.integration.nodes import Federation
 from tests.sandbox.plan import HONEST, SAME_ENTRY, SHARED_ENTRY, VICTIM, plan_text
@@ -88,10 +87,9 @@ class Hospital:
         self._kind = kind
         self.secrets = [*self.user.secrets, *self.neighbour.secrets, self.shared.secret, self.in_environment]
         self._furnish()
+        if kind != NONE:
+            self.node.sandboxes = (kind,)
         self.node.start()
-        if kind == LANDLOCK:
-            assert self.node.daemon is not None
-            self.node.daemon._context.workers.support = SandboxSupport(LANDLOCK)
         assert self.serves()
 
     def _furnish(self) -> None:

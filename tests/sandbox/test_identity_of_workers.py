@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from fedjob.node.execution.worker_identity import WorkerIdentity
+from fedjob.node.execution.worker_place import WorkerIdentity
 
 ONE = WorkerIdentity(job="j", grant="g", plan="p", dataset="d", version="v", use="private", gpus=(0,))
 

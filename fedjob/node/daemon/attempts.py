@@ -33,7 +33,7 @@ from fedjob.node.execution.worker_events import (
     WorkerReturned,
     WorkerUnclosed,
 )
-from fedjob.node.execution.worker_identity import WorkerIdentity
+from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.grant import matches_any
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
@@ -185,7 +185,7 @@ class Attempts:
         if dataset is None and task.dataset:
             self._report(Unprepared(key, attempt.number, "no_dataset", "the dataset was removed"))
             return
-        if context.workers.kind == REFUSED:
+        if context.workers.sandbox == REFUSED:
             self._report(Unprepared(key, attempt.number, "sandbox", context.workers.support.advice))
             return
         if refusal := permissions.may_start(row, root) or permissions.used_up(row):

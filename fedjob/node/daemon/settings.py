@@ -12,6 +12,7 @@ from fedjob.common.config import CONFIG_NAME, Fault, FoundSettings, Scalar, read
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
+from fedjob.node.config.options import read_options
 from fedjob.node.config.strictest import strictest
 from fedjob.node.execution.launcher import LAUNCHERS
 from fedjob.node.hooks import build_hooks
@@ -61,9 +62,9 @@ def faults_between(config: NodeConfig) -> tuple[Fault, ...]:
     except ConfigError as error:
         faults += [Fault("hooks", str(error)), Fault("hook_options", str(error))]
     try:
-        LAUNCHERS.find(config.launcher)
+        LAUNCHERS.build(config.launcher, {}).check(read_options(config.launcher_options))
     except Exception as error:  # a launcher is somebody else's code
-        faults.append(Fault("launcher", f"launcher: {error}"))
+        faults += [Fault(name, f"launcher: {error}") for name in ("launcher", "launcher_options")]
     return tuple(faults)
 
 

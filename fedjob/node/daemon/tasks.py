@@ -16,7 +16,7 @@ from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.worker_identity import WorkerIdentity
+from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.draft import reply_id

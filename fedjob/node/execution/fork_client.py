@@ -14,7 +14,7 @@ from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.node.config.home import NodeHome
 from fedjob.node.execution.fork_server import MAX_PACKET_BYTES, ForkRequest
 from fedjob.node.sandbox.enclosure import NONE
-from fedjob.node.sandbox.limits import environment_to_start
+from fedjob.node.sandbox.limits import server_environment
 
 DEATH_GRACE_S = 5.0
 """For a fork server to end in, and for an end to be reported that a closed socket has announced."""
@@ -42,8 +42,9 @@ class ForkServer:
         self._on_exited, self._on_gone = on_exited, on_gone
         self.alive = True
         self._is_ready = False
-        environment = dict(os.environ) if bare or kind == NONE else environment_to_start()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        is_open = bare or kind == NONE
+        environment = dict(os.environ) if is_open else server_environment(os.environ)
         with theirs, (home.logs / "forkserver.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [

@@ -28,15 +28,24 @@ from typing import Any
 from fedjob.common.codec import from_plain, pack, unpack
 from fedjob.node.execution.link import Link
 from fedjob.node.execution.preload import preload
-from fedjob.node.sandbox.enclosure import NAMESPACES, NONE, Enclosure
-from fedjob.node.sandbox.limits import environment_to_start
+from fedjob.node.sandbox.enclosure import CONTAINER, LANDLOCK, NAMESPACES, NONE, Enclosure
+from fedjob.node.sandbox.limits import server_environment
 from fedjob.node.sandbox.namespaces import enter_server_namespaces, fork_first_process
+from fedjob.node.sandbox.seccomp import program
 from fedjob.node.sandbox.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 from fedjob.node.sandbox.system_files import system_paths
 
 MAX_PACKET_BYTES = 64 * 1024
 STRAYS_WITHIN_S = 2.0
 """For orphans to end in, when the fork server itself ends."""
+
+LINK_NUMBER = 3
+"""The descriptor of its link that a launcher's command inherits, and passes on."""
+
+ENDING_WITHIN_S = 10.0
+"""For the command that ends what a launcher's command has started elsewhere."""
+
+_WITHIN = "import subprocess, sys; subprocess.run(sys.argv[2:], timeout=float(sys.argv[1]), check=False)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +61,9 @@ class ForkRequest:
         gpus: the devices that it may see, as CUDA numbers them.
         read_first: datasets whose rows are read before the sandbox is closed, because a database elsewhere has them.
         command: run this, with the worker behind it, where a launcher wants that.
+        interpreter: in the worker's own command line.
+        meeting_place: where such a worker gets its link; empty where it inherits it.
+        ending: a command that ends what `command` has started elsewhere.
     """
 
     worker: str
@@ -61,11 +73,14 @@ class ForkRequest:
     threads: int
     gpus: str = ""
     command: list[str] = field(default_factory=list)
+    interpreter: str = ""
+    meeting_place: str = ""
+    ending: list[str] = field(default_factory=list)
     read_first: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class _Server:
+class _ServerState:
     """The fork server's own state.
 
     Args:
@@ -76,6 +91,8 @@ class _Server:
         wake: the two ends of what SIGCHLD wakes it by.
         children: process id -> the daemon's name for the worker.
         ended: names and statuses that wait until all is gone.
+        endings: worker -> the command that ends what it has started elsewhere.
+        ending: process id of such a command -> its worker and the worker's status.
     """
 
     control: socket.socket
@@ -85,6 +102,13 @@ class _Server:
     wake: tuple[socket.socket, socket.socket]
     children: dict[int, str] = field(default_factory=dict)
     ended: list[tuple[str, int]] = field(default_factory=list)
+    endings: dict[str, list[str]] = field(default_factory=dict)
+    ending: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def adopts(self) -> bool:
+        """Orphans come to this process and are killed; an engine of containers has some that are its own."""
+        return self.own is None and self.kind != CONTAINER
 
 
 def main(arguments: list[str]) -> None:
@@ -96,15 +120,18 @@ def main(arguments: list[str]) -> None:
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to act on
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if kind != CONTAINER:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
     if how != "bare":
         preload()
     system = system_paths(hidden)
+    if kind != NONE:
+        program(os.uname().machine, alone=kind == LANDLOCK, devices=False, process=0)  # which is remembered
     control.send(pack(["ready"]))
-    _serve(_Server(control, kind, own, system, socket.socketpair()))
+    _serve(_ServerState(control, kind, own, system, socket.socketpair()))
 
 
-def _serve(server: _Server) -> None:
+def _serve(server: _ServerState) -> None:
     woken, waker = server.wake
     woken.setblocking(False)
     waker.setblocking(False)
@@ -119,12 +146,12 @@ def _serve(server: _Server) -> None:
                     with suppress(BlockingIOError):
                         woken.recv(4096)
                 elif not _take_request(server, selector):
-                    _end(set(server.children))
+                    _end(server)
                     return
             _reap(server)
 
 
-def _take_request(server: _Server, selector: selectors.BaseSelector) -> bool:
+def _take_request(server: _ServerState, selector: selectors.BaseSelector) -> bool:
     try:
         packet, descriptors, _, _ = socket.recv_fds(server.control, MAX_PACKET_BYTES, 3)
     except ConnectionError:
@@ -148,12 +175,14 @@ def _take_request(server: _Server, selector: selectors.BaseSelector) -> bool:
         finally:
             os._exit(70)
     server.children[pid] = request.worker
+    if request.ending:
+        server.endings[request.worker] = request.ending
     for descriptor in descriptors:
         os.close(descriptor)
     return True
 
 
-def _refuse(server: _Server, request: ForkRequest, descriptors: list[int], detail: str) -> None:
+def _refuse(server: _ServerState, request: ForkRequest, descriptors: list[int], detail: str) -> None:
     """Answer in the place of a worker that could not be started."""
     link = Link(socket.socket(fileno=descriptors[0]))
     with suppress(OSError):
@@ -165,7 +194,7 @@ def _refuse(server: _Server, request: ForkRequest, descriptors: list[int], detai
         server.control.send(pack(["exited", request.worker, 70]))
 
 
-def _kill(server: _Server, worker: object) -> None:
+def _kill(server: _ServerState, worker: object) -> None:
     for pid, name in server.children.items():
         if name == worker:
             for kill in (os.killpg, os.kill):
@@ -177,7 +206,7 @@ def _become_worker(
     request: ForkRequest,
     descriptors: list[int],
     parent: int,
-    server: _Server,
+    server: _ServerState,
     selector: selectors.BaseSelector,
 ) -> None:
     os.setsid()
@@ -196,16 +225,7 @@ def _become_worker(
     os.environ["CUDA_VISIBLE_DEVICES"] = request.gpus
     numbers = (request.log_bytes, request.memory_bytes, request.threads)
     if request.command:
-        os.set_inheritable(end, True)
-        if request.enclosure.kind != NONE:
-            kept = environment_to_start()
-            os.environ.clear()
-            os.environ.update(kept)
-        module = "fedjob.node.execution.process"
-        worker = (sys.executable, "-P", "-m", module, str(end), *map(str, numbers))
-        with suppress(OSError):
-            os.execvp(request.command[0], [*request.command, *worker])
-        os._exit(72)
+        _run_command(request, end, numbers)
     from fedjob.node.execution.process import run_closed
 
     for info in request.read_first:
@@ -216,7 +236,23 @@ def _become_worker(
     os._exit(0)
 
 
-def _reap(server: _Server) -> None:
+def _run_command(request: ForkRequest, end: int, numbers: tuple[int, ...]) -> None:
+    """Become a launcher's command, with the worker's own command line behind it."""
+    if end != LINK_NUMBER:
+        os.dup2(end, LINK_NUMBER)
+    os.set_inheritable(LINK_NUMBER, True)
+    if request.enclosure.kind not in (CONTAINER, NONE):  # an engine of containers passes on none of it
+        kept = server_environment(os.environ)
+        os.environ.clear()
+        os.environ.update(kept)
+    place = request.meeting_place or str(LINK_NUMBER)
+    worker = (request.interpreter, "-P", "-m", "fedjob.node.execution.process", place, *map(str, numbers))
+    with suppress(OSError):
+        os.execvp(request.command[0], [*request.command, *worker])
+    os._exit(72)
+
+
+def _reap(server: _ServerState) -> None:
     """Take what has ended, kill the strays, and report ended workers once there are none."""
     while True:
         try:
@@ -229,13 +265,35 @@ def _reap(server: _Server) -> None:
             name = server.children.pop(pid)
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)  # what it left behind in its group
-            server.ended.append((name, os.waitstatus_to_exitcode(status)))
+            _conclude(server, name, os.waitstatus_to_exitcode(status))
+        elif pid in server.ending:
+            server.ended.append(server.ending.pop(pid))
     # With namespaces the kernel has ended all that a worker started before it reports its end.
-    if server.ended and (server.own is not None or not _kill_strays(set(server.children))):
+    if server.ended and not (server.adopts and _kill_strays(set(server.children))):
         for name, code in server.ended:
             with suppress(OSError):
                 server.control.send(pack(["exited", name, code]))
         server.ended.clear()
+
+
+def _conclude(server: _ServerState, name: str, status: int) -> None:
+    """Report a worker's end, or first end what it has started elsewhere."""
+    words = server.endings.pop(name, [])
+    pid = _start_ending(words) if words else 0
+    if pid:
+        server.ending[pid] = (name, status)
+    else:
+        server.ended.append((name, status))
+
+
+def _start_ending(words: list[str]) -> int:
+    """Start a command that ends something, with a deadline of its own; return its number, 0 where it can't be run."""
+    nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+    timed = [sys.executable, "-I", "-c", _WITHIN, str(ENDING_WITHIN_S), *words]
+    try:
+        return os.posix_spawn(timed[0], timed, os.environ, file_actions=nothing)
+    except OSError:
+        return 0
 
 
 def _kill_strays(children: set[int]) -> bool:
@@ -262,17 +320,20 @@ def _children_of(parent: int) -> list[int]:
     return found
 
 
-def _end(children: set[int]) -> None:
-    for pid in children:
+def _end(server: _ServerState) -> None:
+    for pid in server.children:
         for kill in (os.killpg, os.kill):
             with suppress(ProcessLookupError, PermissionError):
                 kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + STRAYS_WITHIN_S
+    for words in server.endings.values():
+        if pid := _start_ending(words):
+            server.ending[pid] = ("", 0)
+    deadline = time.monotonic() + (ENDING_WITHIN_S if server.ending else STRAYS_WITHIN_S)
     while time.monotonic() < deadline:
         with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if os.getpid() == 1 or not _kill_strays(set()):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                server.ending.pop(pid, None)
+        if os.getpid() == 1 or not (server.ending or (server.adopts and _kill_strays(set()))):
             return  # the first process of a namespace takes all others with it
         time.sleep(0.01)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +15,7 @@ from fedjob.common.errors import DecodeError
 
 MAX_BYTES = 256 * 1024 * 1024
 SEND_TIMEOUT_S = 30
+MEETING_EVERY_S = 0.2
 _LENGTH = struct.Struct("<I")
 _CREDENTIALS = struct.Struct("3i")
 _DESCRIPTOR = struct.Struct("i")
@@ -112,3 +115,43 @@ class Link:
     def close(self) -> None:
         """Free the socket; nobody may be receiving any more."""
         self._socket.close()
+
+
+def hand_link(place: str, link: int, is_wanted: Callable[[], bool]) -> bool:
+    """Listen at a path and give whoever comes first the descriptor of a link, for as long as that is wanted.
+
+    Returns:
+        Whether somebody came.
+    """
+    folder, name = os.path.split(place)
+    with socket.socket(socket.AF_UNIX) as listening:
+        inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        listening.bind(f"/proc/self/fd/{inside}/{name}")  # the path itself may be too long for an address
+        os.close(inside)
+        listening.listen(1)
+        listening.settimeout(MEETING_EVERY_S)
+        while is_wanted():
+            with suppress(TimeoutError):
+                came, _ = listening.accept()
+                with came:
+                    socket.send_fds(came, [b"link"], [link])
+                return True
+    return False
+
+
+def received_link(place: str) -> int:
+    """Return the descriptor of the link that `hand_link` gives at a path.
+
+    Raises:
+        OSError: nobody is there.
+        DecodeError: who is there gives none.
+    """
+    inside = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY)
+    with socket.socket(socket.AF_UNIX) as meeting:
+        meeting.settimeout(SEND_TIMEOUT_S)
+        meeting.connect(f"/proc/self/fd/{inside}/{os.path.basename(place)}")
+        os.close(inside)
+        _, descriptors, _, _ = socket.recv_fds(meeting, 16, 1)
+    if not descriptors:
+        raise DecodeError(f"no link was given at {place}")
+    return descriptors[0]

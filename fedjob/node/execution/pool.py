@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,9 @@ from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.files import remove_folder
 from fedjob.execution.orders import WorkOrder, WorkResult
-from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
-from fedjob.node.execution.collection import name_result, output_folder, take_output
+from fedjob.node.config.options import read_options
 from fedjob.node.execution.fork_client import DEATH_GRACE_S, ForkServer
 from fedjob.node.execution.fork_server import ForkRequest
 from fedjob.node.execution.launcher import LAUNCHERS, Launch, hints_for
@@ -45,65 +43,17 @@ from fedjob.node.execution.worker_events import (
     WorkerReturned,
     WorkerUnclosed,
 )
-from fedjob.node.execution.worker_identity import WorkerIdentity
-from fedjob.node.execution.worker_place import INBOX_NAME, enclosure_for, move_inputs, read_elsewhere
-from fedjob.node.sandbox.enclosure import NONE, OUTPUT_NAME, SCRATCH_NAME, Enclosure
+from fedjob.node.execution.worker_handle import WorkerHandle, kill_group, lend_record, take_returned
+from fedjob.node.execution.worker_place import WorkerIdentity, enclosure_for, move_inputs, read_elsewhere
+from fedjob.node.sandbox.enclosure import CONTAINER, NONE, OUTPUT_NAME, SCRATCH_NAME
 from fedjob.node.sandbox.support import REFUSED, SandboxSupport
 from fedjob.training_plans.child_tasks import ChildOrder
-
-EVENTS_PER_S, EVENTS_AT_ONCE = 40.0, 200.0
-"""Of one worker; what goes beyond is dropped here. Fedjob's half of a worker keeps to less."""
 
 MAX_EVENT_BYTES = 16 * 1024
 ASKED_AT_MOST = 4000
 """How often one task may ask for child tasks, or for what came of them."""
 
 log = logging.getLogger(__name__)
-
-
-class _Worker:
-    """One process; its fields are guarded by the lock of `Workers`."""
-
-    def __init__(
-        self,
-        name: str,
-        identity: WorkerIdentity,
-        enclosure: Enclosure,
-        link: Link,
-        pipes: OutputPipes,
-        server: ForkServer,
-    ) -> None:
-        self.name = name
-        self.identity = identity
-        self.enclosure = enclosure
-        self.link = link
-        self.pipes = pipes
-        self.server = server
-        self.pid: int | None = None
-        self.output: int | None = None  # descriptor of the folder that holds what it gives
-        self.key = ""  # of the task it works on
-        self.run = 0
-        self.folder = Path()  # of the attempt, where the daemon puts what it takes
-        self.place = ""  # of the task, among the worker's own folders
-        self.record = ""  # of what was released about the dataset
-        self.is_up = False
-        self.used = time.monotonic()
-        self.doomed = False  # killed, or about to be: its messages are ignored from here on
-        self.mourned = ""  # the task whose end waits for this worker's
-        self.fault = ""  # why nothing that it sends is taken any more
-        self.events = TokenBucket(EVENTS_PER_S, EVENTS_AT_ONCE, EVENTS_AT_ONCE, time.monotonic())
-        self.asked = 0  # how often its task asked for or after children
-        self.exit_status: int | None = None
-
-    def kill(self) -> None:
-        self.doomed = True
-        self.end()
-
-    def end(self) -> None:
-        if self.exit_status is None:  # its number may be another's since
-            if self.pid:
-                kill_group(self.pid)
-            self.server.kill(self.name)
 
 
 class Workers:
@@ -129,8 +79,8 @@ class Workers:
         self._servers: dict[
             tuple[str, bool], ForkServer
         ] = {}  # by kind, and whether it runs launchers' commands
-        self._workers: dict[str, _Worker] = {}  # by name, the ones that can be given work
-        self._dying: dict[str, _Worker] = {}  # by name, until nothing is left of them
+        self._workers: dict[str, WorkerHandle] = {}  # by name, the ones that can be given work
+        self._dying: dict[str, WorkerHandle] = {}  # by name, until nothing is left of them
         self._number = 0
         self._idle_since = time.monotonic()
         self._desk = ReleaseDesk()
@@ -147,17 +97,18 @@ class Workers:
             isolates = LAUNCHERS.find(self.config.launcher).isolates
         except Exception:  # a launcher is somebody else's code, and starts nothing then
             isolates = False
-        return f"launcher {self.config.launcher}" if isolates else self.kind
+        if not isolates:
+            return self.kind
+        return CONTAINER if self.config.launcher == CONTAINER else f"launcher {self.config.launcher}"
 
     def warm_up(self) -> None:
         """Start the fork server, if it does not run: importing torch takes a second or two."""
         if self.kind != REFUSED:
-            self._server(bare=False)
+            self._server(self.kind, bare=False)
 
-    def _server(self, *, bare: bool) -> ForkServer:
+    def _server(self, kind: str, *, bare: bool) -> ForkServer:
         with self._lock:
             self._idle_since = time.monotonic()
-            kind = NONE if bare else self.kind
             server = self._servers.get((kind, bare))
             if server is None or not server.alive:
                 server = self._servers[kind, bare] = ForkServer(
@@ -304,12 +255,12 @@ class Workers:
         for server in servers.values():
             server.stop()
 
-    def _fork(self, order: WorkOrder, identity: WorkerIdentity, resources: Mapping[str, Any]) -> _Worker:
+    def _fork(self, order: WorkOrder, identity: WorkerIdentity, resources: Mapping[str, Any]) -> WorkerHandle:
         self._number += 1
         name = f"{os.getpid()}-{self._number}"
         config, gpus = self.config, identity.gpus
         launcher = LAUNCHERS.build(config.launcher, {})
-        kind = NONE if launcher.isolates else self.kind
+        kind = CONTAINER if launcher.isolates else self.kind
         enclosure = enclosure_for(self._home, config, kind, f"worker_{name}", order.dataset, gpus)
         launch = Launch(
             worker=name,
@@ -318,8 +269,11 @@ class Workers:
             threads=config.torch_threads,
             gpus=gpus,
             hints=hints_for(config.launcher, resources, config.launcher_options),
+            options=read_options(config.launcher_options),
             folder=enclosure.folder,
             data=enclosure.data,
+            work_bytes=enclosure.work_bytes,
+            processes=enclosure.processes,
         )
         request = ForkRequest(
             worker=name,
@@ -329,13 +283,17 @@ class Workers:
             threads=launch.threads,
             gpus=",".join(map(str, gpus)),
             command=launcher.command(launch),
+            interpreter=launcher.interpreter(launch),
+            meeting_place=launcher.meeting_place(launch),
+            ending=launcher.ending(launch),
             read_first=list(read_elsewhere(order.dataset)),
         )
-        server = self._server(bare=bool(request.command))
+        bare = bool(request.command)
+        server = self._server(NONE if bare and not launcher.isolates else kind, bare=bare)
         ours, theirs = socket.socketpair()
         link, pipes = Link(ours), OutputPipes(self._home, 2 * config.log_kb << 10)
         link.expect_greeting()
-        worker = _Worker(name, identity, enclosure, link, pipes, server)
+        worker = WorkerHandle(name, identity, enclosure, link, pipes, server)
         self._workers[name] = worker
         server.request(request, [theirs.fileno(), *pipes.writing])
         theirs.close()
@@ -345,7 +303,7 @@ class Workers:
         threading.Thread(target=self._listen, args=(worker,), name=f"worker {name}", daemon=True).start()
         return worker
 
-    def _listen(self, worker: _Worker) -> None:
+    def _listen(self, worker: WorkerHandle) -> None:
         """Take a worker's messages until its end."""
         detail = "the worker ended"
         try:
@@ -366,7 +324,7 @@ class Workers:
             os.close(worker.output)
         remove_folder(Path(worker.enclosure.folder))
 
-    def _greet(self, worker: _Worker, message: Any, pid: int, output: int | None) -> None:
+    def _greet(self, worker: WorkerHandle, message: Any, pid: int, output: int | None) -> None:
         """Take a worker's first message, which it sent before any code of others could run in it."""
         match message:
             case ["up"] if output is not None:
@@ -387,10 +345,10 @@ class Workers:
             case _:
                 raise DecodeError("no greeting")
 
-    def _take(self, worker: _Worker, message: Any) -> None:
+    def _take(self, worker: WorkerHandle, message: Any) -> None:
         match message:
             case ["borrow"]:
-                worker.link.send(["lent", self._lend(worker)])
+                worker.link.send(["lent", lend_record(worker, self._desk)])
                 return
             case ["event", str(type_), dict(data)]:
                 if not worker.events.take(time.monotonic()) or len(pack(data)) > MAX_EVENT_BYTES:
@@ -405,7 +363,8 @@ class Workers:
                 worker.asked += 1
                 event = ChildAwaited(worker.key, worker.run, number)
             case ["result", dict(plain)]:
-                event = self._returned(worker, from_plain(WorkResult, plain))
+                result = from_plain(WorkResult, plain)
+                event = take_returned(worker, result, self._desk, self.config.result_mb << 20)
             case _:
                 raise DecodeError("neither an event nor a result")
         with self._lock:
@@ -415,41 +374,14 @@ class Workers:
                 worker.key, worker.used = "", time.monotonic()
         self._notify(event)
 
-    def _lend(self, worker: _Worker) -> str:
-        """Lend a task the record of releases, and return where it finds it; empty where nothing was released yet."""
-        inbox = Path(worker.enclosure.folder, INBOX_NAME, worker.place)
-        is_there = bool(worker.record) and self._desk.lend(
-            worker.record, worker.name, inbox, lambda: not worker.doomed and worker.exit_status is None
-        )
-        return f"{worker.enclosure.inbox}/{worker.place}/{RECORD_NAME}" if is_there else ""
-
-    def _returned(self, worker: _Worker, result: WorkResult) -> WorkerReturned:
-        """Take what a worker gave; what can't be taken makes a failed result."""
-        if not worker.key or result.key != worker.key or worker.output is None:
-            raise DecodeError("a result of another task")
-        worker.pipes.drain()
-        try:
-            with output_folder(worker.output, worker.place) as given:
-                if worker.record:
-                    self._desk.commit(worker.record, worker.name, given)
-                taken = take_output(result, given, worker.folder, limit_bytes=self.config.result_mb << 20)
-        except FedjobError as error:
-            failed = WorkResult(key=result.key, ok=False, reason=error.reason, detail=str(error)[:1000])
-            taken = name_result(failed, worker.folder)
-        self._desk.take_back(worker.name)
-        with suppress(OSError, FedjobError):
-            worker.link.send(["taken", f"{worker.enclosure.work}/{OUTPUT_NAME}/{worker.place}"])
-        remove_folder(Path(worker.enclosure.folder, INBOX_NAME, worker.place))
-        return WorkerReturned(worker.key, worker.run, taken)
-
-    def _drop(self, worker: _Worker) -> None:
+    def _drop(self, worker: WorkerHandle) -> None:
         if self._workers.pop(worker.name, None) is not None and worker.exit_status is None:
             self._dying[worker.name] = worker
         worker.kill()
         worker.link.shut()
         self._idle_since = time.monotonic()
 
-    def _lost(self, worker: _Worker, detail: str) -> None:
+    def _lost(self, worker: WorkerHandle, detail: str) -> None:
         """Drop a worker that is gone or does not answer; report its death if it was working."""
         if worker.fault:
             worker.end()  # it may go on for as long as it likes
@@ -483,18 +415,11 @@ class Workers:
                 worker.link.shut()
                 self._bury(worker)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: WorkerHandle) -> None:
         self._dying.pop(worker.name, None)
         mourned, worker.mourned = worker.mourned, ""
         if mourned:
             self._notify(WorkerGone(mourned, worker.run))
-
-
-def kill_group(pid: int) -> None:
-    """End a worker and everything in its process group; whoever is gone already is gone."""
-    for kill in (os.killpg, os.kill):  # it may not lead its group yet
-        with suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
 
 
 def resident_bytes(pid: int | None) -> int:

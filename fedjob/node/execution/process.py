@@ -5,7 +5,7 @@ it knows nothing but the paths that its orders name. What user code writes to st
 be it from C or from a child process, goes to two pipes that the daemon reads; what it raises, `SystemExit`
 included, becomes a result.
 
-Run as `python -P -m fedjob.node.execution.process FD LOG_BYTES MEMORY_BYTES THREADS` where a launcher wants a
+Run as `python -P -m fedjob.node.execution.process LINK LOG_BYTES MEMORY_BYTES THREADS` where a launcher wants a
 command: then the first message names the sandbox that it closes around itself.
 """
 
@@ -30,7 +30,7 @@ from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.token_bucket import TokenBucket
-from fedjob.node.execution.link import Link
+from fedjob.node.execution.link import Link, received_link
 from fedjob.node.execution.preload import preload
 from fedjob.node.sandbox.closing import close_sandbox
 from fedjob.node.sandbox.enclosure import NAMESPACES, Enclosure
@@ -81,7 +81,7 @@ def run_closed(
 def _serve(link: Link, log_bytes: int, threads: int) -> None:
     import torch
 
-    bench = Workbench()
+    bench = Workbench(RecordBorrower(link))
     streams = (os.dup(1), os.dup(2))
     while True:
         try:
@@ -104,12 +104,7 @@ def _serve(link: Link, log_bytes: int, threads: int) -> None:
 def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
     hidden = list(order.secrets.values())
     try:
-        result = bench.perform(
-            order,
-            EventValve(link, hidden),
-            WorkerChildRunner(link),
-            BorrowedRecord(link, order.releases_path),
-        )
+        result = bench.perform(order, EventValve(link, hidden), WorkerChildRunner(link))
     except BaseException as error:  # SystemExit and the like: the plan is over, not the node
         result = WorkResult(
             key=order.key,
@@ -201,27 +196,22 @@ class WorkerChildRunner(ChildRunner):
         return self._outcomes[number]
 
 
-class BorrowedRecord:
-    """The record of what was released about the dataset, which the daemon lends to one task at a time.
+class RecordBorrower:
+    """Borrows the record of what was released about the dataset, which the daemon lends to one task at a time."""
 
-    Args:
-        path: where this task reads and changes it.
-    """
-
-    def __init__(self, link: Link, path: str) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._path = path
-        self._is_here = False
+        self._borrowed = ""
 
-    def __call__(self) -> None:
-        """Ask for the record, wait for it, and put it to its path; once it is here it stays until the task ends."""
-        if self._is_here:
+    def __call__(self, path: str) -> None:
+        """Ask for the record, wait for it, and put it to this path; it stays with the task until that ends."""
+        if path == self._borrowed:
             return
         self._link.send(["borrow"])
         lent = self._link.receive()[1]
         if lent:
-            shutil.copyfile(lent, self._path)
-        self._is_here = True
+            shutil.copyfile(lent, path)
+        self._borrowed = path
 
 
 class BoundedLog(io.TextIOBase):
@@ -260,8 +250,8 @@ def _redirect_output(streams: Sequence[int], limit_bytes: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Close the sandbox that the daemon at the other end of an inherited socket names, and serve it."""
-    descriptor, log_bytes, memory_bytes, threads = map(int, arguments)
-    end = socket.socket(fileno=descriptor)
+    place, (log_bytes, memory_bytes, threads) = arguments[0], map(int, arguments[1:])
+    end = socket.socket(fileno=int(place) if place.isdecimal() else received_link(place))
     enclosure = from_plain(Enclosure, Link(end).receive()[1])
     preload()
     child = os.fork()  # which has one thread, whatever was imported

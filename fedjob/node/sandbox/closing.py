@@ -7,6 +7,7 @@ import socket
 from collections.abc import Collection, Iterable
 
 from fedjob.node.sandbox.enclosure import (
+    CONTAINER,
     LANDLOCK,
     NAMESPACES,
     OUTPUT_NAME,
@@ -49,7 +50,7 @@ def close_sandbox(enclosure: Enclosure, system: Iterable[str], kept: Collection[
         for name in (OUTPUT_NAME, SCRATCH_NAME, TEMPORARY_NAME, SHARED_NAME):
             os.makedirs(f"{enclosure.work}/{name}", mode=0o700, exist_ok=True)
     output = os.open(f"{enclosure.work}/{OUTPUT_NAME}", os.O_RDONLY | os.O_DIRECTORY)
-    if enclosure.kind in (NAMESPACES, LANDLOCK):
+    if enclosure.kind in (NAMESPACES, LANDLOCK, CONTAINER):
         close_descriptors((*kept, output))
         set_limits(enclosure)
         clear_environment(enclosure)

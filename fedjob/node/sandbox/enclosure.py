@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-NAMESPACES, LANDLOCK, NONE = "namespaces", "landlock", "none"
-KINDS = (NAMESPACES, LANDLOCK, NONE)
-"""The kinds of sandbox, the strictest first."""
+NAMESPACES, LANDLOCK, CONTAINER, NONE = "namespaces", "landlock", "container", "none"
+KINDS = (NAMESPACES, LANDLOCK, CONTAINER, NONE)
+"""The kinds of sandbox; in a container that a launcher started, a worker gives up what else it has."""
 
 INBOX, WORK = "/inbox", "/work"
 """The places of a task's inputs, and of all that a worker may write, inside namespaces."""

@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from fedjob.node.sandbox.enclosure import NAMESPACES, TEMPORARY_NAME, Enclosure
 
@@ -14,22 +14,29 @@ MAX_FILES = 1024
 MAX_QUEUED_BYTES = 1 << 20
 MAX_LOCKED_BYTES = 64 << 20
 
-_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "CUDA_VISIBLE_DEVICES", "PYTORCH_NVML_BASED_CUDA_CHECK")
+_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTORCH_NVML_BASED_CUDA_CHECK")
 """Variables that say nothing of the node's owner and change what is computed, or how it is written."""
 
-_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "CUBLAS_")
+_OF_SERVERS = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX", "VIRTUAL_ENV")
+"""Variables that a fork server needs to import what workers need."""
 
-_KEPT_TO_START = (
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH",
-    "CUDA_HOME",
-    "CUDA_PATH",
-)
-"""Variables that an interpreter and its libraries may need to be found by."""
+_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "CUBLAS_", "CUDA_VISIBLE_DEVICES")
+
+
+def kept_environment(environment: Mapping[str, str], more: Collection[str] = ()) -> dict[str, str]:
+    """Return the variables that a worker may know.
+
+    Args:
+        more: names of others.
+    """
+    names = {*_KEPT, *more}
+    return {name: value for name, value in environment.items() if name in names or name.startswith(_PREFIXES)}
+
+
+def server_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a fork server is started with: its workers can read those that it was started with."""
+    python = [name for name in environment if name.startswith("PYTHON")]
+    return kept_environment(environment, (*_OF_SERVERS, *python))
 
 
 def set_limits(enclosure: Enclosure) -> None:
@@ -51,24 +58,12 @@ def set_limits(enclosure: Enclosure) -> None:
         resource.setrlimit(name, (allowed, allowed))
 
 
-def environment_to_start() -> dict[str, str]:
-    """Return what of this process's environment a process that will be closed may be started with.
-
-    What a process was started with stays in its memory for all that it forks, whatever it clears.
-    """
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT or name in _KEPT_TO_START or name.startswith(_PREFIXES)
-    }
-
-
 def clear_environment(enclosure: Enclosure) -> None:
     """Leave nothing of the owner's environment, and let temporary files go where the worker may write."""
     temporary = f"{enclosure.work}/{TEMPORARY_NAME}"
-    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_PREFIXES)}
-    os.environ.clear()
-    os.environ.update(kept)
+    kept = kept_environment(os.environ)
+    for name in [name for name in os.environ if name not in kept]:
+        del os.environ[name]
     os.environ.update(
         PATH="/usr/bin:/bin",
         HOME=temporary,

@@ -35,10 +35,12 @@ from fedjob.node.sandbox.system_files import is_within
 WORK_FILES = 1 << 18
 """Files and folders that a worker may have, which take the kernel's memory."""
 
-_DEVICES = ("null", "zero", "full", "urandom", "random")
+_DEVICES = ("null", "zero", "urandom")
 _ROOT_BYTES = 4 << 20
 _OLD = "/.old"
 _PER_NAMESPACE_PID_MAX = (6, 14)
+"""The release of Linux from which on each namespace has a setting of its own."""
+_LEAST_PID_MAX = 302
 _PASSWD = "worker:x:65534:65534::/work/tmp:/bin/false\n"
 _GROUP = "worker:x:65534:\n"
 
@@ -72,7 +74,8 @@ def build_root(enclosure: Enclosure, system: Iterable[str]) -> None:
     if covered:
         protect_mount(root + hidden, RDONLY, recursive=False)
     _make_etc(root)
-    _mount_proc(root, enclosure.processes)
+    _limit_processes(enclosure.processes)
+    _mount_proc(root)
     _make_devices(root, enclosure)
     os.mkdir(root + INBOX)
     _bind(f"{enclosure.folder}/inbox", root + INBOX, NOSUID | NODEV | NOEXEC)
@@ -140,22 +143,19 @@ def _make_etc(root: str) -> None:
             file.write(text)
 
 
-def _mount_proc(root: str, processes: int) -> None:
+def _mount_proc(root: str) -> None:
     """Mount a view of the worker's own processes, without the kernel's settings; do without where that is refused."""
-    target = root + "/proc"
-    os.mkdir(target)
-    flags = NOSUID | NODEV | NOEXEC
-    if _release() >= _PER_NAMESPACE_PID_MAX:
-        with suppress(OSError):
-            mount("proc", target, "proc", flags)
-            try:
-                # A limit that holds for a node that runs as root, too, whose processes are not counted else.
-                with open(f"{target}/sys/kernel/pid_max", "w", encoding="ascii") as file:
-                    file.write(str(max(302, processes)))
-            finally:
-                unmount(target)
+    os.mkdir(root + "/proc")
     with suppress(OSError):
-        mount("proc", target, "proc", flags | RDONLY, "subset=pid,hidepid=invisible")
+        options = "subset=pid,hidepid=invisible"
+        mount("proc", root + "/proc", "proc", NOSUID | NODEV | NOEXEC | RDONLY, options)
+
+
+def _limit_processes(number: int) -> None:
+    """Limit the processes of this namespace, of a node that runs as root, too, whose user's are not counted."""
+    if _release() >= _PER_NAMESPACE_PID_MAX:  # before, this would be the machine's own setting
+        with suppress(OSError), open("/proc/sys/kernel/pid_max", "w", encoding="ascii") as file:
+            file.write(str(max(_LEAST_PID_MAX, number)))
 
 
 def _release() -> tuple[int, int]:
@@ -169,12 +169,8 @@ def _release() -> tuple[int, int]:
 def _make_devices(root: str, enclosure: Enclosure) -> None:
     os.mkdir(root + "/dev")
     for path in [f"/dev/{name}" for name in _DEVICES] + list(gpu_paths(enclosure.gpus)):
-        if os.path.isdir(path):
-            os.makedirs(root + path, mode=0o755, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(root + path), mode=0o755, exist_ok=True)
-            os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY, 0o644))
+        os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY, 0o644))
         mount(path, root + path, "", BIND)
-        protect_mount(root + path, NOSUID | NOEXEC)
+    os.symlink("urandom", root + "/dev/random")
     os.symlink(f"{WORK}/{SHARED_NAME}", root + "/dev/shm")
     os.symlink("/proc/self/fd", root + "/dev/fd")

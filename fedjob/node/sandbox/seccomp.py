@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import struct
+from functools import lru_cache
 
 from fedjob.node.sandbox.syscall_numbers import AARCH64, X86_64, numbers_of
 from fedjob.node.sandbox.syscalls import (
@@ -327,6 +328,7 @@ def _not_all_bits(place: int, bits: int) -> list[bytes]:
     return [_argument(place), _statement(_AND, bits), _jump(_EQUAL, bits, 0, 1), _DENY, _GRANT]
 
 
+@lru_cache(maxsize=4)
 def program(machine: str, *, alone: bool, devices: bool = False, process: int = 0) -> bytes:
     """Return the filter's program.
 
@@ -384,7 +386,7 @@ def filter_calls(*, alone: bool, devices: bool = False) -> None:
         OSError: the kernel has no such filters.
         KeyError: fedjob does not know the numbers of this machine's calls.
     """
-    packed = program(os.uname().machine, alone=alone, devices=devices, process=os.getpid())
+    packed = program(os.uname().machine, alone=alone, devices=devices, process=os.getpid() if alone else 0)
     steps = ctypes.create_string_buffer(packed, len(packed))
     given = _Program(len(packed) // 8, ctypes.cast(steps, ctypes.c_void_p))
     prctl(PR_SET_NO_NEW_PRIVS, 1)

@@ -7,6 +7,7 @@ import os
 import struct
 from contextlib import suppress
 
+from fedjob.common.errors import KernelRefused
 from fedjob.node.sandbox.syscall_numbers import numbers_of
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
@@ -31,11 +32,11 @@ def checked(result: int, what: str) -> int:
     """Return the result of a call.
 
     Raises:
-        OSError: it failed; the message names `what`.
+        KernelRefused: it failed; the message names `what`.
     """
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise KernelRefused(number, f"{what}: {os.strerror(number)}")
     return result
 
 
@@ -43,7 +44,7 @@ def call(name: str, *arguments: object) -> int:
     """Make a system call by its name; numbers are passed as longs.
 
     Raises:
-        OSError: it failed, or this machine has none of that name.
+        KernelRefused: it failed, or this machine has none of that name.
     """
     number = numbers_of(os.uname().machine).get(name, -1)
     passed = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
@@ -54,7 +55,7 @@ def prctl(option: int, *arguments: object) -> int:
     """Call prctl; numbers are passed as unsigned longs.
 
     Raises:
-        OSError: it failed.
+        KernelRefused: it failed.
     """
     passed = [ctypes.c_ulong(one) if isinstance(one, int) else one for one in arguments]
     passed += [ctypes.c_ulong(0)] * (4 - len(passed))
@@ -65,7 +66,7 @@ def unshare(flags: int) -> None:
     """Leave the namespaces that are named for new ones.
 
     Raises:
-        OSError: the kernel, or a policy of this machine, does not allow it.
+        KernelRefused: the kernel, or a policy of this machine, does not allow it.
     """
     checked(int(_libc.unshare(flags)), "unshare")
 
@@ -74,7 +75,7 @@ def enter(descriptor: int, flags: int) -> None:
     """Let what is forked from here on live in the namespace of a descriptor, or move into it.
 
     Raises:
-        OSError: it is not allowed.
+        KernelRefused: it is not allowed.
     """
     checked(int(_libc.setns(descriptor, flags)), "setns")
 
@@ -83,7 +84,7 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     """Mount a file system, or bind a path.
 
     Raises:
-        OSError: it failed; the message names the target.
+        KernelRefused: it failed; the message names the target.
     """
     named = [text.encode() if text else None for text in (source, target, kind, data)]
     result = _libc.mount(named[0], named[1], named[2], ctypes.c_ulong(flags), named[3])
@@ -94,7 +95,7 @@ def unmount(target: str) -> None:
     """Take away a mount, at once for everybody who looks.
 
     Raises:
-        OSError: it failed; the message names the target.
+        KernelRefused: it failed; the message names the target.
     """
     checked(int(_libc.umount2(target.encode(), _DETACH)), f"unmount {target}")
 
@@ -103,7 +104,7 @@ def protect_mount(target: str, flags: int, *, recursive: bool = True) -> None:
     """Add flags, of `RDONLY`, `NOSUID`, `NODEV` and `NOEXEC`, to a mount, and to all below it.
 
     Raises:
-        OSError: it failed.
+        KernelRefused: it failed.
     """
     attributes = struct.pack("QQQQ", flags, 0, 0, 0)
     at = _AT_RECURSIVE if recursive else 0
@@ -135,7 +136,7 @@ def pivot_root(new: str, old: str) -> None:
     """Make a mount the root of this mount namespace, and put the old root to `old`.
 
     Raises:
-        OSError: it failed.
+        KernelRefused: it failed.
     """
     call("pivot_root", new.encode(), old.encode())
 
@@ -144,7 +145,7 @@ def drop_capabilities() -> None:
     """Give up every capability: ambient, bounding, effective, permitted and inheritable.
 
     Raises:
-        OSError: some are left.
+        KernelRefused: some are left.
     """
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     for capability in range(64):

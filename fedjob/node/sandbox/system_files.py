@@ -13,10 +13,7 @@ _CONFIGURATION = (
     "/etc/alternatives",
     "/etc/fonts",
     "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
     "/etc/localtime",
-    "/etc/mime.types",
 )
 
 
