@@ -425,3 +425,30 @@ def test_the_audit_is_shown_verified_exported_and_notices_what_was_changed(
     said = owner.types("audit", "--verify", expect=1)
     assert "audit record 3" in said
     assert "was changed" in said
+
+
+def test_show_says_in_what_a_request_differs_from_what_was_approved_and_draws_what_could_hide(
+    federation: Federation, owner: Owner
+) -> None:
+    ann = federation.ann
+    asks(ann, training_args={"num_updates": 2, "column": "age"})
+    first = owner.pending()
+    owner.types("grants", "approve", first, "--arg", "num_updates=1..3")
+    assert status(ann, training_args={"num_updates": 3, "column": "age"}) == "granted"
+    asks(ann, training_args={"num_updates": 2, "column": "\u0430ge" + "x" * 1200})
+    shown = owner.types("grants", "show", owner.pending())
+    assert f"differs       in 1 way from grant {first}, approved on " in shown
+    assert "training_args.column is '\\u0430ge" in shown
+    assert "x" * 1200 in shown
+    owner.types("grants", "reject", owner.pending(), "--reason", "no")
+    changed = ADD_ONE.replace("import pathlib\n", "import pathlib\n\nX = 1" + " " * 95 + "; Y = 2\n")
+    asks(ann, changed, training_args={"num_updates": 2, "column": "age"})
+    shown = owner.types("grants", "show", owner.pending(), "--code")
+    assert "the plan's text is another, approved was " in shown
+    assert "X = 1" + "\u00b7" * 95 + "; Y = 2" in shown
+    assert "95 blanks in one piece: code stands behind them" in shown
+    assert f"changes since the plan of grant {first}:" in shown
+    assert "+X = 1" + "\u00b7" * 95 + "; Y = 2" in shown
+    plain = owner.json("grants", "show", owner.pending())
+    assert (plain["differs_from"], plain["differences"][-1][:27]) == (first, "the plan's text is another,")
+    assert plain["question_in_words"].startswith("training of the model of plan AddOne by fedavg")

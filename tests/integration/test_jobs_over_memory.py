@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
+from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.source.extraction import extract
 from tests.foreign import accept
 from tests.integration.nodes import Federation, Node
@@ -157,7 +159,8 @@ def tasks(federation: Federation) -> Iterator[list[tuple[str, Task]]]:
     def look(sender: str, to: Address | None, data: bytes) -> int:
         message = decode_payload(decode_frame(data).payload, sender)
         if isinstance(message.body, Task) and to is not None:
-            seen.append((to.party, message.body))
+            own = message.body.training_args  # schedules travel as data, and nodes look their values up
+            seen.append((to.party, replace(message.body, training_args=at_round(own, message.round))))
         return 1
 
     federation.broker.fate = look

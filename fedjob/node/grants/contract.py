@@ -260,5 +260,5 @@ def _ordered(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(value) if value is NOTHING else ascii(value)  # nobody takes a letter for another one
     return text if len(text) <= 80 else text[:77] + "..."

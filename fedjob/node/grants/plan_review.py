@@ -434,7 +434,7 @@ def _of_text(node: ast.Constant) -> Iterator[Remark]:
         yield Remark(node.lineno, "risk", f"a path outside of the data: {printable(text)[:60]}")
     elif _DRAWS_CODE.search(text):
         yield Remark(node.lineno, "risk", "a text with a pattern that reaches into what it is filled with")
-    elif re.fullmatch(r"__\w+__", text) or text in _RUNS | _HIDES:
+    elif re.fullmatch(r"__(?!main__)\w+__", text) or text in _RUNS | _HIDES:
         yield Remark(node.lineno, "risk", f"{text!r} as a text: a name that is chosen at run time?")
 
 

@@ -296,7 +296,7 @@ class Offered(Listing[DatasetHandle]):
         self.silent = dict(silent or {})
 
     def _silence(self) -> str:
-        return "; ".join(f"{node}: {why}" for node, why in self.silent.items())
+        return printable("; ".join(f"{node}: {why}" for node, why in self.silent.items()))
 
     def __repr__(self) -> str:
         return (
