@@ -256,7 +256,7 @@ def test_statistics_begin_anew_without_a_node_whose_second_answer_is_bad(
     assert columns["mean"].tolist() == [40.0]
     assert columns["variance"].tolist() == [2.0]
     assert reasons(job)[1].startswith("bad_value: ")
-    assert sorted(job.result().value["nodes"]) == ["ann", "ben"]
+    assert sorted(job.result.value["nodes"]) == ["ann", "ben"]
 
 
 def test_an_answer_within_the_guards_limit_of_bytes_may_be_large(field: Field, session: Session) -> None:
