@@ -11,8 +11,8 @@ import pytest
 
 from fedjob import FedAvg, Guard, Job, Plan, Quorum, Statistics
 from fedjob.common.codec import pack
-from fedjob.common.types import Ref
-from fedjob.messaging.messages import Event, Message, Result, Task
+from fedjob.common.types import Ref, new_job_id
+from fedjob.messaging.messages import End, Event, Message, Pong, Result, Task
 from fedjob.metrics.states import mean_state
 from fedjob.researcher.jobs.session import Session
 from tests.bombs import TRAINING, VALUES, Bomb
@@ -141,6 +141,10 @@ def test_events_of_a_node_are_bounded_in_bytes_and_belong_to_their_signer(
         about = next(m.task for m in field.nodes["ann"].heard if isinstance(m.body, Task))
         address = type(endpoint.address)(*to.split("/"))
         endpoint.send(address, Event(type="log", data={"text": "of ann"}), job=message.job, task=about)
+        for _ in range(50):  # nobody asked, and none of these jobs is known
+            endpoint.send(
+                address, Pong(of="0" * 32, jobs=[new_job_id() for _ in range(300)]), job=message.job
+            )
         for number in range(100):
             body = Event(type="found", data={"number": number, "text": "x" * 40_000})
             endpoint.send(address, body, job=message.job, task=message.task)
@@ -157,6 +161,7 @@ def test_events_of_a_node_are_bounded_in_bytes_and_belong_to_their_signer(
     )
     job.run(progress=False)
     events = list(job.events())
+    assert len(field.nodes["bad"].heard_of(End)) <= 1
     recorded = [e for e in events if e.type == "found"]
     assert 0 < len(recorded) < 40
     assert not [e for e in events if e.type == "log" and e.node == "ann"]
