@@ -83,7 +83,7 @@ def check_weight(
         return (
             f"bad_weight: {max(num_examples, weight):g} examples claimed{of}; nobody has more than {most:g}"
         )
-    if num_rows and per_row is not None and max(num_examples, weight) > num_rows * per_row:
+    if num_rows is not None and per_row is not None and max(num_examples, weight) > num_rows * per_row:
         return (
             f"bad_weight: {num_examples} examples claimed of {num_rows} rows, more than "
             f"Guard(max_examples_per_row={per_row:g}) lets count: raise it if the plan makes so many of a row, or "

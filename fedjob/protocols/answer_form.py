@@ -3,6 +3,9 @@
 A protocol declares it with the ask, from what it has sent, so that an answer of another form is left out before
 anything is computed with it:
 
+    from fedjob.protocols.answer_form import Count, Numbers, Record
+    from fedjob.protocols.base import Ask
+
     Ask(step="sums", answer=Record({"count": Count(), "linear": Numbers((4,))}))
 
 A form is closed: a name that it does not have, or lacks, is refused.

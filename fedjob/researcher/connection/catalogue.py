@@ -247,17 +247,17 @@ def datasets_used(datasets: Mapping[str, Mapping[str, Any]]) -> Listing[DatasetU
 def dataset_from_wire(node: str, info: dict[str, Any], session: Connection | None = None) -> DatasetHandle:
     """Build a handle from a node's answer, whose types are not trusted."""
     known = {f.name for f in fields(DatasetHandle)} - {"extra", "session"}
-    columns = info.get("columns")
+    tags = info.get("tags")
     return DatasetHandle(
         node=node,
         name=str(info.get("name", "")),
-        tags=tuple(str(tag) for tag in info.get("tags") or ()),
+        tags=tuple(str(tag) for tag in tags) if isinstance(tags, list) else (),
         reader=str(info.get("reader", "")),
-        num_rows=int(info.get("num_rows") or 0),
-        columns=tuple(c for c in columns if isinstance(c, dict)) if isinstance(columns, list) else (),
+        num_rows=_count_of(info.get("num_rows")),
+        columns=_columns_of(info.get("columns")),
         has_mock=bool(info.get("has_mock")),
         approval=str(info.get("approval", ""))[:8],
-        min_rows=int(info.get("min_rows") or 0),
+        min_rows=_count_of(info.get("min_rows")),
         description=str(info.get("description", "")),
         contacts=contacts_from_plain(info.get("contacts")),
         version=str(info.get("version", "")),
@@ -273,15 +273,23 @@ def _assets_from_wire(plain: Any) -> dict[str, AssetHandle]:
     infos = [info for info in plain if isinstance(info, dict)] if isinstance(plain, list) else []
     found = {}
     for info in infos:
-        columns = info.get("columns")
         name = str(info.get("name", ""))
         found[name] = AssetHandle(
             name=name,
             reader=str(info.get("reader", "")),
-            num_rows=int(info.get("num_rows") or 0),
-            columns=tuple(c for c in columns if isinstance(c, dict)) if isinstance(columns, list) else (),
+            num_rows=_count_of(info.get("num_rows")),
+            columns=_columns_of(info.get("columns")),
         )
     return found
+
+
+def _count_of(plain: Any) -> int:
+    """Return a node's number of rows; 0 for what is none."""
+    return plain if type(plain) is int and 0 <= plain < 1 << 63 else 0
+
+
+def _columns_of(plain: Any) -> tuple[dict[str, Any], ...]:
+    return tuple(column for column in plain if isinstance(column, dict)) if isinstance(plain, list) else ()
 
 
 class Offered(Listing[DatasetHandle]):

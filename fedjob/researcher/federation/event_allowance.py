@@ -22,9 +22,11 @@ class EventAllowance:
 
     Args:
         bytes_in_all: that one node may have recorded.
+        bytes_at_once: that it may have recorded beside those of a second.
     """
 
     bytes_in_all: int
+    bytes_at_once: int = BYTES_AT_ONCE
     _spent: dict[str, _Spent] = field(default_factory=dict)
 
     def admits(self, node: str, now: float) -> bool:
@@ -36,7 +38,7 @@ class EventAllowance:
         spent = self._spent.setdefault(node, _Spent(at=now))
         spent.level = max(0.0, spent.level - (now - spent.at) * BYTES_PER_S)
         spent.at = now
-        if spent.level < BYTES_AT_ONCE and spent.total < self.bytes_in_all:
+        if spent.level < self.bytes_at_once and spent.total < self.bytes_in_all:
             return True
         spent.refused += 1
         return False

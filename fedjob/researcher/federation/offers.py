@@ -23,6 +23,9 @@ _ABSENCE = {
     "offline": "offline: it did not answer the offer",
     "undecided": "undecided: its owner has not decided",
 }
+LAST_INSTANT = 253_402_300_799.0
+"""The end of the year 9999, seconds since 1970."""
+
 _COLUMNS = ("node", "dataset", "grant", "needs", "until", "limits", "resources", "note", "contact")
 _LONGEST = 60
 
@@ -163,7 +166,7 @@ def read_answer(spec: JobSpec, node: str, answer: Answer | None) -> NodeAnswer:
         grant=answer.status,
         reason=answer.reason,
         needs=tuple(sorted(answer.needs)),
-        until=answer.until,
+        until=_instant(answer.until),
         limits=dict(answer.limits),
         resources=resources or ("ok" if asked else ""),
         note=answer.note,
@@ -175,9 +178,14 @@ def read_answer(spec: JobSpec, node: str, answer: Answer | None) -> NodeAnswer:
         state="pending" if answer.status == "pending" else answer.grant_state or answer.status,
         origin=answer.origin,
         by=answer.by,
-        decided=answer.decided,
+        decided=_instant(answer.decided),
         sandbox=answer.sandbox,
     )
+
+
+def _instant(seconds: float) -> float:
+    """Return a time of a node's, seconds since 1970; 0 for what is none, such as NaN or a year that no calendar has."""
+    return seconds if 0.0 <= seconds <= LAST_INSTANT else 0.0
 
 
 def grant_entry(answer: NodeAnswer, before: Mapping[str, Any], now: float) -> dict[str, Any]:

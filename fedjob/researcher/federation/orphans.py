@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 60.0
 
+MAX_ENDED = 100
+"""Jobs whose tasks one node is told to end at a time; of more, the others follow with the next look."""
+
 
 class OrphanedTasks:
     """The search for orphaned tasks, at the start of a job and every minute.
@@ -32,17 +35,23 @@ class OrphanedTasks:
         self._session = session
         self._job = job
         self._looked: float | None = None
+        self._question = ""
+        self._answered: set[str] = set()
 
     def look(self, epoch: int) -> None:
         """Ask every node for the jobs whose tasks it holds, if `LOOK_EVERY_S` have passed."""
         now = time.monotonic()
         if self._looked is None or now - self._looked >= LOOK_EVERY_S:
             self._looked = now
-            self._session.endpoint.send(None, Ping(), job=self._job, epoch=epoch)
+            self._question = self._session.endpoint.send(None, Ping(), job=self._job, epoch=epoch)
+            self._answered.clear()
 
     def end_unknown(self, node: str, pong: Pong) -> None:
         """End the tasks that a node holds of jobs that are over, or that this home does not know."""
-        for job in pong.jobs:
+        if pong.of != self._question or node in self._answered:  # nobody was asked, or it has answered
+            return
+        self._answered.add(node)
+        for job in pong.jobs[:MAX_ENDED]:
             if job == self._job:
                 continue
             ending = end_of(self._session.home, job, node)

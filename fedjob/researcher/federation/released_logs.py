@@ -5,13 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
+from fedjob.common.codec import pack
 from fedjob.common.types import Address, party_of
 from fedjob.messaging.messages import Event, Message, Ping, Pong
 from fedjob.researcher.connection.connection import Connection
+from fedjob.researcher.federation.event_allowance import EventAllowance
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 
 WITHIN_S = 3.0
+
+MAX_LOG_BYTES = 64 << 20
+"""Of the released logs of one node."""
 
 
 def fetch_released(session: Connection, folder: JobFolder, job: str, nodes: Collection[str]) -> int:
@@ -21,11 +26,10 @@ def fetch_released(session: Connection, folder: JobFolder, job: str, nodes: Coll
         JobError: somebody runs the job, and receives the logs without this.
     """
     received: list[Message] = []
+    parties, allowance = {party_of(node) for node in nodes}, EventAllowance(MAX_LOG_BYTES, MAX_LOG_BYTES)
     with session.lock:
         endpoint = session.endpoint
-        asked = {
-            endpoint.send(Address(party), Ping(), job=job) for party in {party_of(node) for node in nodes}
-        }
+        asked = {endpoint.send(Address(party), Ping(), job=job) for party in parties}
         answered: set[str] = set()
         deadline = time.monotonic() + WITHIN_S
         while len(answered) < len(asked) and (left := deadline - time.monotonic()) > 0:
@@ -35,7 +39,10 @@ def fetch_released(session: Connection, folder: JobFolder, job: str, nodes: Coll
                 body = message.body
                 if isinstance(body, Pong) and body.of in asked:
                     answered.add(body.of)
-                elif isinstance(body, Event) and body.type == "log" and message.job == job:
+                elif not (isinstance(body, Event) and body.type == "log" and message.job == job):
+                    continue
+                elif message.sender in parties and allowance.admits(message.sender, time.monotonic()):
+                    allowance.charge(message.sender, len(pack(body.data)))
                     received.append(message)
         endpoint.withdraw(asked)
     if received:

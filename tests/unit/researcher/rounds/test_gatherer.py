@@ -13,7 +13,7 @@ import torch
 
 from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.collect import Collect
-from fedjob.aggregation.guard import Guard
+from fedjob.aggregation.guard import Guard, check_weight
 from fedjob.aggregation.robust.median import Median
 from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
 from fedjob.aggregation.sum import Sum
@@ -195,6 +195,12 @@ def test_a_plan_may_make_many_examples_of_a_row_and_a_guard_may_say_how_many(tmp
         assert list(bound.left_out) == left_out
     assert "300 examples claimed of 100 rows" in bound.left_out["b"]
     assert "max_examples_per_row=2.9" in bound.left_out["b"]
+
+
+def test_a_node_without_rows_does_not_lift_the_bound_on_examples_of_a_row() -> None:
+    assert check_weight(10.0, 10, 0, per_row=1.0).startswith("bad_weight")
+    assert check_weight(0.0, 0, 0, per_row=1.0) == ""
+    assert check_weight(10.0, 10, None, per_row=1.0) == ""
 
 
 def test_what_an_owner_lets_a_dataset_weigh_is_explained(tmp_path: Path) -> None:
