@@ -123,7 +123,7 @@ def inverse(matrix: Floats) -> Floats:
 
 
 MAX_POINTS = 1000
-"""The most points at which a node with a minimum of rows answers for one outcome."""
+"""The most points at which a node with a minimum of rows answers for one kind of model."""
 
 _SAME = 1e-12
 """Weights that differ by less, relative to the largest, differ by rounding."""
@@ -139,7 +139,8 @@ def check_point(
     """Check, where the owner sets a minimum of rows, that the sums at these coefficients are about enough rows.
 
     Args:
-        question: names the outcome; all points at which it was answered are compared.
+        question: names the kind of model; all points at which it was answered are compared, whatever the outcome:
+            sums of one outcome's residuals follow from those of another.
         at: coefficients of the scaled terms.
         weights: returns the weights of all rows in the sums, from the linear predictor.
 
