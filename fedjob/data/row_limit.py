@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedjob.common.errors import NodeFailure, SpecError
+from fedjob.privacy.isolation import MAX_POINTS, few_weigh, isolates, marks_few
 from fedjob.privacy.release_book import Ids, ReleaseBook, row_ids
-from fedjob.privacy.releases import Rows
+from fedjob.privacy.releases import Floats, Rows
 
 if TYPE_CHECKING:
     from fedjob.data.readers.base import Dataset
@@ -127,6 +128,39 @@ class RowLimit:
         excused = np.setdiff1d(np.flatnonzero(gaps), rows.kept)
         with self.book.opened_for(rows.ids, np.arange(len(rows.ids))) as book:
             return book.together(counted, used, excused)
+
+    def sums_isolate(self, columns: Floats, groups: Sequence[Rows]) -> bool:
+        """Return whether sums, and sums of products, of these columns are about few rows, in all rows or in a group.
+
+        Args:
+            columns: of shape (rows, columns).
+            groups: positions of the rows of each group whose columns are summed apart.
+        """
+        if isolates(columns, self.min_rows):
+            return True
+        return any(
+            0 < len(group) < self.min_rows
+            or any(marks_few(column, self.min_rows, moments=2) for column in columns[group].T)
+            for group in groups
+        )
+
+    def points_isolate(self, question: str, point: Any, weights: Callable[[Any], Sequence[Floats]]) -> bool:
+        """Return whether sums weighted at a point are about few rows, and record the point if they are not.
+
+        Args:
+            question: names the kind of model; all points at which it was answered are compared.
+            point: plain data.
+            weights: returns the weights of all rows at a point.
+        """
+        rows = self.rows_of(self.dataset)
+        with self.book.opened_for(rows.ids, rows.kept) as book:
+            earlier = [other for other in book.answered(question) if other != point]
+            if len(earlier) >= MAX_POINTS:
+                return True
+            if few_weigh(weights(point), (weights(other) for other in earlier), self.min_rows):
+                return True
+            book.answer(question, point)
+        return False
 
     def need(self, what: str, rows: RowSet, places: Rows | None = None) -> None:
         """Refuse numbers that may not leave.

@@ -14,6 +14,8 @@ are about as many rows as share the weight.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from fedjob.privacy.releases import Floats
@@ -89,6 +91,30 @@ def dominated(weights: Floats, min_rows: int) -> bool:
     shares = sizes / largest
     effective = shares.sum() ** 2 / np.square(shares).sum()
     return bool(effective < min(min_rows / 2, len(weights) / 4))
+
+
+MAX_POINTS = 1000
+"""The most points at which a node with a minimum of rows answers with weighted sums of one kind of model."""
+
+_SAME = 1e-12
+"""Weights that differ by less, relative to the largest, differ by rounding."""
+
+
+def few_weigh(here: Sequence[Floats], earlier: Iterable[Sequence[Floats]], min_rows: int) -> bool:
+    """Return whether sums with these weights, or their differences from earlier ones, are in effect about few rows.
+
+    Args:
+        here: the weights of all rows in each sum.
+        earlier: the same at each point that was answered before.
+    """
+    if any(dominated(weights, min_rows) for weights in here):
+        return True
+    for before in earlier:
+        for now, then in zip(here, before, strict=True):
+            moved = np.abs(now - then)
+            if moved.max(initial=0.0) > _SAME * np.abs(now).max(initial=0.0) and dominated(moved, min_rows):
+                return True
+    return False
 
 
 def _leverages(values: Floats) -> Floats:

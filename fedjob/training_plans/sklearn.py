@@ -12,7 +12,7 @@ from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import measure
-from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome
+from fedjob.training_plans.base import Adjust, PassLoss, RawArgs, TrainingPlan, TrainOutcome
 from fedjob.training_plans.example_order import Passes, epoch_batches, num_updates, training_batches
 from fedjob.training_plans.plan_checks import overrides
 from fedjob.training_plans.randomness import seeded
@@ -164,6 +164,37 @@ class SklearnPlan(TrainingPlan):
             return self._passes()
         number = len(self._train_rows)
         return Passes(self._train_rows, max(1, number), 1, 1 if number else 0)
+
+    def _begin_pass(self) -> PassLoss:
+        allowed = super()._begin_pass()
+        if self._takes_all:
+            self._check_sums()
+        return allowed
+
+    def _check_sums(self) -> None:
+        """Refuse sums over all rows that are in effect about few of them, where the owner sets a minimum of rows.
+
+        Raises:
+            NodeFailure: with reason `min_rows`.
+        """
+        assert self._data is not None
+        limit, fitted = self.ctx.rows, self._fitted
+        assert limit is not None
+        inputs, targets = (part[self._train_rows] for part in self._data)
+        if fitted.classes is None:
+            few = limit.sums_isolate(np.column_stack([inputs, targets]), [])
+        else:
+            groups = [np.flatnonzero(targets == label) for label in fitted.classes]
+            apart = groups if fitted.sums_by_class else []
+            few = limit.sums_isolate(inputs, apart) or any(0 < len(g) < limit.min_rows for g in groups)
+        if not few and fitted.is_prepared and (point := fitted.point()):
+            few = limit.points_isolate(
+                f"{type(self._learner).__name__} of {self._fitted.num_features}",
+                point,
+                lambda other: fitted.weights_at(other, inputs, targets),
+            )
+        if few:
+            raise limit.refusal("sums of these columns")
 
     def _contents(self, examples: tuple[Array, Array]) -> list[Array]:
         return list(examples)

@@ -234,6 +234,27 @@ def test_what_was_computed_on_too_few_rows_never_leaves(
     assert f"the owner's minimum of 5; ask {CONTACT}" in result.detail
 
 
+def test_a_metric_of_few_rows_stays_at_the_node_and_the_model_leaves(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    allow(node, GrantLimits(min_rows=5))
+    args = {
+        "epochs": 2,
+        "batch_size": 3,
+        "log_interval": 1,
+        "test_fold": [1, 8],
+        "test_on_global_updates": True,
+    }
+    result = ann.result("node1", replace(ann.task(ADD_ONE, "AddOne"), training_args=args))
+    assert (result.ok, list(result.metrics)) == (True, ["train"])
+    assert result.params is not None
+    (note,) = ann.events("note")
+    assert "what is measured on the test split would be about few rows" in note.data["text"]
+    losses = [event.data["values"] for event in ann.events("metrics")]
+    assert sum("loss" in values for values in losses) == 2 < len(losses)  # of two passes, of no batch
+
+
 @pytest.mark.feature("TB-20")
 def test_a_node_answers_what_its_owner_has_to_allow(federation: Federation, node: Node) -> None:
     ann = federation.ann

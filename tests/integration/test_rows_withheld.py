@@ -66,7 +66,8 @@ def table() -> pd.DataFrame:
     )
     frame["count"] = rng.poisson(2, ROWS)
     frame["also"] = frame["x"]
-    frame.loc[PATIENT, ["rare", "also", "code"]] = [1, 0.0, "rare"]
+    frame["inches"] = frame["x"] * 2.54
+    frame.loc[PATIENT, ["rare", "also", "inches", "code"]] = [1, 0.0, 0.0, "rare"]
     return frame
 
 
@@ -144,6 +145,23 @@ class Scores(SklearnPlan):
         return frame[["age"]] / 100, frame[training_args.get("target", "ill")]
 
     extra_args = ("target",)
+
+
+class Exact(SklearnPlan):
+    """An estimator that is fitted from sums: of `kind`, on the columns of `columns`, of the column `target`."""
+
+    def init_estimator(self, model_args):  # type: ignore[no-untyped-def]
+        from sklearn.linear_model import LinearRegression, LogisticRegression
+        from sklearn.naive_bayes import GaussianNB
+
+        kinds = {"linear": LinearRegression, "logistic": LogisticRegression, "bayes": GaussianNB}
+        return kinds[model_args["kind"]]()
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        frame = dataset.frame()
+        return frame[list(training_args["columns"])], frame[training_args["target"]]
+
+    extra_args = ("columns", "target")
 
 
 class Sums(Plan):
@@ -514,6 +532,45 @@ def times_of_single_events(h: Hospital) -> bool:
     return any(left.done is not None and len(left.value) > 50 for left in answers)
 
 
+def _exact(h: Hospital, kind: str, columns: list[str], target: str, **over: Any) -> Any:
+    args = {"columns": columns, "target": target}
+    model_args = {"kind": kind, "num_features": len(columns)}
+    model_args |= {} if kind == "linear" else {"classes": [0, 1]}
+    params = h.first(Exact, model_args, args)
+    for name, value in over.items():
+        params[name] = torch.as_tensor(value, dtype=torch.float64).reshape(params[name].shape)
+    return h.ask(FedAvg(), plan=Exact, params=params, args=args, model_args=model_args).params
+
+
+def products_of_an_estimator_with_a_mark(h: Hospital) -> bool:
+    params = _exact(h, "linear", ["rare"], "x")
+    return params is not None and is_of_a_patient(float(params["products"][0, 1]) * ROWS)
+
+
+def moments_of_a_class_of_one(h: Hospital) -> bool:
+    params = _exact(h, "bayes", ["x"], "rare")
+    return params is not None and is_of_a_patient(float(params["shifts"][1, 0]) * ROWS)
+
+
+def a_gradient_of_an_estimator_at_steep_coefficients(h: Hospital) -> bool:
+    ages, found = np.sort(TABLE["age"]), []
+    for n in (150, 151):
+        edge = float(ages[n - 1] + ages[n]) / 2
+        params = _exact(h, "logistic", ["age", "x"], "ill", coef_=[1e4, 0.0], intercept_=[-1e4 * edge])
+        found.append(None if params is None else float(params["gradient"][0, 1]) * ROWS)
+    return between(found)
+
+
+def means_of_columns_in_other_units(h: Hospital) -> bool:
+    found = []
+    for name, factor in (("x", 2.54), ("inches", 1.0)):
+        value = told(h, Statistics(mean=name))
+        found += (
+            [] if value is None or value["columns"].empty else [value["columns"]["mean"][0] * ROWS * factor]
+        )
+    return len(found) == 2 and is_of_a_patient(abs(found[0] - found[1]) / 2.54)
+
+
 def outliers_that_are_one(h: Hospital) -> bool:
     value = told(h, Outliers(columns=["also"], z=2.2))
     if value is None or value["columns"].empty:
@@ -600,6 +657,10 @@ ATTEMPTS: list[Callable[[Hospital], bool]] = [
     a_second_derivative_of_one_row,
     a_risk_of_one_row,
     times_of_single_events,
+    products_of_an_estimator_with_a_mark,
+    moments_of_a_class_of_one,
+    a_gradient_of_an_estimator_at_steep_coefficients,
+    means_of_columns_in_other_units,
     outliers_that_are_one,
     a_curve_of_single_scores,
     a_label_of_one,
@@ -696,6 +757,23 @@ def test_operations_on_all_rows_give_what_they_give_without_a_minimum(tmp_path: 
         held = told(Hospital(tmp_path / f"held{place}", TABLE, MIN_ROWS), protocol)
         name = next(key for key in ("columns", "coefficients", "components") if key in free)
         pd.testing.assert_frame_equal(free[name], held[name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "target"),
+    [("linear", ["age", "count"], "x"), ("logistic", ["age", "x"], "ill"), ("bayes", ["age", "x"], "ill")],
+)
+def test_estimators_that_follow_from_sums_are_fitted_round_by_round(
+    tmp_path: Path, kind: str, columns: list[str], target: str
+) -> None:
+    free, held = Hospital(tmp_path / "free", TABLE, 0), Hospital(tmp_path / "held", TABLE, MIN_ROWS)
+    given: dict[str, Any] = {}
+    for _ in range(5):
+        one, other = (_exact(h, kind, columns, target, **given) for h in (free, held))
+        assert one is not None
+        assert other is not None
+        given = {name: one[name].clone() for name in one}
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_clusters_of_a_strict_hospital_are_near_those_of_an_open_one(tmp_path: Path) -> None:

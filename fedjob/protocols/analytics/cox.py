@@ -157,7 +157,7 @@ class CoxRegression(Regression):
             risk = np.exp(linear - linear.max(initial=0.0))
             return (risk / risk.sum(),)
 
-        check_point(table, f"{self.name} of {self.duration}, {self.event}", design, at, weights)
+        check_point(table, self.name, design, at, weights)
         sums = sums_at(terms, duration, event, at, event_times(duration, event))
         return {"events": sum(sums["events"]), **partial_likelihood(sums, at)}
 

@@ -80,8 +80,7 @@ class NewtonRegression(TargetRegression):
                 _, mean, weight = self.at(linear, target)
             return weight, target - mean
 
-        question = f"{self.name} of {self.target}"
-        check_point(table, question, design, np.asarray(instruction["at"]), weights)
+        check_point(table, self.name, design, np.asarray(instruction["at"]), weights)
         with np.errstate(over="ignore", invalid="ignore"):
             likelihood, mean, weight = self.at(terms @ np.asarray(instruction["at"]), target)
             hessian = (terms * weight[:, None]).T @ terms

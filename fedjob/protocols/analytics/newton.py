@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fedjob.common.errors import Unsolvable
-from fedjob.privacy.isolation import dominated
+from fedjob.privacy.isolation import MAX_POINTS, few_weigh
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.table import AuditedTable, categories
@@ -122,13 +122,6 @@ def inverse(matrix: Floats) -> Floats:
     return solve(matrix, np.eye(len(matrix)))
 
 
-MAX_POINTS = 1000
-"""The most points at which a node with a minimum of rows answers for one outcome."""
-
-_SAME = 1e-12
-"""Weights that differ by less, relative to the largest, differ by rounding."""
-
-
 def check_point(
     table: AuditedTable,
     question: str,
@@ -139,7 +132,8 @@ def check_point(
     """Check, where the owner sets a minimum of rows, that the sums at these coefficients are about enough rows.
 
     Args:
-        question: names the outcome; all points at which it was answered are compared.
+        question: names the kind of model; all points at which it was answered are compared, whatever the outcome:
+            sums of one outcome's residuals follow from those of another.
         at: coefficients of the scaled terms.
         weights: returns the weights of all rows in the sums, from the linear predictor.
 
@@ -152,12 +146,8 @@ def check_point(
     point = _in_columns(design, at)
     earlier = [other for other in table.book.answered(question) if other != point]
     here = weights(_linear(table, point))
-    few = len(earlier) >= MAX_POINTS or any(dominated(part, table.min_rows) for part in here)
-    for other in () if few else earlier:
-        for now, before in zip(here, weights(_linear(table, other)), strict=True):
-            moved = np.abs(now - before)
-            if moved.max(initial=0.0) > _SAME * np.abs(now).max(initial=0.0):
-                few = few or dominated(moved, table.min_rows)
+    before = (weights(_linear(table, other)) for other in earlier)
+    few = len(earlier) >= MAX_POINTS or few_weigh(here, before, table.min_rows)
     if few:
         raise table.withheld("sums at these coefficients, or their difference from sums at others,")
     table.book.answer(question, point)

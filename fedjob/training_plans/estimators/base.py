@@ -65,6 +65,17 @@ class Fitted(ABC):
         """Return what the last update worked with, such as the learning rate, as plain data."""
         return {}
 
+    sums_by_class: ClassVar[bool] = False
+    """True if its parameters are sums over the rows of each class."""
+
+    def point(self) -> list[list[float]]:
+        """Return the coefficients of the inputs, the constant last, at which an update sums; empty for none."""
+        return []
+
+    def weights_at(self, point: list[list[float]], inputs: Array, targets: Array) -> list[Array]:
+        """Return the weights of all rows in the sums of an update at a point."""
+        return []
+
     @abstractmethod
     def loss(self, inputs: Array, targets: Array) -> float:
         """Return the mean loss, without the penalty, of the estimator as it is."""

@@ -124,6 +124,21 @@ class Logistic(Exact):
             "curvature": curvature.reshape(size, size),
         }
 
+    def point(self) -> list[list[float]]:
+        whole = np.column_stack([self.estimator.coef_, self.estimator.intercept_])
+        found: list[list[float]] = whole.tolist()
+        return found
+
+    def weights_at(self, point: list[list[float]], inputs: Array, targets: Array) -> list[Array]:
+        assert self.classes is not None
+        whole = np.asarray(point)
+        scores = inputs @ whole[:, :-1].T + whole[:, -1]
+        chances = _logistic(scores) if len(whole) == 1 else _softmax(scores)
+        known = np.asarray(self.classes)[1:] if len(whole) == 1 else np.asarray(self.classes)
+        wanted = (targets[:, None] == known[None, :]).astype(float)
+        given = self._weights(targets)[:, None]
+        return [*(given * chances * (1 - chances)).T, *(given * (chances - wanted)).T]
+
     def _weights(self, targets: Array) -> Array:
         given = self.estimator.class_weight
         if given is None:

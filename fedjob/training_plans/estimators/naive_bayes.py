@@ -17,6 +17,8 @@ from fedjob.training_plans.estimators.base import Array, Exact
 class _NaiveBayes(Exact):
     """What all kinds share: the share of each class."""
 
+    sums_by_class = True
+
     @property
     def shares(self) -> Array:
         """The share of each class; equal ones before the first round."""

@@ -95,6 +95,25 @@ class CountedFirst(Fitted):
             self._own["class_shares"][...] = (targets[:, None] == self.classes[None, :]).mean(axis=0)
         self.refresh()
 
+    @property
+    def sums_by_class(self) -> bool:  # type: ignore[override]
+        return self.inner.sums_by_class
+
+    def point(self) -> list[list[float]]:
+        whole = np.asarray(self.inner.point())
+        if not whole.size or self._scaler is None:
+            return self.inner.point()
+        scale = 1.0 if self._scaler.scale_ is None else self._scaler.scale_
+        coefficients = whole[:, :-1] / scale
+        mean = self._scaler.mean_ if self._scaler.with_mean else np.zeros(self.num_features)
+        found: list[list[float]] = np.column_stack(
+            [coefficients, whole[:, -1] - coefficients @ mean]
+        ).tolist()
+        return found
+
+    def weights_at(self, point: list[list[float]], inputs: Array, targets: Array) -> list[Array]:
+        return self.inner.weights_at(point, inputs, targets)
+
     def loss(self, inputs: Array, targets: Array) -> float:
         return self.inner.loss(self._scaled(inputs), targets)
 
