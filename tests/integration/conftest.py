@@ -14,6 +14,7 @@ FORKED = (
     "test_batches.py",
     "test_bringing.py",
     "test_children.py",
+    "test_flamby_heart.py",
     "test_functions.py",
     "test_grant_commands.py",
     "test_inference_at_nodes.py",
