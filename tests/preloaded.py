@@ -29,8 +29,8 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fcntl import F_DUPFD, fcntl
 from importlib import import_module
@@ -222,6 +222,16 @@ def close() -> None:
     with _lock:
         while _servers:
             _servers.pop().close()
+
+
+@contextmanager
+def interpreter(path: str) -> Iterator[None]:
+    """Have this process start others with an interpreter: `server().python`, or Python itself."""
+    before, sys.executable = sys.executable, path
+    try:
+        yield
+    finally:
+        sys.executable = before
 
 
 def fits(environment: Mapping[str, str], other: Mapping[str, str] = os.environ) -> bool:

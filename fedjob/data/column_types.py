@@ -105,6 +105,15 @@ class NumberFormat:
             return FLOAT
         return CODE if _CODE.fullmatch(given) else TEXT
 
+    def is_number(self, text: str) -> bool:
+        """Whether a value that is not missing is a number which an int64 or a float64 holds."""
+        if self.thousands and self.thousands in " '":
+            text = self.spaced(text)
+        whole_number, fraction = self._patterns
+        if whole_number.fullmatch(text):
+            return len(text) <= 15 or self.kind(text) != CODE
+        return fraction.fullmatch(text) is not None
+
     def spaced(self, text: str) -> str:
         """Return a text with plain spaces and apostrophes, where these stand between thousands."""
         return text.translate(_SPACES) if self.thousands and self.thousands in " '" else text

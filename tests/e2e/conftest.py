@@ -26,8 +26,12 @@ NODES = ("clinic-1", "clinic-2", "clinic-3", "clinic-4")
 def federation(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Federation]:
-    """Return four nodes with points behind each broker. Tests leave it as they found it: all nodes running."""
-    with Federation(tmp_path_factory.mktemp(request.param), request.param) as made:
+    """Return four nodes with points behind each broker. Tests leave it as they found it: all nodes running.
+
+    Behind Mosquitto they are started as a user starts them, behind aMQTT they are forked.
+    """
+    forked = request.param == "amqtt"
+    with Federation(tmp_path_factory.mktemp(request.param), request.param, forked=forked) as made:
         for index, node in enumerate(made.add_nodes(*NODES)):
             path = make_points(made.folder / f"points-{index}.npz", 60 + 20 * index, index)
             node.add(f"points-of-{node.name}", path, "points")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(400)
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """Return one new node whose data have a mock."""
-    with Federation(tmp_path_factory.mktemp("ward"), preferred_kind()) as made:
+    with Federation(tmp_path_factory.mktemp("ward"), preferred_kind(), forked=True) as made:
         (node,) = made.add_nodes("ward", approval="on", contact="privacy@ward.example")
         mock = make_points(made.folder / "mock.npz", 12, 3)
         node.add("points", make_points(made.folder / "points.npz", 60, 1), "points", mock=mock)

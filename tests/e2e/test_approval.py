@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(400)
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """Return two new nodes: nobody changed what they approve."""
-    with Federation(tmp_path_factory.mktemp("strict"), preferred_kind()) as made:
+    with Federation(tmp_path_factory.mktemp("strict"), preferred_kind(), forked=True) as made:
         for index, node in enumerate(made.add_nodes("ward-a", "ward-b", approval="on")):
             node.add("points", make_points(made.folder / f"points-{index}.npz", 60, index), "points")
         made.start_nodes()
@@ -145,7 +145,7 @@ def test_a_changed_comment_is_another_text_and_asks_again(strict: Federation, tm
 
 @pytest.mark.feature("FB-30", "FB-32", "FB-33", "FB-34", "FB-35")
 def test_each_nodes_verdict_is_told_by_its_own_word(tmp_path: Path) -> None:
-    with Federation(tmp_path / "verdicts", preferred_kind()) as made:
+    with Federation(tmp_path / "verdicts", preferred_kind(), forked=True) as made:
         names = ("approves", "lacks", "open", "rejects", "silent", "undecided")
         for node in made.add_nodes(*names, approval="on"):
             node.add("points", make_points(made.folder / f"{node.name}.npz", 60, 1), "points")

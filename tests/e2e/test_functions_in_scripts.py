@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.mark.feature("PS-53", "PS-30")
 def test_the_example_runs_on_the_mock_and_after_a_second_approval_on_the_private_data(tmp_path: Path) -> None:
-    with Federation(tmp_path / "federation", preferred_kind()) as federation:
+    with Federation(tmp_path / "federation", preferred_kind(), forked=True) as federation:
         (node,) = federation.add_nodes("hospital", approval="on")
         private = write_table(tmp_path / "numbers.csv", A=[1, 2, 3], B=[10, 20, 30])
         mock = write_table(tmp_path / "mock.csv", A=[1, 2, 1], B=[20, 10, 20])
@@ -34,6 +34,7 @@ def test_the_example_runs_on_the_mock_and_after_a_second_approval_on_the_private
             "--home",
             str(federation.folder / "lab"),
             name="example",
+            fork=True,
         )
         for use in ("mock", "private"):
             wait_until(
@@ -59,7 +60,7 @@ def test_the_short_script_of_the_readme_leaves_a_csv_file(tmp_path: Path) -> Non
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (script,) = [block for block in blocks if "output.csv" in block]
     assert len([line for line in script.split("describe()")[1].splitlines() if line.strip()]) <= 6
-    with Federation(tmp_path / "federation", preferred_kind()) as federation:
+    with Federation(tmp_path / "federation", preferred_kind(), forked=True) as federation:
         (node,) = federation.add_nodes("hospital")
         table = write_table(tmp_path / "heart.csv", age=[40, 50, 60], chol=[200.0, 210.0, 220.0])
         node.add("patients", table, "cancer").start()

@@ -31,7 +31,8 @@ def node(shared: tuple[Processes, Path], hub_url: str) -> KilledNode:
 
 @pytest.fixture
 def daemon(node: KilledNode) -> Iterator[Running]:
-    process = node.processes.start("fedjob", "node", "start", "--home", node.home.root, ready="node ready")
+    command = ("fedjob", "node", "start", "--home", node.home.root)
+    process = node.processes.start(*command, ready="node ready", fork=True)
     yield process
     process.stop()
 

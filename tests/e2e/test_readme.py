@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 @pytest.fixture
 def demo(processes: Processes, tmp_path: Path) -> Running:
-    """Run a small demo that keeps its hub and nodes."""
+    """Run a small demo that keeps its hub and nodes; they are forked with it, see `tests.preloaded`."""
     command = ("fedjob", "demo", "--keep", "--nodes", "3", "--workers", "2", "--rounds", "6")
-    return processes.start(*command, ready="Ctrl-C stops them", timeout_s=240, cwd=tmp_path)
+    return processes.start(*command, ready="Ctrl-C stops them", timeout_s=240, cwd=tmp_path, fork=True)
 
 
 def scripts() -> list[str]:

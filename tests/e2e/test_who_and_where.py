@@ -28,7 +28,7 @@ NODES = ("north", "east", "south")
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp("who")
-    with Federation(folder, preferred_kind()) as found:
+    with Federation(folder, preferred_kind(), forked=True) as found:
         path = tmp_path_factory.mktemp("data") / "numbers.csv"
         path.write_text("A,B\n1,10\n2,20\n3,30\n")
         for node in found.add_nodes(*NODES):

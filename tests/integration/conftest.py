@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +14,7 @@ FORKED = (
     "test_batches.py",
     "test_bringing.py",
     "test_children.py",
+    "test_flamby_heart.py",
     "test_functions.py",
     "test_grant_commands.py",
     "test_inference_at_nodes.py",
@@ -42,7 +42,8 @@ runners of jobs are forked from a process that has imported torch, instead of ea
 @pytest.fixture(autouse=True, scope="module")
 def _forked_children(request: pytest.FixtureRequest) -> Iterator[None]:
     """Have what this process starts with its own interpreter forked, see `tests.stand_in`."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.path.name in FORKED:
-            patch.setattr(sys, "executable", preloaded.server().python)
+    if request.path.name in FORKED:
+        with preloaded.interpreter(preloaded.server().python):
+            yield
+    else:
         yield

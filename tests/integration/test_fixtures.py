@@ -110,6 +110,57 @@ def test_a_forked_process_is_killed_interrupted_and_late_as_any_other(processes:
     assert failed.stderr.endswith("ZeroDivisionError: division by zero\n")
 
 
+def test_what_a_forked_process_starts_is_forked_behind_an_interpreter_that_stands_in_for_it(
+    tmp_path: Path,
+) -> None:
+    python = preloaded.server().python
+    shows = (
+        "import json, os, sys; print(json.dumps([sys.argv, sys.executable, sys.stdin.read(), os.getcwd()]))"
+    )
+    nested = (
+        f"import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', {shows!r}]).decode())"
+    )
+    done = subprocess.run(
+        [python, "-c", shows, "a b", ""], input="typed", capture_output=True, text=True, cwd=tmp_path
+    )
+    assert json.loads(done.stdout) == [["-c", "a b", ""], python, "typed", str(tmp_path)]
+    done = subprocess.run([python, "-c", nested], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert json.loads(done.stdout)[1] == python
+    for ends, status in (("sys.exit(3)", 3), ("os.kill(os.getpid(), 15)", -15), ("os._exit(0)", 0)):
+        assert subprocess.run([python, "-c", f"import os, sys; {ends}"]).returncode == status
+
+
+def test_what_stands_in_for_a_process_hands_on_descriptors_and_signals_and_is_killed_with_it(
+    tmp_path: Path,
+) -> None:
+    python = preloaded.server().python
+    reading, writing = os.pipe()
+    text = f"import os, time; os.write({writing}, str(os.getpid()).encode()); time.sleep(60)"
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen([python, "-P", "-c", text], pass_fds=[writing], cwd=tmp_path)
+        pid = int(os.read(reading, 20))
+        assert pid != process.pid
+        process.send_signal(number)
+        assert process.wait(30) == -number
+        wait_until(lambda pid=pid: not runs(pid), timeout_s=30, what="the end of the forked process")
+    process = subprocess.Popen([python, "-c", text], pass_fds=[writing])
+    os.kill(int(os.read(reading, 20)), signal.SIGKILL)
+    assert process.wait(30) == -signal.SIGKILL
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_can_not_be_forked_is_left_to_python(tmp_path: Path) -> None:
+    python = preloaded.server().python
+    shows = "import sys; print(sys.executable)"
+    for words, environment in (
+        (["-I", "-c", shows], os.environ),
+        (["-c", shows], {**os.environ, "OMP_NUM_THREADS": "7"}),
+    ):
+        done = subprocess.run([python, *words], env=environment, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == (f"{sys.executable}\n", "")
+
+
 SIGNALS_OF_A_CHILD = """\
 import subprocess, sys
 from tests.processes import give_children_default_signals

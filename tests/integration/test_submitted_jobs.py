@@ -256,26 +256,24 @@ def test_a_runner_that_dies_leaves_a_lost_job_that_restarts_where_it_was(
 
 
 @pytest.fixture
-def queued(
-    make: Callable[..., Job], home: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], Job]]:
+def queued(make: Callable[..., Job], home: Path) -> Iterator[Callable[[], Job]]:
     """Return what makes a submitted job that waits for the home's only slot; the job that has it ends afterwards.
 
     Its runner is started as a user's is: the process that was started is the one that runs the job.
     """
-    monkeypatch.setattr(sys, "executable", PYTHON)
     home.mkdir()
     set_config(ResearcherConfig, home, "max_jobs", "1")
-    first = make(slow=60).submit()
-    until(first, "running")
 
     def submit() -> Job:
         job = make(name="behind").submit()
         until(job, "queued")
         return job
 
-    yield submit
-    first.kill()
+    with preloaded.interpreter(PYTHON):
+        first = make(slow=60).submit()
+        until(first, "running")
+        yield submit
+        first.kill()
 
 
 def bereave(job: Job) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedjob.common.errors import MissingPackage, SpecError, UnreadableData
-from fedjob.data.column_types import FLOAT, INT, LONG, MISSING_TEXTS, USUAL, NumberFormat
+from fedjob.data.column_types import MISSING_TEXTS, SPACES, USUAL, NumberFormat
 from fedjob.data.readers.base import words
 
 LOOK_BYTES = 256 * 1024
@@ -308,14 +308,14 @@ def _is_spaced(rows: Sequence[list[str]]) -> bool:
     """True if rows that are divided by spaces look like a table: all as wide as the second, with a number in a column."""
     if len(rows) < 2 or len(rows[1]) < 2 or {len(row) for row in rows[1:]} != {len(rows[1])}:
         return False
-    numeric = any(all(_is_number(USUAL, cell) for cell in cells) for cells in zip(*rows[1:], strict=True))
+    numeric = any(all(USUAL.is_number(cell) for cell in cells) for cells in zip(*rows[1:], strict=True))
     return numeric and len(rows[0]) in (len(rows[1]), len(rows[1]) - 1)
 
 
 def _num_odd(rows: Sequence[list[str]], others: set[str]) -> int:
     """Return the number of fields in which other possible separators stand, numbers with a decimal comma aside."""
     commas = NumberFormat(",")
-    return sum(bool(others & set(cell)) and not _is_number(commas, cell) for row in rows for cell in row)
+    return sum(bool(others & set(cell)) and not commas.is_number(cell) for row in rows for cell in row)
 
 
 def _fits(first: list[str], row: list[str]) -> bool:
@@ -361,9 +361,12 @@ def _number_format(
     if decimal is not None and decimal == thousands:
         raise SpecError(f"options decimal and thousands are both {options['decimal']}; expected two signs")
     columns = _signed_columns(first_rows(lines, layout)[layout.header :], layout, options)
+    used_signs = {SPACES.get(sign, sign) for cells in columns.values() for sign in set("".join(cells))}
     fitting: dict[NumberFormat, set[int]] = {}
     for form in _forms(decimal, thousands):
-        of_form = {place for place, cells in columns.items() if all(_is_number(form, cell) for cell in cells)}
+        if thousands is None and form.thousands and form.thousands not in used_signs:
+            continue
+        of_form = {place for place, cells in columns.items() if all(form.is_number(cell) for cell in cells)}
         grouped = [cell for place in of_form for cell in columns[place] if _shows_thousands(form, cell)]
         if not form.thousands or thousands is not None or grouped:
             fitting[form] = of_form
@@ -414,10 +417,6 @@ def _signed_columns(
             if (text := cell.strip()) not in missing:
                 columns.setdefault(place, []).append(text)
     return {place: cells for place, cells in columns.items() if any(_SIGNS & set(cell) for cell in cells)}
-
-
-def _is_number(form: NumberFormat, cell: str) -> bool:
-    return form.kind(cell) in (INT, LONG, FLOAT)
 
 
 def _shows_thousands(form: NumberFormat, cell: str) -> bool:

@@ -11,6 +11,7 @@ import io
 import lzma
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,12 +35,13 @@ from fedjob.data.column_types import (
 )
 from fedjob.data.readers.base import words
 from fedjob.data.readers.text_layout import TextLayout, layout_of, opened_bytes, rows_in, trimmed
-from fedjob.data.text_columns import column_of, kinds_in, known, without_fraction
+from fedjob.data.text_columns import column_of, kinds_in, known, split, without_fraction
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _CHUNK_ROWS = 50_000
+_BLOCK_CHARS = 4 << 20
 _SHORT_ROWS = ("error", "missing")
 
 
@@ -55,6 +57,37 @@ class _Facts:
     kinds: list[set[str]]
     num_rows: int = 0
     num_empty: int = 0
+
+
+class _Lines:
+    """The lines of a text: one at a time, or a block of them.
+
+    Args:
+        number: of lines that were taken.
+        left: of a block that was put back, those that were not taken yet.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream
+        self.number = 0
+        self.left: deque[str] = deque()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.left.popleft() if self.left else next(self._stream)
+        self.number += 1
+        return line
+
+    def block(self) -> str:
+        """Take the next lines at once, without counting them; return "" at the end."""
+        text = self._stream.read(_BLOCK_CHARS)
+        return text if text.endswith("\n") else text + self._stream.readline()
+
+    def put_back(self, block: str) -> None:
+        """Have the lines of a block taken one at a time."""
+        self.left.extend(io.StringIO(block, newline=""))
 
 
 class TextTable:
@@ -230,31 +263,63 @@ class TextTable:
         """Yield rows, some at a time, as a list of columns, with the file that they are in."""
         for file in self._files:
             with _reading(file):
-                rows = self._rows(file, facts)
-                while chunk := list(islice(rows, _CHUNK_ROWS)):
-                    yield file, [known(cells, self._missing) for cells in zip(*chunk, strict=True)]
+                for columns in self._pieces_of(file, facts):
+                    yield file, columns
 
-    def _rows(self, file: Path, facts: _Facts | None) -> Iterator[list[str]]:
-        """Yield the rows of a file, each with as many fields as there are names; without the empty ones at its end."""
+    def _pieces_of(self, file: Path, facts: _Facts | None) -> Iterator[list[Any]]:
+        """Yield the rows of a file, those without any value at its end left out: block by block where they are regular."""
         layout, width = self.layouts[file], len(self.names)
-        num_empty = 0
-        for number, (line, row) in enumerate(self._raw(file)):
-            if number < layout.header:
-                continue
+        with opened_bytes(file) as stream:
+            lines = _Lines(io.TextIOWrapper(stream, encoding=layout.encoding, newline=""))
+            for _ in islice(lines, layout.skip):
+                pass
+            raw = (row for _, row in rows_in(lines, layout))
+            for _ in islice(raw, layout.header):
+                pass
+            num_empty = 0
+            while block := lines.block():
+                columns = split(block, width, layout.separator, layout.quote, self._missing)
+                if columns is not None:
+                    if num_empty:
+                        yield [known([""] * num_empty, self._missing)] * width
+                    num_empty = 0
+                    lines.number += block.count("\n")
+                    yield columns
+                    continue
+                lines.put_back(block)
+                while lines.left:
+                    chunk, num_empty = self._rows(file, raw, lines, num_empty)
+                    if chunk:
+                        yield [known(cells, self._missing) for cells in zip(*chunk, strict=True)]
+            if facts is not None:
+                facts.num_empty += num_empty
+
+    def _rows(
+        self, file: Path, raw: Iterator[list[str]], lines: _Lines, num_empty: int
+    ) -> tuple[list[list[str]], int]:
+        """Return some rows, each with as many fields as there are names, and how many empty ones stand behind them.
+
+        Args:
+            num_empty: rows without any value that stand before.
+        """
+        width = len(self.names)
+        rows: list[list[str]] = []
+        for row in raw:
             if width > 1 and not any(map(str.strip, row)):
                 num_empty += 1
-                continue
-            yield from ([""] * width for _ in range(num_empty))
-            num_empty = 0
-            if len(row) > width:
-                row = [*row[:width], *trimmed(row[width:])]
-            if len(row) < width and self._short == "missing":
-                row += [""] * (width - len(row))
-            if len(row) != width:
-                raise UnreadableData(self._shifted(file, line, len(row), width))
-            yield row
-        if facts is not None:
-            facts.num_empty += num_empty
+            else:
+                rows += ([""] * width for _ in range(num_empty))
+                num_empty = 0
+                if len(row) > width:
+                    row = [*row[:width], *trimmed(row[width:])]
+                if len(row) < width and self._short == "missing":
+                    row += [""] * (width - len(row))
+                if len(row) != width:
+                    raise UnreadableData(self._shifted(file, lines.number, len(row), width))
+                rows.append(row)
+            if not lines.left or len(rows) >= _CHUNK_ROWS:
+                break
+        return rows, num_empty
 
     def _raw(self, file: Path) -> Iterator[tuple[int, list[str]]]:
         layout = self.layouts[file]
