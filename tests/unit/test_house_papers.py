@@ -17,6 +17,7 @@ SOURCES = sorted(ROOT.glob("fedjob/**/*.py"))
 IMPORTED_AS = {
     "paho-mqtt": "paho",
     "pillow": "PIL",
+    "PySocks": "socks",
     "scikit-learn": "sklearn",
     "PyJWT": "jwt",
     "SQLAlchemy": "sqlalchemy",
