@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,11 +50,11 @@ class Workbench:
     a fresh one compute the same bytes.
 
     Args:
-        borrow: called with the path of the record of releases before it is read, see `ReleaseBook`; None where the
+        borrow: entered with the path of the record of releases while it is used, see `ReleaseBook`; None where the
             record lies there already.
     """
 
-    def __init__(self, borrow: Callable[[str], None] | None = None) -> None:
+    def __init__(self, borrow: Callable[[str], AbstractContextManager[None]] | None = None) -> None:
         self._borrow = borrow
         self._plan: Any = None
         self._data: Any = None
@@ -319,7 +320,9 @@ def _measured(order: WorkOrder, releases: ReleaseBook | None) -> WorkResult:
     return WorkResult(key=order.key, ok=True, value=value, weight=float(num_rows), num_examples=num_rows)
 
 
-def _releases(order: WorkOrder, borrow: Callable[[str], None] | None) -> ReleaseBook | None:
+def _releases(
+    order: WorkOrder, borrow: Callable[[str], AbstractContextManager[None]] | None
+) -> ReleaseBook | None:
     if not order.releases_path or order.limits.get("min_rows", 0) <= 1:
         return None
     from fedjob.privacy.release_book import ReleaseBook

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -71,12 +71,13 @@ class ReleaseBook:
     Args:
         path: of the record's file, which need not exist yet.
         min_rows: the least number of rows that a released number may be about.
-        borrow: called before the record is read: puts it at `path`, and keeps it from others until the task ends.
+        borrow: entered before the record is read: puts it at `path`, keeps it from others meanwhile, and at its end makes
+            what was saved there the record of all.
     """
 
     path: Path
     min_rows: int
-    borrow: Callable[[], None] | None = None
+    borrow: Callable[[], AbstractContextManager[None]] | None = None
 
     def opened(self, frame: pd.DataFrame, kept: Rows) -> AbstractContextManager[OpenBook]:
         """Lock and load the record of a table; what was admitted is saved at the end, even after an error.
@@ -95,10 +96,11 @@ class ReleaseBook:
             ids: of the rows of the dataset, each once.
             kept: the positions among these of the rows that are used.
         """
-        if self.borrow is not None:
-            self.borrow()
         make_folder(self.path.parent)
-        with lock(self.path.with_suffix(".lock")):
+        with (
+            self.borrow() if self.borrow is not None else nullcontext(),
+            lock(self.path.with_suffix(".lock")),
+        ):
             known, releases = self._load(ids)
             order = np.argsort(known)
             places = order[np.searchsorted(known, ids, sorter=order)][kept]

@@ -43,7 +43,13 @@ from fedjob.node.execution.worker_events import (
     WorkerReturned,
     WorkerUnclosed,
 )
-from fedjob.node.execution.worker_handle import WorkerHandle, kill_group, lend_record, take_returned
+from fedjob.node.execution.worker_handle import (
+    WorkerHandle,
+    kill_group,
+    lend_record,
+    take_record,
+    take_returned,
+)
 from fedjob.node.execution.worker_place import WorkerIdentity, enclosure_for, move_inputs, read_elsewhere
 from fedjob.node.sandbox.enclosure import CONTAINER, NONE, OUTPUT_NAME, SCRATCH_NAME
 from fedjob.node.sandbox.support import REFUSED, SandboxSupport
@@ -349,6 +355,10 @@ class Workers:
         match message:
             case ["borrow"] if worker.key:
                 worker.link.send(["lent", lend_record(worker, self._desk)])
+                return
+            case ["return"] if worker.key:
+                take_record(worker, self._desk)
+                worker.link.send(["recorded"])
                 return
             case ["event", str(type_), dict(data)]:
                 if not worker.events.take(time.monotonic()) or len(pack(data)) > MAX_EVENT_BYTES:

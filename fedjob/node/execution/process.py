@@ -20,8 +20,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -201,17 +201,22 @@ class RecordBorrower:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._borrowed = ""
 
-    def __call__(self, path: str) -> None:
-        """Ask for the record, wait for it, and put it to this path; it stays with the task until that ends."""
-        if path == self._borrowed:
-            return
+    @contextmanager
+    def __call__(self, path: str) -> Iterator[None]:
+        """Ask for the record, wait for it, and put it to this path; give back at the end what lies there then.
+
+        It is given back before the numbers leave that it was asked for, and long before the task ends.
+        """
         self._link.send(["borrow"])
         lent = self._link.receive()[1]
         if lent:
             shutil.copyfile(lent, path)
-        self._borrowed = path
+        try:
+            yield
+        finally:
+            self._link.send(["return"])
+            self._link.receive()
 
 
 class BoundedLog(io.TextIOBase):

@@ -81,6 +81,14 @@ def lend_record(worker: WorkerHandle, desk: ReleaseDesk) -> str:
     return f"{worker.enclosure.inbox}/{worker.place}/{RECORD_NAME}" if is_there else ""
 
 
+def take_record(worker: WorkerHandle, desk: ReleaseDesk) -> None:
+    """Make what a task has changed in the record of releases the record of all, and let others have it."""
+    if worker.record and worker.output is not None:
+        with output_folder(worker.output, worker.place) as given:
+            desk.commit(worker.record, worker.name, given)
+    desk.take_back(worker.name)
+
+
 def take_returned(
     worker: WorkerHandle, result: WorkResult, desk: ReleaseDesk, limit_bytes: int
 ) -> WorkerReturned:
