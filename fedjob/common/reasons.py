@@ -67,6 +67,7 @@ REASONS: Mapping[str, str] = {
     "resources": "nodes lack resources that the job asks for",
     "revoked": "the owner of a node that it needs took the grant back",
     "runner_died": "the process that ran it is gone",
+    "sandbox": "no sandbox can be closed around workers at the node, whose owner does without none",
     "secret": "the output held a secret that the node's owner stores there",
     "spec": "the job's definition is not valid",
     "stale_epoch": "a newer runner of the job has taken over",

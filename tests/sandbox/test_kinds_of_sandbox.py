@@ -115,6 +115,13 @@ def test_data_around_the_nodes_home_do_not_show_the_home(home: Path) -> None:
     assert found["home"] == "[]"
 
 
+def test_landlock_is_not_closed_where_the_data_hold_the_nodes_home(home: Path) -> None:
+    if find_support((LANDLOCK,)).kind != LANDLOCK:
+        missing("Landlock")
+    with pytest.raises(AssertionError, match="the node's home lies in"):
+        inside(LANDLOCK, home, home.parent)
+
+
 def test_where_namespaces_are_forbidden_landlock_is_found_and_holds(home: Path) -> None:
     if shutil.which("unshare") is None or find_support((LANDLOCK,)).kind != LANDLOCK:
         missing("a sandbox of this kind")

@@ -55,7 +55,7 @@ class NodeConfig:
         orphan_after_s: seconds after which unfinished tasks are given up if who asked for them is silent.
         sandbox: `on`: workers run in a sandbox, and none runs where it can't be closed; `none` lets plans see and do
             what the node's user can, which every answer says.
-        scratch_mb: what one worker may write, its output included, in memory.
+        scratch_mb: what one worker may write, its output included; it takes memory, half of the machine's at most.
         launcher: how worker processes are started: `process`, or the name of an installed launcher.
         launcher_options: its options, `name=value, ...`; goes before what a job asks for.
         hooks: those that are called on events of tasks here: `csv`, or names of installed hooks, with commas between them.

@@ -14,6 +14,7 @@ ALWAYS: Mapping[str, Scalar] = {
     "own_of": "",
     "ask_data": "*",
     "bring": "off",
+    "sandbox": "on",
     "publish_mocks": "off",
     "errors": "reason",
     "logs_mock": "none",

@@ -347,7 +347,7 @@ class Workers:
 
     def _take(self, worker: WorkerHandle, message: Any) -> None:
         match message:
-            case ["borrow"]:
+            case ["borrow"] if worker.key:
                 worker.link.send(["lent", lend_record(worker, self._desk)])
                 return
             case ["event", str(type_), dict(data)]:

@@ -87,7 +87,7 @@ def take_returned(
     """Take what a worker gave; what can't be taken makes a failed result."""
     if not worker.key or result.key != worker.key or worker.output is None:
         raise DecodeError("a result of another task")
-    worker.pipes.drain()
+    worker.pipes.lead_to("")  # what is written between two tasks belongs to none
     try:
         with output_folder(worker.output, worker.place) as given:
             if worker.record:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.execution.orders import WorkOrder
-from fedjob.node.config.config import NodeConfig
+from fedjob.node.config.config import NodeConfig, machine_memory_bytes
 from fedjob.node.config.home import NodeHome
 from fedjob.node.sandbox.enclosure import Enclosure
 
@@ -72,7 +72,7 @@ def enclosure_for(
         folder=str(folder),
         hidden=str(home.root),
         data=tuple(dict.fromkeys(_data_paths(dataset))),
-        work_bytes=config.scratch_mb << 20,
+        work_bytes=min(config.scratch_mb << 20, machine_memory_bytes() // 2),
         file_bytes=max(config.result_mb, config.scratch_mb) << 20,
         processes=PROCESSES_AT_LEAST + 4 * config.torch_threads,
         gpus=gpus,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterable
 
+from fedjob.common.errors import KernelRefused
 from fedjob.node.sandbox.enclosure import Enclosure
 from fedjob.node.sandbox.gpu_devices import gpu_paths
 from fedjob.node.sandbox.syscalls import PR_SET_NO_NEW_PRIVS, call, prctl
+from fedjob.node.sandbox.system_files import is_within
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 TRUNCATE = 1 << 14
@@ -38,6 +41,10 @@ def restrict_files(enclosure: Enclosure, system: Iterable[str]) -> None:
     Raises:
         OSError: there is no Landlock here, or a path can't be opened.
     """
+    system = tuple(system)
+    for path in (*system, *enclosure.data):
+        if is_within(enclosure.hidden, path):  # what Landlock allows, it allows as a whole
+            raise KernelRefused(errno.EPERM, f"the node's home lies in {path}, which a worker has to read")
     version = landlock_version()
     handled = (1 << max((number for since, number in _RIGHTS.items() if version >= since), default=0)) - 1
     rules = [handled]

@@ -1,6 +1,6 @@
 """The logs of user code: a file per task and stream, forwarded to the researcher as far as the owner allows.
 
-Workers write the files (see `execution.process`); the daemon reads what was added and
+The daemon writes the files (see `execution.output_pipes`), reads what was added and
 forwards whole lines as `log` events where the owner's rule allows it. An owner can
 release the rest of a task's log with `fedjob node logs TASK --release`.
 """
@@ -138,13 +138,6 @@ def close_log(home: NodeHome, key: str) -> None:
             hide_in_file(path, hidden)
         if _size(path) == 0:
             path.unlink(missing_ok=True)
-
-
-def cut(path: Path, limit_bytes: int) -> None:
-    """Empty a log that C code or a child process of a plan has filled past every limit."""
-    with suppress(OSError):
-        if path.stat().st_size > limit_bytes:
-            os.truncate(path, 0)
 
 
 def _size(path: Path) -> int:

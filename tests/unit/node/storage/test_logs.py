@@ -6,7 +6,7 @@ import pytest
 
 from fedjob.common.codec import pack
 from fedjob.node.config.home import NodeHome
-from fedjob.node.storage.logs import MAX_EVENT_BYTES, Tail, bodies, close_log, cut, read_log, tidy_logs
+from fedjob.node.storage.logs import MAX_EVENT_BYTES, Tail, bodies, close_log, read_log, tidy_logs
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_bodies_fit_into_messages() -> None:
     assert max(len(pack(body)) for body in made) <= 2 * MAX_EVENT_BYTES
 
 
-def test_logs_are_read_cut_dropped_and_bounded(home: NodeHome) -> None:
+def test_logs_are_read_dropped_and_bounded(home: NodeHome) -> None:
     for number, size in enumerate((0, 3000, 3000, 3000)):
         home.log_of(f"k{number}", "stdout").write_text("x\n" * (size // 2))
     close_log(home, "k0")
@@ -47,5 +47,3 @@ def test_logs_are_read_cut_dropped_and_bounded(home: NodeHome) -> None:
     assert read_log(home, "nothing", "stderr") == []
     tidy_logs(home, 7000)
     assert len(list(home.task_logs.iterdir())) == 2
-    cut(home.log_of("k3", "stdout"), 1000)
-    assert read_log(home, "k3", "stdout") == []
