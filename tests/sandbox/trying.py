@@ -9,6 +9,8 @@ import pytest
 
 from fedjob.common.reasons import REASONS
 from fedjob.node.sandbox.enclosure import NAMESPACES
+from fedjob.node.sandbox.support import find_support
+from tests.parts import missing
 from tests.sandbox.corpus import PROBES
 from tests.sandbox.hospital import Hospital
 from tests.sandbox.probe import ALONE, Outcome, Probe
@@ -21,6 +23,8 @@ def probes_of(*kinds: str) -> list[Probe]:
 
 def outcomes(folder: Path, probes: list[Probe], kind: str = NAMESPACES) -> Iterator[dict[str, Outcome]]:
     """Try probes on one node with that kind of sandbox, and give what came of each."""
+    if find_support((kind,)).kind != kind:
+        missing("a sandbox of this kind")
     hospital = Hospital(folder, kind)
     try:
         yield hospital.try_all(probes)
