@@ -262,6 +262,13 @@ PRIORITIES = frozenset(
     ("sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority")
 )
 LIMITS = frozenset(("prlimit64",))
+ATTRIBUTES = frozenset(
+    [
+        *("chmod", "chown", "fchmod", "fchmodat", "fchmodat2", "fchown", "fchownat", "lchown"),
+        *("futimesat", "utime", "utimensat", "utimes", "inotify_add_watch", "fcntl"),
+    ]
+)
+"""What Landlock leaves open for every file of the node's user: its mode, owner and times, and to be told of its use."""
 
 _AUDIT = {X86_64: 0xC000003E, AARCH64: 0xC00000B7}
 _NEWEST_KNOWN = 456
@@ -274,6 +281,9 @@ mappings, and an old name of the same: nothing else, above all not the signal of
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """Terminal settings and size (is this a terminal?), bytes that wait, non-blocking, close on exec and not."""
 _TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+
+_OWNERS = (8, 10, 15)
+"""F_SETOWN, F_SETSIG and F_SETOWN_EX: the kernel sends signals in the name of who sets them."""
 
 _CLONE_THREAD = 0x10000
 _NEW_NAMESPACES = NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET
@@ -335,7 +345,7 @@ def program(machine: str, *, alone: bool, devices: bool = False, process: int = 
     Args:
         machine: as `os.uname` names it.
         alone: the worker sees the processes and sockets of the node (there are no namespaces): it may then have no
-            child processes, open no sockets and send no signals but to itself.
+            child processes, open no sockets, send no signals but to itself and change no attributes of files.
         devices: it may use the devices of graphics cards, each of which has control calls of its own.
         process: its number, where it is `alone`.
 
@@ -353,7 +363,8 @@ def program(machine: str, *, alone: bool, devices: bool = False, process: int = 
     }
     allowed = set(ALLOWED)
     if alone:
-        allowed -= FORKS | SIGNALS | SOCKETS | PRIORITIES | LIMITS
+        allowed -= FORKS | SIGNALS | SOCKETS | PRIORITIES | LIMITS | ATTRIBUTES
+        conditions["fcntl"] = _none_of(1, _OWNERS)
         conditions["tgkill"] = conditions["kill"] = _one_of(0, (process,))
         conditions["prlimit64"] = _one_of(0, (0, process))
     else:
