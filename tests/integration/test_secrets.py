@@ -74,7 +74,8 @@ def test_a_secret_is_used_where_the_grant_names_it_and_never_leaves(
         unnamed.run(progress=False)
     named = job("length")
     named.request()
-    node.decide(limits=GrantLimits(secrets=("ehr",)))
+    ways = {"how": {"choices": ["length", "print", "emit", "raise", "return"]}}
+    node.decide(limits=GrantLimits(secrets=("ehr",), args=ways))
     assert named.run(progress=False).value == [len(CANARY)] * 2
     with node.database() as database:
         spent = {grant.subject.dataset: grant.rows_spent for grant in Grants(database).all("granted")}
