@@ -204,8 +204,10 @@ def _root_rows(root: Dataset) -> RowSet:
         frame = root.frame().reset_index(drop=True)
         values |= {str(name): frame[name].notna().to_numpy(dtype=bool) for name in frame}
         return RowSet(row_ids(frame), np.arange(number), values)
-    ids = _ids_of([f"{one.id}\0{one.mtime}\0{one.hash}".encode() for one in root.identities()])
-    return RowSet(ids, np.arange(number), values)
+    texts = [f"{one.id}\0{one.mtime}\0{one.hash}".encode() for one in root.identities()]
+    if len(texts) != number:  # examples of a plan's own class, which are not the files
+        texts = [str(place).encode() for place in range(number)]
+    return RowSet(_ids_of(texts), np.arange(number), values)
 
 
 def _texts_of(arrays: Sequence[Any] | None, number: int) -> list[bytes]:

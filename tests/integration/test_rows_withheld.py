@@ -794,6 +794,23 @@ def test_a_function_and_a_plan_answer_again_and_again(tmp_path: Path) -> None:
     assert len(parts.value) == 2  # the last batch would be of ten rows: it is a part of the one before
 
 
+class Counted(Mean):
+    """Fifty examples, whatever files there are."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        x = torch.arange(50.0)
+        return x, x
+
+
+def test_examples_that_only_a_plan_can_read_are_told_apart_by_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "scans.bin"
+    path.write_bytes(b"of fifty patients")
+    h = Hospital(tmp_path / "h", path, MIN_ROWS, reader="torch", options={"rows": "50"})
+    assert train(h, Counted).params is not None
+    assert train(h, Counted, args={"num_updates": 1, "batch_size": 45}).refused == "min_rows"
+    assert train(h, Counted, args={"num_updates": 1, "batch_size": 25}).params is not None
+
+
 def test_rows_that_are_left_out_for_a_missing_value_do_not_stand_in_the_way(tmp_path: Path) -> None:
     frame = TABLE.copy()
     frame.loc[:3, "age"] = None
