@@ -27,14 +27,14 @@ WHOLE = ("preprocess", "items", "split", "artifacts", "launches", "files", "proj
 ROUNDS = ("rounds",)
 
 
-class _Nothing:
+class _Absent:
     """The value of an entry that is not there."""
 
     def __repr__(self) -> str:
         return "not given"
 
 
-NOTHING = _Nothing()
+NOTHING = _Absent()
 
 
 @dataclass(frozen=True, slots=True)
