@@ -145,7 +145,7 @@ WAYS = {
     "a download": "Data('x', download=True)",
     "a data set from elsewhere": "from sklearn import datasets\ndatasets.fetch_openml('x')",
     "an address": "URL = 'https://x.example/a'",
-    "a path": "KEY = '/home/node/keys/ed25519'",
+    "a path": "KEY = '/etc/keys/ed25519'",
     "a path upwards": "KEY = '../keys'",
     "pathlib": "from pathlib import Path\nPath('x').read_text()",
     "io": "import io\nio.open('x')",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,8 +73,10 @@ def test_a_stranger_is_refused_where_the_node_denies_them_unless_an_agreement_na
     named = GrantSubject(researcher="ann", key_hex="", plan="*", entry="*", dataset="*")
     assert ask(OnFile(), deny).reason == "unknown_researcher"
     assert ask(OnFile(known_org=""), deny).status == "pending"
-    rule = grant("rule", "granted", origin="rule", subject=named)
-    assert ask(OnFile(rules=(rule,)), deny).status == "granted"
+    unbound = grant("rule", "granted", origin="rule", subject=named)
+    assert ask(OnFile(rules=(unbound,)), deny).reason == "unknown_researcher"  # it names no key yet
+    bound = grant("rule", "granted", origin="rule", subject=replace(named, key_hex=SUBJECT.key_hex))
+    assert ask(OnFile(rules=(bound,)), deny).status == "granted"
 
 
 def test_what_limits_a_project_limits_whatever_was_granted_in_it() -> None:
