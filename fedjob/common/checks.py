@@ -340,13 +340,15 @@ _PLAIN_ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "str | Sequence[str]": ("a text or a list of texts", _to_texts),
 }
 
+
+def _or_none(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
 _ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     **_PLAIN_ARGUMENTS,
     **{
-        f"{plain} | None": (
-            f"{expected}, or None",
-            lambda value, convert=convert: None if value is None else convert(value),
-        )
+        f"{plain} | None": (f"{expected}, or None", _or_none(convert))
         for plain, (expected, convert) in _PLAIN_ARGUMENTS.items()
     },
 }
