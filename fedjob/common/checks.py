@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import numbers
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fedjob.common.errors import SpecError
 
 T = TypeVar("T")
+C = TypeVar("C")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 MAX_PATH_BYTES = 4096
 
@@ -244,3 +250,106 @@ def printable(text: str) -> str:
     Whatever another party wrote goes through this before it is printed.
     """
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+# -- arguments of methods ------------------------------------------------------------
+
+
+def checked(call: Callable[P, R]) -> Callable[P, R]:
+    """Check the arguments of a function against its annotations, as far as these are plain; see `_ARGUMENTS`.
+
+    Numbers of numpy arrive as Python's own. What Python itself says of a wrong call stays Python's.
+
+    Raises:
+        SpecError: one is of another kind; it is named.
+    """
+    signature = inspect.signature(call)
+    kinds = {
+        name: _ARGUMENTS[plain]
+        for name, parameter in signature.parameters.items()
+        if isinstance(plain := parameter.annotation, str) and plain in _ARGUMENTS
+    }
+
+    @functools.wraps(call)
+    def with_checks(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError:
+            return call(*args, **kwargs)  # it says what is missing or too much
+        for name, value in given.arguments.items():
+            if name in kinds:
+                expected, convert = kinds[name]
+                try:
+                    given.arguments[name] = convert(value)
+                except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+                    raise SpecError(f"{name} is {expected}, not {shown(value)}") from error
+        return call(*given.args, **given.kwargs)
+
+    return with_checks
+
+
+def checked_methods(cls: type[C]) -> type[C]:
+    """Check the arguments of every public method that a class defines; see `checked`."""
+    for name, method in list(vars(cls).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(method, types.FunctionType):
+            setattr(cls, name, checked(method))
+        elif isinstance(method, classmethod):
+            setattr(cls, name, classmethod(checked(method.__func__)))
+    return cls
+
+
+def _to_seconds(value: Any) -> float:
+    number = _to_float(python_numbers(value))
+    if math.isnan(number):
+        raise ValueError
+    return number
+
+
+def _to_path(value: Any) -> Any:
+    try:
+        check_path("path", value)
+    except SpecError as error:
+        raise ValueError from error
+    return value
+
+
+def _path_or_map(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else _to_path(value)
+
+
+def _list_of_texts(value: Any) -> list[str]:
+    return list(_to_items(value, _to_text))
+
+
+def _path_or_round(value: Any) -> Any:
+    return _to_int(value) if isinstance(value, numbers.Integral) else _to_path(value)
+
+
+_PLAIN_ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "bool": ("True or False", _to_bool),
+    "int": ("a whole number", lambda value: _to_int(python_numbers(value))),
+    "float": ("a number", _to_seconds),
+    "str": ("a text", _to_text),
+    "str | Path": ("the path of a file or folder", _to_path),
+    "str | Path | Mapping[str, Any]": ("a path or a map", _path_or_map),
+    "str | Path | int": ("a path or a whole number", _path_or_round),
+    "list[str]": ("a list of texts", _list_of_texts),
+    "Iterable[str]": ("a list of texts", _list_of_texts),
+    "str | Sequence[str]": ("a text or a list of texts", _to_texts),
+}
+
+
+def _or_none(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+_ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    **_PLAIN_ARGUMENTS,
+    **{
+        f"{plain} | None": (f"{expected}, or None", _or_none(convert))
+        for plain, (expected, convert) in _PLAIN_ARGUMENTS.items()
+    },
+}
+"""Annotation -> what is expected, and the function that returns a value of that kind or raises."""

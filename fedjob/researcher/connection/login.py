@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from fedjob.common.checks import check_path
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, NotPermitted, WaitTimeout
 from fedjob.common.files import lock, make_folder, write_atomic
 from fedjob.identity.keys import Identity
@@ -92,6 +93,8 @@ def login(
         RepositoryUnreachable, DecodeError: no OpenID provider with device codes answers there.
     """
     jwt_package()
+    if tls_ca:
+        check_path("tls_ca", tls_ca)
     provider = discover(issuer, tls_ca)
     if not provider.device_url:
         raise DecodeError(f"{issuer} offers no logins by device code")

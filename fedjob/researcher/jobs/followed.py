@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fedjob.common.checks import checked_methods
 from fedjob.common.errors import NoSuchJob, NotAllowed, NotPermitted, ObjectMissing
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.types import check_job_id
@@ -105,6 +106,7 @@ class HubSource(EventSource):
         return []
 
 
+@checked_methods
 class FollowedJob(ObservedJob):
     """Another party's job: everything that can be looked at, nothing that changes it."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.guard import Guard
+from fedjob.common.checks import checked_methods
 from fedjob.common.config import load_config
 from fedjob.common.errors import JobError, NoSuchJob
 from fedjob.common.files import by_users_umask, write_atomic
@@ -53,6 +54,7 @@ from fedjob.researcher.jobs.lifecycle import (
     belongs_somewhere,
     check_broker,
     check_has_ended,
+    check_session,
     check_travel,
     connect_to_submit,
     find_beginning,
@@ -96,6 +98,7 @@ __all__ = ["LOCAL", "Job", "RoundInfo"]
 _log = logging.getLogger("fedjob")
 
 
+@checked_methods
 class Job(ManualRounds, JobView):
     """One run of one protocol over nodes.
 
@@ -660,6 +663,7 @@ class Job(ManualRounds, JobView):
         Raises:
             NoSuchJob: there is none.
         """
+        check_session(session)
         return cls._at(JobFolder(Path(path).expanduser().resolve()), session)
 
     @classmethod

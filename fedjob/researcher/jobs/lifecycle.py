@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedjob.common.checks import check_count, shown
 from fedjob.common.errors import (
@@ -51,6 +51,16 @@ if TYPE_CHECKING:
 # -- the home ---------------------------------------------------------------------
 
 
+def check_session(session: Any) -> None:
+    """Check that a session, where one is given, is what `connect` returns.
+
+    Raises:
+        SpecError: it is something else.
+    """
+    if session is not None and not isinstance(getattr(session, "home", None), Path):
+        raise SpecError(f"session is what fedjob.connect() returned, not {shown(session)}")
+
+
 def home_of_draft(home: str | Path | None, session: Connection | None) -> Path:
     """Return the home of a new job: the one that is given, else that of the session in use, else the default one.
 
@@ -58,8 +68,7 @@ def home_of_draft(home: str | Path | None, session: Connection | None) -> Path:
         SpecError: another home is given than that of the session.
         ConfigError, NoSpace: nobody can work there, see `take_home`.
     """
-    if session is not None and not isinstance(getattr(session, "home", None), Path):
-        raise SpecError(f"session is what fedjob.connect() returned, not {shown(session)}")
+    check_session(session)
     where = home_path(home) if home is not None else session.home if session is not None else default_home()
     where = home_path(None) if where is None else where
     if session is not None and where != session.home:

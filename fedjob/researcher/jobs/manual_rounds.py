@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.aggregation.contribution import Contribution
+from fedjob.common.checks import checked_methods, shown
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import NotReady, SpecError
 from fedjob.common.files import write_atomic
@@ -51,6 +52,7 @@ _log = logging.getLogger("fedjob.job")
 _ALLOWED = ("granted", "not-needed")
 
 
+@checked_methods
 class ManualRounds(JobView):
     """The part of a job that lets a researcher drive its rounds one by one.
 
@@ -219,8 +221,7 @@ class ManualRounds(JobView):
 
     def waiting_for_nodes(self, replies: Replies | Sequence[Any] | None) -> bool:
         """Tell whether a reply of one of the round's nodes is still missing."""
-        answered = {reply.node_id for reply in replies or ()}
-        return not set(self.nodes) <= answered
+        return not set(self.nodes) <= answered_in(replies)
 
     def extract_received_optimizer_aux_var_from_round(self, round_: int) -> dict[str, dict[str, Any]]:
         """Return `{module: {node: values}}` of what node-side optimizers shared in a round; `{}` for none."""
@@ -402,6 +403,20 @@ class ManualRounds(JobView):
             self._runner = self._open()
             self._position = self._runner.position
         return self._runner
+
+
+def answered_in(replies: Any) -> set[str]:
+    """Return the nodes that replies are of.
+
+    Raises:
+        SpecError: they are no replies.
+    """
+    try:
+        return set() if replies is None else {str(reply.node_id) for reply in replies}
+    except Exception as error:  # whatever was given raises when it is read
+        raise SpecError(
+            f"replies is what start_nodes_training_round returned, or a list of such, not {shown(replies)}"
+        ) from error
 
 
 def _reply_file(round_: int, node: str) -> str:

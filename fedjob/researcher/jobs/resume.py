@@ -18,6 +18,7 @@ from fedjob.researcher.definition.arguments import LOCAL
 from fedjob.researcher.definition.data import SCHEMA, resolve_local
 from fedjob.researcher.definition.operation import read_args_of
 from fedjob.researcher.definition.preprocessing import attach
+from fedjob.researcher.jobs.lifecycle import check_session
 from fedjob.researcher.jobs.trust import own_homes, own_or_trusted
 from fedjob.researcher.storage.breakpoints import Breakpoint, adopt, find_breakpoint
 from fedjob.researcher.storage.deployment import restore_plans
@@ -63,6 +64,7 @@ def resume_at(
         SpecError: it is of a later round than `rounds`.
     """
     place = check_path("path", path).resolve()
+    check_session(session)
     if home is not None:
         take_home(home_path(home))
     homes = own_homes(home, None if session is None else session.home)

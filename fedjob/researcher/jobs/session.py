@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedjob.common.checks import checked, checked_methods
 from fedjob.protocols.function import Function
 from fedjob.researcher.connection.catalogue import (
     Listing,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("id", "name", "project", "state", "reason", "submitted")
 
 
+@checked_methods
 class HomeJobs:
     """The jobs of a home, which need no network to be found. Other researchers' jobs lie in other homes."""
 
@@ -119,6 +121,7 @@ class HomeJobs:
         return Job.open(job_folder(self.home, entry.id).path, session=connection)
 
 
+@checked_methods
 class Session(Connection, HomeJobs):
     """A connection with what a researcher asks of it; used by one thread at a time.
 
@@ -170,6 +173,7 @@ class Session(Connection, HomeJobs):
         return log_in(self.home, self.identity, issuer=issuer, client_id=client_id, tell=tell, tls_ca=tls_ca)
 
 
+@checked
 def connect(
     hub: str | None = None,
     *,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.checks import checked_methods
 from fedjob.common.errors import DecodeError, NoSuchJob, NotReady
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.messaging.traffic import Tally
@@ -57,6 +58,7 @@ class RoundInfo:
     aux: dict[str, dict[str, Mapping[str, torch.Tensor]]] = field(default_factory=dict, repr=False)
 
 
+@checked_methods
 class JobView(ObservedJob):
     """The read-only properties of a job."""
 

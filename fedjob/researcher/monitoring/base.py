@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fedjob.common.checks import checked_methods
 from fedjob.common.errors import NotReady
 from fedjob.common.lifecycle import State
 from fedjob.messaging.traffic import Tally
@@ -24,6 +25,7 @@ from fedjob.researcher.monitoring.summary import Snapshot
 from fedjob.researcher.storage.event import JobEvent
 
 
+@checked_methods
 class ObservedJob(ABC):
     """A job as it is seen through its events."""
 

@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedjob.common.checks import checked_methods
 from fedjob.common.errors import ObjectCorrupt
 from fedjob.common.files import by_users_umask
 from fedjob.researcher.results.file_formats import check_ending
@@ -16,6 +17,7 @@ from fedjob.researcher.results.table import free_path
 _BLOCK_BYTES = 1 << 20
 
 
+@checked_methods
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """A file in the folder of a job's result.

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.checks import checked_methods
 from fedjob.common.codec import from_plain
 from fedjob.common.values import decode
 from fedjob.messaging.messages import Result
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fedjob.researcher.storage.spec import JobSpec
 
 
+@checked_methods
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partial:
     """The part of a result that exists before, or without, the end of its job.

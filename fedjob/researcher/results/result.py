@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.checks import checked_methods
 from fedjob.common.errors import WrongResult
 from fedjob.data.preprocessing import build_steps
 from fedjob.data.preprocessing.base import Step
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fedjob.training_plans.base import TrainingPlan
 
 
+@checked_methods
 class JobResult(ResultFolder):
     """The result of a completed job, read from the job's folder; `JobResult.load(folder)` needs no network."""
 

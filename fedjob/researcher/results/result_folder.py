@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from fedjob.common.checks import check_path, checked_methods
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, MissingPackage, NotReady, WrongResult
 from fedjob.common.files import PRIVATE, fsync_dir, link_or_copy, make_folder, write_atomic
@@ -278,6 +279,7 @@ def _bytes_of(content: Any) -> bytes:
     return json.dumps(content, indent=1, default=str).encode() + b"\n"
 
 
+@checked_methods
 class ResultFolder:
     """A completed job's result as it lies on disk, of any kind."""
 
@@ -293,7 +295,7 @@ class ResultFolder:
         Raises:
             NotReady: the job is not completed; carries its id and state.
         """
-        found = folder if isinstance(folder, JobFolder) else JobFolder(Path(folder).expanduser().resolve())
+        found = folder if isinstance(folder, JobFolder) else JobFolder(check_path("folder", folder).resolve())
         record = load_record(found.record)
         if record.state != "completed":
             why = f" ({record.reason}: {record.detail})" if record.reason else ""

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import checked_methods
 from fedjob.common.errors import SpecError
 
 SHOWN_ROWS = 20
 
 
+@checked_methods
 class ResultTable:
     """Columns and rows, made from a pandas DataFrame.
 

@@ -29,7 +29,7 @@ class AbsentColumns(str):
     __slots__ = ()
 
 
-class MadeUpFrame(pd.DataFrame):
+class MadeUpFrame(pd.DataFrame):  # type: ignore[misc]
     """A table that tells a column which its dataset does not have from one that depends on values."""
 
     _published: tuple[str, ...] = ()
