@@ -33,19 +33,21 @@ class BenchFederation:
 
 
 @contextmanager
-def federation(num_nodes: int, *, broker_kind: str = "auto", threads: int = 1) -> Iterator[BenchFederation]:
+def federation(
+    num_nodes: int, *, broker_kind: str = "auto", threads: int = 1, sandbox: str = "on"
+) -> Iterator[BenchFederation]:
     """Start a hub and nodes with one small dataset each; end them all at the end, also at SIGTERM."""
     with tempfile.TemporaryDirectory(prefix="fedjob-bench-data-") as folder:
         points = Path(folder) / "points.npz"
         np.savez(points, x=np.zeros((8, 4)), y=np.zeros(8, dtype=np.int64))
         files: SitesOfFiles = {f"node-{k:02d}": {"bench": points} for k in range(num_nodes)}
-        with federation_of(files, broker_kind=broker_kind, threads=threads) as bench:
+        with federation_of(files, broker_kind=broker_kind, threads=threads, sandbox=sandbox) as bench:
             yield bench
 
 
 @contextmanager
 def federation_of(
-    files: SitesOfFiles, *, broker_kind: str = "auto", threads: int = 1
+    files: SitesOfFiles, *, broker_kind: str = "auto", threads: int = 1, sandbox: str = "on"
 ) -> Iterator[BenchFederation]:
     """Start a hub and a node for each entry of `files`; end them all at the end, also at SIGTERM."""
     signal.signal(signal.SIGTERM, _leave)
@@ -64,6 +66,7 @@ def federation_of(
                     ["init", "--id", name, "--hub", ready[1]],
                     ["config", "set", "approval", "off"],
                     ["config", "set", "threads", str(threads)],
+                    ["config", "set", "sandbox", sandbox],
                     *(["data", "add", tag, path, "--tags", tag] for tag, path in datasets.items()),
                 ):
                     processes.run("fedjob", "node", *command, "--home", home)

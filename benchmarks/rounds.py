@@ -1,7 +1,7 @@
 """Seconds per round through a real hub and real nodes, and the researcher's memory.
 
 python benchmarks/rounds.py                 every figure, with Mosquitto where it is installed
-python benchmarks/rounds.py --nodes 4 --params 10000 --rounds 30 --every 1 [--broker amqtt]
+python benchmarks/rounds.py --nodes 4 --params 10000 --rounds 30 --every 1 [--broker amqtt] [--sandbox both]
 """
 
 from __future__ import annotations
@@ -82,10 +82,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--broker", default="auto")
+    parser.add_argument("--sandbox", choices=("on", "none", "both"), default="on")
     given = parser.parse_args()
     if given.nodes:
-        with federation(given.nodes, broker_kind=given.broker) as bench:
-            run(bench, given.params, given.rounds, given.every)
+        for sandbox in ("on", "none") if given.sandbox == "both" else (given.sandbox,):
+            with federation(given.nodes, broker_kind=given.broker, sandbox=sandbox) as bench:
+                print(f"sandbox {sandbox}: ", end="")
+                run(bench, given.params, given.rounds, given.every)
         return
     for nodes in (4, 16):
         with federation(nodes) as bench:

@@ -30,6 +30,8 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.queue.store import TaskStore
+from fedjob.node.sandbox.enclosure import NAMESPACES
+from fedjob.node.sandbox.support import find_support
 from fedjob.node.storage.database import Database
 from fedjob.researcher.jobs.session import Session
 from fedjob.researcher.storage.breakpoints import hash_file
@@ -41,6 +43,14 @@ HUB_READY = r"^hub ready: (\S+) (\S+) \(broker: (\w+)"
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 150.0
 """For one job on a machine that does a lot besides: a first task alone may wait for torch to be imported."""
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    """Return the children of a process; none of one that is gone."""
+    try:
+        return list(process.children())
+    except psutil.NoSuchProcess:
+        return []
 
 
 class Node:
@@ -98,11 +108,12 @@ class Node:
 
     def workers(self) -> list[int]:
         """Process ids of the workers, whatever they are doing."""
-        found = []
+        found: list[int] = []
         with suppress(psutil.NoSuchProcess):
-            for server in psutil.Process(self.pid).children():
-                with suppress(psutil.NoSuchProcess):
-                    found += [child.pid for child in server.children()]
+            servers = psutil.Process(self.pid).children()
+            if find_support().kind == NAMESPACES:  # then the server is the child of one that waits for it
+                servers = [inner for server in servers for inner in _children(server)]
+            found = [child.pid for server in servers for child in _children(server)]
         return found
 
     def kill_workers(self) -> int:

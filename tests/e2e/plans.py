@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,8 +76,7 @@ class Counting(Points):
 
     def get_params(self, **how):  # type: ignore[no-untyped-def]
         if self.ctx.round and self.timing.get("train"):
-            with Path(self.training_args["tally"], self.ctx.node).open("a") as tally:
-                tally.write(f"{self.ctx.round}\n")
+            print("trained", self.training_args["tally"], self.ctx.round, flush=True)
         return super().get_params(**how)
 
 
