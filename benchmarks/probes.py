@@ -12,9 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fedjob.node.sandbox.enclosure import NONE
 from tests.sandbox.corpus import PROBES
 from tests.sandbox.hospital import Hospital
-from tests.sandbox.probe import Outcome
+from tests.sandbox.probe import ALONE, Outcome
 
 
 def tried(mode: str, chosen: str) -> dict[str, Outcome]:
@@ -32,15 +33,35 @@ def tried(mode: str, chosen: str) -> dict[str, Outcome]:
     return found
 
 
+def print_odd(mode: str, outcomes: dict[str, Outcome], *, verbose: bool) -> None:
+    """Print the probes that did harm, or ended their task with another reason than they should."""
+    for probe in PROBES:
+        outcome = outcomes.get(probe.name)
+        if outcome is None:
+            continue
+        odd = probe.how == ALONE and not probe.kill and outcome.reason not in (probe.ends or ("",))
+        marks = [
+            *(["HARM"] if outcome.harm else []),
+            *([] if outcome.served else ["NOT SERVED"]),
+            *(["REASON"] if odd else []),
+        ]
+        if verbose or not outcome.served or (mode != NONE and marks):
+            about = f"{' '.join(marks)} {'; '.join(outcome.harm)} [{outcome.reason}] {outcome.took_s:.1f} s"
+            print(f"{mode} {probe.kind}/{probe.name}: {about} {outcome.said[:150]!r}", flush=True)
+
+
 def main() -> None:
-    """Print how many probes were tried and did harm, by kind, for each mode; then those that did."""
+    """Print the probes that did harm, for each mode; then how many were tried and did, by kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--modes", default="namespaces,none")
     parser.add_argument("--only", default="", help="a kind, or a part of names")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
     modes = given.modes.split(",")
-    outcomes = {mode: tried(mode, given.only) for mode in modes}
+    outcomes = {}
+    for mode in modes:
+        outcomes[mode] = tried(mode, given.only)
+        print_odd(mode, outcomes[mode], verbose=given.verbose)
     kinds = collections.Counter(p.kind for p in PROBES if p.name in outcomes[modes[0]])
     print(f"{'kind':14}{'tried':>7}" + "".join(f"{mode:>14}" for mode in modes) + "   (did harm)")
     for kind, count in kinds.items():
@@ -53,21 +74,6 @@ def main() -> None:
         f"{'all':14}{sum(kinds.values()):>7}"
         + "".join(f"{sum(bool(o.harm) for o in outcomes[m].values()):>14}" for m in modes)
     )
-    for mode in modes:
-        for probe in PROBES:
-            outcome = outcomes[mode].get(probe.name)
-            if outcome is None:
-                continue
-            odd = probe.how == "alone" and not probe.kill and outcome.reason not in (probe.ends or ("",))
-            if given.verbose or (mode != "none" and (outcome.harm or odd)) or not outcome.served:
-                flags = (
-                    ("HARM " if outcome.harm else "")
-                    + ("" if outcome.served else "NOT-SERVED ")
-                    + ("REASON " if odd else "")
-                )
-                print(
-                    f"{mode} {probe.kind}/{probe.name}: {flags}{'; '.join(outcome.harm)} [{outcome.reason}] {outcome.took_s:.1f} s {outcome.said[:150]!r}"
-                )
 
 
 if __name__ == "__main__":

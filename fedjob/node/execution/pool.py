@@ -28,7 +28,7 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.config.options import read_options
 from fedjob.node.execution.fork_client import DEATH_GRACE_S, ForkServer
 from fedjob.node.execution.fork_server import ForkRequest
-from fedjob.node.execution.launcher import LAUNCHERS, Launch, hints_for
+from fedjob.node.execution.launcher import LAUNCHERS, Launch, Launcher, hints_for
 from fedjob.node.execution.link import Link
 from fedjob.node.execution.output_pipes import OutputPipes
 from fedjob.node.execution.release_desk import RECORD_NAME, ReleaseDesk
@@ -51,7 +51,7 @@ from fedjob.node.execution.worker_handle import (
     take_returned,
 )
 from fedjob.node.execution.worker_place import WorkerIdentity, enclosure_for, move_inputs, read_elsewhere
-from fedjob.node.sandbox.enclosure import CONTAINER, NONE, OUTPUT_NAME, SCRATCH_NAME
+from fedjob.node.sandbox.enclosure import CONTAINER, NONE, OUTPUT_NAME, SCRATCH_NAME, Enclosure
 from fedjob.node.sandbox.support import REFUSED, SandboxSupport
 from fedjob.training_plans.child_tasks import ChildOrder
 
@@ -264,36 +264,13 @@ class Workers:
     def _fork(self, order: WorkOrder, identity: WorkerIdentity, resources: Mapping[str, Any]) -> WorkerHandle:
         self._number += 1
         name = f"{os.getpid()}-{self._number}"
-        config, gpus = self.config, identity.gpus
+        config = self.config
         launcher = LAUNCHERS.build(config.launcher, {})
         kind = CONTAINER if launcher.isolates else self.kind
-        enclosure = enclosure_for(self._home, config, kind, f"worker_{name}", order.dataset, gpus)
-        launch = Launch(
-            worker=name,
-            job=identity.job,
-            memory_bytes=config.worker_memory_bytes,
-            threads=config.torch_threads,
-            gpus=gpus,
-            hints=hints_for(config.launcher, resources, config.launcher_options),
-            options=read_options(config.launcher_options),
-            folder=enclosure.folder,
-            data=enclosure.data,
-            work_bytes=enclosure.work_bytes,
-            processes=enclosure.processes,
-        )
-        request = ForkRequest(
-            worker=name,
-            enclosure=enclosure,
-            log_bytes=config.log_kb << 10,
-            memory_bytes=launch.memory_bytes,
-            threads=launch.threads,
-            gpus=",".join(map(str, gpus)),
-            command=launcher.command(launch),
-            interpreter=launcher.interpreter(launch),
-            meeting_place=launcher.meeting_place(launch),
-            ending=launcher.ending(launch),
-            read_first=list(read_elsewhere(order.dataset)),
-        )
+        enclosure = enclosure_for(self._home, config, kind, f"worker_{name}", order.dataset, identity.gpus)
+        hints = hints_for(config.launcher, resources, config.launcher_options)
+        read_first = list(read_elsewhere(order.dataset))
+        request = _request(launcher, config, name, identity, enclosure, hints, read_first)
         bare = bool(request.command)
         server = self._server(NONE if bare and not launcher.isolates else kind, bare=bare)
         ours, theirs = socket.socketpair()
@@ -430,6 +407,44 @@ class Workers:
         mourned, worker.mourned = worker.mourned, ""
         if mourned:
             self._notify(WorkerGone(mourned, worker.run))
+
+
+def _request(
+    launcher: Launcher,
+    config: NodeConfig,
+    name: str,
+    identity: WorkerIdentity,
+    enclosure: Enclosure,
+    hints: Mapping[str, Any],
+    read_first: list[dict[str, Any]],
+) -> ForkRequest:
+    """Return what a fork server is asked for, as the launcher wants it."""
+    launch = Launch(
+        worker=name,
+        job=identity.job,
+        memory_bytes=config.worker_memory_bytes,
+        threads=config.torch_threads,
+        gpus=identity.gpus,
+        hints=hints,
+        options=read_options(config.launcher_options),
+        folder=enclosure.folder,
+        data=enclosure.data,
+        work_bytes=enclosure.work_bytes,
+        processes=enclosure.processes,
+    )
+    return ForkRequest(
+        worker=name,
+        enclosure=enclosure,
+        log_bytes=config.log_kb << 10,
+        memory_bytes=launch.memory_bytes,
+        threads=launch.threads,
+        gpus=",".join(map(str, identity.gpus)),
+        command=launcher.command(launch),
+        interpreter=launcher.interpreter(launch),
+        meeting_place=launcher.meeting_place(launch),
+        ending=launcher.ending(launch),
+        read_first=read_first,
+    )
 
 
 def resident_bytes(pid: int | None) -> int:
