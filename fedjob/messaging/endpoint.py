@@ -36,14 +36,13 @@ from fedjob.messaging.frame_checks import (
     is_reliable,
     reply_address,
 )
+from fedjob.messaging.inbox import Inbox
 from fedjob.messaging.messages import Body, Message, Receipt, encode_payload
 from fedjob.messaging.outbox import CourierStore, Outgoing, seen_key
 from fedjob.messaging.traffic import Traffic
 from fedjob.messaging.transport.base import Transport
 
 MAX_BATCH = 256
-MAX_INBOX_FRAMES = 10_000
-MAX_INBOX_BYTES = 16 * 1024 * 1024
 MAX_RECEIPTS = 500
 RELIABLE_TTL_S = 3600.0
 PASSING_TTL_S = 60.0
@@ -103,9 +102,7 @@ class Endpoint:
         self._notices = False
         # Shared with the network's thread, under the condition's lock.
         self._arrival = threading.Condition()
-        self._inbox: deque[tuple[str, bytes]] = deque()
-        self._inbox_bytes = 0
-        self._inbox_of: dict[str, tuple[int, int]] = {}  # sender -> its frames in the inbox, and their bytes
+        self._inbox = Inbox()
         self._connections: deque[bool] = deque(maxlen=1000)
         self._woken = False
 
@@ -291,19 +288,10 @@ class Endpoint:
     def _enqueue(self, sender: str, data: bytes) -> None:
         """Queue a frame that arrived on the network's thread."""
         with self._arrival:
-            frames, held = self._inbox_of.get(sender, (0, 0))
-            if (
-                len(self._inbox) >= MAX_INBOX_FRAMES
-                or self._inbox_bytes + len(data) > MAX_INBOX_BYTES
-                or frames >= MAX_INBOX_FRAMES // 2
-                or held + len(data) > MAX_INBOX_BYTES // 2  # one sender leaves room for the others
-            ):
+            if self._inbox.put(sender, data):
+                self._arrival.notify()
+            else:
                 self.counters["overflow"] += 1
-                return
-            self._inbox.append((sender, data))
-            self._inbox_bytes += len(data)
-            self._inbox_of[sender] = frames + 1, held + len(data)
-            self._arrival.notify()
 
     def _note_connection(self, up: bool) -> None:
         with self._arrival:
@@ -317,14 +305,7 @@ class Endpoint:
 
     def _drain(self) -> tuple[list[tuple[str, bytes]], bool]:
         with self._arrival:
-            frames = [self._inbox.popleft() for _ in range(min(MAX_BATCH, len(self._inbox)))]
-            for sender, data in frames:
-                self._inbox_bytes -= len(data)
-                num, held = self._inbox_of[sender]
-                if num > 1:
-                    self._inbox_of[sender] = num - 1, held - len(data)
-                else:
-                    del self._inbox_of[sender]
+            frames = self._inbox.take(MAX_BATCH)
             woken, self._woken = self._woken, False
             return frames, woken
 

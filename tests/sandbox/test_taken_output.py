@@ -15,7 +15,7 @@ from fedjob.execution.orders import WorkResult
 from fedjob.node.execution.collection import MAX_KEPT_FILES, output_folder, take_output
 
 LIMIT = 1 << 20
-DONE = WorkResult(key="k" * 64, ok=True, params_path="/work/output/x/params.safetensors")
+DONE = WorkResult(key="k" * 64, ok=True, params_path="/worker/output/x/params.safetensors")
 PARAMS = "params.safetensors"
 
 

@@ -92,7 +92,7 @@ import threading
 def swap():
     import glob
     while True:
-        for path in glob.glob('/work/output/*/params.safetensors'):
+        for path in glob.glob('/worker/output/*/params.safetensors'):
             try:
                 os.unlink(path)
                 os.symlink('/dev/zero', path)

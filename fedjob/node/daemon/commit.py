@@ -11,10 +11,12 @@ from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event
 from fedjob.messaging.outbox import Outgoing
+from fedjob.node.daemon.turn import Turn
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.queue.task import header_of, refused, unpacked_result
+from fedjob.node.storage.outbox import Forgettable
 
 
 def put_rows(tasks: TaskStore, commands: Iterable[events.Command]) -> None:
@@ -35,6 +37,14 @@ def put_rows(tasks: TaskStore, commands: Iterable[events.Command]) -> None:
             tasks.put_task(change.row)
         else:
             tasks.delete_task(change.row)
+
+
+def dropped_replies(turn: Turn, forgettable: Forgettable) -> tuple[list[str], set[str]]:
+    """Return the replies that are no longer sent, and those among them that are forgotten because of too many."""
+    withdrawn = [command.reply for command in turn.commands if isinstance(command, events.Unreply)]
+    refused = [command.reply for command in turn.commands if isinstance(command, events.Refuse)]
+    forgotten = set(forgettable.add([*refused, *turn.forgettable]))
+    return [*withdrawn, *forgotten], forgotten
 
 
 def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command], sandbox: str) -> list[Outgoing]:

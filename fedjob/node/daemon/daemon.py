@@ -28,7 +28,7 @@ from fedjob.messaging.messages import Message
 from fedjob.messaging.transport.base import Transport
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.attempts import Attempts
-from fedjob.node.daemon.commit import encode_replies, encode_states, must_last, put_rows
+from fedjob.node.daemon.commit import dropped_replies, encode_replies, encode_states, must_last, put_rows
 from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import open_context
 from fedjob.node.daemon.housekeeping import LOOK_EVERY_S, Housekeeping, sized
@@ -360,10 +360,7 @@ class Daemon:
             self._book = turn.book
             return
         replies = encode_replies(self._endpoint, turn.commands, self._context.workers.sandbox)
-        withdrawn = [c.reply for c in turn.commands if isinstance(c, events.Unreply)]
-        refused = [c.reply for c in turn.commands if isinstance(c, events.Refuse)]
-        forgotten = set(self._forgettable.add([*refused, *turn.forgettable]))
-        withdrawn += forgotten
+        withdrawn, forgotten = dropped_replies(turn, self._forgettable)
         lasting = [o for o in (*replies, *turn.outgoing) if o.reliable and o.id not in forgotten]
         seen = seen_entries(turn.settled)
         durable = bool(lasting or seen or turn.rows or any(map(must_last, turn.commands)))

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,13 +214,8 @@ class Workers:
         now = time.monotonic()
         with self._lock:
             idle = sorted((w for w in self._workers.values() if not w.key), key=lambda w: w.used)
-            sizes = {worker.name: resident_bytes(worker.pid) for worker in idle}
-            for worker in idle:
-                count, size = len(sizes), sum(sizes.values())
-                old = now - worker.used > self.config.warm_s
-                if old or count > self.config.warm_workers or size > self.config.warm_memory_bytes:
-                    del sizes[worker.name]
-                    self._drop(worker)
+            for worker in evicted(idle, self.config, now):
+                self._drop(worker)
             if self._workers:
                 self._idle_since = now
             elif self._servers and now - self._idle_since > self.config.warm_s:
@@ -233,16 +228,7 @@ class Workers:
                 "sandbox": self.sandbox,
                 "sandbox_advice": self.support.advice if self.kind == REFUSED else "",
                 "fork_server": any(server.alive for server in self._servers.values()),
-                "warm": [
-                    {
-                        "job": w.identity.job,
-                        "pid": w.pid or 0,
-                        "busy": bool(w.key),
-                        "task": w.key,
-                        "gpus": list(w.identity.gpus),
-                    }
-                    for w in self._workers.values()
-                ],
+                "warm": [worker.facts() for worker in self._workers.values()],
             }
 
     def stop(self) -> None:
@@ -445,6 +431,23 @@ def _request(
         ending=launcher.ending(launch),
         read_first=read_first,
     )
+
+
+def evicted(idle: Sequence[WorkerHandle], config: NodeConfig, now: float) -> list[WorkerHandle]:
+    """Return which idle workers are too many, hold too much memory together, or were not used for long.
+
+    Args:
+        idle: the longest unused first.
+        now: on the monotonic clock.
+    """
+    sizes = {worker.name: resident_bytes(worker.pid) for worker in idle}
+    found = []
+    for worker in idle:
+        old = now - worker.used > config.warm_s
+        if old or len(sizes) > config.warm_workers or sum(sizes.values()) > config.warm_memory_bytes:
+            del sizes[worker.name]
+            found.append(worker)
+    return found
 
 
 def resident_bytes(pid: int | None) -> int:

@@ -23,10 +23,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
+from fedjob.common.files import remove_folder
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.token_bucket import TokenBucket
@@ -89,7 +91,7 @@ def _serve(link: Link, log_bytes: int, threads: int) -> None:
         except EOFError:
             return
         if isinstance(plain, list):  # ["taken", folder]: the daemon has what was in it
-            shutil.rmtree(plain[1], ignore_errors=True)
+            remove_folder(Path(plain[1]))
             continue
         order = from_plain(WorkOrder, plain)
         _redirect_output(streams, log_bytes)

@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.files import remove_folder
@@ -58,6 +59,16 @@ class WorkerHandle:
         self.events = TokenBucket(EVENTS_PER_S, EVENTS_AT_ONCE, EVENTS_AT_ONCE, time.monotonic())
         self.asked = 0  # how often its task asked for or after children
         self.exit_status: int | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `fedjob node status` shows of it."""
+        return {
+            "job": self.identity.job,
+            "pid": self.pid or 0,
+            "busy": bool(self.key),
+            "task": self.key,
+            "gpus": list(self.identity.gpus),
+        }
 
     def kill(self) -> None:
         """End it; nothing that it says counts from here on."""

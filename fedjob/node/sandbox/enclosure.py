@@ -8,7 +8,7 @@ NAMESPACES, LANDLOCK, CONTAINER, NONE = "namespaces", "landlock", "container", "
 KINDS = (NAMESPACES, LANDLOCK, CONTAINER, NONE)
 """The kinds of sandbox; in a container that a launcher started, a worker gives up what else it has."""
 
-INBOX, WORK = "/inbox", "/work"
+INBOX, WORK = "/inbox", "/worker"
 """The places of a task's inputs, and of all that a worker may write, inside namespaces."""
 
 OUTPUT_NAME, SCRATCH_NAME, TEMPORARY_NAME, SHARED_NAME = "output", "scratch", "tmp", "shm"

@@ -41,7 +41,7 @@ _OLD = "/.old"
 _PER_NAMESPACE_PID_MAX = (6, 14)
 """The release of Linux from which on each namespace has a setting of its own."""
 _LEAST_PID_MAX = 302
-_PASSWD = "worker:x:65534:65534::/work/tmp:/bin/false\n"
+_PASSWD = "worker:x:65534:65534::/worker/tmp:/bin/false\n"
 _GROUP = "worker:x:65534:\n"
 
 

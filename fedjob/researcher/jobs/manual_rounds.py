@@ -362,8 +362,7 @@ class ManualRounds(JobView):
             raise SpecError(
                 f"that breakpoint is of {found.spec.get('id')}, not of {self._spec.id}: use Job.resume"
             )
-        # the breakpoint may be moved or removed afterwards
-        position, extras = adopt(found, found.position, self._folder)
+        position, extras = adopt(found, found.position, self._folder)  # which may be moved or removed
         replies = self._replies_of(position.round, extras)
         self._position, self._extras, self._gathered = position, extras, None
         self.training_replies.clear()
