@@ -267,7 +267,15 @@ BASES: dict[str, Approved] = {
 
 # --- attempts ---------------------------------------------------------------------------------------
 
-_GONE = object()
+
+class _Gone:
+    """An argument that is left out."""
+
+    def __repr__(self) -> str:
+        return "left out"
+
+
+_GONE = _Gone()
 
 
 def put(section: str, *path: str, value: Any) -> Callable[[Task], Task]:
