@@ -1,7 +1,8 @@
 """The parts that tests expect of a machine beside this checkout: programs, packages, data, rights.
 
 Where one is missing, a test that needs it is skipped and says so. With CI=true in the environment it fails
-instead, because what passes there must have been tested. This is the only file that skips a test.
+instead, because what passes there must have been tested. Only what a machine's kernel forbids is skipped there as well:
+nobody can install it. This is the only file that skips a test.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ def missing(part: str) -> NoReturn:
     if in_ci():
         pytest.fail(f"{part} is missing, and CI must have it", pytrace=False)
     pytest.skip(f"{part} is missing")
+
+
+def forbidden(what: str) -> NoReturn:
+    """Skip a test, also in CI, because the kernel of this machine, or what this machine runs in, forbids something."""
+    __tracebackhide__ = True
+    pytest.skip(f"the kernel allows no {what} here")
 
 
 def has_program(name: str) -> bool:

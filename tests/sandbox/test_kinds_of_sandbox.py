@@ -14,7 +14,7 @@ import pytest
 
 from fedjob.node.sandbox.enclosure import LANDLOCK, NAMESPACES
 from fedjob.node.sandbox.support import REFUSED, find_support
-from tests.parts import missing
+from tests.parts import forbidden
 
 # a process that closes a sandbox around its child, which then tries what is asked for
 INSIDE = """
@@ -90,7 +90,7 @@ def inside(kind: str, home: Path, data: Path, *before: str) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", [NAMESPACES, LANDLOCK])
 def test_a_worker_sees_its_dataset_and_nothing_of_the_node(kind: str, home: Path) -> None:
     if kind not in (find_support().kind, find_support((kind,)).kind):
-        missing("a sandbox of this kind")
+        forbidden("sandbox of this kind")
     found = inside(kind, home, home.parent / "data" / "patients.csv")
     assert found["data"] == repr("age\n50\n")
     refused = ("change the data", "key", "home", "shadow", "usr", "tcp", "udp")
@@ -109,7 +109,7 @@ def test_a_worker_sees_its_dataset_and_nothing_of_the_node(kind: str, home: Path
 def test_data_around_the_nodes_home_do_not_show_the_home(home: Path) -> None:
     """Even an owner who registers the folder that the home lies in shows no key."""
     if find_support().kind != NAMESPACES:
-        missing("a sandbox of this kind")
+        forbidden("sandbox of this kind")
     found = inside(NAMESPACES, home, home.parent)
     assert found["key"].startswith("!")
     assert found["home"] == "[]"
@@ -117,14 +117,14 @@ def test_data_around_the_nodes_home_do_not_show_the_home(home: Path) -> None:
 
 def test_landlock_is_not_closed_where_the_data_hold_the_nodes_home(home: Path) -> None:
     if find_support((LANDLOCK,)).kind != LANDLOCK:
-        missing("Landlock")
+        forbidden("Landlock")
     with pytest.raises(AssertionError, match="the node's home lies in"):
         inside(LANDLOCK, home, home.parent)
 
 
 def test_where_namespaces_are_forbidden_landlock_is_found_and_holds(home: Path) -> None:
     if shutil.which("unshare") is None or find_support((LANDLOCK,)).kind != LANDLOCK:
-        missing("a sandbox of this kind")
+        forbidden("sandbox of this kind")
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
     words = ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "forbidden"]
     ask = "from fedjob.node.sandbox.support import find_support; s = find_support(); print(s.kind, dict(s.problems))"
@@ -137,7 +137,7 @@ def test_where_namespaces_are_forbidden_landlock_is_found_and_holds(home: Path) 
         cwd="/",
     )
     if done.returncode:
-        missing("a sandbox of this kind")
+        forbidden("sandbox of this kind")
     assert done.stdout.startswith("landlock {'namespaces': "), done.stdout
     found = inside(LANDLOCK, home, home.parent / "data" / "patients.csv", *words)
     assert found["data"] == repr("age\n50\n")

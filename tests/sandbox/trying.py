@@ -10,7 +10,7 @@ import pytest
 from fedjob.common.reasons import REASONS
 from fedjob.node.sandbox.enclosure import NAMESPACES
 from fedjob.node.sandbox.support import find_support
-from tests.parts import missing
+from tests.parts import forbidden
 from tests.sandbox.corpus import PROBES
 from tests.sandbox.hospital import Hospital
 from tests.sandbox.probe import ALONE, Outcome, Probe
@@ -24,7 +24,7 @@ def probes_of(*kinds: str) -> list[Probe]:
 def outcomes(folder: Path, probes: list[Probe], kind: str = NAMESPACES) -> Iterator[dict[str, Outcome]]:
     """Try probes on one node with that kind of sandbox, and give what came of each."""
     if find_support((kind,)).kind != kind:
-        missing("a sandbox of this kind")
+        forbidden("sandbox of this kind")
     hospital = Hospital(folder, kind)
     try:
         yield hospital.try_all(probes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from _pytest.outcomes import Failed, Skipped
 
-from tests.parts import SHARED_DATA, has_program, in_ci, missing, package, program, shared_data
+from tests.parts import SHARED_DATA, forbidden, has_program, in_ci, missing, package, program, shared_data
 
 LACKING = {
     "the program no-such-program": lambda: program("no-such-program"),
@@ -38,6 +38,13 @@ def test_elsewhere_a_test_is_skipped_for_want_of_a_part(
     with pytest.raises(Skipped) as caught:
         need()
     assert str(caught.value) == f"{part} is missing"
+
+
+def test_what_the_kernel_forbids_is_skipped_in_ci_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(Skipped) as caught:
+        forbidden("Landlock")
+    assert str(caught.value) == "the kernel allows no Landlock here"
 
 
 @pytest.mark.parametrize(
