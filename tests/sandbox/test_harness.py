@@ -11,7 +11,7 @@ from fedjob.node.sandbox.enclosure import NONE
 from tests.sandbox.hospital import Hospital
 from tests.sandbox.trying import probes_of
 
-KINDS = ("files", "processes", "persistence")
+KINDS = ("processes", "persistence")
 
 
 @pytest.mark.timeout(300)
@@ -23,7 +23,6 @@ def test_without_a_sandbox_most_probes_do_harm_and_are_seen(tmp_path: Path) -> N
     finally:
         hospital.close()
     harmed = Counter(probe.kind for probe in probes if found[probe.name].harm)
-    # device files, owners and capabilities depend on who runs the tests and on the machine
-    assert harmed["files"] > 0.5 * len(probes_of("files"))
+    # what a user may do to other processes and in folders of the machine depends on who runs the tests
     assert harmed["processes"] > 0.6 * len(probes_of("processes"))
     assert harmed["persistence"] > 0.4 * len(probes_of("persistence"))

@@ -30,6 +30,7 @@ from fedjob.node.execution.worker_events import (
     WorkerDied,
     WorkerEmitted,
     WorkerGone,
+    WorkerOverran,
     WorkerReturned,
     WorkerUnclosed,
 )
@@ -64,6 +65,7 @@ Stage = (
     | WorkerReturned
     | WorkerDied
     | WorkerUnclosed
+    | WorkerOverran
     | WorkerGone
     | ChildRequested
     | ChildAwaited
@@ -245,6 +247,9 @@ class Attempts:
                 turn.step(
                     events.Finished(key, False, b"", "sandbox", f"its sandbox can't be closed: {detail}")
                 )
+            case WorkerOverran(detail=detail):
+                turn.after.append(lambda: self._end(key, attempt))
+                turn.step(events.Finished(key, False, b"", "out_of_memory", detail))
             case Unprepared(reason=reason, detail=detail):
                 turn.after.append(lambda: self._end(key, attempt))
                 turn.step(events.Finished(key, False, b"", reason, detail))

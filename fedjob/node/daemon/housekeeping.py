@@ -124,6 +124,7 @@ class Housekeeping:
                 self._end_silent_jobs()
             if now - self._published >= FACTS_EVERY_S:
                 self._published = now
+                self._context.transfers.later(self._context.workers.look_at_memory)
                 self._write_lazily()
                 self.publish_facts()
         except sqlite3.Error as error:

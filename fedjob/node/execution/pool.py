@@ -40,6 +40,7 @@ from fedjob.node.execution.worker_events import (
     WorkerEmitted,
     WorkerEvent,
     WorkerGone,
+    WorkerOverran,
     WorkerReturned,
     WorkerUnclosed,
 )
@@ -52,6 +53,7 @@ from fedjob.node.execution.worker_handle import (
 )
 from fedjob.node.execution.worker_place import WorkerIdentity, enclosure_for, move_inputs, read_elsewhere
 from fedjob.node.sandbox.enclosure import CONTAINER, NONE, OUTPUT_NAME, SCRATCH_NAME, Enclosure
+from fedjob.node.sandbox.memory_use import memory_of
 from fedjob.node.sandbox.support import REFUSED, SandboxSupport
 from fedjob.training_plans.child_tasks import ChildOrder
 
@@ -99,13 +101,7 @@ class Workers:
     @property
     def sandbox(self) -> str:
         """What is told of the sandbox: its kind, or the name of a launcher that has one of its own."""
-        try:
-            isolates = LAUNCHERS.find(self.config.launcher).isolates
-        except Exception:  # a launcher is somebody else's code, and starts nothing then
-            isolates = False
-        if not isolates:
-            return self.kind
-        return CONTAINER if self.config.launcher == CONTAINER else f"launcher {self.config.launcher}"
+        return _sandbox_of(self.config.launcher, self.kind)
 
     def warm_up(self) -> None:
         """Start the fork server, if it does not run: importing torch takes a second or two."""
@@ -220,6 +216,18 @@ class Workers:
                 self._idle_since = now
             elif self._servers and now - self._idle_since > self.config.warm_s:
                 self._stop_servers()
+
+    def look_at_memory(self) -> None:
+        """Report workers that hold too much memory, with all that they started; the limit of each process is the kernel's."""
+        with self._lock:
+            busy = {w.pid: (w.key, w.run) for w in self._workers.values() if w.pid and w.key}
+        limit = self.config.worker_memory_bytes
+        for pid, held in memory_of(busy).items():
+            if held > limit + limit // 4:  # a process alone may come close to it
+                detail = (
+                    f"its processes held {held >> 20} MB together; a worker may have {limit >> 20} MB here"
+                )
+                self._notify(WorkerOverran(*busy[pid], detail))
 
     def facts(self) -> dict[str, Any]:
         """Return what `fedjob node status` shows."""
@@ -393,6 +401,16 @@ class Workers:
         mourned, worker.mourned = worker.mourned, ""
         if mourned:
             self._notify(WorkerGone(mourned, worker.run))
+
+
+def _sandbox_of(launcher: str, kind: str) -> str:
+    try:
+        isolates = LAUNCHERS.find(launcher).isolates
+    except Exception:  # a launcher is somebody else's code, and starts nothing then
+        isolates = False
+    if not isolates:
+        return kind
+    return CONTAINER if launcher == CONTAINER else f"launcher {launcher}"
 
 
 def _request(

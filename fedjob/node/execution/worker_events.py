@@ -56,6 +56,15 @@ class WorkerUnclosed:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerOverran:
+    """The worker and what it started hold more memory than one worker may; `detail` says how much."""
+
+    key: str
+    run: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerGone:
     """Nothing is left of the worker that worked on this task when it was killed."""
 
@@ -87,6 +96,7 @@ WorkerEvent = (
     | WorkerReturned
     | WorkerDied
     | WorkerUnclosed
+    | WorkerOverran
     | WorkerGone
     | ChildRequested
     | ChildAwaited

@@ -35,7 +35,7 @@ _PLACES = {
     ),
     "among_fedjobs_modules": (
         "a module inside fedjob",
-        'os.path.join(os.path.dirname(fedjob.__file__), "probe_module_d.py")',
+        'os.path.join(os.path.dirname(fedjob.__file__), "probe_module_d.so")',
     ),
     "in_the_byte_code_cache": (
         "a cached module of fedjob",

@@ -92,31 +92,26 @@ _add(
     "takes_memory_by_children",
     "take three workers' memory in children",
     """
-def take(writing):
-    signal.alarm(5)
-    area = bytearray(at["memory"] * 3 // 4)
-    os.write(writing, b"x")
-    signal.pause()
-reading, writing = os.pipe()
+size = at["memory"] // 4
 pids = []
-for _ in range(4):
+reading, writing = os.pipe()
+for _ in range(12):
     pid = os.fork()
     if pid == 0:
         try:
-            take(writing)
+            LIBC.prctl(15, me.encode())
+            area = bytearray(b"x") * size
+            os.write(writing, b"x")
+            time.sleep(8)
         finally:
             os._exit(0)
     pids.append(pid)
-os.close(writing)
-taken = 0
-ends = time.monotonic() + 3
-while taken < 4 and select.select([reading], [], [], max(0, ends - time.monotonic()))[0] and os.read(reading, 1):
-    taken += 1
-for pid in pids:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-return taken == 4
+time.sleep(5)
+return len(os.read(reading, 100)) == 12
 """,
+    how=ALONE,
+    limit_s=20.0,
+    ends=("out_of_memory",),
 )
 _add(
     "writes_a_huge_file",
