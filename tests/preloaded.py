@@ -34,6 +34,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fcntl import F_DUPFD, fcntl
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import IO
 
@@ -42,6 +43,7 @@ START_TIMEOUT_S = 120.0
 """The first start waits for the server's imports."""
 MAX_PACKET_BYTES = 192 << 10
 MAX_DESCRIPTORS = 64
+_INSTALLED = [place for place in sys.path if "site-packages" in place or "lib/python" in place]
 SHARED = "PRELOADED_SERVER"
 """The setting that names the folder of the server for processes that did not start it."""
 
@@ -237,11 +239,31 @@ def interpreter(path: str) -> Iterator[None]:
 def fits(environment: Mapping[str, str], other: Mapping[str, str] = os.environ) -> bool:
     """Whether processes with these environments import the same, with the same number of threads."""
     names = {*environment, *other} - {"PYTHONUNBUFFERED", "PYTHONPATH"}
-    return all(
+    return not _shadows(environment.get("PYTHONPATH", "")) and all(
         environment.get(name) == other.get(name)
         for name in names
         if name.startswith(("PYTHON", "OMP_", "MKL_", "TORCH_", "LD_"))
     )
+
+
+def _shadows(places: str) -> bool:
+    """Whether a PYTHONPATH has a module that goes before an installed one, or that Python imports at its start."""
+    for place in filter(None, places.split(os.pathsep)):
+        if Path(place).resolve() == ROOT:
+            continue
+        for found in Path(place).glob("*"):
+            name = (
+                found.stem
+                if found.suffix == ".py"
+                else found.name
+                if (found / "__init__.py").exists()
+                else ""
+            )
+            if name in ("sitecustomize", "usercustomize") or (
+                name.isidentifier() and PathFinder.find_spec(name, _INSTALLED) is not None
+            ):
+                return True
+    return False
 
 
 def run(
