@@ -363,20 +363,24 @@ def _serve(control: socket.socket, door: socket.socket, environment: Mapping[str
                     lines[new] = 0
                     selector.register(new, selectors.EVENT_READ)
                 elif line in lines:
-                    packet, descriptors, _, _ = socket.recv_fds(line, MAX_PACKET_BYTES, MAX_DESCRIPTORS)
-                    wanted = Wanted.received(packet, descriptors) if packet else None
-                    if wanted is not None and (
-                        wanted.words[0] != sys.executable or fits(wanted.environment, environment)
-                    ):
-                        pid = os.fork()
-                        if pid == 0:
-                            signal.set_wakeup_fd(-1)
-                            for closable in (control, door, woken, waker, *lines):
-                                closable.close()
-                            return wanted
-                        lines[line] = pid
-                        line.sendall(f"{pid}\n".encode())
-                    else:
+                    descriptors: list[int] = []
+                    try:
+                        packet, descriptors, _, _ = socket.recv_fds(line, MAX_PACKET_BYTES, MAX_DESCRIPTORS)
+                        wanted = Wanted.received(packet, descriptors) if packet else None
+                        if wanted is None or (
+                            wanted.words[0] == sys.executable and not fits(wanted.environment, environment)
+                        ):
+                            _drop(line, lines, selector)
+                        else:
+                            pid = os.fork()
+                            if pid == 0:
+                                signal.set_wakeup_fd(-1)
+                                for closable in (control, door, woken, waker, *lines):
+                                    closable.close()
+                                return wanted
+                            lines[line] = pid
+                            line.sendall(f"{pid}\n".encode())
+                    except (OSError, ValueError):  # whoever asked is gone, or asked for nothing that is a process
                         _drop(line, lines, selector)
                     for descriptor in descriptors:
                         os.close(descriptor)

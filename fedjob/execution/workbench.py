@@ -182,6 +182,7 @@ class Workbench:
             send=emit,
             rows=self._limit,
         )
+        plan.ctx.props = order.props  # what loads the data may go by them
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))

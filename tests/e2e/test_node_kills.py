@@ -131,7 +131,7 @@ class KilledNode:
             self.process = self.start()
         return self.process
 
-    def start(self) -> Running:
+    def start(self, *, fork: bool = True) -> Running:
         return self.processes.start(
             "python",
             "-m",
@@ -141,7 +141,7 @@ class KilledNode:
             self.marker,
             name=self.name,
             cwd=ROOT,
-            fork=True,
+            fork=fork,
         )
 
     def arm(self, step: str, job: str) -> None:
@@ -197,7 +197,7 @@ def test_workers_and_what_they_started_die_with_their_daemon(
     processes, folder = shared
     node = KilledNode(processes, folder, hub_url, "orphans")
     step = "os.fork()\nprint('one of two', flush=True)\nos.setsid() if os.getpid() > 1 else None\nwhile True: time.sleep(1)"
-    process = node.start()
+    process = node.start(fork=False)
     ann.job = new_job_id()
     ann.train(node.name, ann.task(plan_with(step), "Odd"))
     ann.take(lambda received: _printed(node.home, "one of two") == 2, timeout_s=120)

@@ -323,14 +323,10 @@ def test_training_goes_on_from_a_breakpoint_over_two_datasets_of_one_node(
 
 
 @pytest.mark.feature("BF-38")
-def test_a_node_never_coordinates_and_a_researcher_never_steps(session: Session, tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    job = Job(stepping.Traced, data={"tags": ["scans"]}, training_args={"trace": str(trace)}, session=session)
+def test_a_node_never_coordinates_and_a_researcher_never_steps(session: Session) -> None:
     here = os.getpid()
-    assert job.run(progress=False).value == {"coordinated by": here, "answers": ["node1", "node2"]}
-    stepped = [line.split() for line in trace.read_text().splitlines()]
-    assert [word for word, _ in stepped] == ["step", "step"]
-    assert str(here) not in {pid for _, pid in stepped}
+    job = Job(stepping.Traced, data={"tags": ["scans"]}, training_args={"here": here}, session=session)
+    assert job.run(progress=False).value == {"coordinated by": here, "answers": ["node1 False", "node2 False"]}
 
 
 @pytest.mark.feature("BF-36")

@@ -25,9 +25,9 @@ from fedjob.training_plans.source.plan_source import plan_hash
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
 from tests.processes import Processes
 
-RISKY = ADD_ONE.replace("import pathlib\n", "import os\nimport pathlib\nimport socket\n").replace(
+RISKY = ADD_ONE.replace("import torch\n", "import os\nimport socket\nimport torch\n", 1).replace(
     "        inputs, targets = batch\n",
-    '        inputs, targets = batch\n        os.system("date")  # nosec\n        eval("1 + 1")\n',
+    '        inputs, targets = batch\n        os.system("date")  # nosec\n        eval("1 + 1")\n        open("dates", "a")\n',
 )
 
 
@@ -441,7 +441,7 @@ def test_show_says_in_what_a_request_differs_from_what_was_approved_and_draws_wh
     assert "training_args.column is '\\u0430ge" in shown
     assert "x" * 1200 in shown
     owner.types("grants", "reject", owner.pending(), "--reason", "no")
-    changed = ADD_ONE.replace("import pathlib\n", "import pathlib\n\nX = 1" + " " * 95 + "; Y = 2\n")
+    changed = ADD_ONE.replace("import torch\n", "import torch\n\nX = 1" + " " * 95 + "; Y = 2\n")
     asks(ann, changed, training_args={"num_updates": 2, "column": "age"})
     shown = owner.types("grants", "show", owner.pending(), "--code")
     assert "the plan's text is another, approved was " in shown

@@ -270,7 +270,7 @@ def test_a_result_about_everything_says_so_without_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = write(tmp_path, a={"age": [1, 2]}, b={"age": [3]})
-    found = Job(Statistics(mean="age"), data=data, nodes="local", home=tmp_path).run(progress=False)
+    found = Job(Statistics(mean="age"), data=data, nodes="local", home=tmp_path / "lab").run(progress=False)
     assert found.complete
     assert found.about == "2 of 2 nodes, 3 of 3 rows"
     assert caplog.text == ""

@@ -171,7 +171,7 @@ def test_a_party_that_is_no_watcher_is_told_so(lab: Lab) -> None:
     with pytest.raises(NoSuchJob, match="ask whoever runs it"):
         eve.follow(new_job_id())
     [segment] = WatchedJob(ann, job.spec.id).look().segments
-    with pytest.raises(NotPermitted):
+    with pytest.raises(ObjectMissing):
         eve.repository.get_bytes(segment.ref, limit_bytes=1 << 20)
 
 
