@@ -2,7 +2,8 @@
 
 A region's hospitals talk to the region's hub only; the region's own node takes part
 in the nation's federation. The nation's researcher asks the region, the region asks its
-hospitals, and only the sum goes up. The owner of the region's node approves this text.
+hospitals, and only the sum goes up. The owner of the region's node approves this text, and runs that node, which has
+no data of its own, without the sandbox (`fedjob node config set sandbox none`): inside there is no network.
 
     python examples/relay.py NATION_HUB REGION_NODE REGION_HUB REGION_HOME
 """

@@ -380,7 +380,10 @@ def _serve(control: socket.socket, door: socket.socket, environment: Mapping[str
                                 return wanted
                             lines[line] = pid
                             line.sendall(f"{pid}\n".encode())
-                    except (OSError, ValueError):  # whoever asked is gone, or asked for nothing that is a process
+                    except (
+                        OSError,
+                        ValueError,
+                    ):  # whoever asked is gone, or asked for nothing that is a process
                         _drop(line, lines, selector)
                     for descriptor in descriptors:
                         os.close(descriptor)

@@ -38,6 +38,7 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
         for index, node in enumerate(made.add_nodes("open", "strict")):
             node.add("points", make_points(made.folder / f"points-{index}.npz", 60, index), "points")
         made.nodes["strict"].set(approval="on")
+        made.nodes["open"].set(sandbox="none")  # a plan there waits for a file of the test's
         made.start_nodes()
         os.environ["OMP_NUM_THREADS"] = "1"
         yield made

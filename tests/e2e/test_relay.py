@@ -27,6 +27,7 @@ def test_a_relay_passes_on_the_sum_of_its_own_federation(tmp_path: Path) -> None
             path.write_text("a,b\n" + "1,2\n" * rows)
             node.add("beds", path, "ward")
         nation.add_nodes("south")
+        nation.nodes["south"].set(sandbox="none")  # its plan talks to the region, as its owner has approved
         region.start_nodes()
         nation.start_nodes()
         relay = tmp_path / "relay"

@@ -326,7 +326,10 @@ def test_training_goes_on_from_a_breakpoint_over_two_datasets_of_one_node(
 def test_a_node_never_coordinates_and_a_researcher_never_steps(session: Session) -> None:
     here = os.getpid()
     job = Job(stepping.Traced, data={"tags": ["scans"]}, training_args={"here": here}, session=session)
-    assert job.run(progress=False).value == {"coordinated by": here, "answers": ["node1 False", "node2 False"]}
+    assert job.run(progress=False).value == {
+        "coordinated by": here,
+        "answers": ["node1 False", "node2 False"],
+    }
 
 
 @pytest.mark.feature("BF-36")

@@ -20,6 +20,7 @@ from fedjob.common.errors import NoDatasets, NotReady, PlanError, SpecError, Wro
 from fedjob.identity.keys import Identity
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.researcher.jobs.session import Session
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.training_plans.source.extraction import extract
@@ -115,7 +116,7 @@ def test_the_functions_that_one_has_asked_for_are_listed_with_decisions_and_call
             Job(remote.column_mean, data="ward/heart", session=asking).request()
             (listed,) = asking.functions()
             assert (listed.name, dict(listed.decisions)) == ("column_mean", {"ward": "pending"})
-            node.decide()
+            node.decide(limits=GrantLimits(args={"column": {"choices": ["A", "B"]}}))
             assert "column_mean" in repr(asking.functions())
             assert "ward: granted" in repr(asking.functions())
             found = asking.functions()["column_mean"](column="B", data="ward/heart", progress=False)

@@ -102,7 +102,9 @@ class Spy:
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     found = Federation(tmp_path_factory.mktemp("events"))
     found.broker.fate = Spy()
-    first = found.node("node1", NodeConfig(approval="off", threads=1, contact="bo@hospital.example"))
+    first = found.node(
+        "node1", NodeConfig(approval="off", threads=1, contact="bo@hospital.example", sandbox="none")
+    )
     private, mock = first.folder / "toy.npz", first.folder / "mock.npz"
     shutil.copyfile(private, mock)
     with first.database() as database:

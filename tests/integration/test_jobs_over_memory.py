@@ -117,7 +117,7 @@ class Losing(MemoryRepository):
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     found = Federation(tmp_path_factory.mktemp("federation"), Losing())
     for name in NAMES:
-        found.node(name, NodeConfig(approval="off", threads=1)).start()
+        found.node(name, NodeConfig(approval="off", threads=1, sandbox="none")).start()
     yield found
     found.close()
 

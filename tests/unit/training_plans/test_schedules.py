@@ -8,6 +8,7 @@ import pytest
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
+from fedjob.node.grants.contract import Request, broken
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.training_plans.schedules import (
     SCHEDULES,
@@ -63,9 +64,10 @@ def test_a_map_that_names_no_schedule_is_what_it_is() -> None:
 def test_an_owners_limit_holds_for_every_round_of_a_schedule() -> None:
     limits = GrantLimits(args={"lr": {"max": 0.15}})
     given = declared({"lr": Piecewise({1: 0.1, 4: 0.2})})
-    assert limits.broken_by({}, given, rounds=3) == ""
-    assert "lr is 0.2" in limits.broken_by({}, given, rounds=4)
-    assert "lr" in limits.broken_by({}, {"lr": {"schedule": "piecewise", "values": {"2": 1}}}, rounds=4)
+    assert broken(Request(training_args=given, rounds=3), limits) == ""
+    assert "lr is 0.2" in broken(Request(training_args=given, rounds=4), limits)
+    odd = {"lr": {"schedule": "piecewise", "values": {"2": 1}}}
+    assert "lr" in broken(Request(training_args=odd, rounds=4), limits)
 
 
 @pytest.mark.parametrize(
