@@ -52,7 +52,7 @@ def test_no_result_steers_a_terminal_whatever_nodes_returned(odd: str) -> None:
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_no_line_about_nodes_steers_a_terminal_whatever_they_answered(odd: str) -> None:
     assert not steers(str(Why(state="running", gate="nodes", lines=(odd, odd))))
-    replies = Replies([TrainingReply(False, odd, "d", "a")])
+    replies = Replies([TrainingReply(success=False, msg=odd, dataset_id="d", node_id="a")])
     assert not steers(repr(replies))
     parts = Participation(nodes=(NodeParticipation(node="a", reason=odd),), num_rounds=1)
     assert not steers(str(parts))
