@@ -68,11 +68,19 @@ from pathlib import Path
 from typing import Any
 
 
+def printable_lines(text: str) -> str:
+    """Return a text that can't steer a terminal: what is neither printable nor the end of a line becomes a space."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
 class FedjobError(Exception):
-    """Base of everything that fedjob raises on purpose."""
+    """Base of everything that fedjob raises on purpose; it may quote what another party wrote."""
 
     reason: str = "error"
     """The machine-readable kind of the error, one lower-case word or several joined by _."""
+
+    def __str__(self) -> str:
+        return printable_lines(super().__str__())
 
 
 class SpecError(FedjobError, ValueError):

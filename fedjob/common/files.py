@@ -22,7 +22,9 @@ import hashlib
 import math
 import os
 import re
+import secrets
 import shutil
+import stat
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -294,7 +296,66 @@ def remove_folder(folder: Path, *, marker: str = "") -> None:
     known = is_own_name(folder.name) or (marker != "" and (folder / marker).is_file())
     if not known or folder.is_symlink():
         raise ValueError(f"{folder} is not removed: nothing shows that fedjob wrote it")
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        top = _open_own(None, str(folder))
+        try:
+            _empty(top)
+        finally:
+            os.close(top)
+        os.rmdir(folder)
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _empty(top: int) -> None:
+    """Remove what is in a folder, however deep: whoever filled it may have nested more than any stack, or path, holds.
+
+    Level by level, the folders in its folders are moved up into it. No link is followed.
+
+    Args:
+        top: its descriptor.
+    """
+    kept: set[str] = set()
+    while names := [name for name in os.listdir(top) if name not in kept]:
+        for name in names:
+            try:
+                if stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+                    _move_up(top, name)
+                    os.rmdir(name, dir_fd=top)
+                else:
+                    os.unlink(name, dir_fd=top)
+            except OSError:
+                kept.add(name)
+
+
+def _move_up(top: int, name: str) -> None:
+    """Remove the files in a folder of a folder, and move its own folders up."""
+    inside = _open_own(top, name)
+    try:
+        for inner in os.listdir(inside):
+            if not stat.S_ISDIR(os.stat(inner, dir_fd=inside, follow_symlinks=False).st_mode):
+                os.unlink(inner, dir_fd=inside)
+                continue
+            os.close(_open_own(inside, inner))  # nobody moves a folder that is closed to its owner
+            os.rename(inner, f".fedjob_{secrets.token_hex(8)}", src_dir_fd=inside, dst_dir_fd=top)
+    finally:
+        os.close(inside)
+
+
+def _open_own(parent: int | None, name: str) -> int:
+    """Open a folder, be it closed to its owner.
+
+    Args:
+        parent: descriptor of the folder that it is in; None for a path.
+    """
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        with suppress(OSError):
+            os.chmod(f"/proc/self/fd/{place}", 0o700)
+        return os.open(name, _FOLDER, dir_fd=parent)
+    finally:
+        os.close(place)
 
 
 @contextmanager

@@ -95,6 +95,6 @@ def moment_of(type_: str, body: Mapping[str, Any]) -> str:
     state = body.get("state")
     if type_ == "state" and state == State.RUNNING:
         return STARTED
-    if type_ == "state" and state in HISTORY:
+    if type_ == "state" and isinstance(state, str) and state in HISTORY:
         return FINISHED
     return BATCH if type_ == "result" and "n" in body else ""

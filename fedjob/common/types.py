@@ -19,6 +19,9 @@ _JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3
 MIN_PREFIX_CHARS = 4
 """A shorter beginning is a typing error, or an empty variable of a shell, rather than a choice."""
 
+MAX_SIZE_BYTES = 1 << 53
+"""Of one object of a repository, as far as anybody counts."""
+
 MAX_FRAME_BYTES = 64 * 1024
 """Of one message on its way, signature and envelope included."""
 
@@ -44,8 +47,8 @@ class Ref:
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.sha256):
             raise SpecError(f"a ref is named by 64 lower-case hex digits, not by {self.sha256[:80]!r}")
-        if self.size_bytes < 0:
-            raise SpecError(f"a ref has a size of 0 or more bytes, not {self.size_bytes}")
+        if not 0 <= self.size_bytes <= MAX_SIZE_BYTES:
+            raise SpecError(f"a ref has a size of 0 to {MAX_SIZE_BYTES} bytes, not {self.size_bytes}")
 
 
 @dataclass(frozen=True, slots=True, order=True)

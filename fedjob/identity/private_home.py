@@ -2,6 +2,7 @@
 
 fedjob makes its files so from the start. A home may have been made by hand before, copied by a program that gives
 modes of its own, or opened by somebody; whoever starts in it takes the rights back, or names what is not theirs.
+Only what has a name of fedjob's is looked at: a home may be a folder of the user's, with files that others should read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,30 @@ from pathlib import Path
 from fedjob.common.files import OF_OTHERS
 
 SHOWN = 3
+
+_DATABASES = ("hub.sqlite", "jobs.sqlite", "node.sqlite")
+NAMES_IN_HOMES = frozenset(
+    [
+        *("config.toml", "enrolment.json", "hub-authority.pem", "keys", "membership.mpk"),
+        *("jobs", "known_nodes", "login.json", "mocks", "slots", "submit.lock", "tombstones", "tried_plans"),
+        *(
+            "brought",
+            "hooks",
+            "lock",
+            "logs",
+            "outputs",
+            "releases",
+            "scratch",
+            "secrets.json",
+            "spool",
+            "state",
+        ),
+        *("broker", "hub.lock", "incoming", "loopback-secret", "objects", "running.json", "storage"),
+        *("fedjob-backup.json", "states", "unreleased", ".fedjob_scratch"),
+        *(f"{name}{end}" for name in _DATABASES for end in ("", "-wal", "-shm", "-journal")),
+    ]
+)
+"""What fedjob makes at the first level of homes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +70,7 @@ class OpenHome:
 
 
 def close_home(home: Path, *, whole: bool = False) -> OpenHome:
-    """Take the rights of the group and of others from what lies in a home.
+    """Take the rights of the group and of others from what fedjob keeps in a home, and from the home if it holds no more.
 
     A home that nobody else can enter is looked at no deeper than its first level, so that starting in it costs the
     same however much it holds.
@@ -75,8 +100,8 @@ def close_home(home: Path, *, whole: bool = False) -> OpenHome:
 
 
 def _open_in(home: Path, *, deep: bool) -> Iterator[tuple[Path, int]]:
-    """Yield what has a bit for others, and its mode; the folder itself last, so that a kill leaves it open to see."""
-    folders, seen = [home], []
+    """Yield what of fedjob's has a bit for others, and its mode; the folder itself last, so that a kill leaves it open."""
+    folders, seen, has_others = [home], [], False
     while folders:
         folder = folders.pop()
         try:
@@ -91,14 +116,21 @@ def _open_in(home: Path, *, deep: bool) -> Iterator[tuple[Path, int]]:
             if stat.S_ISLNK(mode):
                 continue
             path = Path(entry.path)
+            if folder == home and not _is_ours(entry.name):
+                has_others = True
+                continue
             if stat.S_IMODE(mode) & OF_OTHERS:
                 seen.append((path, stat.S_IMODE(mode)))
             if deep and stat.S_ISDIR(mode):
                 folders.append(path)
     yield from seen
     mode = stat.S_IMODE(home.stat().st_mode)
-    if mode & OF_OTHERS:
+    if mode & OF_OTHERS and not has_others:
         yield home, mode
+
+
+def _is_ours(name: str) -> bool:
+    return name in NAMES_IN_HOMES or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def _names(paths: tuple[Path, ...]) -> str:

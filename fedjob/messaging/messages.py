@@ -384,6 +384,10 @@ class _Payload:
     body: dict[str, Any]
 
 
+MAX_COUNT = 1 << 53
+"""The largest number of rounds, tries, runners or messages that a header names: every party's database has room for it."""
+
+_COUNTS = ("round", "attempt", "epoch", "seq")
 _HEADER = tuple(f.name for f in fields(_Payload) if f.name not in ("kind", "body"))
 
 
@@ -411,9 +415,12 @@ def decode_payload(data: bytes, sender: str) -> Message:
 
     Raises:
         DecodeError: not msgpack, or too long.
-        MessageError: a field is missing or has the wrong type; it is named.
+        MessageError: a field is missing, has the wrong type or is beyond its range; it is named.
     """
     payload = from_plain(_Payload, unpack(data, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS))
+    for name in _COUNTS:
+        if not 0 <= getattr(payload, name) <= MAX_COUNT:
+            raise MessageError(f"{name} is from 0 to {MAX_COUNT}, found {getattr(payload, name)}")
     if payload.kind == "reply":
         kind = _REPLIES.get(str(payload.body.get("about")))
     else:

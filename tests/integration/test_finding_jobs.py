@@ -26,6 +26,7 @@ from fedjob.researcher.storage.index import list_entries
 from fedjob.researcher.storage.record import JobRecord, load_record
 from fedjob.researcher.storage.search import find_entries, the_folder
 from fedjob.researcher.storage.spec import load_spec
+from fedjob.researcher.storage.submissions import seal_job
 from tests.data import TRAINING, make_points
 from tests.plans import Linear, Tiny
 
@@ -71,6 +72,7 @@ def make(tmp_path: Path, home: Home) -> Iterator[Callable[..., Job]]:
             if state in ("waiting", "queued"):
                 HELD[job.id] = job._folder.take(0.0)
             record = replace(job.record, state=state, submitted=at, attempt=1, detached=True)
+            seal_job(job._folder)
             record.save(job._folder.record)
         return job
 

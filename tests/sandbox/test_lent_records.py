@@ -46,11 +46,81 @@ def test_a_proposal_may_cut_finer_and_forget_nothing(
             check_continued(before, after)
 
 
-def test_bytes_that_are_no_record_are_refused(tmp_path: Path) -> None:
-    before = record(tmp_path / "before", [1], rows=[1])
+def text(points: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(points.encode()), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("points", "continued"),
+    [
+        ('{"q": [[1.0], [2.0]]}', True),
+        ('{"q": [[1.0], [2.0], [3.0]], "p": []}', True),
+        ('{"q": [[1.0]]}', False),
+        ('{"q": [[2.0], [1.0]]}', False),
+        ('{"q": [[1.5], [2.0]]}', False),
+        ('{"p": [[1.0], [2.0]]}', False),
+        ("{}", False),
+        (None, False),
+    ],
+)
+def test_a_proposal_forgets_no_point_at_which_a_question_was_answered(
+    tmp_path: Path, points: str | None, continued: bool
+) -> None:
+    rows = {"ids": torch.tensor([1]), "rows": torch.tensor([1])}
+    save_params({**rows, "points": text('{"q": [[1.0], [2.0]]}')}, tmp_path / "before")
+    save_params({**rows, **({} if points is None else {"points": text(points)})}, tmp_path / "after")
+    if continued:
+        check_continued(tmp_path / "before", tmp_path / "after")
+    else:
+        with pytest.raises(DecodeError, match="forgets"):
+            check_continued(tmp_path / "before", tmp_path / "after")
+
+
+ONE = torch.tensor([1])
+POISON: dict[str, dict[str, torch.Tensor]] = {
+    "no ids": {"rows": ONE},
+    "ids in a table": {"ids": torch.tensor([[1]]), "rows": torch.tensor([[1]])},
+    "ids that are a number": {"ids": torch.tensor(1), "rows": torch.tensor(1)},
+    "ids with fractions": {"ids": torch.tensor([1.0]), "rows": ONE},
+    "labels with fractions": {"ids": ONE, "rows": torch.tensor([float("nan")])},
+    "labels in a table": {"ids": ONE, "rows": torch.tensor([[1, 1]])},
+    "too many labels": {"ids": ONE, "rows": torch.tensor([1, 1])},
+    "too few labels": {"ids": ONE, "rows": ONE, "of.a": torch.tensor([], dtype=torch.int64)},
+    "narrow labels": {"ids": ONE, "rows": torch.tensor([1], dtype=torch.int8)},
+    "points that are a list": {"ids": ONE, "rows": ONE, "points": text("[]")},
+    "points that are a number": {"ids": ONE, "rows": ONE, "points": text('{"q": 1}')},
+    "points that are a map": {"ids": ONE, "rows": ONE, "points": text('{"q": {"0": 1}}')},
+    "points that are no JSON": {"ids": ONE, "rows": ONE, "points": text("{")},
+    "points in half a character": {
+        "ids": ONE,
+        "rows": ONE,
+        "points": torch.tensor([0xC3], dtype=torch.uint8),
+    },
+    "deep points": {"ids": ONE, "rows": ONE, "points": text('{"q": ' + "[" * 100_000 + "]" * 100_000 + "}")},
+    "wide points": {"ids": ONE, "rows": ONE, "points": torch.tensor([1])},
+    "many columns": {"ids": ONE, **{f"of.{number}": ONE for number in range(20_001)}},
+}
+
+
+@pytest.mark.parametrize("found", POISON)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_the_next_task_could_not_read_is_no_record_even_where_there_was_none(
+    tmp_path: Path, found: str, is_first: bool
+) -> None:
+    save_params(POISON[found], tmp_path / "after")
+    if not is_first:
+        record(tmp_path / "before", [1], rows=[1])
+    with pytest.raises(DecodeError, match="can't be read"):
+        check_continued(tmp_path / "before", tmp_path / "after")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_bytes_that_are_no_record_are_refused(tmp_path: Path, is_first: bool) -> None:
+    if not is_first:
+        record(tmp_path / "before", [1], rows=[1])
     (tmp_path / "after").write_bytes(b"\xff" * 100)
     with pytest.raises(DecodeError, match="can't be read"):
-        check_continued(before, tmp_path / "after")
+        check_continued(tmp_path / "before", tmp_path / "after")
 
 
 def test_only_the_borrower_changes_a_record_and_the_next_one_sees_the_change(tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fedjob.common.codec import from_plain, unpack
+from fedjob.common.codec import MAX_ELEMENTS, from_plain, unpack
 from fedjob.common.errors import DecodeError, ObjectTooLarge
 from fedjob.execution.orders import WorkResult
 from fedjob.node.execution.collection import MAX_KEPT_FILES, output_folder, take_output
+from fedjob.node.execution.link import Link
 
 LIMIT = 1 << 20
 DONE = WorkResult(key="k" * 64, ok=True, params_path="/worker/output/x/params.safetensors")
@@ -134,3 +138,46 @@ def test_a_linked_folder_of_files_that_stay_is_refused(tmp_path: Path, given: in
     (tmp_path / "output" / "task" / "kept").symlink_to(tmp_path)
     with pytest.raises(DecodeError):
         take(tmp_path, given, replace(DONE, params_path=""))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"num_examples": -1},
+        {"num_examples": 1 << 63},
+        {"used": {"inferences": -1000}},
+        {"used": {"inferences": (1 << 64) - 1}},
+        {"used": {"other": -1}},
+        {"overrun": -5, "used": {"inferences": 5}},
+        {"overrun": 6, "used": {"inferences": 5}, "ok": False},
+        {"rows": {"used": -1}},
+        {"items": {"processed": 1 << 63}},
+        {"threads": -1},
+        {"timing": {"total": float("nan")}},
+        {"timing": {"total": float("inf")}},
+        {"timing": {"total": -1.0}},
+    ],
+    ids=str,
+)
+def test_what_the_node_counts_with_goes_up_only_and_is_a_number(
+    tmp_path: Path, given: int, forged: dict[str, Any]
+) -> None:
+    with pytest.raises(DecodeError, match="the worker"):
+        take(tmp_path, given, WorkResult(**{"key": "k" * 64, "ok": True, **forged}))
+    assert not (tmp_path / "attempt" / "result.mpk").exists()
+    (tmp_path / "output" / "task").mkdir(exist_ok=True)
+    honest = {"used": {"inferences": 5}, "num_examples": 5, "timing": {"total": 0.5}, "rows": {"used": 5}}
+    take(tmp_path, given, WorkResult(**{"key": "k" * 64, "ok": True, **honest}))
+
+
+def test_a_value_of_a_worker_has_no_more_parts_than_a_peers(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    bomb = Link(theirs)
+    many = [[[]] * 99_999] * 20
+    sending = threading.Thread(target=lambda: bomb.send(["result", {"value": many}]))
+    sending.start()
+    with pytest.raises(DecodeError, match="more than 1000000 values"):
+        Link(ours, max_elements=MAX_ELEMENTS).receive()
+    sending.join(30)
+    ours.close()
+    theirs.close()

@@ -25,6 +25,7 @@ from fedjob.researcher.storage.event_log import EventLog, read_events
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord, load_record, utc_now
 from fedjob.researcher.storage.spec import Component, JobSpec
+from fedjob.researcher.storage.submissions import seal_job
 from fedjob.researcher.storage.transitions import moved, route, walk
 from tests.simulator.world import Violation
 
@@ -144,6 +145,7 @@ class Life:
 
     def submit(self) -> None:
         lock = self.folder.take()
+        seal_job(self.folder)
         walk(self.folder, replace(load_record(self.folder.record), detached=True), [State.WAITING])
         self.start(self.folder, lock)
 
@@ -160,6 +162,7 @@ class Life:
             return
         with suppress(JobError):
             lock = self.folder.take(0.0)
+            seal_job(self.folder)
             walk(self.folder, replace(record, detached=True), [State.WAITING])
             self.start(self.folder, lock)
 

@@ -84,11 +84,18 @@ def read_items(folder: Path) -> dict[str, list[list[Any]]]:
             raise DecodeError(f"a task's items take at most {MAX_ITEMS_BYTES >> 20} MB")
         plain = json.loads(path.read_bytes())
         return {
-            "processed": [[str(i), _number(m), str(h)] for i, m, h in plain["processed"]],
-            "failed": [[str(i), _number(m), str(h), str(why)] for i, m, h, why in plain["failed"]],
+            "processed": [[_text(i), _number(m), _text(h)] for i, m, h in plain["processed"]],
+            "failed": [[_text(i), _number(m), _text(h), _text(why)] for i, m, h, why in plain["failed"]],
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DecodeError(f"the items of a task can't be read: {type(error).__name__}") from error
+
+
+def _text(value: Any) -> str:
+    """Return it as a text that a database can keep: half of a character pair is none."""
+    text = str(value)
+    text.encode("utf-8")
+    return text
 
 
 def _number(value: Any) -> float | None:

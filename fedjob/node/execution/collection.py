@@ -7,6 +7,7 @@ devices in their places, or name others. What is taken is a copy, in a folder th
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Generator
@@ -21,8 +22,11 @@ from fedjob.data.item_choice import ITEMS_NAME
 from fedjob.execution.orders import KEPT_NAME, WorkResult
 from fedjob.node.data.item_ledger import MAX_ITEMS_BYTES
 from fedjob.node.storage.spool import PARAMS_NAME, RESULT_NAME, STATE_NAME
+from fedjob.protocols.usage import INFERENCES
 
 MAX_KEPT_FILES = 10_000
+MAX_COUNT = 1 << 48
+"""Of rows, items or predictions of one task: what the node adds up of many tasks stays a number that a database has."""
 COPY_BYTES = 1 << 20
 
 
@@ -58,10 +62,11 @@ def take_output(result: WorkResult, source: int, folder: Path, *, limit_bytes: i
         The result, with the names of the files that were taken.
 
     Raises:
-        DecodeError: a file is missing, or is no regular file of its own.
+        DecodeError: a file is missing, or is no regular file of its own; or a number is none that can be.
         ObjectTooLarge: they are larger than the limit.
         NoSpace: the node's disk is full.
     """
+    _check_numbers(result)
     taken = replace(
         result,
         params_path=PARAMS_NAME if result.params_path else "",
@@ -76,6 +81,25 @@ def take_output(result: WorkResult, source: int, folder: Path, *, limit_bytes: i
         copy_file(source, ITEMS_NAME, folder / ITEMS_NAME, limit_bytes=MAX_ITEMS_BYTES)
     _take_kept(source, folder / KEPT_NAME, limit_bytes=left)
     return name_result(taken, folder)
+
+
+def _check_numbers(result: WorkResult) -> None:
+    """Check what the node counts with, and adds to what a grant has used: it may only go up.
+
+    Raises:
+        DecodeError: a count is below 0 or beyond any dataset, or a duration is no finite number.
+    """
+    counts = {"num_examples": result.num_examples, "overrun": result.overrun, "threads": result.threads}
+    for part in ("used", "items", "rows"):
+        counts |= {f"{part} {name[:40]!a}": number for name, number in getattr(result, part).items()}
+    for name, number in counts.items():
+        if not 0 <= number <= MAX_COUNT:
+            raise DecodeError(f"the worker's {name} is {number}, which is no number of anything")
+    if result.overrun > result.used.get(INFERENCES, 0):
+        raise DecodeError("the worker has more predictions left over than were wanted")
+    for name, measured in result.timing.items():
+        if not (math.isfinite(measured) and measured >= 0):
+            raise DecodeError(f"the worker's timing {name[:40]!a} is {measured}, which is no duration")
 
 
 def name_result(result: WorkResult, folder: Path) -> WorkResult:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.codec import unpack
+from fedjob.common.codec import MAX_ELEMENTS, unpack
 from fedjob.common.errors import DecodeError, NodeFailure
 from fedjob.common.files import link_or_copy
 from fedjob.common.types import Ref
@@ -148,7 +148,7 @@ def _blob(name: str, ref: Ref, sources: Sources) -> Any:
     """Return a value that was too large for the message."""
     if ref.size_bytes > MAX_BLOB_BYTES:
         raise DecodeError(f"value {name} has {ref.size_bytes} bytes; at most {MAX_BLOB_BYTES}")
-    return unpack(sources.spool.fetch(ref).read_bytes())
+    return unpack(sources.spool.fetch(ref).read_bytes(), max_elements=MAX_ELEMENTS)
 
 
 def _data(row: TaskRow, task: Task, dataset: RegisteredDataset | None, sources: Sources) -> dict[str, Any]:

@@ -22,10 +22,15 @@ _DESCRIPTOR = struct.Struct("i")
 
 
 class Link:
-    """One end; one thread receives, any thread sends."""
+    """One end; one thread receives, any thread sends.
 
-    def __init__(self, end: socket.socket) -> None:
+    Args:
+        max_elements: that one value of the other end may hold, nested ones included; None for any number.
+    """
+
+    def __init__(self, end: socket.socket, *, max_elements: int | None = None) -> None:
         self._socket = end
+        self._max_elements = max_elements
         self._lock = threading.Lock()
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_TIMEOUT_S, 0))
 
@@ -93,7 +98,7 @@ class Link:
         (length,) = _LENGTH.unpack(head)
         if length > MAX_BYTES:
             raise DecodeError(f"expected at most {MAX_BYTES} bytes between daemon and worker, found {length}")
-        return unpack(self._read(length))
+        return unpack(self._read(length), max_elements=self._max_elements)
 
     def _read(self, length: int) -> bytes:
         buffer = bytearray()

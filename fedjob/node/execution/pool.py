@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.codec import from_plain, pack, to_plain
+from fedjob.common.codec import MAX_ELEMENTS, from_plain, pack, to_plain
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.files import remove_folder
 from fedjob.execution.orders import WorkOrder, WorkResult
@@ -60,6 +60,8 @@ from fedjob.training_plans.child_tasks import ChildOrder
 MAX_EVENT_BYTES = 16 * 1024
 ASKED_AT_MOST = 4000
 """How often one task may ask for child tasks, or for what came of them."""
+MAX_LAUNCHED_BYTES = 256 << 20
+"""Of the orders of one task's child tasks together, which the node keeps."""
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +145,7 @@ class Workers:
             worker.key, worker.run, worker.used = order.key, number, time.monotonic()
             worker.folder = Path(order.output_path)
             worker.place, worker.record = worker.folder.name, order.releases_path
-            worker.asked = 0
+            worker.asked = worker.launched_bytes = 0
             pid = worker.pid if worker.is_up else None
         worker.pipes.lead_to(order.key)
         try:
@@ -268,7 +270,7 @@ class Workers:
         bare = bool(request.command)
         server = self._server(NONE if bare and not launcher.isolates else kind, bare=bare)
         ours, theirs = socket.socketpair()
-        link, pipes = Link(ours), OutputPipes(self._home, 2 * config.log_kb << 10)
+        link, pipes = Link(ours, max_elements=MAX_ELEMENTS), OutputPipes(self._home, 2 * config.log_kb << 10)
         link.expect_greeting()
         worker = WorkerHandle(name, identity, enclosure, link, pipes, server)
         self._workers[name] = worker
@@ -339,6 +341,11 @@ class Workers:
                 raise DecodeError(f"it asked for child tasks more than {ASKED_AT_MOST} times")
             case ["launch", dict(wanted)]:
                 worker.asked += 1
+                worker.launched_bytes += len(pack(wanted))
+                if worker.launched_bytes > MAX_LAUNCHED_BYTES:
+                    raise DecodeError(
+                        f"the arguments of its child tasks take more than {MAX_LAUNCHED_BYTES >> 20} MB"
+                    )
                 event = ChildRequested(worker.key, worker.run, from_plain(ChildOrder, wanted))
             case ["wait", int(number)]:
                 worker.asked += 1

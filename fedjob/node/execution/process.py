@@ -26,8 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.codec import from_plain, pack, to_plain
-from fedjob.common.errors import EncodeError, FedjobError, NodeFailure
+from fedjob.common.codec import MAX_ELEMENTS, from_plain, pack, to_plain, unpack
+from fedjob.common.errors import DecodeError, EncodeError, FedjobError, NodeFailure
 from fedjob.common.files import remove_folder
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.execution.workbench import Workbench
@@ -132,10 +132,22 @@ def _perform(bench: Workbench, order: WorkOrder, link: Link) -> dict[str, Any]:
             raise EncodeError(
                 f"a value takes at most {MAX_RESULT_BYTES >> 20} MB, this one {len(packed) >> 20}"
             )
+        _check_number(packed)
     except FedjobError as error:
         plain = to_plain(WorkResult(key=order.key, ok=False, reason=error.reason, detail=str(error)[:1000]))
         packed = pack(plain)
     return plain
+
+
+def _check_number(packed: bytes) -> None:
+    """Check that a value has no more parts than its receivers read."""
+    if len(packed) > MAX_ELEMENTS:  # each takes a byte or more
+        try:
+            unpack(packed, max_elements=MAX_ELEMENTS)
+        except DecodeError as error:
+            raise EncodeError(
+                f"what the plan returned has too many parts: give numbers as arrays, not as lists ({error})"
+            ) from error
 
 
 class EventValve:

@@ -58,6 +58,7 @@ class WorkerHandle:
         self.fault = ""  # why nothing that it sends is taken any more
         self.events = TokenBucket(EVENTS_PER_S, EVENTS_AT_ONCE, EVENTS_AT_ONCE, time.monotonic())
         self.asked = 0  # how often its task asked for or after children
+        self.launched_bytes = 0  # of the children's orders
         self.exit_status: int | None = None
 
     def facts(self) -> dict[str, Any]:

@@ -269,6 +269,8 @@ ATTRIBUTES = frozenset(
     ]
 )
 """What Landlock leaves open for every file of the node's user: its mode, owner and times, and to be told of its use."""
+CUTS = frozenset(("truncate", "open", "openat", "openat2"))
+"""What cuts a file to nothing without opening it to write, which Landlock knows of from Linux 6.2 on."""
 
 _AUDIT = {X86_64: 0xC000003E, AARCH64: 0xC00000B7}
 _NEWEST_KNOWN = 456
@@ -280,10 +282,16 @@ mappings, and an old name of the same: nothing else, above all not the signal of
 
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """Terminal settings and size (is this a terminal?), bytes that wait, non-blocking, close on exec and not."""
-_TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+_NO_IOCTL = (0x5412, 0x541C, 0x5423, 0x8901, 0x8902)
+"""Typing into a terminal, its line discipline, and the owner of a socket, whom the kernel sends signals in its name."""
 
 _OWNERS = (8, 10, 15)
 """F_SETOWN, F_SETSIG and F_SETOWN_EX: the kernel sends signals in the name of who sets them."""
+
+_TRUNCATES, _NEITHER = 0o1000, 3
+"""Of the flags of `open`; with the access mode 3 a file is opened neither to be read nor to be written."""
+_KIND_OF_SOCKET, _STREAM, _PACKETS = 0xF, 1, 5
+"""The kinds of socket that send to the one they are connected with alone; a datagram names whom it is for."""
 
 _CLONE_THREAD = 0x10000
 _NEW_NAMESPACES = NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET
@@ -338,6 +346,20 @@ def _not_all_bits(place: int, bits: int) -> list[bytes]:
     return [_argument(place), _statement(_AND, bits), _jump(_EQUAL, bits, 0, 1), _DENY, _GRANT]
 
 
+def _no_cut(place: int) -> list[bytes]:
+    """Allow to open a file, unless that empties one which is not opened to be written."""
+    mask = _statement(_AND, _TRUNCATES | _NEITHER)
+    cuts = [step for mode in (0, _NEITHER) for step in (_jump(_EQUAL, _TRUNCATES | mode, 0, 1), _DENY)]
+    return [_argument(place), mask, *cuts, _GRANT]
+
+
+def _connected_pair() -> list[bytes]:
+    """Allow a pair of unix sockets, of a kind that sends to nobody but each other."""
+    kinds = [step for kind in (_STREAM, _PACKETS) for step in (_jump(_EQUAL, kind, 0, 1), _GRANT)]
+    is_unix = _jump(_EQUAL, socket.AF_UNIX, 1, 0)
+    return [_argument(0), is_unix, _DENY, _argument(1), _statement(_AND, _KIND_OF_SOCKET), *kinds, _DENY]
+
+
 @lru_cache(maxsize=4)
 def program(machine: str, *, alone: bool, devices: bool = False, process: int = 0) -> bytes:
     """Return the filter's program.
@@ -345,7 +367,8 @@ def program(machine: str, *, alone: bool, devices: bool = False, process: int = 
     Args:
         machine: as `os.uname` names it.
         alone: the worker sees the processes and sockets of the node (there are no namespaces): it may then have no
-            child processes, open no sockets, send no signals but to itself and change no attributes of files.
+            child processes, open no sockets, send no signals but to itself, change no attributes of files, and neither
+            empty a file that it does not open to write nor send datagrams.
         devices: it may use the devices of graphics cards, each of which has control calls of its own.
         process: its number, where it is `alone`.
 
@@ -357,13 +380,15 @@ def program(machine: str, *, alone: bool, devices: bool = False, process: int = 
         "clone": _with_bits(0, _CLONE_THREAD) if alone else _without_bits(0, _NEW_NAMESPACES),
         "clone3": [_ABSENT],
         "prctl": _one_of(0, _PRCTL),
-        "ioctl": _none_of(1, (_TIOCSTI, _TIOCLINUX, _TIOCSETD)) if devices else _one_of(1, _IOCTL),
+        "ioctl": _none_of(1, _NO_IOCTL) if devices else _one_of(1, _IOCTL),
         "socketpair": _one_of(0, (socket.AF_UNIX,)),
         "mmap": _not_all_bits(3, _SHARED_ANONYMOUS),
     }
     allowed = set(ALLOWED)
     if alone:
-        allowed -= FORKS | SIGNALS | SOCKETS | PRIORITIES | LIMITS | ATTRIBUTES
+        allowed -= FORKS | SIGNALS | SOCKETS | PRIORITIES | LIMITS | ATTRIBUTES | CUTS
+        conditions["open"], conditions["openat"] = _no_cut(1), _no_cut(2)
+        conditions["socketpair"] = _connected_pair()
         conditions["fcntl"] = _none_of(1, _OWNERS)
         conditions["tgkill"] = conditions["kill"] = _one_of(0, (process,))
         conditions["prlimit64"] = _one_of(0, (0, process))

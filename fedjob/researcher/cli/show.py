@@ -203,9 +203,4 @@ def why(job_id: str, home: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(asdict(reasons))
     else:
-        click.echo(clean_lines(str(reasons)))
-
-
-def clean_lines(text: str) -> str:
-    """Return a text without control characters, which could steer a terminal, except line breaks."""
-    return "\n".join(printable(line) for line in text.splitlines())
+        click.echo(str(reasons))

@@ -17,6 +17,7 @@ from fedjob.researcher.federation.base import is_completion
 from fedjob.researcher.federation.event_allowance import BYTES_PER_S, EventAllowance
 from fedjob.researcher.federation.orphans import OrphanedTasks
 from fedjob.researcher.federation.outages import MAX_OUTAGE_S, LineClock
+from fedjob.researcher.storage.event import OF_THE_JOB
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -130,6 +131,9 @@ class Channel:
                 self.events.add("note", round_=message.round, node=message.sender, text=text)
             return
         before = self.events.size_bytes
+        if event.type in OF_THE_JOB:
+            counters["odd_event"] += 1
+            return
         try:
             self.events.record(event.type, event.data, round_=message.round, node=node, task=message.task)
         except SpecError:  # a node may send any type: an unknown one must not end the job

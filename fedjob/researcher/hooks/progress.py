@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import printable
 from fedjob.common.types import ENDLESS
 from fedjob.researcher.hooks.base import Hook, RoundReport
-from fedjob.researcher.storage.event import JobEvent
+from fedjob.researcher.storage.event import JobEvent, names
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL
 from fedjob.researcher.storage.position import Position
@@ -49,7 +50,7 @@ class ProgressBar(Hook):
 
     def round_done(self, report: RoundReport) -> str | None:
         overall = {row.metric: row.value for row in report.rows if row.node == OVERALL}
-        note = " ".join(f"{metric} {value:.4g}" for metric, value in overall.items())
+        note = plain_text(" ".join(f"{metric} {value:.4g}" for metric, value in overall.items()))
         if report.left_out:
             note += f" [yellow]without {', '.join(sorted(report.left_out))}"
         self._progress.update(self._task, completed=report.round, note=note)
@@ -63,17 +64,25 @@ class ProgressBar(Hook):
         if self._progress is None:
             return
         if event.type == "grant":
-            waiting = ", ".join(event.body.get("waiting", ()))
+            waiting = plain_text(names(event.body.get("waiting")))
             self._progress.update(
                 self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan"
             )
         elif event.type == "error":
-            self._progress.console.print(f"[yellow]{event.node} is left out: {event.body.get('reason')}")
+            words = plain_text(f"{event.node} is left out: {event.body.get('reason')}")
+            self._progress.console.print(f"[yellow]{words}")
 
     def end(self, outcome: str) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def plain_text(text: str) -> str:
+    """Return a text of others as rich shows it as it is: no markup, nothing that steers a terminal."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def progress_hook(wanted: bool | None) -> ProgressBar | None:

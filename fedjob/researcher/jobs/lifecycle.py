@@ -37,6 +37,7 @@ from fedjob.researcher.storage.breakpoints import (
 from fedjob.researcher.storage.folder import LET_GO_S, job_folder
 from fedjob.researcher.storage.record import JobRecord, load_record
 from fedjob.researcher.storage.spec import load_spec
+from fedjob.researcher.storage.submissions import seal_job
 from fedjob.researcher.storage.transitions import walk
 from fedjob.training_plans.training_args import merged_args
 
@@ -217,6 +218,7 @@ def _write_next_attempt(folder: JobFolder, begin: str, rounds: int | None) -> Jo
                 args = merged_args(spec.training_args, own)
                 read_args_of(text, spec.plan_entry, args, rounds, first=last + 1)
         spec.save(folder.spec)
+    seal_job(folder)
     record = replace(record, begin=begin, rounds=spec.rounds, further=rounds is not None, detached=True)
     walk(folder, record, [State.WAITING])
     return spec

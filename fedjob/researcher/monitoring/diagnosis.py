@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedjob.common.errors import printable_lines
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.reasons import REASONS
 from fedjob.common.types import rounds_text
@@ -85,7 +86,7 @@ class Why:
     lines: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(self.lines)
+        return printable_lines("\n".join(self.lines))
 
     def __repr__(self) -> str:
         return str(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -111,7 +112,8 @@ class Live:
             step = _STEPS.get(event.type)
             live = replace(live, seq=event.seq, began=live.began or event.time, updated=event.time)
             if step is not None:
-                live = step(live, event)
+                with suppress(AttributeError, KeyError, TypeError, ValueError):  # others may send any body
+                    live = step(live, event)
         return live
 
     def progress(self, rounds: int, now: float) -> Progress:

@@ -89,7 +89,8 @@ def read_logs(
         released.add((event.node, event.task))
         stream = str(body.get("stream", "stdout"))
         if (stdout and stream == "stdout") or (stderr and stream == "stderr"):
-            found += [_line(event, stream, str(text)) for text in body.get("lines", ())]
+            lines = body.get("lines")
+            found += [_line(event, stream, str(text)) for text in lines] if isinstance(lines, list) else []
     for line in found:
         if not line.withheld or (line.node, line.task) not in released:
             yield line

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fedjob.common.checks import printable
 from fedjob.data.preprocessing.learning import LEARN
 from fedjob.protocols.base import LOSS, VALIDATE
 from fedjob.researcher.storage.position import AggregationRecord, Position
@@ -128,13 +129,13 @@ class Participation:
         if partly:
             line += f"; not in every round: {_named(partly)}"
         out = [f"{node} ({_short(reason)})" for node, reason in self.left_out.items()]
-        return f"{line}; left out: {_named(out)}" if out else line
+        return printable(f"{line}; left out: {_named(out)}" if out else line)
 
     __repr__ = __str__
 
     def lines(self) -> list[str]:
         """Return one line for each node: its rows and rounds, or why it is left out."""
-        return [f"{part.node}: {_line(part, self.num_rounds)}" for part in self.nodes]
+        return [printable(f"{part.node}: {_line(part, self.num_rounds)}") for part in self.nodes]
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{title}</th>" for title in ("node", "rounds", "rows", "left out"))

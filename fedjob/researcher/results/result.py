@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.checks import checked_methods
-from fedjob.common.errors import WrongResult
+from fedjob.common.errors import WrongResult, printable_lines
 from fedjob.data.preprocessing import build_steps
 from fedjob.data.preprocessing.base import Step
 from fedjob.data.preprocessing.learning import completed
@@ -193,5 +193,5 @@ def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):  # the line below them says the same
         value = {key: item for key, item in value.items() if key not in (COVERAGE, PRESENT)}
-    text = repr(value)
+    text = printable_lines(repr(value))  # that of a table has what nodes wrote as it is
     return text if len(text) <= 400 else text[:397] + "..."

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fedjob.common.checks import check_path, checked_methods
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.errors import DecodeError, MissingPackage, NotReady, WrongResult
+from fedjob.common.errors import DecodeError, MissingPackage, NotReady, WrongResult, printable_lines
 from fedjob.common.files import PRIVATE, fsync_dir, link_or_copy, make_folder, write_atomic
 from fedjob.common.values import decode, encode
 from fedjob.parameters.files import FileParams, is_params, save_params
@@ -322,7 +322,7 @@ class ResultFolder:
         """What the result is about: `2 of 3 nodes, 294 of 797 rows; left out: ...`, and rows that do not count."""
         open_nodes = sorted(node for node, kind in self.sandboxes.items() if kind == "none")
         without = [f"computed without a sandbox: {', '.join(open_nodes)}"] if open_nodes else []
-        return "; ".join([str(self.participation), *self._manifest.row_losses, *without])
+        return printable_lines("; ".join([str(self.participation), *self._manifest.row_losses, *without]))
 
     @property
     def sandboxes(self) -> dict[str, str]:

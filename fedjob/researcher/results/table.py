@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.checks import checked_methods
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, printable_lines
 
 SHOWN_ROWS = 20
 
@@ -63,7 +63,8 @@ class ResultTable:
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        return f"<table of {len(self)} rows: {', '.join(self.columns)}>\n{self._frame.head(SHOWN_ROWS)}"
+        shown = f"<table of {len(self)} rows: {', '.join(self.columns)}>\n{self._frame.head(SHOWN_ROWS)}"
+        return printable_lines(shown)
 
     def _repr_html_(self) -> str:
         shown: str = self._frame.head(SHOWN_ROWS).to_html()

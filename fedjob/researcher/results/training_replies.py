@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.checks import printable
 from fedjob.common.errors import NotReady
 from fedjob.metrics.states import value
 from fedjob.parameters.files import FileParams
@@ -121,13 +122,13 @@ class Replies(list[TrainingReply]):
 
 def _summary(reply: TrainingReply) -> str:
     if not reply.success:
-        return f"left out: {reply.msg}"
+        return printable(f"left out: {reply.msg}")
     measured = ", ".join(
         f"{name} {number:.4g} ({phase})"
         for phase, named in reply.metrics.items()
         for name, number in named.items()
     )
-    return f"{reply.sample_size} examples" + (f", {measured}" if measured else "")
+    return printable(f"{reply.sample_size} examples" + (f", {measured}" if measured else ""))
 
 
 def replies_to_plain(replies: Replies) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ def start_runner(folder: JobFolder, lock: int | None = None) -> int:
     try:
         with open(folder.log, "ab", opener=private) as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(folder.path), str(lock)],
+                [sys.executable, "-P", "-m", MODULE, str(folder.path), str(lock)],
                 pass_fds=(lock,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

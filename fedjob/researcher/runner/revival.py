@@ -3,7 +3,8 @@
 A job is never left as if somebody ran it. Whoever looks finds one of three:
 
 - it was active when its runner died: it is `lost (runner_died)`, and a restart continues from its last breakpoint;
-- it had been submitted and had not begun: whoever looks begins it again, and an event and the log say so;
+- it had been submitted and had not begun: whoever looks begins it again, and an event and the log say so. A folder
+  that was put into the home, or changed in it, is never begun by a look: it would run somebody else's plan;
 - it had not begun and ran inside a process (`job.run()`): that process is gone with its hooks, so it is lost, too.
 """
 
@@ -23,6 +24,7 @@ from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.index import list_entries
 from fedjob.researcher.storage.record import JobRecord, load_record
+from fedjob.researcher.storage.submissions import is_sealed
 from fedjob.researcher.storage.transitions import RUNNER_DIED, notice, walk
 
 _log = logging.getLogger("fedjob")
@@ -42,6 +44,9 @@ def look(folder: JobFolder, start: Start = start_runner) -> JobRecord:
     """
     record = notice(folder)
     if record.state in PENDING and record.detached and not folder.is_held():
+        if not is_sealed(folder):
+            _warn_of_foreign(folder, record)
+            return record
         try:
             begun = begin_again(folder, start)
         except SubmitError as error:  # nothing is lost: the next look tries again
@@ -55,6 +60,19 @@ def look(folder: JobFolder, start: Start = start_runner) -> JobRecord:
 
 _warned: dict[Path, float] = {}
 """Folder of a job -> the last new beginning after which it was said that nobody runs it."""
+
+
+def _warn_of_foreign(folder: JobFolder, record: JobRecord) -> None:
+    if _warned.get(folder.path) != record.begun_again:
+        _warned[folder.path] = record.begun_again
+        _log.warning("%s", _foreign(folder))
+
+
+def _foreign(folder: JobFolder) -> str:
+    return (
+        f"job {folder.path.name} lies in this home and was not submitted from it as it is: nothing of it is run by "
+        f"itself; Job.resume({str(folder.path)!r}) shows whose plan it is"
+    )
 
 
 def _warn_once(folder: JobFolder, record: JobRecord) -> None:
@@ -82,7 +100,7 @@ def begin_again(folder: JobFolder, start: Start = start_runner, *, at_once: bool
         at_once: also within `AGAIN_S` of the last time.
 
     Raises:
-        SubmitError: no process can be started.
+        SubmitError: no process can be started; or the job was not submitted from this home.
     """
     before = folder.holder()
     try:
@@ -95,6 +113,8 @@ def begin_again(folder: JobFolder, start: Start = start_runner, *, at_once: bool
         if record.state not in PENDING or not record.detached or (soon and not at_once):
             os.close(lock)
             return False
+        if not is_sealed(folder):
+            raise SubmitError(_foreign(folder))
         text = f"the process that ran it ({before or 'unknown'}) is gone: begun again"
         replace(record, begun_again=time.time()).save(folder.record)
         with EventLog(folder.events, folder.path.name) as events:
@@ -160,6 +180,8 @@ def _resume(folder: JobFolder, start: Start) -> str:
             return "begun again" if begin_again(folder, start, at_once=True) else ""
         if record.state != State.LOST:
             return ""
+        if not is_sealed(folder):
+            return _foreign(folder)
         lock = folder.take(0.0)
     except SubmitError as error:
         return f"not begun again: {error}"

@@ -77,6 +77,7 @@ def hand_over(folder: JobFolder, token: str, prepare: Callable[[JobFolder], JobF
                 raise
             lock = theirs.take()
             try:
+                submissions.seal_job(theirs)
                 record = replace(
                     load_record(theirs.record),
                     token=token,

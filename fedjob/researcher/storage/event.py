@@ -9,7 +9,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -37,6 +37,9 @@ TYPES = (
     "error",
 )
 """The types of events that fedjob itself emits; every other type is a plan's own."""
+
+OF_THE_JOB = frozenset(("grant", "schedule", "setup", "ask", "round", "breakpoint", "error"))
+"""Of these, what only the job itself reports: whoever reads them acts on them, so that no node can."""
 
 
 class LaterVersion(DecodeError):
@@ -179,7 +182,10 @@ def format_event(event: JobEvent) -> Drawn:
     if not isinstance(event, JobEvent):
         raise SpecError(f"format_event takes an event, such as one of job.events(), not {shown(event)}")
     draw = _DRAWN.get(event.type, _other)
-    texts, now = draw(event, event.body)
+    try:
+        texts, now = draw(event, event.body)
+    except (AttributeError, KeyError, TypeError, ValueError):  # a node may send any body
+        texts, now = _other(event, event.body)
     return [f"{prefix(event)} | {printable(text)}" for text in texts], printable(now)
 
 
@@ -216,6 +222,8 @@ def because(body: Mapping[str, Any]) -> str:
 
 def names(value: Any) -> str:
     """Return node names as a list in words."""
+    if value and (isinstance(value, str) or not isinstance(value, (Mapping, Sequence, Set))):
+        return short(value)
     return ", ".join(str(item) for item in value) if value else "nobody"
 
 

@@ -1,7 +1,7 @@
 """A job's folder on disk: the one place that knows a file name.
 
 <home>/jobs/<job id>/
-    spec.mpk  plan.py  plans/  record.json  events.jsonl  traffic.csv  lock
+    spec.mpk  plan.py  plans/  seal  record.json  events.jsonl  traffic.csv  lock
     breakpoints/round_0007/
     artifacts/                files that the job sends along
     brought.zip               the data that the researcher brings, packed
@@ -53,6 +53,11 @@ class JobFolder:
     def plan_of(self, hash_: str) -> Path:
         """The text of one node's plan, where there is a plan per node."""
         return self.path / "plans" / f"{hash_}.py"
+
+    @property
+    def seal(self) -> Path:
+        """The signature of the home that the job was submitted from."""
+        return self.path / "seal"
 
     @property
     def record(self) -> Path:

@@ -6,6 +6,7 @@ when the job is deleted it stays, as `job_deleted`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,8 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.errors import SpecError, SubmitError, TokenConflict, TokenDeleted
+from fedjob.common.codec import pack
+from fedjob.common.errors import ConfigError, SpecError, SubmitError, TokenConflict, TokenDeleted
 from fedjob.common.files import make_folder, open_locked, write_atomic
+from fedjob.identity.keys import SealKey, verify
+from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.index import SCHEMA, SUBMISSION_FIELDS, open_index
 
 SUBMIT_S = 30.0
@@ -61,6 +65,29 @@ def check_token(token: str) -> str:
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         raise SpecError(f"a submit token is 1 to 128 of A-Z a-z 0-9 . _ : -; found {str(token)[:140]!r}")
     return token
+
+
+def seal_job(folder: JobFolder) -> None:
+    """Sign a job that is submitted from its home: only what is signed so begins again by itself."""
+    home = folder.path.parent.parent
+    write_atomic(folder.seal, SealKey(home).sign(_sealed(folder)).hex().encode() + b"\n")
+
+
+def is_sealed(folder: JobFolder) -> bool:
+    """Return whether a job was submitted from the home that it lies in, and asks for what it asked for then."""
+    try:
+        signature = bytes.fromhex(folder.seal.read_text(encoding="ascii").strip())
+        key_hex = SealKey.public_of(folder.path.parent.parent)
+        return bool(key_hex) and verify(key_hex, signature, _sealed(folder))
+    except (OSError, ValueError, ConfigError):
+        return False
+
+
+def _sealed(folder: JobFolder) -> bytes:
+    """Return what is signed: the job's name, and all that says what runs at this machine and at nodes."""
+    files = [folder.spec, folder.plan, *sorted((folder.path / "plans").glob("*.py"))]
+    hashes = [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files if path.exists()]
+    return b"fedjob job\n" + pack([folder.path.name, hashes])
 
 
 @contextmanager

@@ -7,6 +7,14 @@ from tests.sandbox.probe import Chapter
 SOCKETS = Chapter("sockets")
 _add = SOCKETS.add
 
+for _kind in ("SOCK_DGRAM", "SOCK_RAW"):
+    for _where, _address in (("unix", 'at["unix_dgram"]'), ("abstract", '"\\0" + at["abstract_dgram"]')):
+        _add(
+            f"sends_from_a_pair_to_{_where}_{_kind.lower()}",
+            f"send from one of a pair of unix sockets ({_kind}) to another one's address ({_where})",
+            f"socket.socketpair(socket.AF_UNIX, socket.{_kind})[0].sendto(me.encode(), {_address})",
+        )
+
 for _name, _tries, _code in (
     (
         "connects_by_tcp",

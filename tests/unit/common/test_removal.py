@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,42 @@ def test_a_new_folder_goes_with_a_failure_and_one_that_was_there_is_left_alone(t
     with pytest.raises(FileExistsError), new_folder(tmp_path / "there"):
         pass
     assert (tmp_path / "there" / "file").exists()
+
+
+def nested(folder: Path, depth: int, mode: int = 0o700) -> Path:
+    """Nest folders deeper than any path reaches; each holds a file."""
+    folder.mkdir()
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(depth):
+        os.mkdir("d" * 50, dir_fd=at)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=at))
+        inner = os.open("d" * 50, os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)
+        os.fchmod(at, mode)
+        os.close(at)
+        at = inner
+    os.close(at)
+    return folder
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o000, 0o300])
+def test_what_a_plan_nested_deeper_than_any_stack_goes_too(tmp_path: Path, mode: int) -> None:
+    folder = nested(tmp_path / "round_0001", 3000, mode)
+    remove_folder(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_link_in_a_folder_is_followed_and_every_kind_of_file_goes(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("x")
+    folder = tmp_path / "round_0001"
+    (folder / "a" / "b").mkdir(parents=True)
+    for place in (folder, folder / "a", folder / "a" / "b"):
+        (place / "to a folder").symlink_to(kept)
+        (place / "to a file").symlink_to(kept / "file")
+        (place / "to nothing").symlink_to(tmp_path / "nothing")
+        os.mkfifo(place / "pipe")
+        os.link(kept / "file", place / "second name")
+    remove_folder(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (kept / "file").read_text() == "x"

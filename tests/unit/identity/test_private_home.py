@@ -21,7 +21,7 @@ from fedjob.common.files import (
 )
 from fedjob.hub.config.home import HubHome
 from fedjob.hub.storage.database import HubDatabase
-from fedjob.identity.private_home import close_home
+from fedjob.identity.private_home import NAMES_IN_HOMES, close_home
 from fedjob.node.config.home import NodeHome
 from fedjob.node.storage.database import Database
 from fedjob.researcher.connection.home import take_home
@@ -128,3 +128,38 @@ def test_the_users_own_home_directory_is_named_and_not_changed(
     assert found.left == (tmp_path,)
     assert "chmod -R go-rwx" in str(found)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_what_fedjob_did_not_make_keeps_its_mode_and_its_folder_stays_open(tmp_path: Path) -> None:
+    home = tmp_path / "project"
+    (home / "src" / "deep").mkdir(parents=True)
+    (home / "jobs" / "job_1").mkdir(parents=True)
+    for name in ("data.csv", "src/main.py", "src/deep/run.sh", "jobs/job_1/table.csv", "config.toml"):
+        (home / name).write_text("x")
+        (home / name).chmod(0o644)
+    for path in (home, home / "src", home / "src" / "deep", home / "jobs", home / "jobs" / "job_1"):
+        path.chmod(0o755)
+    for whole in (False, True):
+        close_home(home, whole=whole)
+        modes = {
+            str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")
+        }
+        assert modes == {
+            "project": 0o755,
+            "project/data.csv": 0o644,
+            "project/src": 0o755,
+            "project/src/main.py": 0o644,
+            "project/src/deep": 0o755,
+            "project/src/deep/run.sh": 0o644,
+            "project/jobs": 0o700,
+            "project/jobs/job_1": 0o700,
+            "project/jobs/job_1/table.csv": 0o600,
+            "project/config.toml": 0o600,
+        }
+
+
+def test_every_name_in_a_nodes_and_a_hubs_home_is_known_as_fedjobs(tmp_path: Path) -> None:
+    for home, root in ((NodeHome(tmp_path / "n"), tmp_path / "n"), (HubHome(tmp_path / "h"), tmp_path / "h")):
+        named = [path for path in vars(home).values() if isinstance(path, Path) and path != root]
+        assert named
+        assert {path.relative_to(root).parts[0] for path in named} <= NAMES_IN_HOMES

@@ -117,6 +117,25 @@ def test_a_field_of_the_wrong_type_is_refused(field: str, value: object) -> None
         decode_payload(pack({**plain, field: value}), "lab")
 
 
+@pytest.mark.parametrize("field", ["round", "attempt", "epoch", "seq"])
+@pytest.mark.parametrize("value", [-1, -(2**63), 2**53 + 1, 2**63, 2**64 - 1])
+def test_a_count_that_no_database_has_room_for_is_refused_before_anybody_acts_on_it(
+    field: str, value: int
+) -> None:
+    plain = unpack(encode_payload(_message(Ping())))
+    with pytest.raises(MessageError, match=field):
+        decode_payload(pack({**plain, field: value}), "lab")
+    decode_payload(pack({**plain, field: 2**53}), "lab")
+
+
+@pytest.mark.parametrize("value", [-1, 2**53 + 1, 2**63])
+def test_a_ref_of_a_size_that_no_object_has_is_refused(value: int) -> None:
+    plain = unpack(encode_payload(_message(TASK)))
+    plain["body"]["plan"]["size_bytes"] = value
+    with pytest.raises(MessageError, match="size"):
+        decode_payload(pack(plain), "lab")
+
+
 def test_a_ref_that_is_not_a_hash_is_refused() -> None:
     plain = unpack(encode_payload(_message(TASK)))
     for sha256 in ("../../etc/passwd", "AB" * 32, "ab" * 31, 5):

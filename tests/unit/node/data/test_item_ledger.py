@@ -56,7 +56,18 @@ def test_items_are_remembered_per_plan_dataset_and_project(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "written", ["{", "[]", '{"processed": []}', '{"processed": [[1]], "failed": []}'], ids=range(4)
+    "written",
+    [
+        "{",
+        "[]",
+        '{"processed": []}',
+        '{"processed": [[1]], "failed": []}',
+        '{"processed": [["\\ud800", 1, "h"]], "failed": []}',
+        '{"processed": [], "failed": [["x", 1, "h", "\\udc80"]]}',
+        f'{{"processed": [["x", 1{"0" * 400}, "h"]], "failed": []}}',
+        f'{{"processed": {"[" * 100_000}{"]" * 100_000}, "failed": []}}',
+    ],
+    ids=range(8),
 )
 def test_what_a_worker_left_is_not_believed(tmp_path: Path, written: str) -> None:
     (tmp_path / ITEMS_NAME).write_text(written)

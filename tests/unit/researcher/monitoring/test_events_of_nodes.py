@@ -1,0 +1,58 @@
+"""Whatever body a node gives an event, everything that reads events goes on, and shows it as it is."""
+
+from __future__ import annotations
+
+import io
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedjob.common import lifecycle
+from fedjob.researcher.hooks.progress import ProgressBar
+from fedjob.researcher.monitoring.diagnosis import tasks_of
+from fedjob.researcher.monitoring.live import Live
+from fedjob.researcher.monitoring.logs import read_logs
+from fedjob.researcher.storage.event import TYPES, JobEvent, as_json, format_event
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.position import Position
+
+KEYS = (
+    *("state", "reason", "detail", "worker", "parent", "waiting", "contacts", "by", "note", "nodes", "try", "outcome"),
+    *("step", "left_out", "seconds", "done", "total", "n", "last", "ok", "failed", "items", "of", "values", "phase"),
+    *("samples", "num_rows", "path", "lines", "withheld", "contact", "text", "stream", "ahead", "unit", "message"),
+)  # fmt: skip
+ODD: tuple[Any, ...] = (
+    *(None, True, 0, -1, 2**63, -(2**63), 1e308, "", "x", "[/red]", "[link=file:///etc]x", "\x1b[31m", "\u202e"),
+    *([], [1], [[1]], [None, "a", 1], {}, {"a": 1}, {"a": {"b": [1]}}, {"a": None}, {"1": "x", "a": 2}),
+)  # fmt: skip
+
+
+def events(type_: str) -> list[JobEvent]:
+    bodies: list[Any] = [{}, *({key: value} for key, value in product(KEYS, ODD))]
+    bodies += [dict.fromkeys(KEYS, value) for value in ODD]
+    return [
+        JobEvent(type=type_, seq=1 + number, time=1.0, job="job_1", task="k", node="a", round=1, body=as_json(body))
+        for number, body in enumerate(bodies)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("type_", [*TYPES, "found", "[/x]"])
+def test_no_body_of_an_event_ends_who_reads_it(type_: str, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    bar = ProgressBar(console)
+    bar.start(JobFolder(tmp_path), 3, Position(round=0, state={}), {})
+    live, found = Live(), events(type_)
+    for event in found:
+        lines, now = format_event(event)
+        assert all(text.isprintable() for text in (*lines, now))
+        bar.event(event)
+        live = live.after([event])
+        live.progress(3, 2.0)
+        lifecycle.moment_of(event.type, event.body)
+    bar.end("completed")
+    list(read_logs(found))
+    tasks_of(found)
+    assert "\x1b]8;" not in console.file.getvalue(), "no link is made of what a node wrote"  # type: ignore[attr-defined]
