@@ -9,8 +9,10 @@ import json
 import re
 import sqlite3
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import requires
 from pathlib import Path
@@ -136,6 +138,29 @@ def json_option(command: Any) -> Any:
 def print_json(value: Any) -> None:
     """Print plain data as JSON."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+@contextmanager
+def said_meanwhile(what: str, *, every_s: float = 5.0) -> Iterator[None]:
+    """Say on stderr, every few seconds, that something that takes long still goes on.
+
+    Args:
+        what: goes on, such as `reading images/`.
+    """
+    ended = threading.Event()
+    began = time.monotonic()
+
+    def speak() -> None:
+        while not ended.wait(every_s):
+            click.echo(f"fedjob: {what}: {time.monotonic() - began:.0f} s so far", err=True)
+
+    speaker = threading.Thread(target=speak, name="said meanwhile", daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        speaker.join()
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, *, empty: str = "nothing to show") -> None:

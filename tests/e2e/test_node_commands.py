@@ -91,6 +91,24 @@ def test_without_the_packages_of_a_reader_one_line_says_what_to_install(
     )
 
 
+def test_what_is_said_of_a_dataset_is_changed_in_place(owner: Owner, table: Path) -> None:
+    owner.types("data", "add", "words", table, "--tags", "a", "--min-rows", "2")
+    (before,) = (d for d in json.loads(owner.types("data", "list", "--json")) if d["name"] == "words")
+    said = owner.types(
+        "data", "set", "words", "--tags", "b, c", "--min-rows", "3", "--contact", "Ann, DPO, 12"
+    )
+    assert "tags = ['b', 'c'], min_rows = 3" in said
+    (after,) = (d for d in json.loads(owner.types("data", "list", "--json")) if d["name"] == "words")
+    assert (after["tags"], after["min_rows"], after["contacts"][0]["name"]) == (["b", "c"], 3, "Ann")
+    assert (after["version"], after["added"]) == (before["version"], before["added"])
+    assert "fewer" in owner.types("data", "set", "words", "--min-rows", "4", expect=1)
+    assert "expected something to change" in owner.types("data", "set", "words", expect=1)
+    assert "there is no dataset 'wrods'; did you mean 'words'?" in owner.types(
+        "data", "set", "wrods", "--tags", "x", expect=1
+    )
+    owner.types("data", "remove", "words")
+
+
 def test_data_are_added_listed_shown_and_removed(owner: Owner, table: Path) -> None:
     said = owner.types("data", "add", "people", table, "--tags", "a,b", "--min-rows", "2")
     assert "3 rows, 2 columns" in said

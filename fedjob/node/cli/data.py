@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fedjob.common.console import json_option, size, table
+from fedjob.common.console import json_option, said_meanwhile, size, table
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
 from fedjob.data.leftovers import leftovers_of
@@ -19,6 +19,7 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.data.assets import RegisteredAsset, TypedAssets
 from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_cohort, describe_dataset
 from fedjob.node.data.redescription import describe_changed
+from fedjob.node.storage.audit import Audit
 
 MAX_SHOWN_COLUMNS = 20
 
@@ -119,7 +120,8 @@ def data_add(
         "warn": lambda text: click.echo(f"warning: {text}", err=True),
         "note": notes.append,
     }
-    with open_database(home) as database:
+    looked_at = path or ", ".join(assets)
+    with open_database(home) as database, said_meanwhile(f"reading {looked_at}"):
         if path is None:
             if loading_plan is not None:
                 raise SpecError("--loading-plan names columns of one table: a dataset of assets has none")
@@ -325,7 +327,7 @@ def data_refresh(name: str | None, home: NodeHome) -> None:
 
     `data list`, `data show` and the node do so by themselves.
     """
-    with open_database(home) as database:
+    with open_database(home) as database, said_meanwhile("looking at the data"):
         found = describe_changed(Datasets(database), "" if name is None else check_given(name, "a dataset"))
     for one in found:
         click.echo(str(one))
@@ -339,6 +341,42 @@ def _refresh(datasets: Datasets, name: str = "") -> None:
     """Describe what has changed anew, and say so beside the output."""
     for one in describe_changed(datasets, name):
         click.echo(f"note: {one}", err=True)
+
+
+@data.command("set")
+@click.argument("name", type=KnownText("dataset"))
+@home_option
+@click.option("--tags", help="Comma-separated words that researchers search for; empty for none.")
+@click.option("--min-rows", type=int, help="See `data add`.")
+@click.option("--max-weight", type=int, help="See `data add`.")
+@click.option("--description", help="Description of the data for researchers.")
+@click.option("--contact", "contacts", multiple=True, metavar="'NAME, ROLE, ADDRESS'", help="Repeatable.")
+def data_set(
+    name: str,
+    home: NodeHome,
+    tags: str | None,
+    min_rows: int | None,
+    max_weight: int | None,
+    description: str | None,
+    contacts: tuple[str, ...],
+) -> None:
+    """Change tags, limits and words of dataset NAME; grants for its data stay as they are."""
+    given = {
+        "tags": None if tags is None else [tag.strip() for tag in tags.split(",") if tag.strip()],
+        "min_rows": min_rows,
+        "max_weight": max_weight,
+        "description": description,
+        "contact": ";".join(contacts) if contacts else None,
+    }
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if not changes:
+        raise SpecError(
+            "expected something to change: --tags, --min-rows, --max-weight, --description or --contact"
+        )
+    with open_database(home) as database:
+        Datasets(database).reword(check_given(name, "a dataset"), **changes)
+        Audit(database).add("dataset", name, changes)
+    click.echo(f"dataset {name}: {', '.join(f'{key} = {value}' for key, value in changes.items())}")
 
 
 @data.command("remove")

@@ -189,6 +189,50 @@ class Datasets:
                 ),
             )
 
+    def reword(
+        self,
+        name: str,
+        *,
+        tags: Iterable[str] | None = None,
+        min_rows: int | None = None,
+        max_weight: int | None = None,
+        description: str | None = None,
+        contact: str | None = None,
+    ) -> RegisteredDataset:
+        """Change what the owner says of a dataset, and return it; None leaves something as it is.
+
+        Its data stay as they are, and with them its version and the grants for it.
+
+        Raises:
+            SpecError: there is no such dataset, or a word is none that `add` would take.
+        """
+        with self._database.transaction():
+            known = self.get(name)
+            now = replace(
+                known,
+                tags=known.tags if tags is None else tuple(dict.fromkeys(tags)),
+                min_rows=known.min_rows if min_rows is None else min_rows,
+                max_weight=known.max_weight if max_weight is None else max_weight,
+                description=known.description if description is None else description,
+                contacts=known.contacts if contact is None else read_contacts(contact),
+            )
+            _check_words(name, now.tags, now.min_rows, now.max_weight, now.description, contact or "")
+            if min_rows is not None:
+                check_rows(known.path, known.num_rows, min_rows)
+            self._database.execute(
+                "UPDATE datasets SET tags = ?, min_rows = ?, max_weight = ?, description = ?, contacts = ? "
+                "WHERE name = ?",
+                (
+                    pack(list(now.tags)),
+                    now.min_rows,
+                    now.max_weight,
+                    now.description,
+                    pack(to_plain(now.contacts)),
+                    name,
+                ),
+            )
+        return now
+
     def all(self) -> list[RegisteredDataset]:
         """Return every dataset, by name."""
         return [_dataset(row) for row in self._database.rows("SELECT * FROM datasets ORDER BY name")]
