@@ -8,7 +8,7 @@ import time
 
 from fedjob.common.errors import BrokerUnreachable, FedjobError, NoSpace, NotPermitted
 from fedjob.common.types import Address
-from fedjob.doctor.finding import Finding
+from fedjob.doctor.findings import Finding
 from fedjob.identity.membership import Membership, fetch_parties, hub_of
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.transport.mqtt import MqttTransport, transport_of

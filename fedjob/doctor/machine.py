@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedjob.common.errors import FedjobError
-from fedjob.doctor.finding import Finding
+from fedjob.doctor.findings import Finding
 from fedjob.identity.private_home import close_home
 
 LOW_DISK_BYTES = 1 << 30

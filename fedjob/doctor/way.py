@@ -12,7 +12,7 @@ from cryptography import x509
 from fedjob.common.errors import FedjobError
 from fedjob.common.http_client import check_authority, tls_trouble
 from fedjob.common.network.proxy import Proxy, open_tunnel, proxy_for
-from fedjob.doctor.finding import Finding
+from fedjob.doctor.findings import Finding
 from fedjob.identity.membership import Membership
 
 CONNECT_S = 5.0

@@ -208,7 +208,7 @@ def status(home: Path | None, as_json: bool) -> None:
 def doctor(home: Path | None, as_json: bool) -> None:
     """Check the hub's machine, process, ports, certificate and broker; print what to do about problems."""
     from fedjob.common.console import show_rows
-    from fedjob.doctor.finding import rows_of
+    from fedjob.doctor.findings import rows_of
     from fedjob.hub.doctor import examine
 
     findings = examine(_existing(home))

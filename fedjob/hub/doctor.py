@@ -12,7 +12,7 @@ from cryptography import x509
 from fedjob.common.errors import FedjobError
 from fedjob.common.network.proxy import DIRECT, is_loopback
 from fedjob.doctor import machine
-from fedjob.doctor.finding import Finding
+from fedjob.doctor.findings import Finding
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.database import HubDatabase

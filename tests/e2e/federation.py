@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from fedjob import Job, connect
-from fedjob.common.config import set_config
+from fedjob.common.config import load_config, set_config
 from fedjob.common.lifecycle import HISTORY
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
@@ -113,7 +113,7 @@ class Node:
         found: list[int] = []
         with suppress(psutil.NoSuchProcess):
             servers = psutil.Process(self.pid).children()
-            if find_support().kind == NAMESPACES:  # then the server is the child of one that waits for it
+            if find_support().in_force(load_config(NodeConfig, self.home).sandbox) == NAMESPACES:  # then the server is the child of one that waits for it
                 servers = [inner for server in servers for inner in _children(server)]
             found = [child.pid for server in servers for child in _children(server)]
         return found

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedjob.doctor import machine
-from fedjob.doctor.finding import Finding
+from fedjob.doctor.findings import Finding
 from fedjob.doctor.hub import examine_broker, examine_hub
 from fedjob.doctor.it_page import page_for_it
 from fedjob.doctor.way import examine_way

@@ -11,7 +11,7 @@ import click
 from fedjob.common.console import json_option, show_rows
 from fedjob.common.errors import FedjobError
 from fedjob.doctor import machine
-from fedjob.doctor.finding import Finding, rows_of
+from fedjob.doctor.findings import Finding, rows_of
 from fedjob.doctor.hub import examine_broker, examine_hub
 from fedjob.doctor.it_page import page_for_it
 from fedjob.doctor.way import examine_way

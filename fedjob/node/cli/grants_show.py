@@ -20,7 +20,12 @@ from fedjob.node.grants.contract import deviations
 from fedjob.node.grants.decisions import Grants, approved_before
 from fedjob.node.grants.grant import SHA256_CHARS, Grant
 from fedjob.node.grants.limits import describe_limits
-from fedjob.node.grants.wording import entries_in_words, question_in_words, settings_in_words, shown_name
+from fedjob.node.grants.question_words import (
+    entries_in_words,
+    question_in_words,
+    settings_in_words,
+    shown_name,
+)
 
 
 @click.command("list")

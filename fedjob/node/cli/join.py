@@ -12,7 +12,7 @@ import click
 
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.files import write_atomic
-from fedjob.doctor.finding import Finding
+from fedjob.doctor.findings import Finding
 from fedjob.doctor.way import examine_way
 from fedjob.identity.membership import Invitation, Membership
 from fedjob.node.cli.daemon import start_detached, start_here

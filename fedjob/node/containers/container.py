@@ -51,7 +51,7 @@ class Container(Launcher):
         words += [*_mounts(launch, options), *_devices(launch, options), options["image"]]
         if not _inherits(options):
             meeting = os.path.join(launch.folder, MEETING_NAME)
-            handing = (sys.executable, "-P", "-m", "fedjob.node.containers.handing", meeting)
+            handing = (sys.executable, "-P", "-m", "fedjob.node.containers.link_handover", meeting)
             words = [*handing, *words]
         return words
 

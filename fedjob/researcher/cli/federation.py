@@ -112,7 +112,7 @@ def data(home: Path | None, tags: str, as_json: bool) -> None:
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
     """Check hub, broker rights, repository, clock and versions; print what to do about problems."""
-    from fedjob.doctor.finding import rows_of
+    from fedjob.doctor.findings import rows_of
     from fedjob.researcher.connection.doctor import examine
     from fedjob.researcher.connection.home import home_path
 

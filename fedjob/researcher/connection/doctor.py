@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedjob.common.errors import FedjobError
 from fedjob.doctor import machine
-from fedjob.doctor.finding import Finding
+from fedjob.doctor.findings import Finding
 from fedjob.doctor.hub import examine_broker, examine_hub
 from fedjob.doctor.way import examine_way
 from fedjob.identity.membership import load_membership

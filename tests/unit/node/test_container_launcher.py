@@ -68,7 +68,12 @@ def test_a_container_sees_its_inputs_and_its_data_read_only_and_nothing_else_of_
 def test_docker_gets_the_link_at_a_meeting_place_and_podman_inherits_it() -> None:
     docker = replace(LAUNCH, options={"image": "x", "engine": "/usr/bin/docker"})
     words = Container().command(docker)
-    assert words[1:5] == ["-P", "-m", "fedjob.node.containers.handing", "/srv/node/scratch/worker_7-1/link"]
+    assert words[1:5] == [
+        "-P",
+        "-m",
+        "fedjob.node.containers.link_handover",
+        "/srv/node/scratch/worker_7-1/link",
+    ]
     assert "--preserve-fds" not in words
     assert any(
         value.endswith("worker_7-1/link,readonly") for name, value in pairs(words) if name == "--mount"

@@ -8,7 +8,7 @@ import pytest
 
 from fedjob.common.types import ENDLESS
 from fedjob.node.grants.contract import Request, defaults_of
-from fedjob.node.grants.wording import (
+from fedjob.node.grants.question_words import (
     entries_in_words,
     question_in_words,
     settings_in_words,

@@ -1,6 +1,6 @@
 """A command around docker's: it gives the worker in the container its link, which docker cannot pass on.
 
-Run as `python -P -m fedjob.node.containers.handing FOLDER COMMAND...` with the link as descriptor 3: it listens in
+Run as `python -P -m fedjob.node.containers.link_handover FOLDER COMMAND...` with the link as descriptor 3: it listens in
 FOLDER, which the container shows to the worker, gives the link to whoever comes first, and ends with the command.
 """
 
