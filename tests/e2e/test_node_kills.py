@@ -196,7 +196,7 @@ def test_workers_and_what_they_started_die_with_their_daemon(
 ) -> None:
     processes, folder = shared
     node = KilledNode(processes, folder, hub_url, "orphans")
-    step = "os.fork()\nprint('one of two', flush=True)\nos.setsid() if os.getpid() > 1 else None\nwhile True: time.sleep(1)"
+    step = "os.fork()\nprint('one of two\\n', end='', flush=True)\nos.setsid() if os.getpid() > 1 else None\nwhile True: time.sleep(1)"
     process = node.start(fork=False)
     ann.job = new_job_id()
     ann.train(node.name, ann.task(plan_with(step), "Odd"))
