@@ -113,7 +113,9 @@ class Node:
         found: list[int] = []
         with suppress(psutil.NoSuchProcess):
             servers = psutil.Process(self.pid).children()
-            if find_support().in_force(load_config(NodeConfig, self.home).sandbox) == NAMESPACES:  # then the server is the child of one that waits for it
+            if (
+                find_support().in_force(load_config(NodeConfig, self.home).sandbox) == NAMESPACES
+            ):  # then the server is the child of one that waits for it
                 servers = [inner for server in servers for inner in _children(server)]
             found = [child.pid for server in servers for child in _children(server)]
         return found

@@ -188,11 +188,13 @@ class Node:
         logs = sorted(self.home.task_logs.glob("*.stdout"))
         return [line for log in logs for line in log.read_text().splitlines()]
 
-    def worker_processes(self) -> set[int]:
-        """The processes of the workers, and of all that these have started, by the numbers that they have here."""
+    def worker_processes(self, job: str = "") -> set[int]:
+        """The processes of a job's workers, or of all, and what these have started, by the numbers that they have here."""
         assert self.daemon is not None
         found: set[int] = set()
         for worker in self.daemon._context.workers.facts()["warm"]:
+            if job not in ("", worker["job"]):
+                continue
             with suppress(psutil.NoSuchProcess):
                 process = psutil.Process(worker["pid"])
                 found |= {process.pid, *(child.pid for child in process.children(recursive=True))}

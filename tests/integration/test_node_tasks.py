@@ -253,7 +253,7 @@ def test_what_a_plan_forks_ends_with_its_task(busy: Node) -> None:
     )
     sent = ann.train("node1", ann.task(plan_with(step), "Odd", limit_s=20.0))
     wait_until(lambda: "forked" in busy.printed(), timeout_s=60, what="the plan to have forked")
-    pids = busy.worker_processes()
+    pids = busy.worker_processes(ann.job)
     assert len(pids) >= 2
     assert ann.answer_to(sent, Result).reason == "timeout"
     wait_until(lambda: not any(map(runs, pids)), timeout_s=30, what="the forked child to be gone")
@@ -271,7 +271,7 @@ def test_an_end_stops_what_runs(busy: Node) -> None:
     step = "print('begun', flush=True)\nwhile True: time.sleep(1)"
     ann.train("node1", ann.task(plan_with(step), "Odd"))
     wait_until(lambda: "begun" in busy.printed(), timeout_s=60, what="the training to begin")
-    pids = busy.worker_processes()
+    pids = busy.worker_processes(ann.job)
     assert pids
     ann.end("node1")
     wait_until(lambda: not any(map(runs, pids)), timeout_s=30, what="the worker to be gone")

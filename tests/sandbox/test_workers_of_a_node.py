@@ -59,7 +59,7 @@ def test_what_a_plan_patches_does_not_reach_another_use_plan_or_job(node: Node) 
         "only the same again is the same worker"
     )
     ann.end("node1")
-    wait_until(lambda: not node.worker_processes(), timeout_s=30, what="the job's workers to end")
+    wait_until(lambda: not node.worker_processes(ann.job), timeout_s=30, what="the job's workers to end")
 
 
 def test_a_plan_sees_no_key_and_writes_nothing_into_the_nodes_home(node: Node) -> None:
