@@ -141,7 +141,7 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def said_meanwhile(what: str, *, every_s: float = 5.0) -> Iterator[None]:
+def still_going_on(what: str, *, every_s: float = 5.0) -> Iterator[None]:
     """Say on stderr, every few seconds, that something that takes long still goes on.
 
     Args:
@@ -154,7 +154,7 @@ def said_meanwhile(what: str, *, every_s: float = 5.0) -> Iterator[None]:
         while not ended.wait(every_s):
             click.echo(f"fedjob: {what}: {time.monotonic() - began:.0f} s so far", err=True)
 
-    speaker = threading.Thread(target=speak, name="said meanwhile", daemon=True)
+    speaker = threading.Thread(target=speak, name="still going on", daemon=True)
     speaker.start()
     try:
         yield

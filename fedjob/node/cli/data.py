@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fedjob.common.console import json_option, said_meanwhile, size, table
+from fedjob.common.console import json_option, size, still_going_on, table
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
 from fedjob.data.leftovers import leftovers_of
@@ -121,7 +121,7 @@ def data_add(
         "note": notes.append,
     }
     looked_at = path or ", ".join(assets)
-    with open_database(home) as database, said_meanwhile(f"reading {looked_at}"):
+    with open_database(home) as database, still_going_on(f"reading {looked_at}"):
         if path is None:
             if loading_plan is not None:
                 raise SpecError("--loading-plan names columns of one table: a dataset of assets has none")
@@ -327,7 +327,7 @@ def data_refresh(name: str | None, home: NodeHome) -> None:
 
     `data list`, `data show` and the node do so by themselves.
     """
-    with open_database(home) as database, said_meanwhile("looking at the data"):
+    with open_database(home) as database, still_going_on("looking at the data"):
         found = describe_changed(Datasets(database), "" if name is None else check_given(name, "a dataset"))
     for one in found:
         click.echo(str(one))
