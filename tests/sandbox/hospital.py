@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import stat
 import time
@@ -82,6 +83,7 @@ class Hospital:
         self.node = self.federation.node(NODE, config=config)
         self.home = self.node.home
         self._tokens = 0
+        self._mark = secrets.token_hex(2)[:3]  # other tests may have a hospital at the same time
         self._honest = 0
         self._honest_job = new_job_id()
         self._kind = kind
@@ -229,7 +231,7 @@ class Hospital:
 
     def _token(self) -> str:
         self._tokens += 1
-        return f"probe-{self._tokens:04d}"
+        return f"probe-{self._mark}-{self._tokens:04d}"  # the name of a process has 15 characters
 
     def _try_together(self, tried: Sequence[_Tried], entry: str) -> None:
         """Run many probes in one task, while a task of another job computes beside it."""
