@@ -14,6 +14,7 @@ import click
 
 from fedjob.common.console import HomeFolder
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
+from fedjob.common.network.addresses import EVERY_ADDRESS
 
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
@@ -24,9 +25,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_URL = "http://127.0.0.1:8844"
-EVERY_ADDRESS = ("0.0.0.0", "::")
-"""Hosts that a hub listens on to be reached under each address of its machine; no party can connect to them."""
-
 home_option = click.option(
     "--home",
     type=HomeFolder(),

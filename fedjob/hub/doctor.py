@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import socket
 import ssl
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from fedjob.common.errors import FedjobError
-from fedjob.common.network.proxy import DIRECT, is_loopback
+from fedjob.common.network.addresses import is_loopback, on_this_machine
+from fedjob.common.network.proxy import DIRECT
 from fedjob.doctor import machine
 from fedjob.doctor.findings import Finding
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.tls import SOON
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.parties import Parties
 from fedjob.identity.membership import fetch_hub
 
 CONNECT_S = 5.0
-SOON = timedelta(days=30)
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def examine(home: HubHome) -> list[Finding]:
@@ -60,7 +60,7 @@ def _here(running: Running) -> tuple[str, int]:
     """Return where this machine reaches the hub's port."""
     parts = urlsplit(running.url)
     host = parts.hostname or ""
-    return EVERY_ADDRESS.get(host, host), parts.port or 443
+    return on_this_machine(host), parts.port or 443
 
 
 def _answers(running: Running) -> Finding:
@@ -106,7 +106,7 @@ def _broker(running: Running) -> Finding:
     parts = urlsplit(running.broker_url)
     host, port = parts.hostname or "", parts.port or 1883
     try:
-        socket.create_connection((EVERY_ADDRESS.get(host, host), port), timeout=CONNECT_S).close()
+        socket.create_connection((on_this_machine(host), port), timeout=CONNECT_S).close()
     except OSError as error:
         advice = (
             "look at broker/broker.log in the home" if running.broker_pid else "ask whoever runs the broker"

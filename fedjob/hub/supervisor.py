@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.http_client import check_http_url
-from fedjob.common.network.proxy import is_loopback
+from fedjob.common.network.addresses import is_loopback
 from fedjob.hub.broker.child import Accounts, BrokerChild
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits

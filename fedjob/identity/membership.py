@@ -17,7 +17,7 @@ from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.config import read_config
 from fedjob.common.errors import ConfigError, DecodeError, SpecError
 from fedjob.common.http_client import Patience, Web
-from fedjob.common.network.proxy import is_loopback
+from fedjob.common.network.addresses import EVERY_ADDRESS, is_loopback
 from fedjob.common.types import check_party
 from fedjob.identity.loopback import proof_of, read_secret
 
@@ -260,7 +260,7 @@ def load_membership(home: Path) -> Membership:
         raise ConfigError(f"{home} belongs to no federation yet: run init with --hub or --invite") from None
     except (OSError, DecodeError) as error:
         raise ConfigError(f"{path} is not readable ({error}): run init again with an invitation") from error
-    tls_ca, proxy = _setting(home, "tls_ca"), _setting(home, "proxy")
+    tls_ca, proxy = _settings(home, "tls_ca", "proxy")
     return replace(
         found,
         tls_ca=str(home / (tls_ca or found.tls_ca)) if tls_ca or found.tls_ca else "",
@@ -268,13 +268,13 @@ def load_membership(home: Path) -> Membership:
     )
 
 
-def _setting(home: Path, key: str) -> str:
-    """Return a setting of a home that says how its hub is reached; empty where there is none."""
+def _settings(home: Path, *keys: str) -> list[str]:
+    """Return settings of a home that say how its hub is reached; empty where there is none."""
     try:
         written = read_config(home)
     except ConfigError:
         written = {}  # whoever reads the other settings says so
-    return os.environ.get(f"FEDJOB_{key.upper()}") or str(written.get(key, ""))
+    return [os.environ.get(f"FEDJOB_{key.upper()}") or str(written.get(key, "")) for key in keys]
 
 
 def _hub_info(web: Web) -> HubInfo:
@@ -314,7 +314,7 @@ def _seen_from(hub_url: str, broker_url: str) -> str:
     broker, hub = urlsplit(broker_url), urlsplit(hub_url)
     if is_loopback(broker.hostname or "") and not is_loopback(hub.hostname or ""):
         return ""  # a proxy stands before the hub, whose own machine the broker's address is of
-    if broker.hostname not in ("0.0.0.0", "::"):
+    if broker.hostname not in EVERY_ADDRESS:
         return broker_url
     host = hub.hostname or ""
     host = f"[{host}]" if ":" in host else host

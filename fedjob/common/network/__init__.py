@@ -1,1 +1,1 @@
-"""The way from this machine to a server: proxies."""
+"""The way from this machine to a server: addresses and proxies."""

@@ -8,7 +8,6 @@ in small letters too.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ import requests.utils
 import socks
 
 from fedjob.common.errors import ConfigError, SpecError
+from fedjob.common.network.addresses import is_loopback
 
 DIRECT = "none"
 """The setting for no proxy, whatever the environment says."""
@@ -112,14 +112,6 @@ def open_tunnel(host: str, port: int, proxy: Proxy | None, *, timeout_s: float) 
         return socket.create_connection((host, port), timeout=timeout_s)
     found: socket.socket = socks.create_connection((host, port), timeout=timeout_s, **proxy.tunnel)
     return found
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _from_environment(scheme: str) -> Proxy | None:

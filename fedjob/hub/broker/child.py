@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fedjob.common.errors import BrokerUnreachable, ConfigError
 from fedjob.common.files import private, write_atomic
+from fedjob.common.network.addresses import on_this_machine
 from fedjob.hub.broker import tether
 from fedjob.hub.broker.access import acl_file, password_file
 from fedjob.hub.broker.mosquitto import find_mosquitto, mosquitto_version, settings
@@ -106,8 +107,7 @@ class BrokerChild:
     @property
     def on_this_machine(self) -> BrokerPort:
         """Its port as this machine reaches it: a broker that listens on all addresses is reached on loopback."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return BrokerPort(host, self.port, tls=self._tls is not None)
+        return BrokerPort(on_this_machine(self.host), self.port, tls=self._tls is not None)
 
     @property
     def url(self) -> str:

@@ -6,9 +6,11 @@
 
 It does not rely on any guarantee of the broker: `courier.py` repeats what got lost.
 A broker may be named by two URLs, such as `mqtts://` and, for a firewall that lets only port 443
-through, `wss://` at the hub; the second is tried where nobody answers at the first. It uses MQTT 5 where the broker has it, because MQTT 5 gives the reason of a refusal;
-else 3.1.1. This is the only module that imports paho. Its callbacks run on paho's
-network thread, and do nothing but enqueue.
+through, `wss://` at the hub; the second is tried where nobody answers at the first.
+
+It uses MQTT 5 where the broker has it, because MQTT 5 gives the reason of a refusal; else 3.1.1.
+This is the only module that imports paho. Its callbacks run on paho's network thread, and do
+nothing but enqueue.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from fedjob.node.execution.worker_events import (
     WorkerBegan,
     WorkerDied,
     WorkerEmitted,
+    WorkerEvent,
     WorkerGone,
     WorkerOverran,
     WorkerReturned,
@@ -55,21 +56,7 @@ LOGS_EVERY_S = 0.5
 OWN_EVENTS = ("lease", "log", "state", "grant")
 """Types of events that only the node itself sends: user code can't emit them."""
 
-Stage = (
-    Prepared
-    | Unprepared
-    | StoredResult
-    | Unstored
-    | WorkerBegan
-    | WorkerEmitted
-    | WorkerReturned
-    | WorkerDied
-    | WorkerUnclosed
-    | WorkerOverran
-    | WorkerGone
-    | ChildRequested
-    | ChildAwaited
-)
+Stage = Prepared | Unprepared | StoredResult | Unstored | WorkerEvent
 
 log = logging.getLogger(__name__)
 

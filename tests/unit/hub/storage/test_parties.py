@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import ConfigError, SpecError
-from fedjob.common.network.proxy import is_loopback
+from fedjob.common.network.addresses import is_loopback
 from fedjob.hub.storage.parties import check_role, hash_password, password_fits
 from fedjob.hub.supervisor import HubSettings, check_broker_url
 
