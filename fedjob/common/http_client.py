@@ -38,6 +38,7 @@ from fedjob.common.errors import (
     SpecError,
 )
 from fedjob.common.files import BLOCK_BYTES, Blocks
+from fedjob.common.network.credentials import Credentials
 from fedjob.common.network.proxy import Proxy, open_tunnel, proxy_for
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Web:
         token: sent as a bearer token.
         verify: whether to check the server's certificate, or the certificate file of its authority.
         proxy: the home's setting: a proxy's URL, `none`, or empty for what the environment says.
+        credentials: that are shown besides the token, over TLS only; None for none.
     """
 
     def __init__(
@@ -128,12 +130,14 @@ class Web:
         token: str = "",
         verify: bool | str | Path = True,
         proxy: str = "",
+        credentials: Credentials | None = None,
         patience: Patience | None = None,
     ) -> None:
         self.url = check_http_url(url)
         self.proxy = proxy_for(self.url, proxy)
         self.patience = patience or Patience()
         self._closed = threading.Event()
+        self._credentials = credentials if self.url.startswith("https://") else None
         self._verify = str(verify) if isinstance(verify, Path) else verify
         if isinstance(self._verify, str):
             check_authority(self._verify)
@@ -193,12 +197,17 @@ class Web:
         """
         if self._closed.is_set():
             raise RepositoryUnreachable(f"the connection to {self.url} was closed by this side")
+        own = self._credentials
         try:
             request = requests.PreparedRequest()
             request.prepare(
                 method,
                 self.url + path,
-                headers={**self._headers, **(headers or {})},
+                headers={
+                    **self._headers,
+                    **({} if own is None else own.headers(method, path)),
+                    **(headers or {}),
+                },
                 data=body if body else b"",  # Blocks: an iterable with a length
             )
             response = self._adapter.send(
@@ -206,6 +215,7 @@ class Web:
                 stream=True,
                 timeout=(self.patience.connect_s, self.patience.idle_s),
                 verify=self._verify,
+                cert=None if own is None else own.certificate(),
                 proxies=None if self.proxy is None else {"http": self.proxy.url, "https": self.proxy.url},
             )
         except requests.RequestException as error:
@@ -216,6 +226,8 @@ class Web:
             if response.status_code == 407 and self.proxy is not None:
                 raise _proxy_trouble(self.proxy, self.url, "407 Proxy Authentication Required")
             if not 200 <= response.status_code < 300 and response.status_code not in accept:
+                if response.status_code == 401 and own is not None:
+                    own.refused()
                 raise refusal(response.status_code, response.headers, stream.explanation(), what or path)
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 found = response.headers["Content-Encoding"][:40]
@@ -239,6 +251,8 @@ class Web:
             return SpecError(f"Url not valid: {self.url}")
         if isinstance(error, requests.exceptions.SSLError):
             ca = self._verify if isinstance(self._verify, str) else None
+            if self._credentials is not None:
+                self._credentials.refused()
             return RepositoryUnreachable(tls_trouble(self.url, _ssl_error(error), ca, self.proxy))
         if self.proxy is not None and isinstance(error, requests.exceptions.ProxyError):
             return _proxy_trouble(self.proxy, self.url, _innermost(error))
@@ -385,6 +399,18 @@ def _proxy_trouble(proxy: Proxy, url: str, why: str) -> FedjobError:
 TLS_PAGE = "docs/tls.md"
 
 _LOOK_S = 3.0
+_ALERTS = (
+    "ALERT_UNKNOWN_CA",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "ALERT_CERTIFICATE_UNKNOWN",
+    "ALERT_CERTIFICATE_EXPIRED",
+    "ALERT_CERTIFICATE_REQUIRED",
+    "ALERT_DECRYPT_ERROR",
+    "ALERT_HANDSHAKE_FAILURE",
+)
+"""Words of what a server answers to a client's certificate that it does not take."""
+
 _STRICT = ("key usage", "key identifier", "basic constraints")
 """Words of what Python 3.13 requires of an authority's certificate beyond what earlier versions did."""
 
@@ -424,6 +450,12 @@ def tls_trouble(
     if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER" in words or "HTTP_REQUEST" in words:
         plain = url.replace("https://", "http://").replace("mqtts://", "mqtt://").replace("wss://", "ws://")
         text = f"{url} does not speak TLS: its address is {plain}, or another port than this"
+    elif any(alert in words for alert in _ALERTS):
+        text = (
+            f"{url} refuses the certificate of this party ({words}): it is of no authority whose certificates that hub "
+            "takes, or not for clients; fedjob gets one of the hub's own by itself, one of your own is the setting "
+            "tls_cert"
+        )
     elif code == 10:
         text = f"{url}: its certificate expired{_at(certificate, 'not_valid_after_utc')}: who runs it has to renew it"
     elif code == 9:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fedjob.common.errors import ObjectCorrupt, RepositoryError
 from fedjob.common.files import Blocks
 from fedjob.common.http_client import Passing, Patience, Tries, Web
+from fedjob.common.network.credentials import Credentials
 from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.repository.base import NUM_FETCHES, Repository, check_job
 from fedjob.repository.parts import PART_BYTES
@@ -21,6 +22,7 @@ class HttpRepository(Repository):
         token: of the party.
         verify: whether to check the hub's certificate, or the path of its authority's certificate.
         proxy: through which it is reached: its URL, `none`, or empty for what the environment says.
+        credentials: that the party shows besides its token.
     """
 
     def __init__(
@@ -30,11 +32,14 @@ class HttpRepository(Repository):
         token: str,
         verify: bool | str | Path = True,
         proxy: str = "",
+        credentials: Credentials | None = None,
         patience: Patience | None = None,
         part_bytes: int = PART_BYTES,
     ) -> None:
         super().__init__(part_bytes=part_bytes)
-        self._web = Web(url, token=token, verify=verify, proxy=proxy, patience=patience)
+        self._web = Web(
+            url, token=token, verify=verify, proxy=proxy, credentials=credentials, patience=patience
+        )
 
     def __repr__(self) -> str:
         return f"HttpRepository({self._web.url!r})"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import os
 import secrets
 import signal
@@ -21,8 +23,7 @@ from fedjob.hub.broker.access import acl_file, password_file
 from fedjob.hub.broker.mosquitto import find_mosquitto, mosquitto_version, settings
 from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.broker.probe import lets_in
-from fedjob.hub.config.tls import TlsFiles
-from fedjob.hub.storage.parties import Parties, hash_password
+from fedjob.hub.storage.parties import Member, Parties, hash_password
 from fedjob.identity.membership import broker_password
 
 START_S = 20.0
@@ -34,9 +35,16 @@ _PROBE_EVERY_S = 0.01
 
 
 class Accounts:
-    """The broker's password and ACL files, written from the hub's parties."""
+    """The broker's password and ACL files, written from the hub's parties.
 
-    def __init__(self, folder: Path, parties: Parties) -> None:
+    Args:
+        is_inner: the broker is reached through the hub alone. It knows the parties by passwords that the hub makes, so
+            that nobody gets there past the hub with a party's own.
+    """
+
+    def __init__(self, folder: Path, parties: Parties, *, is_inner: bool = False) -> None:
+        self._inner_secret = secrets.token_bytes(32) if is_inner else None
+        self._inner_hashes: dict[str, str] = {}
         self.passwords = folder / "passwords"
         self.acl = folder / "acl"
         self._parties = parties
@@ -49,9 +57,19 @@ class Accounts:
         """The hub's own user, which may connect and nothing else, and its password."""
         return _HUB_USER, self._hub_password
 
+    def password_of(self, party: str, token: str) -> str:
+        """Return the password by which the broker knows a party."""
+        member = None if self._inner_secret is None else self._parties.by_name(party)
+        return broker_password(token) if member is None else self.inner_password(member)
+
+    def inner_password(self, member: Member) -> str:
+        """Return the password that the hub made for a party; it changes when the party's own does."""
+        text = f"{member.party}\n{member.broker_hash}".encode()
+        return hmac.digest(self._inner_secret or b"", text, hashlib.sha256).hex()
+
     def write(self) -> bool:
         """Bring the files up to date; return whether they changed."""
-        members = [(m.party, m.broker_hash) for m in self._parties.all() if not m.revoked]
+        members = [(m.party, self._hash_of(m)) for m in self._parties.all() if not m.revoked]
         content = password_file([*members, (_HUB_USER, self._hub_hash)])
         if content == self._written:
             return False
@@ -59,6 +77,14 @@ class Accounts:
         write_atomic(self.passwords, content.encode())
         self._written = content
         return True
+
+    def _hash_of(self, member: Member) -> str:
+        if self._inner_secret is None:
+            return member.broker_hash
+        password = self.inner_password(member)
+        if password not in self._inner_hashes:
+            self._inner_hashes[password] = hash_password(password)
+        return self._inner_hashes[password]
 
 
 class BrokerChild:
@@ -77,7 +103,6 @@ class BrokerChild:
         *,
         host: str,
         port: int,
-        tls: TlsFiles | None = None,
     ) -> None:
         program = find_mosquitto()
         if kind == "mosquitto" and program is None:
@@ -93,7 +118,6 @@ class BrokerChild:
         self.num_restarts = 0
         self._folder = folder
         self._accounts = accounts
-        self._tls = tls
         self._log_path = folder / "broker.log"
         self._child: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -107,13 +131,13 @@ class BrokerChild:
     @property
     def on_this_machine(self) -> BrokerPort:
         """Its port as this machine reaches it: a broker that listens on all addresses is reached on loopback."""
-        return BrokerPort(on_this_machine(self.host), self.port, tls=self._tls is not None)
+        return BrokerPort(on_this_machine(self.host), self.port)
 
     @property
     def url(self) -> str:
         """The URL under which parties reach the broker."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtt' if self._tls is None else 'mqtts'}://{host}:{self.port}"
+        return f"mqtt://{host}:{self.port}"
 
     async def start(self) -> None:
         """Start the broker; return once it accepts the hub's own user.
@@ -136,7 +160,8 @@ class BrokerChild:
         await self.sync()
         # Mosquitto reads its files up to 100 ms after the signal; a party that connects earlier is refused.
         deadline = asyncio.get_running_loop().time() + ADMIT_S
-        while not await self._lets_in(party, broker_password(token)):
+        password = await asyncio.to_thread(self._accounts.password_of, party, token)
+        while not await self._lets_in(party, password):
             if asyncio.get_running_loop().time() > deadline:
                 return
             await asyncio.sleep(_PROBE_EVERY_S)
@@ -176,10 +201,9 @@ class BrokerChild:
         passwords, acl = self._accounts.passwords, self._accounts.acl
         if self._program is not None:
             conf = self._folder / "mosquitto.conf"
-            content = settings(self.host, self.port, self._folder, passwords, acl, self._tls)
+            content = settings(self.host, self.port, self._folder, passwords, acl)
             write_atomic(conf, content.encode())
             return [self._program, "-c", str(conf)]
-        tls = [] if self._tls is None else [str(self._tls.cert.absolute()), str(self._tls.key.absolute())]
         return [
             sys.executable,
             "-m",
@@ -187,7 +211,6 @@ class BrokerChild:
             self.host,
             str(self.port),
             str(passwords),
-            *tls,
         ]
 
     async def _keep_running(self) -> None:

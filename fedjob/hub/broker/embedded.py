@@ -1,6 +1,6 @@
 """The embedded broker: amqtt in a process of its own, with the same users and rules as Mosquitto.
 
-    python -m fedjob.hub.broker.embedded HOST PORT PASSWORD_FILE [CERT KEY]
+    python -m fedjob.hub.broker.embedded HOST PORT PASSWORD_FILE
 
 It is meant for demos, tests and small pilots: queued messages are lost at a restart, and its
 throughput is a quarter of Mosquitto's.
@@ -90,14 +90,11 @@ class Topics(BaseTopicPlugin):  # type: ignore[misc]
         return may_write(user, topic) if action == Action.PUBLISH else may_read(user, topic)
 
 
-async def serve(host: str, port: int, password_file: Path, tls: tuple[Path, Path] | None = None) -> None:
+async def serve(host: str, port: int, password_file: Path) -> None:
     """Run the broker until SIGTERM or SIGINT."""
     listener = ListenerConfig(
         bind=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         max_connections=MAX_CONNECTIONS,
-        ssl=tls is not None,
-        certfile=None if tls is None else tls[0],
-        keyfile=None if tls is None else tls[1],
     )
     options: dict[str, Any] = {"password_file": str(password_file)}
     config = BrokerConfig(
@@ -119,9 +116,8 @@ async def serve(host: str, port: int, password_file: Path, tls: tuple[Path, Path
 def main() -> None:
     """Run with the arguments of the process."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s")
-    host, port, password_file, *tls = sys.argv[1:]
-    files = (Path(tls[0]), Path(tls[1])) if tls else None
-    asyncio.run(serve(host, int(port), Path(password_file), files))
+    host, port, password_file = sys.argv[1:]
+    asyncio.run(serve(host, int(port), Path(password_file)))
 
 
 if __name__ == "__main__":

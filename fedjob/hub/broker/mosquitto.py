@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 from fedjob.common.types import MAX_FRAME_BYTES
-from fedjob.hub.config.tls import TlsFiles
 
 MESSAGE_SIZE_LIMIT = MAX_FRAME_BYTES + 1024
 MAX_QUEUED_BYTES = 64 << 20
@@ -34,9 +33,7 @@ def mosquitto_version(program: str) -> str:
     return found[1] if found else ""
 
 
-def settings(
-    host: str, port: int, folder: Path, password_file: Path, acl_file: Path, tls: TlsFiles | None
-) -> str:
+def settings(host: str, port: int, folder: Path, password_file: Path, acl_file: Path) -> str:
     """Return the content of mosquitto.conf.
 
     Args:
@@ -67,6 +64,4 @@ def settings(
         "log_type notice",
         "connection_messages false",
     ]
-    if tls is not None:
-        lines += [f"certfile {tls.cert.absolute()}", f"keyfile {tls.key.absolute()}", "tls_version tlsv1.2"]
     return "\n".join(lines) + "\n"

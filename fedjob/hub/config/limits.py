@@ -25,6 +25,7 @@ class HubLimits:
         num_parties: that may enrol.
         ttl_s: seconds after the last upload for a job until the job counts as ended.
         invitation_s: seconds for which an invitation is valid.
+        certificate_s: seconds for which the certificate of a party is valid; it is renewed after two thirds of them.
     """
 
     object_bytes: int = PART_BYTES
@@ -39,3 +40,4 @@ class HubLimits:
     num_parties: int = 10_000
     ttl_s: float = 30 * 86400.0
     invitation_s: float = 14 * 86400.0
+    certificate_s: float = 30 * 86400.0

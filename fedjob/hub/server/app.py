@@ -34,12 +34,15 @@ from fedjob.common.errors import (
 )
 from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
+from fedjob.hub.server.broker_door import BrokerDoor
 from fedjob.hub.server.broker_relay import BrokerRelay
+from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
 from fedjob.hub.server.connection_limits import ABORT
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
+from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of
 from fedjob.identity.membership import BROKER_PATH, broker_password
 
@@ -64,7 +67,7 @@ _log = logging.getLogger("fedjob.hub")
 
 
 class Unknown(NotPermitted):
-    """The request carries no token, or one that belongs to no party."""
+    """The request carries no token, or one that belongs to no party, or not the certificate that goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class HubApp:
             nobody without one.
         read_urls: URLs of other servers of the same objects.
         broker_port: the broker on this machine to which `/mqtt` leads; None for none.
+        certificates: that parties show besides their tokens; None to ask for none.
+        inner_password: see `BrokerDoor`.
     """
 
     def __init__(
@@ -100,8 +105,14 @@ class HubApp:
         loopback: tuple[str, Path] | None = None,
         read_urls: tuple[str, ...] = (),
         broker_port: BrokerPort | None = None,
+        certificates: ClientCertificates | None = None,
+        inner_password: Callable[[Member], str] | None = None,
     ) -> None:
-        self._relay = None if broker_port is None else BrokerRelay(broker_port, store.limits.num_sessions)
+        door = None if certificates is None else BrokerDoor(parties, certificates, inner_password)
+        self.relay = (
+            None if broker_port is None else BrokerRelay(broker_port, store.limits.num_sessions, door)
+        )
+        self._certificates = certificates
         self._federation = federation
         self._parties = parties
         self._store = store
@@ -115,13 +126,14 @@ class HubApp:
         """Return the ASGI application."""
         objects = Objects(self._store, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
-        relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
+        relay = [] if self.relay is None else [WebSocketRoute(BROKER_PATH, self.relay.carry)]
         return Starlette(
             routes=[
                 *relay,
                 Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
                 Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
                 Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
+                Route("/v1/certificate", self._wrap(self._certify), methods=["POST"]),
                 *objects.routes(self._wrap),
                 *watching.routes(self._wrap),
             ],
@@ -142,6 +154,7 @@ class HubApp:
                 "broker": {"url": broker.url, "kind": broker.kind, "version": broker.version},
                 "read_urls": list(self._read_urls),
                 "secret_file": "" if self._loopback is None else str(self._loopback[1]),
+                "certificates": {} if self._certificates is None else self._certificates.facts,
             }
         )
 
@@ -149,23 +162,32 @@ class HubApp:
         self._authenticate(request)
         return JSONResponse(
             [
-                {"party": m.party, "role": m.role, "key": m.key, "revoked": m.revoked}
+                {
+                    "party": m.party,
+                    "role": m.role,
+                    "key": m.key,
+                    "sealing": m.sealing,
+                    "binding": m.binding,
+                    "revoked": m.revoked,
+                }
                 for m in self._parties.all()
             ]
         )
 
     async def _enrol(self, request: Request) -> Response:
         parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
-        party, role, key, token, code, proof = _wanted(b"".join([part async for part in parts]))
+        party, role, keys, token, code, proof = _wanted(b"".join([part async for part in parts]))
         if "origin" in request.headers:
             raise NotPermitted("a page in a browser enrols nobody")
         own = self._loopback is not None and hmac.compare_digest(
-            proof, proof_of(self._loopback[0], party, role, key, token)
+            proof, proof_of(self._loopback[0], party, role, keys.signing, token)
         )
+        if self._certificates is not None and not self._certificates.authority.is_own:
+            self._certificates.check_named(request.scope.get(CERTIFICATE), party)
         invited_only = not own
         await asyncio.get_running_loop().run_in_executor(
             self._pool,
-            lambda: self._parties.enrol(party, role, key, token, code=code, invited_only=invited_only),
+            lambda: self._parties.enrol(party, role, keys, token, code=code, invited_only=invited_only),
         )
         if self._admit is not None:
             await self._admit(party, token)
@@ -177,7 +199,31 @@ class HubApp:
         }
         return JSONResponse(answer, status_code=201)
 
+    async def _certify(self, request: Request) -> Response:
+        member = self._by_token(request)
+        if self._certificates is None:
+            raise SpecError("this hub issues no certificates: it has no TLS, so that no party could show one")
+        parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
+        try:
+            wanted: Any = json.loads(b"".join([part async for part in parts]))
+        except (ValueError, RecursionError):
+            wanted = None
+        pem, key_hash = self._certificates.issue(wanted, member.party, member.key)
+        await asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: self._parties.certified(member.party, member.key, key_hash)
+        )
+        return JSONResponse({"certificate": pem}, status_code=201)
+
     def _authenticate(self, request: Request) -> Member:
+        member = self._by_token(request)
+        if self._certificates is not None:
+            try:
+                self._certificates.check(request, member)
+            except NotPermitted as error:
+                raise Unknown(str(error)) from error
+        return member
+
+    def _by_token(self, request: Request) -> Member:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         member = self._parties.by_token(token) if kind.lower() == "bearer" and token else None
         if member is None:
@@ -244,18 +290,25 @@ async def _not_found(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "the hub has no such path"}, status_code=status)
 
 
-def _wanted(body: bytes) -> tuple[str, str, str, str, str | None, str]:
+def _wanted(body: bytes) -> tuple[str, str, PublicKeys, str, str | None, str]:
     try:
         wanted: Any = json.loads(body)
     except (ValueError, RecursionError):
         wanted = None
     match wanted:
-        case {"party": str(party), "role": str(role), "key": str(key), **more}:
+        case {
+            "party": str(party),
+            "role": str(role),
+            "key": str(key),
+            "sealing": str(sealing),
+            "binding": str(binding),
+            **more,
+        }:
             token, code = more.get("token", secrets.token_hex(32)), more.get("invite")
             proof = more.get("proof", "")
             if isinstance(token, str) and (code is None or isinstance(code, str)) and _is_ascii(proof):
-                return party, role, key, token, code, proof
-    raise SpecError("expected JSON with party, role, key and perhaps invite and token")
+                return party, role, PublicKeys(key, sealing, binding), token, code, proof
+    raise SpecError("expected JSON with party, role, key, sealing, binding and perhaps invite and token")
 
 
 def _is_ascii(value: object) -> TypeGuard[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.server.client_certificates import CERTIFICATE
 
 ABORT = "fedjob.abort"
 """Key in a request's ASGI scope: a function that drops the connection at once, unsent bytes included."""
@@ -32,6 +35,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._make_room()
         if hasattr(transport, "max_size"):  # what asyncio's socket transports read at a time
             transport.max_size = READ_BYTES
+        self._certificate = _certificate_of(transport)
         self._head_bytes = 0
         self._in_body = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -54,6 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[ABORT] = self.transport.abort
+        scope[CERTIFICATE] = self._certificate
 
     def on_headers_complete(self) -> None:
         self._in_body = True
@@ -105,3 +110,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket as uvicorn speaks it, with the client's certificate in the scope."""
+
+    async def run_asgi(self) -> None:
+        """Do as the base class does, which makes the scope just before."""
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope[CERTIFICATE] = _certificate_of(self.transport)
+        await super().run_asgi()
+
+
+def _certificate_of(transport: asyncio.BaseTransport) -> bytes | None:
+    """Return the certificate that a client showed in the TLS handshake, in DER."""
+    secure: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    return None if secure is None else secure.getpeercert(binary_form=True)

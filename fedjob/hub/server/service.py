@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
 from types import TracebackType
 
 import uvicorn
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 from fedjob.common.errors import ConfigError
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import TlsFiles
-from fedjob.hub.server.connection_limits import READ_BYTES, GuardedProtocol
+from fedjob.hub.server.connection_limits import READ_BYTES, GuardedProtocol, WebSocketProtocol
 
 KEEP_ALIVE_S = 75
 PING_S = 25.0
@@ -56,13 +57,19 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) -> uvicorn.Server:
-    """Return a server; `serve(sockets=[...])` runs it until `should_exit`."""
+def make_server(
+    app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None, client_authority: Path | None = None
+) -> uvicorn.Server:
+    """Return a server; `serve(sockets=[...])` runs it until `should_exit`.
+
+    Args:
+        client_authority: see `TlsFiles.context`.
+    """
     protocol = type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=READ_BYTES,
         ws_ping_interval=PING_S,
         ws_ping_timeout=PING_S,
@@ -78,8 +85,7 @@ def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) ->
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         limit_concurrency=limits.num_connections + limits.num_sessions,
-        ssl_certfile=None if tls is None else str(tls.cert),
-        ssl_keyfile=None if tls is None else str(tls.key),
+        ssl_context_factory=None if tls is None else lambda *_: tls.context(client_authority),
     )
     return _Server(config)
 
@@ -99,7 +105,9 @@ class ServiceThread:
         host: str = "127.0.0.1",
         port: int = 0,
         tls: TlsFiles | None = None,
+        client_authority: Path | None = None,
     ) -> None:
+        self._client_authority = client_authority
         self._listener = listen(host, port)
         self._make_app = make_app
         self._limits = limits or HubLimits()
@@ -112,7 +120,7 @@ class ServiceThread:
 
     def _run(self) -> None:
         async def serve() -> None:
-            self._server = make_server(self._make_app(), self._limits, self._tls)
+            self._server = make_server(self._make_app(), self._limits, self._tls, self._client_authority)
             await self._server.serve(sockets=[self._listener])
 
         asyncio.run(serve())

@@ -26,6 +26,7 @@ class NodeConfig:
             environment says. Used from the next start on.
         tls_ca: file of the certificate of the hub's authority, or of a proxy's that looks inside TLS; empty for the
             one that the home joined with.
+        tls_cert, tls_key: files of a certificate of this party's own and of its key, where the hub issues none.
         approval: `on`: user code runs only if the owner approved its exact text.
         approvers: different people who have to approve a grant before it counts.
         plans: patterns of built-in operations that run without asking, such as `fedjob.statistics`.
@@ -82,6 +83,8 @@ class NodeConfig:
 
     proxy: str = field(default="", metadata={"check": check_proxy_setting})
     tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     approval: str = field(default="on", metadata={"choices": ("on", "off")})
     approvers: int = field(default=1, metadata={"at_least": 1})
     plans: str = ""

@@ -35,6 +35,7 @@ class ResearcherConfig:
             environment says.
         tls_ca: file of the certificate of the hub's authority, or of a proxy's that looks inside TLS; empty for the
             one that the home joined with.
+        tls_cert, tls_key: files of a certificate of this party's own and of its key, where the hub issues none.
     """
 
     max_jobs: int = field(default=4, metadata={"at_least": 1})
@@ -48,6 +49,8 @@ class ResearcherConfig:
     owner_role: str = ""
     proxy: str = field(default="", metadata={"check": check_proxy_setting})
     tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
 
 
 def home_path(given: str | Path | None) -> Path:
