@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedjob.repository.parts import PART_BYTES
+from fedjob.repository.parts import MAX_OBJECT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class HubLimits:
         invitation_s: seconds for which an invitation is valid.
     """
 
-    object_bytes: int = PART_BYTES
+    object_bytes: int = MAX_OBJECT_BYTES
     header_bytes: int = 256 << 10
     num_connections: int = 512
     num_sessions: int = 8192
