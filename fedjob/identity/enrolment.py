@@ -87,7 +87,7 @@ def enrol_home(
     identity = Identity.load_or_create(home / "keys", party, key=key, is_enrolled=False)
     token = _pending_token(home, party, role, identity.public_key_hex)
     membership = enrol(
-        hub, party, role, identity.public_key_hex, invite, tls_ca=tls_ca, proxy=proxy or "", token=token
+        hub, party, role, identity.public_keys, invite, tls_ca=tls_ca, proxy=proxy or "", token=token
     )
     membership = save_membership(home, membership)
     (home / PENDING_NAME).unlink(missing_ok=True)
@@ -148,7 +148,7 @@ def _enrol_again(
             wanted,
             party,
             known.role,
-            identity.public_key_hex,
+            identity.public_keys,
             invite,
             tls_ca=ca,
             proxy=known.proxy,

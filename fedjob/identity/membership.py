@@ -19,6 +19,7 @@ from fedjob.common.errors import ConfigError, DecodeError, SpecError
 from fedjob.common.http_client import Patience, Web
 from fedjob.common.network.addresses import EVERY_ADDRESS, is_loopback
 from fedjob.common.types import check_party
+from fedjob.identity.keys import PublicKeys, is_bound
 from fedjob.identity.loopback import proof_of, read_secret
 
 MEMBERSHIP_NAME = "membership.mpk"
@@ -60,6 +61,8 @@ class Party:
     role: str
     key_hex: str
     revoked: bool = False
+    sealing_hex: str = ""
+    """To encrypt for this party, see `identity.sealing_key`; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ def enrol(
     hub_url: str | None,
     party: str,
     role: str,
-    public_key_hex: str,
+    keys: PublicKeys,
     invite: Path | None = None,
     *,
     tls_ca: Path | None = None,
@@ -140,7 +143,7 @@ def enrol(
     Args:
         hub_url: URL of the hub; may be None with an invitation, which names it.
         role: `researcher` or `node`.
-        public_key_hex: of the key that signs this party's messages.
+        keys: with which this party signs and is written to.
         invite: the invitation's file; a hub on loopback needs none.
         tls_ca: the certificate of the hub's own authority.
         proxy: through which the hub is reached, see `Membership`.
@@ -165,14 +168,15 @@ def enrol(
         raise SpecError("expected the URL of a hub or an invitation, found neither")
     # The token is made on this side, so that a repetition after a lost response is the same request.
     token = token or secrets.token_hex(32)
-    wanted: dict[str, Any] = {"party": party, "role": role, "key": public_key_hex, "token": token}
+    wanted: dict[str, Any] = {"party": party, "role": role, "key": keys.signing, "token": token}
+    wanted |= {"sealing": keys.sealing, "binding": keys.binding}
     if invitation is not None:
         wanted["invite"] = invitation.code
     web = Web(url, verify=tls_ca or True, proxy=proxy, patience=_PATIENCE)
     try:
         hub = _hub_info(web)
         if invitation is None and hub.secret_file and is_loopback(urlsplit(url).hostname or ""):
-            wanted["proof"] = proof_of(read_secret(hub.secret_file), party, role, public_key_hex, token)
+            wanted["proof"] = proof_of(read_secret(hub.secret_file), party, role, keys.signing, token)
         body = json.dumps(wanted).encode()
         answer = web.call("POST", "/v1/parties", body=body, what=f"enrolment of {party}").json()
         if not isinstance(answer, dict) or answer.get("federation") != hub.federation:
@@ -323,6 +327,18 @@ def _seen_from(hub_url: str, broker_url: str) -> str:
 
 def _party(row: Any) -> Party:
     match row:
-        case {"party": str(name), "role": str(role), "key": str(key), "revoked": bool(revoked)}:
-            return Party(name, role, key, revoked)
+        case {
+            "party": str(name),
+            "role": str(role),
+            "key": str(key),
+            "sealing": str(sealing),
+            "binding": str(binding),
+            "revoked": bool(revoked),
+        }:
+            if not is_bound(name, key, sealing, binding):
+                raise DecodeError(
+                    f"the hub's list of parties gives {name[:80]!r} a sealing key that it did not sign: somebody may "
+                    "want to read what is for it, ask the hub's owner"
+                )
+            return Party(name, role, key, revoked, sealing)
     raise DecodeError("the hub's list of parties has a malformed entry")

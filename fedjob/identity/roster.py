@@ -20,6 +20,8 @@ class RosterEntry(Protocol):
     def key_hex(self) -> str: ...
     @property
     def revoked(self) -> bool: ...
+    @property
+    def sealing_hex(self) -> str: ...
 
 
 class Roster:
@@ -60,6 +62,16 @@ class Roster:
         """Return a party's public key in hex; None if it is unknown, revoked, or has not its pinned key."""
         entry = self._find(party)
         return None if entry is None else entry.key_hex
+
+    def sealing_key_of(self, party: str) -> str | None:
+        """Return the public key to encrypt for a party, in hex; None if it has none, or `key_of` is None."""
+        entry = self._find(party)
+        return None if entry is None else entry.sealing_hex or None
+
+    @property
+    def is_pinned(self) -> bool:
+        """True if the roster is signed with the federation's key, which this party pinned from its invitation."""
+        return False
 
     def role_of(self, party: str) -> str | None:
         """Return `researcher` or `node`; None if the party is unknown or revoked."""

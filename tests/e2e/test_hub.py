@@ -29,6 +29,7 @@ from fedjob.common.types import Address
 from fedjob.identity.membership import Membership, enrol, fetch_hub, fetch_parties
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
+from tests.hubs import keys_of
 from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 
@@ -54,7 +55,7 @@ class RunningHub:
         return next((c for c in children if c.status() != psutil.STATUS_ZOMBIE), None)
 
     def join(self, party: str, role: str = "node") -> Membership:
-        return enrol(self.url, party, role, secrets.token_hex(32))
+        return enrol(self.url, party, role, keys_of(party))
 
 
 Start = Callable[..., RunningHub]
@@ -309,9 +310,10 @@ def test_the_command_line_shows_and_invites(start: Start, processes: Processes, 
     invitation = tmp_path / "a.invitation"
     assert "once" in fedjob_hub("invite", "node-a", "--out", str(invitation))
     assert invitation.stat().st_mode & 0o777 == 0o600
-    member = enrol(None, "node-a", "node", "ab" * 32, invitation)
+    keys = keys_of("node-a")
+    member = enrol(None, "node-a", "node", keys, invitation)
     listed = json.loads(fedjob_hub("party", "list", "--json"))
-    assert listed == [{"party": "node-a", "role": "node", "key": "ab" * 32, "revoked": False}]
+    assert listed == [{"party": "node-a", "role": "node", "key": keys.signing, "revoked": False}]
     assert "node-a" in fedjob_hub("party", "list")
     with open_repository(hub.url, token=member.token) as repository:
         repository.put(b"12345", job="job_1")
@@ -408,7 +410,7 @@ def test_tls_for_http_and_mqtt(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(cert))
     with pytest.raises(RepositoryUnreachable, match="not trusted"):
         fetch_hub(hub.url)
-    member = enrol(hub.url, "node-a", "node", secrets.token_hex(32), tls_ca=cert)
+    member = enrol(hub.url, "node-a", "node", keys_of("node-a"), tls_ca=cert)
     with open_repository(hub.url, token=member.token, verify=member.verify) as repository:
         ref = repository.put(b"over TLS", job="job_1")
         assert repository.get_bytes(ref, limit_bytes=100) == b"over TLS"

@@ -20,6 +20,7 @@ from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
 from tests.data import make_points
 from tests.e2e.test_hub import certificate
+from tests.hubs import keys_of
 from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 
@@ -38,7 +39,7 @@ class OnePortHub:
     process: Running
 
     def join(self, party: str, proxy: str = "") -> Membership:
-        return enrol(self.url, party, "node", secrets.token_hex(32), tls_ca=self.ca, proxy=proxy)
+        return enrol(self.url, party, "node", keys_of(party), tls_ca=self.ca, proxy=proxy)
 
 
 def one_port_hub(folder: Path, kind: str) -> Iterator[OnePortHub]:
@@ -166,7 +167,7 @@ def test_the_nginx_configuration_that_is_shipped_carries_everything(
         "fedjob", "hub", "invite", "ward", "--home", hub.ca.parent / "home", "--url", url, cwd=tmp_path
     )
     assert "ward.invitation" in invited.stdout
-    member = enrol(None, "ward", "node", secrets.token_hex(32), tmp_path / "ward.invitation", tls_ca=hub.ca)
+    member = enrol(None, "ward", "node", keys_of("ward"), tmp_path / "ward.invitation", tls_ca=hub.ca)
     assert member.hub_url == url
     assert carries_an_object(member)
     assert carries_a_frame(member.broker_at_hub, member)

@@ -31,6 +31,7 @@ class Entry:
     role: str
     key_hex: str
     revoked: bool = False
+    sealing_hex: str = ""
 
 
 ROSTER = Roster(

@@ -40,6 +40,7 @@ from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
+from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of
 from fedjob.identity.membership import BROKER_PATH, broker_password
 
@@ -149,23 +150,30 @@ class HubApp:
         self._authenticate(request)
         return JSONResponse(
             [
-                {"party": m.party, "role": m.role, "key": m.key, "revoked": m.revoked}
+                {
+                    "party": m.party,
+                    "role": m.role,
+                    "key": m.key,
+                    "sealing": m.sealing,
+                    "binding": m.binding,
+                    "revoked": m.revoked,
+                }
                 for m in self._parties.all()
             ]
         )
 
     async def _enrol(self, request: Request) -> Response:
         parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
-        party, role, key, token, code, proof = _wanted(b"".join([part async for part in parts]))
+        party, role, keys, token, code, proof = _wanted(b"".join([part async for part in parts]))
         if "origin" in request.headers:
             raise NotPermitted("a page in a browser enrols nobody")
         own = self._loopback is not None and hmac.compare_digest(
-            proof, proof_of(self._loopback[0], party, role, key, token)
+            proof, proof_of(self._loopback[0], party, role, keys.signing, token)
         )
         invited_only = not own
         await asyncio.get_running_loop().run_in_executor(
             self._pool,
-            lambda: self._parties.enrol(party, role, key, token, code=code, invited_only=invited_only),
+            lambda: self._parties.enrol(party, role, keys, token, code=code, invited_only=invited_only),
         )
         if self._admit is not None:
             await self._admit(party, token)
@@ -244,18 +252,25 @@ async def _not_found(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "the hub has no such path"}, status_code=status)
 
 
-def _wanted(body: bytes) -> tuple[str, str, str, str, str | None, str]:
+def _wanted(body: bytes) -> tuple[str, str, PublicKeys, str, str | None, str]:
     try:
         wanted: Any = json.loads(body)
     except (ValueError, RecursionError):
         wanted = None
     match wanted:
-        case {"party": str(party), "role": str(role), "key": str(key), **more}:
+        case {
+            "party": str(party),
+            "role": str(role),
+            "key": str(key),
+            "sealing": str(sealing),
+            "binding": str(binding),
+            **more,
+        }:
             token, code = more.get("token", secrets.token_hex(32)), more.get("invite")
             proof = more.get("proof", "")
             if isinstance(token, str) and (code is None or isinstance(code, str)) and _is_ascii(proof):
-                return party, role, key, token, code, proof
-    raise SpecError("expected JSON with party, role, key and perhaps invite and token")
+                return party, role, PublicKeys(key, sealing, binding), token, code, proof
+    raise SpecError("expected JSON with party, role, key, sealing, binding and perhaps invite and token")
 
 
 def _is_ascii(value: object) -> TypeGuard[str]:

@@ -19,14 +19,15 @@ from fedjob.common.files import fsync_dir, make_folder, touch_private
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_BATCH = 256
 _BUSY_S = 30.0
 
 _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE parties (
-    party TEXT PRIMARY KEY, role TEXT NOT NULL, key TEXT NOT NULL, token_hash TEXT NOT NULL UNIQUE,
+    party TEXT PRIMARY KEY, role TEXT NOT NULL, key TEXT NOT NULL,
+    sealing TEXT NOT NULL, binding TEXT NOT NULL, token_hash TEXT NOT NULL UNIQUE,
     broker_hash TEXT NOT NULL, enrolled REAL NOT NULL, revoked INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE invitations (
@@ -53,15 +54,10 @@ CREATE TRIGGER lease_ends AFTER DELETE ON leases BEGIN
     UPDATE usage SET size_bytes = size_bytes - OLD.size_bytes WHERE party = OLD.owner;
     DELETE FROM readers WHERE sha256 = OLD.sha256 AND job = OLD.job AND owner = OLD.owner;
 END;
-"""
-
-_WATCHES = """
 CREATE TABLE watches (
     job TEXT PRIMARY KEY, owner TEXT NOT NULL, readers TEXT NOT NULL, frame BLOB NOT NULL, put REAL NOT NULL
 ) WITHOUT ROWID;
 """
-_STEPS = (_SCHEMA, _WATCHES)
-"""The statements that lead from each version of the schema to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,16 +179,19 @@ class HubDatabase:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    for step in _STEPS[version:]:
-        for statement in _statements(step):
-            connection.execute(statement)
-    if version < SCHEMA_VERSION:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     if version == 0:
+        for statement in _statements(_SCHEMA):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("INSERT INTO facts VALUES ('federation', ?)", (f"fed_{secrets.token_hex(8)}",))
     connection.execute("COMMIT")
     if version > SCHEMA_VERSION:
         raise ConfigError(f"this hub's home was written by a newer fedjob (ledger {version}): update fedjob")
+    if 0 < version < SCHEMA_VERSION:
+        raise ConfigError(
+            f"this hub's home was written by an older fedjob (ledger {version}), which kept no keys to encrypt for its "
+            "parties: start the hub in another home, and let the parties join again"
+        )
 
 
 def _statements(script: str) -> list[str]:

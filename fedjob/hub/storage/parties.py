@@ -15,12 +15,14 @@ from fedjob.common.errors import NotPermitted, SpecError
 from fedjob.common.types import check_party
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.database import HubDatabase
+from fedjob.identity.keys import PublicKeys
 from fedjob.identity.membership import broker_password
 
 ROLES = ("researcher", "node")
 PBKDF2_ITERATIONS = 101
 """Mosquitto's own number; more would gain nothing, because the passwords are 256 random bits."""
 
+_COLUMNS = "party, role, key, revoked, broker_hash, sealing, binding"
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,6 +35,8 @@ class Member:
     key: str
     revoked: bool
     broker_hash: str
+    sealing: str = ""
+    binding: str = ""
 
 
 class Parties:
@@ -51,18 +55,15 @@ class Parties:
 
     def all(self) -> list[Member]:
         """Return every party, revoked ones included, sorted by name."""
-        rows = self._ledger.read("SELECT party, role, key, revoked, broker_hash FROM parties ORDER BY party")
-        return [Member(party, role, key, bool(revoked), hashed) for party, role, key, revoked, hashed in rows]
+        rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties ORDER BY party")
+        return [Member(row[0], row[1], row[2], bool(row[3]), *row[4:]) for row in rows]
 
     def by_token(self, token: str) -> Member | None:
         """Return the party that a token belongs to; None if it is unknown or the party is revoked."""
-        rows = self._ledger.read(
-            "SELECT party, role, key, revoked, broker_hash FROM parties WHERE token_hash = ?", (_hash(token),)
-        )
+        rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE token_hash = ?", (_hash(token),))
         if not rows or rows[0][3]:
             return None
-        party, role, key, _, hashed = rows[0]
-        return Member(party, role, key, False, hashed)
+        return Member(*rows[0][:3], False, *rows[0][4:])
 
     def invite(self, party: str, role: str) -> str:
         """Return the code of a new invitation; earlier ones for that party become invalid.
@@ -85,29 +86,29 @@ class Parties:
         return code
 
     def enrol(
-        self, party: str, role: str, key: str, token: str, *, code: str | None, invited_only: bool
+        self, party: str, role: str, keys: PublicKeys, token: str, *, code: str | None, invited_only: bool
     ) -> None:
         """Make `party` a member.
 
-        Enrolling again with the same key and token succeeds and changes nothing; with
-        an invitation, a member gets a new key and token.
+        Enrolling again with the same keys and token succeeds and changes nothing; with
+        an invitation, a member gets new keys and a new token.
 
         Raises:
-            SpecError: `party`, `role`, `key` or `token` is malformed.
+            SpecError: `party`, `role`, a key or `token` is malformed.
             NotPermitted: the party is not invited, or the name is taken.
         """
         check_party(party)
         check_role(role)
-        for value, what in ((key, "a public Ed25519 key"), (token, "a token")):
-            if not _HEX32.fullmatch(value):
-                raise SpecError(f"expected {what} as 64 lower-case hex digits, found {value[:80]!r}")
+        keys.check(party)
+        if not _HEX32.fullmatch(token):
+            raise SpecError(f"expected a token as 64 lower-case hex digits, found {token[:80]!r}")
         broker_hash = hash_password(broker_password(token))
 
         def work(db: sqlite3.Connection) -> None:
             known = db.execute(
-                "SELECT role, key, token_hash, revoked FROM parties WHERE party = ?", (party,)
+                "SELECT role, key, sealing, token_hash, revoked FROM parties WHERE party = ?", (party,)
             ).fetchone()
-            if known == (role, key, _hash(token), 0):
+            if known == (role, keys.signing, keys.sealing, _hash(token), 0):
                 return
             if code is not None:
                 self._use_invitation(db, code, party, role, token)
@@ -123,8 +124,18 @@ class Parties:
             elif db.execute("SELECT count(*) FROM parties").fetchone()[0] >= self._limits.num_parties:
                 raise NotPermitted(f"this hub has its {self._limits.num_parties} parties already")
             db.execute(
-                "INSERT OR REPLACE INTO parties VALUES (?, ?, ?, ?, ?, ?, 0)",
-                (party, role, key, _hash(token), broker_hash, self._clock()),
+                "INSERT OR REPLACE INTO parties (party, role, key, sealing, binding, token_hash, broker_hash, enrolled)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    party,
+                    role,
+                    keys.signing,
+                    keys.sealing,
+                    keys.binding,
+                    _hash(token),
+                    broker_hash,
+                    self._clock(),
+                ),
             )
 
         self._ledger.write(work)

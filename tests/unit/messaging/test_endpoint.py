@@ -51,6 +51,7 @@ class Entry:
     role: str
     key_hex: str
     revoked: bool = False
+    sealing_hex: str = ""
 
 
 ROSTER = Roster(
