@@ -54,7 +54,9 @@ class Ref:
         if not _SHA256.fullmatch(self.sha256):
             raise SpecError(f"a ref is named by 64 lower-case hex digits, not by {self.sha256[:80]!r}")
         if (self.cipher or self.key) and not (_SHA256.fullmatch(self.cipher) and _SHA256.fullmatch(self.key)):
-            raise SpecError("the ref of an encrypted object has its name and its key, 64 lower-case hex digits each")
+            raise SpecError(
+                "the ref of an encrypted object has its name and its key, 64 lower-case hex digits each"
+            )
         if not 0 <= self.size_bytes <= MAX_SIZE_BYTES:
             raise SpecError(f"a ref has a size of 0 to {MAX_SIZE_BYTES} bytes, not {self.size_bytes}")
 

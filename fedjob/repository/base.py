@@ -92,7 +92,8 @@ class Repository(ABC):
     def __init__(self, *, part_bytes: int = PART_BYTES) -> None:
         self._part_bytes = part_bytes
         self.secrets: JobSecrets | None = None
-        """Those by which what is put is encrypted; where they are given, nothing plain is accepted either."""
+        self.encrypted = False
+        """True if what is put is encrypted by `secrets`, and nothing plain is accepted; see `encrypt`."""
 
     # -- what a backend writes ------------------------------------------------
 
@@ -163,7 +164,7 @@ class Repository(ABC):
         check_job(job)
         allowed = tuple(sorted({check_party(reader) for reader in readers}))
         size_bytes = _size_of(source)
-        secret = b"" if self.secrets is None else self.secrets.of(job)
+        secret = self.secrets.of(job) if self.encrypted and self.secrets is not None else b""
         if size_bytes <= self._part_bytes:
             blocks, part = _encoded(source, 0, size_bytes, secret)
             self.store_object(part.stored_as, blocks, job=job, readers=allowed)
@@ -246,6 +247,10 @@ class Repository(ABC):
                 self.delete_object(part.stored_as)
         self.delete_object(ref.stored_as)
 
+    def encrypt(self, secrets: JobSecrets, *, encrypted: bool) -> None:
+        """Encrypt what is put by the secrets of its job, and accept nothing plain; or do without from now on."""
+        self.secrets, self.encrypted = secrets, encrypted
+
     def forget_keys(self, job: str) -> None:
         """Destroy this side's secret of a job: what was encrypted by it can't be read with this home any more."""
         if self.secrets is not None:
@@ -261,7 +266,7 @@ class Repository(ABC):
 
     def _parts(self, ref: Ref) -> list[ObjectPart]:
         """Return the objects that make up a ref's content."""
-        if self.secrets is not None and not ref.cipher:
+        if self.encrypted and not ref.cipher:
             raise NotEncrypted(
                 f"object {ref.sha256} is not encrypted, and this side requires it: set `encryption = on` at the "
                 "side that stored it, or `off` at both"

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from fedjob.common.config import load_config
 from fedjob.common.types import Address, party_of
+from fedjob.identity.encryption import is_encrypted
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership
 from fedjob.identity.roster import Roster
@@ -20,6 +21,7 @@ from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.messages import Body, Message
 from fedjob.messaging.outbox import CourierStore
 from fedjob.repository.base import Repository
+from fedjob.repository.job_secrets import FOLDER_NAME, JobSecrets
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.connection.known_nodes import FILE_NAME, KnownNodes
 from fedjob.researcher.connection.login import Proving
@@ -60,8 +62,12 @@ class Connection:
         self.repository = repository
         self.roster = roster
         self.lock = threading.RLock()
-        self.strict = load_config(ResearcherConfig, home).strict
+        config = load_config(ResearcherConfig, home)
+        self.strict = config.strict
         """True if nodes that `known_nodes` does not name are refused."""
+        self.encrypted = endpoint.encrypted = is_encrypted(config.encryption, roster)
+        """True if messages and objects are encrypted for their readers, and plain ones refused."""
+        repository.encrypt(JobSecrets(home / "keys" / FOLDER_NAME), encrypted=self.encrypted)
         self.prove: Callable[[], str] = Proving(home)
         """Returns the proof that nodes' verifiers are given beside the signature; see docs/identity.md."""
         self.clock = ""
