@@ -8,7 +8,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -310,11 +309,13 @@ class Repository(ABC):
     def _fetch_bytes(self, ref: Ref, part: ObjectPart) -> bytes:
         for _ in range(NUM_FETCHES):
             content = bytearray()
-            with suppress(ChunkCorrupt):
+            try:
                 for block in self._pieces(part, 0):
                     content += block
                     if len(content) > part.size_bytes:
                         break
+            except ChunkCorrupt:
+                continue
             if len(content) == part.size_bytes and hashlib.sha256(content).hexdigest() == part.sha256:
                 return bytes(content)
         raise _corrupt(ref, part.sha256)
@@ -330,7 +331,7 @@ class Repository(ABC):
                 done -= done % CHUNK_BYTES
             for block in read_blocks(descriptor, part.start, done):
                 hasher.update(block)
-            with suppress(ChunkCorrupt):
+            try:
                 for fetched in self._pieces(part, done) if done < part.size_bytes else ():
                     if stop is not None and stop.is_set():
                         raise _Stopped(f"object {part.sha256}: stopped, because another part failed")
@@ -340,6 +341,8 @@ class Repository(ABC):
                     hasher.update(fetched)
                     write_at(descriptor, fetched, part.start + done)
                     done += len(fetched)
+            except ChunkCorrupt:
+                done = -1
             if done == part.size_bytes and hasher.hexdigest() == part.sha256:
                 return
             have = 0  # the wrong bytes may be among those of an earlier call

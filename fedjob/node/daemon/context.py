@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from fedjob.identity.encryption import is_encrypted
+from fedjob.identity.encryption import encryption_text, is_encrypted
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address
@@ -60,6 +60,11 @@ class NodeContext:
     roster: Roster
     job_secrets: JobSecrets
     point: Callable[[str], None]
+
+    @property
+    def encryption(self) -> str:
+        """Whether messages and objects are encrypted, and why, in words."""
+        return encryption_text(self.config.encryption, encrypted=self.endpoint.encrypted)
 
     def follow_encryption(self) -> None:
         """Encrypt what goes out, and refuse what comes in plain, as the owner's settings and the roster say."""

@@ -273,6 +273,7 @@ class Housekeeping:
             "trouble": trouble or watched["trouble"],
             "connected": self._context.endpoint.connected,
             "encrypted": self._context.endpoint.encrypted,
+            "encryption": self._context.encryption,
             "counters": dict(self._context.endpoint.counters),
             "undelivered": self._context.endpoint.undelivered(),
             "workers": self._context.workers.facts(),

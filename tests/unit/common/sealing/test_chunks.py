@@ -47,7 +47,7 @@ def test_a_content_of_any_size_comes_back(size: int) -> None:
     assert size < 16 or content[:16] not in data
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_a_content_comes_back_in_whatever_pieces_it_arrives(data: st.DataObject) -> None:
     size = data.draw(st.sampled_from(SIZES) | st.integers(0, len(CONTENT)))
@@ -71,7 +71,7 @@ def test_a_range_of_a_file_is_encrypted_as_its_bytes_are(tmp_path: Path) -> None
     assert blocks.sha256() == SealedBlocks(CONTENT, 0, len(CONTENT), KEY).sha256()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
     size = data.draw(st.sampled_from(SIZES))
@@ -82,7 +82,7 @@ def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
         decrypted(bytes(whole), size)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_whatever_is_cut_off_or_added_is_refused(data: st.DataObject) -> None:
     size = data.draw(st.sampled_from(SIZES))
@@ -111,7 +111,7 @@ def test_a_chunk_is_no_last_one_of_a_shorter_content() -> None:
             decrypted(whole[: number * SEALED_CHUNK], number * CHUNK_BYTES)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(size=st.sampled_from(SIZES), claimed=st.integers(0, len(CONTENT)))
 def test_a_content_of_another_size_than_claimed_is_refused(size: int, claimed: int) -> None:
     if size != claimed:
