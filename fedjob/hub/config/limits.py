@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedjob.repository.parts import PART_BYTES
+from fedjob.repository.parts import MAX_OBJECT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class HubLimits:
         certificate_s: seconds for which the certificate of a party is valid; it is renewed after two thirds of them.
     """
 
-    object_bytes: int = PART_BYTES
+    object_bytes: int = MAX_OBJECT_BYTES
     header_bytes: int = 256 << 10
     num_connections: int = 512
     num_sessions: int = 8192

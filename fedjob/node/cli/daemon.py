@@ -289,6 +289,8 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "twin": bool(live.get("twin")),
             "clock": live.get("clock", ""),
             "settings_faults": list(settings.faults),
+            "encrypted": bool(live.get("encrypted")),
+            "encryption": live.get("encryption") or f"{config.encryption}, from its next start on",
             "approval": config.approval,
             "verifier": config.verifier,
             "workers": config.workers,
@@ -326,6 +328,7 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"home      {facts['home']}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
+    click.echo(f"encrypted {facts['encryption']}")
     click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
     if facts["sandbox_advice"]:
         click.echo(f"          {facts['sandbox_advice']}")

@@ -122,7 +122,9 @@ class Attempts:
         """Note what the tasks of the last daemon need."""
         for key, row in book.tasks.items():
             self.wants[key] = objects_of(task_of(row))
-        self._context.transfers.brought.recover({row.job for row in book.tasks.values()})
+        jobs = {row.job for row in book.tasks.values()}
+        self._context.transfers.brought.recover(jobs)
+        self._context.job_secrets.keep(jobs)
 
     def next_due(self) -> float | None:
         """Return when something has to be ended or tried again."""

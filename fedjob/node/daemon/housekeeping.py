@@ -219,6 +219,7 @@ class Housekeeping:
         context = self._context
         context.config = context.permissions.config = config
         context.workers.config = context.transfers.config = self._notices.config = config
+        context.follow_encryption()
 
     def _follow_time(self) -> None:
         """Free what was reserved and not taken; begin when the working hours do."""
@@ -271,6 +272,8 @@ class Housekeeping:
             **watched,
             "trouble": trouble or watched["trouble"],
             "connected": self._context.endpoint.connected,
+            "encrypted": self._context.endpoint.encrypted,
+            "encryption": self._context.encryption,
             "counters": dict(self._context.endpoint.counters),
             "undelivered": self._context.endpoint.undelivered(),
             "workers": self._context.workers.facts(),

@@ -146,8 +146,9 @@ class Transfers:
         self._pool.submit(self._release, key)
 
     def end_job(self, job: str) -> None:
-        """Remove what was brought for a job."""
+        """Remove what was brought for a job, and the key by which its results were encrypted."""
         self._pool.submit(self.brought.end_job, job)
+        self._pool.submit(self.repository.forget_keys, job)
 
     def later(self, action: Callable[[], None]) -> None:
         """Do something that may wait for the disk and that nobody waits for."""

@@ -144,6 +144,7 @@ def ask_nodes(
         }
         answers = session.ask_each(offers, timeout_s=timeout_s, job=spec.id, epoch=epoch)
     finally:
+        session.repository.forget_keys(holder)
         session.repository.end_job(holder)
     found = []
     for node in sorted(spec.datasets):
