@@ -17,7 +17,7 @@ from fedjob.common.types import Ref, check_party
 from fedjob.repository.download import Landing
 from fedjob.repository.parts import MAX_MANIFEST_BYTES, PART_BYTES, ObjectPart, PartManifest
 
-NUM_FETCHES = 3
+NUM_FETCHES = 5
 """Number of times that an object is fetched before its bytes count as corrupt."""
 
 NUM_PARALLEL = 3

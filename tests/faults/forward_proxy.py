@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from tests.faults.authority import Authority
 from tests.faults.http import HttpFaults, HttpMessage, answer, read_head
 from tests.faults.mqtt import MqttFaults
-from tests.faults.script import HTTP_FAULTS, MQTT_FAULTS, Script
+from tests.faults.script import Script
 from tests.faults.serving import LoopThread, Server, Stream, both, connect, pump
 
 _CONNECT_PACKET = 0x10
@@ -42,13 +42,13 @@ class ForwardProxy(Server):
         self._login = login
         self.inspected: list[str] = []
         """First lines of the requests that it read in TLS, and `MQTT` for each connection of a broker's."""
-        self.become(Script())
+        self.script = Script()
+        self.http, self.mqtt = HttpFaults(self.script), MqttFaults(self.script)
         super().__init__(thread)
 
     def become(self, script: Script) -> None:
-        """Take on other faults."""
-        self.script = script
-        self.http, self.mqtt = HttpFaults(script), MqttFaults(script)
+        """Take on other faults, on connections that stand as well."""
+        self.script = self.http.script = self.mqtt.script = script
 
     async def serve(self, client: Stream) -> None:
         head = await read_head(client.reader)
@@ -91,11 +91,7 @@ class ForwardProxy(Server):
         return not self._login or head.header("proxy-authorization") == asked
 
     async def _tunnel(self, client: Stream, server: Stream) -> None:
-        """Carry what comes through a tunnel, and look into it where the script has faults for it."""
-        faulty = self.script.concerns((*HTTP_FAULTS, *MQTT_FAULTS))
-        if not faulty and self._authority is None:
-            await both(pump(client, server), pump(server, client))
-            return
+        """Carry what comes through a tunnel, and look into it where it can be read."""
         first = await client.reader.read(1)
         client.reader._buffer[0:0] = first  # type: ignore[attr-defined]  # it is to be read again
         if first == bytes([_CONNECT_PACKET]):

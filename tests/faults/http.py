@@ -1,18 +1,18 @@
 """Faults of requests and answers: HTTP that is taken apart, spoiled, and passed on.
 
-    status, busy        answered with a status such as 503, or with 429 and Retry-After; the hub hears of nothing
-    hang_up             the connection ends in place of an answer; the hub hears of nothing
-    lose_answer         the hub has carried the request out, and the connection ends in place of its answer
-    send_twice          the hub gets the request twice, and the client the second answer
-    truncate            half of the body, then the connection ends
-    shorter_length      Content-Length names fewer bytes than come
-    longer_length       Content-Length names more bytes than ever come
-    flip_answer         a bit of the body is wrong
-    flip_request        a bit of the body that the hub gets is wrong
-    drip                a few bytes of the body at a time, with pauses
-    redirect            302 to a page elsewhere
-    stale, other_object the body of an earlier answer: to the same path but for its last part, or to any request
-    portal              200 with a page for people, as boxes with a login give it
+status, busy        answered with a status such as 503, or with 429 and Retry-After; the hub hears of nothing
+hang_up             the connection ends in place of an answer; the hub hears of nothing
+lose_answer         the hub has carried the request out, and the connection ends in place of its answer
+send_twice          the hub gets the request twice, and the client the second answer
+truncate            half of the body, then the connection ends
+shorter_length      Content-Length names fewer bytes than come
+longer_length       Content-Length names more bytes than ever come
+flip_answer         a bit of the body is wrong
+flip_request        a bit of the body that the hub gets is wrong
+drip                a few bytes of the body at a time, with pauses
+redirect            302 to a page elsewhere
+stale, other_object the body of an earlier answer: to the same path but for its last part, or to any request
+portal              200 with a page for people, as boxes with a login give it
 """
 
 from __future__ import annotations

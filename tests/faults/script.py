@@ -31,7 +31,17 @@ HTTP_FAULTS = (
 )
 """Of a request and its answer; see `tests.faults.http`."""
 
-MQTT_FAULTS = ("drop", "duplicate", "reorder", "delay", "corrupt", "replay", "garble", "disconnect", "lose_ack")
+MQTT_FAULTS = (
+    "drop",
+    "duplicate",
+    "reorder",
+    "delay",
+    "corrupt",
+    "replay",
+    "garble",
+    "disconnect",
+    "lose_ack",
+)
 """Of a packet; see `tests.faults.mqtt`."""
 
 KINDS = (*TCP_FAULTS, *HTTP_FAULTS, *MQTT_FAULTS)
@@ -102,7 +112,3 @@ class Script:
         """Return a number from 0 to `upto` - 1."""
         with self._lock:
             return self._random.randrange(max(1, upto))
-
-    def concerns(self, kinds: tuple[str, ...]) -> bool:
-        """Whether there are faults of these kinds at all."""
-        return any(fault.kind in kinds for fault in self.faults)

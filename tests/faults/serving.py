@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 BLOCK_BYTES = 16 << 10
+BUFFER_BYTES = 64 << 10
 CONNECT_S = 10.0
 
 
@@ -70,7 +71,10 @@ class Server:
         raise NotImplementedError
 
     async def _listen(self, thread: LoopThread) -> int:
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, limit=1 << 20)
+        listener = socket.create_server(("127.0.0.1", 0))
+        # what a client has sent shall not wait unseen in this machine's memory, of which there are megabytes
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        server = await asyncio.start_server(self._accepted, sock=listener, limit=BUFFER_BYTES)
         thread.servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
@@ -125,7 +129,9 @@ def without_delay(writer: asyncio.StreamWriter) -> None:
 
 async def connect(host: str, port: int, **how: Any) -> Stream:
     """Return a connection to a server."""
-    return Stream(*await asyncio.wait_for(asyncio.open_connection(host, port, limit=1 << 20, **how), CONNECT_S))
+    return Stream(
+        *await asyncio.wait_for(asyncio.open_connection(host, port, limit=BUFFER_BYTES, **how), CONNECT_S)
+    )
 
 
 async def pump(source: Stream, sink: Stream) -> None:
