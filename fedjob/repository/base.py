@@ -42,7 +42,7 @@ from fedjob.repository.parts import (
     SealedManifest,
 )
 
-NUM_FETCHES = 3
+NUM_FETCHES = 5
 """Number of times that an object is fetched before its bytes count as corrupt."""
 
 NUM_PARALLEL = 3

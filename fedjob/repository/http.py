@@ -54,8 +54,13 @@ class HttpRepository(Repository):
                 what=f"object {sha256}",
                 accept=(422,),
             )
-            if reply.status != 422:
+            if reply.status == 201:
                 return
+            if reply.status != 422:
+                raise RepositoryError(
+                    f"object {sha256}: sent, and answered with status {reply.status}, which a hub does not: what "
+                    "answers in its place?"
+                )
             if blocks.sha256() != sha256:
                 raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")
         raise ObjectCorrupt(
@@ -86,7 +91,8 @@ class HttpRepository(Repository):
                 tries.wait(passing)
 
     def has_object(self, sha256: str) -> bool:
-        return self._web.call("HEAD", _path(sha256), accept=(403, 404)).status == 200
+        reply = self._web.call("HEAD", _path(sha256), accept=(403, 404))
+        return reply.status == 200 and reply.headers.get("Content-Type", "") == "application/octet-stream"
 
     def delete_object(self, sha256: str) -> None:
         self._web.call("DELETE", _path(sha256), what=f"object {sha256}", accept=(404,))
