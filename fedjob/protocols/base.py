@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fedjob.aggregation.contribution import Contribution
     from fedjob.data.row_limit import RowLimit
-    from fedjob.parameters.files import Schema
+    from fedjob.parameters.safetensors_header import Schema
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.usage import Usage
     from fedjob.training_plans.base import TrainingPlan
