@@ -40,6 +40,11 @@ _DTYPES = {
 }
 
 
+def dtype_of(name: str) -> torch.dtype:
+    """Return the dtype of a safetensors name such as "F32"."""
+    return next(dtype for dtype, known in _DTYPES.items() if known == name)
+
+
 class FileParams(Mapping[str, torch.Tensor]):
     """Parameters in a safetensors file, each tensor mapped into memory when it is asked for.
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import State
-from fedjob.identity.keys import Identity
+from fedjob.identity.keys import Identity, verify
 from fedjob.identity.roster import Roster
 from fedjob.messaging.frame_checks import parse_address
-from fedjob.messaging.messages import Message, Result, Task, work_key
+from fedjob.messaging.messages import Message, Result, Task, shared_inputs, work_key
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.transfers import VectorStored
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.policy import Permission
-from fedjob.node.protection.secure_sums import SecureSums, SumAnswer, read_step
 from fedjob.node.protection.sum_sessions import SumSessions
 from fedjob.node.queue.task import failure, task_of
+from fedjob.privacy.protect import SecAgg, protect_of
 from fedjob.privacy.protections import least_nodes
+from fedjob.privacy.secagg.steps import SumAnswer, SumSteps, read_step
 
 MAX_MASKING = 50
 """Vectors that are masked and stored at once; of more the researcher asks again."""
@@ -35,7 +36,9 @@ class SumHandler:
     def __init__(self, context: NodeContext, identity: Identity, roster: Roster, federation: str) -> None:
         self._context = context
         self._federation = federation
-        self._sums = SecureSums(context.node, identity.sign, roster, SumSessions(context.database))
+        self._roster = roster
+        self._sessions = SumSessions(context.database)
+        self._steps = SumSteps(context.node, identity.sign, self._is_signed_by, self._sessions)
         self._masking: dict[str, tuple[Message, SumAnswer]] = {}  # by message id
 
     def handle(self, turn: Turn, message: Message, task: Task, verdict: Permission) -> None:
@@ -48,7 +51,7 @@ class SumHandler:
         except FedjobError as error:
             self._reply(turn, message, task, failure("", error.reason, str(error)))
             return
-        turn.rows.append(lambda: self._sums.keep(answer.session))
+        turn.rows.append(lambda: self._sessions.put(answer.session))
         if answer.vector is None:
             self._reply(turn, message, task, Result(of="", key="", ok=True, value=answer.value))
             return
@@ -78,17 +81,25 @@ class SumHandler:
 
     def end_job(self, turn: Turn, job: str) -> None:
         """Forget a job's sums, and with them the secrets of its masks."""
-        turn.rows.append(lambda: self._sums.end_job(job))
+        turn.rows.append(lambda: self._sessions.end_job(job))
 
     def _answer(self, turn: Turn, message: Message, task: Task, limits: GrantLimits) -> SumAnswer:
-        wanted = read_step(message, task, self._federation)
-        least = max(least_nodes(limits.protections), int(task.protect["secagg"]["min_nodes"]))
-        answer = self._sums.answer(wanted, task, min_nodes=least)
+        settings = protect_of(task.protect).secagg
+        if not isinstance(settings, SecAgg):
+            raise SpecError("the job has no secure aggregation")
+        about = (self._federation, message.job, message.round, message.step)
+        wanted = read_step(task.sum, settings, shared_inputs(task), *about)
+        least = max(least_nodes(limits.protections), settings.min_nodes)
+        answer = self._steps.answer(wanted, settings, min_nodes=least)
         if answer.vector is not None:
             self._check_held(turn, message, task, answer.vector.of)
         if len(self._masking) >= MAX_MASKING:
             raise FedjobError(f"this node masks {MAX_MASKING} contributions already: ask again")
         return answer
+
+    def _is_signed_by(self, node: str, signature: bytes, data: bytes) -> bool:
+        key = self._roster.key_of(node)
+        return key is not None and self._roster.role_of(node) == "node" and verify(key, signature, data)
 
     def _check_held(self, turn: Turn, message: Message, task: Task, key: str) -> None:
         """Refuse to mask anything but the finished computation that this very ask is about."""

@@ -17,10 +17,10 @@ from fedjob.metrics.states import num_examples
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.item_ledger import read_items
-from fedjob.node.protection.held import HeldContribution, held_contribution
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of
 from fedjob.node.storage.spool import Spool
+from fedjob.privacy.secagg.steps import HeldContribution, held_contribution
 from fedjob.protocols.usage import INFERENCES, Usage, capped
 from fedjob.repository.base import Repository
 
@@ -122,12 +122,17 @@ def held_of(row: TaskRow, min_rows: int, spool: Spool, config: NodeConfig) -> He
     found = spool.result(row.key)
     if min_rows > 1:
         found = replace(found, metrics=_about_enough(found.metrics, min_rows))
-    return held_contribution(row.key, found, spool, limit_bytes=config.result_mb << 20)
+    return _held(row.key, found, spool, config)
+
+
+def _held(key: str, found: WorkResult, spool: Spool, config: NodeConfig) -> HeldContribution:
+    tensors = spool.params_of(key, limit_bytes=config.result_mb << 20) if found.params_path else None
+    return held_contribution(found.value, found.weight, found.metrics, tensors)
 
 
 def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> Result:
     """Return what to answer of a contribution that leaves inside a secure sum only: that it is there, and its outline."""
-    held = held_contribution(row.key, found, to.spool, limit_bytes=to.config.result_mb << 20)
+    held = _held(row.key, found, to.spool, to.config)
     return Result(
         of="",
         key=row.key,

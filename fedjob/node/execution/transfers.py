@@ -25,10 +25,10 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.data.brought_data import Brought
 from fedjob.node.execution.inputs import Sources, TaskInputs, order_of
 from fedjob.node.execution.outputs import Destination, StoredResult, held_of, store
-from fedjob.node.protection.secure_sums import VectorOrder, write_masked
 from fedjob.node.queue.book import TaskRow
-from fedjob.node.queue.task import failure, without_places
+from fedjob.node.queue.task import failure, task_of, without_places
 from fedjob.node.storage.spool import Spool
+from fedjob.privacy.secagg.steps import VectorOrder, write_masked
 from fedjob.repository.base import Repository
 
 log = logging.getLogger(__name__)
@@ -270,7 +270,10 @@ class Transfers:
         path = self._home.result_of(row.key) / f"{VECTOR_NAME}.{secrets.token_hex(4)}"
         try:
             held = held_of(row, min_rows, self._spool, self.config)
-            origin = None if order.origin is None else self._spool.fetch(order.origin)
+            began_with = task_of(row).params.get("params")
+            origin = (
+                None if began_with is None or not order.outline.relative else self._spool.fetch(began_with)
+            )
             clipped = write_masked(path, order, held, origin)
             ref = self._put_patiently(path, row)
         except FedjobError as error:

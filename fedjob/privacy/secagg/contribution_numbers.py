@@ -12,31 +12,31 @@ from fedjob.privacy.secagg.metric_numbers import metrics_in, numbers_of_metrics
 from fedjob.privacy.secagg.terms import Terms
 from fedjob.privacy.secagg.vector import Numbers, Outline, joined, numbers_in, value_of
 
-WEIGHT, VALUE, WHOLE = "weight", "value", "whole"
+WEIGHT, VALUE, TENSOR = "weight", "value", "tensor"
 
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """The sum, or the mean, of contributions beside their tensors of floating-point numbers.
+    """The sum, or the mean, of contributions beside their tensors in fixed point.
 
     Args:
-        wholes: name -> flat list, of tensors of whole numbers; means of them are rounded.
+        tensors: name -> flat list, of those that were added without rounding.
     """
 
     value: Any
     weight: float
     metrics: dict[str, Any]
-    wholes: dict[str, list[int]]
+    tensors: dict[str, list[float]]
 
 
 def contribution_numbers(
-    value: Any, weight: float, metrics: Mapping[str, Mapping[str, Any]], wholes: Mapping[str, list[int]]
+    value: Any, weight: float, metrics: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, list[Any]]
 ) -> tuple[Numbers, list[str]]:
-    """Return what is added beside the tensors of floating-point numbers, and the metrics that stay at the node.
+    """Return what is added beside the tensors in fixed point, and the metrics that stay at the node.
 
     Args:
         value: plain data, where the contribution is no set of tensors.
-        wholes: name -> flat list, of its tensors of whole numbers.
+        tensors: name -> flat list, of those that are added without rounding.
 
     Raises:
         SpecError: something of it can't be added.
@@ -45,7 +45,7 @@ def contribution_numbers(
     parts = [numbers_in(float(weight), WEIGHT), of_metrics]
     if value is not None:
         parts.append(numbers_in(value, VALUE))
-    parts += [numbers_in(list(flat), WHOLE, name) for name, flat in wholes.items()]
+    parts += [numbers_in(list(flat), TENSOR, name) for name, flat in tensors.items()]
     return joined(parts), staying
 
 
@@ -64,7 +64,7 @@ def by_rule(numbers: Numbers, outline: Outline, terms: Terms) -> list[Any]:
     found: list[Any] = []
     for name in outline.names:
         number = numbers.values.get(name, 0)
-        is_weighted = terms.rule == "weighted" and name.startswith((VALUE, WHOLE))
+        is_weighted = terms.rule == "weighted" and name.startswith((VALUE, TENSOR))
         found.append(Fraction(number) * weight if is_weighted else number)
     return found
 
@@ -86,21 +86,21 @@ def factor_of(weight: float, terms: Terms) -> float:
 
 
 def summed(outline: Outline, totals: Sequence[Fraction], rule: str, num_nodes: int) -> Summed:
-    """Return what a sum says beside its tensors of floating-point numbers."""
+    """Return what a sum says beside its tensors in fixed point."""
     weight = totals[outline.names.index(WEIGHT)]
     divisor = {"weighted": weight, "plain": Fraction(num_nodes), "sum": Fraction(1)}[rule]
     if not divisor:
         raise SpecError("all contributions weigh nothing: their mean is not defined")
     of_value = [
-        total / divisor if rule != "sum" and name.startswith((VALUE, WHOLE)) else total
+        total / divisor if rule != "sum" and name.startswith((VALUE, TENSOR)) else total
         for name, total in zip(outline.names, totals, strict=True)
     ]
     rough = outline if rule == "sum" else Outline(names=outline.names, exact=[], constants=outline.constants)
     has_value = any(name.startswith(VALUE) for name in (*outline.names, *outline.constants))
-    wholes = value_of(rough, of_value, WHOLE)
+    tensors = value_of(rough, of_value, TENSOR)
     return Summed(
         value=value_of(rough, of_value, VALUE) if has_value else None,
         weight=float(weight),
         metrics=metrics_in(outline, totals),
-        wholes={name: [round(number) for number in flat] for name, flat in wholes.items()},
+        tensors=tensors if isinstance(tensors, dict) else {},
     )

@@ -1,14 +1,14 @@
 """Masked vectors in files: written at nodes chunk by chunk, added up at the researcher.
 
-A file is in the safetensors format, with two tensors: `tensors`, the flat concatenation of all tensors of floating-point
-numbers in the order of their names, and `numbers`, the wide numbers as bytes. Memory is a chunk, however large a model is.
+A file is in the safetensors format, with two tensors: `tensors`, the flat concatenation of all tensors in fixed point in the
+order of their names, and `numbers`, the wide numbers as bytes. Memory is a chunk, however large a model is.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,16 +25,24 @@ if TYPE_CHECKING:
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 WHOLES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "?"}
 
+FEW = 1000
+"""So many numbers of float64 or fewer of one tensor are added without rounding to the fixed point of tensors."""
+
 TENSORS, NUMBERS = "tensors", "numbers"
 
 
 def float_names(schema: Schema) -> list[str]:
-    """Return the names of tensors of floating-point numbers, in their order in a vector."""
-    return sorted(name for name, (dtype, _) in schema.items() if dtype in FLOATS)
+    """Return the names of tensors that are added in fixed point, in their order in a vector."""
+    return sorted(name for name in schema if not is_exact(*schema[name]))
+
+
+def is_exact(dtype: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a tensor's numbers are added as those beside the tensors are: whole ones, and a few of float64."""
+    return dtype in WHOLES or (dtype == "F64" and math.prod(shape) <= FEW)
 
 
 def length_of(schema: Schema) -> int:
-    """Return how many numbers the tensors of floating-point numbers have together."""
+    """Return how many numbers the tensors in fixed point have together."""
     return sum(math.prod(schema[name][1]) for name in float_names(schema))
 
 
@@ -71,12 +79,14 @@ class TensorFile:
                 part = (part.astype(np.uint32) << 16).view(np.float32)
             yield part.astype(np.float64)
 
-    def wholes(self) -> dict[str, list[int]]:
-        """Return name -> flat list, of the tensors of whole numbers."""
+    def exact(self) -> dict[str, list[Any]]:
+        """Return name -> flat list, of the tensors that are added without rounding."""
         return {
-            name: [int(number) for number in self._flat(span, WHOLES[span.dtype])]
+            name: self._flat(span, {**WHOLES, **FLOATS}[span.dtype])
+            .astype(float if span.dtype == "F64" else int)
+            .tolist()
             for name, span in self.spans.items()
-            if span.dtype in WHOLES
+            if is_exact(span.dtype, span.shape)
         }
 
     def _flat(self, span: Span, dtype: str) -> np.ndarray:
@@ -92,6 +102,7 @@ def write_vector(
     path: Path,
     own: TensorFile | None,
     origin: TensorFile | None,
+    relative: Collection[str],
     factor: float,
     numbers: Sequence[Any],
     fixed: FixedPoint,
@@ -101,7 +112,7 @@ def write_vector(
 
     Args:
         own: the contribution's tensors; None for none.
-        origin: what they are measured from, where it has a tensor of that name; None for zero.
+        origin: what tensors of the names in `relative` are measured from; all others are measured from zero.
 
     Raises:
         SpecError: a number is not finite, or too large to be added.
@@ -114,7 +125,7 @@ def write_vector(
     clipped, ready = 0, np.empty(0, dtype=fixed.dtype)
     with path.open("wb") as file:
         file.write(_header(length, len(numbers), fixed))
-        for chunk in _changes(own, origin) if own is not None else ():
+        for chunk in _changes(own, origin, relative) if own is not None else ():
             found, over = fixed.quantised(chunk * factor)
             clipped += over
             ready = found if not len(ready) else np.concatenate([ready, found])
@@ -163,11 +174,13 @@ def added_up(
     return total, numbers_of(wide_total(words.reshape(-1, LIMBS)))
 
 
-def _changes(own: TensorFile, origin: TensorFile | None) -> Iterator[np.ndarray]:
+def _changes(own: TensorFile, origin: TensorFile | None, relative: Collection[str]) -> Iterator[np.ndarray]:
     for name in float_names(own.schema):
-        if origin is None or name not in origin.spans:
+        if name not in relative:
             yield from own.chunks(name)
             continue
+        if origin is None or name not in origin.spans:
+            raise SpecError(f"{name} is to be measured from the round's parameters, which do not have it")
         if origin.spans[name].shape != own.spans[name].shape:
             raise SpecError(f"{name} has another shape than the parameters that the round began with")
         for mine, before in zip(own.chunks(name), origin.chunks(name), strict=True):

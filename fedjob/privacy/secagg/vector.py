@@ -50,11 +50,16 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """The names of numbers, sorted; which of them are whole; and constants."""
+    """The names of numbers, sorted; which of them are whole; and constants.
+
+    Args:
+        relative: of a sum, the tensors that are measured from the parameters that the round began with.
+    """
 
     names: list[str] = field(default_factory=list)
     exact: list[str] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
+    relative: list[str] = field(default_factory=list)
 
     @property
     def digest(self) -> str:
@@ -70,7 +75,7 @@ class Outline:
             SpecError: there are too many names, or one is too long.
         """
         found = from_plain(cls, plain)
-        names = [*found.names, *found.constants]
+        names = [*found.names, *found.constants, *found.relative]
         if len(names) > MAX_NAMES or any(len(name) > MAX_NAME for name in names):
             raise SpecError(
                 f"a contribution has at most {MAX_NAMES} numbers, of names of {MAX_NAME} characters"
@@ -115,8 +120,11 @@ def joined(parts: Iterable[Numbers]) -> Numbers:
     return Numbers(values=values, exact=frozenset(exact), constants=constants)
 
 
-def union(outlines: Sequence[Outline]) -> Outline:
+def union(outlines: Sequence[Outline], relative: Sequence[str] = ()) -> Outline:
     """Return the outline of a sum.
+
+    Args:
+        relative: see `Outline`.
 
     Raises:
         SpecError: two nodes have another constant at the same place, or there are too many names.
@@ -133,7 +141,12 @@ def union(outlines: Sequence[Outline]) -> Outline:
     if len(names) > MAX_NAMES:
         raise SpecError(f"a sum has at most {MAX_NAMES} numbers")
     rough = {name for one in outlines for name in one.names if name not in set(one.exact)}
-    return Outline(names=names, exact=[name for name in names if name not in rough], constants=constants)
+    return Outline(
+        names=names,
+        exact=[name for name in names if name not in rough],
+        constants=constants,
+        relative=sorted(relative),
+    )
 
 
 def value_of(outline: Outline, totals: Sequence[Fraction], *path: str | int, exactly: bool = False) -> Any:

@@ -20,18 +20,19 @@ from fedjob.common.errors import DecodeError, FedjobError, QuorumNotReached, Spe
 from fedjob.common.quorum import Quorum, too_few
 from fedjob.common.types import party_of
 from fedjob.messaging.messages import Result, Task, shared_inputs
+from fedjob.parameters.files import dtype_of
 from fedjob.parameters.safetensors_header import MAX_HEADER_BYTES, Schema, num_bytes_of
 from fedjob.privacy.protect import SecAgg, protect_of
 from fedjob.privacy.secagg.contribution_numbers import summed
 from fedjob.privacy.secagg.key_agreement import PublicKeys, plain_keys, read_keys
-from fedjob.privacy.secagg.masked_vector import added_up, float_names, length_of, vector_schema
+from fedjob.privacy.secagg.masked_vector import added_up, float_names, is_exact, length_of, vector_schema
 from fedjob.privacy.secagg.node_session import Mask
 from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
 from fedjob.privacy.secagg.terms import Terms
 from fedjob.privacy.secagg.vector import Outline, union
-from fedjob.protocols.base import Ask
+from fedjob.protocols.base import MEASURING, Ask
 from fedjob.researcher.federation.base import AskContext, Collected, Federation, ReplySizes
-from fedjob.researcher.rounds.arrival_checks import check_facts, expected_schema
+from fedjob.researcher.rounds.arrival_checks import check_facts, expected_schema, origin_of
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
 from fedjob.researcher.storage.spec import JobSpec
@@ -130,7 +131,8 @@ class SecureSum:
         self, attempt: int, members: list[str], tasks: Mapping[str, Task], computed: Mapping[str, Arrival]
     ) -> tuple[list[str], Contribution]:
         outlines = {node: Outline.from_plain(computed[node].result.value["outline"]) for node in members}
-        outline = union(list(outlines.values()))
+        relative = sorted(set(self._origin()) & set(float_names(self._schema())))
+        outline = union(list(outlines.values()), relative)
         terms = self._terms(attempt, members, tasks)
         wanted = {party_of(node): node for node in members}
 
@@ -254,7 +256,14 @@ class SecureSum:
     # -- the total --------------------------------------------------------------------
 
     def _schema(self) -> Schema:
-        return expected_schema(self.ask) or {}
+        return expected_schema(self.ask) or {} if self.ask.step not in MEASURING else {}
+
+    def _origin(self) -> Mapping[str, Any]:
+        """Return the parameters that nodes measure changes from, as far as the ask measures from them."""
+        params, origin = self.ask.shared.get("params"), origin_of(self.ask)
+        if params is None or origin is None or type(self.rule) is Sum:
+            return {}
+        return {name: params[name] for name in origin if name in params and origin[name] is params[name]}
 
     def _total(
         self,
@@ -271,13 +280,13 @@ class SecureSum:
         if not schema:
             return Contribution(found.value, found.weight, found.metrics)
         share = {"weighted": terms.max_weight / found.weight, "plain": 1 / num_nodes, "sum": 1.0}[terms.rule]
-        tensors = self._tensors(whole, share, terms, schema) | _wholes(found.wholes, schema)
+        tensors = self._tensors(whole, share, terms, schema) | _exact_tensors(found.tensors, schema)
         return Contribution(tensors, found.weight, found.metrics)
 
     def _tensors(self, whole: Any, share: float, terms: Terms, schema: Schema) -> dict[str, torch.Tensor]:
         import torch
 
-        origin = {} if terms.rule == "sum" else self.ask.shared.get("params") or {}
+        origin = self._origin()
         found, at = {}, 0
         for name in float_names(schema):
             dtype, shape = schema[name]
@@ -290,7 +299,7 @@ class SecureSum:
             at += size
             if name in origin:
                 change.add_(origin[name].to(torch.float64))
-            found[name] = change.to(_DTYPES[dtype]())
+            found[name] = change.to(dtype_of(dtype))
         return found
 
     # -- what people should know ----------------------------------------------------------
@@ -340,44 +349,16 @@ def check_summable(rule: Aggregator, tasks: Mapping[str, Task]) -> None:
         raise SpecError("two datasets of one node have no secure sum: choose one")
 
 
-def _wholes(found: Mapping[str, list[int]], schema: Schema) -> dict[str, torch.Tensor]:
+def _exact_tensors(found: Mapping[str, list[float]], schema: Schema) -> dict[str, torch.Tensor]:
+    """Return the tensors that were added without rounding; means of whole numbers are rounded at last."""
     import torch
 
     tensors = {}
     for name, (dtype, shape) in schema.items():
-        if name in found or dtype in _WHOLE:
-            flat = found.get(name)
-            if flat is None:
-                flat = []
-            tensors[name] = torch.tensor(flat, dtype=torch.int64).reshape(shape).to(_WHOLE[dtype]())
+        if is_exact(dtype, shape):
+            flat = torch.tensor(found.get(name) or [], dtype=torch.float64).reshape(shape)
+            tensors[name] = (flat if dtype == "F64" else flat.round()).to(dtype_of(dtype))
     return tensors
-
-
-def _dtype(name: str) -> Callable[[], torch.dtype]:
-    def found() -> torch.dtype:
-        import torch
-
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-
-    return found
-
-
-_DTYPES = {
-    name: _dtype(word)
-    for name, word in (("F64", "float64"), ("F32", "float32"), ("F16", "float16"), ("BF16", "bfloat16"))
-}
-_WHOLE = {
-    name: _dtype(word)
-    for name, word in (
-        ("I64", "int64"),
-        ("I32", "int32"),
-        ("I16", "int16"),
-        ("I8", "int8"),
-        ("U8", "uint8"),
-        ("BOOL", "bool"),
-    )
-}
 
 
 def _outline_problem(arrival: Arrival) -> str:

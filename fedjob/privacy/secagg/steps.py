@@ -1,38 +1,39 @@
-"""A node's side of secure sums: it answers their steps, and masks what it holds.
-
-Every step but `mask` is answered at once. The vector of `mask` may be large: it is written and stored by a thread.
-"""
+"""The steps of a secure sum as a node answers them, whatever keeps its sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import DecodeError, SpecError
-from fedjob.common.types import Ref
-from fedjob.identity.keys import verify
-from fedjob.identity.roster import Roster
-from fedjob.messaging.messages import Message, Task, shared_inputs
-from fedjob.node.protection.held import HeldContribution
-from fedjob.node.protection.sum_sessions import SumSessions
-from fedjob.privacy.protect import SecAgg, protect_of
+from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg import node_session
-from fedjob.privacy.secagg.contribution_numbers import by_rule, factor_of
-from fedjob.privacy.secagg.key_agreement import read_keys
+from fedjob.privacy.secagg.contribution_numbers import by_rule, contribution_numbers, factor_of
+from fedjob.privacy.secagg.key_agreement import IsSignedBy, Sign, read_keys
 from fedjob.privacy.secagg.masked_vector import TensorFile, write_vector
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
 from fedjob.privacy.secagg.terms import Terms
-from fedjob.privacy.secagg.vector import Outline
+from fedjob.privacy.secagg.vector import Numbers, Outline
 
 STEPS = ("keys", "shares", "mask", "agree", "reveal")
 
 
+class Sessions(Protocol):
+    """What keeps a node's sessions."""
+
+    def find(self, terms: Terms) -> NodeSession | None:
+        """Return the session of these very terms."""
+
+    def latest(self, terms: Terms) -> tuple[int, bool]:
+        """Return the newest attempt at this ask, 0 for none, and whether the node has revealed in any."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SumStep:
-    """One step of a secure sum, as a task message asks for it.
+    """One step of a secure sum.
 
     Args:
         of: key of the computation whose contribution is added; of the step `mask`.
@@ -43,6 +44,16 @@ class SumStep:
     terms: Terms
     of: str = ""
     body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorOrder:
+    """A vector that is to be masked; `of` is the key of the computation that it comes from."""
+
+    of: str
+    terms: Terms
+    outline: Outline
+    masks: list[Mask]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,65 +71,81 @@ class SumAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VectorOrder:
-    """A vector that is to be masked.
+class HeldContribution:
+    """A contribution that stays at the node until it is masked.
 
     Args:
-        of: key of the computation.
-        origin: of the parameters that the round began with; None where there are none.
+        tensors: None where there are none.
+        staying: the metrics that do not add, as `phase.name`.
     """
 
-    of: str
-    terms: Terms
-    outline: Outline
-    origin: Ref | None
-    masks: list[Mask]
+    tensors: TensorFile | None
+    numbers: Numbers
+    staying: list[str]
+    weight: float
 
 
-def read_step(message: Message, task: Task, federation: str) -> SumStep:
-    """Read and check what a message asks for.
+def held_contribution(
+    value: Any, weight: float, metrics: Mapping[str, Mapping[str, Any]], tensors: Path | None
+) -> HeldContribution:
+    """Return what a finished computation contributes.
+
+    Args:
+        tensors: file of the named tensors.
 
     Raises:
-        FedjobError: it is no step, or its terms are about something else than the message.
+        SpecError: something of it can't be added.
+        DecodeError: the file is malformed.
     """
-    plain = dict(task.sum)
-    step = str(plain.pop("step", ""))
-    if step not in STEPS:
-        raise SpecError(f"a secure sum has the steps {', '.join(STEPS)}, found {step[:20]!r}")
-    terms = from_plain(Terms, plain.pop("terms", None))
-    about = (terms.federation, terms.job, terms.round, terms.step)
-    if about != (federation, message.job, message.round, message.step):
-        raise SpecError("the terms of a secure sum are about the job, round and step of their message")
-    if terms.shared != shared_inputs(task):
-        raise SpecError("the terms of a secure sum are about what this node was given to begin with")
-    settings = protect_of(task.protect).to_plain().get("secagg")
-    if settings is None:
-        raise SpecError("the job has no secure aggregation")
-    if (terms.clip, terms.bits) != (settings["clip"], settings["bits"]):
-        raise SpecError("the terms of a secure sum have other settings than the job")
-    return SumStep(step=step, terms=terms, of=str(plain.pop("of", "")), body=plain)
+    file = None if tensors is None else TensorFile(tensors)
+    numbers, staying = contribution_numbers(value, weight, metrics, {} if file is None else file.exact())
+    return HeldContribution(tensors=file, numbers=numbers, staying=staying, weight=weight)
 
 
-class SecureSums:
-    """The secure sums that a node takes part in.
+def read_step(plain: Mapping[str, Any], settings: SecAgg, shared: str, *about: Any) -> SumStep:
+    """Read and check a step in a message.
 
     Args:
-        node: the node's name.
-        sign: with the node's key of the roster.
+        settings: the job's.
+        shared: sha256 of what the node was given to begin with.
+        about: federation, job, round and step that the message is about.
+
+    Raises:
+        FedjobError: it is no step, or its terms are about something else.
+    """
+    rest = dict(plain)
+    step = str(rest.pop("step", ""))
+    if step not in STEPS:
+        raise SpecError(f"a secure sum has the steps {', '.join(STEPS)}, found {step[:20]!r}")
+    terms = from_plain(Terms, rest.pop("terms", None))
+    if (terms.federation, terms.job, terms.round, terms.step) != about:
+        raise SpecError("the terms of a secure sum are about the job, round and step of their message")
+    if terms.shared != shared:
+        raise SpecError("the terms of a secure sum are about what this node was given to begin with")
+    if (terms.clip, terms.bits) != (settings.clip, settings.bits):
+        raise SpecError("the terms of a secure sum have other settings than the job")
+    return SumStep(step=step, terms=terms, of=str(rest.pop("of", "")), body=rest)
+
+
+class SumSteps:
+    """A node's answers to the steps of secure sums.
+
+    Args:
+        node: its name.
+        sign: with its key of the roster.
     """
 
-    def __init__(
-        self, node: str, sign: Callable[[bytes], bytes], roster: Roster, sessions: SumSessions
-    ) -> None:
+    def __init__(self, node: str, sign: Sign, is_signed_by: IsSignedBy, sessions: Sessions) -> None:
         self._node = node
         self._sign = sign
-        self._roster = roster
+        self._is_signed_by = is_signed_by
         self._sessions = sessions
 
-    def answer(self, wanted: SumStep, task: Task, *, min_nodes: int) -> SumAnswer:
+    def answer(self, wanted: SumStep, settings: SecAgg, *, min_nodes: int) -> SumAnswer:
         """Answer a step.
 
         Args:
+            settings: the job's.
             min_nodes: that a sum is of by the owner's limits and the job's own settings.
 
         Raises:
@@ -128,9 +155,9 @@ class SecureSums:
             case "keys":
                 return self._keys(wanted.terms)
             case "shares":
-                return self._shares(self._found(wanted.terms), wanted, task, min_nodes)
+                return self._shares(self._found(wanted.terms), wanted, settings, min_nodes)
             case "mask":
-                return self._mask(self._found(wanted.terms), wanted, task)
+                return self._mask(self._found(wanted.terms), wanted)
             case "agree":
                 names = _texts(wanted.body.get("survivors"))
                 if len(names) < min_nodes:
@@ -143,14 +170,6 @@ class SecureSums:
                     self._found(wanted.terms), signatures, self._is_signed_by
                 )
                 return SumAnswer(session=session, value={"own_masks": own_masks, "mask_keys": mask_keys})
-
-    def keep(self, session: NodeSession) -> None:
-        """Keep a session, as part of the caller's transaction."""
-        self._sessions.put(session)
-
-    def end_job(self, job: str) -> None:
-        """Forget a job's sums."""
-        self._sessions.end_job(job)
 
     def _found(self, terms: Terms) -> NodeSession:
         session = self._sessions.find(terms)
@@ -172,31 +191,27 @@ class SecureSums:
         keys = node_session.keys_of(session, self._sign)
         return SumAnswer(session=session, value={"keys": to_plain(keys)})
 
-    def _shares(self, session: NodeSession, wanted: SumStep, task: Task, min_nodes: int) -> SumAnswer:
+    def _shares(self, session: NodeSession, wanted: SumStep, settings: SecAgg, min_nodes: int) -> SumAnswer:
         keys = read_keys(wanted.body.get("keys"))
-        agreed = protect_of(task.protect).secagg
-        needed = agreed.threshold_of(len(keys)) if isinstance(agreed, SecAgg) else len(keys)
+        needed = settings.threshold_of(len(keys))
         if wanted.terms.threshold < needed:
             raise SpecError(f"the threshold of {len(keys)} nodes is {needed} by the job's settings, or more")
         session = node_session.shared(session, keys, self._is_signed_by, min_nodes=min_nodes)
         return SumAnswer(session=session, value={"sealed": session.sealed, "commitment": session.commitment})
 
-    def _mask(self, session: NodeSession, wanted: SumStep, task: Task) -> SumAnswer:
+    def _mask(self, session: NodeSession, wanted: SumStep) -> SumAnswer:
         outline = Outline.from_plain(wanted.body.get("outline"))
         what = f"{wanted.of} {outline.digest}"
         session, masks = node_session.masked(session, _bytes(wanted.body.get("sealed")), what)
-        order = VectorOrder(
-            of=wanted.of, terms=wanted.terms, outline=outline, origin=task.params.get("params"), masks=masks
-        )
+        order = VectorOrder(of=wanted.of, terms=wanted.terms, outline=outline, masks=masks)
         return SumAnswer(session=session, value={}, vector=order)
-
-    def _is_signed_by(self, node: str, signature: bytes, data: bytes) -> bool:
-        key = self._roster.key_of(node)
-        return key is not None and self._roster.role_of(node) == "node" and verify(key, signature, data)
 
 
 def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin: Path | None) -> int:
     """Write the masked vector of a held contribution to a new file; return how many of its numbers were clipped.
+
+    Args:
+        origin: file of the parameters that the round began with.
 
     Raises:
         FedjobError: it can't be added.
@@ -205,7 +220,8 @@ def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin:
     return write_vector(
         path,
         held.tensors,
-        None if origin is None or terms.rule == "sum" else TensorFile(origin),
+        None if origin is None else TensorFile(origin),
+        order.outline.relative,
         factor_of(held.weight, terms),
         by_rule(held.numbers, order.outline, terms),
         terms.fixed_point,
