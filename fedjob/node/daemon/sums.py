@@ -71,8 +71,7 @@ class SumHandler:
         if stored.ref is None:
             self._reply(turn, message, task, failure("", stored.reason, stored.detail))
             return
-        value = {"clipped": stored.clipped}
-        self._reply(turn, message, task, Result(of="", key="", ok=True, params=stored.ref, value=value))
+        self._reply(turn, message, task, Result(of="", key="", ok=True, params=stored.ref))
 
     def under_way(self) -> Iterator[Message]:
         """Yield the messages whose vectors are being masked: their researchers wait."""

@@ -97,12 +97,10 @@ class VectorStored:
 
     Args:
         message: id of the message that asked for it.
-        clipped: how many of its numbers were larger than the sum has room for.
     """
 
     message: str
     ref: Ref | None
-    clipped: int = 0
     reason: str = ""
     detail: str = ""
 
@@ -274,15 +272,15 @@ class Transfers:
             origin = (
                 None if began_with is None or not order.outline.relative else self._spool.fetch(began_with)
             )
-            clipped = write_masked(path, order, held, origin)
+            write_masked(path, order, held, origin)
             ref = self._put_patiently(path, row)
         except FedjobError as error:
-            self._notify(VectorStored(message, None, 0, error.reason, without_places(error)))
+            self._notify(VectorStored(message, None, error.reason, without_places(error)))
         except Exception as error:  # nobody would notice an exception of this thread
             log.exception("a contribution could not be masked")
-            self._notify(VectorStored(message, None, 0, "internal", type(error).__name__))
+            self._notify(VectorStored(message, None, "internal", type(error).__name__))
         else:
-            self._notify(VectorStored(message, ref, clipped))
+            self._notify(VectorStored(message, ref))
         finally:
             path.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from fedjob.privacy.secagg.metric_numbers import metrics_in, numbers_of_metrics
 from fedjob.privacy.secagg.terms import Terms
 from fedjob.privacy.secagg.vector import Numbers, Outline, joined, numbers_in, value_of
 
-WEIGHT, VALUE, TENSOR = "weight", "value", "tensor"
+WEIGHT, CLIPPED, VALUE, TENSOR = "weight", "clipped", "value", "tensor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,13 @@ class Summed:
     """The sum, or the mean, of contributions beside their tensors in fixed point.
 
     Args:
+        clipped: how many numbers of the tensors were larger than the fixed point has room for.
         tensors: name -> flat list, of those that were added without rounding.
     """
 
     value: Any
     weight: float
+    clipped: int
     metrics: dict[str, Any]
     tensors: dict[str, list[float]]
 
@@ -42,7 +44,11 @@ def contribution_numbers(
         SpecError: something of it can't be added.
     """
     of_metrics, staying = numbers_of_metrics(metrics)
-    parts = [numbers_in(float(weight), WEIGHT), of_metrics]
+    parts = [
+        numbers_in(float(weight), WEIGHT),
+        numbers_in(0, CLIPPED),
+        of_metrics,
+    ]  # counted when it is masked
     if value is not None:
         parts.append(numbers_in(value, VALUE))
     parts += [numbers_in(list(flat), TENSOR, name) for name, flat in tensors.items()]
@@ -101,6 +107,7 @@ def summed(outline: Outline, totals: Sequence[Fraction], rule: str, num_nodes: i
     return Summed(
         value=value_of(rough, of_value, VALUE) if has_value else None,
         weight=float(weight),
+        clipped=int(totals[outline.names.index(CLIPPED)]),
         metrics=metrics_in(outline, totals),
         tensors=tensors if isinstance(tensors, dict) else {},
     )

@@ -107,12 +107,14 @@ def write_vector(
     numbers: Sequence[Any],
     fixed: FixedPoint,
     masks: Sequence[Mask],
-) -> int:
-    """Write `masks + factor * (own - origin)` and the masked numbers to a new file; return how many numbers were clipped.
+    count_at: int,
+) -> None:
+    """Write `masks + factor * (own - origin)` and the masked numbers to a new file.
 
     Args:
         own: the contribution's tensors; None for none.
         origin: what tensors of the names in `relative` are measured from; all others are measured from zero.
+        count_at: the place among the numbers where it is counted how many of the tensors' numbers were clipped.
 
     Raises:
         SpecError: a number is not finite, or too large to be added.
@@ -134,11 +136,10 @@ def write_vector(
                 _masked_into(file, ready[:whole], streams)
                 ready = ready[whole:]
         _masked_into(file, ready, streams)
-        words = wide_of(numbers).astype(np.int64).reshape(-1)
+        words = wide_of([*numbers[:count_at], clipped, *numbers[count_at + 1 :]]).astype(np.int64).reshape(-1)
         for mask in masks:
             words += MaskStream(mask.numbers, mask.sign).words(len(words))
         file.write(wide_total(words.reshape(-1, LIMBS)).astype("<u4").tobytes())
-    return clipped
 
 
 def added_up(

@@ -11,7 +11,7 @@ from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg import node_session
-from fedjob.privacy.secagg.contribution_numbers import by_rule, contribution_numbers, factor_of
+from fedjob.privacy.secagg.contribution_numbers import CLIPPED, by_rule, contribution_numbers, factor_of
 from fedjob.privacy.secagg.key_agreement import IsSignedBy, Sign, read_keys
 from fedjob.privacy.secagg.masked_vector import TensorFile, write_vector
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
@@ -207,8 +207,8 @@ class SumSteps:
         return SumAnswer(session=session, value={}, vector=order)
 
 
-def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin: Path | None) -> int:
-    """Write the masked vector of a held contribution to a new file; return how many of its numbers were clipped.
+def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin: Path | None) -> None:
+    """Write the masked vector of a held contribution to a new file.
 
     Args:
         origin: file of the parameters that the round began with.
@@ -217,7 +217,7 @@ def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin:
         FedjobError: it can't be added.
     """
     terms = order.terms
-    return write_vector(
+    write_vector(
         path,
         held.tensors,
         None if origin is None else TensorFile(origin),
@@ -226,6 +226,7 @@ def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin:
         by_rule(held.numbers, order.outline, terms),
         terms.fixed_point,
         order.masks,
+        order.outline.names.index(CLIPPED),
     )
 
 

@@ -224,7 +224,10 @@ class Gatherer:
         total, output_hash = self._spool_total(total, place, chosen.ask)
         gathered = Gathered(
             total=total,
-            replies={node: reply_of(arrival, place) for node, arrival in collected.arrivals.items()},
+            replies={
+                node: replace(reply_of(arrival, place), value=None)  # it says what there is, and not how much
+                for node, arrival in collected.arrivals.items()
+            },
             left_out=dict(collected.left_out),
             busy=(),
             num_nodes=len(self.federation.num_rows),
