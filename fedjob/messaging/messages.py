@@ -81,6 +81,7 @@ class WorkDescription(WorkSettings):
         items: which items of the dataset it is computed on, and how.
         split: how a `Plan` divides them into parts, see `training_plans.step_plan.check_split`.
         artifacts: refs of files that the job sends along, by name.
+        protect: how what nodes contribute is protected, see `privacy.protect.Protect`; empty for not at all.
     """
 
     dataset: str
@@ -98,6 +99,7 @@ class WorkDescription(WorkSettings):
     items: Items = field(default_factory=Items)
     split: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Ref] = field(default_factory=dict)
+    protect: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,7 @@ class Task(WorkDescription):
             this one may go. None keeps all.
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
         round_args: training arguments of this step alone, over `training_args`.
+        sum: a step of a secure sum over what is computed, see `privacy.secagg`; empty for the computation itself.
     """
 
     kind: ClassVar[str] = "task"
@@ -143,6 +146,7 @@ class Task(WorkDescription):
     state: str | None = None
     keep_states: list[str] | None = None
     limit_s: float | None = None
+    sum: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -506,6 +510,16 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
     for ref in filter(None, (*refs, *what["params"].values())):
         del ref["cipher"], ref["key"]  # the same content is the same work, however it is stored
     return hashlib.sha256(pack([job, round_, step, node, task.dataset, child, _sorted(what)])).hexdigest()
+
+
+def shared_inputs(task: Task) -> str:
+    """Return the sha256 of what all nodes of an ask are given alike, where they are to be added up.
+
+    A node that is given another model than the others agrees with them on nothing.
+    """
+    params = {name: ref.sha256 for name, ref in sorted(task.params.items())}
+    blobs = {name: ref.sha256 for name, ref in sorted(task.blobs.items())}
+    return hashlib.sha256(pack([task.protocol, params, blobs, _sorted(task.values)])).hexdigest()
 
 
 def _sorted(value: Any) -> Any:

@@ -202,6 +202,8 @@ class Collector:
 
     def _record_completion(self, node: str, result: Result) -> None:
         """Record a task as completed once its answer is here; its node reports none that is done at once."""
+        if self._tasks[node].sum:  # a step of a sum over what was recorded as completed
+            return
         key = self._keys[node]
         reported = self._completions.pop(key, None)
         sent = reported.body if reported is not None else None

@@ -324,6 +324,7 @@ def offer_for(
         items=spec.items,
         split=spec.split,
         artifacts=dict(enclosed.artifacts),
+        protect=spec.protect,
         preprocess=list(dataset.get("preprocess") or ()),
         resources=resources_of(spec, node),
         launches=sorted(spec.launches),

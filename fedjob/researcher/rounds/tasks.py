@@ -127,6 +127,7 @@ class TaskBuilder:
             items=self.spec.items,
             split=self.spec.split,
             artifacts=dict(self.artifacts),
+            protect=self.spec.protect,
             limit_s=min(limits) if limits and ask.late == "drop" else None,
         )
         tasks = {}
