@@ -38,7 +38,6 @@ from fedjob.node.daemon.sender_verification import Checked, SenderVerification, 
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.status import pong
-from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent, VectorStored
@@ -109,8 +108,7 @@ class Daemon:
         self._attempts = Attempts(self._context, self._report, self._hooks)
         self._offers = OfferHandler(self._context)
         self._searches = SearchHandler(self._context, self._report)
-        self._sums = SumHandler(self._context, identity, roster, federation)
-        self._task_handler = TaskHandler(self._context, self._attempts, self._sums)
+        self._task_handler = TaskHandler(self._context, self._attempts, identity, roster, federation)
         self._verification = SenderVerification(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = Book()
@@ -145,7 +143,6 @@ class Daemon:
             self._context,
             offers=self._offers,
             task_handler=self._task_handler,
-            sums=self._sums,
             verification=self._verification,
             hooks=self._hooks,
             notices=self._notices,
@@ -352,10 +349,8 @@ class Daemon:
             case Checked():
                 for message in self._verification.take(turn, report):
                     self._act_on(turn, message, report.refusal)
-            case VectorStored():
-                self._sums.take(turn, report)
-            case Ensured(message=message_id):
-                self._task_handler.take_ensured(turn, message_id)
+            case Ensured() | VectorStored():
+                self._task_handler.take(turn, report)
             case _:
                 self._attempts.take(turn, report)
 

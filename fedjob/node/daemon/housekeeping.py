@@ -24,7 +24,6 @@ from fedjob.node.daemon.offers import OfferHandler
 from fedjob.node.daemon.sender_verification import SenderVerification
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
-from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.grants.notifications import Notices
@@ -63,7 +62,6 @@ class Housekeeping:
         *,
         offers: OfferHandler,
         task_handler: TaskHandler,
-        sums: SumHandler,
         verification: SenderVerification,
         hooks: HookCalls,
         notices: Notices,
@@ -79,7 +77,6 @@ class Housekeeping:
         self._context = context
         self._offers = offers
         self._task_handler = task_handler
-        self._sums = sums
         self._verification = verification
         self._hooks = hooks
         self._notices = notices
@@ -141,7 +138,7 @@ class Housekeeping:
         for row in self._book().unfinished():
             lease = wire.Event(type="lease", data={"status": str(row.state)})
             self._context.endpoint.send(parse_address(row.reply_to), lease, **header_of(row))
-        for message in self._sums.under_way():
+        for message in self._task_handler.sums.under_way():
             lease = wire.Event(type="lease", data={"status": str(State.RUNNING)})
             self._context.endpoint.send(
                 parse_address(message.reply_to),
@@ -271,7 +268,7 @@ class Housekeeping:
         turn = Turn(self._book())
         for job in self._context.tasks.silent_jobs(time.time() - SILENT_JOB_S):
             turn.step(events.Forgotten(job))
-            self._sums.end_job(turn, job)
+            self._task_handler.sums.end_job(turn, job)
             self._context.drop_states(turn, job)
         self._commit(turn)
 

@@ -26,8 +26,8 @@ Scalar = bool | int | float | str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
-    """Numbers by name, with what is needed to build the value again that they came from.
+class NamedNumbers:
+    """NamedNumbers by name, with what is needed to build the value again that they came from.
 
     Args:
         exact: the names of those that are whole numbers here.
@@ -88,7 +88,7 @@ class Outline:
         return found
 
 
-def numbers_in(value: Any, *path: str | int) -> Numbers:
+def numbers_in(value: Any, *path: str | int) -> NamedNumbers:
     """Return the numbers in maps and lists, each named by the way to it.
 
     Raises:
@@ -105,10 +105,10 @@ def numbers_in(value: Any, *path: str | int) -> Numbers:
         values[name] = leaf
         if isinstance(leaf, int):
             exact.add(name)
-    return Numbers(values=values, exact=frozenset(exact), constants=constants)
+    return NamedNumbers(values=values, exact=frozenset(exact), constants=constants)
 
 
-def joined(parts: Iterable[Numbers]) -> Numbers:
+def joined(parts: Iterable[NamedNumbers]) -> NamedNumbers:
     """Return the numbers of several parts, whose names differ."""
     values: dict[str, Any] = {}
     exact: set[str] = set()
@@ -117,7 +117,7 @@ def joined(parts: Iterable[Numbers]) -> Numbers:
         values |= part.values
         exact |= part.exact
         constants |= part.constants
-    return Numbers(values=values, exact=frozenset(exact), constants=constants)
+    return NamedNumbers(values=values, exact=frozenset(exact), constants=constants)
 
 
 def union(outlines: Sequence[Outline], relative: Sequence[str] = ()) -> Outline:
