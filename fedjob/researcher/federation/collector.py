@@ -79,6 +79,7 @@ class Collector:
         self._fetched: queue.SimpleQueue[_Download] = queue.SimpleQueue()
         self._sent: dict[str, str] = {}  # id of a task's message -> its node
         self._uncounted: Counter[str] = Counter()  # node -> its replies that do not count
+        self._waited_for: set[str] = set()  # silent nodes, which the job's log names
         self._over = threading.Event()
         self._keys = {
             node: work_key(
@@ -193,6 +194,14 @@ class Collector:
             for message, node in self._sent.items():
                 if node in self._state.away and message not in waiting:
                     self._step(collection_machine.SignOfLife(self._channel.now(), node))
+        for node in self._state.silent_but_needed(self._channel.now()):
+            if node not in self._waited_for:
+                self._waited_for.add(node)
+                text = (
+                    f"no sign of life for {collection_machine.LEASE_S:.0f} s; the job can't go on without it and waits for "
+                    f"{collection_machine.NUM_LEASES_OF_NEEDED * collection_machine.LEASE_S / 60:.0f} minutes in all"
+                )
+                self._events.add("note", round_=self._place.round_of(node), node=node, text=text)
         if self._channel.came_back():
             for (
                 node
