@@ -157,6 +157,7 @@ class Attempts:
                 case events.EndJob(job=job):
                     self._context.workers.end_job(job)
                     self._context.transfers.end_job(job)
+                    self._context.forget_soon()
         if released:
             wanted = set().union(*self.wants.values())
             self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -29,6 +31,9 @@ from fedjob.node.storage.outbox import DatabaseStore
 from fedjob.node.storage.spool import Spool
 from fedjob.repository.base import Repository
 from fedjob.repository.job_secrets import FOLDER_NAME, JobSecrets
+
+SCRUB_AFTER_S = 2.5
+"""By then the messages of a job that has ended are out of the outbox, too."""
 
 
 @dataclass(kw_only=True)
@@ -60,11 +65,17 @@ class NodeContext:
     roster: Roster
     job_secrets: JobSecrets
     point: Callable[[str], None]
+    scrub_at: float = math.inf
+    """When what a job left is removed from the database's log; monotonic seconds."""
 
     @property
     def encryption(self) -> str:
         """Whether messages and objects are encrypted, and why, in words."""
         return encryption_text(self.config.encryption, encrypted=self.endpoint.encrypted)
+
+    def forget_soon(self) -> None:
+        """Have the keys of a job that has ended removed from the database's log, once its rows are gone."""
+        self.scrub_at = time.monotonic() + SCRUB_AFTER_S
 
     def follow_encryption(self) -> None:
         """Encrypt what goes out, and refuse what comes in plain, as the owner's settings and the roster say."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -127,6 +128,8 @@ class Housekeeping:
                 self._published = now
                 self._context.transfers.later(self._context.workers.look_at_memory)
                 self._write_lazily()
+                if now >= self._context.scrub_at and self._context.database.scrub():
+                    self._context.scrub_at = math.inf
                 self.publish_facts()
         except sqlite3.Error as error:
             log.error("the database refused a commit, trying again: %s", error)

@@ -124,6 +124,11 @@ class Database:
     def _data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
+    def scrub(self) -> bool:
+        """Remove what was deleted from the write-ahead log, too; return whether it could be done now."""
+        busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

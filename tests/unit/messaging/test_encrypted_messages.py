@@ -89,6 +89,7 @@ class World:
             MemoryTransport(self.broker, address),
             MemoryStore(),
             role,
+            clock=lambda: 1000.0,
             wall=lambda: NOW,
         )
         made.encrypted = encrypted
