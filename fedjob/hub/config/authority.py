@@ -117,7 +117,7 @@ class ClientAuthority:
                 f"this hub issues no certificates: parties bring those of {authority.subject.rfc4514_string()}, with "
                 "the settings tls_cert and tls_key"
             )
-        now = datetime.now(UTC)
+        now, valid = datetime.now(UTC), timedelta(seconds=valid_s)
         name = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, federation),
@@ -126,7 +126,7 @@ class ClientAuthority:
         )
         uri = x509.UniformResourceIdentifier(party_uri(party))
         made = (
-            _builder(name, authority.subject, public_key, now - CLOCK_SKEW, now + timedelta(seconds=valid_s))
+            _builder(name, authority.subject, public_key, now - min(CLOCK_SKEW, valid), now + valid)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)

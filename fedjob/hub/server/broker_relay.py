@@ -80,7 +80,7 @@ class _Visitor:
         is_known: the broker has let it in.
         leave: set where it has to make room, or was revoked.
         member: the party that it is; None where the broker alone knows.
-        ends: of its certificate, seconds since 1970.
+        ends: of its certificate, seconds since 1970, when the connection ends too.
     """
 
     is_known: bool = False
@@ -195,7 +195,8 @@ class BrokerRelay:
                 asyncio.create_task(self._from_broker(reader, line, visitor)),
             ]
             try:
-                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+                left_s = None if visitor.ends is None else max(0.0, visitor.ends - time.time())
+                await asyncio.wait(directions, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for direction in directions:
                     direction.cancel()
@@ -261,14 +262,11 @@ def lets_in(answer: bytes) -> bool:
 
 
 async def _until_shown_out(visitor: _Visitor) -> None:
-    """Wait until a client has to go: a stranger who makes room or was not let in in time, a party whose time is over."""
+    """Wait until a client has to go: a stranger who makes room or was not let in in time, a revoked party."""
     with suppress(TimeoutError):
         await asyncio.wait_for(visitor.leave.wait(), LOGIN_S)
-    if not visitor.is_known:
-        return
-    with suppress(TimeoutError):
-        left_s = None if visitor.ends is None else max(0.0, visitor.ends - time.time())
-        await asyncio.wait_for(visitor.leave.wait(), left_s)
+    if visitor.is_known:
+        await visitor.leave.wait()
 
 
 async def _to_broker(line: _Line, writer: asyncio.StreamWriter) -> None:

@@ -375,8 +375,8 @@ class MqttTransport(Transport):
             detail = str(getattr(properties, "ReasonString", "") or "")
             if not self._probing:
                 self.trouble = f"the broker refuses: {detail or code.getName()}"
-            if self._credentials is not None:
-                self._credentials.refused()
+                if self._credentials is not None:
+                    self._credentials.refused()
             self._end(client, _ConnectAttempt("refused", code.getName(), detail))
             return
         if self._probing:
