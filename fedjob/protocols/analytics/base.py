@@ -185,7 +185,7 @@ class ModelProtocol(FederatedProtocol):
             return {**self.start({}), "nodes": dict.fromkeys(gathered.replies, 0)}
         total = gathered.total.value
         if state["levels"] is None:
-            nodes = dict.fromkeys(gathered.replies, 0)
+            nodes: dict[str, Any] = dict.fromkeys(gathered.replies, 0)
             return {**state, "nodes": nodes, "levels": all_levels(total, self.categories)}
         if state["sums"] is None:
             nodes = {
