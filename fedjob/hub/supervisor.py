@@ -23,8 +23,10 @@ from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import broker_at_hub
+from fedjob.identity.statements.federation_keys import FederationKeys
 
 _log = logging.getLogger("fedjob")
 
@@ -45,6 +47,7 @@ class HubSettings:
         mqtt_port: the broker's own; None for 1844 on loopback without TLS, where that saves a step, and else for none:
             parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
         public_broker: URL of the broker announced to the parties, where a proxy stands in front of it.
+        federation: the keys that sign the roster, from now on; None for what the home has.
     """
 
     home: Path
@@ -59,6 +62,7 @@ class HubSettings:
     invited_only: bool = False
     read_urls: tuple[str, ...] = ()
     public_broker: str = ""
+    federation: FederationKeys | None = None
     limits: HubLimits = field(default_factory=HubLimits)
 
     @property
@@ -130,6 +134,8 @@ class Hub:
             stack.callback(home.unlock)
             ledger = HubDatabase(home.ledger)
             stack.callback(ledger.close)
+            if settings.federation is not None:
+                RosterBook(ledger).adopt(settings.federation)
             parties = Parties(ledger, settings.limits)
             store = ObjectStore(home.storage, ledger, settings.limits)
             listener = listen(settings.host, settings.port)

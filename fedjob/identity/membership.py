@@ -15,12 +15,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.config import read_config
-from fedjob.common.errors import ConfigError, DecodeError, SpecError
+from fedjob.common.errors import ConfigError, DecodeError, NotPermitted, SpecError
 from fedjob.common.http_client import Patience, Web
 from fedjob.common.network.addresses import EVERY_ADDRESS, is_loopback
 from fedjob.common.types import check_party
 from fedjob.identity.keys import PublicKeys, is_bound
 from fedjob.identity.loopback import proof_of, read_secret
+from fedjob.identity.statements.federation_keys import FederationKeys
 
 MEMBERSHIP_NAME = "membership.mpk"
 MAX_INVITATION_BYTES = 64 << 10
@@ -52,6 +53,9 @@ class HubInfo:
     answered: float = 0.0
     """This machine's clock before and after the question, seconds since 1970."""
 
+    federation_keys: FederationKeys | None = None
+    """Who signs its roster, as the hub has it; None for a hub without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Party:
@@ -63,6 +67,9 @@ class Party:
     revoked: bool = False
     sealing_hex: str = ""
     """To encrypt for this party, see `identity.sealing_key`; empty for none."""
+    valid_from: float = 0.0
+    valid_until: float = 0.0
+    """Seconds since 1970; 0 for always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class Membership:
             public ones.
         proxy: through which the hub is reached: its URL, perhaps with a login; `none`; empty for what the environment
             says.
+        federation_keys: who signs the roster, pinned from the invitation; None where the hub is believed.
     """
 
     hub_url: str
@@ -86,6 +94,7 @@ class Membership:
     broker_password: str = field(repr=False)
     tls_ca: str = ""
     proxy: str = field(default="", repr=False)
+    federation_keys: FederationKeys | None = None
 
     @property
     def broker_at_hub(self) -> str:
@@ -106,6 +115,10 @@ class Invitation:
     party: str
     role: str
     code: str = field(repr=False)
+    federation: FederationKeys | None = None
+    """Who signs the roster, for this party to pin; None where nobody does."""
+    authority: str = field(default="", repr=False)
+    """The certificate of the hub's own authority, PEM; empty where a public one vouches for the hub."""
 
     @classmethod
     def load(cls, path: Path) -> Invitation:
@@ -116,8 +129,11 @@ class Invitation:
         """
         try:
             with path.open("rb") as file:
-                return from_plain(cls, json.loads(file.read(MAX_INVITATION_BYTES)))
-        except (OSError, ValueError, DecodeError) as error:
+                found = from_plain(cls, json.loads(file.read(MAX_INVITATION_BYTES)))
+                if found.federation is not None:
+                    found.federation.check()
+                return found
+        except (OSError, ValueError, DecodeError, SpecError) as error:
             raise SpecError(
                 f"expected an invitation as `fedjob hub invite` writes it in {path}: {error}"
             ) from error
@@ -175,8 +191,15 @@ def enrol(
     web = Web(url, verify=tls_ca or True, proxy=proxy, patience=_PATIENCE)
     try:
         hub = _hub_info(web)
+        pinned = None if invitation is None else invitation.federation
+        if pinned is not None and pinned.federation != hub.federation:
+            raise NotPermitted(
+                f"{invite} invites to federation {pinned.federation}, and {web.url} is the hub of {hub.federation}: ask "
+                "who sent it for another invitation"
+            )
         if invitation is None and hub.secret_file and is_loopback(urlsplit(url).hostname or ""):
             wanted["proof"] = proof_of(read_secret(hub.secret_file), party, role, keys.signing, token)
+            pinned = hub.federation_keys  # the hub is this user's own: its word for the keys is theirs
         body = json.dumps(wanted).encode()
         answer = web.call("POST", "/v1/parties", body=body, what=f"enrolment of {party}").json()
         if not isinstance(answer, dict) or answer.get("federation") != hub.federation:
@@ -193,6 +216,7 @@ def enrol(
         broker_password=broker_password(token),
         tls_ca="" if tls_ca is None else str(tls_ca.resolve()),
         proxy=proxy,
+        federation_keys=pinned,
     )
 
 
@@ -305,6 +329,7 @@ def _hub_info(web: Web) -> HubInfo:
                 time=hub_time if isinstance(hub_time := rest.get("time"), float) else 0.0,
                 asked=asked,
                 answered=answered,
+                federation_keys=FederationKeys.of_plain(keys) if (keys := rest.get("keys")) else None,
             )
             return replace(info, read_urls=info.read_urls or (web.url,))
     raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")

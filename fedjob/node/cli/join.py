@@ -14,6 +14,7 @@ from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.files import write_atomic
 from fedjob.doctor.findings import Finding
 from fedjob.doctor.way import examine_way
+from fedjob.identity.enrolment import check_role_of_home, keep_authority
 from fedjob.identity.membership import Invitation, Membership
 from fedjob.node.cli.daemon import start_detached, start_here
 from fedjob.node.cli.doctor import examine
@@ -53,6 +54,8 @@ def join(
         raise ConfigError(
             f"{invitation} invites a {invited.role}: use fedjob init --id {invited.party} --invite {invitation}"
         )
+    check_role_of_home(home.root, "node")
+    tls_ca = tls_ca or keep_authority(home.root, invited)
     tls_ca, proxy = _find_way(invited, tls_ca, proxy)
     init_node(home, invited.party, hub=None, invite=invitation, tls_ca=tls_ca, proxy=proxy)
     findings = examine(home)
@@ -64,6 +67,10 @@ def join(
             f"the node is a member, but is not started: {', '.join(broken)}; then look again: {again}"
         )
     click.echo(f"{invited.party} is a node of the federation; home: {home.root}")
+    if (keys := invited.federation) is not None:
+        click.echo(
+            f"its roster is signed by {keys.name}, key {keys.fingerprint}: compare that with {keys.signer}"
+        )
     _say_next(home)
     if systemd:
         _write_unit(home)
