@@ -48,6 +48,8 @@ class Entry:
     key_hex: str
     sealing_hex: str
     revoked: bool = False
+    valid_from: float = 0.0
+    valid_until: float = 0.0
 
 
 def entry(identity: Identity, role: str) -> Entry:
