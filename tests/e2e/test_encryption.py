@@ -10,8 +10,10 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from fedjob import FedAvg, Job, connect
+from fedjob.cli import cli
 from fedjob.common.config import set_config
 from fedjob.common.errors import NotAllowed
 from fedjob.common.sealing.chunks import content_key
@@ -60,20 +62,54 @@ class Marked(TorchPlan):
 '''
 
 
+RESEARCHERS = ("lab", "partner", "keeper")
+
+
+class Pinned(Federation):
+    """A federation whose roster is signed with a key of its own: its parties encrypt, though nobody set anything."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, preferred_kind())
+        self.keys = folder / "offline"
+        self.keys.mkdir(parents=True)
+        (words := folder / "passphrase").write_text("four words of a poem\n")
+        self.passphrase = ("--passphrase-file", words)
+        types(
+            "federation", "create", "heart", "--folder", self.keys, "--contact", "Dr. Kim", *self.passphrase
+        )
+        self.hub_options = ("--federation", self.keys / "heart.federation", "--invited-only")
+
+    def entrance(self, party: str, role: str) -> tuple[str | Path, ...]:
+        file = self.folder / f"{party}.invitation"
+        types("hub", "invite", party, "--role", role, "--home", self.folder / "hub", "--out", file)
+        return ("--invite", file)
+
+    def sign(self) -> None:
+        for name in RESEARCHERS:
+            types("init", "--id", name, *self.entrance(name, "researcher"), "--home", self.folder / name)
+        key = ("--key", self.keys / "heart.key", "--hub", self.url, *self.passphrase)
+        types("federation", "sign", *key, "--yes")
+
+
+def types(*words: str | Path) -> str:
+    done = CliRunner().invoke(cli, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    with Federation(tmp_path_factory.mktemp("encrypted"), preferred_kind()) as federation:
-        for index, node in enumerate(federation.add_nodes(*NODES, encryption="on", logs_private="all")):
+    with Pinned(tmp_path_factory.mktemp("encrypted")) as federation:
+        for index, node in enumerate(federation.add_nodes(*NODES, logs_private="all")):
             node.add("points", make_points(federation.folder / f"points-{index}.npz", 60, index), "points")
+        federation.sign()
         federation.start_nodes()
         yield federation
 
 
-def connected(federation: Federation, home: str, encryption: str) -> Session:
-    folder = federation.folder / home
-    folder.mkdir(mode=0o700, exist_ok=True)
-    set_config(ResearcherConfig, folder, "encryption", encryption)
-    return connect(hub=federation.url, home=folder, id=home, timeout_s=30)
+def connected(federation: Federation, home: str, encryption: str = "auto") -> Session:
+    set_config(ResearcherConfig, federation.folder / home, "encryption", encryption)
+    return connect(home=federation.folder / home, timeout_s=30)
 
 
 class Canaries:
@@ -164,7 +200,7 @@ def encrypt_at_nodes(federation: Federation, encryption: str) -> None:
     """Change the setting of every node, and wait until they follow it."""
     for node in federation.nodes.values():
         node.set(encryption=encryption)
-    wanted = encryption == "on"
+    wanted = encryption != "off"
     for node in federation.nodes.values():
         wait_until(lambda node=node: node.status()["encrypted"] is wanted, timeout_s=20, what="the setting")
 
@@ -173,7 +209,7 @@ def encrypt_at_nodes(federation: Federation, encryption: str) -> None:
 def plain_nodes(made: Federation) -> Iterator[None]:
     encrypt_at_nodes(made, "off")
     yield
-    encrypt_at_nodes(made, "on")
+    encrypt_at_nodes(made, "auto")
 
 
 def hides(folder: Path, words: Iterable[bytes]) -> list[str]:
@@ -189,10 +225,12 @@ def hides(folder: Path, words: Iterable[bytes]) -> list[str]:
 def test_nothing_of_a_job_is_found_in_the_memory_and_the_files_of_the_hub_and_its_broker(
     made: Federation,
 ) -> None:
-    with connected(made, "lab", "on") as session:
+    with connected(made, "lab") as session:
+        assert session.encryption.startswith("on (the roster is pinned)")
         _, seen, job = watched_at_hub(made, session)
         assert job.success
         assert seen == set()
+        assert made.nodes["east"].status()["encryption"].startswith("on (the roster is pinned)")
         assert [event for event in job.events() if event.type == "log"], "no log came that could be found"
 
 
@@ -217,7 +255,7 @@ def test_a_node_that_answers_in_plain_is_named_to_a_researcher_who_requires_encr
         offered = session.datasets(tags=["points"])
         assert list(offered) == []
         assert "it answers without encryption" in offered.silent["east"]
-        assert "on:" in session.encryption
+        assert session.encryption.startswith("on:")
 
 
 def test_a_node_that_requires_encryption_is_named_to_a_researcher_who_does_without(made: Federation) -> None:
@@ -237,10 +275,16 @@ def test_a_killed_researcher_goes_on_with_the_same_key_and_the_end_of_the_job_de
     made: Federation,
 ) -> None:
     folder = made.folder / "keeper"
-    connected(made, "keeper", "on").close()
     plan = f"{ROOT}/tests/plans.py:Tiny"
-    about = {"plan": plan, "data": {"tags": ["points"]}, "training_args": TRAINING, "rounds": 5, "seed": 9}
-    where = {"home": str(folder), "id": "keeper"}
+    about = {
+        "plan": plan,
+        "data": {"tags": ["points"]},
+        "training_args": TRAINING,
+        "rounds": 5,
+        "seed": 9,
+        "keep": True,
+    }
+    where = {"hub": None, "home": str(folder), "id": None}
     cut = ["fedjob.researcher.storage.breakpoints:save_breakpoint", "return", 2]
     first = made.research({"job": about, "kill": cut, **where})
     job = first.wait_for(r"^job: (\S+)")[1]
@@ -274,13 +318,12 @@ def test_a_killed_researcher_goes_on_with_the_same_key_and_the_end_of_the_job_de
     wait_until(lambda: not any(path.exists() for path in own), timeout_s=20, what="the keys to go")
     for home in (folder, *(node.home for node in made.nodes.values())):
         wait_until(lambda home=home: not hides(home, keys), timeout_s=20, what=f"the keys to go from {home}")
-    for path in own:
-        assert path.parent.is_dir()
     assert not secret.exists()
+    assert "5 of 5 aggregations recomputed to the same bytes" in made.cli("verify", job, home=folder).stdout
 
 
 def test_a_partner_watches_an_encrypted_job_and_the_hub_does_not(made: Federation) -> None:
-    with connected(made, "lab", "on") as session, connected(made, "partner", "on") as partner:
+    with connected(made, "lab") as session, connected(made, "partner") as partner:
         canaries = Canaries(made.folder)
         for index, node in enumerate(made.nodes.values()):
             node.add(canaries.words["data"], made.folder / f"points-{index}.npz", canaries.words["data"])
@@ -291,5 +334,5 @@ def test_a_partner_watches_an_encrypted_job_and_the_hub_does_not(made: Federatio
         assert followed.name == canaries.words["name"]
         assert list(followed.events()) == list(job.events())
         assert seen_at_hub(made, canaries.patterns()) == set()
-        with connected(made, "plain", "off") as plain, pytest.raises(NotAllowed):
-            plain.follow(job.id)
+        with connected(made, "keeper") as stranger, pytest.raises(NotAllowed):
+            stranger.follow(job.id)
