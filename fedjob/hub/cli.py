@@ -124,9 +124,19 @@ def hub() -> None:
     multiple=True,
     help="URL of another server that serves the same objects; may be repeated.",
 )
+@click.option(
+    "--federation",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The .federation file of who signs the roster; kept in the home, so that it is given once.",
+)
 @one_line
 def start(
-    home: Path | None, storage: str | None, tls_cert: Path | None, tls_key: Path | None, **rest: Any
+    home: Path | None,
+    storage: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    federation: Path | None,
+    **rest: Any,
 ) -> None:
     """Run the hub until Ctrl-C or SIGTERM."""
     import asyncio
@@ -135,6 +145,7 @@ def start(
 
     from fedjob.hub.config.tls import TlsFiles
     from fedjob.hub.supervisor import Hub, HubSettings
+    from fedjob.identity.statements.federation_keys import FederationKeys
 
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("expected --tls-cert and --tls-key together, found one of them")
@@ -147,6 +158,7 @@ def start(
         home=_home(home),
         storage=None if storage is None else Path(storage),
         tls=None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key),
+        federation=None if federation is None else FederationKeys.load(federation),
         **rest,
     )
 
@@ -187,6 +199,10 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
 @one_line
 def status(home: Path | None, as_json: bool) -> None:
     """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run."""
+    from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
+
     where = _existing(home)
     with _ledger(where) as ledger:
         count, size = _objects(ledger)
@@ -197,6 +213,7 @@ def status(home: Path | None, as_json: bool) -> None:
             "jobs": _count(ledger, "SELECT count(DISTINCT job) FROM leases"),
             "objects": count,
             "size_bytes": size,
+            **RosterBook(ledger).facts(Parties(ledger, HubLimits()).all()),
         }
     running = where.running()
     facts["running"] = running is not None
@@ -270,13 +287,21 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
     help="File to write.  [default: PARTY.invitation]",
 )
 @click.option("--url", help="URL under which the party reaches the hub.  [default: where it runs]")
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate of the hub's own authority, to travel in the invitation.",
+)
 @one_line
-def invite(party: str, home: Path | None, role: str, out: Path | None, url: str | None) -> None:
-    """Write a one-time invitation for PARTY to a file."""
+def invite(
+    party: str, home: Path | None, role: str, out: Path | None, url: str | None, tls_ca: Path | None
+) -> None:
+    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster."""
     from fedjob.common.files import write_atomic
-    from fedjob.common.http_client import check_http_url
+    from fedjob.common.http_client import check_authority, check_http_url
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
     from fedjob.identity.membership import Invitation
 
     where = _existing(home)
@@ -292,6 +317,10 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     with _ledger(where) as ledger:
         known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
         code = Parties(ledger, limits).invite(party, role)
+        pin = RosterBook(ledger).pin()
+    if tls_ca is not None:
+        check_authority(tls_ca)
+    authority = "" if tls_ca is None else tls_ca.read_text(encoding="ascii")
     path = out or Path(f"{party}.invitation")
     if path.exists():
         try:
@@ -299,7 +328,9 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
         except FedjobError:
             raise ConfigError(f"{path} exists and is no invitation: name another file with --out") from None
     try:
-        write_atomic(path, Invitation(url, party, role, code).dump())
+        write_atomic(
+            path, Invitation(url, party, role, code, None if pin is None else pin.keys, authority).dump()
+        )
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}") from error
     command = "fedjob node init" if role == "node" else "fedjob init"
@@ -314,6 +345,10 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
             err=True,
         )
     click.echo(f"there: {command} --id {party} --invite {path.name}")
+    if pin is not None:
+        click.echo(
+            f"then: {pin.keys.signer} runs `fedjob federation sign`; the key to compare is {pin.keys.fingerprint}"
+        )
 
 
 @hub.command("backup")
@@ -398,10 +433,18 @@ def party_revoke(party: str, home: Path | None) -> None:
     """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
 
     with _ledger(_existing(home)) as ledger:
         Parties(ledger, HubLimits()).revoke(party)
+        pin = RosterBook(ledger).pin()
     click.echo(f"revoked {party}")
+    if pin is not None and party in pin.parties:
+        click.echo(
+            f"it stands in the roster still, so that another hub could serve it: {pin.keys.signer} takes it off with "
+            f"`fedjob federation revoke {party}`",
+            err=True,
+        )
 
 
 class _Closing:

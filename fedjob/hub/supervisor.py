@@ -28,8 +28,10 @@ from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import PLAIN_SCHEMES, broker_at_hub
+from fedjob.identity.statements.federation_keys import FederationKeys
 
 _log = logging.getLogger("fedjob")
 
@@ -54,6 +56,7 @@ class HubSettings:
         client_ca: certificate of the authority that the parties' certificates are from; None for the hub's own.
         only_certificates: refuse who shows none, even with a signature of the request in its place.
         tls_in_front: a web server before the hub ends TLS, so that parties sign their requests.
+        federation: the keys that sign the roster, from now on; None for what the home has.
     """
 
     home: Path
@@ -71,6 +74,7 @@ class HubSettings:
     client_ca: Path | None = None
     only_certificates: bool = False
     tls_in_front: bool = False
+    federation: FederationKeys | None = None
     limits: HubLimits = field(default_factory=HubLimits)
 
     @property
@@ -179,6 +183,8 @@ class Hub:
             stack.callback(home.unlock)
             ledger = HubDatabase(home.ledger)
             stack.callback(ledger.close)
+            if settings.federation is not None:
+                RosterBook(ledger).adopt(settings.federation)
             parties = Parties(ledger, settings.limits)
             store = ObjectStore(home.storage, ledger, settings.limits)
             listener = listen(settings.host, settings.port)

@@ -29,6 +29,7 @@ NAMES_IN_HOMES = frozenset(
             "lock",
             "logs",
             "outputs",
+            "roster.json",
             "releases",
             "scratch",
             "secrets.json",

@@ -20,7 +20,7 @@ from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.enrolment import check_role_of_home, enrol_home, ensure_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership, fetch_parties, hub_of, load_membership
-from fedjob.identity.roster import Roster
+from fedjob.identity.pinned_roster import open_roster
 from fedjob.messaging.clock import hub_ahead_s
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
@@ -124,7 +124,7 @@ def open_daemon(
     settings = Settings(home, options)
     ensure_certificate(membership)
     hub = hub_of(membership)
-    roster = Roster(fetch_parties(membership), lambda: fetch_parties(membership))
+    roster = open_roster(home.root, membership)
     transport = transport_of(replace(membership, broker_url=hub.broker_url), Address(identity.party))
     return Daemon(
         home=home,

@@ -47,7 +47,7 @@ from fedjob.identity.membership import (
     hub_of,
     load_membership,
 )
-from fedjob.identity.request_proof import prove
+from fedjob.identity.request_signature import prove
 from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository
 from tests.authorities import DAY, Authority, Pair

@@ -39,9 +39,11 @@ from fedjob.hub.server.broker_relay import BrokerRelay
 from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
 from fedjob.hub.server.connection_limits import ABORT
 from fedjob.hub.server.objects import Handler, Objects
+from fedjob.hub.server.rosters import RosterRoutes
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
+from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of
 from fedjob.identity.membership import BROKER_PATH, broker_password
@@ -116,6 +118,7 @@ class HubApp:
         self._federation = federation
         self._parties = parties
         self._store = store
+        self._book = RosterBook(store.ledger)
         self._broker = broker
         self._admit = admit
         self._loopback = loopback
@@ -125,6 +128,7 @@ class HubApp:
     def app(self) -> Starlette:
         """Return the ASGI application."""
         objects = Objects(self._store, self._authenticate, self._pool)
+        rosters = RosterRoutes(self._book, self._parties, self._store.limits, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         relay = [] if self.relay is None else [WebSocketRoute(BROKER_PATH, self.relay.carry)]
         return Starlette(
@@ -134,6 +138,7 @@ class HubApp:
                 Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
                 Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
                 Route("/v1/certificate", self._wrap(self._certify), methods=["POST"]),
+                *rosters.routes(self._wrap),
                 *objects.routes(self._wrap),
                 *watching.routes(self._wrap),
             ],
@@ -146,6 +151,7 @@ class HubApp:
 
     async def _hub(self, request: Request) -> Response:
         broker = self._broker()
+        keys = self._book.first_keys
         return JSONResponse(
             {
                 "federation": self._federation,
@@ -153,6 +159,7 @@ class HubApp:
                 "version": version("fedjob"),
                 "broker": {"url": broker.url, "kind": broker.kind, "version": broker.version},
                 "read_urls": list(self._read_urls),
+                "keys": None if keys is None else keys.to_plain(),
                 "secret_file": "" if self._loopback is None else str(self._loopback[1]),
                 "certificates": {} if self._certificates is None else self._certificates.facts,
             }

@@ -19,7 +19,7 @@ from fedjob.common.files import fsync_dir, make_folder, touch_private
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MAX_BATCH = 256
 _BUSY_S = 30.0
 
@@ -55,6 +55,10 @@ CREATE TRIGGER lease_ends AFTER DELETE ON leases BEGIN
     UPDATE usage SET size_bytes = size_bytes - OLD.size_bytes WHERE party = OLD.owner;
     DELETE FROM readers WHERE sha256 = OLD.sha256 AND job = OLD.job AND owner = OLD.owner;
 END;
+CREATE TABLE statements (
+    kind TEXT NOT NULL, number INTEGER NOT NULL, party TEXT NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (kind, number)
+) WITHOUT ROWID;
 CREATE TABLE watches (
     job TEXT PRIMARY KEY, owner TEXT NOT NULL, readers TEXT NOT NULL, frame BLOB NOT NULL, put REAL NOT NULL
 ) WITHOUT ROWID;

@@ -26,6 +26,8 @@ from fedjob.common.files import private
 from fedjob.identity.client_certificate import own_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
+from fedjob.identity.pinned_roster import PinnedRoster
+from fedjob.identity.roster import ON_FIRST_USE, Roster
 from fedjob.messaging.clock import clock_text
 from fedjob.node.cli.home import home_option, name_of, open_database
 from fedjob.node.config.capacity import read_labels
@@ -54,6 +56,9 @@ log = logging.getLogger(__name__)
 
 BROKER_WITHIN_S = 15.0
 """A broker that has not answered for so long is waited for with a word."""
+
+WAITING_S = 0.5
+"""Between two looks at whether the federation has signed."""
 
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
@@ -165,7 +170,13 @@ def _print_ready(home: NodeHome, daemon: Daemon) -> None:
         click.echo("fedjob: the node waits for the broker; fedjob node status says why", err=True)
         sys.stderr.flush()
         daemon.ready.wait()
-    click.echo(f"node ready: {name_of(home)}")
+    name = name_of(home)
+    if text := daemon.roster.waiting(name):
+        click.echo(f"fedjob: the node waits for the federation: {text}", err=True)
+        sys.stderr.flush()
+        while daemon.roster.waiting(name):
+            time.sleep(WAITING_S)
+    click.echo(f"node ready: {name}")
     sys.stdout.flush()
 
 
@@ -288,6 +299,7 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "trouble": live.get("trouble", ""),
             "twin": bool(live.get("twin")),
             "clock": live.get("clock", ""),
+            "roster": live.get("roster") or _roster_of(home),
             "settings_faults": list(settings.faults),
             "approval": config.approval,
             "verifier": config.verifier,
@@ -324,6 +336,9 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     if facts["clock"]:
         click.echo(f"clock     {facts['clock']}")
     click.echo(f"home      {facts['home']}")
+    click.echo(f"trust     {facts['roster']['trust']}")
+    for text in filter(None, (facts["roster"]["waiting"], facts["roster"]["trouble"])):
+        click.echo(f"          {text}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
     click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
@@ -350,6 +365,20 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
         )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
     click.echo(f"dropped   {_counts(facts['dropped'])}")
+
+
+def _roster_of(home: NodeHome) -> dict[str, str]:
+    """Return what a home that no daemon runs in says of its roster."""
+    membership = load_membership(home.root)
+    if membership.federation_keys is None:
+        return {"trust": ON_FIRST_USE, "waiting": "", "trouble": ""}
+    pinned = PinnedRoster(home.root, membership, membership.federation_keys)
+    roster = Roster(pinned.parties(), pin=lambda: pinned.pin)
+    return {
+        "trust": roster.describe(),
+        "waiting": roster.waiting(membership.party),
+        "trouble": roster.trouble(),
+    }
 
 
 def _resources(config: NodeConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fedjob.node.daemon.commit import encode_states
 from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.offers import OfferHandler
-from fedjob.node.daemon.sender_verification import SenderVerification
+from fedjob.node.daemon.sender_verification import Revocations, SenderVerification
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.state_reports import StateReports
@@ -53,6 +53,7 @@ class Housekeeping:
         commit: makes a turn durable and carries out its commands.
         write_lazily: writes what waits for a commit that did not come.
         watch: over the connection, the clock, and a second daemon of this node's name.
+        revocations: of parties whose work is to end.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Housekeeping:
         commit: Callable[[Turn], None],
         write_lazily: Callable[[], None],
         watch: ConnectionWatch,
+        revocations: Revocations,
     ) -> None:
         self._context = context
         self._offers = offers
@@ -87,6 +89,7 @@ class Housekeeping:
         self._commit = commit
         self._write_lazily = write_lazily
         self._watch = watch
+        self._revocations = revocations
         self._leased = self._looked = self._tidied = self._published = 0.0
         self._facts = b""
         if settings.faults:
@@ -111,6 +114,7 @@ class Housekeeping:
                 self._looked = now
                 self._watch.look(now)
                 self._follow_decisions()
+                self._commit(self._revocations.end_work(Turn(self._book())))
                 self._notify_owner()
                 self._follow_config()
                 self._follow_time()
@@ -270,6 +274,7 @@ class Housekeeping:
         facts = {
             **watched,
             "trouble": trouble or watched["trouble"],
+            "roster": self._revocations.facts(),
             "connected": self._context.endpoint.connected,
             "counters": dict(self._context.endpoint.counters),
             "undelivered": self._context.endpoint.undelivered(),

@@ -11,7 +11,7 @@ from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.requirements import read_need
 from fedjob.common.types import check_job_id
-from fedjob.messaging.messages import End, Message, Task, work_key
+from fedjob.messaging.messages import End, Message, Offer, Task, work_key
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.context import NodeContext
@@ -72,6 +72,10 @@ class TaskHandler:
                 keep = {*task.keep_states, task.state or ""}
                 self._context.drop_states(turn, message.job, keep, message.round)
         turn.settled.append(message)
+
+    def has(self, turn: Turn, message: Message, wanted: Offer | Task) -> bool:
+        """Return whether a message repeats a task that was taken before."""
+        return isinstance(wanted, Task) and self._arrived(message, wanted).key in turn.book.tasks
 
     def refuse(self, turn: Turn, message: Message, task: Task, reason: str, detail: str) -> None:
         """Refuse a task without judging it."""

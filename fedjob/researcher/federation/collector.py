@@ -187,7 +187,12 @@ class Collector:
         self._step(collection_machine.CollectionTick(self._channel.now()))
 
     def _take_signs(self) -> None:
-        """Take receipts of tasks as signs of life of nodes that were away, and spare all nodes after an outage."""
+        """Take receipts of tasks as signs of life of nodes that were away, spare all nodes after an outage, leave out who
+        was revoked."""
+        for node in self._state.pending:
+            if not self._channel.connection.roster.has(party_of(node), "node"):
+                why = "revoked: it does not belong to the federation any more"
+                self._step(collection_machine.NodeFailed(self._channel.now(), node, why))
         if self._state.away:
             waiting = self._channel.connection.unreceipted()
             for message, node in self._sent.items():

@@ -23,7 +23,7 @@ from fedjob.identity.client_certificate import (
     store,
 )
 from fedjob.identity.keys import Identity
-from fedjob.identity.request_proof import WINDOW_S, check_proof, prove
+from fedjob.identity.request_signature import WINDOW_S, check_proof, prove
 
 DAY_S = 86400.0
 
