@@ -283,7 +283,8 @@ class Web:
             return _proxy_trouble(self.proxy, self.url, _innermost(error))
         late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
         if not late and self._refuses_certificate(error):
-            return RepositoryUnreachable(f"{self.url} {_REFUSED}; see {TLS_PAGE}")
+            # it may pass: a new certificate is on its way, or the link broke at just that moment
+            return Passing(RepositoryUnreachable(f"{self.url} {_REFUSED}; see {TLS_PAGE}"))
         if not late and self.url.startswith("http://") and speaks_tls(self.url, self.proxy):
             return RepositoryUnreachable(
                 f"{self.url} speaks TLS: give its address as https://{self.url.removeprefix('http://')}"

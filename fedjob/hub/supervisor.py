@@ -290,11 +290,12 @@ class Hub:
             async def admit(party: str, token: str) -> None:
                 await write()
 
-            announced, port = settings.public_broker or settings.broker_url, None
-            if settings.is_guarded and _is_plain_here(settings.broker_url):
-                parts = urlsplit(settings.broker_url)
-                announced, port = settings.public_broker, BrokerPort(parts.hostname or "", parts.port or 1883)
-            return _BrokerInUse(Broker(announced, "external"), settings.broker_url, admit, write, None, port)
+            where, port = settings.broker_url, None
+            if settings.is_guarded and _is_plain_here(where):
+                parts = urlsplit(where)
+                where, port = "", BrokerPort(parts.hostname or "", parts.port or 1883)
+            external = Broker(settings.public_broker or where, "external")
+            return _BrokerInUse(external, where, admit, write, None, port)
         is_inner = settings.has_one_port or settings.is_guarded
         child = BrokerChild(
             settings.broker_kind,

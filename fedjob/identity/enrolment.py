@@ -172,11 +172,7 @@ def _enrol_again(
         known = replace(known, proxy=proxy)
     if own is not None:
         known = replace(known, tls_cert=own.check().cert, tls_key=own.key)
-    if known.hub_url.startswith("https://") and not wanted.startswith("https://"):
-        raise ConfigError(
-            f"{home} joined {known.hub_url} over TLS, and {wanted} has none: it is not asked, because others on the "
-            "network could read this party's token there; give the hub's https:// address"
-        )
+    _check_tls_stays(home, known, wanted)
     info = fetch_hub(wanted, verify=known.verify, proxy=known.proxy)
     if info.federation != known.federation:
         raise ConfigError(
@@ -210,6 +206,15 @@ def _enrol_again(
         ensure_certificate(known)  # of the key and token that it has by now
     (home / PENDING_NAME).unlink(missing_ok=True)
     return known, identity
+
+
+def _check_tls_stays(home: Path, known: Membership, wanted: str) -> None:
+    """Refuse a hub without TLS for a home that joined one with it."""
+    if known.hub_url.startswith("https://") and not wanted.startswith("https://"):
+        raise ConfigError(
+            f"{home} joined {known.hub_url} over TLS, and {wanted} has none: it is not asked, because others on the "
+            "network could read this party's token there; give the hub's https:// address"
+        )
 
 
 def _pinned(home: Path, known: Membership, invitation: Invitation | None) -> FederationKeys | None:

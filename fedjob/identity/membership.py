@@ -23,7 +23,7 @@ from fedjob.common.types import check_party
 from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.keys import PublicKeys, is_bound
 from fedjob.identity.loopback import proof_of, read_secret
-from fedjob.identity.party_credentials import HubAddress, OwnCertificate, PartyCredentials
+from fedjob.identity.party_credentials import HubAddress, PartyCredentials, shown_by
 from fedjob.identity.statements.federation_keys import FederationKeys
 
 MEMBERSHIP_NAME = "membership.mpk"
@@ -54,6 +54,9 @@ class HubInfo:
 
     secret_file: str = ""
     """On a hub that listens on loopback: the file by which it knows its own user; see `identity.loopback`."""
+
+    certificates: str = ""
+    """Who issues the certificates that parties show: `hub` or `parties`; empty where it asks for none."""
 
     asked: float = 0.0
     answered: float = 0.0
@@ -201,22 +204,18 @@ def enrol(
     if role not in _ROLES:
         raise SpecError(f"expected role researcher or node, found {role[:40]!r}")
     invitation = None if invite is None else Invitation.load(invite)
-    if invitation is not None and (invitation.party, invitation.role) != (party, role):
-        raise SpecError(
-            f"{invite} invites {invitation.role} {invitation.party!r}, not {role} {party!r}: "
-            "use that name, or ask for another invitation"
-        )
+    if invitation is not None:
+        _check_invited(invite, invitation, party, role)
     url = hub_url or (None if invitation is None else invitation.hub)
     if url is None:
         raise SpecError("expected the URL of a hub or an invitation, found neither")
     # The token is made on this side, so that a repetition after a lost response is the same request.
     token = token or secrets.token_hex(32)
-    wanted: dict[str, Any] = {"party": party, "role": role, "key": keys.signing, "token": token}
+    wanted = {"party": party, "role": role, "key": keys.signing, "token": token}
     wanted |= {"sealing": keys.sealing, "binding": keys.binding}
     if invitation is not None:
         wanted["invite"] = invitation.code
-    shown = None if own is None else OwnCertificate(own)
-    web = Web(url, verify=tls_ca or True, proxy=proxy, credentials=shown, patience=_PATIENCE)
+    web = Web(url, verify=tls_ca or True, proxy=proxy, credentials=shown_by(own), patience=_PATIENCE)
     try:
         hub = _hub_info(web)
         pinned = None if invitation is None else invitation.federation
@@ -248,6 +247,14 @@ def enrol(
         tls_key="" if own is None else own.key,
         federation_keys=pinned,
     )
+
+
+def _check_invited(invite: Path | None, invitation: Invitation, party: str, role: str) -> None:
+    if (invitation.party, invitation.role) != (party, role):
+        raise SpecError(
+            f"{invite} invites {invitation.role} {invitation.party!r}, not {role} {party!r}: "
+            "use that name, or ask for another invitation"
+        )
 
 
 def broker_password(token: str) -> str:
@@ -379,6 +386,7 @@ def _hub_info(web: Web) -> HubInfo:
                 str(more.get("version", "")),
                 tuple(str(url) for url in read_urls),
                 secret_file=str(rest.get("secret_file", "")),
+                certificates=_issuer(rest.get("certificates")),
                 time=hub_time if isinstance(hub_time := rest.get("time"), float) else 0.0,
                 asked=asked,
                 answered=answered,
@@ -386,6 +394,13 @@ def _hub_info(web: Web) -> HubInfo:
             )
             return replace(info, read_urls=info.read_urls or (web.url,))
     raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")
+
+
+def _issuer(facts: Any) -> str:
+    match facts:
+        case {"from": ("hub" | "parties") as issuer}:
+            return str(issuer)
+    return ""
 
 
 def _seen_from(hub_url: str, broker_url: str) -> str:

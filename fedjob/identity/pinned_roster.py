@@ -165,6 +165,7 @@ def web_of(membership: Membership) -> Web:
         token=membership.token,
         verify=membership.verify,
         proxy=membership.proxy,
+        credentials=membership.credentials,
         patience=Patience(num_retries=1),
     )
 

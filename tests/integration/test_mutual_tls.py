@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from fedjob.common.errors import (
     BrokerUnreachable,
@@ -25,24 +30,30 @@ from fedjob.common.errors import (
 )
 from fedjob.common.network.credentials import PROOF_HEADER
 from fedjob.common.types import Address
+from fedjob.doctor.hub import examine_certificate, examine_hub
+from fedjob.hub.broker.mosquitto import settings
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.tls import TlsFiles
+from fedjob.hub.server.service import ServiceThread
 from fedjob.identity.client_certificate import certificate_of_home, own_certificate
 from fedjob.identity.enrolment import enrol_home
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import (
     BROKER_PATH,
+    Invitation,
     Membership,
     broker_password,
+    fetch_hub,
     fetch_parties,
     hub_of,
     load_membership,
 )
-from fedjob.identity.request_proof import prove
+from fedjob.identity.request_signature import prove
 from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository
 from tests.authorities import DAY, Authority, Pair
 from tests.parts import program
-from tests.processes import wait_until
+from tests.processes import Processes, wait_until
 from tests.tls_hubs import TlsHub
 
 pytestmark = [
@@ -473,6 +484,54 @@ def test_a_hub_with_a_new_authority_gives_its_parties_new_certificates(tmp_path:
         fetch_parties(member)
 
 
+# -- going back to what has no TLS ---------------------------------------------------------------------------
+
+
+LIES = (
+    ("mqtt://broker.example.org:1883", NotPermitted),
+    ("ws://broker.example.org/mqtt", NotPermitted),
+    ("tcp://broker.example.org:1883", NotPermitted),
+    ("mqtt://127.0.0.1:1883", None),
+    ("mqtt://0.0.0.0:1883", None),
+    ("ws://localhost:80", None),
+)
+"""What a hub with TLS says its broker is, and the error; without one the way is that through its own port."""
+
+
+@pytest.mark.parametrize(("broker", "error"), LIES)
+def test_a_hub_with_tls_that_names_a_plain_broker_sends_nobody_there(
+    tmp_path: Path, broker: str, error: type[FedjobError] | None
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    pair = authority.server()
+
+    async def hub(request: Request) -> Response:
+        facts = {"federation": "fed", "version": "1", "read_urls": [], "certificates": {}}
+        return JSONResponse({**facts, "broker": {"url": broker, "kind": "mosquitto"}})
+
+    app = Starlette(routes=[Route("/v1/hub", hub)])
+    with ServiceThread(lambda: app, tls=TlsFiles(pair.cert, pair.key)) as lying:
+        if error is None:
+            found = fetch_hub(lying.url, verify=authority.cert)
+            assert found.broker_url == f"{lying.url.replace('https', 'wss')}/mqtt"
+            return
+        with pytest.raises(error, match="others on the network could read passwords"):
+            fetch_hub(lying.url, verify=authority.cert)
+        with pytest.raises(error, match="others on the network could read passwords"):
+            enrol_home(tmp_path / "home", "a", "node", hub=lying.url, invite=None, tls_ca=authority.cert)
+        assert not (tmp_path / "home" / "membership.mpk").exists()
+
+
+def test_a_home_that_joined_over_tls_asks_no_hub_without_it(world: World, tmp_path: Path) -> None:
+    plain = world.hub.url.replace("https://", "http://")
+    with pytest.raises(ConfigError, match=r"joined .* over TLS, and .* has none"):
+        enrol_home(Path(world.a.home), "a", "node", hub=plain, invite=None)
+    invitation = tmp_path / "a.invitation"
+    invitation.write_bytes(Invitation(plain, "a", "node", "0" * 64).dump())
+    with pytest.raises(ConfigError, match=r"joined .* over TLS, and .* has none"):
+        enrol_home(Path(world.a.home), "a", "node", hub=None, invite=invitation)
+
+
 # -- an organisation's own authority -----------------------------------------------------------------------
 
 
@@ -554,3 +613,72 @@ def test_a_fault_of_the_own_files_is_named_before_anybody_is_asked(
     cert, key, words = given[fault]
     with pytest.raises(ConfigError, match=words):
         own_certificate(cert, key)
+
+
+# -- the doctor -------------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_says_whose_certificate_it_is_and_until_when(world: World) -> None:
+    finding = examine_certificate(world.a, "hub")
+    assert finding.ok
+    until = certificate_of_home(Path(world.a.home)).load().not_valid_after_utc
+    assert f"of a, issued by CN=parties of {world.federation}, until {until:%Y-%m-%d}" in finding.found
+    assert all(finding.ok for finding in examine_hub(world.a))
+
+
+@pytest.mark.parametrize("fault", ["gone", "open", "another's", "old", "no key", "none"])
+def test_the_doctor_names_each_fault_of_a_certificate(world: World, tmp_path: Path, fault: str) -> None:
+    home, own = tmp_path / "home", Authority.of_hub(world.hub.folder / "hub", tmp_path / "own")
+    shutil.copytree(Path(world.a.home), home)
+    member = load_membership(home)
+    pair = own.client("b") if fault == "another's" else own.client("a", valid=(-2 * DAY, -DAY))
+    words = {
+        "gone": "there is no certificate of this party",
+        "no key": "there is no key of the certificate",
+        "open": "others may read",
+        "another's": "of b, .*: it is not of a",
+        "old": "it is not valid now",
+        "none": "takes those of another authority",
+    }[fault]
+    if fault in ("gone", "no key"):
+        (home / "keys" / ("tls.pem" if fault == "gone" else "tls.key")).unlink()
+    elif fault == "open":
+        (home / "keys" / "tls.key").chmod(0o644)
+    elif fault != "none":
+        shutil.copy(pair.cert, home / "keys" / "tls.pem")
+        shutil.copy(pair.key, home / "keys" / "tls.key")
+    finding = examine_certificate(member, "parties" if fault == "none" else "hub")
+    assert not finding.ok
+    assert re.search(words, finding.found)
+    assert finding.advice
+    assert finding.who
+
+
+def test_the_doctor_says_where_a_token_alone_is_enough(world: World) -> None:
+    finding = examine_certificate(world.a, "")
+    assert "whoever reads this party's token can use it" in finding.found
+
+
+# -- a broker of the owner's own beside the hub -------------------------------------------------------------------
+
+
+def test_a_plain_broker_on_the_hubs_machine_is_reached_through_the_hub_alone(
+    tmp_path: Path, processes: Processes, free_port: Callable[[], int]
+) -> None:
+    mosquitto, port = program("mosquitto"), free_port()
+    with TlsHub(tmp_path, broker_url=f"mqtt://127.0.0.1:{port}", mqtt_port=None) as hub:
+        member = hub.join("a")
+        assert member.broker_url == f"{hub.url.replace('https', 'wss')}/mqtt"
+        files = hub.folder / "hub" / "broker"
+        config = tmp_path / "mosquitto.conf"
+        config.write_text(
+            settings("127.0.0.1", port, tmp_path, files / "passwords", files / "acl"), encoding="utf-8"
+        )
+        processes.start(mosquitto, "-c", config, name="mosquitto")
+        transport = transport_of(member, Address("a"))
+        transport.open(lambda *frame: None, timeout_s=20)
+        assert transport.connected()
+        transport.close()
+        stranger = MqttTransport(member.broker_url, Address("a"), "a", member.broker_password, tls_ca=hub.ca)
+        with pytest.raises(BrokerUnreachable, match="refuses a"):
+            stranger.open(lambda *frame: None, timeout_s=1)

@@ -6,11 +6,8 @@ made when the hub first needs them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -19,34 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedjob.common.errors import ConfigError, NotPermitted, SpecError
+from fedjob.common.errors import ConfigError, NotPermitted
 from fedjob.common.files import OF_OTHERS, make_folder, write_atomic
-from fedjob.identity.client_certificate import dump_key, key_id_of, party_uri, public_key_hash
-
-E = TypeVar("E", bound=x509.ExtensionType)
+from fedjob.identity.client_certificate import dump_key, key_id_of, party_uri
 
 FOLDER_NAME = "client-authority"
 AUTHORITY_YEARS = 20
 CLOCK_SKEW = timedelta(hours=1)
 """A certificate is valid from so long before it was made: clocks differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShownCertificate:
-    """A party's certificate, as it was shown to the hub.
-
-    Args:
-        names: of the parties that it names.
-        key_hash: SHA-256 of its public key, in hex.
-        begins, ends: of its validity, in UTC.
-        is_for_clients: its extensions allow its use by a client.
-    """
-
-    names: frozenset[str]
-    key_hash: str
-    begins: datetime
-    ends: datetime
-    is_for_clients: bool
 
 
 class ClientAuthority:
@@ -148,42 +125,6 @@ class ClientAuthority:
                 continue
             return True
         return False
-
-
-@lru_cache(maxsize=4096)
-def shown_certificate(der: bytes) -> ShownCertificate:
-    """Return what a certificate says.
-
-    Raises:
-        SpecError: it can't be read.
-    """
-    try:
-        found = x509.load_der_x509_certificate(der)
-        names = {str(each.value) for each in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
-        alternative = _extension(found, x509.SubjectAlternativeName)
-        if alternative is not None:
-            uris = alternative.get_values_for_type(x509.UniformResourceIdentifier)
-            named = {uri.removeprefix(party_uri("")) for uri in uris if uri.startswith(party_uri(""))}
-            names = named or names
-        usages = _extension(found, x509.ExtendedKeyUsage)
-        constraints = _extension(found, x509.BasicConstraints)
-        return ShownCertificate(
-            names=frozenset(names),
-            key_hash=public_key_hash(found.public_key()),
-            begins=found.not_valid_before_utc,
-            ends=found.not_valid_after_utc,
-            is_for_clients=(usages is None or ExtendedKeyUsageOID.CLIENT_AUTH in usages)
-            and not (constraints is not None and constraints.ca),
-        )
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SpecError(f"the certificate can't be read: {error}") from error
-
-
-def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _self_signed(key: EllipticCurvePrivateKey, federation: str) -> x509.Certificate:

@@ -10,9 +10,9 @@ from starlette.requests import HTTPConnection
 from fedjob.common.errors import NotPermitted
 from fedjob.common.network.credentials import PROOF_HEADER
 from fedjob.hub.broker.connect_packet import ConnectPacket
-from fedjob.hub.config.authority import shown_certificate
 from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
 from fedjob.hub.storage.parties import Member, Parties, password_fits
+from fedjob.identity.client_certificate import shown_certificate
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from fedjob.common.files import fsync_dir, make_folder, touch_private
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MAX_BATCH = 256
 _BUSY_S = 30.0
 
