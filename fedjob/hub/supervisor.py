@@ -15,8 +15,10 @@ from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.http_client import check_http_url
 from fedjob.common.network.addresses import is_loopback
 from fedjob.hub.broker.child import Accounts, BrokerChild
+from fedjob.hub.broker.gate import BrokerGate
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.meters import Refusals
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.service import listen, make_server
@@ -44,6 +46,7 @@ class HubSettings:
         read_urls: other servers of the same objects, announced to the parties.
         mqtt_port: the broker's own; None for 1844 on loopback without TLS, where that saves a step, and else for none:
             parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
+        proxies: addresses of web servers before the hub, which say in X-Forwarded-For where a request comes from.
         public_broker: URL of the broker announced to the parties, where a proxy stands in front of it.
     """
 
@@ -59,6 +62,7 @@ class HubSettings:
     invited_only: bool = False
     read_urls: tuple[str, ...] = ()
     public_broker: str = ""
+    proxies: tuple[str, ...] = ()
     limits: HubLimits = field(default_factory=HubLimits)
 
     @property
@@ -135,7 +139,8 @@ class Hub:
             listener = listen(settings.host, settings.port)
             stack.callback(listener.close)
             accounts = Accounts(home.broker, parties)
-            broker, admit, sync, child = await self._broker(home, accounts, stack)
+            refusals = Refusals()
+            broker, admit, sync, child, gate = await self._broker(home, accounts, parties, refusals, stack)
             app = HubApp(
                 ledger.federation,
                 parties,
@@ -146,24 +151,17 @@ class Hub:
                 if is_loopback(settings.host) and not settings.invited_only
                 else None,
                 read_urls=settings.read_urls,
-                broker_port=None if child is None else child.on_this_machine,
+                gate=gate,
+                refusals=refusals,
+                proxies=settings.proxies,
             )
             stack.callback(app.close)
-            server = make_server(app.app(), settings.limits, settings.tls)
+            server = make_server(
+                app.app(), settings.limits, settings.tls, refusals=refusals, proxies=settings.proxies
+            )
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             keeping = asyncio.create_task(_keep_in_step(ledger, store, sync))
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            url = f"{'http' if settings.tls is None else 'https'}://{host}:{listener.getsockname()[1]}"
-            where = broker() if child is None else child
-            running = Running(
-                pid=os.getpid(),
-                url=url,
-                broker_url=broker_at_hub(url) if settings.has_one_port and child is not None else where.url,
-                broker_kind=where.kind,
-                broker_version=where.version,
-                broker_pid=0 if child is None else child.pid,
-                storage=str(home.storage),
-            )
+            running = self._running(home, listener.getsockname()[1], broker(), child)
             while not server.started and not serving.done():
                 await asyncio.sleep(0.002)
             home.announce(running)
@@ -176,13 +174,33 @@ class Hub:
             await asyncio.gather(waiting, keeping, return_exceptions=True)
             await serving
 
+    def _running(self, home: HubHome, port: int, where: Broker, child: BrokerChild | None) -> Running:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"{'http' if settings.tls is None else 'https'}://{host}:{port}"
+        return Running(
+            pid=os.getpid(),
+            url=url,
+            broker_url=broker_at_hub(url) if settings.has_one_port and child is not None else where.url,
+            broker_kind=where.kind,
+            broker_version=where.version,
+            broker_pid=0 if child is None else child.pid,
+            storage=str(home.storage),
+        )
+
     async def _broker(
-        self, home: HubHome, accounts: Accounts, stack: contextlib.AsyncExitStack
+        self,
+        home: HubHome,
+        accounts: Accounts,
+        parties: Parties,
+        refusals: Refusals,
+        stack: contextlib.AsyncExitStack,
     ) -> tuple[
         Callable[[], Broker],
         Callable[[str, str], Awaitable[None]] | None,
         Callable[[], Awaitable[object]],
         BrokerChild | None,
+        BrokerGate | None,
     ]:
         settings = self._settings
         if settings.broker_url:
@@ -195,24 +213,31 @@ class Hub:
             async def admit(party: str, token: str) -> None:
                 await write()
 
-            return lambda: external, admit, write, None
-        child = BrokerChild(
-            settings.broker_kind,
-            home.broker,
-            accounts,
-            host="127.0.0.1" if settings.has_one_port else settings.host,
-            port=0
-            if settings.has_one_port
-            else DEFAULT_MQTT_PORT
-            if settings.mqtt_port is None
-            else settings.mqtt_port,
-            tls=None if settings.has_one_port else settings.tls,
-        )
+            return lambda: external, admit, write, None, None
+        child = BrokerChild(settings.broker_kind, home.broker, accounts, settings.limits)
+        gate = BrokerGate(child.socket, parties, settings.limits, refusals, versions=child.mqtt_versions)
         stack.push_async_callback(child.stop)
         await child.start()
-        url = settings.public_broker or ("" if settings.has_one_port else child.url)
-        where = Broker(url, child.kind, child.version)
-        return lambda: where, child.admit, child.sync, child
+        own_url = "" if settings.has_one_port else await self._listen_for_mqtt(gate, stack)
+        where = Broker(settings.public_broker or own_url, child.kind, child.version)
+
+        async def sync() -> None:
+            await child.sync()
+            await gate.end_revoked()
+
+        return lambda: where, child.admit, sync, child, gate
+
+    async def _listen_for_mqtt(self, gate: BrokerGate, stack: contextlib.AsyncExitStack) -> str:
+        """Listen at the broker's own port; return the URL under which parties reach it."""
+        settings = self._settings
+        port = DEFAULT_MQTT_PORT if settings.mqtt_port is None else settings.mqtt_port
+        listener = listen(settings.host, port)
+        stack.callback(listener.close)
+        tls = settings.tls
+        server = await gate.listen(listener, None if tls is None else tls.context())
+        stack.callback(server.close)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        return f"{'mqtt' if tls is None else 'mqtts'}://{host}:{listener.getsockname()[1]}"
 
 
 async def _keep_in_step(

@@ -27,6 +27,9 @@ MAX_INVITATION_BYTES = 64 << 10
 BROKER_PATH = "/mqtt"
 """Path at a hub under which it carries MQTT over WebSocket to its broker."""
 
+CLIENT_ID_SEPARATOR = ":"
+"""Between a party's name and the rest of the id that its client has at the broker."""
+
 _PATIENCE = Patience(num_retries=2)
 _ROLES = ("researcher", "node")
 

@@ -36,6 +36,13 @@ class TlsFiles:
             ) from error
         return self
 
+    def context(self) -> ssl.SSLContext:
+        """Return the context of a server, for TLS 1.2 and up."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.cert, self.key)
+        return context
+
     def warnings(self, now: datetime | None = None) -> list[str]:
         """Return what the owner should know of the certificate's validity.
 

@@ -10,13 +10,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,11 +33,14 @@ from fedjob.common.errors import (
     RepositoryError,
     SpecError,
 )
-from fedjob.hub.broker.port import BrokerPort
+from fedjob.hub.broker.gate import BrokerGate
+from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.meters import Refusals
 from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
 from fedjob.hub.server.broker_relay import BrokerRelay
-from fedjob.hub.server.connection_limits import ABORT
+from fedjob.hub.server.connection_limits import ABORT, PROTECT
 from fedjob.hub.server.objects import Handler, Objects
+from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
@@ -48,6 +52,12 @@ MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8
 UNKNOWN_BODY_BYTES = 1 << 20
 """Bytes read of an unknown sender's body before the response; of a party's body, a whole object is read."""
+
+UNKNOWN_BODY_S = 5.0
+"""For those bytes to come: an unknown sender holds a connection no longer than that."""
+
+_MEMBER = "fedjob.member"
+"""Key in a request's ASGI scope: the party that sent it, or None."""
 
 _STATUS: tuple[tuple[type[FedjobError], int], ...] = (
     (ObjectMissing, 404),
@@ -87,7 +97,9 @@ class HubApp:
         loopback: the secret by which the hub's own user enrols without an invitation, and its file; None to enrol
             nobody without one.
         read_urls: URLs of other servers of the same objects.
-        broker_port: the broker on this machine to which `/mqtt` leads; None for none.
+        gate: of the broker to which `/mqtt` leads; None for none.
+        refusals: the counts of what is refused.
+        proxies: addresses of web servers before the hub, whose X-Forwarded-For is believed.
     """
 
     def __init__(
@@ -100,9 +112,13 @@ class HubApp:
         admit: Callable[[str, str], Awaitable[None]] | None = None,
         loopback: tuple[str, Path] | None = None,
         read_urls: tuple[str, ...] = (),
-        broker_port: BrokerPort | None = None,
+        gate: BrokerGate | None = None,
+        refusals: Refusals | None = None,
+        proxies: tuple[str, ...] = (),
     ) -> None:
-        self._relay = None if broker_port is None else BrokerRelay(broker_port, store.limits.num_sessions)
+        self._limits = RequestLimits(store.limits, refusals or Refusals())
+        self._proxies = proxies
+        self._relay = None if gate is None else BrokerRelay(gate, self._address_of)
         self._federation = federation
         self._parties = parties
         self._store = store
@@ -186,14 +202,20 @@ class HubApp:
         return JSONResponse(answer, status_code=201)
 
     def _authenticate(self, request: Request) -> Member:
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        member = self._parties.by_token(token) if kind.lower() == "bearer" and token else None
+        member: Member | None = request.scope[_MEMBER]
         if member is None:
             raise Unknown("expected the token of a party of this federation: enrol, or ask the hub's owner")
         return member
 
+    def _member(self, request: Request) -> Member | None:
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        return self._parties.by_token(token) if kind.lower() == "bearer" and token else None
+
+    def _address_of(self, connection: HTTPConnection) -> str:
+        return address_of(connection, self._proxies)
+
     def _wrap(self, handler: Handler) -> ASGIApp:
-        return _Answers(handler, self._store)
+        return _Answers(handler, self._store.limits, self._limits, self._member, self._address_of)
 
 
 class _Body:
@@ -212,35 +234,66 @@ class _Body:
 class _Answers:
     """A handler whose errors become responses, and which reads the rest of a body before it responds."""
 
-    def __init__(self, handler: Handler, store: ObjectStore) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        limits: HubLimits,
+        request_limits: RequestLimits,
+        member_of: Callable[[Request], Member | None],
+        address_of: Callable[[HTTPConnection], str],
+    ) -> None:
         self._handler = handler
-        self._limits = store.limits
+        self._limits = limits
+        self._request_limits = request_limits
+        self._member_of = member_of
+        self._address_of = address_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(receive)
         request = Request(scope, body.receive)
+        member = scope[_MEMBER] = self._member_of(request)
+        if member is not None and (protect := scope.get(PROTECT)) is not None:
+            protect()
+        num_readers = request.headers.get("x-fedjob-readers", "").count(",")
+        address = self._address_of(request)
         try:
-            response = await self._handler(request)
-        except ClientGone:
-            return
-        except FedjobError as error:
-            status = (
-                401 if isinstance(error, Unknown) else next(s for k, s in _STATUS if isinstance(error, k))
-            )
-            response = await self._refuse(body, status, str(error))
-        except Exception:
-            _log.exception("%s %s failed", request.method, request.url.path)
-            response = await self._refuse(body, 500, "the hub failed; see its log")
-        try:
+            async with self._request_limits.turn(member, address, num_readers):
+                response = await self._response(request, body, member, address)
+                await response(scope, receive, send)
+        except TooMany as refused:
+            response = await self._refuse(body, 429, str(refused), is_known=member is not None)
+            response.headers["Retry-After"] = str(refused.after_s)
             await response(scope, receive, send)
         except ClientGone:
             if (abort := scope.get(ABORT)) is not None:
                 abort()
 
-    async def _refuse(self, body: _Body, status: int, message: str) -> Response:
+    async def _response(
+        self, request: Request, body: _Body, member: Member | None, address: str
+    ) -> Response | ASGIApp:
+        try:
+            check_once(request)
+            return await self._handler(request)
+        except (ClientGone, TooMany):
+            raise
+        except FedjobError as error:
+            status = (
+                401 if isinstance(error, Unknown) else next(s for k, s in _STATUS if isinstance(error, k))
+            )
+            if member is None and status in (401, 403):
+                self._request_limits.wrong(address, "token" if status == 401 else "enrolment")
+            return await self._refuse(body, status, str(error), is_known=member is not None)
+        except Exception:
+            _log.exception("%s %s failed", request.method, request.url.path)
+            return await self._refuse(body, 500, "the hub failed; see its log", is_known=member is not None)
+
+    async def _refuse(self, body: _Body, status: int, message: str, *, is_known: bool) -> Response:
+        """Return a refusal, after the rest of the body: many clients read it only after they have sent all."""
         if not body.ended and status != 408:
-            known = self._limits.object_bytes if status != 401 else UNKNOWN_BODY_BYTES
-            await drain(body.receive, self._limits, limit_bytes=known)
+            limit_bytes = self._limits.object_bytes if is_known else UNKNOWN_BODY_BYTES
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if is_known else UNKNOWN_BODY_S):
+                    await drain(body.receive, self._limits, limit_bytes=limit_bytes)
         headers = {} if body.ended else {"Connection": "close"}
         if status == 401:
             headers["WWW-Authenticate"] = "Bearer"

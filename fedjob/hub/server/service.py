@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Generator
 from types import TracebackType
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 
 from fedjob.common.errors import ConfigError
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.meters import Refusals
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.connection_limits import READ_BYTES, GuardedProtocol
 
@@ -56,9 +58,27 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) -> uvicorn.Server:
-    """Return a server; `serve(sockets=[...])` runs it until `should_exit`."""
-    protocol = type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})
+def make_server(
+    app: ASGIApp,
+    limits: HubLimits,
+    tls: TlsFiles | None = None,
+    *,
+    refusals: Refusals | None = None,
+    proxies: tuple[str, ...] = (),
+) -> uvicorn.Server:
+    """Return a server; `serve(sockets=[...])` runs it until `should_exit`.
+
+    Args:
+        refusals: the counts of what is refused.
+        proxies: addresses of web servers before the hub, whose number of connections is theirs alone to bound.
+    """
+    facts = {
+        "limits": limits,
+        "refusals": refusals or Refusals(),
+        "proxies": proxies,
+        "by_address": defaultdict(set),
+    }
+    protocol = type("LimitedProtocol", (GuardedProtocol,), facts)
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -77,7 +97,7 @@ def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) ->
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        limit_concurrency=limits.num_connections + limits.num_sessions,
+        limit_concurrency=limits.num_connections + limits.num_sessions + limits.num_logins,
         ssl_certfile=None if tls is None else str(tls.cert),
         ssl_keyfile=None if tls is None else str(tls.key),
     )

@@ -65,6 +65,11 @@ class Parties:
             return None
         return Member(*rows[0][:3], False, *rows[0][4:])
 
+    def by_name(self, party: str) -> Member | None:
+        """Return the party of that name; None if there is none, or it is revoked."""
+        rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE party = ? AND NOT revoked", (party,))
+        return Member(*rows[0][:3], False, *rows[0][4:]) if rows else None
+
     def invite(self, party: str, role: str) -> str:
         """Return the code of a new invitation; earlier ones for that party become invalid.
 

@@ -37,7 +37,7 @@ from fedjob.common.errors import BrokerUnreachable, SpecError
 from fedjob.common.http_client import tls_trouble
 from fedjob.common.network.proxy import Proxy, proxy_for
 from fedjob.common.types import Address
-from fedjob.identity.membership import Membership
+from fedjob.identity.membership import CLIENT_ID_SEPARATOR, Membership
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
 from fedjob.messaging.transport.presence import PresenceBoard
 
@@ -255,7 +255,7 @@ class MqttTransport(Transport):
     def _make_client(self, version: Literal[4, 5], timeout_s: float, probe: bool) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"fedjob-{secrets.token_hex(8)}",  # a second client with the same id would be disconnected
+            client_id=self._client_id(),
             clean_session=None if version == 5 else True,
             protocol=MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311,
             transport="websockets" if self._way.scheme in ("ws", "wss") else "tcp",
@@ -282,6 +282,10 @@ class MqttTransport(Transport):
         client.on_disconnect = self._disconnected
         client.on_message = self._message
         return client
+
+    def _client_id(self) -> str:
+        """Return an id of this connection alone: a second client with the same id would be disconnected."""
+        return f"{self._user or 'fedjob'}{CLIENT_ID_SEPARATOR}{secrets.token_hex(8)}"
 
     def _explain(self, attempt: _ConnectAttempt, timeout_s: float) -> str:
         if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
