@@ -36,6 +36,7 @@ from fedjob.common.errors import (
 from fedjob.hub.broker.gate import BrokerGate
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.meters import Refusals
+from fedjob.hub.server import openapi
 from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
 from fedjob.hub.server.broker_relay import BrokerRelay
 from fedjob.hub.server.connection_limits import ABORT, PROTECT
@@ -126,6 +127,7 @@ class HubApp:
         self._admit = admit
         self._loopback = loopback
         self._read_urls = read_urls
+        self._description: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
 
     def app(self) -> Starlette:
@@ -133,21 +135,38 @@ class HubApp:
         objects = Objects(self._store, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
+        routes = [
+            *relay,
+            Route(openapi.PATH, self._wrap(self._openapi), methods=["GET"]),
+            Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
+            Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
+            Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
+            *objects.routes(self._wrap),
+            *watching.routes(self._wrap),
+        ]
+        self._description = openapi.document(routes)
         return Starlette(
-            routes=[
-                *relay,
-                Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
-                Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
-                Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
-                *objects.routes(self._wrap),
-                *watching.routes(self._wrap),
-            ],
-            exception_handlers={404: _not_found, 405: _not_found},
+            routes=routes,
+            exception_handlers={404: self._not_found, 405: self._not_found},
         )
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
+
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(self._description)
+
+    async def _not_found(self, request: Request, error: Exception) -> Response:
+        try:
+            async with self._limits.turn(self._member(request), self._address_of(request), 0):
+                status = getattr(error, "status_code", 404)
+                allowed = getattr(error, "headers", None)
+                return JSONResponse(
+                    {"error": "the hub has no such path"}, status_code=status, headers=allowed
+                )
+        except TooMany as refused:
+            return _too_many(refused)
 
     async def _hub(self, request: Request) -> Response:
         broker = self._broker()
@@ -300,9 +319,9 @@ class _Answers:
         return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    return JSONResponse({"error": "the hub has no such path"}, status_code=status)
+def _too_many(refused: TooMany) -> Response:
+    after = {"Retry-After": str(refused.after_s)}
+    return JSONResponse({"error": str(refused)}, status_code=429, headers=after)
 
 
 def _wanted(body: bytes) -> tuple[str, str, PublicKeys, str, str | None, str]:
