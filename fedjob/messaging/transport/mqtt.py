@@ -33,6 +33,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from fedjob.common.checks import printable
 from fedjob.common.errors import BrokerUnreachable, SpecError
 from fedjob.common.http_client import tls_trouble
 from fedjob.common.network.proxy import Proxy, proxy_for
@@ -54,6 +55,9 @@ ANSWER_S = 5.0
 """For a broker's answer, where it has a second URL."""
 
 MAX_PACKET_BYTES = 256 * 1024
+MAX_SENTENCE = 500
+"""Characters of what a broker says about a refusal."""
+
 MAX_INFLIGHT = 200
 MAX_QUEUED = 20_000
 
@@ -69,10 +73,12 @@ class _ConnectAttempt:
         how: `ok`; `refused` by the broker; `closed` by it without a reason; `silent`, no answer in time; or
             `unreachable`, no connection at all.
         why: the reason, where there is one.
+        sentence: of the broker's own about it, which MQTT 5 has.
     """
 
     how: Literal["ok", "refused", "closed", "silent", "unreachable", "tls"]
     why: str = ""
+    sentence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +303,10 @@ class MqttTransport(Transport):
         if attempt.how == "tls":
             return f"the broker at {attempt.why}"
         if attempt.how in ("refused", "closed"):
+            if attempt.sentence:
+                return (
+                    f"the broker at {self.url} does not take this client ({attempt.why}): {attempt.sentence}"
+                )
             why = attempt.why or "it closed the connection"
             return f"the broker at {self.url} does not take this client ({why}): is it an MQTT broker?"
         if attempt.how == "unreachable" and self._way.proxy is not None:
@@ -319,8 +329,8 @@ class MqttTransport(Transport):
     ) -> None:
         if code.is_failure:
             if not self._probing:
-                self.trouble = f"the broker refuses: {code.getName()}"
-            self._end(client, _ConnectAttempt("refused", code.getName()))
+                self.trouble = f"the broker refuses: {code.getName()}{_and(_sentence_of(properties))}"
+            self._end(client, _ConnectAttempt("refused", code.getName(), _sentence_of(properties)))
             return
         if self._probing:
             self._end(client, _ConnectAttempt("ok"))
@@ -355,7 +365,9 @@ class MqttTransport(Transport):
     ) -> None:
         was, self._connected = self._connected, False
         if was:
-            self.trouble = f"the connection to {self.url} broke: {code.getName()}"
+            self.trouble = (
+                f"the connection to {self.url} broke: {code.getName()}{_and(_sentence_of(properties))}"
+            )
             if self._on_connection is not None:
                 self._on_connection(False)
         self._end(client, _ConnectAttempt("closed", code.getName()))
@@ -410,6 +422,15 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
         tls_ca=membership.tls_ca or None,
         proxy=membership.proxy,
     )
+
+
+def _sentence_of(properties: Any) -> str:
+    """Return what a broker says about a refusal; empty where it says nothing."""
+    return printable(str(getattr(properties, "ReasonString", "")))[:MAX_SENTENCE]
+
+
+def _and(sentence: str) -> str:
+    return f" ({sentence})" if sentence else ""
 
 
 def _connect_properties() -> Properties:
