@@ -47,6 +47,7 @@ REASONS: Mapping[str, str] = {
     "no_testing_step": "the plan was asked to evaluate and has no testing step",
     "no_workers": "nodes have no workers: no free worker will come until their owners start some",
     "node_stopped": "the node's daemon was stopped while it computed",
+    "not_encrypted": "an object is not encrypted where encryption is required, or a party has no key to encrypt for",
     "not_finite": "the parameters after a round held NaN or infinity, whichever contribution was left out",
     "not_needed": "its result is not needed any more",
     "not_permitted": "an unknown or revoked party, a foreign token, or no right to read",

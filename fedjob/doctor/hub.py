@@ -91,7 +91,11 @@ def _objects(membership: Membership) -> Finding:
     data, job = secrets.token_bytes(1000), f"doctor-{secrets.token_hex(8)}"
     try:
         with open_repository(
-            membership.hub_url, token=membership.token, verify=membership.verify, proxy=membership.proxy
+            membership.hub_url,
+            token=membership.token,
+            verify=membership.verify,
+            proxy=membership.proxy,
+            credentials=membership.credentials,
         ) as repository:
             started = time.perf_counter()
             ref = repository.put(data, job=job)

@@ -96,6 +96,21 @@ def hub() -> None:
 @click.option("--storage", help="Folder for the stored objects.  [default: in the home]")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Key of the certificate, a PEM file.")
+@click.option(
+    "--client-ca",
+    type=click.Path(path_type=Path),
+    help="PEM certificate of the authority that the parties' own certificates are from.  [default: the hub issues them]",
+)
+@click.option(
+    "--only-certificates",
+    is_flag=True,
+    help="Refuse parties whose certificate does not arrive, because a proxy looks inside TLS.",
+)
+@click.option(
+    "--tls-in-front",
+    is_flag=True,
+    help="A web server before the hub ends TLS: parties sign their requests.",
+)
 @click.option("--insecure", is_flag=True, help="Listen on other addresses than loopback without TLS.")
 @click.option("--invited-only", is_flag=True, help="Require invitations on loopback too.")
 @click.option(
@@ -215,6 +230,7 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
         facts |= {
             "broker": f"{running.broker_kind} {running.broker_version}".strip(),
             "storage": running.storage,
+            "parties_show": running.guard,
         }
     if as_json:
         click.echo(json.dumps(facts | {"limits": asdict(limits)}, indent=2))

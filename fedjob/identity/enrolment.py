@@ -12,6 +12,7 @@ from fedjob.common.errors import ConfigError, NotPermitted
 from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.http_client import check_authority
 from fedjob.common.network.proxy import check_proxy
+from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import (
     MEMBERSHIP_NAME,
@@ -63,6 +64,7 @@ def enrol_home(
     tls_ca: Path | None = None,
     proxy: str | None = None,
     key: Path | None = None,
+    own: ClientCertificate | None = None,
 ) -> tuple[Membership, Identity]:
     """Make a home's keys, join a federation with them, and keep the membership in the home.
 
@@ -72,6 +74,7 @@ def enrol_home(
 
     Args:
         proxy: through which the hub is reached, see `Membership`; None keeps what the home has.
+        own: the certificate that the party brings itself, at a hub that issues none; its files stay where they are.
 
     Raises:
         ConfigError: it is another role's home, or another party's.
@@ -83,14 +86,23 @@ def enrol_home(
     if proxy is not None:
         check_proxy(proxy)
     if (home / MEMBERSHIP_NAME).exists():
-        return _enrol_again(home, party, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
+        return _enrol_again(home, party, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own)
     identity = Identity.load_or_create(home / "keys", party, key=key, is_enrolled=False)
     token = _pending_token(home, party, role, identity.public_key_hex)
     membership = enrol(
-        hub, party, role, identity.public_keys, invite, tls_ca=tls_ca, proxy=proxy or "", token=token
+        hub,
+        party,
+        role,
+        identity.public_keys,
+        invite,
+        tls_ca=tls_ca,
+        proxy=proxy or "",
+        token=token,
+        own=own,
     )
     membership = save_membership(home, membership)
     (home / PENDING_NAME).unlink(missing_ok=True)
+    ensure_certificate(membership)
     return membership, identity
 
 
@@ -106,8 +118,19 @@ def save_membership(home: Path, membership: Membership) -> Membership:
         if Path(membership.tls_ca) != copy:
             write_atomic(copy, Path(membership.tls_ca).read_bytes())
         membership, stored = replace(membership, tls_ca=str(copy)), replace(membership, tls_ca=AUTHORITY_NAME)
-    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(stored)))
-    return membership
+    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(replace(stored, home=""))))
+    return replace(membership, home=str(home))
+
+
+def ensure_certificate(membership: Membership) -> None:
+    """Get a certificate from the hub, if it issues any and the home should have a new one.
+
+    Raises:
+        FedjobError: see `PartyCredentials.renew`.
+    """
+    credentials = membership.credentials
+    if credentials is not None and membership.hub_url.startswith("https://"):
+        credentials.renew()
 
 
 def _enrol_again(
@@ -119,6 +142,7 @@ def _enrol_again(
     tls_ca: Path | None,
     proxy: str | None,
     key: Path | None,
+    own: ClientCertificate | None,
 ) -> tuple[Membership, Identity]:
     known = before = load_membership(home)
     invitation = None if invite is None else Invitation.load(invite)
@@ -130,6 +154,13 @@ def _enrol_again(
         known = replace(known, tls_ca=str(tls_ca.resolve()))
     if proxy is not None:
         known = replace(known, proxy=proxy)
+    if own is not None:
+        known = replace(known, tls_cert=own.check().cert, tls_key=own.key)
+    if known.hub_url.startswith("https://") and not wanted.startswith("https://"):
+        raise ConfigError(
+            f"{home} joined {known.hub_url} over TLS, and {wanted} has none: it is not asked, because others on the "
+            "network could read this party's token there; give the hub's https:// address"
+        )
     info = fetch_hub(wanted, verify=known.verify, proxy=known.proxy)
     if info.federation != known.federation:
         raise ConfigError(
@@ -138,6 +169,7 @@ def _enrol_again(
         )
     known = replace(known, hub_url=info.url, broker_url=info.broker_url)
     try:
+        ensure_certificate(known)
         fetch_parties(known)
     except NotPermitted:
         if invite is None:
@@ -153,7 +185,10 @@ def _enrol_again(
             tls_ca=ca,
             proxy=known.proxy,
             token=token,
+            own=known.own_certificate,
         )
+        known = save_membership(home, known)
+        ensure_certificate(known)
     if known != before:
         known = save_membership(home, known)
     (home / PENDING_NAME).unlink(missing_ok=True)

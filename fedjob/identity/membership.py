@@ -15,12 +15,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.config import read_config
-from fedjob.common.errors import ConfigError, DecodeError, SpecError
+from fedjob.common.errors import ConfigError, DecodeError, NotPermitted, SpecError
 from fedjob.common.http_client import Patience, Web
 from fedjob.common.network.addresses import EVERY_ADDRESS, is_loopback
+from fedjob.common.network.credentials import Credentials
 from fedjob.common.types import check_party
+from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.keys import PublicKeys, is_bound
 from fedjob.identity.loopback import proof_of, read_secret
+from fedjob.identity.party_credentials import HubAddress, OwnCertificate, PartyCredentials
 
 MEMBERSHIP_NAME = "membership.mpk"
 MAX_INVITATION_BYTES = 64 << 10
@@ -29,6 +32,9 @@ BROKER_PATH = "/mqtt"
 
 CLIENT_ID_SEPARATOR = ":"
 """Between a party's name and the rest of the id that its client has at the broker."""
+
+PLAIN_SCHEMES = ("mqtt", "ws")
+"""Of brokers that are reached without TLS."""
 
 _PATIENCE = Patience(num_retries=2)
 _ROLES = ("researcher", "node")
@@ -78,6 +84,9 @@ class Membership:
             public ones.
         proxy: through which the hub is reached: its URL, perhaps with a login; `none`; empty for what the environment
             says.
+        tls_cert, tls_key: files of a certificate that the party brings itself and of its key, in the file relative to
+            the home; empty for the certificate that the hub issues.
+        home: the party's folder; empty in the file.
     """
 
     hub_url: str
@@ -89,6 +98,22 @@ class Membership:
     broker_password: str = field(repr=False)
     tls_ca: str = ""
     proxy: str = field(default="", repr=False)
+    tls_cert: str = ""
+    tls_key: str = ""
+    home: str = field(default="", compare=False)
+
+    @property
+    def own_certificate(self) -> ClientCertificate | None:
+        """The certificate that the party brings itself; None for the one that the hub issues."""
+        return ClientCertificate(self.tls_cert, self.tls_key, is_own=True) if self.tls_cert else None
+
+    @property
+    def credentials(self) -> PartyCredentials | None:
+        """What the party shows its hub besides its token; None for a membership that has no home."""
+        if not self.home:
+            return None
+        hub = HubAddress(self.hub_url, self.federation, self.token, self.verify, self.proxy)
+        return PartyCredentials(Path(self.home), hub, self.own_certificate)
 
     @property
     def broker_at_hub(self) -> str:
@@ -140,6 +165,7 @@ def enrol(
     tls_ca: Path | None = None,
     proxy: str = "",
     token: str = "",
+    own: ClientCertificate | None = None,
 ) -> Membership:
     """Join the federation of a hub.
 
@@ -151,6 +177,7 @@ def enrol(
         tls_ca: the certificate of the hub's own authority.
         proxy: through which the hub is reached, see `Membership`.
         token: the secret to be known by from now on; a repetition with the same one is the same request. Empty makes one.
+        own: the certificate that the party brings itself, at a hub that issues none.
 
     Raises:
         SpecError: a name, role, key, URL or invitation file is malformed.
@@ -175,7 +202,8 @@ def enrol(
     wanted |= {"sealing": keys.sealing, "binding": keys.binding}
     if invitation is not None:
         wanted["invite"] = invitation.code
-    web = Web(url, verify=tls_ca or True, proxy=proxy, patience=_PATIENCE)
+    shown = None if own is None else OwnCertificate(own)
+    web = Web(url, verify=tls_ca or True, proxy=proxy, credentials=shown, patience=_PATIENCE)
     try:
         hub = _hub_info(web)
         if invitation is None and hub.secret_file and is_loopback(urlsplit(url).hostname or ""):
@@ -196,6 +224,8 @@ def enrol(
         broker_password=broker_password(token),
         tls_ca="" if tls_ca is None else str(tls_ca.resolve()),
         proxy=proxy,
+        tls_cert="" if own is None else own.cert,
+        tls_key="" if own is None else own.key,
     )
 
 
@@ -209,14 +239,21 @@ def broker_at_hub(hub_url: str) -> str:
     return f"ws{hub_url.removeprefix('http').rstrip('/')}{BROKER_PATH}"
 
 
-def fetch_hub(hub_url: str, *, verify: bool | str | Path = True, proxy: str = "") -> HubInfo:
+def fetch_hub(
+    hub_url: str,
+    *,
+    verify: bool | str | Path = True,
+    proxy: str = "",
+    credentials: Credentials | None = None,
+) -> HubInfo:
     """Return the public facts about a hub, the broker's present URL included.
 
     Raises:
         RepositoryUnreachable: no hub answers there.
         DecodeError: something else answers.
+        NotPermitted: the hub has TLS, and names a broker that has none.
     """
-    web = Web(hub_url, verify=verify, proxy=proxy, patience=_PATIENCE)
+    web = Web(hub_url, verify=verify, proxy=proxy, credentials=credentials, patience=_PATIENCE)
     try:
         return _hub_info(web)
     finally:
@@ -225,7 +262,12 @@ def fetch_hub(hub_url: str, *, verify: bool | str | Path = True, proxy: str = ""
 
 def hub_of(membership: Membership) -> HubInfo:
     """Return the public facts about a party's hub, see `fetch_hub`."""
-    return fetch_hub(membership.hub_url, verify=membership.verify, proxy=membership.proxy)
+    return fetch_hub(
+        membership.hub_url,
+        verify=membership.verify,
+        proxy=membership.proxy,
+        credentials=membership.credentials,
+    )
 
 
 def fetch_parties(membership: Membership) -> dict[str, Party]:
@@ -240,6 +282,7 @@ def fetch_parties(membership: Membership) -> dict[str, Party]:
         token=membership.token,
         verify=membership.verify,
         proxy=membership.proxy,
+        credentials=membership.credentials,
         patience=Patience(num_retries=1),
     )
     try:
@@ -255,7 +298,8 @@ def fetch_parties(membership: Membership) -> dict[str, Party]:
 def load_membership(home: Path) -> Membership:
     """Return the membership stored in a party's home.
 
-    The settings `proxy` and `tls_ca` of the home, or of the environment, go before what it joined with.
+    The settings `proxy`, `tls_ca`, `tls_cert` and `tls_key` of the home, or of the environment, go before what it
+    joined with.
 
     Raises:
         ConfigError: there is none, or its file is damaged; the message says what to do.
@@ -267,11 +311,20 @@ def load_membership(home: Path) -> Membership:
         raise ConfigError(f"{home} belongs to no federation yet: run init with --hub or --invite") from None
     except (OSError, DecodeError) as error:
         raise ConfigError(f"{path} is not readable ({error}): run init again with an invitation") from error
-    tls_ca, proxy = _settings(home, "tls_ca", "proxy")
+    tls_ca, proxy, cert, key = _settings(home, "tls_ca", "proxy", "tls_cert", "tls_key")
+    if bool(cert) != bool(key):
+        raise ConfigError("the settings tls_cert and tls_key belong together, and one of them is empty")
+
+    def at_home(path: str) -> str:
+        return str(home / path) if path else ""
+
     return replace(
         found,
-        tls_ca=str(home / (tls_ca or found.tls_ca)) if tls_ca or found.tls_ca else "",
+        tls_ca=at_home(tls_ca or found.tls_ca),
         proxy=proxy or found.proxy,
+        tls_cert=at_home(cert or found.tls_cert),
+        tls_key=at_home(key or found.tls_key),
+        home=str(home),
     )
 
 
@@ -300,7 +353,7 @@ def _hub_info(web: Web) -> HubInfo:
                 web.url,
                 federation,
                 version,
-                _seen_from(web.url, broker_url) or broker_at_hub(web.url),
+                check_broker_for(web.url, _seen_from(web.url, broker_url) or broker_at_hub(web.url)),
                 kind,
                 str(more.get("version", "")),
                 tuple(str(url) for url in read_urls),
@@ -319,6 +372,9 @@ def _seen_from(hub_url: str, broker_url: str) -> str:
     Empty for a broker that is reached through the hub's own port alone.
     """
     broker, hub = urlsplit(broker_url), urlsplit(hub_url)
+    is_here = is_loopback(broker.hostname or "") or broker.hostname in EVERY_ADDRESS
+    if is_here and hub.scheme == "https" and broker.scheme in PLAIN_SCHEMES:
+        return ""  # something before the hub adds TLS, and the broker behind it is reached through that alone
     if is_loopback(broker.hostname or "") and not is_loopback(hub.hostname or ""):
         return ""  # a proxy stands before the hub, whose own machine the broker's address is of
     if broker.hostname not in EVERY_ADDRESS:
@@ -326,6 +382,35 @@ def _seen_from(hub_url: str, broker_url: str) -> str:
     host = hub.hostname or ""
     host = f"[{host}]" if ":" in host else host
     return urlunsplit(broker._replace(netloc=f"{host}:{broker.port}"))
+
+
+def check_broker_for(hub_url: str, broker_url: str) -> str:
+    """Return a broker's URL if a party of that hub may use it.
+
+    Raises:
+        NotPermitted: the hub has TLS and the broker has none, so that others could read the party's password.
+    """
+    if hub_url.startswith("https://") and urlsplit(broker_url).scheme not in ("mqtts", "wss"):
+        raise NotPermitted(
+            f"the hub {hub_url} has TLS, and the broker {broker_url[:200]} that goes with it has none: it is not used, "
+            "because others on the network could read passwords there; the hub's owner has to name it by mqtts:// or "
+            "wss://"
+        )
+    return broker_url
+
+
+def check_repository_for(hub_url: str, url: str) -> str:
+    """Return the URL of a repository if a party of that hub may use it.
+
+    Raises:
+        NotPermitted: the hub has TLS and the repository has none, so that others could read the party's token.
+    """
+    if hub_url.startswith("https://") and url.startswith("http://"):
+        raise NotPermitted(
+            f"the hub {hub_url} has TLS, and the repository {url[:200]} has none: it is not used, because others on "
+            "the network could read tokens there; give its https:// address"
+        )
+    return url
 
 
 def _party(row: Any) -> Party:

@@ -26,8 +26,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fedjob.common.errors import NotPermitted, RepositoryUnreachable
 from fedjob.common.types import Address
+from fedjob.identity.enrolment import enrol_home
 from fedjob.identity.membership import Membership, enrol, fetch_hub, fetch_parties
-from fedjob.messaging.transport.mqtt import MqttTransport
+from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository
 from tests.hubs import keys_of
 from tests.parts import program
@@ -410,13 +411,13 @@ def test_tls_for_http_and_mqtt(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(cert))
     with pytest.raises(RepositoryUnreachable, match="not trusted"):
         fetch_hub(hub.url)
-    member = enrol(hub.url, "node-a", "node", keys_of("node-a"), tls_ca=cert)
-    with open_repository(hub.url, token=member.token, verify=member.verify) as repository:
+    member, _ = enrol_home(tmp_path / "node-a", "node-a", "node", hub=hub.url, invite=None, tls_ca=cert)
+    with open_repository(
+        hub.url, token=member.token, verify=member.verify, credentials=member.credentials
+    ) as repository:
         ref = repository.put(b"over TLS", job="job_1")
         assert repository.get_bytes(ref, limit_bytes=100) == b"over TLS"
-    transport = MqttTransport(
-        hub.broker_url, Address("node-a"), member.party, member.broker_password, tls_ca=cert
-    )
+    transport = transport_of(member, Address("node-a"), hub.broker_url)
     try:
         transport.open(lambda who, frame: None, timeout_s=30)
         assert transport.connected()

@@ -15,12 +15,12 @@ import pytest
 
 from fedjob.common.errors import BrokerUnreachable, RepositoryUnreachable
 from fedjob.common.types import Address
-from fedjob.identity.membership import Membership, enrol, fetch_hub
+from fedjob.identity.enrolment import enrol_home
+from fedjob.identity.membership import Membership, fetch_hub
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
 from tests.data import make_points
 from tests.e2e.test_hub import certificate
-from tests.hubs import keys_of
 from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 
@@ -39,7 +39,8 @@ class OnePortHub:
     process: Running
 
     def join(self, party: str, proxy: str = "") -> Membership:
-        return enrol(self.url, party, "node", keys_of(party), tls_ca=self.ca, proxy=proxy)
+        home = self.ca.parent / f"home of {party}"
+        return enrol_home(home, party, "node", hub=self.url, invite=None, tls_ca=self.ca, proxy=proxy)[0]
 
 
 def one_port_hub(folder: Path, kind: str) -> Iterator[OnePortHub]:
@@ -69,7 +70,13 @@ def carries_a_frame(url: str, member: Membership, *, proxy: str = "") -> bool:
     arrived = threading.Event()
     address = Address(member.party, "s1")
     transport = MqttTransport(
-        url, address, member.party, member.broker_password, tls_ca=member.tls_ca, proxy=proxy
+        url,
+        address,
+        member.party,
+        member.broker_password,
+        tls_ca=member.tls_ca,
+        proxy=proxy,
+        credentials=member.credentials,
     )
     transport.open(lambda sender, frame: arrived.set() if frame == b"x" * 60_000 else None, timeout_s=20)
     try:
@@ -81,7 +88,13 @@ def carries_a_frame(url: str, member: Membership, *, proxy: str = "") -> bool:
 
 def carries_an_object(member: Membership, *, proxy: str = "") -> bool:
     data = secrets.token_bytes(3_000_000)
-    with open_repository(member.hub_url, token=member.token, verify=member.verify, proxy=proxy) as repository:
+    with open_repository(
+        member.hub_url,
+        token=member.token,
+        verify=member.verify,
+        proxy=proxy,
+        credentials=member.credentials,
+    ) as repository:
         return repository.get_bytes(repository.put(data, job="job_1"), limit_bytes=4_000_000) == data
 
 
@@ -126,6 +139,7 @@ def test_a_party_behind_a_firewall_finds_the_broker_through_the_hubs_port(
         member.broker_password,
         other_url=member.broker_at_hub,
         tls_ca=hub.ca,
+        credentials=member.credentials,
     )
     transport.open(lambda *frame: None, timeout_s=20)
     assert transport.url == hub.broker_url
@@ -167,7 +181,8 @@ def test_the_nginx_configuration_that_is_shipped_carries_everything(
         "fedjob", "hub", "invite", "ward", "--home", hub.ca.parent / "home", "--url", url, cwd=tmp_path
     )
     assert "ward.invitation" in invited.stdout
-    member = enrol(None, "ward", "node", keys_of("ward"), tmp_path / "ward.invitation", tls_ca=hub.ca)
+    invitation = tmp_path / "ward.invitation"
+    member, _ = enrol_home(tmp_path / "ward", "ward", "node", hub=None, invite=invitation, tls_ca=hub.ca)
     assert member.hub_url == url
     assert carries_an_object(member)
     assert carries_a_frame(member.broker_at_hub, member)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import FedjobError, NotPermitted
 from fedjob.hub.broker.access import BROADCASTS, may_write, presence_of
 from fedjob.hub.broker.local_socket import LocalSocket
 from fedjob.hub.broker.mosquitto import MESSAGE_SIZE_LIMIT
@@ -34,10 +35,11 @@ from fedjob.hub.broker.mqtt_packets import (
     size_of,
     topic_of,
 )
+from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.broker.visitors import Visitor, Visitors
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.meters import Meter, Refusals, network_of
-from fedjob.hub.storage.parties import Parties, password_fits
+from fedjob.hub.storage.parties import Member, Parties, password_fits
 from fedjob.identity.membership import CLIENT_ID_SEPARATOR
 
 BLOCK_BYTES = 64 << 10
@@ -75,6 +77,13 @@ class Client(Protocol):
         """End the connection, once or more often."""
 
 
+class Door(Protocol):
+    """A check of a client beyond its name and password."""
+
+    def admit(self, member: Member, connection: Any) -> float | None:
+        """Return when what it showed ends, seconds since 1970; raise NotPermitted where it may not come in."""
+
+
 class TurnedAway(FedjobError):
     """A client does what it may not do, or too much of it."""
 
@@ -89,22 +98,25 @@ class BrokerGate:
 
     Args:
         versions: of MQTT that the broker speaks, 4 for 3.1.1.
+        door: checks more of a client than its name and password; None for no more.
     """
 
     def __init__(
         self,
-        broker: LocalSocket,
+        broker: LocalSocket | BrokerPort,
         parties: Parties,
         limits: HubLimits,
         refusals: Refusals,
         *,
         versions: tuple[int, ...] = (4, 5),
+        door: Door | None = None,
     ) -> None:
         self._broker = broker
         self._parties = parties
         self._limits = limits
         self._refusals = refusals
         self._versions = versions
+        self._door = door
         self._visitors = Visitors(limits)
         self._wrong_logins = Meter(limits.refusals_per_s, limits.refusals_at_once)
         self._logins = Meter(limits.logins_per_s, limits.logins_at_once)
@@ -122,7 +134,7 @@ class BrokerGate:
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             peer = writer.get_extra_info("peername") or ("",)
-            await self.carry(StreamClient(reader, writer), str(peer[0]))
+            await self.carry(StreamClient(reader, writer), str(peer[0]), writer)
 
         return await asyncio.start_server(
             connected,
@@ -133,15 +145,16 @@ class BrokerGate:
             ssl_handshake_timeout=None if context is None else HANDSHAKE_S,
         )
 
-    async def carry(self, client: Client, address: str) -> None:
+    async def carry(self, client: Client, address: str, connection: Any) -> None:
         """Carry one client's connection until either side ends it.
 
         Args:
             address: that it comes from.
+            connection: for the door to look at.
         """
         visitor = self._visitors.enter(network_of(address))
         try:
-            greeted = await self._greet(client, visitor)
+            greeted = await self._greet(client, visitor, connection)
             if greeted is not None:
                 login, packet, more = greeted
                 await self._serve(client, visitor, login, packet, more)
@@ -149,6 +162,12 @@ class BrokerGate:
             self._visitors.part(visitor)
             with suppress(Exception):  # it may be closed by the other side already
                 await client.close()
+
+    def close(self) -> None:
+        """End all sessions."""
+        for visitor in self._visitors.members:
+            visitor.why = "the hub ends"
+            visitor.leave.set()
 
     async def end_revoked(self) -> None:
         """End the sessions of those who are no members any more, or have another password by now."""
@@ -161,7 +180,9 @@ class BrokerGate:
 
     # --- until a client is let in -------------------------------------------------------
 
-    async def _greet(self, client: Client, visitor: Visitor) -> tuple[ConnectRequest, bytes, bytes] | None:
+    async def _greet(
+        self, client: Client, visitor: Visitor, connection: Any
+    ) -> tuple[ConnectRequest, bytes, bytes] | None:
         """Return a client's login, its packet and what came after that; None where the client was not let in."""
         reading = asyncio.create_task(_first_packet(client))
         leaving = asyncio.create_task(visitor.leave.wait())
@@ -182,7 +203,7 @@ class BrokerGate:
             leaving.cancel()
             await asyncio.gather(reading, leaving, return_exceptions=True)
         try:
-            await self._check_login(login, visitor)
+            await self._check_login(login, visitor, connection)
         except TurnedAway as refused:
             self._refusals.count(refused.kind, f"{refused} (from {visitor.address})")
             with suppress(OSError, TimeoutError):
@@ -190,7 +211,7 @@ class BrokerGate:
             return None
         return login, packet, more
 
-    async def _check_login(self, login: ConnectRequest, visitor: Visitor) -> None:
+    async def _check_login(self, login: ConnectRequest, visitor: Visitor, connection: Any) -> None:
         """Raise TurnedAway unless a client may come in; let it in otherwise."""
         if login.version not in self._versions:
             raise TurnedAway(
@@ -205,8 +226,16 @@ class BrokerGate:
             # The answer costs whoever guesses some time, and nobody else.
             await asyncio.sleep(min(late_s, self._limits.patience_s))
             raise TurnedAway(
-                Reason.BAD_LOGIN, "wrong password", "that is no party of this hub, or not its password"
+                Reason.BAD_LOGIN,
+                "wrong password",
+                f"{login.user[:80]} and this password are of no party of this federation: enrol again, or ask whoever runs the hub "
+                "whether it was revoked",
             )
+        if self._door is not None:
+            try:
+                visitor.ends = self._door.admit(member, connection)
+            except NotPermitted as error:
+                raise TurnedAway(Reason.NOT_AUTHORIZED, "certificates", str(error)) from error
         _check_session(login)
         late_s = self._logins.try_draw(login.user, patience_s=self._limits.patience_s)
         if late_s > self._limits.patience_s:
@@ -244,10 +273,13 @@ class BrokerGate:
                 asyncio.create_task(_from_broker(reader, client)),
                 asyncio.create_task(_until_shown_out(visitor, login)),
             ]
-            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-            for direction in directions:
-                direction.cancel()
-            outcomes = await asyncio.gather(*directions, return_exceptions=True)
+            left_s = None if visitor.ends is None else max(0.0, visitor.ends - time.time())
+            try:
+                await asyncio.wait(directions, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for direction in directions:
+                    direction.cancel()
+                outcomes = await asyncio.gather(*directions, return_exceptions=True)
             for refused in (outcome for outcome in outcomes if isinstance(outcome, TurnedAway)):
                 self._refusals.count(refused.kind, str(refused))
                 await client.write(farewell(login.version, refused.mqtt_reason, str(refused)))

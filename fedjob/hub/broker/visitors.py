@@ -17,6 +17,7 @@ class Visitor:
         address: that limits count.
         party: that it is, once it was let in; empty before.
         broker_hash: of the password that it gave, as the ledger has it.
+        ends: seconds since 1970, when what it showed does; None for never.
         leave: set where it has to go.
         why: it has to, for the log and for the client.
     """
@@ -24,6 +25,7 @@ class Visitor:
     address: str
     party: str = ""
     broker_hash: str = ""
+    ends: float | None = None
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     why: str = ""
 

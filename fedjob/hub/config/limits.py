@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.config import load_config
-from fedjob.repository.parts import PART_BYTES
+from fedjob.repository.parts import MAX_OBJECT_BYTES
 
 
 def _limit(default: float, at_least: float = 0) -> Any:
@@ -47,6 +47,7 @@ class HubLimits:
         num_parties: that may enrol.
         ttl_s: seconds after the last upload for a job until the job counts as ended.
         invitation_s: seconds for which an invitation is valid.
+        certificate_s: seconds for which the certificate of a party is valid; it is renewed after two thirds of them.
         requests_per_s, requests_at_once: of HTTP, of one party.
         patience_s: longest time that a request which came too early is kept waiting.
         stranger_requests_per_s, stranger_requests_at_once: without a party's token, from one address.
@@ -59,7 +60,7 @@ class HubLimits:
         broker_memory_bytes: that Mosquitto may take.
     """
 
-    object_bytes: int = _limit(PART_BYTES, 1)
+    object_bytes: int = _limit(MAX_OBJECT_BYTES, 1)
     header_bytes: int = _limit(256 << 10, 1024)
     num_connections: int = _limit(2048, 1)
     address_connections: int = _limit(1024, 1)
@@ -81,6 +82,7 @@ class HubLimits:
     num_parties: int = _limit(10_000)
     ttl_s: float = _limit(30 * 86400.0)
     invitation_s: float = _limit(14 * 86400.0)
+    certificate_s: float = _limit(30 * 86400.0, 60)
     requests_per_s: float = _limit(500.0, 0.01)
     requests_at_once: float = _limit(5000.0, 1)
     patience_s: float = _limit(2.0)

@@ -39,6 +39,7 @@ from fedjob.hub.config.meters import Refusals
 from fedjob.hub.server import openapi
 from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
 from fedjob.hub.server.broker_relay import BrokerRelay
+from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
 from fedjob.hub.server.connection_limits import ABORT, PROTECT
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
@@ -60,6 +61,11 @@ UNKNOWN_BODY_S = 5.0
 _MEMBER = "fedjob.member"
 """Key in a request's ASGI scope: the party that sent it, or None."""
 
+_WHY = "fedjob.why"
+"""Key in a request's ASGI scope: why its sender is a stranger."""
+
+_UNKNOWN = "expected the token of a party of this federation: enrol, or ask the hub's owner"
+
 _STATUS: tuple[tuple[type[FedjobError], int], ...] = (
     (ObjectMissing, 404),
     (ObjectTooLarge, 413),
@@ -76,7 +82,7 @@ _log = logging.getLogger("fedjob.hub")
 
 
 class Unknown(NotPermitted):
-    """The request carries no token, or one that belongs to no party."""
+    """The request carries no token, or one that belongs to no party, or not the certificate that goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,7 @@ class HubApp:
             nobody without one.
         read_urls: URLs of other servers of the same objects.
         gate: of the broker to which `/mqtt` leads; None for none.
+        certificates: that parties show besides their tokens; None to ask for none.
         refusals: the counts of what is refused.
         proxies: addresses of web servers before the hub, whose X-Forwarded-For is believed.
     """
@@ -114,12 +121,14 @@ class HubApp:
         loopback: tuple[str, Path] | None = None,
         read_urls: tuple[str, ...] = (),
         gate: BrokerGate | None = None,
+        certificates: ClientCertificates | None = None,
         refusals: Refusals | None = None,
         proxies: tuple[str, ...] = (),
     ) -> None:
         self._limits = RequestLimits(store.limits, refusals or Refusals())
         self._proxies = proxies
         self._relay = None if gate is None else BrokerRelay(gate, self._address_of)
+        self._certificates = certificates
         self._federation = federation
         self._parties = parties
         self._store = store
@@ -141,6 +150,7 @@ class HubApp:
             Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
             Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
             Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
+            Route("/v1/certificate", self._wrap(self._certify), methods=["POST"]),
             *objects.routes(self._wrap),
             *watching.routes(self._wrap),
         ]
@@ -178,6 +188,7 @@ class HubApp:
                 "broker": {"url": broker.url, "kind": broker.kind, "version": broker.version},
                 "read_urls": list(self._read_urls),
                 "secret_file": "" if self._loopback is None else str(self._loopback[1]),
+                "certificates": {} if self._certificates is None else self._certificates.facts,
             }
         )
 
@@ -205,6 +216,8 @@ class HubApp:
         own = self._loopback is not None and hmac.compare_digest(
             proof, proof_of(self._loopback[0], party, role, keys.signing, token)
         )
+        if self._certificates is not None and not self._certificates.authority.is_own:
+            self._certificates.check_named(request.scope.get(CERTIFICATE), party)
         invited_only = not own
         await asyncio.get_running_loop().run_in_executor(
             self._pool,
@@ -220,15 +233,46 @@ class HubApp:
         }
         return JSONResponse(answer, status_code=201)
 
+    async def _certify(self, request: Request) -> Response:
+        member = self._by_token(request)
+        if self._certificates is None:
+            raise SpecError("this hub issues no certificates: it has no TLS, so that no party could show one")
+        parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
+        try:
+            wanted: Any = json.loads(b"".join([part async for part in parts]))
+        except (ValueError, RecursionError):
+            wanted = None
+        pem, key_hash = self._certificates.issue(wanted, member.party, member.key)
+        await asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: self._parties.certified(member.party, member.key, key_hash)
+        )
+        return JSONResponse({"certificate": pem}, status_code=201)
+
     def _authenticate(self, request: Request) -> Member:
         member: Member | None = request.scope[_MEMBER]
         if member is None:
-            raise Unknown("expected the token of a party of this federation: enrol, or ask the hub's owner")
+            raise Unknown(request.scope[_WHY])
         return member
 
-    def _member(self, request: Request) -> Member | None:
+    def _by_token(self, request: Request) -> Member:
+        """Return the party whose token came, with its certificate or without: it may be about to get one."""
+        member = self._member(request, with_certificate=False)
+        if member is None:
+            raise Unknown(_UNKNOWN)
+        return member
+
+    def _member(self, request: Request, *, with_certificate: bool = True) -> Member | None:
+        """Return the party that sent a request; None, and why in its scope, for a stranger."""
         kind, _, token = request.headers.get("authorization", "").partition(" ")
-        return self._parties.by_token(token) if kind.lower() == "bearer" and token else None
+        member = self._parties.by_token(token) if kind.lower() == "bearer" and token else None
+        request.scope[_WHY] = _UNKNOWN
+        if member is not None and with_certificate and self._certificates is not None:
+            try:
+                self._certificates.check(request, member)
+            except NotPermitted as error:
+                request.scope[_WHY] = str(error)
+                return None
+        return member
 
     def _address_of(self, connection: HTTPConnection) -> str:
         return address_of(connection, self._proxies)

@@ -35,7 +35,7 @@ class BrokerRelay:
             return
         await socket.accept(subprotocol=SUBPROTOCOL)
         with suppress(WebSocketDisconnect):
-            await self._gate.carry(_WebSocketClient(socket), self._address_of(socket))
+            await self._gate.carry(_WebSocketClient(socket), self._address_of(socket), socket)
 
 
 class _WebSocketClient:

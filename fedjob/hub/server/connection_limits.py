@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import defaultdict
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.meters import Refusals, network_of
+from fedjob.hub.server.client_certificates import CERTIFICATE
 
 ABORT = "fedjob.abort"
 """Key in a request's ASGI scope: a function that drops the connection at once, unsent bytes included."""
@@ -46,6 +49,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._make_room()
         if hasattr(transport, "max_size"):  # what asyncio's socket transports read at a time
             transport.max_size = READ_BYTES
+        self._certificate = _certificate_of(transport)
         self._head_bytes = 0
         self._in_body = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -78,6 +82,7 @@ class GuardedProtocol(HttpToolsProtocol):
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[ABORT] = self.transport.abort
         scope[PROTECT] = self._protect
+        scope[CERTIFICATE] = self._certificate
 
     def on_url(self, url: bytes) -> None:
         self._count_field(len(url))
@@ -174,3 +179,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket as uvicorn speaks it, with the client's certificate in the scope."""
+
+    async def run_asgi(self) -> None:
+        """Do as the base class does, which makes the scope just before."""
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope[CERTIFICATE] = _certificate_of(self.transport)
+        await super().run_asgi()
+
+
+def _certificate_of(transport: asyncio.BaseTransport) -> bytes | None:
+    """Return the certificate that a client showed in the TLS handshake, in DER."""
+    secure: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    return None if secure is None else secure.getpeercert(binary_form=True)

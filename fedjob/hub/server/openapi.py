@@ -46,7 +46,7 @@ _SCHEMAS: dict[str, Any] = {
     },
     "Hub": {
         "type": "object",
-        "required": ["federation", "time", "version", "broker", "read_urls", "secret_file"],
+        "required": ["federation", "time", "version", "broker", "read_urls", "secret_file", "certificates"],
         "properties": {
             "federation": {"type": "string"},
             "time": {"type": "number", "description": "Seconds since 1970."},
@@ -58,6 +58,11 @@ _SCHEMAS: dict[str, Any] = {
             },
             "read_urls": {"type": "array", "items": {"type": "string"}},
             "secret_file": {"type": "string", "description": "Whose reader may enrol without an invitation."},
+            "certificates": {
+                "type": "object",
+                "description": "Who issues the certificates that parties show; empty where they show none.",
+                "properties": {name: {"type": "string"} for name in ("from", "authority")},
+            },
         },
     },
     "Party": {
@@ -88,6 +93,22 @@ _SCHEMAS: dict[str, Any] = {
                 "description": "That the hub's secret file was read, instead of one.",
             },
         },
+    },
+    "CertificateRequest": {
+        "type": "object",
+        "required": ["csr", "csr_signature"],
+        "properties": {
+            "csr": {"type": "string", "description": "PKCS #10, PEM, of an elliptic-curve key."},
+            "csr_signature": {
+                **_SIGNATURE,
+                "description": "Of the party's name and the request, by its key.",
+            },
+        },
+    },
+    "Certificate": {
+        "type": "object",
+        "required": ["certificate"],
+        "properties": {"certificate": {"type": "string"}},
     },
     "Membership": {
         "type": "object",
@@ -183,6 +204,12 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
         (400, 403, 408, 413, 503, 507),
         needs_token=False,
         body=_json("Enrolment"),
+    ),
+    ("/v1/certificate", "POST"): _operation(
+        "A certificate for a party, which signs the request with its key; the hub's own authority issues it.",
+        {201: ("The certificate, PEM.", _json("Certificate"))},
+        (400, 403, 408, 413, 503, 507),
+        body=_json("CertificateRequest"),
     ),
     ("/v1/objects/{sha256}", "PUT"): _operation(
         "Store bytes under their SHA-256, for a job and its readers. Storing an object again repairs it.",

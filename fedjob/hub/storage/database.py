@@ -30,6 +30,7 @@ CREATE TABLE parties (
     sealing TEXT NOT NULL, binding TEXT NOT NULL, token_hash TEXT NOT NULL UNIQUE,
     broker_hash TEXT NOT NULL, enrolled REAL NOT NULL, revoked INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE certificates (party TEXT PRIMARY KEY, key_hash TEXT NOT NULL, issued REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE invitations (
     code_hash TEXT PRIMARY KEY, party TEXT NOT NULL, role TEXT NOT NULL, expires REAL NOT NULL,
     used_by TEXT NOT NULL DEFAULT ''
@@ -190,7 +191,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise ConfigError(f"this hub's home was written by a newer fedjob (ledger {version}): update fedjob")
     if 0 < version < SCHEMA_VERSION:
         raise ConfigError(
-            f"this hub's home was written by an older fedjob (ledger {version}), which kept no keys to encrypt for its "
+            f"this hub's home was written by an older fedjob (ledger {version}), which kept less of its "
             "parties: start the hub in another home, and let the parties join again"
         )
 

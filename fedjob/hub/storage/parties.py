@@ -22,7 +22,10 @@ ROLES = ("researcher", "node")
 PBKDF2_ITERATIONS = 101
 """Mosquitto's own number; more would gain nothing, because the passwords are 256 random bits."""
 
-_COLUMNS = "party, role, key, revoked, broker_hash, sealing, binding"
+_COLUMNS = (
+    "party, role, key, revoked, broker_hash, sealing, binding, "
+    "coalesce((SELECT key_hash FROM certificates c WHERE c.party = parties.party), '')"
+)
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -37,6 +40,8 @@ class Member:
     broker_hash: str
     sealing: str = ""
     binding: str = ""
+    tls_key: str = ""
+    """Hash of the key of the certificate that the hub issued to it last; empty for none."""
 
 
 class Parties:
@@ -66,9 +71,31 @@ class Parties:
         return Member(*rows[0][:3], False, *rows[0][4:])
 
     def by_name(self, party: str) -> Member | None:
-        """Return the party of that name; None if there is none, or it is revoked."""
-        rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE party = ? AND NOT revoked", (party,))
-        return Member(*rows[0][:3], False, *rows[0][4:]) if rows else None
+        """Return a party by its name; None if it is unknown or revoked."""
+        rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE party = ?", (party,))
+        if not rows or rows[0][3]:
+            return None
+        return Member(*rows[0][:3], False, *rows[0][4:])
+
+    def certified(self, party: str, key: str, key_hash: str) -> None:
+        """Record the key of the certificate that a party gets; those of its earlier keys stop working.
+
+        Args:
+            key: the party's public Ed25519 key, which signed the request.
+
+        Raises:
+            NotPermitted: the party joined anew meanwhile, or was revoked.
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            found = db.execute("SELECT key, revoked FROM parties WHERE party = ?", (party,)).fetchone()
+            if found != (key, 0):
+                raise NotPermitted(f"{party} was revoked, or joined again with another key")
+            db.execute(
+                "INSERT OR REPLACE INTO certificates VALUES (?, ?, ?)", (party, key_hash, self._clock())
+            )
+
+        self._ledger.write(work)
 
     def invite(self, party: str, role: str) -> str:
         """Return the code of a new invitation; earlier ones for that party become invalid.
@@ -128,6 +155,7 @@ class Parties:
                 )
             elif db.execute("SELECT count(*) FROM parties").fetchone()[0] >= self._limits.num_parties:
                 raise NotPermitted(f"this hub has its {self._limits.num_parties} parties already")
+            db.execute("DELETE FROM certificates WHERE party = ?", (party,))
             db.execute(
                 "INSERT OR REPLACE INTO parties (party, role, key, sealing, binding, token_hash, broker_hash, enrolled)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -34,11 +34,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fedjob.common.checks import printable
-from fedjob.common.errors import BrokerUnreachable, SpecError
+from fedjob.common.errors import BrokerUnreachable, FedjobError, SpecError
 from fedjob.common.http_client import tls_trouble
+from fedjob.common.network.credentials import Credentials
 from fedjob.common.network.proxy import Proxy, proxy_for
 from fedjob.common.types import Address
-from fedjob.identity.membership import CLIENT_ID_SEPARATOR, Membership
+from fedjob.identity.membership import BROKER_PATH, CLIENT_ID_SEPARATOR, Membership, check_broker_for
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
 from fedjob.messaging.transport.presence import PresenceBoard
 
@@ -73,12 +74,12 @@ class _ConnectAttempt:
         how: `ok`; `refused` by the broker; `closed` by it without a reason; `silent`, no answer in time; or
             `unreachable`, no connection at all.
         why: the reason, where there is one.
-        sentence: of the broker's own about it, which MQTT 5 has.
+        detail: what the broker says of it, in words.
     """
 
     how: Literal["ok", "refused", "closed", "silent", "unreachable", "tls"]
     why: str = ""
-    sentence: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class MqttTransport(Transport):
         tls_ca: PEM file of the authority that signed the broker's certificate;
             None for the authorities that the system trusts.
         proxy: the home's setting: a proxy's URL, `none`, or empty for what the environment says.
+        credentials: that the party shows besides its password, over TLS only.
         version: 5 or 4 (3.1.1); None tries both.
     """
 
@@ -128,6 +130,7 @@ class MqttTransport(Transport):
         other_url: str = "",
         tls_ca: str | Path | None = None,
         proxy: str = "",
+        credentials: Credentials | None = None,
         version: Literal[4, 5] | None = None,
     ) -> None:
         self.address = address
@@ -138,6 +141,7 @@ class MqttTransport(Transport):
         self._way = self._ways[0]
         self._user, self._password = user, password
         self._tls_ca = tls_ca
+        self._credentials = credentials
         self._version = version
         self._client: Client | None = None
         self._on_frame: OnFrame | None = None
@@ -271,9 +275,11 @@ class MqttTransport(Transport):
         if self._way.proxy is not None:
             client.proxy_set(**self._way.proxy.tunnel)
         if self._way.scheme in ("ws", "wss"):
-            client.ws_set_options(path=self._way.path)
+            client.ws_set_options(path=self._way.path, headers=self._headers)
         if self._way.scheme in ("mqtts", "wss"):
-            client.tls_set(ca_certs=None if self._tls_ca is None else str(self._tls_ca))
+            context = self._context()
+            client.tls_set_context(context)
+            client.on_pre_connect = lambda *_: self._load_certificate(context)
         if self.address.session == DAEMON and not probe:
             will = self._presence.announcement(present=False)
             client.will_set(self._presence_topic(self.address.party), will, qos=1, retain=True)
@@ -293,7 +299,37 @@ class MqttTransport(Transport):
         """Return an id of this connection alone: a second client with the same id would be disconnected."""
         return f"{self._user or 'fedjob'}{CLIENT_ID_SEPARATOR}{secrets.token_hex(8)}"
 
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._tls_ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(self._tls_ca)
+        return context
+
+    def _load_certificate(self, context: ssl.SSLContext) -> None:
+        """Use the certificate as it is now for the next connection: it is renewed while this runs."""
+        try:
+            files = None if self._credentials is None else self._credentials.certificate()
+            if files is not None:
+                context.load_cert_chain(*files)
+        except FedjobError as error:
+            if self._opening:
+                raise
+            self.trouble = str(
+                error
+            )  # on paho's thread: without a certificate the hub refuses, and paho tries again
+
+    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+        """Return the headers of a WebSocket's handshake, with a signature of it."""
+        if self._credentials is not None and self._way.scheme == "wss":
+            headers |= self._credentials.headers("GET", BROKER_PATH)
+        return headers
+
     def _explain(self, attempt: _ConnectAttempt, timeout_s: float) -> str:
+        if attempt.how == "refused" and attempt.detail:
+            return f"the broker at {self.url} refuses {self._user}: {attempt.detail}"
         if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
             who = self._user or "a client without a user name"
             return (
@@ -328,9 +364,12 @@ class MqttTransport(Transport):
         self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Any
     ) -> None:
         if code.is_failure:
+            detail = _sentence_of(properties)
             if not self._probing:
-                self.trouble = f"the broker refuses: {code.getName()}{_and(_sentence_of(properties))}"
-            self._end(client, _ConnectAttempt("refused", code.getName(), _sentence_of(properties)))
+                self.trouble = f"the broker refuses: {detail or code.getName()}"
+            if self._credentials is not None:
+                self._credentials.refused()
+            self._end(client, _ConnectAttempt("refused", code.getName(), detail))
             return
         if self._probing:
             self._end(client, _ConnectAttempt("ok"))
@@ -412,15 +451,19 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
 
     Args:
         broker_url: the only one to try, where the user gave one; empty for those that the hub has.
+
+    Raises:
+        NotPermitted: the hub has TLS, and the broker has none.
     """
     return MqttTransport(
-        broker_url or membership.broker_url,
+        check_broker_for(membership.hub_url, broker_url or membership.broker_url),
         address,
         membership.party,
         membership.broker_password,
         other_url="" if broker_url else membership.broker_at_hub,
         tls_ca=membership.tls_ca or None,
         proxy=membership.proxy,
+        credentials=membership.credentials,
     )
 
 

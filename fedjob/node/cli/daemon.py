@@ -23,6 +23,7 @@ from fedjob.common.codec import unpack
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import private
+from fedjob.identity.client_certificate import own_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
 from fedjob.messaging.clock import clock_text
@@ -71,6 +72,12 @@ STOP_WITHIN_S = 30.0
     help="Certificate of the hub's own authority, if it has one; it is copied into the home.",
 )
 @click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="This party's own certificate, where the hub issues none; it stays where it is.",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Key of --tls-cert.")
+@click.option(
     "--proxy",
     help="Proxy on the way to the hub, http://[USER:PASSWORD@]HOST:PORT, or none.  [default: as the environment says]",
 )
@@ -85,13 +92,16 @@ def init(
     hub: str | None,
     invite: Path | None,
     tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     proxy: str | None,
     key: Path | None,
 ) -> None:
     """Make a node's home and join a federation."""
     if hub is None and invite is None:
         raise SpecError("expected the address of the hub: give --hub URL, or --invite FILE")
-    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
+    own = own_certificate(tls_cert, tls_key)
+    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own)
     click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
 
 
@@ -279,6 +289,8 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "twin": bool(live.get("twin")),
             "clock": live.get("clock", ""),
             "settings_faults": list(settings.faults),
+            "encrypted": bool(live.get("encrypted")),
+            "encryption": live.get("encryption") or f"{config.encryption}, from its next start on",
             "approval": config.approval,
             "verifier": config.verifier,
             "workers": config.workers,
@@ -316,6 +328,7 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"home      {facts['home']}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
+    click.echo(f"encrypted {facts['encryption']}")
     click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
     if facts["sandbox_advice"]:
         click.echo(f"          {facts['sandbox_advice']}")

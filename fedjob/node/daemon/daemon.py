@@ -37,16 +37,17 @@ from fedjob.node.daemon.searches import Published, SearchHandler
 from fedjob.node.daemon.sender_verification import Checked, SenderVerification, without_proof
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
-from fedjob.node.daemon.state_reports import StateReports
 from fedjob.node.daemon.status import pong
+from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent
+from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent, VectorStored
 from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
+from fedjob.node.queue.state_reports import StateReports
 from fedjob.node.sandbox.support import TRIED
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore, Forgettable
@@ -108,7 +109,8 @@ class Daemon:
         self._attempts = Attempts(self._context, self._report, self._hooks)
         self._offers = OfferHandler(self._context)
         self._searches = SearchHandler(self._context, self._report)
-        self._task_handler = TaskHandler(self._context, self._attempts)
+        self._sums = SumHandler(self._context, identity, roster, federation)
+        self._task_handler = TaskHandler(self._context, self._attempts, self._sums)
         self._verification = SenderVerification(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = Book()
@@ -143,6 +145,7 @@ class Daemon:
             self._context,
             offers=self._offers,
             task_handler=self._task_handler,
+            sums=self._sums,
             verification=self._verification,
             hooks=self._hooks,
             notices=self._notices,
@@ -349,6 +352,8 @@ class Daemon:
             case Checked():
                 for message in self._verification.take(turn, report):
                     self._act_on(turn, message, report.refusal)
+            case VectorStored():
+                self._sums.take(turn, report)
             case Ensured(message=message_id):
                 self._task_handler.take_ensured(turn, message_id)
             case _:

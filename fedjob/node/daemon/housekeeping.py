@@ -11,6 +11,7 @@ from typing import Any
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import ConfigError
+from fedjob.common.lifecycle import State
 from fedjob.messaging import messages as wire
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Message
@@ -23,13 +24,14 @@ from fedjob.node.daemon.offers import OfferHandler
 from fedjob.node.daemon.sender_verification import SenderVerification
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
-from fedjob.node.daemon.state_reports import StateReports
+from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
+from fedjob.node.queue.state_reports import StateReports
 from fedjob.node.queue.task import header_of
 from fedjob.node.storage.logs import released, tidy_logs
 
@@ -61,6 +63,7 @@ class Housekeeping:
         *,
         offers: OfferHandler,
         task_handler: TaskHandler,
+        sums: SumHandler,
         verification: SenderVerification,
         hooks: HookCalls,
         notices: Notices,
@@ -76,6 +79,7 @@ class Housekeeping:
         self._context = context
         self._offers = offers
         self._task_handler = task_handler
+        self._sums = sums
         self._verification = verification
         self._hooks = hooks
         self._notices = notices
@@ -137,6 +141,15 @@ class Housekeeping:
         for row in self._book().unfinished():
             lease = wire.Event(type="lease", data={"status": str(row.state)})
             self._context.endpoint.send(parse_address(row.reply_to), lease, **header_of(row))
+        for message in self._sums.under_way():
+            lease = wire.Event(type="lease", data={"status": str(State.RUNNING)})
+            self._context.endpoint.send(
+                parse_address(message.reply_to),
+                lease,
+                job=message.job,
+                round=message.round,
+                step=message.step,
+            )
 
     def _follow_decisions(self) -> None:
         """Look for decisions that the owner made on the command line, and announce them to the researchers."""
@@ -219,6 +232,7 @@ class Housekeeping:
         context = self._context
         context.config = context.permissions.config = config
         context.workers.config = context.transfers.config = self._notices.config = config
+        context.follow_encryption()
 
     def _follow_time(self) -> None:
         """Free what was reserved and not taken; begin when the working hours do."""
@@ -257,6 +271,7 @@ class Housekeeping:
         turn = Turn(self._book())
         for job in self._context.tasks.silent_jobs(time.time() - SILENT_JOB_S):
             turn.step(events.Forgotten(job))
+            self._sums.end_job(turn, job)
             self._context.drop_states(turn, job)
         self._commit(turn)
 
@@ -271,6 +286,8 @@ class Housekeeping:
             **watched,
             "trouble": trouble or watched["trouble"],
             "connected": self._context.endpoint.connected,
+            "encrypted": self._context.endpoint.encrypted,
+            "encryption": self._context.encryption,
             "counters": dict(self._context.endpoint.counters),
             "undelivered": self._context.endpoint.undelivered(),
             "workers": self._context.workers.facts(),

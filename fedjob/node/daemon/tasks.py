@@ -15,6 +15,7 @@ from fedjob.messaging.messages import End, Message, Task, work_key
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.context import NodeContext
+from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.policy import Permission
@@ -35,8 +36,9 @@ AUDITED_PER_S, AUDITED_AT_ONCE = 0.1, 200.0
 class TaskHandler:
     """Accepts tasks that may run, refuses the others, ends jobs."""
 
-    def __init__(self, context: NodeContext, attempts: Attempts) -> None:
+    def __init__(self, context: NodeContext, attempts: Attempts, sums: SumHandler) -> None:
         self._context = context
+        self._sums = sums
         self._attempts = attempts
         self._refused: dict[tuple[str, str], None] = {}  # by job and reason, what was audited
         self._buckets: dict[str, TokenBucket] = {}  # by researcher, how many refusals may be audited
@@ -51,7 +53,7 @@ class TaskHandler:
         arrived = self._arrived(message, task)
         known = turn.book.tasks.get(arrived.key)
         verdict = self._context.permissions.judge(message, task)
-        if refusal := self._refusal(turn, message, task, verdict, is_new=known is None):
+        if refusal := self._refusal(turn, message, task, verdict, is_new=known is None and not task.sum):
             self._refuse(turn, message, arrived, refusal)
             return
         wait = known is not None and known.state == State.COMPLETED and not ensured
@@ -60,6 +62,9 @@ class TaskHandler:
             turn.keep(self._ensured)
             self._ensured[message.id] = message
             turn.after.append(lambda: self._context.transfers.ensure(known, message.id))
+            return
+        if task.sum:
+            self._sums.handle(turn, message, task, verdict)
             return
         if grant := verdict.grant:
             arrived = replace(arrived, job_name=grant.asked.job_name)
@@ -154,6 +159,7 @@ class TaskHandler:
         if any(isinstance(command, events.EndJob) for command in commands):
             self._context.drop_states(turn, message.job, end.keep_states)
             turn.rows.append(lambda: self._context.grants.waiting.forget_job(message.job))
+            self._sums.end_job(turn, message.job)
         turn.settled.append(message)
 
     def _arrived(self, message: Message, task: Task) -> events.TaskArrived:

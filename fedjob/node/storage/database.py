@@ -56,6 +56,7 @@ class Database:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA foreign_keys = ON")
+        execute("PRAGMA secure_delete = ON")  # the keys in a job's tasks go with them
         execute("PRAGMA cache_size = -2048")  # KiB: the file is small, a daemon's memory should be too
         with self.transaction():
             found = int(execute("PRAGMA user_version").fetchone()[0])

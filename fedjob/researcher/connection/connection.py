@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from fedjob.common.config import load_config
 from fedjob.common.types import Address, party_of
+from fedjob.identity.encryption import encryption_text, is_encrypted
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership
 from fedjob.identity.roster import Roster
@@ -20,6 +21,7 @@ from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.messages import Body, Message
 from fedjob.messaging.outbox import CourierStore
 from fedjob.repository.base import Repository
+from fedjob.repository.job_secrets import FOLDER_NAME, JobSecrets
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.connection.known_nodes import FILE_NAME, KnownNodes
 from fedjob.researcher.connection.login import Proving
@@ -60,8 +62,14 @@ class Connection:
         self.repository = repository
         self.roster = roster
         self.lock = threading.RLock()
-        self.strict = load_config(ResearcherConfig, home).strict
+        config = load_config(ResearcherConfig, home)
+        self.strict = config.strict
         """True if nodes that `known_nodes` does not name are refused."""
+        self.encrypted = endpoint.encrypted = is_encrypted(config.encryption, roster)
+        """True if messages and objects are encrypted for their readers, and plain ones refused."""
+        self.encryption = encryption_text(config.encryption, encrypted=self.encrypted)
+        """The same in words, with the reason."""
+        repository.encrypt(JobSecrets(home / "keys" / FOLDER_NAME), encrypted=self.encrypted)
         self.prove: Callable[[], str] = Proving(home)
         """Returns the proof that nodes' verifiers are given beside the signature; see docs/identity.md."""
         self.clock = ""
@@ -207,8 +215,15 @@ class Connection:
         ahead_s = self.endpoint.misdated.get(party_of(node))
         if ahead_s is not None:
             return f"no answer counts: {misdated_text(ahead_s)}"
+        if party_of(node) in self.endpoint.plain_from:
+            return (
+                "no answer counts: it answers without encryption, which this side requires: its owner sets "
+                "`encryption = on`, or you set it `off` here"
+            )
         presence = self.endpoint.presence().get(party_of(node))
         known = "" if presence else ", and shows no presence at the broker"
+        if presence and not self.encrypted:
+            known = ", though it is there: does it require encryption, which is off on this side?"
         return f"it did not answer within {timeout_s:.0f} s{known}"
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from fedjob.common.codec import MAX_ELEMENTS, from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, NoSpace, RoundTimeout
 from fedjob.common.quorum import Quorum, too_few
 from fedjob.common.types import Address, party_of
-from fedjob.messaging.messages import Event, Message, Result, Task, work_key
+from fedjob.messaging.messages import Event, Message, Result, Task, keyless_result, work_key
 from fedjob.parameters.files import FileParams
 from fedjob.protocols.base import Buffered
 from fedjob.repository.parts import ref_of
@@ -202,6 +202,8 @@ class Collector:
 
     def _record_completion(self, node: str, result: Result) -> None:
         """Record a task as completed once its answer is here; its node reports none that is done at once."""
+        if self._tasks[node].sum:  # a step of a sum over what was recorded as completed
+            return
         key = self._keys[node]
         reported = self._completions.pop(key, None)
         sent = reported.body if reported is not None else None
@@ -296,8 +298,8 @@ class Collector:
             path = self._place.spool / f"{self._place.step}_{node}.safetensors"
             self._repository.get(result.params, path)
             self._channel.count("in", result.params)
-            params = FileParams(path, result.params)
-        return Arrival(node=node, result=result, params=params)
+            params = FileParams(path)
+        return Arrival(node=node, result=keyless_result(result), params=params)
 
     def _recover(self, journal_path: Path) -> set[str]:
         """Take replies that a run before this one made durable; nobody is asked for them again."""
@@ -344,5 +346,5 @@ def _from_record(record: Mapping[str, object], place: AskContext) -> Arrival:
         path = place.spool / str(record["file"])
         if result.params is None or ref_of(path) != result.params:
             raise DecodeError(f"{path.name} is not what was journaled")
-        params = FileParams(path, result.params)
+        params = FileParams(path)
     return Arrival(node=str(record["node"]), result=result, params=params)
