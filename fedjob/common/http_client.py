@@ -426,7 +426,8 @@ def refusal(status: int, headers: Mapping[str, str], message: str, what: str) ->
             after_s = float(headers.get("Retry-After", ""))
         except ValueError:
             after_s = None
-        trouble = RepositoryUnreachable(f"{what}: the hub is in trouble (status {status}){because}")
+        how = "too many requests" if status == 429 else f"the hub is in trouble (status {status})"
+        trouble = RepositoryUnreachable(f"{what}: {how}{because}")
         return Passing(trouble, after_s)
     if status in (401, 403):
         return NotPermitted(f"{what}: not permitted{because}")

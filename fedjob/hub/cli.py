@@ -119,6 +119,13 @@ def hub() -> None:
     help="URL of the broker as parties reach it, where a proxy stands in front of it.",
 )
 @click.option(
+    "--behind-proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Address of a web server before the hub, which says in X-Forwarded-For where requests come from; may be repeated.",
+)
+@click.option(
     "--read-url",
     "read_urls",
     multiple=True,
@@ -143,6 +150,7 @@ def start(
     import logging
     import signal
 
+    from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.config.tls import TlsFiles
     from fedjob.hub.supervisor import Hub, HubSettings
     from fedjob.identity.statements.federation_keys import FederationKeys
@@ -154,8 +162,10 @@ def start(
             f"--storage: expected a folder, found {storage[:80]!r}: no other storage is supported yet"
         )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    _raise_file_limit()
     settings = HubSettings(
         home=_home(home),
+        limits=HubLimits.load(_home(home)),
         storage=None if storage is None else Path(storage),
         tls=None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key),
         federation=None if federation is None else FederationKeys.load(federation),
@@ -172,6 +182,15 @@ def start(
         await Hub(settings, _say_ready).run(stop)
 
     asyncio.run(run())
+
+
+def _raise_file_limit() -> None:
+    """Let this process and its broker have as many connections as the system allows: by default it is 1,024 often."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _say_ready(running: Running, accounts: Accounts) -> None:
@@ -195,15 +214,19 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
 
 @hub.command()
 @home_option
+@click.option("--limits", "with_limits", is_flag=True, help="Show every limit, too.")
 @json_option
 @one_line
-def status(home: Path | None, as_json: bool) -> None:
+def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
     """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run."""
+    from dataclasses import asdict
+
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
     from fedjob.hub.storage.rosters import RosterBook
 
     where = _existing(home)
+    limits = HubLimits.load(where.folder)
     with _ledger(where) as ledger:
         count, size = _objects(ledger)
         facts: dict[str, Any] = {
@@ -213,7 +236,7 @@ def status(home: Path | None, as_json: bool) -> None:
             "jobs": _count(ledger, "SELECT count(DISTINCT job) FROM leases"),
             "objects": count,
             "size_bytes": size,
-            **RosterBook(ledger).facts(Parties(ledger, HubLimits()).all()),
+            **RosterBook(ledger).facts(Parties(ledger, limits).all()),
         }
     running = where.running()
     facts["running"] = running is not None
@@ -225,9 +248,13 @@ def status(home: Path | None, as_json: bool) -> None:
             "parties_show": running.guard,
         }
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(facts | {"limits": asdict(limits)}, indent=2))
     else:
+        changed = ", ".join(f"{name} = {value}" for name, value in limits.changed().items())
+        facts["limits"] = changed or "the defaults (--limits shows them)"
         click.echo("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in facts.items()))
+        if with_limits:
+            click.echo("\n".join(f"  {name:<26} {value}" for name, value in asdict(limits).items()))
     if running is None:
         raise click.exceptions.Exit(1)
 
@@ -265,7 +292,7 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
         storage = Path(running.storage)
     where = HubHome(where.folder, storage)
     with _ledger(where) as ledger:
-        swept = ObjectStore(where.storage, ledger, HubLimits()).sweep()
+        swept = ObjectStore(where.storage, ledger, HubLimits.load(where.folder)).sweep()
     if as_json:
         from dataclasses import asdict
 
@@ -313,7 +340,7 @@ def invite(
             f"{url} is no address that a party could reach, the hub listens on all of this machine's: give --url "
             f"{urlsplit(url).scheme}://NAME:{port}"
         )
-    limits = HubLimits()
+    limits = HubLimits.load(where.folder)
     with _ledger(where) as ledger:
         known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
         code = Parties(ledger, limits).invite(party, role)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,16 @@ from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.http_client import check_http_url
 from fedjob.common.network.addresses import is_loopback
 from fedjob.hub.broker.child import Accounts, BrokerChild
+from fedjob.hub.broker.gate import BrokerGate, Door
+from fedjob.hub.broker.local_socket import LocalSocket
 from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.config.authority import ClientAuthority
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.meters import Refusals
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
-from fedjob.hub.server.broker_relay import BrokerRelay
+from fedjob.hub.server.broker_door import BrokerDoor
 from fedjob.hub.server.client_certificates import ClientCertificates
 from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
@@ -52,6 +54,7 @@ class HubSettings:
         read_urls: other servers of the same objects, announced to the parties.
         mqtt_port: the broker's own; None for 1844 on loopback without TLS, where that saves a step, and else for none:
             parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
+        proxies: addresses of web servers before the hub, which say in X-Forwarded-For where a request comes from.
         public_broker: URL of the broker announced to the parties, where a proxy stands in front of it.
         client_ca: certificate of the authority that the parties' certificates are from; None for the hub's own.
         only_certificates: refuse who shows none, even with a signature of the request in its place.
@@ -75,6 +78,7 @@ class HubSettings:
     only_certificates: bool = False
     tls_in_front: bool = False
     federation: FederationKeys | None = None
+    proxies: tuple[str, ...] = ()
     limits: HubLimits = field(default_factory=HubLimits)
 
     @property
@@ -189,10 +193,11 @@ class Hub:
             store = ObjectStore(home.storage, ledger, settings.limits)
             listener = listen(settings.host, settings.port)
             stack.callback(listener.close)
-            is_inner = settings.is_guarded and not settings.broker_url
-            accounts = Accounts(home.broker, parties, is_inner=is_inner)
+            accounts = Accounts(home.broker, parties)
             certificates = self._certificates(home, ledger)
-            broker = await self._broker(home, accounts, stack)
+            door = None if certificates is None else BrokerDoor(certificates)
+            refusals = Refusals()
+            broker = await self._broker(home, accounts, Admission(parties, refusals, door), stack)
             app = HubApp(
                 ledger.federation,
                 parties,
@@ -203,17 +208,25 @@ class Hub:
                 if is_loopback(settings.host) and not settings.invited_only
                 else None,
                 read_urls=settings.read_urls,
-                broker_port=broker.port,
+                gate=broker.gate,
                 certificates=certificates,
-                inner_password=accounts.inner_password if is_inner else None,
+                refusals=refusals,
+                proxies=settings.proxies,
             )
             stack.callback(app.close)
             authority = None if certificates is None else certificates.authority.path
-            if settings.tls is not None and settings.mqtt_port is not None and app.relay is not None:
-                await self._serve_mqtt(broker, app.relay, settings.tls.context(authority), stack)
-            server = make_server(app.app(), settings.limits, settings.tls, authority)
+            if broker.gate is not None and not settings.has_one_port and not settings.broker_url:
+                await self._listen_for_mqtt(broker, broker.gate, authority, stack)
+            server = make_server(
+                app.app(),
+                settings.limits,
+                settings.tls,
+                authority,
+                refusals=refusals,
+                proxies=settings.proxies,
+            )
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            keeping = asyncio.create_task(_keep_in_step(ledger, store, broker.sync, app.relay))
+            keeping = asyncio.create_task(_keep_in_step(ledger, store, broker))
             while not server.started and not serving.done():
                 await asyncio.sleep(0.002)
             running = self._running(home, listener.getsockname()[1], broker)
@@ -257,28 +270,30 @@ class Hub:
             takes_proofs=not settings.only_certificates,
         )
 
-    async def _serve_mqtt(
+    async def _listen_for_mqtt(
         self,
         broker: _BrokerInUse,
-        relay: BrokerRelay,
-        context: ssl.SSLContext,
+        gate: BrokerGate,
+        authority: Path | None,
         stack: contextlib.AsyncExitStack,
     ) -> None:
-        """Serve MQTT over TLS on a port of its own; what comes in goes the way of `/mqtt`."""
+        """Let clients in at a port of the broker's own, too; what comes in goes the way of `/mqtt`."""
         settings = self._settings
-        listener = listen(settings.host, settings.mqtt_port or 0)
-        server = await asyncio.start_server(
-            relay.carry_stream, sock=listener, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
+        tls = settings.tls
+        listener = listen(
+            settings.host, DEFAULT_MQTT_PORT if settings.mqtt_port is None else settings.mqtt_port
         )
+        stack.callback(listener.close)
+        server = await gate.listen(listener, None if tls is None else tls.context(authority))
         stack.callback(server.close)
-        stack.callback(relay.close)
+        stack.callback(gate.close)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        broker.url = f"mqtts://{host}:{listener.getsockname()[1]}"
+        broker.url = f"{'mqtt' if tls is None else 'mqtts'}://{host}:{listener.getsockname()[1]}"
         named = broker.announced
         broker.announced = Broker(settings.public_broker or broker.url, named.kind, named.version)
 
     async def _broker(
-        self, home: HubHome, accounts: Accounts, stack: contextlib.AsyncExitStack
+        self, home: HubHome, accounts: Accounts, admission: Admission, stack: contextlib.AsyncExitStack
     ) -> _BrokerInUse:
         settings = self._settings
         if settings.broker_url:
@@ -290,25 +305,34 @@ class Hub:
             async def admit(party: str, token: str) -> None:
                 await write()
 
-            where, port = settings.broker_url, None
+            where, gate = settings.broker_url, None
             if settings.is_guarded and _is_plain_here(where):
                 parts = urlsplit(where)
-                where, port = "", BrokerPort(parts.hostname or "", parts.port or 1883)
+                gate = admission.gate(BrokerPort(parts.hostname or "", parts.port or 1883), settings.limits)
+                where = ""
             external = Broker(settings.public_broker or where, "external")
-            return _BrokerInUse(external, where, admit, write, None, port)
-        is_inner = settings.has_one_port or settings.is_guarded
-        child = BrokerChild(
-            settings.broker_kind,
-            home.broker,
-            accounts,
-            host="127.0.0.1" if is_inner else settings.host,
-            port=0 if is_inner else DEFAULT_MQTT_PORT if settings.mqtt_port is None else settings.mqtt_port,
-        )
+            return _BrokerInUse(external, where, admit, write, None, gate)
+        child = BrokerChild(settings.broker_kind, home.broker, accounts, settings.limits)
         stack.push_async_callback(child.stop)
         await child.start()
-        own = "" if is_inner else child.url
-        announced = Broker(settings.public_broker or own, child.kind, child.version)
-        return _BrokerInUse(announced, own, child.admit, child.sync, child, child.on_this_machine)
+        gate = admission.gate(child.socket, settings.limits, child.mqtt_versions)
+        announced = Broker(settings.public_broker, child.kind, child.version)
+        return _BrokerInUse(announced, "", child.admit, child.sync, child, gate)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What the gate of a broker decides by."""
+
+    parties: Parties
+    refusals: Refusals
+    door: Door | None
+
+    def gate(
+        self, broker: LocalSocket | BrokerPort, limits: HubLimits, versions: tuple[int, ...] = (4, 5)
+    ) -> BrokerGate:
+        """Return a gate for this broker."""
+        return BrokerGate(broker, self.parties, limits, self.refusals, versions=versions, door=self.door)
 
 
 @dataclass
@@ -318,7 +342,7 @@ class _BrokerInUse:
     Args:
         announced: what parties are told.
         url: under which this machine reaches it; empty for the hub's own port.
-        port: to which the hub carries clients itself; None where they go to the broker alone.
+        gate: through which the hub carries clients itself; None where they go to the broker alone.
     """
 
     announced: Broker
@@ -326,23 +350,22 @@ class _BrokerInUse:
     admit: Callable[[str, str], Awaitable[None]]
     sync: Callable[[], Awaitable[object]]
     child: BrokerChild | None
-    port: BrokerPort | None
+    gate: BrokerGate | None
 
 
 async def _keep_in_step(
     ledger: HubDatabase,
     store: ObjectStore,
-    sync: Callable[[], Awaitable[object]],
-    relay: BrokerRelay | None,
+    broker: _BrokerInUse,
 ) -> None:
     """Apply changes that the command line made to the ledger, and collect garbage now and then."""
     seen, swept = -1, asyncio.get_running_loop().time()
     while True:
         with contextlib.suppress(FedjobError, OSError):  # such as a full disk: the next try may do
             if (version := ledger.version()) != seen:
-                await sync()
-                if relay is not None:
-                    await relay.review()
+                await broker.sync()
+                if broker.gate is not None:
+                    await broker.gate.end_revoked()
                 seen = version
             if asyncio.get_running_loop().time() - swept > SWEEP_EVERY_S:
                 swept = asyncio.get_running_loop().time()

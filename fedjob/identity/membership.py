@@ -31,6 +31,9 @@ MAX_INVITATION_BYTES = 64 << 10
 BROKER_PATH = "/mqtt"
 """Path at a hub under which it carries MQTT over WebSocket to its broker."""
 
+CLIENT_ID_SEPARATOR = ":"
+"""Between a party's name and the rest of the id that its client has at the broker."""
+
 PLAIN_SCHEMES = ("mqtt", "ws")
 """Of brokers that are reached without TLS."""
 

@@ -95,7 +95,7 @@ class Client:
         self.got: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.rc: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._acks: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"t{secrets.token_hex(8)}")
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"{user}:{secrets.token_hex(8)}")
         if user is not None:
             self._client.username_pw_set(user, password)
         if will is not None:
@@ -205,7 +205,7 @@ def test_each_party_writes_and_reads_under_its_own_name_only(
         "fedjob/2/to/alice/s1/from/node-b",
         "other/to/alice",
     ):
-        mallory.publish(topic, retain=True)
+        mallory.publish(topic)
     honest = client(hub, a)
     for topic in ("fedjob/1/to/alice/s1/from/node-a", "fedjob/1/all/from/node-a"):
         honest.publish(topic)
@@ -337,7 +337,7 @@ def test_what_can_not_work_is_refused_in_one_line(
     for options, said in (
         (["--home", str(hub.home)], "a hub runs in"),
         (["--port", taken], "can't listen on 127.0.0.1"),
-        (["--mqtt-port", taken_mqtt], "did not start on 127.0.0.1"),
+        (["--mqtt-port", taken_mqtt], "can't listen on 127.0.0.1"),
         (["--host", "0.0.0.0"], "--insecure"),
         (["--host", "192.0.2.1", "--insecure"], "can't listen"),
         (["--broker", "http://x:1"], "mqtts://"),

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,13 +14,13 @@ from pathlib import Path
 
 from fedjob.common.errors import BrokerUnreachable, ConfigError
 from fedjob.common.files import private, write_atomic
-from fedjob.common.network.addresses import on_this_machine
 from fedjob.hub.broker import tether
 from fedjob.hub.broker.access import acl_file, password_file
+from fedjob.hub.broker.local_socket import NAME, LocalSocket
 from fedjob.hub.broker.mosquitto import find_mosquitto, mosquitto_version, settings
-from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.broker.probe import lets_in
-from fedjob.hub.storage.parties import Member, Parties, hash_password
+from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.storage.parties import Parties, hash_password
 from fedjob.identity.membership import broker_password
 
 START_S = 20.0
@@ -35,16 +32,9 @@ _PROBE_EVERY_S = 0.01
 
 
 class Accounts:
-    """The broker's password and ACL files, written from the hub's parties.
+    """The broker's password and ACL files, written from the hub's parties."""
 
-    Args:
-        is_inner: the broker is reached through the hub alone. It knows the parties by passwords that the hub makes, so
-            that nobody gets there past the hub with a party's own.
-    """
-
-    def __init__(self, folder: Path, parties: Parties, *, is_inner: bool = False) -> None:
-        self._inner_secret = secrets.token_bytes(32) if is_inner else None
-        self._inner_hashes: dict[str, str] = {}
+    def __init__(self, folder: Path, parties: Parties) -> None:
         self.passwords = folder / "passwords"
         self.acl = folder / "acl"
         self._parties = parties
@@ -57,19 +47,9 @@ class Accounts:
         """The hub's own user, which may connect and nothing else, and its password."""
         return _HUB_USER, self._hub_password
 
-    def password_of(self, party: str, token: str) -> str:
-        """Return the password by which the broker knows a party."""
-        member = None if self._inner_secret is None else self._parties.by_name(party)
-        return broker_password(token) if member is None else self.inner_password(member)
-
-    def inner_password(self, member: Member) -> str:
-        """Return the password that the hub made for a party; it changes when the party's own does."""
-        text = f"{member.party}\n{member.broker_hash}".encode()
-        return hmac.digest(self._inner_secret or b"", text, hashlib.sha256).hex()
-
     def write(self) -> bool:
         """Bring the files up to date; return whether they changed."""
-        members = [(m.party, self._hash_of(m)) for m in self._parties.all() if not m.revoked]
+        members = [(m.party, m.broker_hash) for m in self._parties.all() if not m.revoked]
         content = password_file([*members, (_HUB_USER, self._hub_hash)])
         if content == self._written:
             return False
@@ -78,32 +58,16 @@ class Accounts:
         self._written = content
         return True
 
-    def _hash_of(self, member: Member) -> str:
-        if self._inner_secret is None:
-            return member.broker_hash
-        password = self.inner_password(member)
-        if password not in self._inner_hashes:
-            self._inner_hashes[password] = hash_password(password)
-        return self._inner_hashes[password]
-
 
 class BrokerChild:
     """A broker that runs for as long as this process does.
 
     Args:
         kind: `mosquitto`, `amqtt`, or `auto`: Mosquitto where it is installed.
-        port: 0 means a free one.
+        folder: for its files and the socket at which it listens.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        folder: Path,
-        accounts: Accounts,
-        *,
-        host: str,
-        port: int,
-    ) -> None:
+    def __init__(self, kind: str, folder: Path, accounts: Accounts, limits: HubLimits) -> None:
         program = find_mosquitto()
         if kind == "mosquitto" and program is None:
             raise ConfigError(
@@ -113,9 +77,9 @@ class BrokerChild:
         self._program = program if kind != "amqtt" else None
         self.kind = "amqtt" if self._program is None else "mosquitto"
         self.version = version("amqtt") if self._program is None else mosquitto_version(self._program)
-        self.host = host
-        self.port = port or _free_port(host)
+        self.socket = LocalSocket(folder)
         self.num_restarts = 0
+        self._limits = limits
         self._folder = folder
         self._accounts = accounts
         self._log_path = folder / "broker.log"
@@ -129,15 +93,9 @@ class BrokerChild:
         return self._child.pid if self._child is not None and self._child.returncode is None else 0
 
     @property
-    def on_this_machine(self) -> BrokerPort:
-        """Its port as this machine reaches it: a broker that listens on all addresses is reached on loopback."""
-        return BrokerPort(on_this_machine(self.host), self.port)
-
-    @property
-    def url(self) -> str:
-        """The URL under which parties reach the broker."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt://{host}:{self.port}"
+    def mqtt_versions(self) -> tuple[int, ...]:
+        """The versions of MQTT that it speaks, 4 for 3.1.1."""
+        return (4,) if self._program is None else (4, 5)
 
     async def start(self) -> None:
         """Start the broker; return once it accepts the hub's own user.
@@ -160,8 +118,7 @@ class BrokerChild:
         await self.sync()
         # Mosquitto reads its files up to 100 ms after the signal; a party that connects earlier is refused.
         deadline = asyncio.get_running_loop().time() + ADMIT_S
-        password = await asyncio.to_thread(self._accounts.password_of, party, token)
-        while not await self._lets_in(party, password):
+        while not await self._lets_in(party, broker_password(token)):
             if asyncio.get_running_loop().time() > deadline:
                 return
             await asyncio.sleep(_PROBE_EVERY_S)
@@ -191,27 +148,17 @@ class BrokerChild:
         while not await self._lets_in(*self._accounts.hub):
             if self._child.returncode is not None or asyncio.get_running_loop().time() > deadline:
                 await self._end()
-                where = f"{self.host} port {self.port}"
-                raise BrokerUnreachable(
-                    f"the {self.kind} broker did not start on {where}: {self._last_words()}"
-                )
+                raise BrokerUnreachable(f"the {self.kind} broker did not start: {self._last_words()}")
             await asyncio.sleep(_PROBE_EVERY_S)
 
     def _command(self) -> list[str]:
         passwords, acl = self._accounts.passwords, self._accounts.acl
         if self._program is not None:
             conf = self._folder / "mosquitto.conf"
-            content = settings(self.host, self.port, self._folder, passwords, acl)
+            content = settings(self._folder, passwords, acl, self._limits)
             write_atomic(conf, content.encode())
             return [self._program, "-c", str(conf)]
-        return [
-            sys.executable,
-            "-m",
-            "fedjob.hub.broker.embedded",
-            self.host,
-            str(self.port),
-            str(passwords),
-        ]
+        return [sys.executable, "-m", "fedjob.hub.broker.embedded", NAME, str(passwords)]
 
     async def _keep_running(self) -> None:
         delay_s = 0.1
@@ -230,7 +177,7 @@ class BrokerChild:
                     break
 
     async def _lets_in(self, user: str, password: str) -> bool:
-        return await lets_in(self.on_this_machine, user, password)
+        return await lets_in(self.socket, user, password)
 
     async def _end(self) -> None:
         if self._child is None or self._child.returncode is not None:
@@ -253,9 +200,3 @@ class BrokerChild:
         except OSError:
             lines = []
         return lines[-1][:300] if lines else "its log is empty"
-
-
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

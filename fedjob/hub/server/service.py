@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 
 from fedjob.common.errors import ConfigError
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.meters import Refusals
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.connection_limits import READ_BYTES, GuardedProtocol, WebSocketProtocol
 
@@ -58,14 +60,28 @@ class _Server(uvicorn.Server):
 
 
 def make_server(
-    app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None, client_authority: Path | None = None
+    app: ASGIApp,
+    limits: HubLimits,
+    tls: TlsFiles | None = None,
+    client_authority: Path | None = None,
+    *,
+    refusals: Refusals | None = None,
+    proxies: tuple[str, ...] = (),
 ) -> uvicorn.Server:
     """Return a server; `serve(sockets=[...])` runs it until `should_exit`.
 
     Args:
         client_authority: see `TlsFiles.context`.
+        refusals: the counts of what is refused.
+        proxies: addresses of web servers before the hub, whose number of connections is theirs alone to bound.
     """
-    protocol = type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})
+    facts = {
+        "limits": limits,
+        "refusals": refusals or Refusals(),
+        "proxies": proxies,
+        "by_address": defaultdict(set),
+    }
+    protocol = type("LimitedProtocol", (GuardedProtocol,), facts)
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -84,7 +100,7 @@ def make_server(
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        limit_concurrency=limits.num_connections + limits.num_sessions,
+        limit_concurrency=limits.num_connections + limits.num_sessions + limits.num_logins,
         ssl_context_factory=None if tls is None else lambda *_: tls.context(client_authority),
     )
     return _Server(config)

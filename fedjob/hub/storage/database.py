@@ -46,13 +46,13 @@ CREATE TABLE readers (
     sha256 TEXT NOT NULL, reader TEXT NOT NULL, job TEXT NOT NULL, owner TEXT NOT NULL,
     PRIMARY KEY (sha256, reader, job, owner)
 ) WITHOUT ROWID;
-CREATE TABLE usage (party TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE usage (party TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, num_objects INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER lease_begins AFTER INSERT ON leases BEGIN
-    INSERT INTO usage VALUES (NEW.owner, NEW.size_bytes)
-        ON CONFLICT (party) DO UPDATE SET size_bytes = size_bytes + NEW.size_bytes;
+    INSERT INTO usage VALUES (NEW.owner, NEW.size_bytes, 1)
+        ON CONFLICT (party) DO UPDATE SET size_bytes = size_bytes + NEW.size_bytes, num_objects = num_objects + 1;
 END;
 CREATE TRIGGER lease_ends AFTER DELETE ON leases BEGIN
-    UPDATE usage SET size_bytes = size_bytes - OLD.size_bytes WHERE party = OLD.owner;
+    UPDATE usage SET size_bytes = size_bytes - OLD.size_bytes, num_objects = num_objects - 1 WHERE party = OLD.owner;
     DELETE FROM readers WHERE sha256 = OLD.sha256 AND job = OLD.job AND owner = OLD.owner;
 END;
 CREATE TABLE statements (
@@ -62,6 +62,7 @@ CREATE TABLE statements (
 CREATE TABLE watches (
     job TEXT PRIMARY KEY, owner TEXT NOT NULL, readers TEXT NOT NULL, frame BLOB NOT NULL, put REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX watches_of_owner ON watches (owner);
 """
 
 

@@ -33,12 +33,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from fedjob.common.checks import printable
 from fedjob.common.errors import BrokerUnreachable, FedjobError, SpecError
 from fedjob.common.http_client import tls_trouble
 from fedjob.common.network.credentials import Credentials
 from fedjob.common.network.proxy import Proxy, proxy_for
 from fedjob.common.types import Address
-from fedjob.identity.membership import BROKER_PATH, Membership, check_broker_for
+from fedjob.identity.membership import BROKER_PATH, CLIENT_ID_SEPARATOR, Membership, check_broker_for
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
 from fedjob.messaging.transport.echo import ECHO, EchoWatch
 from fedjob.messaging.transport.presence import PresenceBoard
@@ -57,6 +58,9 @@ ANSWER_S = 5.0
 """For a broker's answer, where it has a second URL."""
 
 MAX_PACKET_BYTES = 256 * 1024
+MAX_SENTENCE = 500
+"""Characters of what a broker says about a refusal."""
+
 MAX_INFLIGHT = 200
 MAX_QUEUED = 20_000
 
@@ -267,7 +271,7 @@ class MqttTransport(Transport):
     def _make_client(self, version: Literal[4, 5], timeout_s: float, probe: bool) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"fedjob-{secrets.token_hex(8)}",  # a second client with the same id would be disconnected
+            client_id=self._client_id(),
             clean_session=None if version == 5 else True,
             protocol=MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311,
             transport="websockets" if self._way.scheme in ("ws", "wss") else "tcp",
@@ -296,6 +300,10 @@ class MqttTransport(Transport):
         client.on_disconnect = self._disconnected
         client.on_message = self._message
         return client
+
+    def _client_id(self) -> str:
+        """Return an id of this connection alone: a second client with the same id would be disconnected."""
+        return f"{self._user or 'fedjob'}{CLIENT_ID_SEPARATOR}{secrets.token_hex(8)}"
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -372,7 +380,7 @@ class MqttTransport(Transport):
         self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Any
     ) -> None:
         if code.is_failure:
-            detail = str(getattr(properties, "ReasonString", "") or "")
+            detail = _sentence_of(properties)
             if not self._probing:
                 self.trouble = f"the broker refuses: {detail or code.getName()}"
                 if self._credentials is not None:
@@ -414,7 +422,9 @@ class MqttTransport(Transport):
         was, self._connected = self._connected, False
         self._echoes.lost()
         if was:
-            self.trouble = f"the connection to {self.url} broke: {code.getName()}"
+            self.trouble = (
+                f"the connection to {self.url} broke: {code.getName()}{_and(_sentence_of(properties))}"
+            )
             if self._on_connection is not None:
                 self._on_connection(False)
         self._end(client, _ConnectAttempt("closed", code.getName()))
@@ -476,6 +486,15 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
         proxy=membership.proxy,
         credentials=membership.credentials,
     )
+
+
+def _sentence_of(properties: Any) -> str:
+    """Return what a broker says about a refusal; empty where it says nothing."""
+    return printable(str(getattr(properties, "ReasonString", "")))[:MAX_SENTENCE]
+
+
+def _and(sentence: str) -> str:
+    return f" ({sentence})" if sentence else ""
 
 
 def _connect_properties() -> Properties:
