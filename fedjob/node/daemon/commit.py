@@ -47,6 +47,18 @@ def dropped_replies(turn: Turn, forgettable: Forgettable) -> tuple[list[str], se
     return [*withdrawn, *forgotten], forgotten
 
 
+def reply_ids(commands: Iterable[events.Command]) -> set[str]:
+    """Return the ids of the answers to tasks that `encode_replies` would return."""
+    ids: set[str] = set()
+    for command in commands:
+        match command:
+            case events.SendReply() | events.Refuse():
+                ids.add(command.reply)
+            case events.Unreply(reply=gone):
+                ids.discard(gone)
+    return ids
+
+
 def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command], sandbox: str) -> list[Outgoing]:
     """Encode the answers to tasks; of several to one message the last counts.
 
