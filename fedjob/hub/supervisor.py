@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,10 +20,12 @@ from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
+from fedjob.hub.server.monitoring import TOKEN_NAME, MonitoringSources, takes_connection
 from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.identity.keys import load_or_create_secret
 from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import broker_at_hub
 
@@ -147,6 +150,7 @@ class Hub:
                 else None,
                 read_urls=settings.read_urls,
                 broker_port=None if child is None else child.on_this_machine,
+                monitoring=self._monitoring(home, child),
             )
             stack.callback(app.close)
             server = make_server(app.app(), settings.limits, settings.tls)
@@ -175,6 +179,20 @@ class Hub:
                 task.cancel()
             await asyncio.gather(waiting, keeping, return_exceptions=True)
             await serving
+
+    def _monitoring(self, home: HubHome, child: BrokerChild | None) -> MonitoringSources:
+        async def answers() -> bool:
+            if child is not None:
+                return child.pid != 0 and await takes_connection(child.on_this_machine.connect)
+            where = urlsplit(self._settings.broker_url)
+            return await takes_connection(partial(asyncio.open_connection, where.hostname, where.port))
+
+        return MonitoringSources(
+            token=load_or_create_secret(home.folder / TOKEN_NAME).hex(),
+            broker_answers=answers,
+            broker_restarts=lambda: 0 if child is None else child.num_restarts,
+            certificate=None if self._settings.tls is None else self._settings.tls.cert,
+        )
 
     async def _broker(
         self, home: HubHome, accounts: Accounts, stack: contextlib.AsyncExitStack

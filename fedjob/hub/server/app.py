@@ -36,6 +36,7 @@ from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
 from fedjob.hub.server.broker_relay import BrokerRelay
 from fedjob.hub.server.connection_limits import ABORT
+from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
@@ -87,6 +88,7 @@ class HubApp:
             nobody without one.
         read_urls: URLs of other servers of the same objects.
         broker_port: the broker on this machine to which `/mqtt` leads; None for none.
+        monitoring: what health and metrics look at beside the store.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class HubApp:
         loopback: tuple[str, Path] | None = None,
         read_urls: tuple[str, ...] = (),
         broker_port: BrokerPort | None = None,
+        monitoring: MonitoringSources | None = None,
     ) -> None:
         self._relay = None if broker_port is None else BrokerRelay(broker_port, store.limits.num_sessions)
         self._federation = federation
@@ -110,23 +113,27 @@ class HubApp:
         self._loopback = loopback
         self._read_urls = read_urls
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
+        self._monitoring = Monitoring(store, monitoring or MonitoringSources(), self._pool)
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """Return the ASGI application."""
         objects = Objects(self._store, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
-        return Starlette(
-            routes=[
-                *relay,
-                Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
-                Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
-                Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
-                *objects.routes(self._wrap),
-                *watching.routes(self._wrap),
-            ],
+        routes = [
+            *relay,
+            Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
+            Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
+            Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
+            *objects.routes(self._wrap),
+            *watching.routes(self._wrap),
+            *self._monitoring.routes(self._wrap),
+        ]
+        starlette = Starlette(
+            routes=routes,
             exception_handlers={404: _not_found, 405: _not_found},
         )
+        return self._monitoring.counted(starlette, [getattr(route, "path", "") for route in routes])
 
     def close(self) -> None:
         """End the threads."""

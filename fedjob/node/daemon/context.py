@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
@@ -21,6 +21,7 @@ from fedjob.node.execution.transfers import TransferEvent, Transfers
 from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.permissions import Permissions
+from fedjob.node.monitoring.pulse import Pulse
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import find_support
 from fedjob.node.storage.database import Database
@@ -56,6 +57,7 @@ class NodeContext:
     redescriber: Redescriber
     permissions: Permissions
     point: Callable[[str], None]
+    pulse: Pulse = field(default_factory=Pulse)
 
     def answer(self, turn: Turn, message: Message, body: Body) -> None:
         """Answer a message; it counts as handled once the answer is committed."""

@@ -34,6 +34,7 @@ from fedjob.node.daemon.commit import (
     dropped_replies,
     encode_replies,
     encode_states,
+    log_ends,
     must_last,
     put_rows,
     reply_ids,
@@ -119,6 +120,7 @@ class Daemon:
             sandboxes=sandboxes,
             point=crash_at or (lambda name: None),
         )
+        self.pulse = self._context.pulse
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
         self._attempts = Attempts(self._context, self._report, self._hooks)
         self._offers = OfferHandler(self._context)
@@ -391,6 +393,7 @@ class Daemon:
             point("done")
         reached = [command.row for command in turn.commands if isinstance(command, events.ReportState)]
         self._hooks.states(reached)
+        log_ends(reached)
         states = encode_states(self._endpoint, self._state_reports.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first
         for outgoing in (*turn.outgoing, *states, *replies):
