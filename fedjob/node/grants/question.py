@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import FedjobError, SpecError
+from fedjob.common.requirements import read_need
 from fedjob.data.preprocessing import canonical
 from fedjob.messaging.messages import Offer, Task
 from fedjob.node.config.config import NodeConfig
@@ -53,7 +54,7 @@ def question_of(
         return not_possible("protocol", f"this node does not run {operation}{ask(config, dataset)}", dataset)
     needs = _needs(wanted, operation, config)
     try:
-        asked = _asked(wanted, job, operation, needs)
+        asked = _asked(wanted, job, operation, needs, config)
         if isinstance(wanted, Task):
             asked = _of_step(asked, wanted, round_, step)
     except FedjobError as error:  # settings that the protocol can't have
@@ -168,7 +169,22 @@ def _subject(
     )
 
 
-def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...]) -> Request:
+def lent_gpus(resources: Mapping[str, Any], config: NodeConfig) -> tuple[int, ...] | None:
+    """Return the devices that a job with these resources may hold; None where the owner lends none to anybody."""
+    capacity = config.capacity()
+    if not any(part.gpus for part in (capacity.whole, *capacity.pools.values())):
+        return None
+    try:
+        need = read_need(resources)
+    except SpecError:  # it is refused for that
+        return ()
+    part = capacity.part(need.pool)
+    return part.gpus if need.gpus and part is not None else ()
+
+
+def _asked(
+    wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...], config: NodeConfig
+) -> Request:
     more = {}
     if isinstance(wanted, Offer):
         more = {"job_name": wanted.job_name, "note": wanted.note, "rounds": wanted.rounds}
@@ -191,6 +207,7 @@ def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...
         needs=needs,
         reading=wanted.plan.sha256 if wanted.plan is not None and needs == ("data",) else "",
         has_plan=wanted.plan is not None,
+        gpus=lent_gpus(wanted.resources, config) if config.gpus or config.pools else None,
         **more,  # type: ignore[arg-type]
     )
 
