@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
-from fedjob.common.codec import pack, to_plain
+from fedjob.common.codec import in_order, pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.messaging.messages import WorkSettings
 from fedjob.node.grants.limits import GrantLimits, bounds_for, describe_bounds, fits
@@ -122,7 +122,7 @@ def hash_of_question(asked: Request, *about: str) -> str:
     bound: dict[str, Any] = {name: getattr(asked, name) for name in (*SECTIONS, *WHOLE)}
     if asked.gpus:  # which of them is the node's affair
         bound[GPUS[0]] = True
-    return hashlib.sha256(pack([list(about), _ordered(bound)])).hexdigest()
+    return hashlib.sha256(pack([list(about), in_order(bound)])).hexdigest()
 
 
 def deviations(approved: Request, asked: Request) -> list[Deviation]:
@@ -208,7 +208,7 @@ def is_named(name: str, path: tuple[str, ...]) -> bool:
 
 def is_same(one: Any, other: Any) -> bool:
     """Tell whether two plain values are the same: 1, 1.0, True and "1" are four different ones."""
-    return pack(_ordered(one)) == pack(_ordered(other))
+    return pack(in_order(one)) == pack(in_order(other))
 
 
 def broken(asked: Request, limits: GrantLimits) -> str:
@@ -265,13 +265,6 @@ def _within(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...]
     if isinstance(value, Mapping) and not is_schedule(value):
         for name in sorted(value):
             yield from _within((*path, name), value[name])
-
-
-def _ordered(value: Any) -> Any:
-    """Give equal maps equal order, and so equal bytes."""
-    if isinstance(value, Mapping):
-        return {name: _ordered(value[name]) for name in sorted(value)}
-    return [_ordered(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _short(value: Any) -> str:

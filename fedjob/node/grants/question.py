@@ -18,6 +18,7 @@ from fedjob.node.grants.grant import GrantSubject, Question, matches_any
 from fedjob.node.grants.policy import Permission, ask, not_possible, too_few_rows
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.step_inputs import input_problem
 from fedjob.training_plans.training_args import merged_args
 
 MAX_PLAN_BYTES = 256 * 1024
@@ -216,9 +217,13 @@ def _of_step(asked: Request, task: Task, round_: int, step: str) -> Request:
     """Return what one step of a job asks for: its round, and what it has other than the job's own arguments.
 
     Raises:
-        FedjobError: the protocol can't have these settings.
+        FedjobError: the protocol can't have these settings, or its step takes no such values.
     """
     protocol = PROTOCOLS.build(task.protocol, task.config)
+    if problem := input_problem(
+        protocol, step, values=task.values, large=task.blobs.keys(), tensors=task.params.keys()
+    ):
+        raise SpecError(problem)
     own = protocol.args_of(step)
     given = {
         name: value
