@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from fedjob.common.http_client import Patience
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.server.app import Broker, HubApp
+from fedjob.hub.server.monitoring import MonitoringSources
 from fedjob.hub.server.service import ServiceThread
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
@@ -40,6 +41,7 @@ class HubThread:
         limits: HubLimits | None = None,
         invited_only: bool = False,
         storage: Path | None = None,
+        monitoring: MonitoringSources | None = None,
     ) -> None:
         self.folder = folder
         self.limits = limits or HubLimits(reserve_bytes=0)
@@ -52,6 +54,7 @@ class HubThread:
             self.store,
             broker=lambda: Broker("mqtt://127.0.0.1:1844", "external"),
             loopback=None if invited_only else make_secret(folder),
+            monitoring=monitoring,
         )
         self._stack = ExitStack()
         self._members: dict[str, Membership] = {}

@@ -15,6 +15,7 @@ import click
 from fedjob.common.console import HomeFolder
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.network.addresses import EVERY_ADDRESS
+from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
 
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
@@ -136,6 +137,31 @@ def hub() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The .federation file of who signs the roster; kept in the home, so that it is given once.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    default="text",
+    envvar="FEDJOB_LOG_FORMAT",
+    show_default=True,
+    help="Of the log; json: one object a line. Or the variable FEDJOB_LOG_FORMAT.",
+)
+@click.option(
+    "--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Where to log.  [default: stderr]"
+)
+@click.option(
+    "--log-file-mb",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="Size at which the log file is put aside and begun anew; 0 where something else does it, such as logrotate.",
+)
+@click.option(
+    "--log-files",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Old log files that are kept.",
+)
 @one_line
 def start(
     home: Path | None,
@@ -143,11 +169,14 @@ def start(
     tls_cert: Path | None,
     tls_key: Path | None,
     federation: Path | None,
+    log_format: str,
+    log_file: Path | None,
+    log_file_mb: float,
+    log_files: int,
     **rest: Any,
 ) -> None:
     """Run the hub until Ctrl-C or SIGTERM."""
     import asyncio
-    import logging
     import signal
 
     from fedjob.hub.config.limits import HubLimits
@@ -161,7 +190,7 @@ def start(
         raise SpecError(
             f"--storage: expected a folder, found {storage[:80]!r}: no other storage is supported yet"
         )
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    _log_to(log_format, log_file, int(log_file_mb * (1 << 20)), log_files)
     _raise_file_limit()
     settings = HubSettings(
         home=_home(home),
@@ -191,6 +220,20 @@ def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _log_to(format_: str, file: Path | None, max_bytes: int, num_old: int) -> None:
+    """Write the log, warnings and worse, to a file or to stderr."""
+    import logging
+
+    handler: logging.Handler = logging.StreamHandler()
+    if file is not None:
+        try:
+            handler = RotatedFile(file, max_bytes=max_bytes, num_old=num_old)
+        except OSError as error:
+            raise ConfigError(f"--log-file: {file} can't be written: {error.strerror or error}") from error
+    handler.setFormatter(formatter_of(format_, {}))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def _say_ready(running: Running, accounts: Accounts) -> None:

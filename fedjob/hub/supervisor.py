@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,11 +27,13 @@ from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.broker_door import BrokerDoor
 from fedjob.hub.server.client_certificates import ClientCertificates
+from fedjob.hub.server.monitoring import TOKEN_NAME, MonitoringSources, takes_connection
 from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
 from fedjob.hub.storage.rosters import RosterBook
+from fedjob.identity.keys import load_or_create_secret
 from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import PLAIN_SCHEMES, broker_at_hub
 from fedjob.identity.statements.federation_keys import FederationKeys
@@ -212,6 +215,7 @@ class Hub:
                 certificates=certificates,
                 refusals=refusals,
                 proxies=settings.proxies,
+                monitoring=self._monitoring(home, broker.child),
             )
             stack.callback(app.close)
             authority = None if certificates is None else certificates.authority.path
@@ -291,6 +295,20 @@ class Hub:
         broker.url = f"{'mqtt' if tls is None else 'mqtts'}://{host}:{listener.getsockname()[1]}"
         named = broker.announced
         broker.announced = Broker(settings.public_broker or broker.url, named.kind, named.version)
+
+    def _monitoring(self, home: HubHome, child: BrokerChild | None) -> MonitoringSources:
+        async def answers() -> bool:
+            if child is not None:
+                return child.pid != 0 and await takes_connection(child.socket.connect)
+            where = urlsplit(self._settings.broker_url)
+            return await takes_connection(partial(asyncio.open_connection, where.hostname, where.port))
+
+        return MonitoringSources(
+            token=load_or_create_secret(home.folder / TOKEN_NAME).hex(),
+            broker_answers=answers,
+            broker_restarts=lambda: 0 if child is None else child.num_restarts,
+            certificate=None if self._settings.tls is None else self._settings.tls.cert,
+        )
 
     async def _broker(
         self, home: HubHome, accounts: Accounts, admission: Admission, stack: contextlib.AsyncExitStack

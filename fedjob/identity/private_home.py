@@ -42,6 +42,7 @@ NAMES_IN_HOMES = frozenset(
             "hub.lock",
             "incoming",
             "loopback-secret",
+            "metrics_token",
             "objects",
             "running.json",
             "storage",

@@ -41,6 +41,7 @@ from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
 from fedjob.hub.server.broker_relay import BrokerRelay
 from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
 from fedjob.hub.server.connection_limits import ABORT, PROTECT
+from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
 from fedjob.hub.server.rosters import RosterRoutes
@@ -110,6 +111,7 @@ class HubApp:
         certificates: that parties show besides their tokens; None to ask for none.
         refusals: the counts of what is refused.
         proxies: addresses of web servers before the hub, whose X-Forwarded-For is believed.
+        monitoring: what health and metrics look at beside the store.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class HubApp:
         certificates: ClientCertificates | None = None,
         refusals: Refusals | None = None,
         proxies: tuple[str, ...] = (),
+        monitoring: MonitoringSources | None = None,
     ) -> None:
         self._limits = RequestLimits(store.limits, refusals or Refusals())
         self._proxies = proxies
@@ -141,8 +144,9 @@ class HubApp:
         self._read_urls = read_urls
         self._description: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
+        self._monitoring = Monitoring(store, monitoring or MonitoringSources(), self._pool)
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """Return the ASGI application."""
         objects = Objects(self._store, self._authenticate, self._pool)
         rosters = RosterRoutes(self._book, self._parties, self._store.limits, self._authenticate, self._pool)
@@ -158,12 +162,14 @@ class HubApp:
             *rosters.routes(self._wrap),
             *objects.routes(self._wrap),
             *watching.routes(self._wrap),
+            *self._monitoring.routes(self._wrap),
         ]
         self._description = openapi.document(routes)
-        return Starlette(
+        starlette = Starlette(
             routes=routes,
             exception_handlers={404: self._not_found, 405: self._not_found},
         )
+        return self._monitoring.counted(starlette, [getattr(route, "path", "") for route in routes])
 
     def close(self) -> None:
         """End the threads."""

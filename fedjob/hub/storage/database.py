@@ -91,6 +91,7 @@ class HubDatabase:
             self._writer = self._connect()
             _prepare(self._writer)
             self._reader = self._connect()
+            self._inode = path.stat().st_ino
         except (sqlite3.DatabaseError, OSError) as error:
             raise ConfigError(f"{path} can't be used as the hub's ledger: {error}") from error
         self._reading = threading.Lock()
@@ -98,6 +99,14 @@ class HubDatabase:
         self._thread = threading.Thread(target=self._write_all, name="fedjob-ledger", daemon=True)
         self._thread.start()
         self.federation = str(self.read("SELECT value FROM facts WHERE key = 'federation'")[0][0])
+
+    @property
+    def is_there(self) -> bool:
+        """True if the file is still the one that was opened: nobody has removed or replaced it."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query; it never waits for a writer."""

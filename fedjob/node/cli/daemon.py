@@ -15,14 +15,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
 
 from fedjob.common.codec import unpack
+from fedjob.common.config import Scalar
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import private
+from fedjob.common.telemetry.logs import LOG_FORMATS
 from fedjob.identity.client_certificate import own_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
@@ -49,6 +52,7 @@ from fedjob.node.startup import (
     log_to,
     open_daemon,
     running_pid,
+    served,
     wait_for_hub,
 )
 
@@ -114,23 +118,33 @@ def init(
 @home_option
 @click.option("--workers", type=click.IntRange(min=0), help="Number of tasks that run at the same time.")
 @click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    help="Of the log; json: one object a line, on stderr as well.  [default: the setting log_format]",
+)
+@click.option(
     "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
 )
-def start(home: NodeHome, workers: int | None, detach: bool) -> None:
+def start(home: NodeHome, workers: int | None, log_format: str | None, detach: bool) -> None:
     """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C."""
     home.check()
-    for fault in Settings(home, {"workers": workers})().faults:
+    options: dict[str, Scalar | None] = {"workers": workers, "log_format": log_format}
+    for fault in Settings(home, options)().faults:
         click.echo(f"fedjob: the strictest settings hold, approval on: {fault}", err=True)
     if detach:
-        start_detached(home, workers)
+        start_detached(home, options)
     else:
-        start_here(home, workers)
+        start_here(home, options)
 
 
-def start_here(home: NodeHome, workers: int | None) -> None:
-    """Run the node in this process until it is stopped."""
+def start_here(home: NodeHome, options: Mapping[str, Scalar | None] = MappingProxyType({})) -> None:
+    """Run the node in this process until it is stopped.
+
+    Args:
+        options: settings that were given on the command line.
+    """
     opened = home.create()
-    log_to(home)
+    log_to(home, Settings(home, dict(options))().config)
     if text := str(opened):
         _tell(text)
     stopping = threading.Event()
@@ -140,11 +154,13 @@ def start_here(home: NodeHome, workers: int | None) -> None:
                 return
         if text := clock_text(clock_of_hub(load_membership(home.root))):
             _tell(text)
-        config = Settings(home)().config
+        config = Settings(home, dict(options))().config
         if (support := find_support()).in_force(config.sandbox) == REFUSED:
             _tell(support.advice)
-        daemon = open_daemon(home, options={"workers": workers})
-        with _stopping_on_signals(daemon.stop):
+        daemon = open_daemon(home, options=dict(options))
+        with _stopping_on_signals(daemon.stop), served(home, config, daemon.pulse) as unserved:
+            if unserved:
+                _tell(unserved)
             threading.Thread(target=_print_ready, args=(home, daemon), daemon=True).start()
             daemon.run()
 
@@ -160,8 +176,14 @@ _SANDBOXES = {
 def _tell(text: str) -> None:
     """Say in the log and on the terminal what keeps the node from its work."""
     log.warning("%s", text)
-    click.echo(f"fedjob: {text}", err=True)
-    sys.stderr.flush()
+    if not _logs_to_stderr():
+        click.echo(f"fedjob: {text}", err=True)
+        sys.stderr.flush()
+
+
+def _logs_to_stderr() -> bool:
+    """True if what is logged is on the terminal already, as JSON."""
+    return any(type(handler) is logging.StreamHandler for handler in logging.getLogger("fedjob").handlers)
 
 
 def _print_ready(home: NodeHome, daemon: Daemon) -> None:
@@ -203,15 +225,16 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         receiver.close()
 
 
-def start_detached(home: NodeHome, workers: int | None) -> None:
+def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = MappingProxyType({})) -> None:
     """Start the node in a process of its own; return when it is ready, or waits for its hub."""
     if (pid := running_pid(home)) is not None:
         raise ConfigError(f"a node runs in {home.root} already (process {pid}): stop it first")
     home.create()
     output = home.logs / "start.log"
     command = [sys.executable, "-m", "fedjob", "node", "start", "--home", str(home.root)]
-    if workers is not None:
-        command += ["--workers", str(workers)]
+    for name, value in options.items():
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
     with open(output, "wb", opener=private) as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True

@@ -92,9 +92,9 @@ def join(
     elif running_pid(home) is not None:
         click.echo("the node runs already")
     elif detach:
-        start_detached(home, None)
+        start_detached(home)
     else:
-        start_here(home, None)
+        start_here(home)
 
 
 def _find_way(invited: Invitation, tls_ca: Path | None, proxy: str | None) -> tuple[Path | None, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedjob.identity.encryption import encryption_text, is_encrypted
 from fedjob.identity.roster import Roster
@@ -24,6 +24,7 @@ from fedjob.node.execution.transfers import TransferEvent, Transfers
 from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.permissions import Permissions
+from fedjob.node.monitoring.pulse import Pulse
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import find_support
 from fedjob.node.storage.database import Database
@@ -65,6 +66,7 @@ class NodeContext:
     roster: Roster
     job_secrets: JobSecrets
     point: Callable[[str], None]
+    pulse: Pulse = field(default_factory=Pulse)
     scrub_at: float = math.inf
     """When what a job left is removed from the database's log; monotonic seconds."""
 

@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fedjob.common.errors import BrokerUnreachable
 from fedjob.common.lifecycle import PENDING, State
+from fedjob.identity.audit_heads import HeadSigner
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Roster
 from fedjob.messaging import messages as wire
@@ -28,7 +30,15 @@ from fedjob.messaging.messages import Message
 from fedjob.messaging.transport.base import Transport
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.attempts import Attempts
-from fedjob.node.daemon.commit import dropped_replies, encode_replies, encode_states, must_last, put_rows
+from fedjob.node.daemon.commit import (
+    dropped_replies,
+    encode_replies,
+    encode_states,
+    log_ends,
+    must_last,
+    put_rows,
+    reply_ids,
+)
 from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import open_context
 from fedjob.node.daemon.housekeeping import LOOK_EVERY_S, Housekeeping, sized
@@ -48,6 +58,7 @@ from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
 from fedjob.node.queue.state_reports import StateReports
 from fedjob.node.sandbox.support import TRIED
+from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore, Forgettable
 from fedjob.repository.base import Repository
@@ -91,7 +102,12 @@ class Daemon:
         self._database = Database(home.database)
         self._store = DatabaseStore(self._database)
         self.roster = roster
-        self._endpoint = self._open_endpoint(identity, federation, roster, transport)
+        self._endpoint = Endpoint(
+            *(identity, federation, roster, transport, self._store, "node"),
+            on_receipt=lambda id_: self._taken.append(events.ReplyReceipted(id_)),
+            on_give_up=lambda id_: self._taken.append(events.ReplyGivenUp(id_)),
+            audit_head=HeadSigner(identity, federation, Audit(self._database).head),
+        )
         self._context = open_context(
             home=home,
             config=config,
@@ -105,6 +121,7 @@ class Daemon:
             sandboxes=sandboxes,
             point=crash_at or (lambda name: None),
         )
+        self.pulse = self._context.pulse
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
         self._attempts = Attempts(self._context, self._report, self._hooks)
         self._offers = OfferHandler(self._context)
@@ -124,20 +141,6 @@ class Daemon:
         self._housekeeping = self._open_housekeeping(settings, reload)
         self._stopping = threading.Event()
         self.ready = threading.Event()
-
-    def _open_endpoint(
-        self, identity: Identity, federation: str, roster: Roster, transport: Transport
-    ) -> Endpoint:
-        return Endpoint(
-            identity,
-            federation,
-            roster,
-            transport,
-            self._store,
-            "node",
-            on_receipt=lambda id_: self._taken.append(events.ReplyReceipted(id_)),
-            on_give_up=lambda id_: self._taken.append(events.ReplyGivenUp(id_)),
-        )
 
     def _open_housekeeping(self, settings: InForce, reload: Callable[[], InForce] | None) -> Housekeeping:
         return Housekeeping(
@@ -358,24 +361,28 @@ class Daemon:
         if turn.empty:
             self._book = turn.book
             return
-        replies = encode_replies(self._endpoint, turn.commands, self._context.workers.sandbox)
         withdrawn, forgotten = dropped_replies(turn, self._forgettable)
-        lasting = [o for o in (*replies, *turn.outgoing) if o.reliable and o.id not in forgotten]
+        answered = reply_ids(turn.commands) - forgotten
+        outgoing_lasts = any(o.reliable and o.id not in forgotten for o in turn.outgoing)
         seen = seen_entries(turn.settled)
-        durable = bool(lasting or seen or turn.rows or any(map(must_last, turn.commands)))
-        if durable:
+        encoded = partial(encode_replies, self._endpoint, turn.commands, self._context.workers.sandbox)
+        if answered or outgoing_lasts or seen or turn.rows or any(map(must_last, turn.commands)):
             with self._database.transaction():
                 for change in turn.rows:
                     change()
                 put_rows(self._context.tasks, [*self._lazy, *turn.commands])
+                # after the rows, so that the head of the audit chain in each reply covers what is replied
+                replies = encoded()
                 self._store.drop(withdrawn)
                 self._store.flush()
-                for outgoing in lasting:
-                    self._store.add(outgoing)
+                for outgoing in (*replies, *turn.outgoing):
+                    if outgoing.reliable and outgoing.id not in forgotten:
+                        self._store.add(outgoing)
                 if seen:
                     self._store.mark_seen(seen)
             self._lazy = []
         else:  # receipts: they may wait for the next commit, and cost a resend if they are lost
+            replies = encoded()
             self._lazy += turn.commands
         self._book = turn.book
         point = self._context.point
@@ -385,6 +392,7 @@ class Daemon:
             point("done")
         reached = [command.row for command in turn.commands if isinstance(command, events.ReportState)]
         self._hooks.states(reached)
+        log_ends(reached)
         states = encode_states(self._endpoint, self._state_reports.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first
         for outgoing in (*turn.outgoing, *states, *replies):

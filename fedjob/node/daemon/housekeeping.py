@@ -106,6 +106,7 @@ class Housekeeping:
     def look_around(self) -> bool:
         """Do what is due from time to time; return whether the database accepted it."""
         now = time.monotonic()
+        self._context.pulse.beat(now)
         for outgoing in encode_states(self._context.endpoint, self._state_reports.due(now)):
             self._context.endpoint.post(outgoing)
         try:
@@ -259,7 +260,13 @@ class Housekeeping:
         turn = Turn(self._book())
         for session in gone:
             for job in sorted({row.job for row in rows if row.reply_to == session}):
-                log.warning("nothing is heard of %s for %g s: job %s is given up", session, after_s, job)
+                log.warning(
+                    "nothing is heard of %s for %g s: job %s is given up",
+                    session,
+                    after_s,
+                    job,
+                    extra={"job": job},
+                )
                 turn.step(events.OrphanTimeout(job))
         for row in {row.reply_to: row for row in rows if row.reply_to in ask}.values():
             lease = wire.Event(type="lease", data={"status": str(row.state)}, lasting=True)
@@ -302,6 +309,7 @@ class Housekeeping:
             "readable_settings": dict(self._settings.readable or {}),
             "faults": list(self._settings.faults),
         }
+        self._context.pulse.take(facts, self._state_reports.reached)
         packed = pack(facts)
         if packed != self._facts:
             with self._context.database.transaction(durable=False):

@@ -23,6 +23,7 @@ from fedjob.node.execution.transfers import Ensured, VectorStored
 from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
+from fedjob.node.queue.allocation import granted, need_of
 from fedjob.node.queue.draft import reply_id
 from fedjob.node.queue.task import objects_of
 
@@ -71,6 +72,7 @@ class TaskHandler:
         if task.sum:
             self.sums.handle(turn, message, task, verdict)
             return
+        arrived = replace(arrived, resources=granted(task.resources, verdict.gpus))
         if grant := verdict.grant:
             arrived = replace(arrived, job_name=grant.asked.job_name)
             turn.rows.append(lambda: self._context.grants.usage.bind(arrived.key, grant.id))
@@ -206,7 +208,8 @@ class TaskHandler:
         if task.limit_s is not None and not (is_number(task.limit_s) and task.limit_s > 0):
             return "spec", f"limit_s is a finite number of seconds above 0, found {task.limit_s}"
         try:
-            short = turn.book.ledger.never(read_need(task.resources))
+            read_need(task.resources)
+            short = turn.book.ledger.never(need_of(granted(task.resources, verdict.gpus)))
         except SpecError as error:
             return "spec", str(error)[:1000]
         if short:

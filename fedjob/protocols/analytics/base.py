@@ -42,6 +42,7 @@ from fedjob.protocols.base import (
     State,
     View,
 )
+from fedjob.protocols.step_inputs import PLAIN
 
 LEVELS, SUMS = "levels", "sums"
 
@@ -62,6 +63,9 @@ class ModelProtocol(FederatedProtocol):
     wants_every_node: ClassVar[bool] = True
 
     # --- a derived class overrides these -----------------------------------------------------
+
+    sends: ClassVar[tuple[str, ...]] = ()
+    """Names of the values that `ask` returns."""
 
     @property
     @abstractmethod
@@ -144,6 +148,10 @@ class ModelProtocol(FederatedProtocol):
             "nodes": {},
             "coverage": {},
         }
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        of_step = {LEVELS: (), SUMS: ("levels", "about")}
+        return dict.fromkeys(of_step.get(step, ("levels", "means", "scales", *self.sends)), PLAIN)
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         to = tuple(state["nodes"]) or None

@@ -61,8 +61,12 @@ from fedjob.protocols.base import (
     State,
     View,
 )
+from fedjob.protocols.step_inputs import PLAIN
 
 FIRST, CENTRED, REFINE = "count", "centre", "refine"
+SENT = {CENTRED: ("spread", "joint", "brackets"), REFINE: ("brackets",)}
+"""Step -> names of what is sent with it."""
+
 
 _OF_NODES = ("coverage", "extremes", "quantiles", "withheld")
 """The parts of the first answers that are kept for each node, or narrowed, and not as sums."""
@@ -131,6 +135,9 @@ class Statistics(Measures, FederatedProtocol):
             "withheld": {},
             "brackets": {},
         }
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return dict.fromkeys(SENT.get(step, ()), PLAIN)
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         steps = self._steps()

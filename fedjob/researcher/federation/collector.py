@@ -13,7 +13,7 @@ from pathlib import Path
 from fedjob.common.codec import MAX_ELEMENTS, from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, NoSpace, RoundTimeout
 from fedjob.common.quorum import Quorum, too_few
-from fedjob.common.types import Address, party_of
+from fedjob.common.types import party_of
 from fedjob.messaging.messages import Event, Message, Result, Task, keyless_result, work_key
 from fedjob.parameters.files import FileParams
 from fedjob.protocols.base import Buffered
@@ -334,13 +334,12 @@ class Collector:
         return recovered
 
     def _send(self, node: str, task: Task) -> str:
-        return self._endpoint.send(
-            Address(party_of(node)),
+        return self._channel.send(
+            party_of(node),
             replace(task, proof=self._channel.connection.prove()),
             task=self._keys[node],
             round=self._place.round_of(node),
             step=self._place.step,
-            **self._channel.header,
         )
 
     def _step(self, event: collection_machine.Event) -> list[collection_machine.Command]:
