@@ -64,7 +64,8 @@ class Node:
         self._federation = federation
 
     def init(self, *options: str) -> Node:
-        self._federation.cli("node", "init", "--id", self.name, "--hub", self._federation.url, home=self.home)
+        words = ("--id", self.name, "--hub", self._federation.url, *options)
+        self._federation.cli("node", "init", *words, home=self.home)
         return self
 
     def set(self, **settings: object) -> Node:
