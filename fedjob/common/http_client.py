@@ -546,18 +546,21 @@ def tls_trouble(
         )
     else:
         issuer = "" if certificate is None else f", issued by {certificate.issuer.rfc4514_string()!r}"
-        against = (
-            f"{authority} is not the certificate of its authority: give that, not the server's own"
-            if authority and proxy is None
-            else "name its authority, --tls-ca FILE or connect(tls_ca=...)"
-        )
-        if proxy is not None:
-            against += (
-                f"; if the proxy {proxy} looks inside TLS, that is the proxy's authority: ask your IT for it"
+        if proxy is not None and authority:
+            text = (
+                f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {authority} did not "
+                f"sign it. The proxy looks inside TLS if that is its authority (the proxy {proxy}): ask your IT for it and "
+                "give it as --tls-ca FILE, or as the setting tls_ca"
             )
-        text = (
-            f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {against}"
-        )
+        else:
+            against = (
+                f"{authority} is not the certificate of its authority: give that, not the server's own"
+                if authority
+                else "name its authority, --tls-ca FILE or connect(tls_ca=...)"
+            )
+            if proxy is not None:
+                against += f"; if the proxy {proxy} looks inside TLS, that is the proxy's authority: ask your IT for it"
+            text = f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {against}"
     return f"{text}; see {TLS_PAGE}"
 
 

@@ -65,7 +65,7 @@ class Node:
 
     def init(self, *options: str) -> Node:
         entrance = self._federation.entrance(self.name, "node")
-        self._federation.cli("node", "init", "--id", self.name, *entrance, home=self.home)
+        self._federation.cli("node", "init", "--id", self.name, *entrance, *options, home=self.home)
         return self
 
     def set(self, **settings: object) -> Node:
