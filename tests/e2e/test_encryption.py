@@ -336,3 +336,15 @@ def test_a_partner_watches_an_encrypted_job_and_the_hub_does_not(made: Federatio
         assert seen_at_hub(made, canaries.patterns()) == set()
         with connected(made, "keeper") as stranger, pytest.raises(NotAllowed):
             stranger.follow(job.id)
+
+
+def test_a_mock_is_read_by_the_researcher_who_asked_and_not_by_the_hub(made: Federation) -> None:
+    canaries = Canaries(made.folder)
+    name, word = canaries.words["data"], canaries.words["plan"]
+    table = made.folder / "mocked.csv"
+    table.write_text("age,note\n" + f"41,{word}\n" * 20)
+    made.nodes["east"].add(name, table, name, mock=table)
+    with connected(made, "lab") as session:
+        (handle,) = session.datasets(tags=[name])
+        assert handle.mock().frame()["note"][0] == word
+    assert seen_at_hub(made, canaries.patterns()) == set()
