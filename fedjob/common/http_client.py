@@ -282,12 +282,30 @@ class Web:
         if self.proxy is not None and isinstance(error, requests.exceptions.ProxyError):
             return _proxy_trouble(self.proxy, self.url, _innermost(error))
         late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
+        if not late and self._refuses_certificate(error):
+            return RepositoryUnreachable(f"{self.url} {_REFUSED}; see {TLS_PAGE}")
         if not late and self.url.startswith("http://") and speaks_tls(self.url, self.proxy):
             return RepositoryUnreachable(
                 f"{self.url} speaks TLS: give its address as https://{self.url.removeprefix('http://')}"
             )
         kind = "does not answer in time" if late else "can't be reached"
         return Passing(RepositoryUnreachable(f"{self.url} {kind}: is the hub running? ({_innermost(error)})"))
+
+    def _refuses_certificate(self, error: Exception) -> bool:
+        """True if the server breaks connections off because of the certificate that this party shows.
+
+        Not every server says so, as TLS would have it; and a break may have other reasons. So both are tried.
+        """
+        files = None if self._credentials is None else self._credentials.certificate()
+        if files is None or not isinstance(_cause(error, (ConnectionError, EOFError)), Exception):
+            return False
+        authority = self._verify if isinstance(self._verify, str) else None
+        refused = not answers(self.url, authority, self.proxy, files) and answers(
+            self.url, authority, self.proxy
+        )
+        if refused and self._credentials is not None:
+            self._credentials.refused()
+        return refused
 
     def pause(self, seconds: float) -> None:
         """Wait; `close` ends the wait."""
@@ -451,6 +469,10 @@ def _proxy_trouble(proxy: Proxy, url: str, why: str) -> FedjobError:
 TLS_PAGE = "docs/tls.md"
 
 _LOOK_S = 3.0
+_REFUSED = (
+    "refuses the certificate of this party: it is not of the authority whose certificates that hub takes, or not for "
+    "clients; one that the hub issued is renewed by itself, in a moment, one of your own is the setting tls_cert"
+)
 _ALERTS = (
     "ALERT_UNKNOWN_CA",
     "ALERT_BAD_CERTIFICATE",
@@ -503,11 +525,7 @@ def tls_trouble(
         plain = url.replace("https://", "http://").replace("mqtts://", "mqtt://").replace("wss://", "ws://")
         text = f"{url} does not speak TLS: its address is {plain}, or another port than this"
     elif any(alert in words for alert in _ALERTS):
-        text = (
-            f"{url} refuses the certificate of this party ({words}): it is of no authority whose certificates that hub "
-            "takes, or not for clients; fedjob gets one of the hub's own by itself, one of your own is the setting "
-            "tls_cert"
-        )
+        text = f"{url} {_REFUSED} ({words})"
     elif code == 10:
         text = f"{url}: its certificate expired{_at(certificate, 'not_valid_after_utc')}: who runs it has to renew it"
     elif code == 9:
@@ -540,6 +558,34 @@ def tls_trouble(
             f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {against}"
         )
     return f"{text}; see {TLS_PAGE}"
+
+
+def answers(
+    url: str,
+    authority: str | None,
+    proxy: Proxy | None,
+    certificate: tuple[str, str] | None = None,
+) -> bool:
+    """True if a server with TLS answers a request, whatever it says.
+
+    Args:
+        authority: that its certificate is checked against; None for the system's.
+        certificate: to show it.
+    """
+    parts = urlsplit(url)
+    request = f"HEAD /v1/hub HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        if certificate is not None:
+            context.load_cert_chain(*certificate)
+        with (
+            open_tunnel(parts.hostname or "", parts.port or 443, proxy, timeout_s=_LOOK_S) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname) as secure,
+        ):
+            secure.sendall(request.encode())
+            return bool(secure.recv(1))
+    except (OSError, ValueError):
+        return False
 
 
 def speaks_tls(url: str, proxy: Proxy | None = None) -> bool:
@@ -597,9 +643,15 @@ def _names(certificate: x509.Certificate | None) -> str:
 
 def _ssl_error(error: BaseException) -> ssl.SSLError | None:
     """Return the error of TLS that is behind another."""
+    found = _cause(error, (ssl.SSLError,))
+    return found if isinstance(found, ssl.SSLError) else None
+
+
+def _cause(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    """Return the first error of some kinds that is behind another, itself included."""
     seen: list[BaseException] = [error]
     for found in seen:
-        if isinstance(found, ssl.SSLError):
+        if isinstance(found, kinds):
             return found
         inner = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]

@@ -189,9 +189,9 @@ class Hub:
             stack.callback(listener.close)
             accounts = Accounts(home.broker, parties)
             certificates = self._certificates(home, ledger)
-            door = None if certificates is None else BrokerDoor(certificates)
             refusals = Refusals()
-            broker = await self._broker(home, accounts, Admission(parties, refusals, door), stack)
+            rules = GateRules(parties, refusals, certificates and BrokerDoor(certificates))
+            broker = await self._broker(home, accounts, rules, stack)
             app = HubApp(
                 ledger.federation,
                 parties,
@@ -287,7 +287,7 @@ class Hub:
         broker.announced = Broker(settings.public_broker or broker.url, named.kind, named.version)
 
     async def _broker(
-        self, home: HubHome, accounts: Accounts, admission: Admission, stack: contextlib.AsyncExitStack
+        self, home: HubHome, accounts: Accounts, rules: GateRules, stack: contextlib.AsyncExitStack
     ) -> _BrokerInUse:
         settings = self._settings
         if settings.broker_url:
@@ -304,18 +304,18 @@ class Hub:
                 parts = urlsplit(settings.broker_url)
                 announced = settings.public_broker
                 port = BrokerPort(parts.hostname or "", parts.port or 1883)
-                gate = admission.gate(port, settings.limits)
+                gate = rules.gate(port, settings.limits)
             return _BrokerInUse(Broker(announced, "external"), settings.broker_url, admit, write, None, gate)
         child = BrokerChild(settings.broker_kind, home.broker, accounts, settings.limits)
         stack.push_async_callback(child.stop)
         await child.start()
-        gate = admission.gate(child.socket, settings.limits, child.mqtt_versions)
+        gate = rules.gate(child.socket, settings.limits, child.mqtt_versions)
         announced = Broker(settings.public_broker, child.kind, child.version)
         return _BrokerInUse(announced, "", child.admit, child.sync, child, gate)
 
 
 @dataclass(frozen=True)
-class Admission:
+class GateRules:
     """What the gate of a broker decides by."""
 
     parties: Parties

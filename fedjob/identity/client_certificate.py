@@ -14,18 +14,21 @@ import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedjob.common.errors import ConfigError, NotPermitted, SpecError
 from fedjob.common.files import OF_OTHERS, fsync_dir, make_folder, write_atomic
 from fedjob.identity.keys import Identity, verify
+
+E = TypeVar("E", bound=x509.ExtensionType)
 
 CERTIFICATE_NAME = "keys/tls.pem"
 KEY_NAME = "keys/tls.key"
@@ -35,6 +38,26 @@ RENEW_AFTER = 2 / 3
 MAX_REQUEST_BYTES = 8 << 10
 _SIGNED = b"fedjob request for a certificate 1\n"
 _PAGE = "docs/tls.md"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCertificate:
+    """What a party's certificate says.
+
+    Args:
+        names: of the parties that it names.
+        key_hash: SHA-256 of its public key, in hex.
+        begins, ends: of its validity, in UTC.
+        issuer: its name.
+        is_for_clients: its extensions allow its use by a client.
+    """
+
+    names: frozenset[str]
+    key_hash: str
+    begins: datetime
+    ends: datetime
+    issuer: str
+    is_for_clients: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +134,55 @@ def own_certificate(cert: str | Path | None, key: str | Path | None) -> ClientCe
         )
     files = [str(Path(path).expanduser().absolute()) for path in (cert, key)]
     return ClientCertificate(files[0], files[1], is_own=True).check()
+
+
+def describe(certificate: ClientCertificate) -> ShownCertificate:
+    """Return what a certificate in files says.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    try:
+        return shown_certificate(certificate.load().public_bytes(serialization.Encoding.DER))
+    except SpecError as error:
+        raise ConfigError(f"{certificate.cert}: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def shown_certificate(der: bytes) -> ShownCertificate:
+    """Return what a certificate says.
+
+    Raises:
+        SpecError: it can't be read.
+    """
+    try:
+        found = x509.load_der_x509_certificate(der)
+        names = {str(each.value) for each in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
+        alternative = _extension(found, x509.SubjectAlternativeName)
+        if alternative is not None:
+            uris = alternative.get_values_for_type(x509.UniformResourceIdentifier)
+            named = {uri.removeprefix(party_uri("")) for uri in uris if uri.startswith(party_uri(""))}
+            names = named or names
+        usages = _extension(found, x509.ExtendedKeyUsage)
+        constraints = _extension(found, x509.BasicConstraints)
+        return ShownCertificate(
+            names=frozenset(names),
+            key_hash=public_key_hash(found.public_key()),
+            begins=found.not_valid_before_utc,
+            ends=found.not_valid_after_utc,
+            issuer=found.issuer.rfc4514_string(),
+            is_for_clients=(usages is None or ExtendedKeyUsageOID.CLIENT_AUTH in usages)
+            and not (constraints is not None and constraints.ca),
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SpecError(f"the certificate can't be read: {error}") from error
+
+
+def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def is_due(certificate: ClientCertificate, issuer_key_id: str, now: datetime | None = None) -> bool:

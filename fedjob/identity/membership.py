@@ -57,6 +57,9 @@ class HubInfo:
     secret_file: str = ""
     """On a hub that listens on loopback: the file by which it knows its own user; see `identity.loopback`."""
 
+    certificates: str = ""
+    """Who issues the certificates that parties show: `hub` or `parties`; empty where it asks for none."""
+
     asked: float = 0.0
     answered: float = 0.0
     """This machine's clock before and after the question, seconds since 1970."""
@@ -358,12 +361,20 @@ def _hub_info(web: Web) -> HubInfo:
                 str(more.get("version", "")),
                 tuple(str(url) for url in read_urls),
                 secret_file=str(rest.get("secret_file", "")),
+                certificates=_issuer(rest.get("certificates")),
                 time=hub_time if isinstance(hub_time := rest.get("time"), float) else 0.0,
                 asked=asked,
                 answered=answered,
             )
             return replace(info, read_urls=info.read_urls or (web.url,))
     raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")
+
+
+def _issuer(facts: Any) -> str:
+    match facts:
+        case {"from": ("hub" | "parties") as issuer}:
+            return str(issuer)
+    return ""
 
 
 def _seen_from(hub_url: str, broker_url: str) -> str:

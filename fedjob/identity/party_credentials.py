@@ -82,7 +82,7 @@ class PartyCredentials:
         begins, renew_at, ends = _validity(found, *stamps)
         now = self._clock()
         if now >= renew_at:
-            self._renew_soon()
+            self._renew_soon("due")
         return found.files if begins <= now < ends else None
 
     def headers(self, method: str, path: str) -> dict[str, str]:
@@ -92,7 +92,7 @@ class PartyCredentials:
     def refused(self) -> None:
         """Look whether the hub would issue another certificate than the one that it refuses."""
         if self._own is None:
-            self._renew_soon()
+            self._renew_soon("refused")
 
     @property
     def identity(self) -> Identity:
@@ -144,13 +144,13 @@ class PartyCredentials:
                 return True
         raise DecodeError(f"{self._hub.url} does not answer as a hub of fedjob does")
 
-    def _renew_soon(self) -> None:
-        """Start a thread that renews, unless one did so within `AGAIN_S`."""
+    def _renew_soon(self, why: str) -> None:
+        """Start a thread that renews, unless one did so for the same reason within `AGAIN_S`."""
         with _lock:
-            now = time.monotonic()
-            if now - _tried.get(str(self._home), -AGAIN_S) < AGAIN_S:
+            now, of = time.monotonic(), (str(self._home), why)
+            if now - _tried.get(of, -AGAIN_S) < AGAIN_S:
                 return
-            _tried[str(self._home)] = now
+            _tried[of] = now
         threading.Thread(target=self._renew_or_log, name="fedjob-certificate", daemon=True).start()
 
     def _renew_or_log(self) -> None:
@@ -180,8 +180,8 @@ class OwnCertificate:
 
 
 _lock = threading.Lock()
-_tried: dict[str, float] = {}
-"""Home -> when a renewal was last tried, monotonic seconds."""
+_tried: dict[tuple[str, str], float] = {}
+"""Home and reason -> when a renewal was last tried, monotonic seconds."""
 
 
 def _stamps(certificate: ClientCertificate) -> tuple[int, int]:

@@ -35,7 +35,16 @@ NAMES_IN_HOMES = frozenset(
             "spool",
             "state",
         ),
-        *("broker", "hub.lock", "incoming", "loopback-secret", "objects", "running.json", "storage"),
+        *(
+            "broker",
+            "client-authority",
+            "hub.lock",
+            "incoming",
+            "loopback-secret",
+            "objects",
+            "running.json",
+            "storage",
+        ),
         *("fedjob-backup.json", "states", "unreleased", ".fedjob_scratch"),
         *(f"{name}{end}" for name in _DATABASES for end in ("", "-wal", "-shm", "-journal")),
     ]

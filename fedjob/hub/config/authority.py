@@ -6,11 +6,8 @@ made when the hub first needs them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -19,34 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedjob.common.errors import ConfigError, NotPermitted, SpecError
+from fedjob.common.errors import ConfigError, NotPermitted
 from fedjob.common.files import OF_OTHERS, make_folder, write_atomic
-from fedjob.identity.client_certificate import dump_key, key_id_of, party_uri, public_key_hash
-
-E = TypeVar("E", bound=x509.ExtensionType)
+from fedjob.identity.client_certificate import dump_key, key_id_of, party_uri
 
 FOLDER_NAME = "client-authority"
 AUTHORITY_YEARS = 20
 CLOCK_SKEW = timedelta(hours=1)
 """A certificate is valid from so long before it was made: clocks differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShownCertificate:
-    """A party's certificate, as it was shown to the hub.
-
-    Args:
-        names: of the parties that it names.
-        key_hash: SHA-256 of its public key, in hex.
-        begins, ends: of its validity, in UTC.
-        is_for_clients: its extensions allow its use by a client.
-    """
-
-    names: frozenset[str]
-    key_hash: str
-    begins: datetime
-    ends: datetime
-    is_for_clients: bool
 
 
 class ClientAuthority:
@@ -117,7 +94,7 @@ class ClientAuthority:
                 f"this hub issues no certificates: parties bring those of {authority.subject.rfc4514_string()}, with "
                 "the settings tls_cert and tls_key"
             )
-        now = datetime.now(UTC)
+        now, valid = datetime.now(UTC), timedelta(seconds=valid_s)
         name = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, federation),
@@ -126,7 +103,7 @@ class ClientAuthority:
         )
         uri = x509.UniformResourceIdentifier(party_uri(party))
         made = (
-            _builder(name, authority.subject, public_key, now - CLOCK_SKEW, now + timedelta(seconds=valid_s))
+            _builder(name, authority.subject, public_key, now - min(CLOCK_SKEW, valid), now + valid)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
@@ -148,42 +125,6 @@ class ClientAuthority:
                 continue
             return True
         return False
-
-
-@lru_cache(maxsize=4096)
-def shown_certificate(der: bytes) -> ShownCertificate:
-    """Return what a certificate says.
-
-    Raises:
-        SpecError: it can't be read.
-    """
-    try:
-        found = x509.load_der_x509_certificate(der)
-        names = {str(each.value) for each in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
-        alternative = _extension(found, x509.SubjectAlternativeName)
-        if alternative is not None:
-            uris = alternative.get_values_for_type(x509.UniformResourceIdentifier)
-            named = {uri.removeprefix(party_uri("")) for uri in uris if uri.startswith(party_uri(""))}
-            names = named or names
-        usages = _extension(found, x509.ExtendedKeyUsage)
-        constraints = _extension(found, x509.BasicConstraints)
-        return ShownCertificate(
-            names=frozenset(names),
-            key_hash=public_key_hash(found.public_key()),
-            begins=found.not_valid_before_utc,
-            ends=found.not_valid_after_utc,
-            is_for_clients=(usages is None or ExtendedKeyUsageOID.CLIENT_AUTH in usages)
-            and not (constraints is not None and constraints.ca),
-        )
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SpecError(f"the certificate can't be read: {error}") from error
-
-
-def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _self_signed(key: EllipticCurvePrivateKey, federation: str) -> x509.Certificate:

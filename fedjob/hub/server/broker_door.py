@@ -7,9 +7,9 @@ import ssl
 
 from starlette.requests import HTTPConnection
 
-from fedjob.hub.config.authority import shown_certificate
 from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
 from fedjob.hub.storage.parties import Member
+from fedjob.identity.client_certificate import shown_certificate
 from fedjob.identity.membership import BROKER_PATH
 
 

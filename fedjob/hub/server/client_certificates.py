@@ -11,9 +11,9 @@ from starlette.requests import HTTPConnection
 
 from fedjob.common.errors import NotPermitted, SpecError
 from fedjob.common.network.credentials import PROOF_HEADER
-from fedjob.hub.config.authority import ClientAuthority, shown_certificate
+from fedjob.hub.config.authority import ClientAuthority
 from fedjob.hub.storage.parties import Member
-from fedjob.identity.client_certificate import public_key_hash, public_key_of_request
+from fedjob.identity.client_certificate import public_key_hash, public_key_of_request, shown_certificate
 from fedjob.identity.request_proof import check_proof
 
 CERTIFICATE = "fedjob.certificate"

@@ -339,10 +339,6 @@ class MqttTransport(Transport):
         if attempt.how == "tls":
             return f"the broker at {attempt.why}"
         if attempt.how in ("refused", "closed"):
-            if attempt.sentence:
-                return (
-                    f"the broker at {self.url} does not take this client ({attempt.why}): {attempt.sentence}"
-                )
             why = attempt.why or "it closed the connection"
             return f"the broker at {self.url} does not take this client ({why}): is it an MQTT broker?"
         if attempt.how == "unreachable" and self._way.proxy is not None:
@@ -367,8 +363,8 @@ class MqttTransport(Transport):
             detail = _sentence_of(properties)
             if not self._probing:
                 self.trouble = f"the broker refuses: {detail or code.getName()}"
-            if self._credentials is not None:
-                self._credentials.refused()
+                if self._credentials is not None:
+                    self._credentials.refused()
             self._end(client, _ConnectAttempt("refused", code.getName(), detail))
             return
         if self._probing:
