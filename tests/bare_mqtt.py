@@ -113,15 +113,14 @@ class BareClient:
         """Send a login; return the answer, -1 for none."""
         self.send(login)
         try:
-            return self._answer(self.until(CONNACK)[3:])
+            return self._answer(_body(self.until(CONNACK))[1:])
         except EOFError:
             return Answer(-1)
 
     def farewell(self) -> Answer:
         """Wait for the end of the session; return the code of the broker's last word, -1 for none."""
         try:
-            found = self.until(DISCONNECT)
-            return self._answer(found[2:] if found[1] < 0x80 else found[3:])
+            return self._answer(_body(self.until(DISCONNECT)))
         except EOFError:
             return Answer(-1)
 
@@ -129,3 +128,7 @@ class BareClient:
         code, rest = body[0], body[1:]
         at = rest.find(b"\x1f")
         return Answer(code, rest[at + 3 :].decode() if self.version == 5 and at >= 0 else "")
+
+
+def _body(whole: bytes) -> bytes:
+    return whole[2:] if whole[1] < 0x80 else whole[3:]

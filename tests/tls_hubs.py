@@ -33,7 +33,9 @@ class TlsHub:
         self.folder = folder
         self.authority = Authority(folder / "authority")
         pair = self.authority.server("hub")
-        limits = settings.pop("limits", HubLimits(reserve_bytes=0))
+        # wrong logins are what these tests are made of
+        unbound = HubLimits(reserve_bytes=0, refusals_per_s=1e6, refusals_at_once=1e6, logins_at_once=1e6)
+        limits = settings.pop("limits", unbound)
         given = {"tls": TlsFiles(pair.cert, pair.key), "port": 0, "mqtt_port": 0, **settings}
         self.settings = HubSettings(home=folder / "hub", limits=limits, **given)  # type: ignore[arg-type]
         self._ready = threading.Event()

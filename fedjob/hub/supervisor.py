@@ -198,9 +198,9 @@ class Hub:
             stack.callback(listener.close)
             accounts = Accounts(home.broker, parties)
             certificates = self._certificates(home, ledger)
-            door = None if certificates is None else BrokerDoor(certificates)
             refusals = Refusals()
-            broker = await self._broker(home, accounts, Admission(parties, refusals, door), stack)
+            rules = GateRules(parties, refusals, certificates and BrokerDoor(certificates))
+            broker = await self._broker(home, accounts, rules, stack)
             app = HubApp(
                 ledger.federation,
                 parties,
@@ -311,7 +311,7 @@ class Hub:
         )
 
     async def _broker(
-        self, home: HubHome, accounts: Accounts, admission: Admission, stack: contextlib.AsyncExitStack
+        self, home: HubHome, accounts: Accounts, rules: GateRules, stack: contextlib.AsyncExitStack
     ) -> _BrokerInUse:
         settings = self._settings
         if settings.broker_url:
@@ -326,20 +326,20 @@ class Hub:
             where, gate = settings.broker_url, None
             if settings.is_guarded and _is_plain_here(where):
                 parts = urlsplit(where)
-                gate = admission.gate(BrokerPort(parts.hostname or "", parts.port or 1883), settings.limits)
+                gate = rules.gate(BrokerPort(parts.hostname or "", parts.port or 1883), settings.limits)
                 where = ""
             external = Broker(settings.public_broker or where, "external")
             return _BrokerInUse(external, where, admit, write, None, gate)
         child = BrokerChild(settings.broker_kind, home.broker, accounts, settings.limits)
         stack.push_async_callback(child.stop)
         await child.start()
-        gate = admission.gate(child.socket, settings.limits, child.mqtt_versions)
+        gate = rules.gate(child.socket, settings.limits, child.mqtt_versions)
         announced = Broker(settings.public_broker, child.kind, child.version)
         return _BrokerInUse(announced, "", child.admit, child.sync, child, gate)
 
 
 @dataclass(frozen=True)
-class Admission:
+class GateRules:
     """What the gate of a broker decides by."""
 
     parties: Parties

@@ -110,22 +110,31 @@ def login_of(packet: bytes) -> ConnectRequest:
     Raises:
         Malformed: it is none.
     """
-    if kind_of(packet) != CONNECT:
-        raise Malformed("expected CONNECT first")
+    if size_of(packet) != len(packet) or packet[0] != CONNECT << 4:
+        raise Malformed("expected CONNECT, whole and alone")
     cursor = _body(packet)
     name, version = cursor.text(), cursor.number(1)
+    if name not in ("MQTT", "MQIsdp"):
+        raise Malformed("expected the name of MQTT")
     if name != "MQTT" or version not in (4, 5):
-        return ConnectRequest(version if name == "MQTT" else 3)
+        return ConnectRequest(3 if name != "MQTT" else version)
     flags, keep_alive_s = cursor.number(1), cursor.number(2)
+    has_will, has_user, has_password = flags & 0x04, flags & 0x80, flags & 0x40
+    if flags & 0x01 or (flags & 0x38 and not has_will) or flags & 0x18 == 0x18:
+        raise Malformed("expected flags that are none of the reserved ones")
+    if has_password and not has_user:  # which MQTT 5 allows, and fedjob has no use for
+        raise Malformed("expected a user name with the password")
     expiry_s = cursor.properties() if version == 5 else 0
     client_id = cursor.text()
     will_topic, will_bytes = None, 0
-    if flags & 0x04:
+    if has_will:
         if version == 5:
             cursor.take(cursor.variable())
         will_topic, will_bytes = cursor.text(), len(cursor.binary())
-    user = cursor.text() if flags & 0x80 else ""
-    password = cursor.binary().decode("utf-8", "replace") if flags & 0x40 else ""
+    user = cursor.text() if has_user else ""
+    password = cursor.binary().decode("utf-8", "replace") if has_password else ""
+    if cursor.left:
+        raise Malformed("expected nothing after the password")
     return ConnectRequest(
         version,
         client_id,
