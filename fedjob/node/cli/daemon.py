@@ -36,6 +36,7 @@ from fedjob.node.daemon.daemon import Daemon
 from fedjob.node.daemon.settings import InForce, Settings, live_facts
 from fedjob.node.daemon.status import node_status
 from fedjob.node.data.datasets import Datasets
+from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import REFUSED, find_support
@@ -166,7 +167,11 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     sender.setblocking(False)
 
     def listen() -> None:
-        if receiver.recv(1):
+        try:
+            number = receiver.recv(1)
+        except OSError:  # it ended before this thread began
+            return
+        if number:
             stop()
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
@@ -291,6 +296,7 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "hours": config.hours,
             "open": is_open_now(config.hours),
             "launcher": config.launcher,
+            "lacking": lacking_libraries(config.launcher),
             "sandbox": live.get("workers", {}).get("sandbox") or find_support().in_force(config.sandbox),
             "sandbox_advice": live.get("workers", {}).get("sandbox_advice", ""),
             "labels": sorted(read_labels(config.labels)),
@@ -319,6 +325,8 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
     if facts["sandbox_advice"]:
         click.echo(f"          {facts['sandbox_advice']}")
+    if facts["lacking"]:
+        click.echo(f"libraries NO TASK CAN RUN: {facts['lacking']}")
     for fault in facts["settings_faults"]:
         click.echo(f"settings  NOT READABLE, the strictest hold until they are: {fault}")
     click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")
