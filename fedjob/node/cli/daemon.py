@@ -283,6 +283,7 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "trouble": live.get("trouble", ""),
             "twin": bool(live.get("twin")),
             "clock": live.get("clock", ""),
+            "version_trouble": live.get("version_trouble", ""),
             "settings_faults": list(settings.faults),
             "approval": config.approval,
             "verifier": config.verifier,
@@ -317,6 +318,8 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"node {facts['node']}: {state}")
     if facts["twin"]:
         click.echo(f"identity  {TWIN_TEXT}")
+    if facts["version_trouble"]:
+        click.echo(f"version   {facts['version_trouble']}")
     if facts["clock"]:
         click.echo(f"clock     {facts['clock']}")
     click.echo(f"home      {facts['home']}")
